@@ -1,0 +1,45 @@
+"""The errors a user can meet, each with the exit code that the command line gives it.
+
+`LadderError` is the root. A `UserError` says that the input is wrong: its text names the dotted key, the value, what is allowed
+and the remedy. The others say that something failed which the input could not have known. `assert` is kept for our own mistakes.
+"""
+
+from __future__ import annotations
+
+
+class LadderError(Exception):
+    """Something failed while a ladder ran; what was finished is kept and reusable."""
+
+    exit_code = 1
+
+
+class UserError(LadderError):
+    """The input is wrong: an unknown key, a missing file, a value out of range."""
+
+    exit_code = 2
+
+    @classmethod
+    def about(cls, key: str, value: object, allowed: str, remedy: str) -> UserError:
+        """Build the message every bad input gets.
+
+        Args:
+            key: Dotted key or command-line option, such as `stages[1].objective.alpha`.
+            value: What was given.
+            allowed: What would have been right.
+            remedy: What to do now.
+        """
+        return cls(f"{key}: got {value!r}; allowed: {allowed}. {remedy}")
+
+
+class TrainingDiverged(LadderError):
+    """The loss or the gradient became NaN, infinite or exploded; the last good checkpoint is kept."""
+
+
+class StoreError(LadderError):
+    """The store could not be written, for instance because the disk is full."""
+
+
+class GateStopped(LadderError):
+    """A gate refused a student; everything up to it is kept and reusable."""
+
+    exit_code = 3

@@ -1,0 +1,78 @@
+"""Where Ladder keeps its state: one folder, `LADDER_HOME`, default `./.ladder` (contract 4 of docs/architecture.md)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder under which everything that Ladder writes lives."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        """Content-addressed results: data, teachers, stages, evaluations."""
+        return self.root / "store"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per ladder run: its record, its resolved settings, its report."""
+        return self.root / "runs"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's SQLite file and artifacts, used when `MLFLOW_TRACKING_URI` is not set."""
+        return self.root / "mlflow"
+
+    @property
+    def prefect(self) -> Path:
+        """Prefect's home, used when `PREFECT_API_URL` is not set."""
+        return self.root / "prefect"
+
+    @property
+    def locks(self) -> Path:
+        """Lock files; the kernel releases a lock when its holder dies."""
+        return self.root / "locks"
+
+
+def home() -> Home:
+    """Return the home named by `LADDER_HOME`, or `./.ladder`."""
+    return Home(Path(os.environ.get("LADDER_HOME") or ".ladder").absolute())
+
+
+@contextmanager
+def disk_errors(home: Home) -> Iterator[None]:
+    """Turn a full or read-only disk into one clear message.
+
+    Raises:
+        StoreError: Naming the folder, what is free and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise _disk_error(home, error) from error
+    except Exception as error:
+        # safetensors reports a full disk as its own error type, with the system's words inside.
+        if "No space left on device" not in str(error):
+            raise
+        raise _disk_error(home, error) from error
+
+
+def _disk_error(home: Home, error: BaseException) -> StoreError:
+    free = shutil.disk_usage(home.root if home.root.exists() else home.root.parent).free
+    return StoreError(
+        f"LADDER_HOME: cannot write to {home.root} ({error}); {free / 2**20:.0f} MiB are free there. "
+        "Free some space or set LADDER_HOME to a folder on a larger disk; what was finished is kept."
+    )

@@ -1,0 +1,294 @@
+"""What a ladder is: frozen, typed settings, parsed once from YAML and never changed afterwards.
+
+Every field carries a description and a unit: the same words serve `ladder explain`, the form of the Prefect UI and the JSON schema
+for editors. A field marked `identity=False` cannot change a computed number, so it is left out of every fingerprint.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "causal-lm": ("llama",),
+    "sequence-classification": ("bert", "llama"),
+    "image-classification": ("vit",),
+}
+
+
+def setting(default: Any, text: str, unit: str = "", *, identity: bool = True, **bounds: Any) -> Any:
+    """A field with its description, its unit (empty: a name, a switch or a pure number) and whether it belongs to the identity."""
+    described = f"{text} [{unit}]" if unit else text
+    return Field(default, description=described, json_schema_extra={"unit": unit, "identity": identity}, **bounds)
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Columns(Settings):
+    """Names of the columns in tabular data."""
+
+    text: str = setting("text", "Column that holds the text of a document", "column name")
+    label: str = setting("label", "Column that holds the class of an example", "column name")
+    slice: str | None = setting(None, "Column that groups examples for reporting per slice; none: one slice", "column name")
+    image: str = setting("image", "Column that holds the image of an example", "column name")
+
+
+class CommonData(Settings):
+    """What every data source shares."""
+
+    sequence_length: int = setting(192, "Length of a training sequence; longer texts are cut or split", "tokens", ge=2, le=1_048_576)
+    valid_fraction: float = setting(0.05, "Share of documents held out for validation", "fraction of documents", gt=0, lt=0.5)
+    test_fraction: float = setting(0.05, "Share of documents kept apart for final proofs", "fraction of documents", gt=0, lt=0.5)
+    max_documents: int | None = setting(None, "Use at most this many documents, in the source's order; none: all", "documents", ge=3)
+    classes: int | None = setting(None, "Number of classes; none: as many as the data show", "classes", ge=2)
+
+
+class StdlibData(CommonData):
+    """The source of Python's standard library: text that every machine has. Slices are its top-level packages."""
+
+    source: Literal["python-stdlib"] = setting("python-stdlib", "Kind of data source")
+
+
+class DigitsData(CommonData):
+    """The 1,797 handwritten digits (8 x 8 pixels) that scikit-learn carries. Slices are the digits."""
+
+    source: Literal["digits"] = setting("digits", "Kind of data source")
+
+
+class FilesData(CommonData):
+    """Local files: `.txt`, `.md`, `.py` and other text (a file is a document), `.jsonl`, `.csv`, `.parquet` (a row is a document)."""
+
+    source: Literal["files"] = setting("files", "Kind of data source")
+    paths: tuple[str, ...] = setting(..., "Files or glob patterns; relative ones count from the ladder's YAML file", "paths", min_length=1)
+    columns: Columns = setting(Columns(), "Names of the columns in tabular files")
+
+
+class DatasetData(CommonData):
+    """A Hugging Face dataset, from the hub or from a folder written by `save_to_disk`."""
+
+    source: Literal["dataset"] = setting("dataset", "Kind of data source")
+    name: str = setting(..., "Dataset id on the hub, or a folder written by save_to_disk", "id or path", min_length=1)
+    subset: str | None = setting(None, "Configuration of a hub dataset", "name")
+    split: str = setting("train", "Split to read; Ladder makes its own train, valid and test parts from it", "name")
+    revision: str | None = setting(None, "Git revision of a hub dataset", "revision")
+    columns: Columns = setting(Columns(), "Names of the columns")
+
+
+Data = Annotated[StdlibData | DigitsData | FilesData | DatasetData, Field(discriminator="source")]
+
+
+class Tokenizer(Settings):
+    """How text becomes ids. The same tokenizer serves the teacher and every student."""
+
+    kind: Literal["bytes", "teacher", "bpe"] = setting(
+        "bytes", "bytes: UTF-8 bytes and specials; teacher: the checkpoint's own; bpe: trained on the training documents"
+    )
+    vocabulary: int | None = setting(None, "Size of the vocabulary: required for bpe; for teacher, used by `plan` alone", "ids", ge=259)
+
+    @model_validator(mode="after")
+    def _bpe_needs_a_size(self) -> Tokenizer:
+        if self.kind == "bpe" and self.vocabulary is None:
+            raise ValueError("vocabulary is required when kind is bpe; give a number of ids such as 4096")
+        return self
+
+
+class Shape(Settings):
+    """The shape of a transformer. Vocabulary, classes and image size come from the data."""
+
+    family: Literal["llama", "bert", "vit"] = setting("llama", "llama: causal LM; bert: text encoder; vit: image encoder")
+    hidden_size: int = setting(..., "Width of the residual stream", "features", ge=2)
+    layers: int = setting(..., "Number of transformer layers", "layers", ge=1)
+    heads: int = setting(..., "Attention heads in a layer", "heads", ge=1)
+    key_value_heads: int | None = setting(None, "Key and value heads (grouped-query attention); none: as many as heads", "heads", ge=1)
+    feed_forward: int = setting(..., "Width of the feed-forward part", "features", ge=2)
+    tied_embeddings: bool = setting(True, "Share the input embedding with the output head (llama)")
+    patch_size: int = setting(2, "Side of an image patch (vit)", "pixels", ge=1)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Shape:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}; choose heads that divide it")
+        if self.family == "llama" and (self.hidden_size // self.heads) % 2:
+            raise ValueError(f"hidden_size / heads = {self.hidden_size // self.heads} is odd; rotary positions need an even size of a head")
+        if self.key_value_heads and self.heads % self.key_value_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of key_value_heads {self.key_value_heads}; choose one that divides it")
+        return self
+
+
+class Schedule(Settings):
+    """A value over the course of training: constant, or from start to end along half a cosine. A bare number is a constant."""
+
+    kind: Literal["constant", "cosine"] = setting("constant", "constant: start throughout; cosine: from start to end")
+    start: float = setting(..., "Value at the first step")
+    end: float | None = setting(None, "Value at the last step (cosine)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_is_constant(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | Schedule) else {"start": value}
+
+    @model_validator(mode="after")
+    def _cosine_needs_an_end(self) -> Schedule:
+        if (self.kind == "cosine") != (self.end is not None):
+            raise ValueError("end is required for kind cosine and has no meaning for kind constant")
+        return self
+
+
+class Alpha(Schedule):
+    """Weight of the teacher in the loss; the labels weigh 1 - alpha."""
+
+    start: float = setting(..., "Weight of the teacher at the first step", "fraction", ge=0, le=1)
+    end: float | None = setting(None, "Weight of the teacher at the last step (cosine)", "fraction", ge=0, le=1)
+
+
+class Temperature(Schedule):
+    """Temperature by which teacher and student logits are divided."""
+
+    start: float = setting(..., "Temperature at the first step", "ratio", gt=0, le=100)
+    end: float | None = setting(None, "Temperature at the last step (cosine)", "ratio", gt=0, le=100)
+
+
+class Objective(Settings):
+    """The loss `(1 - alpha) CE + alpha T^2 D(teacher, student)`; see docs/method.md."""
+
+    kind: Literal["forward-kl"] = setting("forward-kl", "Divergence between teacher and student")
+    alpha: Alpha = setting(Alpha(start=0.9), "Weight of the teacher: a number, or {kind: cosine, start, end}", "fraction")
+    temperature: Temperature = setting(Temperature(start=1.0), "Temperature: a number, or {kind: cosine, start, end}", "ratio")
+
+
+class Training(Settings):
+    """How a model is trained. One loop serves every workload, the teacher included."""
+
+    steps: int = setting(..., "Optimisation steps", "steps", ge=1)
+    batch_size: int = setting(32, "Examples in an optimisation step: all micro-batches and all processes together", "sequences", ge=1)
+    accumulation: int = setting(1, "Micro-batches that an optimisation step is split into, to save memory", "micro-batches", ge=1)
+    learning_rate: float = setting(4e-3, "Peak learning rate of AdamW", "1/step", gt=0, le=10)
+    schedule: Literal["cosine", "warmup-stable-decay"] = setting("cosine", "Course of the learning rate after the warm-up")
+    warmup: float = setting(0.05, "Share of the steps in which the learning rate rises linearly", "fraction of steps", ge=0, lt=1)
+    decay: float = setting(0.2, "Share of the steps in which it falls at the end (warmup-stable-decay)", "fraction of steps", gt=0, le=1)
+    final_ratio: float = setting(0.05, "Last learning rate, relative to the peak", "ratio", ge=0, le=1)
+    weight_decay: float = setting(0.05, "AdamW's weight decay on matrices", "1/step", ge=0, le=10)
+    beta1: float = setting(0.9, "AdamW's decay of the gradient's mean", "ratio", ge=0, lt=1)
+    beta2: float = setting(0.95, "AdamW's decay of the gradient's square", "ratio", ge=0, lt=1)
+    clip: float = setting(1.0, "Largest gradient norm; larger gradients are scaled down", "norm", gt=0)
+    precision: Precision = setting("auto", "bf16: autocast; fp32: everywhere; auto: bf16 where the processor is fast at it")
+    validate_every: int = setting(100, "Validate after this many steps", "steps", ge=1)
+    patience: int | None = setting(None, "Stop after this many validations without improvement; none: train all steps", "validations", ge=1)
+    checkpoint_every: int = setting(100, "Write a checkpoint after this many steps; the newest two are kept", "steps", identity=False, ge=1)
+    explosion: float = setting(3.0, "Stop when the loss exceeds this many times a uniform guess's, or its first value", "ratio", gt=1)
+
+    @model_validator(mode="after")
+    def _micro_batches_divide(self) -> Training:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
+        return self
+
+
+class Gate(Settings):
+    """What a student must reach before it may teach the next one, or ship."""
+
+    min_parent_retention: float | None = setting(None, "Least retention against the stage's teacher; none: not asked", "ratio", ge=0, le=2)
+    min_root_retention: float | None = setting(None, "Least retention against the root teacher; none: not asked", "ratio", ge=0, le=2)
+    max_parameters: int | None = setting(None, "Most parameters; none: not asked", "parameters", ge=1)
+    policy: Literal["stop", "warn"] = setting("stop", "stop: end the ladder (exit code 3); warn: say so and go on")
+
+
+class Student(Settings):
+    """The model that a stage makes."""
+
+    shape: Shape = setting(..., "Shape of the student")
+    initialisation: Literal["random", "layers"] = setting("random", "random, or layers: evenly spaced layers of the teacher")
+
+
+class Stage(Settings):
+    """One rung: a student, how it is taught, and the gate that it must pass."""
+
+    name: str = setting(..., "Name of the stage", "name", identity=False, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    notes: str = setting("", "Free text for the reader", "text", identity=False)
+    student: Student = setting(..., "The model to make")
+    objective: Objective = setting(Objective(), "What the student is taught by")
+    training: Training = setting(..., "How it is trained")
+    gate: Gate = setting(Gate(), "What it must reach", identity=False)
+    seed: int | None = setting(None, "Seed of this stage; none: the ladder's seed", "seed", ge=0, lt=2**31)
+
+
+class TrainedTeacher(Settings):
+    """A root teacher trained here, from labels alone."""
+
+    source: Literal["train"] = setting("train", "train: make the teacher here")
+    shape: Shape = setting(..., "Shape of the teacher")
+    training: Training = setting(..., "How it is trained")
+
+
+class CheckpointTeacher(Settings):
+    """A root teacher that exists: any Hugging Face checkpoint with safetensors weights."""
+
+    source: Literal["checkpoint"] = setting("checkpoint", "checkpoint: use an existing model")
+    path: str = setting(..., "Local folder, hub id, or MLflow URI `models:/...`", "path, id or URI", min_length=1)
+    revision: str | None = setting(None, "Git revision of a hub checkpoint", "revision")
+    shape: Shape | None = setting(None, "Its shape, so that `plan` works before the checkpoint is at hand", identity=False)
+
+
+Teacher = Annotated[TrainedTeacher | CheckpointTeacher, Field(discriminator="source")]
+
+
+class Evaluation(Settings):
+    """How models are judged on held-out documents."""
+
+    examples: int = setting(256, "Held-out sequences or examples to judge by; the first so many", "sequences", ge=1)
+    batch_size: int = setting(64, "Sequences or examples evaluated at once", "sequences", identity=False, ge=1)
+
+
+class Compute(Settings):
+    """Where it runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU if there is one", identity=False)
+    threads: int | None = setting(None, "Processor threads; none: one for each core", "threads", identity=False, ge=1)
+
+
+class Ladder(Settings):
+    """A whole ladder: data, root teacher, and the stages down from it."""
+
+    name: str = setting(..., "Name: MLflow experiment and registered model", "name", identity=False, pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    description: str = setting("", "What this ladder is for", "text", identity=False)
+    workload: Workload = setting("causal-lm", "What the models do")
+    seed: int = setting(0, "Seed of data order and initial weights", "seed", ge=0, lt=2**31)
+    data: Data = setting(..., "What the models learn from")
+    tokenizer: Tokenizer = setting(Tokenizer(), "How text becomes ids; not used for images")
+    teacher: Teacher = setting(..., "The root teacher")
+    stages: tuple[Stage, ...] = setting(..., "The stages, from the largest student to the smallest", "stages", min_length=1)
+    evaluation: Evaluation = setting(Evaluation(), "How models are judged")
+    compute: Compute = setting(Compute(), "Where it runs", identity=False)
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Ladder:
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"stages: the name {name!r} is used {names.count(name)} times; give every stage a name of its own")
+        if "teacher" in names:
+            raise ValueError("stages: the name 'teacher' is kept for the root teacher; choose another")
+        shapes = {f"stages[{i}].student.shape": stage.student.shape for i, stage in enumerate(self.stages)}
+        if self.teacher.shape is not None:
+            shapes["teacher.shape"] = self.teacher.shape
+        for key, shape in shapes.items():
+            if shape.family not in FAMILIES[self.workload]:
+                allowed = ", ".join(FAMILIES[self.workload])
+                raise ValueError(f"{key}.family: {shape.family!r} does not do {self.workload}; allowed: {allowed}")
+        if (self.data.source == "digits") != (self.workload == "image-classification") and self.data.source != "dataset":
+            raise ValueError(f"data.source: {self.data.source!r} does not serve the workload {self.workload!r}; change one of them")
+        if self.tokenizer.kind == "teacher" and self.teacher.source == "train" and self.workload != "image-classification":
+            raise ValueError("tokenizer.kind: 'teacher' needs teacher.source checkpoint; use bytes or bpe for a teacher trained here")
+        return self
+
+    def stage_seed(self, stage: Stage) -> int:
+        """Seed of a stage: its own, or the ladder's."""
+        return self.seed if stage.seed is None else stage.seed

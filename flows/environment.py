@@ -1,0 +1,44 @@
+"""The environment that Prefect, MLflow and the hub find. Set before any of them is imported; what the user has set is obeyed."""
+
+from __future__ import annotations
+
+import os
+
+from conf.home import Home, disk_errors
+
+OFFLINE = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_OFFLINE": "1",
+}
+PREFECT = {
+    # Our own lines go to the terminal and to Prefect's run logs; Prefect's own, with their tracebacks, only to the run logs.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "ladder",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    # A loaded machine needs more than the default 20 seconds to bring the embedded server up.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_CLI_COLORS": "false",
+}
+
+
+def prepare_environment(home: Home) -> None:
+    """Set what is not set: telemetry off, the hub off, Prefect's state under `home` unless a server is configured.
+
+    Raises:
+        StoreError: The home cannot be made.
+    """
+    wanted = {**OFFLINE, **PREFECT, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    if os.environ.get("HF_HUB_OFFLINE") == "0":
+        wanted["HF_DATASETS_OFFLINE"] = "0"
+    if not os.environ.get("PREFECT_API_URL"):
+        wanted["PREFECT_HOME"] = str(home.prefect)
+        with disk_errors(home):
+            home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -1,0 +1,155 @@
+"""From documents to batches that are a pure function of the step, so resuming needs nothing but the step's number.
+
+Shape legend: B examples of a batch, L sequence length, N rows that a loss is taken over (B * L for causal-lm, B else).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from conf.errors import UserError
+from models.corpus import Corpus, CorpusInfo, Split, SplitName
+from models.objectives import IGNORE
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of a model, and what it should have answered.
+
+    Attributes:
+        inputs: Keyword arguments of the model's forward: `input_ids` (B, L) and, where examples are padded, `attention_mask`
+            (B, L); or `pixel_values` (B, C, H, W).
+        targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is what the logits at t must predict; (B,) classes else.
+            `IGNORE` where a position does not count.
+        slices: (B,) index of each example's slice; training leaves it empty.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Tensor
+    slices: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch({k: v.to(device) for k, v in self.inputs.items()}, self.targets.to(device), self.slices)
+
+    def part(self, index: int, parts: int) -> Batch:
+        """Micro-batch `index` of `parts` equal ones."""
+        rows = slice(index * len(self.targets) // parts, (index + 1) * len(self.targets) // parts)
+        return Batch({k: v[rows] for k, v in self.inputs.items()}, self.targets[rows], self.slices[rows])
+
+    @property
+    def valid(self) -> int:
+        """Rows that count."""
+        return int((self.targets != IGNORE).sum())
+
+
+def next_token_batch(windows: NDArray[np.int64], lengths: NDArray[np.int64], slices: NDArray[np.int32]) -> Batch:
+    """Align windows for next-token prediction; the one place where that, and the mask of valid positions, is decided.
+
+    Args:
+        windows: (B, L + 1) ids; beyond its length a window's ids do not matter.
+        lengths: (B,) ids of each window that are real. Padding is known by position, never by id.
+        slices: (B,) slice of each window.
+
+    Returns:
+        A batch whose logits at t predict `windows[:, t + 1]`.
+    """
+    ids = torch.from_numpy(windows)
+    targets = ids[:, 1:].clone()
+    position = torch.arange(1, windows.shape[1])
+    targets[position[None, :] >= torch.from_numpy(lengths)[:, None]] = IGNORE
+    # Right padding needs no attention mask: a causal model never looks ahead, and padded positions carry no loss.
+    return Batch({"input_ids": ids[:, :-1].contiguous()}, targets, torch.from_numpy(slices))
+
+
+def _example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
+    labels = torch.from_numpy(np.asarray(split.labels[chosen], dtype=np.int64))
+    slices = torch.from_numpy(np.asarray(split.slices[chosen], dtype=np.int32))
+    if info.workload == "image-classification":
+        return Batch({"pixel_values": torch.from_numpy(np.asarray(split.values[chosen], dtype=np.float32))}, labels, slices)
+    texts = [split.values[split.offsets[i] : split.offsets[i + 1]] for i in chosen]
+    longest = max(len(text) for text in texts)
+    ids = np.full((len(texts), longest), info.pad_id, dtype=np.int64)
+    mask = np.zeros((len(texts), longest), dtype=np.int64)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    return Batch({"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}, labels, slices)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(examples)
+
+
+class TrainingBatches:
+    """The training split, shuffled anew every epoch. Causal-lm packs documents into windows of L + 1 ids, one after another."""
+
+    def __init__(self, corpus: Corpus, batch_size: int, seed: int) -> None:
+        self.info = corpus.info
+        self.split = corpus.split("train")
+        self.batch_size = batch_size
+        self.seed = seed
+        length = self.info.sequence_length
+        self.examples = (len(self.split.values) - 1) // length if self.info.workload == "causal-lm" else len(self.split)
+        if self.examples < 1:
+            raise UserError.about(
+                "data.sequence_length", length, f"at most {len(self.split.values) - 1}, the tokens of all training documents", "Shorten it."
+            )
+
+    def at(self, step: int) -> Batch:
+        """The batch of `step`: the same for the same seed, whatever was asked before."""
+        position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epoch, place = position // self.examples, position % self.examples
+        chosen = np.empty(self.batch_size, dtype=np.int64)
+        for value in np.unique(epoch):
+            here = epoch == value
+            chosen[here] = _order(self.seed, int(value), self.examples)[place[here]]
+        if self.info.workload != "causal-lm":
+            return _example_batch(self.split, self.info, chosen)
+        length = self.info.sequence_length
+        windows = np.asarray(self.split.values[chosen[:, None] * length + np.arange(length + 1)], dtype=np.int64)
+        return next_token_batch(windows, np.full(len(windows), length + 1), np.zeros(len(windows), dtype=np.int32))
+
+
+def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Windows that never cross documents, each document begun by the end id; `limit` of them drawn once for all models."""
+    length = info.sequence_length
+    sizes = np.diff(split.offsets)
+    counts = -(-sizes // length)
+    document = np.repeat(np.arange(len(sizes)), counts)
+    start = (np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)) * length
+    chosen = np.sort(np.random.default_rng(0).permutation(len(document))[:limit])
+    windows = np.zeros((len(chosen), length + 1), dtype=np.int64)
+    lengths = np.zeros(len(chosen), dtype=np.int64)
+    for row, index in enumerate(chosen):
+        begin, end = split.offsets[document[index]], split.offsets[document[index] + 1]
+        first = begin + start[index]
+        text = split.values[first : min(first + length, end)]
+        windows[row, 0] = info.end_id if start[index] == 0 else split.values[first - 1]
+        windows[row, 1 : len(text) + 1] = text
+        lengths[row] = len(text) + 1
+    return windows, lengths, split.slices[document[chosen]]
+
+
+def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, batch_size: int) -> Iterator[Batch]:
+    """Batches of held-out examples, the same `examples` for every model.
+
+    Causal-lm: windows of L ids within one document, drawn evenly over the split, every id predicted from those before it in its window.
+    """
+    info, split = corpus.info, corpus.split(split_name)
+    if info.workload == "causal-lm":
+        windows, lengths, slices = _windows(split, info, examples)
+        for at in range(0, len(windows), batch_size):
+            yield next_token_batch(windows[at : at + batch_size], lengths[at : at + batch_size], slices[at : at + batch_size])
+        return
+    chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:examples])
+    for at in range(0, len(chosen), batch_size):
+        yield _example_batch(split, info, chosen[at : at + batch_size])

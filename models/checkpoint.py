@@ -1,0 +1,150 @@
+"""Hugging Face folders in and out. Weights only as safetensors; code from a checkpoint is never run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from conf.errors import UserError
+from models.shapes import AUTO_CLASSES, Interface
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors files, sorted by name."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of a folder's weights: of its one safetensors file, or of the list of its shards' hashes."""
+    hashes = [file_sha256(path) for path in weight_files(folder)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Refuse a folder that cannot be a model: missing, without configuration, with pickled weights only, or with a broken file.
+
+    Raises:
+        UserError: Naming `key`, what is there and what to do.
+    """
+    if not folder.is_dir():
+        raise UserError.about(key, str(folder), "an existing Hugging Face folder", "Check the path.")
+    if not (folder / "config.json").is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise UserError.about(key, str(folder), "a folder with config.json", f"Found there: {found}. Save the model with save_pretrained.")
+    try:
+        json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise UserError.about(key, str(folder / "config.json"), "valid JSON", f"It does not parse: {error}.") from error
+    files = weight_files(folder)
+    if not files:
+        pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
+        if pickles:
+            raise UserError.about(
+                key,
+                str(folder),
+                "weights as safetensors",
+                f"It holds only pickled weights ({', '.join(pickles)}), which can run code. Convert it where you trust it: "
+                "load it with transformers and call save_pretrained(folder), which writes safetensors.",
+            )
+        raise UserError.about(key, str(folder), "a folder with *.safetensors", "It holds no weights. Save the model with save_pretrained.")
+    _check_headers(files, key)
+
+
+def _check_headers(files: Iterable[Path], key: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                file.keys()
+        except (SafetensorError, OSError) as error:
+            raise UserError.about(
+                key, str(path), "a whole safetensors file", f"This one is damaged ({error}). Fetch or save the checkpoint again."
+            ) from error
+
+
+def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype: torch.dtype | None = torch.float32) -> nn.Module:
+    """Load a model from a checked folder; `dtype=None` keeps the checkpoint's own.
+
+    Raises:
+        UserError: The folder is no such model (see `check_folder`), or serves another workload.
+    """
+    import transformers
+
+    check_folder(folder, key)
+    transformers.utils.logging.disable_progress_bar()  # a bar of its own for each of our models says nothing
+    auto = getattr(transformers, AUTO_CLASSES[workload])
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        model, info = auto.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise UserError.about(key, str(folder), f"a model that {AUTO_CLASSES[workload]} loads", f"transformers said: {first}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError.about(
+            key, str(folder), f"a checkpoint trained for {workload}", f"It lacks weights that the model needs, such as {missing[0]!r}."
+        )
+    return model
+
+
+def save_model(model: nn.Module, folder: Path, tokenizer_folder: Path | None) -> None:
+    """Write a Hugging Face folder that loads in plain transformers: configuration, safetensors, tokenizer."""
+    import shutil
+
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    saved = cast(Any, model)
+    saved.config.use_cache = True  # what a user who generates wants; training never asks for the cache
+    saved.save_pretrained(folder)
+    saved.config.use_cache = False
+    if tokenizer_folder is not None:
+        for path in tokenizer_folder.iterdir():
+            shutil.copy(path, folder / path.name)
+
+
+def check_interface(model: nn.Module, interface: Interface, folder: Path, key: str = "teacher.path") -> None:
+    """Refuse a teacher whose outputs cannot be compared with the students'.
+
+    A vocabulary may be padded beyond the tokenizer's ids (the surplus is cut), never smaller.
+
+    Raises:
+        UserError: Vocabulary or classes differ from the data's.
+    """
+    config = cast(Any, model).config
+    if interface.workload != "causal-lm":
+        if config.num_labels != interface.classes:
+            raise UserError.about(
+                key, f"{folder} with {config.num_labels} classes", f"{interface.classes} classes, as the data have", "Set data.classes, or use another."
+            )
+    elif config.vocab_size < (interface.vocabulary or 0):
+        raise UserError.about(
+            key,
+            f"{folder} with {config.vocab_size} ids",
+            f"at least the {interface.vocabulary} ids of the tokenizer",
+            "Teacher and student must share one vocabulary: set tokenizer.kind=teacher.",
+        )

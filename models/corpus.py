@@ -1,0 +1,110 @@
+"""Prepared documents on disk: what every loop, loss and metric reads.
+
+A corpus is a folder: `corpus.json` beside one sub-folder for each of train, valid and test, holding five `.npy` arrays that are
+mapped into memory. Its content hash is part of the identity of everything that was learned from it.
+
+Shapes: n documents, t tokens in all, C H W channels, height and width of an image.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+SplitName = Literal["train", "valid", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
+FIELDS = ("values", "offsets", "labels", "slices", "sizes")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents of one split.
+
+    Attributes:
+        values: (t,) uint16 or uint32 ids of all documents one after another, each ending in the end-of-text id for causal-lm;
+            or (n, C, H, W) float32 in [0, 1] for images.
+        offsets: (n + 1,) int64, where document i begins in `values`: `values[offsets[i]:offsets[i + 1]]`. Images: 0..n.
+        labels: (n,) int64 classes; -1 for causal-lm.
+        slices: (n,) int32 indices into `Corpus.slice_names`.
+        sizes: (n,) int64 UTF-8 bytes of each document's text; 0 for images.
+    """
+
+    values: NDArray[np.generic]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    slices: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays into `folder`, which is made."""
+        folder.mkdir(parents=True)
+        for field in FIELDS:
+            np.save(folder / f"{field}.npy", getattr(self, field), allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Split:
+        """Map the arrays of `folder` into memory, read-only."""
+        return cls(**{field: np.load(folder / f"{field}.npy", mmap_mode="r", allow_pickle=False) for field in FIELDS})
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """What is known of a corpus without reading its arrays; `corpus.json`."""
+
+    workload: str
+    sequence_length: int
+    vocabulary: int | None  # ids of the tokenizer, specials included; None for images
+    end_id: int | None  # id that ends a document
+    pad_id: int | None
+    label_names: tuple[str, ...]  # empty for causal-lm
+    slice_names: tuple[str, ...]
+    image_shape: tuple[int, int, int] | None  # (C, H, W)
+    documents: dict[str, int]  # split -> documents
+    tokens: dict[str, int]  # split -> tokens, or pixels' rows for images: the length of `values`
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 for causal-lm."""
+        return len(self.label_names)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus in `folder`; `folder/tokenizer` holds the tokenizer, if the workload has one."""
+
+    folder: Path
+    content_hash: str
+
+    @cached_property
+    def info(self) -> CorpusInfo:
+        """The description in `corpus.json`."""
+        raw = json.loads((self.folder / "corpus.json").read_text())
+        for field in ("label_names", "slice_names", "image_shape"):
+            raw[field] = None if raw[field] is None else tuple(raw[field])
+        return CorpusInfo(**raw)
+
+    def split(self, name: SplitName) -> Split:
+        """The documents of one split, mapped into memory."""
+        return Split.load(self.folder / name)
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """Folder of the tokenizer, which every published student carries; None for images."""
+        folder = self.folder / "tokenizer"
+        return folder if folder.is_dir() else None
+
+
+def write_corpus(folder: Path, info: CorpusInfo, splits: dict[SplitName, Split]) -> None:
+    """Write a corpus into an existing empty folder."""
+    for name, split in splits.items():
+        split.save(folder / name)
+    (folder / "corpus.json").write_text(json.dumps(asdict(info), indent=1, sort_keys=True))

@@ -1,0 +1,95 @@
+"""Training checkpoints: written aside, made durable, renamed; the newest two are kept. Tensors as safetensors, the rest as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make every file of a folder, and the folder itself, durable."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class Checkpoints:
+    """The checkpoints of one training, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def steps(self) -> list[int]:
+        """Steps at which a whole checkpoint exists, oldest first."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*") if path.is_dir())
+
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        """Write the checkpoint of `step` finished steps; on return it survives a crash, and older ones but one are gone."""
+        aside = self.folder / f"writing-{step}"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        save_file(_unshared(model.state_dict()), aside / "model.safetensors")
+        moments = optimizer.state_dict()["state"]
+        save_file({f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()}, aside / "optimizer.safetensors")
+        (aside / "state.json").write_text(json.dumps(state))
+        fsync_tree(aside)
+        final = self.folder / f"step-{step:08d}"
+        shutil.rmtree(final, ignore_errors=True)
+        aside.rename(final)
+        fsync_tree(self.folder)
+        for old in self.steps()[:-2]:
+            shutil.rmtree(self.folder / f"step-{old:08d}")
+
+    def load(self, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict[str, Any]] | None:
+        """Put the newest readable checkpoint into `model` and `optimizer`; return its step and state, or None if there is none."""
+        for step in reversed(self.steps()):
+            folder = self.folder / f"step-{step:08d}"
+            try:
+                weights = load_file(folder / "model.safetensors")
+                moments = load_file(folder / "optimizer.safetensors")
+                state = json.loads((folder / "state.json").read_text())
+            except (SafetensorError, OSError, ValueError):
+                shutil.rmtree(folder)  # a damaged disk; the one before it is as good a start
+                continue
+            model.load_state_dict(weights, strict=False)
+            restored: dict[int, dict[str, torch.Tensor]] = {}
+            for key, tensor in moments.items():
+                index, name = key.split(".", 1)
+                restored.setdefault(int(index), {})[name] = tensor
+            optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
+            return step, state
+        return None
+
+    def save_best(self, model: nn.Module) -> None:
+        """Keep the weights of the best validation so far (early stopping returns to them)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self.folder / "writing-best.safetensors"
+        save_file(_unshared(model.state_dict()), aside)
+        aside.rename(self.folder / "best.safetensors")
+
+    def load_best(self, model: nn.Module) -> None:
+        """Return to the weights of the best validation."""
+        model.load_state_dict(load_file(self.folder / "best.safetensors"), strict=False)
+
+
+def _unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each storage once: safetensors refuses tied weights, and loading one of the names restores both."""
+    seen: set[int] = set()
+    kept: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            kept[name] = tensor.contiguous()
+    return kept

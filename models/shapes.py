@@ -1,0 +1,139 @@
+"""From a shape to a Hugging Face configuration, and exact counts of parameters and floating-point operations.
+
+Models are built on the meta device to be counted, so a 1B shape costs no memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from conf.errors import UserError
+from conf.schema import Shape
+
+AUTO_CLASSES = {
+    "causal-lm": "AutoModelForCausalLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "image-classification": "AutoModelForImageClassification",
+}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the data ask of a model: its inputs and outputs, equal for the teacher and every student."""
+
+    workload: str
+    sequence_length: int
+    vocabulary: int | None = None
+    end_id: int | None = None
+    pad_id: int | None = None
+    classes: int = 0
+    image_shape: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts of a model.
+
+    Attributes:
+        parameters: All, a tied matrix once.
+        non_embedding: Without token embeddings and an untied output head.
+        forward_flops: Floating-point operations of a forward pass over one sequence (a multiplication and an addition are two);
+            training costs three times as many.
+        tokens: Positions of one sequence, to express `forward_flops` per token.
+    """
+
+    parameters: int
+    non_embedding: int
+    forward_flops: float
+    tokens: int
+
+
+def config_for(shape: Shape, interface: Interface) -> Any:
+    """The Hugging Face configuration of `shape` for the data's `interface`, without dropout.
+
+    Raises:
+        UserError: The image is not a multiple of the patch.
+    """
+    import transformers
+
+    common: dict[str, Any] = {
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.feed_forward,
+    }
+    if interface.workload != "causal-lm":
+        common["num_labels"] = interface.classes
+    if shape.family == "vit":
+        assert interface.image_shape is not None
+        channels, height, width = interface.image_shape
+        if height != width or height % shape.patch_size:
+            raise UserError.about(
+                "shape.patch_size", shape.patch_size, f"a divisor of square images; these are {height} x {width}", "Choose another patch_size."
+            )
+        return transformers.ViTConfig(
+            **common,
+            image_size=height,
+            num_channels=channels,
+            patch_size=shape.patch_size,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    common |= {"vocab_size": interface.vocabulary, "pad_token_id": interface.pad_id, "eos_token_id": interface.end_id}
+    if shape.family == "bert":
+        return transformers.BertConfig(
+            **common,
+            max_position_embeddings=max(interface.sequence_length, 512),
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    return transformers.LlamaConfig(
+        **common,
+        num_key_value_heads=shape.key_value_heads or shape.heads,
+        max_position_embeddings=max(interface.sequence_length, 2048),
+        tie_word_embeddings=shape.tied_embeddings and interface.workload == "causal-lm",
+        bos_token_id=interface.end_id,
+        use_cache=False,
+    )
+
+
+def build(config: Any, workload: str) -> nn.Module:
+    """A model with fresh weights (torch's global generator decides them), in fp32 and with torch's fused attention."""
+    import transformers
+
+    auto = getattr(transformers, AUTO_CLASSES[workload])
+    return cast(nn.Module, auto.from_config(config, attn_implementation="sdpa", dtype=torch.float32))
+
+
+def count(model: nn.Module, sequence_length: int) -> Size:
+    """Count a model's parameters and forward operations; works on the meta device.
+
+    The operations are those of matrix products: every linear layer and convolution, the output head, and attention's two products
+    over the whole sequence (not halved for causal masks, as `torch.utils.flop_counter` counts).
+    """
+    config = cast(Any, model).config
+    parameters = {id(p): p.numel() for p in model.parameters()}
+    embedding_ids = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = cast(Any, model).get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is not None:
+        embedding_ids.add(id(head.weight))
+    vision = hasattr(config, "patch_size")
+    tokens = (config.image_size // config.patch_size) ** 2 + 1 if vision else sequence_length
+    products = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 4 * config.num_hidden_layers * tokens * tokens * config.num_attention_heads * width
+    total = sum(parameters.values())
+    embeddings = sum(n for i, n in parameters.items() if i in embedding_ids)
+    return Size(total, total - embeddings, 2.0 * products * tokens + attention, tokens)
+
+
+@lru_cache(maxsize=64)
+def size_of(shape: Shape, interface: Interface) -> Size:
+    """Size of a shape, without allocating its weights."""
+    with torch.device("meta"):
+        return count(build(config_for(shape, interface), interface.workload), interface.sequence_length)

@@ -1,0 +1,69 @@
+"""A student's first weights: random, or evenly spaced layers of its teacher."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+
+from conf.errors import UserError
+from conf.schema import Student
+from models.shapes import Interface, build, config_for
+
+LAYER = re.compile(r"^(.*\blayers?)\.(\d+)\.(.*)$")
+
+
+def evenly_spaced(teacher_layers: int, student_layers: int) -> list[int]:
+    """Indices of the teacher's layers that a student takes: the first, the last, and evenly between (Sanh et al. 2019, arXiv:1910.01108)."""
+    if student_layers == 1:
+        return [0]
+    return [round(i * (teacher_layers - 1) / (student_layers - 1)) for i in range(student_layers)]
+
+
+def make_student(student: Student, teacher: nn.Module, interface: Interface, seed: int, key: str) -> nn.Module:
+    """Build a student and give it its first weights.
+
+    Args:
+        student: Shape and kind of initialisation.
+        teacher: The model it is taught by; read, never changed.
+        interface: What the data ask of both.
+        seed: Seed of random weights.
+        key: Dotted key of the student in the settings, for error messages.
+
+    Raises:
+        UserError: `layers` is asked for and the shapes do not allow it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(config_for(student.shape, interface), interface.workload)
+    if student.initialisation == "layers":
+        _copy_layers(model, teacher, interface, key)
+    return model
+
+
+def _copy_layers(student: nn.Module, teacher: nn.Module, interface: Interface, key: str) -> None:
+    theirs = {name: tensor for name, tensor in teacher.state_dict().items()}
+    ours = student.state_dict()
+    depth = _depth(theirs)
+    kept = evenly_spaced(depth, _depth(ours))
+    copied: dict[str, torch.Tensor] = {}
+    for name, tensor in ours.items():
+        match = LAYER.match(name)
+        source = theirs.get(f"{match[1]}.{kept[int(match[2])]}.{match[3]}" if match else name)
+        if source is not None and interface.vocabulary and source.shape[1:] == tensor.shape[1:] and len(source) > len(tensor) == interface.vocabulary:
+            source = source[: len(tensor)]  # a padded vocabulary
+        if source is None or source.shape != tensor.shape:
+            found = "no such weight" if source is None else f"shape {tuple(source.shape)}"
+            raise UserError.about(
+                f"{key}.initialisation",
+                "layers",
+                "a student that differs from its teacher in the number of layers alone",
+                f"{name} has shape {tuple(tensor.shape)}, the teacher has {found}. Make the shapes equal, or use initialisation=random.",
+            )
+        copied[name] = source
+    student.load_state_dict(copied)
+
+
+def _depth(state: dict[str, torch.Tensor]) -> int:
+    return 1 + max((int(match[2]) for match in map(LAYER.match, state) if match), default=-1)

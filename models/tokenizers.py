@@ -1,0 +1,256 @@
+"""How text becomes ids: bytes, a BPE trained on the data, or the tokenizer that a teacher brings.
+
+All of them are Hugging Face tokenizers, so a published student carries one that plain transformers loads. A document is only ever
+text: a special string that occurs in it, such as `<|end|>`, is spelt out and never becomes the special id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+END = "<|end|>"
+PAD = "<|pad|>"
+BYTES_VOCABULARY = 258  # 256 bytes, END, PAD
+CHUNK = 1024  # documents tokenised at once: bounds the memory that their encodings take
+
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.spm",
+    "*.tiktoken",
+    "spiece.model",
+    "sentencepiece*.model",
+    "tekken.json",
+)
+
+
+def bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """Build the tokenizer whose ids 0..255 are the bytes of UTF-8; 256 is the end of a text (also its beginning), 257 the padding."""
+    return _wrap(_byte_level(_byte_alphabet(), use_regex=False))
+
+
+def train_bpe(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE; the same texts in the same order give the same tokenizer.
+
+    Args:
+        texts: Training documents.
+        vocabulary: Ids wanted, the 256 bytes and two specials included. Few texts may hold fewer pairs to merge, and give fewer ids.
+
+    Returns:
+        A tokenizer with END = 0 and PAD = 1.
+    """
+    from tokenizers import trainers
+
+    backend = _byte_level({}, use_regex=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=[END, PAD],
+        initial_alphabet=sorted(_byte_alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return _wrap(backend)
+
+
+def append_end(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Make `tokenizer(text)` end each text with the end id, as classifiers are taught, and return it.
+
+    Written into the tokenizer itself, so that who uses a published classifier need not know. For tokenizers made here.
+    """
+    from tokenizers import processors
+
+    template = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, special_ids(tokenizer)[0])])
+    tokenizer.backend_tokenizer.post_processor = template
+    return tokenizer
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """Return the ids that end and that pad a document: eos or else sep; pad or else the end id.
+
+    Raises:
+        UserError: The tokenizer has neither eos nor sep.
+    """
+    end_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if end_id is None:
+        raise UserError.about(
+            "teacher.path",
+            str(tokenizer.name_or_path),
+            "a tokenizer with an end-of-sequence or separator token",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_id
+    return int(end_id), int(pad_id)  # type: ignore[arg-type]
+
+
+def id_dtype(vocabulary: int) -> type[np.uint16] | type[np.uint32]:
+    """Return the narrowest type that a corpus may store ids of this vocabulary in."""
+    return np.uint16 if vocabulary < 65536 else np.uint32
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[NDArray[Any]]:
+    """Turn texts into ids, adding no special id.
+
+    Args:
+        tokenizer: Any tokenizer; that of `bytes_tokenizer` takes a short cut of the same result.
+        texts: Documents; special strings within them are plain text.
+
+    Returns:
+        One array of ids for each text, of `id_dtype` of the vocabulary.
+    """
+    dtype = id_dtype(len(tokenizer))
+    if _is_bytes(tokenizer):
+        return [np.frombuffer(text.encode(), dtype=np.uint8).astype(dtype) for text in texts]
+    forbidden = np.array(sorted(_forbidden_ids(tokenizer)), dtype=dtype)
+    encoded: list[NDArray[Any]] = []
+    for first in range(0, len(texts), CHUNK):
+        chunk = list(texts[first : first + CHUNK])
+        for text, ids in zip(chunk, _plain_ids(tokenizer, chunk), strict=True):
+            array = np.array(ids, dtype=dtype)
+            # A unigram model holds the special strings as ordinary pieces, so it finds them even in plain text.
+            encoded.append(_spelt_out(tokenizer, text, dtype) if np.isin(array, forbidden).any() else array)
+    return encoded
+
+
+def surroundings(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids that `tokenizer(text)` puts before and after those of a single text, such as [CLS] and [SEP]."""
+    probe = "a"
+    (plain,) = _plain_ids(tokenizer, [probe])
+    (whole,) = _plain_ids(tokenizer, [probe], add_special_tokens=True)
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return whole[:start], whole[start + len(plain) :]
+    return [], []
+
+
+def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer folder that `AutoTokenizer` reads."""
+    tokenizer.save_pretrained(str(folder))
+
+
+def load(folder: Path) -> PreTrainedTokenizerBase:
+    """Read a tokenizer folder; nothing is fetched and no code in it is run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+
+
+def load_teacher(folder: Path) -> PreTrainedTokenizerBase:
+    """Read the tokenizer in a teacher's folder.
+
+    Raises:
+        UserError: The folder holds no tokenizer, an unreadable one, or one without an end id.
+    """
+    allowed, remedy = (
+        "a folder with a Hugging Face tokenizer",
+        "Save the tokenizer beside the weights, or set tokenizer.kind to bytes or bpe.",
+    )
+    serialised = folder / "tokenizer.json"
+    try:
+        if serialised.is_file():
+            json.loads(serialised.read_text(encoding="utf-8"))
+        tokenizer = load(folder)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).splitlines() or ["unreadable"])[0]
+        raise UserError.about("teacher.path", str(folder), allowed, f"{remedy} (transformers says: {reason})") from error
+    # A known kind of model without files yields a tokenizer that knows its special tokens and no text.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise UserError.about("teacher.path", str(folder), allowed, remedy)
+    special_ids(tokenizer)
+    return tokenizer
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """Hash the files of the tokenizer in `folder`, whatever else lies there: the tokenizer's identity."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}):
+        digest.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Byte-level BPE's letter for each byte (GPT-2's): printable ones stand for themselves, the others for U+0100 and on."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte) if byte in printable else chr(256 + others.index(byte)): byte for byte in range(256)}
+
+
+def _byte_level(vocabulary: dict[str, int], use_regex: bool) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+
+
+@cache
+def _bytes_backend() -> dict[str, Any]:
+    return json.loads(bytes_tokenizer().backend_tokenizer.to_str())
+
+
+def _is_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it does what `bytes_tokenizer` does, by its own settings: it may have been loaded from a folder."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or len(tokenizer) != BYTES_VOCABULARY:
+        return False
+    settings = json.loads(backend.to_str())
+    return all(settings[key] == _bytes_backend()[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model"))
+
+
+def _forbidden_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Special ids that no text may turn into; the unknown id is what unknown letters rightly become."""
+    added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {*tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
+    unknown = tokenizer.unk_token_id
+    return special if unknown == special_ids(tokenizer)[0] else special - {unknown}  # type: ignore[operator]
+
+
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], add_special_tokens: bool = False) -> list[list[int]]:
+    encoding = tokenizer(
+        texts,
+        add_special_tokens=add_special_tokens,
+        split_special_tokens=True,
+        padding=False,
+        truncation=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return encoding["input_ids"]  # type: ignore[return-value]
+
+
+def _spelt_out(tokenizer: PreTrainedTokenizerBase, text: str, dtype: type[np.generic]) -> NDArray[Any]:
+    """Encode a text cut after the first letter of each special string; an id that is special even then is dropped."""
+    forbidden = _forbidden_ids(tokenizer)
+    tokens = sorted((str(tokenizer.convert_ids_to_tokens(index)) for index in forbidden), key=len, reverse=True)
+    cuts = [0, *(match.start() + 1 for match in re.finditer("|".join(map(re.escape, tokens)), text)), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(cuts)]
+    return np.array([index for ids in _plain_ids(tokenizer, pieces) for index in ids if index not in forbidden], dtype=dtype)

@@ -1,0 +1,261 @@
+"""THE LOOP: a student, the signals of its teacher and batches go in, a trained student comes out.
+
+One loop serves every workload, and the root teacher too, which learns from labels alone. It knows no tracker: whoever wants to see
+progress passes `on_step`. Everything random is a function of seed and step, so that a run resumed from a checkpoint ends with the
+same weights, to the last bit on a processor, as one that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from conf.errors import TrainingDiverged
+from conf.schema import Objective, Training
+from models.batches import Batch, TrainingBatches
+from models.objectives import DIVERGENCES, IGNORE, LossSums, distillation_loss
+from models.resume import Checkpoints
+from models.schedules import learning_rate_at, value_at
+from models.signals import SignalSource, rows
+
+NUMERICS = 1  # raise by hand, with a CHANGELOG line, whenever the same settings would give other numbers
+CURVE_POINTS = 1000
+
+
+class Step(NamedTuple):
+    """What one optimisation step showed. Losses in nats per valid row, at the weights before the step."""
+
+    step: int  # steps finished, from 1
+    loss: float
+    ce: float
+    kd: float  # T^2 times the divergence
+    teacher_ce: float | None
+    learning_rate: float
+    alpha: float
+    temperature: float
+    grad_norm: float  # before clipping
+    tokens_per_second: float  # valid rows a second, since this attempt began
+    valid: dict[str, float] | None  # figures of a validation after this step
+
+
+@dataclass
+class Progress:
+    """What a checkpoint carries beside tensors."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    reference: float | None = None  # loss that an explosion is measured against
+    best: float = math.inf
+    worse: int = 0  # validations without improvement
+    stopped: bool = False
+    curve: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"train": [], "valid": []})
+
+
+class Trained(NamedTuple):
+    """The outcome of a training; the model itself was changed in place."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    early_stopped: bool
+    resumed_at: int | None
+    curve: dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a training does beside model, batches and teacher."""
+
+    training: Training
+    objective: Objective | None  # None: labels alone
+    seed: int
+    vocabulary: int | None  # of a causal LM
+    device: str = "cpu"
+    precision: str = "fp32"  # bf16 or fp32; resolved, never auto
+
+
+def accelerator_for(device: str, precision: str) -> Accelerator:
+    """An accelerator for one training; the library's process-wide state of an earlier one is let go first."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (norms, biases) do not."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in wanted if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in wanted if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def train(
+    model: nn.Module,
+    batches: TrainingBatches,
+    plan: Plan,
+    *,
+    signals: SignalSource | None = None,
+    checkpoints: Checkpoints | None = None,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    before_checkpoint: Callable[[], None] | None = None,
+) -> Trained:
+    """Train `model` in place.
+
+    Args:
+        model: On any device; moved to the plan's.
+        batches: Addressed by step.
+        plan: Schedule, objective, seed, device, precision.
+        signals: The teacher's answers; None to learn from labels alone.
+        checkpoints: Where to write checkpoints, and to go on from; None: neither.
+        validate: Gives the figures of a validation, among them `nll`, which patience watches.
+        on_step: Called after each step.
+        before_checkpoint: Called before a checkpoint is written, so that no record of a finished step can be lost.
+
+    Raises:
+        TrainingDiverged: Loss or gradient is not finite, or the loss exploded; the checkpoints before it are kept.
+    """
+    t = plan.training
+    accelerator = accelerator_for(plan.device, plan.precision)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True
+    )
+    plain, state = model, Progress()
+    model, optimizer = accelerator.prepare(model, optimizer)
+    loaded = checkpoints.load(plain, optimizer.optimizer) if checkpoints else None
+    first = 0
+    if loaded is not None:
+        first, raw = loaded
+        state = Progress(**raw)
+    began, earlier, earlier_tokens = time.monotonic(), state.seconds, state.tokens
+    step = first
+    while step < t.steps and not state.stopped:
+        alpha, temperature = _weights(plan, step, signals)
+        rate = learning_rate_at(t, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(_step_seed(plan.seed, step))  # dropout, if a checkpoint's configuration has any
+        batch = batches.at(step)
+        sums, norm = _one_step(accelerator, model, batch, plan, signals if alpha > 0 else None, alpha, temperature, step, rate, state)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        state.tokens += batch.valid
+        state.seconds = earlier + time.monotonic() - began
+        valid = None
+        if validate and (step % t.validate_every == 0 or step == t.steps):
+            valid = _validation(plain, validate, t, state, checkpoints)
+        speed = (state.tokens - earlier_tokens) / max(state.seconds - earlier, 1e-9)
+        report = Step(step, *sums, rate, alpha, temperature, norm, speed, valid)
+        _remember(state, report, t.steps)
+        if on_step:
+            on_step(report)
+        if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped):
+            if before_checkpoint:
+                before_checkpoint()
+            checkpoints.save(step, plain, optimizer.optimizer, asdict(state))
+    if t.patience is not None and checkpoints and validate:
+        checkpoints.load_best(plain)
+    plain.eval()
+    return Trained(step, state.tokens, state.seconds, state.stopped and step < t.steps, first or None, state.curve)
+
+
+def _one_step(
+    accelerator: Accelerator,
+    model: nn.Module,
+    batch: Batch,
+    plan: Plan,
+    signals: SignalSource | None,
+    alpha: float,
+    temperature: float,
+    step: int,
+    rate: float,
+    state: Progress,
+) -> tuple[tuple[float, float, float, float | None], float]:
+    """Gradients of one optimisation step, clipped; returns (loss, ce, kd, teacher_ce) per valid row and the gradient's norm."""
+    model.train()
+    processes, parts = accelerator.num_processes, plan.training.accumulation
+    valid = max(batch.valid, 1)  # of the whole step, on every process alike: batches are a function of the step
+    mine = batch.part(accelerator.process_index, processes) if processes > 1 else batch
+    totals = torch.zeros(4, dtype=torch.float64)
+    for index in range(parts):
+        micro = (mine.part(index, parts) if parts > 1 else mine).to(accelerator.device)
+        last = index == parts - 1
+        with nullcontext() if last else accelerator.no_sync(model):
+            with accelerator.autocast():
+                logits = rows(model, micro, plan.vocabulary)
+                signal = signals(micro) if signals else None
+            sums = loss_of(logits, signal, micro, plan, alpha, temperature)
+            # Data-parallel training averages gradients over processes; the sum is wanted.
+            accelerator.backward(sums.total * (processes / valid))
+        totals += torch.stack([s.detach().double() for s in sums]).cpu()
+    if processes > 1:
+        totals = accelerator.reduce(totals.to(accelerator.device), "sum").cpu()
+    loss, ce, kd, teacher_ce = (totals / valid).tolist()
+    norm = float(accelerator.clip_grad_norm_(model.parameters(), plan.training.clip))
+    if state.reference is None:
+        state.reference = max(loss, math.log(logits.shape[-1]))
+    _refuse_divergence(loss, norm, plan.training.explosion * state.reference, step, rate)
+    return (loss, ce, kd, teacher_ce if signals else None), norm
+
+
+def loss_of(logits: Tensor, signal: Any, batch: Batch, plan: Plan, alpha: float, temperature: float) -> LossSums:
+    """The plan's loss on one micro-batch, as sums over valid rows."""
+    divergence = DIVERGENCES[plan.objective.kind if plan.objective else "forward-kl"]
+    return distillation_loss(logits, signal, batch.targets.flatten(), divergence=divergence, alpha=alpha, temperature=temperature)
+
+
+def _refuse_divergence(loss: float, norm: float, limit: float, step: int, rate: float) -> None:
+    where = f"at step {step + 1}, learning rate {rate:.3g}"
+    advice = "Lower training.learning_rate or lengthen training.warmup; the last good checkpoint is kept."
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise TrainingDiverged(f"The loss is {loss:.4g} and the gradient's norm {norm:.4g} {where}. {advice}")
+    if loss > limit:
+        raise TrainingDiverged(f"The loss exploded to {loss:.4g}, above {limit:.4g}, {where}. {advice}")
+
+
+def _weights(plan: Plan, step: int, signals: SignalSource | None) -> tuple[float, float]:
+    if signals is None or plan.objective is None:
+        return 0.0, 1.0
+    steps = plan.training.steps
+    return value_at(plan.objective.alpha, step, steps), value_at(plan.objective.temperature, step, steps)
+
+
+def _validation(
+    model: nn.Module, validate: Callable[[nn.Module], dict[str, float]], t: Training, state: Progress, checkpoints: Checkpoints | None
+) -> dict[str, float]:
+    figures = validate(model)
+    if t.patience is not None:
+        if figures["nll"] < state.best:
+            state.best, state.worse = figures["nll"], 0
+            if checkpoints:
+                checkpoints.save_best(model)
+        else:
+            state.worse += 1
+            state.stopped = state.worse >= t.patience
+    return figures
+
+
+def _remember(state: Progress, report: Step, steps: int) -> None:
+    point = report._asdict()
+    valid = point.pop("valid")
+    if report.step % max(1, steps // CURVE_POINTS) == 0 or report.step == 1:
+        state.curve["train"].append(point)
+    if valid is not None:
+        state.curve["valid"].append({"step": report.step, **valid})
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step) % 2**63
+
+
+__all__ = ["IGNORE", "NUMERICS", "Plan", "Step", "Trained", "accelerator_for", "train"]

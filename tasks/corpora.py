@@ -1,0 +1,250 @@
+"""From raw documents to a prepared corpus: split, labelled, tokenised, written."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import UserError
+from conf.schema import Data, Ladder
+from models import tokenizers
+from models.corpus import SPLITS, CorpusInfo, Split, SplitName, write_corpus
+from tasks.rows import Document
+from tasks.sources import Source, read_source, source_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PREPARATION = 1  # raise by hand when the same raw data begin to give another corpus
+WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]*")
+
+Progress = Callable[[str], None]
+
+
+def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | None) -> dict[str, Any]:
+    """Return the parts that decide what `build_corpus` writes, as plain JSON, without preparing anything.
+
+    Args:
+        ladder: The ladder; its data, tokenizer and workload count.
+        base: Folder that relative paths count from.
+        teacher_tokenizer_hash: `models.tokenizers.tokenizer_hash` of the teacher's folder, for tokenizer.kind teacher.
+
+    Raises:
+        UserError: As `tasks.sources.source_hash`.
+    """
+    # The hash of the content stands for where the content lies.
+    settings = ladder.data.model_dump(mode="json", exclude={"paths", "name", "subset", "revision"})
+    tokenizer: dict[str, Any] | None = None
+    if ladder.workload != "image-classification":
+        tokenizer = {"kind": ladder.tokenizer.kind}
+        if ladder.tokenizer.kind == "bpe":
+            tokenizer["vocabulary"] = ladder.tokenizer.vocabulary
+        if ladder.tokenizer.kind == "teacher":
+            tokenizer["teacher"] = teacher_tokenizer_hash
+    return {
+        "workload": ladder.workload,
+        "data": settings,
+        "tokenizer": tokenizer,
+        "source": source_hash(ladder.data, base),
+        "preparation": PREPARATION,
+    }
+
+
+def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder: Path, progress: Progress) -> CorpusInfo:
+    """Prepare the documents of a ladder and write them as a corpus.
+
+    Args:
+        ladder: The ladder; its data, tokenizer and workload count.
+        base: Folder that relative paths count from.
+        teacher_folder: The teacher's checkpoint, for tokenizer.kind teacher.
+        folder: An existing empty folder; nothing else is written to.
+        progress: Told, a line at a time, what is being done.
+
+    Raises:
+        UserError: Whatever is wrong with the data; see `tasks.sources` and the functions below.
+    """
+    data, workload = ladder.data, ladder.workload
+    progress(f"reading {data.source}")
+    source = read_source(data, workload, base)
+    if workload == "causal-lm":
+        # An empty text teaches nothing, and alone in a split it would leave nothing to judge by.
+        source = Source([document for document in source.documents if document.text])
+    splits = split_documents(source.documents, data)
+    slice_names = tuple(sorted({document.slice for document in source.documents}))
+    label_names: tuple[str, ...] = ()
+    labels: dict[int | str, int] = {}
+    if workload != "causal-lm":
+        label_names, labels = class_ids(source, data)
+    progress(f"{len(source.documents):,} documents: {', '.join(f'{len(splits[name]):,} {name}' for name in SPLITS)}")
+
+    tokenizer = None
+    if workload != "image-classification":
+        tokenizer = _tokenizer(ladder, splits["train"], teacher_folder, progress)
+        tokenizers.save(tokenizer, folder / "tokenizer")
+        progress(f"tokenising with {len(tokenizer):,} ids")
+    written: dict[SplitName, Split] = {name: _split(splits[name], tokenizer, ladder, slice_names, labels) for name in SPLITS}
+    if workload == "causal-lm":
+        _check_length(written["train"], data)
+    info = _info(ladder, tokenizer, label_names, slice_names, written)
+    write_corpus(folder, info, written)
+    progress(", ".join(f"{info.tokens[name]:,} {'images' if tokenizer is None else 'tokens'} {name}" for name in SPLITS))
+    return info
+
+
+def split_documents(documents: Sequence[Document], data: Data) -> dict[SplitName, list[Document]]:
+    """Divide documents by the hash of their key, so that adding documents moves none of the others.
+
+    Where that leaves a split empty, because there are few documents, those of the nearest hash are moved into it: each split has at
+    least one, and documents of one key stay together.
+
+    Raises:
+        UserError: Fewer than three different documents.
+    """
+    place = {document.key: int.from_bytes(hashlib.sha256(document.key.encode()).digest()[:8]) / 2**64 for document in documents}
+    keys = sorted(place, key=lambda key: (place[key], key))
+    if len(keys) < len(SPLITS):
+        raise UserError.about(
+            "data", f"{len(keys)} different documents", "at least 3: one each to train on, to validate and to test", "Add documents."
+        )
+    hashes = [place[key] for key in keys]
+    valid = int(np.clip(np.searchsorted(hashes, data.valid_fraction), 1, len(keys) - 2))
+    test = int(np.clip(np.searchsorted(hashes, data.valid_fraction + data.test_fraction), valid + 1, len(keys) - 1))
+    split_of: dict[str, SplitName] = {key: "valid" if rank < valid else "test" if rank < test else "train" for rank, key in enumerate(keys)}
+    splits: dict[SplitName, list[Document]] = {name: [] for name in SPLITS}
+    for document in documents:
+        splits[split_of[document.key]].append(document)
+    return splits
+
+
+def class_ids(source: Source, data: Data) -> tuple[tuple[str, ...], dict[int | str, int]]:
+    """Number the classes.
+
+    Labels that are whole numbers, also when written as text (all of CSV is), are the class itself where the source declares names or
+    `data.classes` is set; otherwise, like names, they are numbered in sorted order.
+
+    Returns:
+        The names of the classes, and the class of every label that a document bears.
+
+    Raises:
+        UserError: A document without label, a label out of range, names that do not match `data.classes`, fewer than two classes.
+    """
+    labels: dict[int | str, Document] = {}
+    for document in source.documents:
+        if document.label is None:
+            remedy = f"{document.origin} has none: label it, or leave it out."
+            raise UserError.about("data.columns.label", None, "a label for every document", remedy)
+        labels.setdefault(document.label, document)
+    if len(labels) < 2:
+        found = f"only the class {next(iter(labels))!r}"
+        raise UserError.about("data", found, "at least 2 classes", "There is nothing to tell apart: add examples of another class.")
+    whole = all(isinstance(label, int) or WHOLE_NUMBER.fullmatch(label) for label in labels)
+    classes = len(source.class_names) if source.class_names else data.classes
+    if data.classes is not None and classes != data.classes:
+        raise UserError.about("data.classes", data.classes, f"{classes}, which the dataset declares", "Leave it out.")
+    if whole and classes is not None:
+        for label, document in labels.items():
+            if not 0 <= int(label) < classes:
+                remedy = f"{document.origin} bears the label {label!r}: mend it, or set data.classes."
+                raise UserError.about("data.classes", classes, f"labels from 0 to {classes - 1}", remedy)
+        return source.class_names or tuple(map(str, range(classes))), {label: int(label) for label in labels}
+    ordered = [str(number) for number in sorted(map(int, labels))] if whole else sorted(map(str, labels))
+    names = tuple(dict.fromkeys(ordered))
+    if data.classes is not None and data.classes != len(names):
+        shown = ", ".join(names[:20])
+        raise UserError.about("data.classes", data.classes, f"{len(names)}, the number of named classes in the data", f"They are: {shown}.")
+    number = {name: index for index, name in enumerate(names)}
+    return names, {label: number[str(label)] for label in labels}
+
+
+def _tokenizer(ladder: Ladder, train: list[Document], teacher_folder: Path | None, progress: Progress) -> PreTrainedTokenizerBase:
+    if ladder.tokenizer.kind == "teacher":
+        assert teacher_folder is not None, "the teacher's folder is known before the data are prepared"
+        return tokenizers.load_teacher(teacher_folder)
+    if ladder.tokenizer.kind == "bpe":
+        assert ladder.tokenizer.vocabulary is not None, "the schema asks for it"
+        progress(f"training a BPE of {ladder.tokenizer.vocabulary:,} ids on {len(train):,} documents")
+        made = tokenizers.train_bpe((document.text or "" for document in train), ladder.tokenizer.vocabulary)
+    else:
+        made = tokenizers.bytes_tokenizer()
+    return made if ladder.workload == "causal-lm" else tokenizers.append_end(made)
+
+
+def _split(
+    documents: list[Document],
+    tokenizer: PreTrainedTokenizerBase | None,
+    ladder: Ladder,
+    slice_names: tuple[str, ...],
+    labels: dict[int | str, int],
+) -> Split:
+    index = {name: number for number, name in enumerate(slice_names)}
+    slices = np.array([index[document.slice] for document in documents], dtype=np.int32)
+    classes = np.array([-1 if document.label is None else labels.get(document.label, -1) for document in documents], dtype=np.int64)
+    if tokenizer is None:
+        images = np.stack([document.image for document in documents if document.image is not None])
+        return Split(images, np.arange(len(documents) + 1), classes, slices, np.zeros(len(documents), dtype=np.int64))
+    texts = [document.text or "" for document in documents]
+    sizes = np.array([len(text.encode()) for text in texts], dtype=np.int64)
+    values, offsets = _ids(texts, tokenizer, ladder)
+    return Split(values, offsets, classes, slices, sizes)
+
+
+def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase, ladder: Ladder) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The ids of all texts one after another, and where each begins."""
+    encoded = tokenizers.encode(tokenizer, texts)
+    before: list[int] = []
+    after = [tokenizers.special_ids(tokenizer)[0]]
+    if ladder.workload == "sequence-classification":
+        before, after = tokenizers.surroundings(tokenizer)
+        length = ladder.data.sequence_length
+        room = length - len(before) - len(after)
+        if room < 1:
+            remedy = "No room is left for text beside the special tokens: lengthen it."
+            raise UserError.about("data.sequence_length", length, f"at least {len(before) + len(after) + 1}", remedy)
+        encoded = [ids[:room] for ids in encoded]
+        if not before and not after:  # a model cannot be given nothing
+            end = tokenizers.special_ids(tokenizer)[0]
+            encoded = [ids if len(ids) else np.array([end], dtype=ids.dtype) for ids in encoded]
+    counts = np.array([len(ids) + len(before) + len(after) for ids in encoded], dtype=np.int64)
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+    values = np.empty(int(offsets[-1]), dtype=tokenizers.id_dtype(len(tokenizer)))
+    for ids, start, end in zip(encoded, offsets[:-1], offsets[1:], strict=True):
+        values[start : start + len(before)] = before
+        values[start + len(before) : end - len(after)] = ids
+        values[end - len(after) : end] = after
+    return values, offsets
+
+
+def _check_length(train: Split, data: Data) -> None:
+    tokens = len(train.values)
+    if tokens < data.sequence_length + 1:
+        remedy = f"The training documents, {len(train)}, hold {tokens} tokens: shorten the sequences or add documents."
+        raise UserError.about("data.sequence_length", data.sequence_length, f"at most {tokens - 1}", remedy)
+
+
+def _info(
+    ladder: Ladder,
+    tokenizer: PreTrainedTokenizerBase | None,
+    label_names: tuple[str, ...],
+    slice_names: tuple[str, ...],
+    splits: dict[SplitName, Split],
+) -> CorpusInfo:
+    end_id, pad_id = (None, None) if tokenizer is None else tokenizers.special_ids(tokenizer)
+    shape = splits["train"].values.shape[1:]
+    return CorpusInfo(
+        workload=ladder.workload,
+        sequence_length=ladder.data.sequence_length,
+        vocabulary=None if tokenizer is None else len(tokenizer),
+        end_id=end_id,
+        pad_id=pad_id,
+        label_names=label_names,
+        slice_names=slice_names,
+        image_shape=(shape[0], shape[1], shape[2]) if tokenizer is None else None,
+        documents={name: len(splits[name]) for name in SPLITS},
+        tokens={name: len(splits[name].values) for name in SPLITS},
+    )

@@ -1,0 +1,78 @@
+"""The data step: documents to a corpus in the store, found again when source and settings are what they were."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+
+from conf.schema import Ladder
+from models.tokenizers import tokenizer_hash
+from tasks.checkpoints import resolve_checkpoint
+from tasks.compute import store_of
+from tasks.console import log
+from tasks.corpora import build_corpus, corpus_identity
+from tasks.fingerprint import fingerprint
+from tasks.records import DataRecord
+from tasks.runs import Context
+from tasks.store import Found
+
+
+def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
+    """What a corpus is made from: settings, the source's content, the tokenizer.
+
+    Raises:
+        UserError: The source is missing or unreadable.
+    """
+    folder = teacher_folder(ladder, context)
+    return corpus_identity(ladder, Path(context.base), tokenizer_hash(folder) if folder else None)
+
+
+def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
+    """Folder of the checkpoint whose tokenizer is asked for; None where another tokenizer serves."""
+    if ladder.tokenizer.kind != "teacher" or ladder.teacher.source != "checkpoint" or ladder.workload == "image-classification":
+        return None
+    return resolve_checkpoint(ladder.teacher, context)
+
+
+@task(name="data", task_run_name="data: {ladder.data.source}", cache_policy=NO_CACHE, persist_result=False)
+def prepare_data(ladder: Ladder, context: Context) -> DataRecord | State[DataRecord]:
+    """Find or make the corpus."""
+    began, store = time.monotonic(), store_of(context)
+    identity = data_identity(ladder, context)
+    mark = fingerprint(identity)
+    with store.lock(mark):
+        found = store.find("data", mark)
+        if found:
+            log.info("data: found in the store (%s), reused", mark[:12])
+            return Completed(name="Cached", message=f"reused {mark[:12]}", data=_record(found, reused=True, seconds=0.0))
+        log.info("data: preparing %s", ladder.data.source)
+        base, teacher = Path(context.base), teacher_folder(ladder, context)
+        found = store.publish(
+            "data", ladder.data.source, identity, mark, context.run, lambda folder: _build(ladder, base, teacher, folder)
+        )
+    return _record(found, reused=False, seconds=time.monotonic() - began)
+
+
+def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path) -> None:
+    info = build_corpus(ladder, base, teacher, folder, log.info)
+    log.info("data: %s", ", ".join(f"{info.documents[s]:,} {s} documents" for s in info.documents))
+
+
+def content_hash(found: Found) -> str:
+    """Hash of a corpus's files: two sources with the same documents are the same data."""
+    return fingerprint({name: known["sha256"] for name, known in found.manifest["files"].items()})
+
+
+def _record(found: Found, *, reused: bool, seconds: float) -> DataRecord:
+    return DataRecord(
+        fingerprint=found.manifest["fingerprint"],
+        folder=str(found.folder),
+        content_hash=content_hash(found),
+        reused=reused,
+        seconds=seconds,
+    )

@@ -1,0 +1,96 @@
+"""Quality of a model on held-out documents, against its parent and the root; stored, so it is never computed twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+from torch import nn
+
+from conf.schema import Evaluation, Ladder
+from models.batches import evaluation_batches
+from models.checkpoint import load_model
+from models.device import resolve_device
+from models.evaluation import Quality, collect, quality, retention
+from models.training import NUMERICS
+from tasks.compute import corpus_of, interface_of, store_of, use_threads, vocabulary_of
+from tasks.console import log
+from tasks.fingerprint import fingerprint
+from tasks.records import DataRecord, Retention, StageRecord
+from tasks.runs import Context
+
+SPLIT = "valid"
+
+
+def evaluation_identity(record: StageRecord, teachers: dict[str, StageRecord], data: DataRecord, evaluation: Evaluation, precision: str) -> dict[str, Any]:
+    """Whose weights were judged against whose, on what."""
+    return {
+        "kind": "evaluation",
+        "numerics": NUMERICS,
+        "weights": record.weights_sha256,
+        "teachers": {name: teacher.weights_sha256 for name, teacher in teachers.items()},
+        "data": data.content_hash,
+        "split": SPLIT,
+        "examples": evaluation.examples,
+        "precision": precision,
+    }
+
+
+@task(name="evaluate", task_run_name="evaluate {record.name}", cache_policy=NO_CACHE, persist_result=False)
+def evaluate_model(
+    record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context, precision: str
+) -> StageRecord | State[StageRecord]:
+    """Judge a model; `lineage` are its ancestors, root first, empty for the root teacher."""
+    store = store_of(context)
+    teachers = {"parent": lineage[-1], "root": lineage[0]} if lineage else {}
+    identity = evaluation_identity(record, teachers, data, ladder.evaluation, precision)
+    mark = fingerprint(identity)
+    with store.lock(mark):
+        found = store.find("evaluation", mark)
+        reused = found is not None
+        if not found:
+            use_threads(ladder)
+            result = _measure(record, teachers, ladder, data, precision)
+            found = store.publish(
+                "evaluation", record.name, identity, mark, context.run, lambda folder: _write(folder, result)
+            )
+    metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
+    kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
+    judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept})
+    log.info("%s: %s", record.name, summary(judged))
+    return Completed(name="Cached", message=f"reused {mark[:12]}", data=judged) if reused else judged
+
+
+def summary(record: StageRecord) -> str:
+    """The figures that matter, in one line."""
+    metrics = record.metrics
+    main = f"{metrics['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in metrics else f"accuracy {metrics['accuracy']:.1%}"
+    if record.retention.parent is None:
+        return main
+    return f"{main}, keeps {record.retention.parent:.1%} of its teacher and {record.retention.root:.1%} of the root"
+
+
+def _measure(record: StageRecord, teachers: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str) -> Quality:
+    corpus, device = corpus_of(data), torch.device(resolve_device(ladder.compute.device))
+    models: dict[str, nn.Module] = {}
+    for known in (record, *teachers.values()):
+        if known.folder not in models:
+            models[known.folder] = load_model(Path(known.folder), ladder.workload).to(device)
+    columns = collect(
+        models[record.folder],
+        {name: models[teacher.folder] for name, teacher in teachers.items()},
+        evaluation_batches(corpus, SPLIT, ladder.evaluation.examples, ladder.evaluation.batch_size),
+        vocabulary_of(interface_of(corpus)),
+        device,
+        precision,
+    )
+    return quality(columns, corpus, SPLIT)
+
+
+def _write(folder: Path, result: Quality) -> None:
+    (folder / "evaluation.json").write_text(json.dumps([result.metrics, result.slices]))

@@ -1,0 +1,130 @@
+"""A Hugging Face folder as MLflow sees it: the safe `transformers` flavour, settings as parameters, a corpus as a dataset.
+
+The flavour points at the plain folder (`model_binary: "."`), so `mlflow.transformers.load_model` reads safetensors and a tokenizer,
+nothing is pickled, and the same bytes load with `from_pretrained`. Nothing here imports mlflow.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf.errors import LadderError
+
+if TYPE_CHECKING:
+    from models.corpus import CorpusInfo
+    from tasks.records import StageRecord
+
+LONGEST = 500  # characters of a parameter's value; the whole settings are in the run's ladder.yaml
+SAFE = frozenset({".safetensors", ".json", ".txt", ".model", ".md", ".jinja", ".jsonl"})
+TASKS = {
+    "causal-lm": ("text-generation", "TextGenerationPipeline", "AutoModelForCausalLM"),
+    "sequence-classification": ("text-classification", "TextClassificationPipeline", "AutoModelForSequenceClassification"),
+    "image-classification": ("image-classification", "ImageClassificationPipeline", "AutoModelForImageClassification"),
+}
+# Part of a pipeline -> the file that marks it in a model folder, the class that reads it, and the files that it needs.
+PARTS = {
+    "tokenizer": (
+        "tokenizer_config.json",
+        "AutoTokenizer",
+        ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.jinja", "spiece.model"),
+    ),
+    "image_processor": ("preprocessor_config.json", "AutoImageProcessor", ("preprocessor_config.json",)),
+}
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model folder that a record may carry; sub-folders are not part of a model.
+
+    Raises:
+        LadderError: The folder holds a file that is not known to be safe, such as a pickle.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    unsafe = [path.name for path in files if path.suffix not in SAFE]
+    if unsafe:
+        raise LadderError(f"{folder}: {unsafe[0]!r} is not a safetensors, tokenizer or text file, so it is not recorded. Remove it.")
+    return files
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The parts of a pipeline, beside the model, that a folder holds."""
+    return [part for part, (marker, _, _) in PARTS.items() if (folder / marker).is_file()]
+
+
+def flavour(folder: Path, workload: str) -> dict[str, Any]:
+    """The `transformers` flavour of a Hugging Face folder: what MLflow's loader needs to know, and no code.
+
+    Args:
+        folder: Hugging Face folder.
+        workload: `causal-lm`, `sequence-classification` or `image-classification`.
+    """
+    import transformers
+
+    task, pipeline, auto_class = TASKS[workload]
+    architectures = json.loads((folder / "config.json").read_text()).get("architectures") or [auto_class]
+    return {
+        "task": task,
+        "instance_type": pipeline,
+        "framework": "pt",
+        "model_binary": ".",
+        # MLflow trusts remote code for a class that transformers does not have, so such a name must never reach it.
+        "pipeline_model_type": architectures[0] if hasattr(transformers, architectures[0]) else auto_class,
+        "components": parts_of(folder),
+        **{f"{part}_type": PARTS[part][1] for part in parts_of(folder)},
+        "transformers_version": transformers.__version__,
+    }
+
+
+def write_parts(folder: Path, target: Path) -> None:
+    """Copy tokenizer or image processor to `target/components/<part>`, where MLflow's loader looks for them."""
+    for part in parts_of(folder):
+        place = target / "components" / part
+        place.mkdir(parents=True)
+        for path in sorted({path for pattern in PARTS[part][2] for path in folder.glob(pattern)}):
+            shutil.copy(path, place / path.name)
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted keys and texts; texts longer than `LONGEST` characters are cut."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            flat[f"{prefix}{key}"] = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return flat
+
+
+def metrics_of(record: StageRecord) -> dict[str, float]:
+    """A `StageRecord`'s figures under their names in MLflow."""
+    renamed = {"agreement_parent": "valid/agreement", "kl_parent": "valid/kl_to_teacher"}
+    figures = {renamed.get(key, f"valid/{key}"): value for key, value in record.metrics.items()}
+    figures |= {"cost/flops": record.flops, "cost/seconds": record.seconds}
+    figures |= {"model/parameters": float(record.parameters), "model/non_embedding": float(record.non_embedding)}
+    kept = {"retention/parent": record.retention.parent, "retention/root": record.retention.root}
+    return figures | {key: value for key, value in kept.items() if value is not None}
+
+
+def schema_of(info: CorpusInfo) -> dict[str, Any]:
+    """A corpus's columns in the form that MLflow's page of a dataset shows."""
+    if info.image_shape is not None:
+        columns = [{"name": "image", "type": f"float32 {list(info.image_shape)}"}, {"name": "label", "type": "long"}]
+    else:
+        columns = [{"name": "text", "type": "string"}, *([{"name": "label", "type": "long"}] if info.label_names else [])]
+    return {"mlflow_colspec": columns}
+
+
+def profile_of(info: CorpusInfo) -> dict[str, Any]:
+    """A corpus's size: documents and tokens in each split, and what else its reader asks first."""
+    return {
+        "documents": info.documents,
+        "tokens": info.tokens,
+        "sequence_length": info.sequence_length,
+        "vocabulary": info.vocabulary,
+        "classes": info.classes,
+        "slices": len(info.slice_names),
+    }

@@ -1,0 +1,44 @@
+"""The report step: the HTML page, beside the run and in MLflow, and what Prefect shows on the flow run."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from conf.home import home
+from tasks import plot, tables, tracking
+from tasks.compute import tracker_of
+from tasks.records import RunRecord
+from tasks.report import write_report
+
+
+@task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
+def publish_report(record: RunRecord, settings_yaml: str) -> RunRecord:
+    """Write the report and leave the table, the plot and the links in Prefect; returns the record with the report's path."""
+    folder = Path(record.folder)
+    named = record.model_copy(update={"report": str(folder / "report.html")})
+    path = write_report(named, settings_yaml, folder)
+    assert record.mlflow_run_id
+    tracker_of(home()).log_artifact(record.mlflow_run_id, path)
+    create_table_artifact(table=tables.table_cells(record), key="ladder-table", description=f"# {record.run}: {record.status}")
+    create_markdown_artifact(markdown=_page(named), key="ladder-report", description=f"{record.ladder}: quality against size")
+    if record.mlflow_uri and record.mlflow_experiment_id:
+        base = record.mlflow_uri if record.mlflow_uri.startswith("http") else "http://127.0.0.1:5000"
+        link = tracking.run_url(base, record.mlflow_experiment_id, record.mlflow_run_id)
+        create_link_artifact(link=link, link_text="this run in MLflow", key="mlflow", description=tracking.ui_command(record.mlflow_uri))
+    return named
+
+
+def _page(record: RunRecord) -> str:
+    parts = [f"# {record.run}", tables.render_markdown(record)]
+    image = plot.quality_png(record)
+    if image:
+        parts.append(f"![quality against parameters](data:image/png;base64,{base64.b64encode(image).decode()})")
+    if record.error:
+        parts.append(f"**{record.error}**")
+    parts.append(f"Report: `{record.report}`")
+    return "\n\n".join(parts)

@@ -1,0 +1,107 @@
+"""What flows from task to task: frozen records that are plain JSON, so Prefect, MLflow and a script can all read them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Status = Literal["running", "done", "failed", "stopped", "interrupted"]
+Verdict = Literal["passed", "warned", "stopped"]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Retention(Record):
+    """How much of a teacher's quality a student keeps: accuracy ratio, or perplexity ratio for language models (1: all)."""
+
+    parent: float | None = None
+    root: float | None = None
+
+
+class DataRecord(Record):
+    """A prepared corpus in the store."""
+
+    fingerprint: str
+    folder: str
+    content_hash: str
+    reused: bool
+    seconds: float
+
+
+class StageRecord(Record):
+    """A model of the ladder, the root teacher included: what it is, where it is, what it cost, how good it is.
+
+    Attributes:
+        identity: The parts that were hashed into `fingerprint`, so that a later plan can say which of them changed.
+        steps: Steps trained; fewer than the schedule's when patience ended the training early.
+        seconds: Seconds of training, over all attempts; 0 for an imported checkpoint.
+        flops: Floating-point operations of training, the teacher's forward passes counted.
+        resumed_at: Step from which this run went on, when an earlier attempt was interrupted.
+        reused_from: Run that computed it, when `reused`.
+        metrics: `nll` (nats/token or nats/example); for causal-lm `bits_per_byte`, `perplexity`; for classification `accuracy`,
+            `macro_f1`, `ece`; for students `agreement_parent`, `kl_parent`, `agreement_root`, `kl_root` (nats), `parent_nll`,
+            `root_nll`.
+        slices: The same per slice, with `count`.
+        gate: Verdict of the gate, None for the teacher and for a stage that asks nothing.
+    """
+
+    name: str
+    fingerprint: str
+    identity: dict[str, Any]
+    folder: str
+    weights_sha256: str
+    parameters: int
+    non_embedding: int
+    flops_per_token: float  # of a forward pass
+    steps: int
+    tokens: int
+    flops: float
+    seconds: float
+    reused: bool
+    reused_from: str | None = None
+    resumed_at: int | None = None
+    early_stopped: bool = False
+    teachers: tuple[str, ...] = ()  # names, nearest first
+    teacher_fingerprints: tuple[str, ...] = ()
+    metrics: dict[str, float] = {}
+    slices: dict[str, dict[str, float]] = {}
+    retention: Retention = Retention()
+    gate: Verdict | None = None
+    gate_reasons: tuple[str, ...] = ()
+    mlflow_run_id: str | None = None
+    prefect_run_id: str | None = None
+
+
+class RunRecord(Record):
+    """One `ladder run`: `runs/<run>/record.json`. `ladder show --json` prints it."""
+
+    run: str
+    ladder: str
+    status: Status
+    settings_hash: str  # of the resolved settings; a killed run with the same hash is continued
+    source: str  # the ladder's name or path, as given
+    overrides: tuple[str, ...] = ()
+    start_at: str | None = None
+    fresh: bool = False
+    started: str  # ISO 8601, UTC
+    finished: str | None = None
+    seconds: float | None = None  # of the last attempt
+    pid: int
+    folder: str
+    report: str | None = None
+    error: str | None = None
+    data: DataRecord | None = None
+    teacher: StageRecord | None = None
+    stages: tuple[StageRecord, ...] = ()
+    planned: tuple[str, ...] = ()  # names of all stages, done or not
+    mlflow_uri: str | None = None
+    mlflow_experiment_id: str | None = None
+    mlflow_run_id: str | None = None
+    prefect_run_id: str | None = None
+    prefect_url: str | None = None
+    environment: dict[str, Any] = {}

@@ -1,0 +1,134 @@
+"""The record of every ladder run, in `runs/<run>/`: readable without MLflow and without Prefect."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from conf.errors import UserError
+from conf.home import Home, disk_errors
+from conf.load import suggest
+from tasks.records import Record, RunRecord, StageRecord
+
+
+
+class Context(Record):
+    """What every task needs to know of the run that it works for; plain JSON, since it is a parameter of the stages' flows."""
+
+    run: str
+    home: str
+    base: str  # relative paths in the settings count from here
+    fresh: bool = False
+    start_at: str | None = None
+    kept: tuple[str, ...] = ()  # models before `start_at`: reused, never computed
+    mlflow_run_id: str | None = None
+
+    @property
+    def paths(self) -> Home:
+        """The home of this run."""
+        return Home(Path(self.home))
+
+
+class RunLock:
+    """Held while a run is alive; the kernel lets it go when the process dies, which is how a dead run is known."""
+
+    def __init__(self, home: Home, run: str) -> None:
+        home.locks.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(home.locks / f"run-{run}.lock")
+
+    def take(self) -> bool:
+        """Try to take it; False while another process holds it."""
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let it go."""
+        self.lock.release()
+
+
+def now() -> str:
+    """The time, as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_name(ladder: str) -> str:
+    """A name for a run: the ladder, the time, and three characters against collisions."""
+    return f"{ladder}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)[:3]}"
+
+
+def save(home: Home, record: RunRecord) -> None:
+    """Write `record.json`, whole or not at all."""
+    folder = home.runs / record.run
+    with disk_errors(home):
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f"record.{os.getpid()}.writing"
+        aside.write_text(record.model_dump_json(indent=1))
+        aside.replace(folder / "record.json")
+
+
+def load_run(home: Home, run: str | None = None) -> RunRecord:
+    """The record of a run, or of the last one; a run that claims to be running but whose process is gone shows as interrupted.
+
+    Raises:
+        UserError: There is no such run, or none at all.
+    """
+    records = all_runs(home)
+    if not records:
+        raise UserError.about("LADDER_HOME", str(home.root), "a home in which something ran", "Run `ladder run digits` first.")
+    if run is None:
+        return records[0]
+    for record in records:
+        if record.run == run:
+            return record
+    names = [record.run for record in records]
+    raise UserError.about("RUN", run, "a run of this home", f"{suggest(run, names)}`ladder runs` shows them.")
+
+
+def all_runs(home: Home) -> list[RunRecord]:
+    """All records, the newest first."""
+    records = []
+    for path in home.runs.glob("*/record.json"):
+        try:
+            record = RunRecord.model_validate_json(path.read_text())
+        except (OSError, ValidationError, json.JSONDecodeError):
+            continue  # of another version, or being written
+        records.append(_seen(home, record))
+    return sorted(records, key=lambda record: (record.started, record.run), reverse=True)
+
+
+def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool) -> RunRecord | None:
+    """The newest run of the same command that died or was interrupted, to be continued."""
+    for record in all_runs(home):
+        if (record.settings_hash, record.start_at, record.fresh) == (settings_hash, start_at, fresh):
+            return record if record.status == "interrupted" else None
+    return None
+
+
+def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
+    """MLflow run of the ladder run that computed a reused model, if that run is still known."""
+    path = home.runs / (record.reused_from or "") / "record.json"
+    try:
+        known = RunRecord.model_validate_json(path.read_text())
+    except (OSError, ValidationError):
+        return None
+    made = [m for m in (known.teacher, *known.stages) if m and m.fingerprint == record.fingerprint]
+    return made[0].mlflow_run_id if made else None
+
+
+def _seen(home: Home, record: RunRecord) -> RunRecord:
+    if record.status != "running":
+        return record
+    lock = RunLock(home, record.run)
+    if not lock.take():
+        return record
+    lock.release()
+    return record.model_copy(update={"status": "interrupted", "error": "the process ended without a word"})

@@ -1,0 +1,226 @@
+"""Raw documents, as every data source yields them, before anything is split or tokenised."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import UserError
+from conf.load import suggest
+from conf.schema import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData, Workload
+from tasks.rows import ONE_SLICE, TABLES, Document, check_columns, read_rows, row_document, unreadable, wanted_columns
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+STDLIB_SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "lib2to3"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Documents in the source's order, and the names of the classes 0, 1, ... where the source itself declares them."""
+
+    documents: list[Document]
+    class_names: tuple[str, ...] | None = None
+
+
+def read_source(data: Data, workload: Workload, base: Path) -> Source:
+    """Read the documents that `data` names, at most `data.max_documents`.
+
+    Args:
+        data: The data settings.
+        workload: Decides which columns are read.
+        base: Folder that relative paths count from.
+
+    Raises:
+        UserError: Missing files, columns or datasets, unreadable content, or no documents at all.
+    """
+    class_names: tuple[str, ...] | None = None
+    match data:
+        case StdlibData():
+            documents = _stdlib_documents()
+        case DigitsData():
+            documents = _digits()
+        case FilesData():
+            documents = _file_documents(data, workload, base)
+        case DatasetData():
+            dataset = _open_dataset(data, base)
+            class_names = _declared_classes(dataset, data.columns, workload)
+            documents = _dataset_documents(dataset, data, workload)
+    found = list(islice(documents, data.max_documents))
+    if not found:
+        raise UserError.about("data", data.source, "a source with documents", "The source is empty: nothing can be learned from it.")
+    return Source(found, class_names)
+
+
+def source_hash(data: Data, base: Path) -> str:
+    """Hash the raw content without preparing it: the identity of the data.
+
+    Names of files count relative to `base` or to the source's own folder, so a moved folder keeps its hash.
+
+    Raises:
+        UserError: As `read_source` for what is missing.
+    """
+    match data:
+        case StdlibData():
+            return _hash_files(_stdlib_files())
+        case DigitsData():
+            images, labels = _digit_arrays()
+            return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+        case FilesData():
+            return _hash_files(_matches(data, base))
+        case DatasetData():
+            folder = _dataset_folder(data, base)
+            if folder is None:
+                return str(_open_dataset(data, base)._fingerprint)
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            return _hash_files((path.relative_to(folder).as_posix(), path) for path in files)
+
+
+def _hash_files(files: Iterable[tuple[str, Path]]) -> str:
+    digest = hashlib.sha256()
+    for name, path in files:
+        try:
+            with path.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable(name, str(error)) from error
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _stdlib_files() -> Iterator[tuple[str, Path]]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    found: dict[str, Path] = {}
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in STDLIB_SKIPPED]
+        for path in (Path(folder, name) for name in names if name.endswith(".py")):
+            found[path.relative_to(root).as_posix()] = path
+    return iter(sorted(found.items()))
+
+
+def _stdlib_documents() -> Iterator[Document]:
+    for key, path in _stdlib_files():
+        try:
+            text = path.read_bytes().decode()
+        except UnicodeDecodeError:  # a few modules are written in another encoding on purpose
+            continue
+        yield Document(key, key.split("/")[0] if "/" in key else "(modules)", key, text=text)
+
+
+def _digit_arrays() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    return (bunch.images / 16).astype(np.float32)[:, None], bunch.target.astype(np.int64)
+
+
+def _digits() -> Iterator[Document]:
+    for index, (image, label) in enumerate(zip(*_digit_arrays(), strict=True)):
+        yield Document(f"digit-{index}", f"digit-{label}", f"digit {index}", image=image, label=int(label))
+
+
+def _matches(data: FilesData, base: Path) -> list[tuple[str, Path]]:
+    """Name and path of each file that the patterns match: patterns in their order, files sorted, each once."""
+    root = os.path.abspath(base)
+    found: dict[str, str] = {}
+    for index, pattern in enumerate(data.paths):
+        wanted = os.path.join(root, os.path.expanduser(pattern))
+        hits = [wanted] if os.path.exists(wanted) else sorted(glob.glob(wanted, recursive=True))
+        files = [os.path.normpath(hit) for hit in hits if os.path.isfile(hit)]
+        if not files:
+            remedy = f"It names a folder: add a pattern such as {pattern}/**/*.txt." if hits else f"Nothing matches it under {root}."
+            raise UserError.about(f"data.paths[{index}]", pattern, "a file, or a pattern that matches files", remedy)
+        for file in files:
+            inside = file.startswith(root + os.sep) or not os.path.isabs(os.path.expanduser(pattern))
+            found.setdefault(file, Path(os.path.relpath(file, root) if inside else file).as_posix())
+    return [(name, Path(file)) for file, name in found.items()]
+
+
+def _file_documents(data: FilesData, workload: Workload, base: Path) -> Iterator[Document]:
+    for name, path in _matches(data, base):
+        try:
+            if path.suffix.lower() in TABLES:
+                for origin, row in read_rows(name, path, data.columns, workload):
+                    yield row_document(row, data.columns, workload, origin)
+            else:
+                yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=path.read_bytes().decode())
+        except UnicodeDecodeError as error:
+            raise unreadable(name, f"byte 0x{error.object[error.start]:02x} is not UTF-8") from error
+        except OSError as error:
+            raise unreadable(name, str(error)) from error
+
+
+def _dataset_folder(data: DatasetData, base: Path) -> Path | None:
+    """The saved folder that the name means; None for a dataset of the hub."""
+    folder = Path(os.path.abspath(base / Path(data.name).expanduser()))
+    if any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
+        return folder
+    if folder.exists() or data.name.startswith((".", "/", "~")) or data.name.count("/") > 1:
+        remedy = f"{folder} is no such folder. Write it with datasets' save_to_disk, or read plain files with data.source files."
+        raise UserError.about("data.name", data.name, "a folder written by save_to_disk, or a dataset id on the hub", remedy)
+    return None
+
+
+def _open_dataset(data: DatasetData, base: Path) -> Dataset:
+    import datasets
+    import pyarrow as pa
+    from datasets.exceptions import DatasetsError
+
+    folder = _dataset_folder(data, base)
+    allowed = "a readable folder written by save_to_disk" if folder else "the id of a dataset that the hub has and this machine can reach"
+    remedy = (
+        "Write it again." if folder else "Check data.name, data.subset, data.split and data.revision, and that HF_HUB_OFFLINE is not 1."
+    )
+    try:
+        if folder is None:
+            loaded: Any = datasets.load_dataset(data.name, data.subset, split=data.split, revision=data.revision)
+        else:
+            loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, DatasetsError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError.about("data.name", data.name, allowed, f"{remedy} (datasets says: {reason})") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if data.split not in loaded:
+            names = [str(name) for name in loaded]
+            remedy = f"{suggest(data.split, names)}Choose one of them."
+            raise UserError.about("data.split", data.split, f"the splits of {data.name}: {', '.join(names)}", remedy)
+        loaded = loaded[data.split]
+    return loaded.with_format(None)  # a saved dataset may remember that it gives tensors
+
+
+def _declared_classes(dataset: Dataset, columns: Columns, workload: Workload) -> tuple[str, ...] | None:
+    import datasets
+
+    feature = dataset.features.get(columns.label) if workload != "causal-lm" else None
+    return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+
+def _dataset_documents(dataset: Dataset, data: DatasetData, workload: Workload) -> Iterator[Document]:
+    check_columns(dataset.column_names, data.columns, workload, data.name)
+    rows = dataset.select_columns(list(dict.fromkeys(wanted_columns(data.columns, workload).values())))
+    declared = _declared_classes(dataset, data.columns, workload) is not None
+    shape: tuple[int, ...] | None = None
+    for index in range(len(rows)):
+        origin = f"{data.name}, row {index}"
+        try:
+            row = rows[index]
+        except OSError as error:  # an image that Pillow cannot read
+            raise UserError.about("data.columns.image", data.columns.image, "readable images", f"{origin}: {error}") from error
+        document = row_document(row, data.columns, workload, origin, unlabelled=-1 if declared else None)
+        if document.image is not None:
+            shape = shape or document.image.shape
+            if document.image.shape != shape:
+                remedy = f"{origin} has {document.image.shape}; resize or convert them first."
+                raise UserError.about("data.columns.image", data.columns.image, f"images of one size, (C, H, W) = {shape}", remedy)
+        yield document

@@ -1,0 +1,166 @@
+"""Content-addressed folders: written aside, made durable, renamed, and verified before every reuse.
+
+A result lives in `store/<kind>/<name>-<fingerprint>/` with a `manifest.json` that is written last and lists every file's size and
+SHA-256, the identity that was hashed, and the run that made it. What has no valid manifest does not exist. The name is for people;
+only the fingerprint is looked up. Locks are kernel locks: a dead process cannot hold one (they are not reliable on NFS).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from conf.home import Home, disk_errors
+from models.checkpoint import file_sha256
+from models.resume import Checkpoints, fsync_tree
+
+SHOWN = 20  # characters of a fingerprint in a folder's name
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A verified result."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+class Store:
+    """The store under a home."""
+
+    def __init__(self, home: Home, say: Callable[[str], None] = lambda text: None) -> None:
+        self.home = home
+        self.say = say
+
+    def find(self, kind: str, fingerprint: str) -> Found | None:
+        """The result with this fingerprint, after its files were verified; a damaged one is named and set aside."""
+        for folder in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
+            fault, manifest = verify(folder, fingerprint)
+            if fault is None:
+                return Found(folder, manifest)
+            aside = self.set_aside(folder)
+            self.say(f"damaged result {folder}: {fault}; set aside as {aside}, it will be computed again")
+        return None
+
+    def peek(self, kind: str, fingerprint: str) -> Found | None:
+        """The result with this fingerprint, judged by its manifest and file sizes alone; changes nothing. For plans."""
+        for folder in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
+            fault, manifest = verify(folder, fingerprint, hashes=False)
+            if fault is None:
+                return Found(folder, manifest)
+        return None
+
+    def set_aside(self, folder: Path) -> Path:
+        """Move a folder out of the way without losing it."""
+        aside = self.home.store / "set-aside" / f"{folder.name}-{time.time_ns()}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(aside)
+        return aside
+
+    def publish(self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, run: str, write: Callable[[Path], None]) -> Found:
+        """Make a result visible under its final name, whole or not at all.
+
+        Args:
+            kind: Sub-folder of the store: data, teacher, stage, evaluation.
+            name: For people.
+            identity: What was hashed.
+            fingerprint: Its hash.
+            run: The run that computed it.
+            write: Fills the empty folder that it is given.
+
+        Raises:
+            StoreError: The disk is full or cannot be written.
+        """
+        final = self.home.store / kind / f"{name}-{fingerprint[:SHOWN]}"
+        aside = self.home.store / "writing" / f"{fingerprint[:SHOWN]}-{os.getpid()}"
+        with disk_errors(self.home):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write(aside)
+                manifest = {"fingerprint": fingerprint, "identity": identity, "name": name, "run": run, "files": _files(aside)}
+                fsync_tree(aside)
+                (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
+                fsync_tree(aside)
+                for old in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
+                    self.set_aside(old)
+                aside.rename(final)
+                _fsync(final.parent)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        return Found(final, manifest)
+
+    def latest(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Manifest of the newest result of this name, to tell what changed since."""
+        folders = [p for p in (self.home.store / kind).glob(f"{name}-{'?' * SHOWN}") if (p / MANIFEST).is_file()]
+        if not folders:
+            return None
+        return json.loads((max(folders, key=lambda p: (p / MANIFEST).stat().st_mtime) / MANIFEST).read_text())
+
+    def work(self, fingerprint: str) -> Path:
+        """Folder for checkpoints of a computation that is under way."""
+        return self.home.store / "work" / fingerprint[:SHOWN]
+
+    def resumable(self, fingerprint: str) -> int | None:
+        """Step of the newest checkpoint of an interrupted computation."""
+        steps = Checkpoints(self.work(fingerprint)).steps()
+        return steps[-1] if steps else None
+
+    @contextmanager
+    def lock(self, fingerprint: str) -> Iterator[None]:
+        """Hold the right to compute a fingerprint; wait, and say so, while another process does."""
+        with disk_errors(self.home):
+            self.home.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.home.locks / f"{fingerprint[:SHOWN]}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.say(f"another process computes {fingerprint[:12]}; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def verify(folder: Path, fingerprint: str, *, hashes: bool = True) -> tuple[str | None, dict[str, Any]]:
+    """Compare a folder with its manifest; returns what is wrong with it (None: nothing) and the manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        return f"no readable manifest ({error})", {}
+    if manifest.get("fingerprint") != fingerprint:
+        return "its manifest names another fingerprint", manifest
+    for name, known in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing", manifest
+        if path.stat().st_size != known["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, not {known['bytes']}", manifest
+        if hashes and file_sha256(path) != known["sha256"]:
+            return f"{name} differs from its recorded hash", manifest
+    return None, manifest
+
+
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths}
+
+
+def _fsync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,153 @@
+"""The final table of a run: one source of rows for the terminal, for Prefect's artifacts and for the report.
+
+The formats of numbers live here too, so that a figure reads the same wherever it is shown.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from tasks.records import RunRecord, StageRecord
+
+NONE = "-"
+NUMERIC = frozenset({"parameters", "of parent", "of root", "seconds"})  # and the quality, whose header names its unit
+
+
+class Quality(NamedTuple):
+    """How the models of a run are judged.
+
+    Attributes:
+        key: Name in `StageRecord.metrics`.
+        unit: Short name with its unit: the header of a column.
+        axis: Long name with its unit and direction: the label of an axis.
+        ratio: What a retention is the ratio of.
+    """
+
+    key: str
+    unit: str
+    axis: str
+    ratio: str
+
+
+BITS = Quality("bits_per_byte", "bits/byte", "bits per byte (lower is better)", "perplexity ratio")
+ACCURACY = Quality("accuracy", "accuracy", "accuracy in % (higher is better)", "accuracy ratio")
+BROKEN = {"parameters": "params", BITS.unit: "bits/\nbyte", "of parent": "of\nparent", "of root": "of\nroot"}  # on a terminal
+
+
+def finished(record: RunRecord) -> list[StageRecord]:
+    """The finished models of a run, the root teacher first."""
+    return [*([record.teacher] if record.teacher else []), *record.stages]
+
+
+def not_run(record: RunRecord) -> list[str]:
+    """Names of what was planned and not reached, the root teacher included, in the ladder's order."""
+    reached = {stage.name for stage in record.stages}
+    return [*([] if record.teacher else ["teacher"]), *(name for name in record.planned if name not in reached)]
+
+
+def quality_of(record: RunRecord) -> Quality:
+    """What the run's models are judged by; bits per byte when nothing is finished yet that could tell."""
+    return ACCURACY if any("bits_per_byte" not in model.metrics and "accuracy" in model.metrics for model in finished(record)) else BITS
+
+
+def human(number: float) -> str:
+    """A count in three significant digits with k, M, B or T: 1007000 -> `1.01M`."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{suffix}"
+    return f"{number:.0f}"
+
+
+def percent(ratio: float | None) -> str:
+    """A ratio in per cent with one decimal; a dash when it was not measured."""
+    return NONE if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def seconds(value: float) -> str:
+    """Seconds without their unit: one decimal below ten, whole ones above."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+
+
+def score(quality: Quality, metrics: dict[str, float]) -> str:
+    """The quality in `metrics`: bits per byte with three decimals, accuracy in per cent."""
+    value = metrics.get(quality.key)
+    if value is None:
+        return NONE
+    return percent(value) if quality is ACCURACY else f"{value:.3f}"
+
+
+def taught(model: StageRecord) -> str:
+    """A model with its teachers, nearest first: `100k <- 300k`."""
+    return f"{model.name} <- {', '.join(model.teachers)}" if model.teachers else model.name
+
+
+def origin(model: StageRecord) -> str:
+    """Where a model came from: reused, resumed at a step, imported or computed."""
+    if model.reused:
+        return "reused"
+    if model.resumed_at is not None:
+        return f"resumed at {model.resumed_at}"
+    return "computed" if model.steps else "imported"
+
+
+def rows(record: RunRecord) -> tuple[list[str], list[list[str]]]:
+    """The table of a run.
+
+    Returns:
+        The headers, and a row of as many cells for each model: the root teacher, the finished stages, then what was planned and
+        not run.
+    """
+    quality = quality_of(record)
+    headers = ["model", "parameters", quality.unit, "of parent", "of root", "gate", "seconds", "origin"]
+    lines = [
+        [
+            taught(model),
+            human(model.parameters),
+            score(quality, model.metrics),
+            percent(model.retention.parent),
+            percent(model.retention.root),
+            model.gate or NONE,
+            seconds(model.seconds),
+            origin(model),
+        ]
+        for model in finished(record)
+    ]
+    missing = [[name, *[NONE] * (len(headers) - 2), "not run"] for name in not_run(record)]
+    return headers, lines + missing
+
+
+def render_rich(record: RunRecord) -> Table:
+    """The table for a terminal; it fits 80 columns, long names fold."""
+    headers, lines = rows(record)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", collapse_padding=True)
+    for header in headers:
+        if is_numeric(header):
+            table.add_column(BROKEN.get(header, header), justify="right", no_wrap=True)
+        else:
+            table.add_column(header, overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line), style="dim" if line[-1] == "not run" else "")
+    return table
+
+
+def is_numeric(header: str) -> bool:
+    """Whether a column of `rows` holds numbers, to be aligned on the right."""
+    return header in NUMERIC | {BITS.unit, ACCURACY.unit}
+
+
+def render_markdown(record: RunRecord) -> str:
+    """The table in Markdown, for an artifact of the flow run."""
+    headers, lines = rows(record)
+    rule = ["---:" if is_numeric(header) else "---" for header in headers]
+    cells = [headers, rule, *([cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def table_cells(record: RunRecord) -> list[dict[str, str]]:
+    """The table as Prefect's `create_table_artifact` wants it: a dictionary for each row."""
+    headers, lines = rows(record)
+    return [dict(zip(headers, line, strict=True)) for line in lines]

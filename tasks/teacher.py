@@ -1,0 +1,123 @@
+"""The root teacher: trained here from labels alone, or taken from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+from torch import nn
+
+from conf.errors import UserError
+from conf.schema import CheckpointTeacher, Ladder, TrainedTeacher
+from models.checkpoint import check_interface, file_sha256, load_model, weights_sha256
+from models.corpus import Corpus
+from models.shapes import build, config_for, count
+from models import tokenizers
+from tasks.checkpoints import copy_checkpoint, resolve_checkpoint
+from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of, read_record, require_started, store_of
+from tasks.console import log
+from tasks.fingerprint import fingerprint, teacher_identity
+from tasks.records import DataRecord, StageRecord
+from tasks.runs import Context
+from tasks.show import shown
+
+NAME = "teacher"
+
+
+@task(name="teacher", task_run_name="teacher: {ladder.teacher.source}", cache_policy=NO_CACHE, persist_result=False)
+def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> StageRecord | State[StageRecord]:
+    """Find, train or import the root teacher; nothing is taught before its schedule is finished."""
+    if isinstance(ladder.teacher, CheckpointTeacher):
+        return shown(import_checkpoint(ladder, ladder.teacher, data, context))
+    return shown(obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context))
+
+
+def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> Work:
+    """The teacher as a piece of work for `obtain`."""
+    identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data.content_hash)
+    interface = interface_of(corpus_of(data))
+
+    def make(_: nn.Module | None) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(ladder.seed)
+            return build(config_for(teacher.shape, interface), interface.workload)
+
+    return Work(NAME, "teacher", identity, teacher.training, None, ladder.seed, make)
+
+
+def checkpoint_identity(folder: Path, workload: str) -> dict[str, Any]:
+    """Identity of an existing model: its weights and its configuration."""
+    return {"kind": "checkpoint", "workload": workload, "weights": weights_sha256(folder), "config": file_sha256(folder / "config.json")}
+
+
+def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataRecord, context: Context) -> StageRecord:
+    """Copy a checkpoint into the store after it proved that it loads and fits the data.
+
+    Raises:
+        UserError: It is missing, damaged, of another workload, or of another vocabulary or number of classes than the data.
+    """
+    source, store, corpus = resolve_checkpoint(teacher, context), store_of(context), corpus_of(data)
+    interface = interface_of(corpus)
+    identity = checkpoint_identity(source, ladder.workload)
+    mark = fingerprint(identity)
+    with store.lock(mark):
+        found = store.find("teacher", mark)
+        if found:
+            model = None
+            with torch.device("meta"):
+                import transformers
+
+                config = transformers.AutoConfig.from_pretrained(found.folder, trust_remote_code=False, local_files_only=True)
+                model = build(config, ladder.workload)
+            check_interface(model, interface, source)
+            _same_vocabulary(source, corpus)
+            log.info("teacher: found in the store (%s), reused", mark[:12])
+            return read_record(found, context)
+        require_started(context, NAME, "Run without --start-at.")
+        log.info("teacher: importing %s", source)
+        model = load_model(source, ladder.workload)
+        check_interface(model, interface, source)
+        _same_vocabulary(source, corpus)
+        size = count(model, interface.sequence_length)
+
+        def write(folder: Path) -> None:
+            copy_checkpoint(source, folder)
+            record = StageRecord(
+                name=NAME,
+                fingerprint=mark,
+                identity={},
+                folder="",
+                weights_sha256=weights_sha256(folder),
+                parameters=size.parameters,
+                non_embedding=size.non_embedding,
+                flops_per_token=size.forward_flops / size.tokens,
+                steps=0,
+                tokens=0,
+                flops=0.0,
+                seconds=0.0,
+                reused=False,
+            )
+            (folder / "record.json").write_text(record.model_dump_json(indent=1))
+
+        return read_record(store.publish("teacher", NAME, identity, mark, context.run, write), context)
+
+
+def _same_vocabulary(teacher: Path, corpus: Corpus) -> None:
+    """Ids must mean the same to teacher and students, whatever their number."""
+    folder = corpus.tokenizer_folder
+    if folder is None:
+        return
+    if not any((teacher / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return  # nothing to compare; the sizes were compared already
+    theirs, ours = tokenizers.load(teacher).get_vocab(), tokenizers.load(folder).get_vocab()
+    if theirs != ours:
+        raise UserError.about(
+            "teacher.path",
+            f"{teacher} with a vocabulary of {len(theirs)} ids",
+            f"the students' vocabulary, which has {len(ours)} ids here",
+            "Teacher and students must share one vocabulary: set tokenizer.kind=teacher.",
+        )

@@ -1,0 +1,164 @@
+"""Models in MLflow: a logged model for every teacher and student, its bytes kept once, and the way back to a local folder.
+
+A part of tracking.py: functions of an explicit client. The bytes lie in the logged model's own place, and MLflow finds them there
+by `runs:/<run id>/student` as well as by `models:/<model id>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.errors import UserError
+from tasks import flavour
+from tasks.records import StageRecord
+from tasks.tracking_client import first_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def model_of(client: MlflowClient, run_id: str | None) -> str | None:
+    """Id of the model that a run made or reused; none where this record has no such run or the run no model."""
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        return None
+    try:
+        outputs = client.get_run(run_id).outputs
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    models = outputs.model_outputs if outputs else []
+    return models[-1].model_id if models else None
+
+
+def link_teachers(client: MlflowClient, run_id: str, teacher_run_ids: Sequence[str]) -> None:
+    """Make the teachers' models the inputs of a run; those that are so already are left."""
+    from mlflow.entities import LoggedModelInput
+
+    inputs = client.get_run(run_id).inputs
+    linked = {model.model_id for model in inputs.model_inputs} if inputs else set()
+    models = [model_of(client, teacher) for teacher in teacher_run_ids]
+    new = [LoggedModelInput(model_id) for model_id in models if model_id and model_id not in linked]
+    if new:
+        client.log_inputs(run_id, models=new)
+
+
+def link_output(client: MlflowClient, run_id: str, model_id: str, step: int) -> None:
+    """Make a model the output of a run, once."""
+    from mlflow.entities import LoggedModelOutput
+
+    if model_of(client, run_id) != model_id:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+
+
+def log_model(client: MlflowClient, run_id: str, record: StageRecord, workload: str, folder: Path | None) -> str:
+    """Keep a model and return its id; a whole one that the run has already is returned as it is.
+
+    Args:
+        client: MLflow's client.
+        run_id: Run that made it.
+        record: What it is.
+        workload: `causal-lm`, `sequence-classification` or `image-classification`.
+        folder: Its Hugging Face folder; none: an entry without bytes.
+    """
+    experiment_id = client.get_run(run_id).info.experiment_id
+    name = "teacher" if record.name == "teacher" else "student"
+    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}' AND name = '{name}'"):
+        if str(model.status) == "READY":
+            return model.model_id
+        client.delete_logged_model(model.model_id)  # an interrupted upload
+    files = flavour.model_files(folder) if folder else []
+    tags = {"ladder.stage": record.name, "ladder.fingerprint": record.fingerprint, "ladder.weights_sha256": record.weights_sha256}
+    tags |= {} if folder else {"mlflow.model.isExternal": "true"}
+    params = {"parameters": str(record.parameters), "steps": str(record.steps), "teachers": ",".join(record.teachers) or "none"}
+    model_id = client.create_logged_model(experiment_id, name, run_id, tags, params, model_type=workload).model_id
+    if folder:
+        for path in files:
+            client.log_model_artifact(model_id, str(path))
+        _describe(client, model_id, run_id, name, workload, folder)
+    client.finalize_logged_model(model_id, "READY")
+    return model_id
+
+
+def _describe(client: MlflowClient, model_id: str, run_id: str, name: str, workload: str, folder: Path) -> None:
+    """Add what MLflow's loader wants beside the plain folder: `MLmodel`, and the tokenizer where it looks for it."""
+    from mlflow.models import Model
+
+    with tempfile.TemporaryDirectory() as scratch:
+        flavour.write_parts(folder, Path(scratch))
+        flavours = {"transformers": flavour.flavour(folder, workload)}
+        Model(artifact_path=name, run_id=run_id, model_id=model_id, flavors=flavours).save(str(Path(scratch) / "MLmodel"))
+        client.log_model_artifacts(model_id, scratch)
+
+
+def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) -> Path:
+    """Local Hugging Face folder of a recorded model.
+
+    Args:
+        client: MLflow's client.
+        uri: `models:/<name>/<version>`, `models:/<name>@<alias>`, `models:/<model id>` or `runs:/<run id>/<path>`.
+        tracking_uri: Where the client looks.
+        downloads: Folder for artifacts that lie elsewhere. Each place is fetched once: recorded models do not change.
+
+    Raises:
+        UserError: There is no such model, or no config.json in it or one folder below.
+    """
+    from mlflow.exceptions import MlflowException
+
+    allowed = "models:/<name>/<version>, models:/<name>@<alias>, models:/<model id> or runs:/<run id>/<path>, with config.json"
+    try:
+        folder = _fetch(_storage(client, uri), tracking_uri, downloads)
+        below = sorted(path for path in folder.iterdir() if path.is_dir())
+    except (MlflowException, OSError) as error:
+        raise UserError.about("teacher.path", uri, allowed, f"MLflow at {tracking_uri} said: {first_line(error)}") from None
+    for place in (folder, *below):
+        if (place / "config.json").is_file():
+            return place
+    raise UserError.about("teacher.path", uri, allowed, f"There is none in {folder}, nor one folder below.")
+
+
+def _storage(client: MlflowClient, uri: str) -> str:
+    """Where the artifacts behind a `models:/` or `runs:/` URI lie."""
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    if uri.startswith("runs:/"):
+        return _run_storage(client, *uri.removeprefix("runs:/").strip("/").partition("/")[::2])
+    if not uri.startswith("models:/"):
+        return uri
+    found = get_model_name_and_version(client, uri)
+    if len(found) == 1:
+        return client.get_logged_model(found[0]).artifact_location
+    return _storage(client, client.get_model_version_download_uri(str(found[0]), str(found[1])))
+
+
+def _run_storage(client: MlflowClient, run_id: str, path: str) -> str:
+    run = client.get_run(run_id)
+    top, _, rest = path.partition("/")
+    for output in run.outputs.model_outputs if run.outputs else []:
+        model = client.get_logged_model(output.model_id)
+        if model.name == top:
+            return "/".join(filter(None, (model.artifact_location, rest)))
+    return "/".join(filter(None, (run.info.artifact_uri, path)))
+
+
+def _fetch(storage: str, tracking_uri: str, downloads: Path) -> Path:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    if is_local_uri(storage):
+        return Path(local_file_uri_to_path(storage)).resolve(strict=True)
+    target = downloads / hashlib.sha256(f"{tracking_uri} {storage}".encode()).hexdigest()[:16]
+    if not target.is_dir():
+        downloads.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=downloads) as aside:
+            got = Path(download_artifacts(artifact_uri=storage, tracking_uri=tracking_uri, dst_path=str(Path(aside) / "got")))
+            if not target.is_dir():
+                got.rename(target)
+    return target

@@ -1,0 +1,348 @@
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from conf.errors import UserError
+from conf.schema import FilesData, Ladder, StdlibData
+from models import tokenizers
+from models.corpus import SPLITS, Corpus, CorpusInfo, SplitName
+from tasks.corpora import build_corpus, class_ids, corpus_identity, split_documents
+from tasks.rows import Document
+from tasks.sources import Source
+
+TRAINING = {"steps": 1}
+SHAPES: dict[str, dict[str, Any]] = {
+    "causal-lm": {"family": "llama", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8},
+    "sequence-classification": {"family": "bert", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8},
+    "image-classification": {"family": "vit", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8},
+}
+
+
+def ladder(workload: str, data: dict[str, Any], tokenizer: dict[str, Any] | None = None, name: str = "small") -> Ladder:
+    teaches = (tokenizer or {}).get("kind") == "teacher"
+    return Ladder.model_validate(
+        {
+            "name": name,
+            "workload": workload,
+            "data": data,
+            "tokenizer": tokenizer or {"kind": "bytes"},
+            "teacher": {"source": "checkpoint", "path": "t"}
+            if teaches
+            else {"source": "train", "shape": SHAPES[workload], "training": TRAINING},
+            "stages": [{"name": "only", "student": {"shape": SHAPES[workload]}, "training": TRAINING}],
+        }
+    )
+
+
+def rows(path: Path, count: int, label: Any = lambda n: n % 2) -> dict[str, Any]:
+    """Write `count` labelled rows and return the settings that read them."""
+    texts = [f"row {n}: the brown fox {'ran ' * (n % 5)}home" for n in range(count)]
+    path.write_text("".join(json.dumps({"text": text, "label": label(n), "group": f"g{n % 3}"}) + "\n" for n, text in enumerate(texts)))
+    return {"source": "files", "paths": [path.name], "columns": {"slice": "group"}, "valid_fraction": 0.2, "test_fraction": 0.2}
+
+
+def build(made: Ladder, base: Path, teacher: Path | None = None) -> tuple[Corpus, CorpusInfo, list[str]]:
+    folder = base / "corpus"
+    folder.mkdir()
+    told: list[str] = []
+    info = build_corpus(made, base, teacher, folder, told.append)
+    return Corpus(folder, "hash"), info, told
+
+
+def documents(keys: list[str]) -> list[Document]:
+    return [Document(key, "all", key, text=key) for key in keys]
+
+
+def bert_like(folder: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "row", "the", "fox", "home"]
+    backend = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=backend, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]", mask_token="[UNK]"
+    )
+    tokenizers.save(made, folder)
+
+
+def decode(corpus: Corpus, name: Any, index: int) -> str:
+    split = corpus.split(name)
+    tokenizer = tokenizers.load(corpus.folder / "tokenizer")
+    ids = split.values[split.offsets[index] : split.offsets[index + 1]].tolist()
+    return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def test_a_language_corpus_is_every_document_and_its_end(tmp_path: Path) -> None:
+    made = ladder("causal-lm", rows(tmp_path / "r.jsonl", 60) | {"sequence_length": 16})
+    corpus, info, told = build(made, tmp_path)
+    assert corpus.info == info
+    assert (info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape) == (258, 256, 257, 0, None)
+    assert info.slice_names == ("g0", "g1", "g2")
+    found: dict[str, str] = {}
+    for name in SPLITS:
+        split = corpus.split(name)
+        assert (split.values.dtype, split.labels.dtype, split.slices.dtype) == (np.uint16, np.int64, np.int32)
+        assert info.tokens[name] == split.offsets[-1] == len(split.values)
+        assert info.documents[name] == len(split) > 0
+        assert set(split.labels) == {-1}
+        for index in range(len(split)):
+            ids = split.values[split.offsets[index] : split.offsets[index + 1]]
+            text = decode(corpus, name, index)
+            assert ids.tolist() == [*text.encode(), 256]
+            assert split.sizes[index] == len(text.encode())
+            found[text] = info.slice_names[split.slices[index]]
+    wanted = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert found == {row["text"]: row["group"] for row in wanted}
+    assert any("documents" in line for line in told)
+    assert AutoTokenizer.from_pretrained(corpus.tokenizer_folder)("ab")["input_ids"] == [97, 98]
+
+
+def test_two_builds_are_equal_to_the_byte(tmp_path: Path) -> None:
+    data = rows(tmp_path / "r.jsonl", 60) | {"sequence_length": 16}
+    for tokenizer in ({"kind": "bytes"}, {"kind": "bpe", "vocabulary": 280}):
+        contents = []
+        for copy in ("one", "two"):
+            folder = tmp_path / copy / tokenizer["kind"]
+            folder.mkdir(parents=True)
+            build_corpus(ladder("causal-lm", data, tokenizer), tmp_path, None, folder, lambda _: None)
+            contents.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+        assert contents[0] == contents[1]
+
+
+def test_empty_texts_are_no_documents_of_a_language_corpus(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "empty"):
+        (tmp_path / f"{name}.txt").write_text("" if name == "empty" else f"text {name}" * 9)
+    _, info, _ = build(ladder("causal-lm", {"source": "files", "paths": ["*.txt"], "sequence_length": 16}), tmp_path)
+    assert info.documents == {"train": 1, "valid": 1, "test": 1}
+
+
+def test_special_strings_in_a_document_end_nothing(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(f"{name} <|end|> <|pad|> " * 4)
+    corpus, _, _ = build(ladder("causal-lm", {"source": "files", "paths": ["*.txt"], "sequence_length": 16}), tmp_path)
+    for name in SPLITS:
+        ids = corpus.split(name).values
+        assert [place for place, index in enumerate(ids.tolist()) if index > 255] == [len(ids) - 1]
+
+
+@given(st.lists(st.text(max_size=5), min_size=3, max_size=60, unique=True), st.randoms(use_true_random=False))
+def test_a_split_holds_every_document_once_in_the_sources_order(keys: list[str], random: Any) -> None:
+    repeated = [*keys, *random.choices(keys, k=len(keys))]
+    splits = split_documents(documents(repeated), StdlibData())
+    assert all(splits.values())
+    assert sorted(document.key for split in splits.values() for document in split) == sorted(repeated)
+    of = {name: {document.key for document in split} for name, split in splits.items()}
+    assert sum(map(len, of.values())) == len(set(keys)), "one key, one split"
+    for split in splits.values():
+        places = [repeated.index(document.key) for document in dict.fromkeys(split)]
+        assert places == sorted(places)
+
+
+def test_the_hash_of_the_key_decides_the_split() -> None:
+    keys = [f"package/module{n}.py" for n in range(2000)]
+    splits = split_documents(documents(keys), StdlibData(valid_fraction=0.1, test_fraction=0.2))
+    bounds: dict[SplitName, tuple[float, float]] = {"valid": (0.0, 0.1), "test": (0.1, 0.3), "train": (0.3, 1.0)}
+    for name, (low, high) in bounds.items():
+        place = [int(hashlib.sha256(document.key.encode()).hexdigest()[:16], 16) / 2**64 for document in splits[name]]
+        assert low <= min(place) < max(place) < high
+    assert 160 < len(splits["valid"]) < 240
+
+
+def test_added_documents_move_no_other() -> None:
+    keys = [f"module{n}.py" for n in range(300)]
+    before = split_documents(documents(keys), StdlibData())
+    after = split_documents(documents([f"new{n}.py" for n in range(300)] + keys), StdlibData())
+    for name in SPLITS:
+        assert {d.key for d in before[name]} == {d.key for d in after[name] if d.key in set(keys)}
+
+
+@pytest.mark.parametrize("keys", [[], ["a", "b"], ["a", "b", "a", "b"]])
+def test_three_different_documents_are_needed(keys: list[str]) -> None:
+    with pytest.raises(UserError, match=rf"data: got '{len(set(keys))} different documents'; allowed: at least 3"):
+        split_documents(documents(keys), StdlibData())
+
+
+def test_a_training_split_shorter_than_a_sequence_is_refused(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("12345678")
+    data = {"source": "files", "paths": ["*.txt"], "sequence_length": 9}
+    with pytest.raises(UserError, match=r"data\.sequence_length: got 9; allowed: at most 8\. The training documents, 1, hold 9 tokens"):
+        build(ladder("causal-lm", data), tmp_path)
+    (tmp_path / "fits").mkdir()
+    build_corpus(ladder("causal-lm", data | {"sequence_length": 8}), tmp_path, None, tmp_path / "fits", lambda _: None)
+
+
+def test_bpe_is_trained_on_the_training_documents_alone(tmp_path: Path) -> None:
+    data = rows(tmp_path / "r.jsonl", 40) | {"sequence_length": 8}
+    corpus, info, _ = build(ladder("causal-lm", data, {"kind": "bpe", "vocabulary": 290}), tmp_path)
+    train = [decode(corpus, "train", index) for index in range(info.documents["train"])]
+    saved = tokenizers.load(corpus.folder / "tokenizer")
+    assert saved.get_vocab() == tokenizers.train_bpe(train, 290).get_vocab()
+    everything = [json.loads(line)["text"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert saved.get_vocab() != tokenizers.train_bpe([*everything] * 2, 290).get_vocab(), "the test could not tell"
+    assert info.vocabulary == len(saved)
+
+
+def test_a_large_vocabulary_is_stored_in_32_bits(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    words = {"[UNK]": 0, "</s>": 1} | {f"w{n}": n + 2 for n in range(70_000)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizers.save(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="[UNK]"), teacher)
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("w69999 w1 w2")
+    made = ladder("causal-lm", {"source": "files", "paths": ["*.txt"], "sequence_length": 3}, {"kind": "teacher"})
+    corpus, info, _ = build(made, tmp_path, teacher)
+    assert (info.vocabulary, info.end_id, info.pad_id) == (70_002, 1, 1)
+    values = corpus.split("train").values
+    assert (values.dtype, values.tolist()) == (np.uint32, [70_001, 3, 4, 1])
+
+
+@pytest.mark.parametrize("kind", [{"kind": "bytes"}, {"kind": "bpe", "vocabulary": 280}])
+def test_examples_are_cut_and_end_as_the_published_tokenizer_ends_them(tmp_path: Path, kind: dict[str, Any]) -> None:
+    data = rows(tmp_path / "r.jsonl", 30) | {"sequence_length": 12}
+    corpus, info, _ = build(ladder("sequence-classification", data, kind), tmp_path)
+    assert info.label_names == ("0", "1")
+    published = AutoTokenizer.from_pretrained(corpus.tokenizer_folder)
+    by_text = {row["text"]: row for row in map(json.loads, (tmp_path / "r.jsonl").read_text().splitlines())}
+    wanted = {tuple(published(text, truncation=True, max_length=12)["input_ids"]): row["label"] for text, row in by_text.items()}
+    assert all(ids[-1] == info.end_id and len(ids) <= 12 for ids in wanted)
+    for name in SPLITS:
+        split = corpus.split(name)
+        for index in range(len(split)):
+            ids = tuple(split.values[split.offsets[index] : split.offsets[index + 1]].tolist())
+            assert wanted[ids] == split.labels[index]
+
+
+def test_examples_of_a_berts_tokenizer_stand_between_its_own_marks(tmp_path: Path) -> None:
+    bert_like(tmp_path / "teacher")
+    data = rows(tmp_path / "r.jsonl", 30) | {"sequence_length": 5}
+    corpus, info, _ = build(ladder("sequence-classification", data, {"kind": "teacher"}), tmp_path, tmp_path / "teacher")
+    assert (info.end_id, info.pad_id, info.vocabulary) == (3, 0, 8)
+    split = corpus.split("train")
+    for index in range(len(split)):
+        ids = split.values[split.offsets[index] : split.offsets[index + 1]].tolist()
+        assert ids == [2, 4, 1, 1, 3]
+    (tmp_path / "short").mkdir()
+    short = ladder("sequence-classification", data | {"sequence_length": 2}, {"kind": "teacher"})
+    with pytest.raises(UserError, match=r"data\.sequence_length: got 2; allowed: at least 3"):
+        build_corpus(short, tmp_path, tmp_path / "teacher", tmp_path / "short", lambda _: None)
+
+
+def test_a_teacher_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    data = rows(tmp_path / "r.jsonl", 30)
+    (tmp_path / "teacher").mkdir()
+    with pytest.raises(UserError, match=r"teacher\.path"):
+        build(ladder("causal-lm", data, {"kind": "teacher"}), tmp_path, tmp_path / "teacher")
+
+
+def test_digits_become_a_corpus_of_images(tmp_path: Path) -> None:
+    made = ladder("image-classification", {"source": "digits", "valid_fraction": 0.2, "test_fraction": 0.1})
+    corpus, info, _ = build(made, tmp_path)
+    assert (info.vocabulary, info.end_id, info.pad_id, info.image_shape) == (None, None, None, (1, 8, 8))
+    assert info.label_names == tuple("0123456789")
+    assert corpus.tokenizer_folder is None
+    assert sum(info.documents.values()) == 1797
+    assert info.documents == info.tokens
+    for name in SPLITS:
+        split = corpus.split(name)
+        assert (split.values.dtype, split.values.shape) == (np.float32, (len(split), 1, 8, 8))
+        assert split.offsets.tolist() == list(range(len(split) + 1))
+        assert [f"digit-{label}" for label in split.labels] == [info.slice_names[index] for index in split.slices]
+        assert not np.asarray(split.sizes).any()
+
+
+def labelled(*labels: Any, names: tuple[str, ...] | None = None) -> Source:
+    return Source([Document(f"k{n}", "all", f"rows.csv:{n}", text="t", label=label) for n, label in enumerate(labels)], names)
+
+
+FILES = FilesData(paths=("x",))
+
+
+@pytest.mark.parametrize(
+    ("source", "classes", "names", "ids"),
+    [
+        (labelled("pos", "neg", "pos"), None, ("neg", "pos"), {"pos": 1, "neg": 0}),
+        (labelled(10, 9, 2), None, ("2", "9", "10"), {10: 2, 9: 1, 2: 0}),
+        (labelled("10", "9", "2"), None, ("2", "9", "10"), {"10": 2, "9": 1, "2": 0}),
+        (labelled(2, 0), 4, ("0", "1", "2", "3"), {2: 2, 0: 0}),
+        (labelled("2", "0"), 4, ("0", "1", "2", "3"), {"2": 2, "0": 0}),
+        (labelled("-0", "5"), None, ("-0", "5"), {"-0": 0, "5": 1}),
+        (labelled("b", 1), None, ("1", "b"), {"b": 1, 1: 0}),
+        (labelled(1, 0, names=("zebra", "ape")), None, ("zebra", "ape"), {1: 1, 0: 0}),
+        (labelled("a", "b"), 2, ("a", "b"), {"a": 0, "b": 1}),
+    ],
+)
+def test_labels_are_numbered(source: Source, classes: int | None, names: tuple[str, ...], ids: dict[Any, int]) -> None:
+    assert class_ids(source, FILES.model_copy(update={"classes": classes})) == (names, ids)
+
+
+@pytest.mark.parametrize(
+    ("source", "classes", "says"),
+    [
+        (labelled(0, 1, 3), 3, r"data\.classes: got 3; allowed: labels from 0 to 2\. rows\.csv:2 bears the label 3"),
+        (labelled(0, -1), 2, r"data\.classes: got 2; allowed: labels from 0 to 1\. rows\.csv:1 bears the label -1"),
+        (labelled("0", "5"), 3, r"rows\.csv:1 bears the label '5'"),
+        (labelled(0, 1, None), None, r"data\.columns\.label: got None.*rows\.csv:2 has none"),
+        (labelled(4, 4, 4), None, r"data: got 'only the class 4'; allowed: at least 2 classes"),
+        (labelled("a", "a"), None, r"at least 2 classes"),
+        (labelled("a", "b", "c"), 2, r"data\.classes: got 2; allowed: 3, the number of named classes in the data\. They are: a, b, c"),
+        (labelled(0, 1, names=("a", "b")), 3, r"data\.classes: got 3; allowed: 2, which the dataset declares"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(source: Source, classes: int | None, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        class_ids(source, FILES.model_copy(update={"classes": classes}))
+
+
+def test_a_class_seen_only_outside_training_is_a_class(tmp_path: Path) -> None:
+    data = rows(tmp_path / "r.jsonl", 30)
+    corpus, _, _ = build(ladder("sequence-classification", data), tmp_path)
+    held_out = decode(corpus, "valid", 0)
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    changed = [row | {"label": 7 if row["text"].startswith(held_out) else row["label"]} for row in lines]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    (tmp_path / "again").mkdir()
+    info = build_corpus(ladder("sequence-classification", data), tmp_path, None, tmp_path / "again", lambda _: None)
+    assert info.label_names == ("0", "1", "7")
+
+
+def test_identity_is_json_and_names_what_the_corpus_depends_on(tmp_path: Path) -> None:
+    data = rows(tmp_path / "r.jsonl", 9)
+    made = ladder("causal-lm", data)
+    before = corpus_identity(made, tmp_path, None)
+    assert json.loads(json.dumps(before)) == before
+    assert set(before) == {"workload", "data", "tokenizer", "source", "preparation"}
+    assert "paths" not in before["data"]
+
+    def differs(other: Ladder, tokenizer: str | None = None) -> bool:
+        return corpus_identity(other, tmp_path, tokenizer) != before
+
+    assert not differs(ladder("causal-lm", data, name="another"))
+    assert not differs(ladder("causal-lm", data | {"paths": ["*.jsonl"]}))
+    assert not differs(ladder("causal-lm", data, {"kind": "bytes", "vocabulary": 300}))
+    assert differs(ladder("causal-lm", data | {"valid_fraction": 0.1}))
+    assert differs(ladder("causal-lm", data | {"max_documents": 5}))
+    assert differs(ladder("causal-lm", data | {"columns": {"text": "text"}}))
+    assert differs(ladder("causal-lm", data, {"kind": "bpe", "vocabulary": 300}))
+    assert differs(ladder("sequence-classification", data))
+    teacher = ladder("causal-lm", data, {"kind": "teacher"})
+    assert corpus_identity(teacher, tmp_path, "one") != corpus_identity(teacher, tmp_path, "two")
+    rows(tmp_path / "r.jsonl", 10)
+    assert differs(made)
+
+
+def test_documents_are_frozen() -> None:
+    document = Document("k", "all", "o")
+    assert replace(document, text="t").text == "t"
+    with pytest.raises(AttributeError):
+        document.text = "t"  # type: ignore[misc]

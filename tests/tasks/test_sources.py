@@ -1,0 +1,298 @@
+import csv
+import hashlib
+import json
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pictures
+
+from conf.errors import UserError
+from conf.schema import Columns, DatasetData, DigitsData, FilesData, StdlibData
+from tasks.rows import Document
+from tasks.sources import read_source, source_hash
+
+ROWS = [
+    {"text": "one, with a comma\nand two lines", "label": "good", "group": "x"},
+    {"text": 'a "quoted" ünï', "label": "bad", "group": "y"},
+    {"text": "NA", "label": "good", "group": "x"},
+]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]] = ROWS) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]] = ROWS) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]] = ROWS) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
+    ".jsonl": write_jsonl,
+    ".ndjson": write_jsonl,
+    ".csv": write_csv,
+    ".parquet": write_parquet,
+}
+
+
+def files(*paths: str, **columns: str) -> FilesData:
+    return FilesData(paths=paths, columns=Columns(**columns))
+
+
+def texts(documents: list[Document]) -> list[str | None]:
+    return [document.text for document in documents]
+
+
+def save_dataset(folder: Path, columns: dict[str, list[Any]], features: dict[str, Any] | None = None, split: str | None = None) -> None:
+    import datasets
+
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(features) if features else None)
+    (made if split is None else datasets.DatasetDict({split: made})).save_to_disk(str(folder))
+
+
+def picture(mode: str, value: int, size: tuple[int, int] = (3, 2)) -> Pictures.Image:
+    return Pictures.new(mode, size, value if mode in ("L", "1", "I;16") else (value,) * len(mode))
+
+
+def test_the_standard_library_is_read_without_tests_and_installed_packages() -> None:
+    documents = read_source(StdlibData(), "causal-lm", Path()).documents
+    keys = [document.key for document in documents]
+    assert keys == sorted(keys)
+    assert len(keys) > 400
+    assert not [key for key in keys if {"site-packages", "__pycache__", "test", "tests", "idle_test", "lib2to3"} & set(key.split("/"))]
+    slices = {document.key: document.slice for document in documents}
+    assert (slices["ast.py"], slices["json/decoder.py"], slices["xml/dom/minidom.py"]) == ("(modules)", "json", "xml")
+    stdlib = Path(sysconfig.get_paths()["stdlib"])
+    assert documents[keys.index("ast.py")].text == (stdlib / "ast.py").read_bytes().decode()
+
+
+def test_digits_are_grey_images_with_their_slices() -> None:
+    documents = read_source(DigitsData(), "image-classification", Path()).documents
+    assert len(documents) == 1797
+    first = documents[0]
+    assert (first.key, first.slice, first.label) == ("digit-0", "digit-0", 0)
+    images = np.stack([document.image for document in documents if document.image is not None])
+    assert (images.shape, images.dtype, images.min(), images.max()) == ((1797, 1, 8, 8), np.float32, 0, 1)
+
+
+def test_max_documents_takes_the_first() -> None:
+    some = read_source(StdlibData(max_documents=5), "causal-lm", Path()).documents
+    assert some == read_source(StdlibData(), "causal-lm", Path()).documents[:5]
+
+
+def test_text_files_are_documents_sliced_by_folder(tmp_path: Path) -> None:
+    for name in ("a/one.txt", "a/deep/two.md", "three.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(f"text of {name}\r\n".encode())
+    documents = read_source(files("**/*.*", "a/one.txt"), "causal-lm", tmp_path).documents
+    assert [(d.key, d.slice) for d in documents] == [("a/deep/two.md", "deep"), ("a/one.txt", "a"), ("three.py", "all")]
+    assert documents[0].text == "text of a/deep/two.md\r\n"
+
+
+def test_paths_outside_the_base_are_found_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "ladders").mkdir()
+    (tmp_path / "data" / "x[1].txt").write_text("text")
+    for pattern, key in (("../data/x[1].txt", "../data/x[1].txt"), (str(tmp_path / "data" / "*.txt"), str(tmp_path / "data" / "x[1].txt"))):
+        (document,) = read_source(files(pattern), "causal-lm", tmp_path / "ladders").documents
+        assert (document.key, document.slice) == (key, "data")
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_every_format_yields_the_same_documents(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"rows{suffix}", ROWS)
+    documents = read_source(files(f"rows{suffix}", slice="group"), "sequence-classification", tmp_path).documents
+    assert [(d.text, d.label, d.slice) for d in documents] == [(row["text"], row["label"], row["group"]) for row in ROWS]
+    assert [d.key for d in documents] == [hashlib.sha256(row["text"].encode()).hexdigest() for row in ROWS]
+    assert all(d.origin.startswith(f"rows{suffix}") for d in documents)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_columns_are_named_and_needed_only_where_they_serve(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"rows{suffix}", [{"body": "a", "sentiment": 3}])
+    read = read_source(files(f"rows{suffix}", text="body"), "causal-lm", tmp_path).documents
+    assert [(d.text, d.label, d.slice) for d in read] == [("a", None, "all")]
+    labelled = read_source(files(f"rows{suffix}", text="body", label="sentiment"), "sequence-classification", tmp_path).documents
+    assert str(labelled[0].label) == "3"
+    with pytest.raises(UserError, match=r"data\.columns\.text: got 'bodi'.*body, sentiment.*Did you mean 'body'"):
+        read_source(files(f"rows{suffix}", text="bodi"), "causal-lm", tmp_path)
+    with pytest.raises(UserError, match=r"data\.columns\.slice: got 'nowhere'"):
+        read_source(files(f"rows{suffix}", text="body", slice="nowhere"), "causal-lm", tmp_path)
+
+
+def test_a_very_long_csv_field_is_read(tmp_path: Path) -> None:
+    write_csv(tmp_path / "long.csv", [{"text": "x" * 300_000}])
+    assert texts(read_source(files("long.csv"), "causal-lm", tmp_path).documents) == ["x" * 300_000]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path: Path) -> None:
+    (tmp_path / "mark.csv").write_bytes(b"\xef\xbb\xbftext\nhello\n\n")
+    (tmp_path / "mark.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "hello"}\n\n')
+    assert texts(read_source(files("mark.csv", "mark.jsonl"), "causal-lm", tmp_path).documents) == ["hello", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("latin.txt", "größe".encode("latin-1"), r"'latin\.txt'.*0xf6 is not UTF-8"),
+        ("latin.csv", b"text\n\xf6\n", r"'latin\.csv'.*0xf6 is not UTF-8"),
+        ("latin.jsonl", b'{"text": "a"}\n{"text": "\xf6"}\n', r"'latin\.jsonl:2'.*0xf6 is not UTF-8"),
+        ("half.jsonl", b'{"text": "a"}\n\n{"text": \n', r"'half\.jsonl:3'.*not JSON"),
+        ("list.jsonl", b"[1]\n", r"'list\.jsonl:1'.*one JSON object"),
+        ("surrogate.jsonl", b'{"text": "\\ud800"}\n', r"'surrogate\.jsonl:1'.*not Unicode"),
+        ("number.jsonl", b'{"text": 5}\n', r"data\.columns\.text.*number\.jsonl:1 holds 5"),
+        ("null.jsonl", b'{"text": null}\n', r"data\.columns\.text.*null\.jsonl:1 holds None"),
+        ("absent.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', r"data\.columns\.text.*absent\.jsonl:2: txt.*Did you mean 'txt'"),
+        ("ragged.csv", b"text,label\na,b\nc\n", r"'ragged\.csv:3'.*1 fields under a header of 2"),
+        ("quote.csv", b'text\n"a" b\n', r"'quote\.csv:2'"),
+        ("open.csv", b'text\n"never closed\n', r"'open\.csv:2'"),
+        ("void.csv", b"", r"data\.columns\.text.*the columns of void\.csv: none"),
+        ("junk.parquet", b"not parquet at all", r"'junk\.parquet'"),
+        ("void.parquet", b"", r"'void\.parquet'"),
+        ("empty.jsonl", b"\n", r"data: got 'files'.*The source is empty"),
+        ("header.csv", b"text\n", r"data: got 'files'.*The source is empty"),
+    ],
+)
+def test_unreadable_content_is_named_with_its_place(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        read_source(files(name), "causal-lm", tmp_path)
+
+
+def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": 1.5}])
+    with pytest.raises(UserError, match=r"data\.columns\.label.*rows\.jsonl:1 holds 1\.5"):
+        read_source(files("rows.jsonl"), "sequence-classification", tmp_path)
+
+
+def test_a_pattern_that_matches_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.txt").write_text("a")
+    for ask in (read_source, lambda data, _, base: source_hash(data, base)):
+        with pytest.raises(UserError, match=r"data\.paths\[1\]: got '\*\.md'.*Nothing matches it"):
+            ask(files("a.txt", "*.md"), "causal-lm", tmp_path)
+        with pytest.raises(UserError, match=r"data\.paths\[0\]: got 'folder'.*names a folder"):
+            ask(files("folder"), "causal-lm", tmp_path)
+
+
+def test_a_saved_dataset_is_read_with_the_names_of_its_classes(tmp_path: Path) -> None:
+    import datasets
+
+    features = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    save_dataset(tmp_path / "saved", {"text": ["a", "b", "c"], "label": [1, 0, -1]}, features)
+    source = read_source(DatasetData(name="saved"), "sequence-classification", tmp_path)
+    assert source.class_names == ("neg", "pos")
+    assert [(d.text, d.label) for d in source.documents] == [("a", 1), ("b", 0), ("c", None)]
+    assert read_source(DatasetData(name="saved"), "causal-lm", tmp_path).class_names is None
+
+
+def test_a_split_of_a_saved_dataset_dict_is_chosen(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "saved", {"text": ["a", "b"]}, split="validation")
+    assert texts(read_source(DatasetData(name="saved", split="validation"), "causal-lm", tmp_path).documents) == ["a", "b"]
+    with pytest.raises(UserError, match=r"data\.split: got 'validaton'; .*validation.*Did you mean 'validation'"):
+        read_source(DatasetData(name="saved", split="validaton"), "causal-lm", tmp_path)
+    with pytest.raises(UserError, match=r"data\.columns\.text: got 'body'.*Name the column"):
+        read_source(DatasetData(name="saved", split="validation", columns=Columns(text="body")), "causal-lm", tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "value", "channels"), [("L", 51, 1), ("1", 1, 1), ("RGB", 51, 3), ("RGBA", 51, 3), ("I;16", 13107, 1)])
+def test_images_become_channels_first_between_0_and_1(tmp_path: Path, mode: str, value: int, channels: int) -> None:
+    import datasets
+
+    features = {"image": datasets.Image(), "label": datasets.Value("int64")}
+    save_dataset(tmp_path / "saved", {"image": [picture(mode, value)] * 2, "label": [0, 1]}, features)
+    documents = read_source(DatasetData(name="saved"), "image-classification", tmp_path).documents
+    image = documents[0].image
+    assert image is not None
+    assert (image.shape, image.dtype) == ((channels, 2, 3), np.float32)
+    np.testing.assert_allclose(image, 1.0 if mode == "1" else 0.2)
+    assert documents[0].key == documents[1].key, "equal images may not straddle splits"
+
+
+def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    import datasets
+
+    features = {"image": datasets.Image(), "label": datasets.Value("int64")}
+    save_dataset(tmp_path / "saved", {"image": [picture("L", 1), picture("L", 1, (4, 4))], "label": [0, 1]}, features)
+    with pytest.raises(UserError, match=r"data\.columns\.image.*\(1, 2, 3\).*saved, row 1 has \(1, 4, 4\)"):
+        read_source(DatasetData(name="saved"), "image-classification", tmp_path)
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    import datasets
+
+    save_dataset(tmp_path / "saved", {"image": ["a"], "label": [0]})
+    with pytest.raises(UserError, match=r"data\.columns\.image.*saved, row 0 holds str"):
+        read_source(DatasetData(name="saved"), "image-classification", tmp_path)
+    features = {"image": datasets.Image(), "label": datasets.Value("int64")}
+    save_dataset(tmp_path / "broken", {"image": [{"bytes": b"not a picture", "path": None}], "label": [0]}, features)
+    with pytest.raises(UserError, match=r"data\.columns\.image.*readable images.*broken, row 0"):
+        read_source(DatasetData(name="broken"), "image-classification", tmp_path)
+
+
+def test_a_folder_that_is_no_saved_dataset_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    for name in ("plain", "./missing", str(tmp_path / "missing")):
+        with pytest.raises(UserError, match=r"data\.name.*save_to_disk"):
+            source_hash(DatasetData(name=name), tmp_path)
+
+
+def test_a_damaged_saved_dataset_is_refused(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "saved", {"text": ["a"]})
+    next((tmp_path / "saved").glob("*.arrow")).write_bytes(b"rubbish")
+    with pytest.raises(UserError, match=r"data\.name.*datasets says"):
+        read_source(DatasetData(name="saved"), "causal-lm", tmp_path)
+    (tmp_path / "saved" / "state.json").write_text("{")
+    with pytest.raises(UserError, match=r"data\.name.*datasets says"):
+        read_source(DatasetData(name="saved"), "causal-lm", tmp_path)
+
+
+def test_an_unreachable_hub_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for ask in (lambda data: read_source(data, "causal-lm", tmp_path), lambda data: source_hash(data, tmp_path)):
+        with pytest.raises(UserError, match=r"data\.name: got 'someone/something'.*HF_HUB_OFFLINE.*datasets says"):
+            ask(DatasetData(name="someone/something"))
+
+
+def test_the_hash_follows_content_and_names_but_not_the_place(tmp_path: Path) -> None:
+    for base in ("here", "there"):
+        (tmp_path / base).mkdir()
+        (tmp_path / base / "a.txt").write_text("a")
+        (tmp_path / base / "b.txt").write_text("b")
+    here, there = tmp_path / "here", tmp_path / "there"
+    before = source_hash(files("*.txt"), here)
+    assert source_hash(files("*.txt"), there) == before
+    assert source_hash(files("a.txt", "b.txt"), here) == before
+    assert source_hash(files("b.txt", "a.txt"), here) != before, "max_documents takes the first ones"
+    (there / "a.txt").write_text("A")
+    assert source_hash(files("*.txt"), there) != before
+    (here / "a.txt").rename(here / "c.txt")
+    assert source_hash(files("*.txt"), here) != before
+
+
+def test_the_hash_of_a_saved_dataset_follows_its_files(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "one", {"text": ["a"]})
+    save_dataset(tmp_path / "two", {"text": ["b"]})
+    first = source_hash(DatasetData(name="one"), tmp_path)
+    assert first == source_hash(DatasetData(name="./one"), tmp_path / "two" / "..")
+    assert first != source_hash(DatasetData(name="two"), tmp_path)
+
+
+def test_hashes_of_what_python_carries_stay() -> None:
+    for data in (StdlibData(), DigitsData()):
+        assert source_hash(data, Path()) == source_hash(data, Path("/"))
+    assert source_hash(StdlibData(), Path()) != source_hash(DigitsData(), Path())

@@ -1,0 +1,270 @@
+"""The record in a real MLflow on SQLite: tree, resume, lineage, processes at once, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conf.errors import LadderError, UserError
+from conf.home import Home
+from models.corpus import Corpus, CorpusInfo, Split, write_corpus
+from tasks import tracking
+from tasks.records import Retention, StageRecord
+
+SETTINGS = {"training": {"steps": 20, "warmup": 0.05}, "objective": {"alpha": {"kind": "constant", "end": None}}, "notes": "x" * 900}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("with space") / ".ladder")
+
+
+@pytest.fixture(scope="module")
+def tracker(home: Home) -> tracking.Tracker:
+    return tracking.connect(home)
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def record_of(name: str, **changes: object) -> StageRecord:
+    plain = {
+        "name": name,
+        "fingerprint": f"fp-{name}",
+        "identity": {},
+        "folder": "",
+        "weights_sha256": "0" * 64,
+        "parameters": 1000,
+        "non_embedding": 900,
+        "steps": 20,
+        "tokens": 640,
+        "flops": 2e9,
+        "flops_per_token": 1e3,
+        "seconds": 1.5,
+        "reused": False,
+        "metrics": {"nll": 1.5, "bits_per_byte": 2.2, "agreement_parent": 0.9, "kl_parent": 0.05, "perplexity": 4.5},
+        "slices": {"json": {"nll": 1.4, "count": 7}},
+        "retention": Retention(parent=0.97, root=0.95),
+        "gate": "passed",
+    }
+    return StageRecord.model_validate(plain | changes)
+
+
+def open_ladder(tracker: tracking.Tracker, run: str, **changes: object) -> str:
+    plain = {
+        "params": {"seed": 0},
+        "environment": {"python": "3.11.7", "torch": "2.13.0", "git_commit": "abc123", "packages": {"numpy": "2"}},
+    }
+    return tracker.open_ladder(run, "tiny", "hash-1", "name: tiny\n", **(plain | changes))  # type: ignore[arg-type]
+
+
+def history(tracker: tracking.Tracker, run_id: str, key: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in tracker.client.get_metric_history(run_id, key)]
+
+
+def test_one_tree_read_back(tracker: tracking.Tracker, home: Home, tmp_path: Path) -> None:
+    parent = open_ladder(tracker, "run-tree", tags={"prefect.flow_run_id": "p-1"})
+    teacher = tracker.open_stage(parent, "teacher", "fp-teacher", settings=SETTINGS)
+    teacher_model = tracker.finish_stage(teacher.run_id, record_of("teacher", gate=None), workload="causal-lm", folder=None)
+    stage = tracker.open_stage(
+        parent, "100k", "fp-100k", settings=SETTINGS, teacher_run_ids=[teacher.run_id], tags={"prefect.flow_run_id": "p-2"}
+    )
+    curves = tracker.curves(stage)
+    for step in range(1, 1501):
+        curves.add(step, {"train/loss": 1 / step, "train/kd": 2 / step})
+    curves.flush()
+    model = tracker.finish_stage(stage.run_id, record_of("100k"), workload="causal-lm", folder=None)
+    report = tmp_path / "report.html"
+    report.write_text("<html></html>")
+    tracker.log_artifact(parent, report)
+    tracker.close(parent, "FINISHED")
+
+    client = tracker.client
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    assert experiment.artifact_location == (home.mlflow / "artifacts" / "tiny").as_uri()
+    children = client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
+    assert {run.info.run_name: run.info.status for run in children} == {"teacher": "FINISHED", "100k": "FINISHED"}
+    top = client.get_run(parent)
+    assert (top.info.run_name, top.info.status) == ("run-tree", "FINISHED")
+    wanted = {"ladder.run": "run-tree", "ladder.fingerprint": "hash-1", "mlflow.source.git.commit": "abc123", "environment.torch": "2.13.0"}
+    assert wanted.items() <= top.data.tags.items()
+    assert {file.path for file in client.list_artifacts(parent)} == {"ladder.yaml", "environment.json", "report.html"}
+
+    run = client.get_run(stage.run_id)
+    tags = {"ladder.stage": "100k", "ladder.teacher_run_id": teacher.run_id, "ladder.gate": "passed", "prefect.flow_run_id": "p-2"}
+    assert tags.items() <= run.data.tags.items()
+    figures = {"valid/nll": 1.5, "valid/agreement": 0.9, "valid/kl_to_teacher": 0.05, "cost/flops": 2e9, "retention/root": 0.95}
+    assert figures.items() <= run.data.metrics.items()
+    assert run.data.params["training.steps"] == "20"
+    assert run.data.params["objective.alpha.end"] == "null"
+    assert len(run.data.params["notes"]) == 500
+    assert len(history(tracker, stage.run_id, "train/loss")) == 1500
+    slices = Path(client.download_artifacts(stage.run_id, "slices.json", str(tmp_path)))
+    assert json.loads(slices.read_text()) == {"json": {"nll": 1.4, "count": 7}}
+
+    assert [one.model_id for one in run.inputs.model_inputs] == [teacher_model]
+    assert [one.model_id for one in run.outputs.model_outputs] == [model]
+    assert str(client.get_logged_model(model).status) == "READY"
+    assert {metric.key for metric in client.get_logged_model(model).metrics or []} >= {"valid/nll", "retention/parent"}
+
+
+def test_an_interrupted_run_goes_on_without_duplicates(tracker: tracking.Tracker) -> None:
+    parent = open_ladder(tracker, "run-cut")
+    first = tracker.open_stage(parent, "100k", "fp-cut", settings={"steps": 20})
+    curves = tracker.curves(first)
+    for step in range(1, 13):
+        curves.add(step, {"train/loss": float(step)})
+    curves.add(10, {"valid/nll": 1.0})
+    curves.flush()
+    # The process dies here: nothing is closed. A second one goes on from the checkpoint of step 10.
+    assert open_ladder(tracker, "run-cut", continue_id=parent) == parent
+    second = tracker.open_stage(parent, "100k", "fp-cut", settings={"steps": 20, "new": 1})
+    assert (second.run_id, second.state) == (first.run_id, "continued")
+    assert second.last_steps == {"train/loss": 12, "valid/nll": 10}
+    curves = tracker.curves(second)
+    for step in range(11, 21):
+        curves.add(step, {"train/loss": float(step)} | ({"valid/nll": 0.9} if step == 20 else {}))
+    curves.flush()
+    for _ in range(2):  # killed between the record and its closing, so done again
+        tracker.finish_stage(second.run_id, record_of("100k"), workload="causal-lm", folder=None)
+
+    assert history(tracker, first.run_id, "train/loss") == [(step, float(step)) for step in range(1, 21)]
+    assert history(tracker, first.run_id, "valid/nll") == [(10, 1.0), (20, 0.9), (20, 1.5)]
+    run = tracker.client.get_run(first.run_id)
+    assert run.data.params == {"steps": "20", "new": "1"}
+    assert run.info.status == "FINISHED"
+    assert len(run.outputs.model_outputs) == 1
+    third = tracker.open_stage(parent, "100k", "fp-cut", settings={})
+    assert (third.run_id, third.state) == (first.run_id, "finished")
+
+
+def test_a_record_that_was_lost_is_begun_anew(tracker: tracking.Tracker) -> None:
+    run_id = open_ladder(tracker, "run-lost", continue_id="0" * 32)
+    assert tracker.client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_deleted_experiment_is_restored(tracker: tracking.Tracker) -> None:
+    experiment_id = tracker.experiment("thrown-away")
+    run_id = tracker.open_ladder("r", "thrown-away", "h", "", params={}, environment={})
+    tracker.client.delete_experiment(experiment_id)
+    assert tracker.experiment("thrown-away") == experiment_id
+    tracker.client.delete_experiment(experiment_id)
+    assert tracker.open_ladder("r", "thrown-away", "h", "", params={}, environment={}, continue_id=run_id) == run_id
+    assert tracker.client.get_experiment(experiment_id).lifecycle_stage == "active"
+
+
+def test_the_dataset_is_an_input(tracker: tracking.Tracker, tmp_path: Path) -> None:
+    one = Split(np.arange(8, dtype=np.uint16), np.array([0, 8]), np.array([-1]), np.zeros(1, np.int32), np.array([7]))
+    counts = {"train": 1, "valid": 1, "test": 1}
+    info = CorpusInfo("causal-lm", 4, 259, 256, 257, (), ("json",), None, counts, {"train": 8, "valid": 8, "test": 8})
+    write_corpus(tmp_path, info, {"train": one, "valid": one, "test": one})
+    parent = open_ladder(tracker, "run-data")
+    for _ in range(2):
+        tracker.log_dataset(parent, "python-stdlib", Corpus(tmp_path, "a" * 64))
+    (found,) = tracker.client.get_run(parent).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest, found.dataset.source_type) == ("python-stdlib", "a" * 36, "local")
+    assert json.loads(found.dataset.profile or "")["tokens"] == {"train": 8, "valid": 8, "test": 8}
+
+
+def test_points_arrive_by_themselves(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.05)
+    stage = tracker.open_stage(open_ladder(tracker, "run-slow"), "s", "fp-slow", settings={})
+    curves = tracker.curves(stage)
+    before = int(time.time() * 1000)
+    curves.add(1, {"train/loss": 1.0})
+    assert history(tracker, stage.run_id, "train/loss") == []
+    time.sleep(0.06)
+    curves.add(2, {"train/loss": float("nan")})
+    points = tracker.client.get_metric_history(stage.run_id, "train/loss")
+    assert [point.step for point in points] == [1, 2]
+    assert all(before <= point.timestamp <= int(time.time() * 1000) for point in points)
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from conf.home import Home
+from tasks import tracking
+tracker = tracking.connect(Home(Path(sys.argv[1])))
+parent = tracker.open_ladder(f"run-{sys.argv[2]}", "together", "h", "name: x", params={"a": 1}, environment={"python": "3"})
+stage = tracker.open_stage(parent, "s", "fp", settings={"b": 2})
+curves = tracker.curves(stage)
+for step in range(50):
+    curves.add(step, {"train/loss": 1.0})
+curves.flush()
+tracker.close(stage.run_id, "FINISHED")
+tracker.close(parent, "FINISHED")
+"""
+
+
+def test_four_processes_begin_together_on_a_fresh_home(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | {"PYTHONPATH": str(root)}
+    home = Home(tmp_path / "fresh")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, str(home.root), str(i)], cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True
+        )
+        for i in range(4)
+    ]
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0, 0], said
+    assert said == [("", "")] * 4  # quiet: no migrations, no "created experiment"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh"]  # no mlruns in the working directory
+    tracker = tracking.connect(home)
+    runs = tracker.client.search_runs([tracker.experiment("together")])
+    assert sorted(run.info.run_name or "" for run in runs) == ["run-0", "run-1", "run-2", "run-3", *["s"] * 4]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_server_that_does_not_answer_is_refused_at_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    started = time.monotonic()
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as caught:
+        tracking.connect(home)
+    assert time.monotonic() - started < 8
+    assert str(port) in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("uri", ["/nowhere/mlruns", "nonsense://x", "postgresql+nodriver://h/db"])
+def test_an_address_that_is_none_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI"):
+        tracking.connect(home)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.mlflow.mkdir()
+    (home.mlflow / "mlflow.db").write_text("this is not SQLite, whatever its name says" * 50)
+    with pytest.raises(LadderError, match=r"mlflow\.db"):
+        tracking.connect(home)
+
+
+def test_addresses(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.tracking_uri(home) == f"sqlite:///{home.mlflow}/mlflow.db"
+    assert tracking.ui_command("sqlite:////a b/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'"
+    assert tracking.ui_command("http://h:5000") == "http://h:5000"
+    assert tracking.run_url("http://h:5000/", "3", "r") == "http://h:5000/#/experiments/3/runs/r"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
+    assert tracking.tracking_uri(home) == "http://h:5000"
+
+
+def test_importing_the_record_does_not_import_mlflow() -> None:
+    code = "import sys, tasks.tracking; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'sqlalchemy')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

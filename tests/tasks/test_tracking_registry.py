@@ -1,0 +1,215 @@
+"""Models in a real MLflow: a safe folder that loads by itself and through MLflow, reuse, registry, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from conf.errors import LadderError, UserError
+from conf.home import Home
+from tasks import tracking
+from tasks.records import StageRecord
+
+SAFE = {".safetensors", ".json", ".txt", ".jinja", ""}  # "": MLmodel
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture
+def tracker(home: Home, monkeypatch: pytest.MonkeyPatch) -> tracking.Tracker:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tracking.connect(home)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0)
+    ).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    config = BertConfig(vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=3)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+
+
+def record_of(name: str) -> StageRecord:
+    return StageRecord(
+        name=name,
+        fingerprint=f"fp-{name}",
+        identity={},
+        folder="",
+        weights_sha256="1" * 64,
+        parameters=1000,
+        non_embedding=900,
+        steps=5,
+        tokens=1,
+        flops=1.0,
+        flops_per_token=1.0,
+        seconds=1.0,
+        reused=False,
+        metrics={"nll": 1.0},
+    )
+
+
+def finish(tracker: tracking.Tracker, name: str, folder: Path, workload: str = "causal-lm") -> tuple[str, str]:
+    parent = tracker.open_ladder(f"run-{name}", "models", "h", "", params={}, environment={})
+    stage = tracker.open_stage(parent, name, f"fp-{name}", settings={})
+    return stage.run_id, tracker.finish_stage(stage.run_id, record_of(name), workload=workload, folder=folder)
+
+
+def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    mine, yours = one.state_dict(), other.state_dict()
+    return mine.keys() == yours.keys() and all(torch.equal(mine[key], yours[key]) for key in mine)
+
+
+def test_the_artifact_is_safe_and_loads_in_plain_transformers(tracker: tracking.Tracker, llama: Path, tmp_path: Path) -> None:
+    run_id, _ = finish(tracker, "plain", llama)
+    before = sorted(path.name for path in llama.iterdir())
+    listed = {file.path for file in tracker.client.list_artifacts(run_id, "student")}
+    assert {"student/MLmodel", "student/config.json", "student/model.safetensors", "student/tokenizer.json"} <= listed
+
+    folder = Path(tracker.client.download_artifacts(run_id, "student", str(tmp_path)))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= SAFE
+    assert not [path for path in files if path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK")]  # pickle, zipped pickle
+    original = AutoModelForCausalLM.from_pretrained(llama)
+    assert same_weights(original, AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True))
+    assert sorted(path.name for path in llama.iterdir()) == before  # the store's folder is not touched
+
+
+def test_the_bytes_are_kept_once(tracker: tracking.Tracker, home: Home, llama: Path) -> None:
+    _, model_id = finish(tracker, "once", llama)
+    kept = [path for path in (home.mlflow / "artifacts").rglob("*.safetensors") if model_id in str(path)]
+    assert len(kept) == 1
+    size = len(list((home.mlflow / "artifacts").rglob("*.safetensors")))
+    finish(tracker, "once-more", llama)
+    assert len(list((home.mlflow / "artifacts").rglob("*.safetensors"))) == size + 1
+
+
+def test_mlflow_loads_a_language_model(tracker: tracking.Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, model_id = finish(tracker, "flavour", llama)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
+    import mlflow.transformers
+
+    for uri in (f"runs:/{run_id}/student", f"models:/{model_id}"):
+        pipeline = mlflow.transformers.load_model(uri)
+        assert pipeline.task == "text-generation"
+        assert same_weights(AutoModelForCausalLM.from_pretrained(llama), pipeline.model)
+        assert pipeline.tokenizer.convert_tokens_to_ids(["a", "b"]) == [2, 3]
+
+
+def test_mlflow_loads_a_classifier(tracker: tracking.Tracker, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, _ = finish(tracker, "bert", bert, "sequence-classification")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
+    import mlflow.transformers
+
+    pipeline = mlflow.transformers.load_model(f"runs:/{run_id}/student")
+    assert same_weights(AutoModelForSequenceClassification.from_pretrained(bert), pipeline.model)
+    assert pipeline("a b")[0]["label"].startswith("LABEL_")
+
+
+def test_a_reused_stage_links_the_model_that_is_there(tracker: tracking.Tracker, home: Home, llama: Path) -> None:
+    first, model_id = finish(tracker, "again", llama)
+    kept = len(list((home.mlflow / "artifacts").rglob("*.safetensors")))
+    parent = tracker.open_ladder("run-reuse", "models", "h", "", params={}, environment={})
+    stage = tracker.open_stage(parent, "again", "fp-again", settings={}, reused_from="run-again")
+    assert stage.run_id != first
+    assert tracker.finish_stage(stage.run_id, record_of("again"), workload="causal-lm", folder=llama, original_run_id=first) == model_id
+    run = tracker.client.get_run(stage.run_id)
+    assert run.data.tags["ladder.reused_from"] == "run-again"
+    assert run.data.tags["ladder.model"] == f"models:/{model_id}"
+    assert run.data.metrics["valid/nll"] == 1.0
+    assert [output.model_id for output in run.outputs.model_outputs] == [model_id]
+    assert len(list((home.mlflow / "artifacts").rglob("*.safetensors"))) == kept
+    assert tracker.resolve_model(f"runs:/{stage.run_id}/student") == tracker.resolve_model(f"runs:/{first}/student")
+
+    below = tracker.open_stage(parent, "smaller", "fp-smaller", settings={}, teacher_run_ids=[stage.run_id])
+    assert [one.model_id for one in tracker.client.get_run(below.run_id).inputs.model_inputs] == [model_id]
+
+
+def test_reuse_of_a_run_that_this_record_lacks_keeps_the_bytes(tracker: tracking.Tracker, llama: Path) -> None:
+    parent = tracker.open_ladder("run-elsewhere", "models", "h", "", params={}, environment={})
+    stage = tracker.open_stage(parent, "s", "fp-elsewhere", settings={}, reused_from="run-gone")
+    tracker.finish_stage(stage.run_id, record_of("s"), workload="causal-lm", folder=llama, original_run_id="0" * 32)
+    assert (tracker.resolve_model(f"runs:/{stage.run_id}/student") / "model.safetensors").is_file()
+
+
+def test_an_interrupted_upload_is_done_again(tracker: tracking.Tracker, llama: Path) -> None:
+    parent = tracker.open_ladder("run-upload", "models", "h", "", params={}, environment={})
+    stage = tracker.open_stage(parent, "cut", "fp-cut", settings={})
+    experiment_id = tracker.experiment("models")
+    pending = tracker.client.create_logged_model(experiment_id, "student", stage.run_id)
+    model_id = tracker.finish_stage(stage.run_id, record_of("cut"), workload="causal-lm", folder=llama)
+    found = tracker.client.search_logged_models([experiment_id], f"source_run_id = '{stage.run_id}'")
+    assert [model.model_id for model in found] == [model_id]
+    assert model_id != pending.model_id
+
+
+def test_registered_versions_resolve(tracker: tracking.Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, model_id = finish(tracker, "registered", llama)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)  # MLflow's registry looks up `models:/` sources there
+    location = tracker.client.get_logged_model(model_id).artifact_location
+    tracker.client.create_registered_model("tiny")
+    for source in (location, f"runs:/{run_id}/student", f"models:/{model_id}"):
+        version = tracker.client.create_model_version("tiny", source=source, run_id=run_id)
+        tracker.client.set_registered_model_alias("tiny", "champion", version.version)
+        for uri in (f"models:/tiny/{version.version}", "models:/tiny@champion", f"models:/{model_id}", f"runs:/{run_id}/student"):
+            folder = tracker.resolve_model(uri)
+            assert json.loads((folder / "config.json").read_text())["hidden_size"] == 16
+
+
+def test_a_folder_one_level_below_is_found(tracker: tracking.Tracker, llama: Path) -> None:
+    run_id = tracker.open_ladder("run-below", "models", "h", "", params={}, environment={})
+    tracker.client.log_artifacts(run_id, str(llama), "foreign/model")
+    assert tracker.resolve_model(f"runs:/{run_id}/foreign").name == "model"
+    with pytest.raises(UserError, match=r"config\.json"):
+        tracker.resolve_model(f"runs:/{run_id}/")  # two levels: not guessed
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["models:/nobody/1", "models:/nobody@champion", "models:/m-0123", "models:/", "runs:/", f"runs:/{'0' * 32}/student", "models:/a/b/c/d"],
+)
+def test_a_model_that_is_not_there_is_the_users_error(tracker: tracking.Tracker, uri: str) -> None:
+    with pytest.raises(UserError, match=r"teacher\.path") as caught:
+        tracker.resolve_model(uri)
+    assert uri in str(caught.value)
+
+
+def test_a_pickle_is_not_recorded(tracker: tracking.Tracker, llama: Path, tmp_path: Path) -> None:
+    for path in llama.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "optimizer.pt").write_bytes(b"\x80\x05.")
+    with pytest.raises(LadderError, match=r"optimizer\.pt"):
+        finish(tracker, "pickle", tmp_path)
