@@ -42,18 +42,22 @@ def make_student(student: Student, teacher: nn.Module, interface: Interface, see
     return model
 
 
-def _copy_layers(student: nn.Module, teacher: nn.Module, interface: Interface, key: str) -> None:
-    theirs = {name: tensor for name, tensor in teacher.state_dict().items()}
-    ours = student.state_dict()
-    depth = _depth(theirs)
-    kept = evenly_spaced(depth, _depth(ours))
-    copied: dict[str, torch.Tensor] = {}
+def layer_sources(student: nn.Module, teacher: nn.Module, interface: Interface, key: str) -> dict[str, tuple[str, int]]:
+    """For every weight of the student, the teacher's weight that it is copied from and its rows; works on the meta device.
+
+    Raises:
+        UserError: A weight has no counterpart of its shape.
+    """
+    theirs, ours = teacher.state_dict(), student.state_dict()
+    kept = evenly_spaced(_depth(theirs), _depth(ours))
+    sources: dict[str, tuple[str, int]] = {}
     for name, tensor in ours.items():
         match = LAYER.match(name)
-        source = theirs.get(f"{match[1]}.{kept[int(match[2])]}.{match[3]}" if match else name)
-        if source is not None and interface.vocabulary and source.shape[1:] == tensor.shape[1:] and len(source) > len(tensor) == interface.vocabulary:
-            source = source[: len(tensor)]  # a padded vocabulary
-        if source is None or source.shape != tensor.shape:
+        origin = f"{match[1]}.{kept[int(match[2])]}.{match[3]}" if match else name
+        source = theirs.get(origin)
+        # A teacher's vocabulary may be padded beyond the tokenizer's ids; the surplus rows stay behind.
+        rows = len(tensor) if tensor.ndim and len(tensor) == interface.vocabulary else None
+        if source is None or (source[:rows] if rows else source).shape != tensor.shape:
             found = "no such weight" if source is None else f"shape {tuple(source.shape)}"
             raise UserError.about(
                 f"{key}.initialisation",
@@ -61,8 +65,14 @@ def _copy_layers(student: nn.Module, teacher: nn.Module, interface: Interface, k
                 "a student that differs from its teacher in the number of layers alone",
                 f"{name} has shape {tuple(tensor.shape)}, the teacher has {found}. Make the shapes equal, or use initialisation=random.",
             )
-        copied[name] = source
-    student.load_state_dict(copied)
+        sources[name] = (origin, len(tensor) if tensor.ndim else 0)
+    return sources
+
+
+def _copy_layers(student: nn.Module, teacher: nn.Module, interface: Interface, key: str) -> None:
+    theirs = teacher.state_dict()
+    sources = layer_sources(student, teacher, interface, key)
+    student.load_state_dict({name: theirs[origin][:rows] if rows else theirs[origin] for name, (origin, rows) in sources.items()})
 
 
 def _depth(state: dict[str, torch.Tensor]) -> int:

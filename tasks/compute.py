@@ -140,7 +140,7 @@ def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> St
         checkpoints = _checkpoints(store, mark, context, work.name)
         model, trained, size = _train(work, ladder, corpus_of(data), context, checkpoints)
         found = store.publish(
-            work.kind, work.name, work.identity, mark, context.run, lambda folder: _write(folder, work, mark, model, trained, size, data)
+            work.kind, work.name, work.identity, mark, context.made, lambda folder: _write(folder, work, mark, model, trained, size, data)
         )
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
         return read_record(found, context, trained.resumed_at)
@@ -159,7 +159,7 @@ def _say_why(store: Store, work: Work, mark: str, context: Context) -> None:
     if resumable is not None and not is_fresh(context, work.name):
         log.info("%s: resumed from step %d (%s)", work.name, resumable, mark[:12])
         return
-    known = store.latest(work.kind, work.name)
+    known = store.latest(work.kind, work.name, context.ladder)
     differences = changes(known["identity"], work.identity) if known else []
     why = f" because {'; '.join(differences)}" if differences else ""
     log.info("%s: computed%s (%s)", work.name, why, mark[:12])

@@ -53,7 +53,7 @@ def prepare_data(ladder: Ladder, context: Context) -> DataRecord | State[DataRec
         log.info("data: preparing %s", ladder.data.source)
         base, teacher = Path(context.base), teacher_folder(ladder, context)
         found = store.publish(
-            "data", ladder.data.source, identity, mark, context.run, lambda folder: _build(ladder, base, teacher, folder)
+            "data", ladder.data.source, identity, mark, context.made, lambda folder: _build(ladder, base, teacher, folder)
         )
     return _record(found, reused=False, seconds=time.monotonic() - began)
 

@@ -57,7 +57,7 @@ def evaluate_model(
             use_threads(ladder)
             result = _measure(record, teachers, ladder, data, precision)
             found = store.publish(
-                "evaluation", record.name, identity, mark, context.run, lambda folder: _write(folder, result)
+                "evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result)
             )
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf.errors import LadderError
-
 if TYPE_CHECKING:
     from models.corpus import CorpusInfo
     from tasks.records import StageRecord
@@ -37,16 +35,11 @@ PARTS = {
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that a record may carry; sub-folders are not part of a model.
+    """The files of a model folder that the record carries: weights as safetensors, tokenizer and text.
 
-    Raises:
-        LadderError: The folder holds a file that is not known to be safe, such as a pickle.
+    Whatever else lies there, such as a pickle beside the safetensors of a downloaded checkpoint, is left out, and so are sub-folders.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    unsafe = [path.name for path in files if path.suffix not in SAFE]
-    if unsafe:
-        raise LadderError(f"{folder}: {unsafe[0]!r} is not a safetensors, tokenizer or text file, so it is not recorded. Remove it.")
-    return files
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in SAFE and not path.name.startswith("."))
 
 
 def parts_of(folder: Path) -> list[str]:

@@ -83,7 +83,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             environment=known,
         )
         context = Context(
-            run=name, home=str(paths.root), base=str(base), fresh=fresh, start_at=start_at, kept=kept, mlflow_run_id=mlflow_run_id
+            run=name, ladder=ladder.name, home=str(paths.root), base=str(base), fresh=fresh, start_at=start_at, kept=kept, mlflow_run_id=mlflow_run_id
         )
         run = cls(record, context, lock)
         run.save(record)

@@ -120,7 +120,16 @@ def curves_svg(curves: dict[str, Curve], order: Sequence[str], layout: Layout = 
         axes.set_title(title, loc="left", color=INK, fontsize=13, fontweight="bold")
     handles, labels = right.get_legend_handles_labels()
     columns = max(1, (900 if layout == "wide" else 320) // (46 + 8 * max(map(len, labels))))
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK, fontsize=12.5)
+    by_row = [i for column in range(columns) for i in range(column, len(labels), columns)]  # matplotlib fills columns first
+    figure.legend(
+        [handles[i] for i in by_row],
+        [labels[i] for i in by_row],
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=12.5,
+    )
     return _svg(figure, f"curves-{layout}", "Training loss and validation loss of each model against the step")
 
 
@@ -135,24 +144,26 @@ def _quality(record: RunRecord, layout: Layout) -> Figure | None:
     sizes = [model.parameters for _, model in places]
     scores = [scale * model.metrics[quality.key] for _, model in places]
     axes.plot(sizes, scores, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-    middle = (min(scores) + max(scores)) / 2
     for (i, model), size, value in zip(places, sizes, scores, strict=True):
         colour, refused = MODELS[i % len(MODELS)], model.gate == "stopped"
-        axes.plot(
-            size,
-            value,
-            MARKERS[i % len(MARKERS)],
-            color=colour,
-            markerfacecolor=CARD if refused else colour,
-            markersize=10,
-            markeredgewidth=2,
-        )
+        face = CARD if refused else colour
+        axes.plot(size, value, MARKERS[i % len(MARKERS)], color=colour, markerfacecolor=face, markersize=10, markeredgewidth=2)
         label = f"{_short(model.name)}, refused" if refused else _short(model.name)
-        offset, anchor = ((0, 13), "bottom") if value >= middle else ((0, -13), "top")
-        axes.annotate(label, (size, value), offset, textcoords="offset points", ha="center", va=anchor, color=colour, fontweight="bold")
+        left = size * size <= min(sizes) * max(sizes)  # a label leans inwards, on the side that the chain's line leaves free
+        above = left == ((scores[0] - scores[-1]) * (sizes[0] - sizes[-1]) <= 0)
+        look = {
+            "ha": "left" if left else "right",
+            "va": "bottom" if above else "top",
+            "color": colour,
+            "fontsize": 12.5,
+            "fontweight": "bold",
+        }
+        axes.annotate(label, (size, value), (9 if left else -9, 5 if above else -5), textcoords="offset points", **look)
     axes.set_xscale("log")
     axes.set_xlim(min(sizes) / 1.9, max(sizes) * 1.9)
     axes.margins(y=0.28)
+    if quality is ACCURACY:
+        axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
     _plain_log(axes.xaxis)
     _dress(axes, "parameters (log scale)", quality.axis)
     return figure

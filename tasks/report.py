@@ -114,19 +114,17 @@ def render(record: RunRecord, settings_yaml: str) -> str:
 
 
 def verdicts(record: RunRecord) -> list[str]:
-    """A plain sentence for each planned model: what it keeps, or that it was not run."""
+    """A plain sentence for each finished model on what it keeps, and one for those that were not reached."""
     quality = tables.quality_of(record)
     root = record.teacher
     said = []
     if root:
-        said.append(f"The root, {root.name}, has {tables.human(root.parameters)} parameters and scores {_scored(quality, root)}.")
+        said.append(f"The root {root.name} has {tables.human(root.parameters)} parameters and scores {_scored(quality, root)}.")
     said += [_verdict(stage, root, quality) for stage in record.stages]
-    reason = {
-        "failed": "the run failed before",
-        "stopped": "a gate stopped the run before",
-        "interrupted": "the run was interrupted before",
-    }
-    said += [f"{name} was not run: {reason.get(record.status, 'the run has not come to')} it." for name in tables.not_run(record)]
+    missing = ", ".join(tables.not_run(record))
+    reason = {"failed": "not finished, the run failed", "stopped": "not run, a gate stopped the run"}
+    reason |= {"interrupted": "not finished, the run was interrupted", "running": "not finished yet"}
+    said += [f"{missing}: {reason.get(record.status, 'not run')}."] if missing else []
     return said
 
 
@@ -176,7 +174,7 @@ def tiles(record: RunRecord) -> list[tuple[str, str]]:
             (tables.human(root.parameters), f"parameters in {root.name}"),
             (tables.score(quality, root.metrics), f"{quality.unit} of {root.name}"),
         ]
-    return [*shown, (duration(record.seconds), "the last attempt took")] if record.seconds is not None else shown
+    return [*shown, (duration(record.seconds), "the last attempt took")] if shown and record.seconds is not None else shown
 
 
 def slice_rows(record: RunRecord) -> list[SliceRow]:
@@ -209,9 +207,9 @@ def _kept(quality: tables.Quality, student: Mapping[str, float], root: Mapping[s
 
 
 def costs(record: RunRecord) -> list[dict[str, str]]:
-    """What each model cost, then the sums of what this run computed and of what it reused."""
+    """What each model cost, and last two sums: of what this run computed, and of what it reused."""
 
-    def line(name: str, models: list[StageRecord], note: str, extra: float = 0.0) -> dict[str, str]:
+    def line(name: str, models: list[StageRecord], note: str = "", extra: float = 0.0) -> dict[str, str]:
         spent, tokens = sum(model.seconds for model in models), sum(model.tokens for model in models)
         return {
             "model": name,
@@ -232,7 +230,7 @@ def costs(record: RunRecord) -> list[dict[str, str]]:
     if lines:
         for label, reused in (("computed in this run", False), ("reused", True)):
             extra = data.seconds if data and data.reused is reused else 0.0
-            lines.append(line("sum", [model for model in done if model.reused is reused], label, extra))
+            lines.append(line(f"Sum {label}", [model for model in done if model.reused is reused], extra=extra))
     return lines
 
 

@@ -22,12 +22,18 @@ class Context(Record):
     """What every task needs to know of the run that it works for; plain JSON, since it is a parameter of the stages' flows."""
 
     run: str
+    ladder: str
     home: str
     base: str  # relative paths in the settings count from here
     fresh: bool = False
     start_at: str | None = None
     kept: tuple[str, ...] = ()  # models before `start_at`: reused, never computed
     mlflow_run_id: str | None = None
+
+    @property
+    def made(self) -> dict[str, str]:
+        """Who computes, as the store's manifests note it."""
+        return {"run": self.run, "ladder": self.ladder}
 
     @property
     def paths(self) -> Home:

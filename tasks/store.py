@@ -67,7 +67,7 @@ class Store:
         folder.rename(aside)
         return aside
 
-    def publish(self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, run: str, write: Callable[[Path], None]) -> Found:
+    def publish(self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, made: dict[str, str], write: Callable[[Path], None]) -> Found:
         """Make a result visible under its final name, whole or not at all.
 
         Args:
@@ -75,7 +75,7 @@ class Store:
             name: For people.
             identity: What was hashed.
             fingerprint: Its hash.
-            run: The run that computed it.
+            made: `run` and `ladder` that computed it.
             write: Fills the empty folder that it is given.
 
         Raises:
@@ -89,7 +89,7 @@ class Store:
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
                 write(aside)
-                manifest = {"fingerprint": fingerprint, "identity": identity, "name": name, "run": run, "files": _files(aside)}
+                manifest = {"fingerprint": fingerprint, "identity": identity, "name": name, **made, "files": _files(aside)}
                 fsync_tree(aside)
                 (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
                 fsync_tree(aside)
@@ -101,12 +101,17 @@ class Store:
                 shutil.rmtree(aside, ignore_errors=True)
         return Found(final, manifest)
 
-    def latest(self, kind: str, name: str) -> dict[str, Any] | None:
-        """Manifest of the newest result of this name, to tell what changed since."""
-        folders = [p for p in (self.home.store / kind).glob(f"{name}-{'?' * SHOWN}") if (p / MANIFEST).is_file()]
-        if not folders:
-            return None
-        return json.loads((max(folders, key=lambda p: (p / MANIFEST).stat().st_mtime) / MANIFEST).read_text())
+    def latest(self, kind: str, name: str, ladder: str) -> dict[str, Any] | None:
+        """Manifest of the newest result of this name in this ladder, to tell what changed since."""
+        newest: tuple[float, dict[str, Any]] | None = None
+        for path in (self.home.store / kind).glob(f"{name}-{'?' * SHOWN}/{MANIFEST}"):
+            try:
+                moment, manifest = path.stat().st_mtime, json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue  # damaged; `find` will name it when it is asked for
+            if manifest.get("ladder") == ladder and (newest is None or moment > newest[0]):
+                newest = (moment, manifest)
+        return newest[1] if newest else None
 
     def work(self, fingerprint: str) -> Path:
         """Folder for checkpoints of a computation that is under way."""

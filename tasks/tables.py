@@ -111,7 +111,7 @@ def rows(record: RunRecord) -> tuple[list[str], list[list[str]]]:
             percent(model.retention.parent),
             percent(model.retention.root),
             model.gate or NONE,
-            seconds(model.seconds),
+            seconds(model.seconds) if model.steps else NONE,
             origin(model),
         ]
         for model in finished(record)

@@ -103,7 +103,7 @@ def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataReco
             )
             (folder / "record.json").write_text(record.model_dump_json(indent=1))
 
-        return read_record(store.publish("teacher", NAME, identity, mark, context.run, write), context)
+        return read_record(store.publish("teacher", NAME, identity, mark, context.made, write), context)
 
 
 def _same_vocabulary(teacher: Path, corpus: Corpus) -> None:

@@ -1,7 +1,8 @@
 """Models in MLflow: a logged model for every teacher and student, its bytes kept once, and the way back to a local folder.
 
-A part of tracking.py: functions of an explicit client. The bytes lie in the logged model's own place, and MLflow finds them there
-by `runs:/<run id>/student` as well as by `models:/<model id>`.
+A part of tracking.py: functions of an explicit client. The bytes are the run's artifact `student/` (or `teacher/`), and the logged model,
+which carries the lineage, names them in its tag `ladder.source`. Kept as the logged model's own artifacts they would be out of reach of
+`MlflowClient(uri).list_artifacts(run, "student")`: MLflow 3.17 looks logged models up in the process's global URI, not the client's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from tasks.tracking_client import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+SOURCE_TAG = "ladder.source"
 
 
 def model_of(client: MlflowClient, run_id: str | None) -> str | None:
@@ -67,34 +70,32 @@ def log_model(client: MlflowClient, run_id: str, record: StageRecord, workload: 
         workload: `causal-lm`, `sequence-classification` or `image-classification`.
         folder: Its Hugging Face folder; none: an entry without bytes.
     """
-    experiment_id = client.get_run(run_id).info.experiment_id
-    name = "teacher" if record.name == "teacher" else "student"
-    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}' AND name = '{name}'"):
+    experiment_id, path = client.get_run(run_id).info.experiment_id, "teacher" if record.name == "teacher" else "student"
+    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}' AND name = '{record.name}'"):
         if str(model.status) == "READY":
             return model.model_id
         client.delete_logged_model(model.model_id)  # an interrupted upload
-    files = flavour.model_files(folder) if folder else []
     tags = {"ladder.stage": record.name, "ladder.fingerprint": record.fingerprint, "ladder.weights_sha256": record.weights_sha256}
-    tags |= {} if folder else {"mlflow.model.isExternal": "true"}
+    tags |= {"mlflow.model.isExternal": "true"} | ({SOURCE_TAG: f"runs:/{run_id}/{path}"} if folder else {})
     params = {"parameters": str(record.parameters), "steps": str(record.steps), "teachers": ",".join(record.teachers) or "none"}
-    model_id = client.create_logged_model(experiment_id, name, run_id, tags, params, model_type=workload).model_id
+    model_id = client.create_logged_model(experiment_id, record.name, run_id, tags, params, model_type=workload).model_id
     if folder:
-        for path in files:
-            client.log_model_artifact(model_id, str(path))
-        _describe(client, model_id, run_id, name, workload, folder)
+        _upload(client, run_id, model_id, path, workload, folder)
     client.finalize_logged_model(model_id, "READY")
     return model_id
 
 
-def _describe(client: MlflowClient, model_id: str, run_id: str, name: str, workload: str, folder: Path) -> None:
-    """Add what MLflow's loader wants beside the plain folder: `MLmodel`, and the tokenizer where it looks for it."""
+def _upload(client: MlflowClient, run_id: str, model_id: str, path: str, workload: str, folder: Path) -> None:
+    """Keep the plain folder, and beside it what MLflow's loader wants: `MLmodel`, and the tokenizer where it looks for it."""
     from mlflow.models import Model
 
+    for file in flavour.model_files(folder):
+        client.log_artifact(run_id, str(file), path)
     with tempfile.TemporaryDirectory() as scratch:
         flavour.write_parts(folder, Path(scratch))
         flavours = {"transformers": flavour.flavour(folder, workload)}
-        Model(artifact_path=name, run_id=run_id, model_id=model_id, flavors=flavours).save(str(Path(scratch) / "MLmodel"))
-        client.log_model_artifacts(model_id, scratch)
+        Model(artifact_path=path, run_id=run_id, model_id=model_id, flavors=flavours).save(str(Path(scratch) / "MLmodel"))
+        client.log_artifacts(run_id, scratch, path)
 
 
 def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) -> Path:
@@ -133,17 +134,23 @@ def _storage(client: MlflowClient, uri: str) -> str:
         return uri
     found = get_model_name_and_version(client, uri)
     if len(found) == 1:
-        return client.get_logged_model(found[0]).artifact_location
-    return _storage(client, client.get_model_version_download_uri(str(found[0]), str(found[1])))
+        model = client.get_logged_model(found[0])
+        return _storage(client, model.tags[SOURCE_TAG]) if SOURCE_TAG in model.tags else model.artifact_location
+    name, version = str(found[0]), str(found[1])
+    source = client.get_model_version(name, version).source or ""
+    return _storage(client, source if source.startswith(("models:/", "runs:/")) else client.get_model_version_download_uri(name, version))
 
 
 def _run_storage(client: MlflowClient, run_id: str, path: str) -> str:
+    """Where a run's artifact lies: with the run, in a logged model of that name, or with the run whose model this one reused."""
     run = client.get_run(run_id)
     top, _, rest = path.partition("/")
     for output in run.outputs.model_outputs if run.outputs else []:
         model = client.get_logged_model(output.model_id)
-        if model.name == top:
+        if model.name == top and SOURCE_TAG not in model.tags:
             return "/".join(filter(None, (model.artifact_location, rest)))
+        if model.tags.get(SOURCE_TAG, "").endswith(f"/{top}") and model.source_run_id != run_id:
+            return _storage(client, "/".join(filter(None, (model.tags[SOURCE_TAG], rest))))
     return "/".join(filter(None, (run.info.artifact_uri, path)))
 
 

@@ -227,7 +227,7 @@ def test_a_finished_language_run_shows_every_models_figures(language: RunRecord,
             assert figure in shown.text, (record.name, figure)
         assert f"mlflow-{record.name}" in shown.text
         assert f"prefect-{record.name}" in shown.text
-    assert "The root, teacher, has 1.01M parameters and scores 2.023 bits per byte." in shown.text
+    assert "The root teacher has 1.01M parameters and scores 2.023 bits per byte." in shown.text
     assert "100k keeps 86.2 % of 300k and 80.6 % of the root (perplexity ratio) with 9.1x fewer parameters; its gate passed." in shown.text
     assert "300k keeps 93.4 % of the root (perplexity ratio) with 2.8x fewer parameters; its gate passed." in shown.text
     assert "root retention 54.2 % is below 60.0 %" in shown.text
@@ -241,10 +241,10 @@ def test_reused_and_resumed_models_say_so_and_their_cost_is_kept_apart(language:
     shown = page(language)
     assert "reused from run 20260228-090000-cd34" in shown.text
     assert "resumed at step 120" in shown.text
-    sums = [line for line in report.costs(language) if line["model"] == "sum"]
-    assert [(line["origin"], line["steps"], line["time"]) for line in sums] == [
-        ("computed in this run", "1,200", "6 min 4 s"),
-        ("reused", "800", "6 min 48 s"),
+    sums = report.costs(language)[-2:]
+    assert [(line["model"], line["steps"], line["time"]) for line in sums] == [
+        ("Sum computed in this run", "1,200", "6 min 4 s"),
+        ("Sum reused", "800", "6 min 48 s"),
     ]
     assert sums[0]["FLOPs"] == report.operations(sum(stage.flops for stage in language.stages)) == "7.5 TFLOP"
 
@@ -260,7 +260,7 @@ def test_slices_are_ordered_by_what_is_kept_and_small_ones_flagged(language: Run
     assert [row.name for row in rows if row.few] == ["dbm"]
     shown = page(language)
     assert f"All {len(MODULES)} slices" in shown.text
-    assert f"1 of {len(MODULES)} slices have fewer than 1,000 tokens" in shown.text
+    assert f"Fewer than 1,000 tokens (marked few) in 1 of {len(MODULES)} slices" in shown.text
 
 
 def test_a_stopped_classification_run_tells_why_and_what_was_not_run(digits: RunRecord, page: Callable[..., Page]) -> None:
@@ -269,12 +269,12 @@ def test_a_stopped_classification_run_tells_why_and_what_was_not_run(digits: Run
         "stopped",
         "Why it stopped",
         "small keeps 87.1 % of the root (accuracy ratio) with 3.8x fewer parameters; its gate refused it.",
-        "The root, teacher, has 26.6k parameters and scores 96.9 % accuracy.",
-        "tiny was not run: a gate stopped the run before it.",
+        "The root teacher has 26.6k parameters and scores 96.9 % accuracy.",
+        "tiny: not run, a gate stopped the run.",
         "root retention 87.1 % is below the 95.0 %",
         "84.4 %",
         "Not trained here, hence no curve: teacher.",
-        "6 of 10 slices have fewer than 30 examples",
+        "Fewer than 30 examples (marked few) in 6 of 10 slices",
         "270 held-out examples",
         "accuracy in % (higher is better)",
         "small, refused",
@@ -287,7 +287,7 @@ def test_a_failed_run_with_nothing_finished_still_reports(tmp_path: Path, page: 
     error = "data.paths: got 'x'; allowed: <files & globs>. Name one."
     shown = page(run(tmp_path, status="failed", error=error, environment={}))
     assert error in shown.text
-    assert "300k was not run: the run failed before it." in shown.text
+    assert "teacher, 300k, 100k, 30k: not finished, the run failed." in shown.text
     assert "an unrecorded machine" in shown.text
     assert "svg" not in shown.tags
 
@@ -295,7 +295,7 @@ def test_a_failed_run_with_nothing_finished_still_reports(tmp_path: Path, page: 
 def test_a_running_run_reports_what_there_is(language: RunRecord, page: Callable[..., Page]) -> None:
     shown = page(language.model_copy(update={"status": "running", "finished": None, "seconds": None, "stages": language.stages[:1]}))
     assert "300k keeps 93.4 %" in shown.text
-    assert "100k was not run: the run has not come to it." in shown.text
+    assert "100k, 30k: not finished yet." in shown.text
     assert shown.tags.count("svg") == 4
 
 

@@ -67,7 +67,7 @@ def test_an_empty_run_lists_the_root_and_all_stages_as_not_run() -> None:
 def test_classification_is_judged_by_accuracy() -> None:
     headers, lines = tables.rows(run(stage("teacher", 20_000, metrics={"accuracy": 0.9721, "nll": 0.1}, steps=0, seconds=0.0), planned=()))
     assert headers[2] == "accuracy"
-    assert lines == [["teacher", "20k", "97.2 %", "-", "-", "-", "0.0", "imported"]]
+    assert lines == [["teacher", "20k", "97.2 %", "-", "-", "-", "-", "imported"]]
 
 
 def test_the_terminal_table_fits_80_columns_and_cuts_nothing(record: RunRecord) -> None:

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from conf.errors import LadderError, UserError
+from conf.errors import UserError
 from conf.home import Home
 from tasks import tracking
 from tasks.records import StageRecord
@@ -96,6 +105,7 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 def test_the_artifact_is_safe_and_loads_in_plain_transformers(tracker: tracking.Tracker, llama: Path, tmp_path: Path) -> None:
     run_id, _ = finish(tracker, "plain", llama)
     before = sorted(path.name for path in llama.iterdir())
+    assert "student" in {file.path for file in tracker.client.list_artifacts(run_id)}
     listed = {file.path for file in tracker.client.list_artifacts(run_id, "student")}
     assert {"student/MLmodel", "student/config.json", "student/model.safetensors", "student/tokenizer.json"} <= listed
 
@@ -109,24 +119,20 @@ def test_the_artifact_is_safe_and_loads_in_plain_transformers(tracker: tracking.
 
 
 def test_the_bytes_are_kept_once(tracker: tracking.Tracker, home: Home, llama: Path) -> None:
-    _, model_id = finish(tracker, "once", llama)
-    kept = [path for path in (home.mlflow / "artifacts").rglob("*.safetensors") if model_id in str(path)]
-    assert len(kept) == 1
-    size = len(list((home.mlflow / "artifacts").rglob("*.safetensors")))
-    finish(tracker, "once-more", llama)
-    assert len(list((home.mlflow / "artifacts").rglob("*.safetensors"))) == size + 1
+    kept = len(list(home.mlflow.rglob("*.safetensors")))
+    finish(tracker, "once", llama)
+    assert len(list(home.mlflow.rglob("*.safetensors"))) == kept + 1
 
 
 def test_mlflow_loads_a_language_model(tracker: tracking.Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id, model_id = finish(tracker, "flavour", llama)
+    run_id, _ = finish(tracker, "flavour", llama)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
     import mlflow.transformers
 
-    for uri in (f"runs:/{run_id}/student", f"models:/{model_id}"):
-        pipeline = mlflow.transformers.load_model(uri)
-        assert pipeline.task == "text-generation"
-        assert same_weights(AutoModelForCausalLM.from_pretrained(llama), pipeline.model)
-        assert pipeline.tokenizer.convert_tokens_to_ids(["a", "b"]) == [2, 3]
+    pipeline = mlflow.transformers.load_model(f"runs:/{run_id}/student")
+    assert pipeline.task == "text-generation"
+    assert same_weights(AutoModelForCausalLM.from_pretrained(llama), pipeline.model)
+    assert pipeline.tokenizer.convert_tokens_to_ids(["a", "b"]) == [2, 3]
 
 
 def test_mlflow_loads_a_classifier(tracker: tracking.Tracker, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +147,7 @@ def test_mlflow_loads_a_classifier(tracker: tracking.Tracker, bert: Path, monkey
 
 def test_a_reused_stage_links_the_model_that_is_there(tracker: tracking.Tracker, home: Home, llama: Path) -> None:
     first, model_id = finish(tracker, "again", llama)
-    kept = len(list((home.mlflow / "artifacts").rglob("*.safetensors")))
+    kept = len(list(home.mlflow.rglob("*.safetensors")))
     parent = tracker.open_ladder("run-reuse", "models", "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, "again", "fp-again", settings={}, reused_from="run-again")
     assert stage.run_id != first
@@ -151,7 +157,7 @@ def test_a_reused_stage_links_the_model_that_is_there(tracker: tracking.Tracker,
     assert run.data.tags["ladder.model"] == f"models:/{model_id}"
     assert run.data.metrics["valid/nll"] == 1.0
     assert [output.model_id for output in run.outputs.model_outputs] == [model_id]
-    assert len(list((home.mlflow / "artifacts").rglob("*.safetensors"))) == kept
+    assert len(list(home.mlflow.rglob("*.safetensors"))) == kept
     assert tracker.resolve_model(f"runs:/{stage.run_id}/student") == tracker.resolve_model(f"runs:/{first}/student")
 
     below = tracker.open_stage(parent, "smaller", "fp-smaller", settings={}, teacher_run_ids=[stage.run_id])
@@ -169,7 +175,7 @@ def test_an_interrupted_upload_is_done_again(tracker: tracking.Tracker, llama: P
     parent = tracker.open_ladder("run-upload", "models", "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, "cut", "fp-cut", settings={})
     experiment_id = tracker.experiment("models")
-    pending = tracker.client.create_logged_model(experiment_id, "student", stage.run_id)
+    pending = tracker.client.create_logged_model(experiment_id, "cut", stage.run_id)
     model_id = tracker.finish_stage(stage.run_id, record_of("cut"), workload="causal-lm", folder=llama)
     found = tracker.client.search_logged_models([experiment_id], f"source_run_id = '{stage.run_id}'")
     assert [model.model_id for model in found] == [model_id]
@@ -179,7 +185,7 @@ def test_an_interrupted_upload_is_done_again(tracker: tracking.Tracker, llama: P
 def test_registered_versions_resolve(tracker: tracking.Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id, model_id = finish(tracker, "registered", llama)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)  # MLflow's registry looks up `models:/` sources there
-    location = tracker.client.get_logged_model(model_id).artifact_location
+    location = f"{tracker.client.get_run(run_id).info.artifact_uri}/student"
     tracker.client.create_registered_model("tiny")
     for source in (location, f"runs:/{run_id}/student", f"models:/{model_id}"):
         version = tracker.client.create_model_version("tiny", source=source, run_id=run_id)
@@ -207,9 +213,66 @@ def test_a_model_that_is_not_there_is_the_users_error(tracker: tracking.Tracker,
     assert uri in str(caught.value)
 
 
-def test_a_pickle_is_not_recorded(tracker: tracking.Tracker, llama: Path, tmp_path: Path) -> None:
+def test_a_pickle_is_left_out(tracker: tracking.Tracker, llama: Path, tmp_path: Path) -> None:
     for path in llama.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "optimizer.pt").write_bytes(b"\x80\x05.")
-    with pytest.raises(LadderError, match=r"optimizer\.pt"):
-        finish(tracker, "pickle", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x05.")
+    run_id, _ = finish(tracker, "pickle", tmp_path)
+    recorded = {path.name for path in tracker.resolve_model(f"runs:/{run_id}/student").iterdir()}
+    assert recorded == {path.name for path in llama.iterdir()} | {"MLmodel", "components"}
+
+
+@pytest.fixture
+def server(tracker: tracking.Tracker, tmp_path: Path) -> Iterator[str]:
+    """What `ui_command` tells a user to start, over the default store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        *shlex.split(tracking.ui_command(tracker.uri)),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        try:
+            for _ in range(300):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, (tmp_path / "server.log").read_text()
+                    time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def test_a_configured_server_is_used_and_shows_the_default_store(
+    tracker: tracking.Tracker, server: str, llama: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_run, _ = finish(tracker, "local", llama)
+    with urllib.request.urlopen(f"{server}/get-artifact?run_uuid={local_run}&path=student/config.json", timeout=30) as page:
+        assert json.load(page)["hidden_size"] == 16
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    remote = tracking.connect(home)
+    parent = remote.open_ladder("run-remote", "remote", "h", "name: remote", params={"a": 1}, environment={"python": "3"})
+    stage = remote.open_stage(parent, "s", "fp-remote", settings={"b": 2})
+    curves = remote.curves(stage)
+    curves.add(1, {"train/loss": 1.0})
+    curves.flush()
+    model_id = remote.finish_stage(stage.run_id, record_of("s"), workload="causal-lm", folder=llama)
+    assert remote.client.get_run(stage.run_id).info.artifact_uri.startswith("mlflow-artifacts:/")  # the server's own place
+    assert remote.open_stage(parent, "s", "fp-remote", settings={}).last_steps["train/loss"] == 1
+    folder = remote.resolve_model(f"models:/{model_id}")
+    assert folder == remote.resolve_model(f"runs:/{stage.run_id}/student")
+    assert same_weights(AutoModelForCausalLM.from_pretrained(llama), AutoModelForCausalLM.from_pretrained(folder))
+    assert len(list((home.mlflow / "downloads").iterdir())) == 1

@@ -1,0 +1,69 @@
+"""`ladder explain`: the schema in words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from conf.errors import UserError
+from conf.load import classes, suggest
+from conf.schema import Ladder
+
+BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "pattern": "matches"}
+
+
+def explain_key(key: str) -> str:
+    """Describe a setting and, if it has parts, each of them in a line.
+
+    Args:
+        key: Dotted, such as `stages.objective.alpha` or `stages[1].objective.alpha`; empty: the whole ladder.
+
+    Raises:
+        UserError: There is no such setting.
+    """
+    models: list[type[BaseModel]] = [Ladder]
+    field: FieldInfo | None = None
+    parts = [part for part in re.sub(r"\[[^\]]*\]", "", key).split(".") if part]
+    for depth, part in enumerate(parts):
+        known = {name: model.model_fields[name] for model in models for name in model.model_fields}
+        if part not in known:
+            if parts[depth - 1 : depth] == ["stages"]:
+                continue  # a stage's name
+            above = ".".join(parts[:depth]) or "a ladder"
+            raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(known)}", suggest(part, known).strip())
+        field = known[part]
+        models = classes(field.annotation)
+    lines = [_line(key, field)] if field is not None else [Ladder.__doc__ or ""]
+    for model in models:
+        lines += ["", f"{model.__name__}: {(model.__doc__ or '').splitlines()[0]}"]
+        lines += [f"  {_line(name, inner)}" for name, inner in model.model_fields.items()]
+    return "\n".join(lines)
+
+
+def _line(name: str, field: FieldInfo) -> str:
+    rules = [f"{sign} {getattr(meta, rule)}" for meta in field.metadata for rule, sign in BOUNDS.items() if getattr(meta, rule, None) is not None]
+    facts = [_type(field.annotation), *rules, _default(field)]
+    return f"{name}: {field.description} ({', '.join(fact for fact in facts if fact)})"
+
+
+def _type(annotation: Any) -> str:
+    inner = classes(annotation)
+    if inner:
+        return " or ".join(model.__name__ for model in inner)
+    values = get_args(annotation)
+    if values and all(isinstance(value, str) for value in values):
+        return " | ".join(values)
+    return str(getattr(annotation, "__name__", annotation)) if not values else str(annotation)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, BaseModel):
+        values = field.default.model_dump(exclude_none=True)
+        return f"default {values.get('start', values) if 'start' in values else values}"
+    return f"default {'none' if field.default is None else field.default!r}"

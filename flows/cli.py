@@ -1,0 +1,133 @@
+"""The command `ladder`. Heavy libraries are imported by the commands that need them, so that help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from conf.errors import LadderError
+
+app = typer.Typer(
+    name="ladder",
+    help="Distil a large model into a small one in stages; each accepted student becomes the next teacher.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+LadderArgument = Annotated[str, typer.Argument(help="Name of a shipped ladder, or path of a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: stages.100k.objective.alpha=0.5")]
+StartAt = Annotated[str | None, typer.Option("--start-at", metavar="STAGE", help="First stage that may be computed.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what is finished already, from --start-at on.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@app.command()
+def run(ladder: LadderArgument, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False) -> None:
+    """Distil a ladder: reuse what is finished, go on where it stopped, compute the rest."""
+    from flows.launch import launch
+
+    launch(ladder, overrides or [], start_at, fresh)
+
+
+@app.command()
+def plan(
+    ladder: LadderArgument, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Show what a run would do and cost, without doing it."""
+    from conf.home import home
+    from conf.load import load
+    from flows.views import plan_text
+    from tasks.plan import make_plan
+
+    loaded = load(ladder, overrides or [])
+    made = make_plan(loaded.ladder, loaded.base, home(), start_at, fresh)
+    _show(made.model_dump(mode="json"), as_json, lambda: plan_text(made))
+
+
+@app.command("list")
+def list_ladders(as_json: Json = False) -> None:
+    """Show the shipped ladders."""
+    from conf.load import load, shipped
+
+    ladders = [load(name).ladder for name in shipped()]
+    rows = [{"name": x.name, "workload": x.workload, "stages": [s.name for s in x.stages], "description": x.description} for x in ladders]
+    _show(rows, as_json, lambda: "\n".join(f"{r['name']:<16}{r['workload']:<24}{r['description']}" for r in rows))
+
+
+@app.command()
+def explain(key: Annotated[str, typer.Argument(help="Dotted key, such as stages.objective.alpha; none: the top.")] = "") -> None:
+    """Describe a setting: meaning, unit, type, bounds, default."""
+    from conf.explain import explain_key
+
+    typer.echo(explain_key(key))
+
+
+@app.command()
+def runs(as_json: Json = False) -> None:
+    """Show all runs of this home, the newest first."""
+    from conf.home import home
+    from flows.views import run_row, runs_text
+    from tasks.runs import all_runs
+
+    records = all_runs(home())
+    _show([run_row(record) for record in records], as_json, lambda: runs_text(records))
+
+
+@app.command()
+def show(run: Annotated[str | None, typer.Argument(help="Run; none: the last.")] = None, as_json: Json = False) -> None:
+    """Show a run: its models, their quality, where they are."""
+    from conf.home import home
+    from flows.views import show_json, show_text
+    from tasks.runs import load_run
+
+    record = load_run(home(), run)
+    _show(show_json(record), as_json, lambda: show_text(record))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check Python, torch, the store, the disk, Prefect and MLflow."""
+    from conf.home import home
+    from flows.doctor import examine
+
+    checks = examine(home())
+    marks = {True: "ok  ", False: "FAIL"}
+    text = "\n".join(f"{marks[c.ok]}  {c.name:<9} {c.found}" + (f"\n      {'':<9} remedy: {c.remedy}" if c.remedy else "") for c in checks)
+    _show([c.model_dump() for c in checks], as_json, lambda: text)
+    if not all(c.ok for c in checks):
+        raise typer.Exit(1)
+
+
+def _show(document: Any, as_json: bool, text: Any) -> None:
+    typer.echo(json.dumps(document, indent=1, ensure_ascii=False) if as_json else text())
+
+
+def main() -> None:
+    """Entry point: every known error is one message and an exit code, never a traceback."""
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    try:
+        app(standalone_mode=True)
+    except LadderError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what is finished is kept, the same command goes on from there", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`ladder doctor`: one line for everything that a run needs, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from conf.errors import LadderError
+from conf.home import Home
+from flows.environment import prepare_environment
+from tasks.records import Record
+
+LEAST_FREE = 2 * 2**30  # bytes; a small ladder with its checkpoints, Prefect's and MLflow's files
+
+
+class Check(Record):
+    """One examined part: what was found and, if it is not in order, what to do."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str | None = None
+
+
+def examine(home: Home) -> list[Check]:
+    """Examine everything; never raises."""
+    checks = [_python(), _torch(), _store(home), _disk(home)]
+    return checks + [_guard("Prefect", lambda: _prefect(home)), _guard("MLflow", lambda: _mlflow(home))]
+
+
+def _python() -> Check:
+    ok = (3, 11) <= sys.version_info[:2] < (3, 14)
+    return Check(name="Python", ok=ok, found=platform.python_version(), remedy=None if ok else "use Python 3.11, 3.12 or 3.13")
+
+
+def _torch() -> Check:
+    import torch
+
+    from models.device import resolve_device, resolve_precision
+
+    device = resolve_device("auto")
+    what = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    return Check(name="torch", ok=True, found=f"{torch.__version__} on {device} ({what}), auto precision {resolve_precision('auto', device)}")
+
+
+def _store(home: Home) -> Check:
+    try:
+        home.store.mkdir(parents=True, exist_ok=True)
+        probe = home.store / f".probe-{os.getpid()}"
+        probe.write_text("x")
+        probe.unlink()
+    except OSError as error:
+        return Check(name="store", ok=False, found=f"{home.store}: {error}", remedy="set LADDER_HOME to a folder that you may write to")
+    results = sum(1 for _ in home.store.glob("*/*/manifest.json"))
+    return Check(name="store", ok=True, found=f"{home.store}, {results} results")
+
+
+def _disk(home: Home) -> Check:
+    place = next(p for p in (home.root, *home.root.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    ok = free >= LEAST_FREE
+    remedy = None if ok else f"free at least {LEAST_FREE / 2**30:.0f} GiB, or set LADDER_HOME to a larger disk"
+    return Check(name="disk", ok=ok, found=f"{free / 2**30:.1f} GiB free", remedy=remedy)
+
+
+def _guard(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except (LadderError, OSError, ImportError) as error:
+        return Check(name=name, ok=False, found=str(error), remedy="see the message; `pip install -c constraints.txt .` restores a tested set")
+
+
+def _prefect(home: Home) -> Check:
+    prepare_environment(home)
+    import prefect
+
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return Check(name="Prefect", ok=True, found=f"{prefect.__version__}, embedded server, state in {home.prefect}")
+    try:
+        with urlopen(f"{url.rstrip('/')}/health", timeout=5) as answer:
+            ok = answer.status == 200
+    except (URLError, ValueError, OSError) as error:
+        return Check(name="Prefect", ok=False, found=f"{url}: {error}", remedy="start that server, or unset PREFECT_API_URL")
+    return Check(name="Prefect", ok=ok, found=f"{prefect.__version__}, server at {url}")
+
+
+def _mlflow(home: Home) -> Check:
+    from tasks import tracking
+
+    tracker = tracking.connect(home)
+    return Check(name="MLflow", ok=True, found=f"{tracker.uri}; look at it with: {tracking.ui_command(tracker.uri)}")

@@ -1,0 +1,67 @@
+"""`ladder run`: check what can be checked, prepare the environment, run the flow, say how it ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf.errors import GateStopped, LadderError
+from conf.home import home
+from conf.load import load
+from flows.environment import prepare_environment
+
+
+def launch(source: str, overrides: Sequence[str], start_at: str | None, fresh: bool) -> None:
+    """Run a ladder in this process.
+
+    Raises:
+        UserError: Something is wrong with the input; nothing was started.
+        LadderError: It failed, or a gate stopped it.
+    """
+    loaded = load(source, overrides)  # before anything heavy: a typo is answered at once
+    prepare_environment(home())
+    warnings.simplefilter("ignore")
+    logging.captureWarnings(True)
+    from tasks.console import log, show_logs
+    from tasks.expect import check_ladder
+    from tasks.runs import Context
+
+    show_logs()
+    context = Context(run="", ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base), start_at=start_at, fresh=fresh)
+    check_ladder(loaded.ladder, context)
+    log.info("starting %s", "Prefect at " + os.environ["PREFECT_API_URL"] if os.environ.get("PREFECT_API_URL") else "Prefect's embedded server")
+    from flows.distill import distill
+
+    state = distill(source if not Path(source).is_file() else str(Path(source).absolute()), list(overrides), start_at, fresh, return_state=True)
+    outcome = state.result(raise_on_failure=False)
+    if isinstance(outcome, LadderError) and not isinstance(outcome, GateStopped):
+        raise outcome
+    if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped):
+        if isinstance(outcome, KeyboardInterrupt):
+            raise outcome
+        raise LadderError(f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {state.state_details.flow_run_id}` has the traceback.")
+    _conclude(outcome if isinstance(outcome, GateStopped) else None)
+
+
+def _conclude(stopped: GateStopped | None) -> None:
+    from rich.console import Console
+
+    from flows.views import links
+    from tasks import tables
+    from tasks.runs import load_run
+
+    record = load_run(home())
+    console = Console(highlight=False)
+    console.print(tables.render_rich(record))
+    for line in links(record):
+        console.print(line, markup=False, soft_wrap=True)
+    if not record.prefect_url:
+        console.print(f"Prefect UI: PREFECT_HOME={shlex.quote(str(home().prefect))} prefect server start", markup=False, soft_wrap=True)
+    sys.stdout.flush()
+    if stopped:
+        raise stopped

@@ -1,0 +1,121 @@
+"""What the command line prints: plans, runs and one run, as text and as the JSON that scripts read."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks import tables, tracking
+from tasks.plan import LadderPlan, ModelPlan
+from tasks.records import RunRecord, StageRecord
+
+
+def _text(*renderables: Any) -> str:
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=100, highlight=False)
+    for renderable in renderables:
+        console.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
+    return buffer.getvalue().rstrip()
+
+
+def plan_text(plan: LadderPlan) -> str:
+    """The plan as a table and, below it, why anything is computed again."""
+    table = Table(box=None, pad_edge=False)
+    for header in ("model", "params", "non-emb", "ratio", "tokens", "FLOPs", "time", "memory", "will be"):
+        table.add_column(header, justify="left" if header in ("model", "will be") else "right", no_wrap=True)
+    for model in (plan.teacher, *plan.stages):
+        table.add_row(*_plan_row(model))
+    lines = [f"{model.name}: {'; '.join(model.changes)}" for model in (plan.teacher, *plan.stages) if model.changes]
+    changed = ["", "Computed again because:", *lines] if lines else []
+    total = f"To compute: {plan.flops:.2e} FLOPs, about {tables.seconds(plan.seconds)} s of training at {plan.basis}."
+    data = {"prepare": "will be prepared", "reuse": "reused", "missing": "missing"}[plan.data]
+    return _text(f"{plan.ladder}: data {data}", table, *changed, "", total, *(f"note: {note}" for note in plan.notes))
+
+
+def _plan_row(model: ModelPlan) -> list[str]:
+    action = f"resumed at {model.resume_step}" if model.action == "resume" else {"compute": "computed", "reuse": "reused"}.get(model.action, "imported")
+    return [
+        model.name,
+        tables.human(model.parameters) if model.parameters else "?",
+        tables.human(model.non_embedding) if model.non_embedding is not None else "?",
+        f"{model.ratio:.2f}" if model.ratio else "",
+        tables.human(model.tokens) if model.tokens else "",
+        f"{model.flops:.1e}" if model.flops else "",
+        f"{model.seconds:,.0f} s" if model.seconds else "",
+        f"{model.memory_bytes / 2**20:,.0f} MiB" if model.memory_bytes else "",
+        action,
+    ]
+
+
+def run_row(record: RunRecord) -> dict[str, Any]:
+    """One run in a line of JSON."""
+    last = record.stages[-1] if record.stages else None
+    return {
+        "run": record.run,
+        "ladder": record.ladder,
+        "status": record.status,
+        "started": record.started,
+        "seconds": record.seconds,
+        "stages": f"{len(record.stages)}/{len(record.planned)}",
+        "last": last.name if last else None,
+        "error": record.error,
+    }
+
+
+def runs_text(records: list[RunRecord]) -> str:
+    """All runs, one a line."""
+    if not records:
+        return "no runs yet; `ladder run digits` makes one in seconds"
+    table = Table(box=None, pad_edge=False)
+    for header in ("run", "status", "started", "seconds", "stages"):
+        table.add_column(header, no_wrap=True)
+    for row in map(run_row, records):
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        table.add_row(row["run"], row["status"], row["started"], seconds, row["stages"])
+    return _text(table)
+
+
+def _model_json(model: StageRecord) -> dict[str, Any]:
+    names = ("name", "fingerprint", "parameters", "reused", "steps", "seconds", "folder", "weights_sha256", "metrics", "mlflow_run_id")
+    whole = model.model_dump(mode="json")
+    more = ("non_embedding", "tokens", "flops", "reused_from", "resumed_at", "early_stopped", "teachers", "prefect_run_id", "slices")
+    return {name: whole[name] for name in (*names, *more)}
+
+
+def show_json(record: RunRecord) -> dict[str, Any]:
+    """A run as scripts read it; these names do not change."""
+    stages = [
+        {**_model_json(s), "retention": s.retention.model_dump(), "gate": s.gate, "gate_reasons": list(s.gate_reasons)} for s in record.stages
+    ]
+    rest = ("started", "finished", "seconds", "folder", "report", "error", "overrides", "planned", "mlflow_uri", "mlflow_run_id", "prefect_run_id")
+    whole = record.model_dump(mode="json")
+    return {
+        "run": record.run,
+        "ladder": record.ladder,
+        "status": record.status,
+        "teacher": _model_json(record.teacher) if record.teacher else None,
+        "stages": stages,
+        **{name: whole[name] for name in rest},
+    }
+
+
+def show_text(record: RunRecord) -> str:
+    """A run as people read it."""
+    lines = [f"{record.run}: {record.status}" + (f" - {record.error}" if record.error else "")]
+    places = [f"{m.name}: {m.folder}" for m in (record.teacher, *record.stages) if m]
+    return _text(*lines, tables.render_rich(record), "", *places, *links(record))
+
+
+def links(record: RunRecord) -> list[str]:
+    """Where to look further."""
+    lines = []
+    if record.report:
+        lines.append(f"Report:     {record.report}")
+    if record.mlflow_uri:
+        lines.append(f"MLflow UI:  {tracking.ui_command(record.mlflow_uri)}")
+    if record.prefect_url:
+        lines.append(f"Prefect UI: {record.prefect_url}")
+    return lines

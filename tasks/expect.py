@@ -1,0 +1,84 @@
+"""What can be known of a ladder before anything is computed, and what can be refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from conf.schema import CheckpointTeacher, Ladder, Shape
+from models.batches import Corpus
+from models.shapes import Interface, Size, build, config_for, count
+from models.students import layer_sources
+from models.tokenizers import BYTES_VOCABULARY
+from tasks.checkpoints import resolve_checkpoint
+from tasks.compute import interface_of
+from tasks.ladder_run import kept_before
+from tasks.runs import Context
+from tasks.student import larger
+
+DIGITS = (10, (1, 8, 8))  # classes, image
+
+
+def expected_interface(ladder: Ladder, corpus: Corpus | None) -> Interface:
+    """The prepared corpus's interface; before it exists, what the settings say, with ten classes and 8 x 8 pixels where they say nothing."""
+    if corpus is not None:
+        return interface_of(corpus)
+    classes = 0 if ladder.workload == "causal-lm" else ladder.data.classes or DIGITS[0]
+    image = DIGITS[1] if ladder.workload == "image-classification" else None
+    vocabulary = None
+    if ladder.workload != "image-classification":
+        vocabulary = BYTES_VOCABULARY if ladder.tokenizer.kind == "bytes" else ladder.tokenizer.vocabulary or BYTES_VOCABULARY
+    ids = (0, 0) if vocabulary else (None, None)
+    return Interface(ladder.workload, ladder.data.sequence_length, vocabulary, *ids, classes, image)
+
+
+def teacher_on_meta(ladder: Ladder, interface: Interface, context: Context) -> nn.Module | None:
+    """The root teacher without memory, for its shapes; None where only its path is known and nothing is there.
+
+    Raises:
+        UserError: A checkpoint is there and cannot be read.
+    """
+    import transformers
+
+    teacher = ladder.teacher
+    if isinstance(teacher, CheckpointTeacher):
+        remote = teacher.path.startswith(("models:/", "runs:/"))
+        if not remote and (Path(context.base) / Path(teacher.path).expanduser()).exists():
+            config = transformers.AutoConfig.from_pretrained(resolve_checkpoint(teacher, context), trust_remote_code=False)
+            with torch.device("meta"):
+                return build(config, ladder.workload)
+    return None if teacher.shape is None else shape_on_meta(teacher.shape, interface)
+
+
+def shape_on_meta(shape: Shape, interface: Interface) -> nn.Module:
+    """A model of `shape` without memory."""
+    with torch.device("meta"):
+        return build(config_for(shape, interface), interface.workload)
+
+
+def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None) -> tuple[Size | None, list[Size]]:
+    """Refuse what can be known to be wrong before anything runs; returns the sizes of the teacher (if known) and the students.
+
+    Raises:
+        UserError: A stage is larger than its teacher, `layers` does not fit, or `start_at` names no stage.
+    """
+    kept_before(ladder, context.start_at)
+    interface = expected_interface(ladder, corpus)
+    teacher, name = teacher_on_meta(ladder, interface, context), "teacher"
+    root = count(teacher, interface.sequence_length) if teacher is not None else None
+    sizes: list[Size] = []
+    for index, stage in enumerate(ladder.stages):
+        key = f"stages[{index}].student"
+        student = shape_on_meta(stage.student.shape, interface)
+        sizes.append(count(student, interface.sequence_length))
+        if teacher is not None:
+            above = sizes[-2] if index else root
+            assert above is not None
+            if sizes[-1].parameters > above.parameters:
+                raise larger(f"{key}.shape", stage.name, sizes[-1].parameters, name, above.parameters)
+            if stage.student.initialisation == "layers":
+                layer_sources(student, teacher, interface, key)
+        teacher, name = student, stage.name
+    return root, sizes

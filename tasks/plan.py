@@ -1,0 +1,230 @@
+"""What a run would do and cost, before it is paid for. Computes nothing and changes nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from conf.errors import UserError
+from conf.home import Home
+from conf.schema import CheckpointTeacher, Ladder, Objective, Shape, TrainedTeacher, Training
+from models.corpus import Corpus
+from models.shapes import Size
+from tasks.checkpoints import resolve_checkpoint
+from tasks.compute import precision_of
+from tasks.data import content_hash, data_identity
+from tasks.expect import check_ladder, expected_interface
+from tasks.fingerprint import changes, fingerprint, stage_identity, teacher_identity
+from tasks.records import Record
+from tasks.runs import Context, all_runs
+from tasks.store import Found, Store
+from tasks.teacher import NAME, checkpoint_identity
+
+Action = Literal["compute", "resume", "reuse", "import"]
+UNKNOWN = "to be computed"
+ASSUMED_SHARE = 0.2  # of the measured matrix-product peak, where nothing was trained here yet
+
+
+class ModelPlan(Record):
+    """What will happen to one model, and its price.
+
+    Attributes:
+        ratio: Parameters of its teacher over its own; None for the root.
+        flops: Of training, the teacher's forward passes counted.
+        seconds: Estimated time of training from the start.
+        memory_bytes: Estimated peak.
+        resume_step: Step that a resumed training goes on from.
+        changes: What differs from the newest result of this name, if it is computed again.
+    """
+
+    name: str
+    action: Action
+    fingerprint: str | None
+    parameters: int | None
+    non_embedding: int | None
+    ratio: float | None
+    tokens: int
+    flops: float
+    seconds: float
+    memory_bytes: float
+    resume_step: int | None = None
+    changes: tuple[str, ...] = ()
+
+
+class LadderPlan(Record):
+    """The plan of a whole ladder."""
+
+    ladder: str
+    data: Literal["prepare", "reuse", "missing"]
+    teacher: ModelPlan
+    stages: tuple[ModelPlan, ...]
+    seconds: float  # of what is to be computed
+    flops: float
+    basis: str  # where the estimated speed comes from
+    notes: tuple[str, ...] = ()
+
+
+def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = None, fresh: bool = False) -> LadderPlan:
+    """Plan a run.
+
+    Raises:
+        UserError: The ladder cannot run as it is described; see `check_ladder`.
+    """
+    context = Context(run="plan", ladder=ladder.name, home=str(home.root), base=str(base), start_at=start_at, fresh=fresh)
+    store, notes = Store(home), list[str]()
+    found, data_action = _data(ladder, context, store, notes)
+    corpus = Corpus(found.folder, content_hash(found)) if found else None
+    root, sizes = check_ladder(ladder, context, corpus)
+    data_hash = content_hash(found) if found else UNKNOWN
+    speed, basis = _speed(home, ladder)
+    teacher, weights = _plan_teacher(ladder, context, store, root, data_hash, speed, notes)
+    plans: list[ModelPlan] = []
+    vocabulary = expected_interface(ladder, corpus).vocabulary or 0
+    above, reached = root, start_at is None
+    for stage, size in zip(ladder.stages, sizes, strict=True):
+        reached = reached or stage.name == start_at
+        identity = stage_identity(ladder, stage, precision_of(ladder, stage.training), data_hash, (weights,))
+        price = _price(stage.training, stage.objective, size, above, stage.student.shape, vocabulary, ladder, speed)
+        plan, weights = _decide(store, "stage", stage.name, identity, size, above, price, ladder.name, fresh and reached)
+        plans.append(plan)
+        above = size
+    todo = [p for p in (teacher, *plans) if p.action in ("compute", "resume")]
+    seconds = sum(p.seconds * (1 - (p.resume_step or 0) / max(_steps(ladder, p.name), 1)) for p in todo)
+    return LadderPlan(
+        ladder=ladder.name,
+        data=data_action,
+        teacher=teacher,
+        stages=tuple(plans),
+        seconds=seconds,
+        flops=sum(p.flops for p in todo),
+        basis=basis,
+        notes=tuple(notes),
+    )
+
+
+def _steps(ladder: Ladder, name: str) -> int:
+    trainings = {stage.name: stage.training for stage in ladder.stages}
+    if isinstance(ladder.teacher, TrainedTeacher):
+        trainings[NAME] = ladder.teacher.training
+    return trainings[name].steps if name in trainings else 1
+
+
+def _data(ladder: Ladder, context: Context, store: Store, notes: list[str]) -> tuple[Found | None, Literal["prepare", "reuse", "missing"]]:
+    try:
+        found = store.peek("data", fingerprint(data_identity(ladder, context)))
+    except UserError as error:
+        notes.append(str(error))
+        return None, "missing"
+    return found, "reuse" if found else "prepare"
+
+
+def _plan_teacher(
+    ladder: Ladder, context: Context, store: Store, size: Size | None, data_hash: str, speed: float, notes: list[str]
+) -> tuple[ModelPlan, str]:
+    teacher = ladder.teacher
+    if isinstance(teacher, TrainedTeacher):
+        assert size is not None
+        identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data_hash)
+        vocabulary = expected_interface(ladder, None).vocabulary or 0
+        price = _price(teacher.training, None, size, None, teacher.shape, vocabulary, ladder, speed)
+        return _decide(store, "teacher", NAME, identity, size, None, price, ladder.name, context.fresh and context.start_at is None)
+    weights, mark, action = UNKNOWN, None, "import"
+    try:
+        identity = checkpoint_identity(_local(teacher, context), ladder.workload)
+        weights, mark = identity["weights"], fingerprint(identity)
+        action = "reuse" if store.peek("teacher", mark) else "import"
+    except UserError as error:
+        notes.append(str(error))
+    counted = (size.parameters, size.non_embedding) if size else (None, None)
+    plan = ModelPlan(
+        name=NAME,
+        action="reuse" if action == "reuse" else "import",
+        fingerprint=mark,
+        parameters=counted[0],
+        non_embedding=counted[1],
+        ratio=None,
+        tokens=0,
+        flops=0.0,
+        seconds=0.0,
+        memory_bytes=4.0 * (counted[0] or 0),
+    )
+    return plan, weights
+
+
+def _local(teacher: CheckpointTeacher, context: Context) -> Path:
+    return resolve_checkpoint(teacher, context)
+
+
+def _decide(
+    store: Store, kind: str, name: str, identity: dict[str, Any], size: Size, above: Size | None, price: dict[str, float], ladder: str, fresh: bool
+) -> tuple[ModelPlan, str]:
+    mark = fingerprint(identity)
+    known = UNKNOWN not in (identity["data"], *identity.get("teachers", []))
+    found = store.peek(kind, mark) if known and not fresh else None
+    step = store.resumable(mark) if known and not fresh and not found else None
+    latest = store.latest(kind, name, ladder) if not found and step is None else None
+    plan = ModelPlan(
+        name=name,
+        action="reuse" if found else "resume" if step is not None else "compute",
+        fingerprint=mark if known else None,
+        parameters=size.parameters,
+        non_embedding=size.non_embedding,
+        ratio=above.parameters / size.parameters if above else None,
+        tokens=int(price["tokens"]),
+        flops=price["flops"],
+        seconds=price["seconds"],
+        memory_bytes=price["memory"],
+        resume_step=step,
+        changes=tuple(changes(latest["identity"], identity)) if latest else (),
+    )
+    if found is None:
+        return plan, UNKNOWN
+    import json
+
+    return plan, json.loads((found.folder / "record.json").read_text())["weights_sha256"]
+
+
+def _price(
+    training: Training, objective: Objective | None, size: Size, above: Size | None, shape: Shape, vocabulary: int, ladder: Ladder, speed: float
+) -> dict[str, float]:
+    """Tokens, FLOPs, seconds and bytes of a training from its start."""
+    positions = training.steps * training.batch_size * size.tokens
+    teaches = objective is not None and above is not None and bool(objective.alpha.start or objective.alpha.end)
+    per_token = 3 * size.forward_flops / size.tokens
+    if teaches and above is not None:
+        per_token += above.forward_flops / above.tokens
+    micro = training.batch_size // training.accumulation * size.tokens
+    bytes_each = 2 if precision_of(ladder, training) == "bf16" else 4
+    # Weights, gradients and AdamW's two moments in fp32; the frozen teacher; activations of a layer as Korthikanti et al. 2022
+    # (arXiv:2205.05198) count them without the attention matrix; five copies of the logits in fp32 for each model.
+    memory = 16.0 * size.parameters + (4.0 * above.parameters if above else 0.0)
+    memory += micro * shape.layers * shape.hidden_size * 17 * bytes_each
+    memory += micro * max(vocabulary, 1) * 4 * 5 * (2 if teaches else 1)
+    return {"tokens": positions, "flops": positions * per_token, "seconds": positions * per_token / speed, "memory": memory}
+
+
+def _speed(home: Home, ladder: Ladder) -> tuple[float, str]:
+    """FLOP/s to expect of a training here: what was reached before, or a share of what a matrix product reaches now."""
+    for known in all_runs(home):
+        if known.ladder == ladder.name:
+            trained = [m for m in (known.teacher, *known.stages) if m and m.seconds > 0 and m.flops > 0]
+            if trained:
+                speed = sum(m.flops for m in trained) / sum(m.seconds for m in trained)
+                return speed, f"{speed / 1e9:.1f} GFLOP/s, which {known.run} reached"
+    peak = matrix_product_peak()
+    return ASSUMED_SHARE * peak, f"{ASSUMED_SHARE:.0%} of the {peak / 1e9:.0f} GFLOP/s of a matrix product measured now; the share is assumed"
+
+
+def matrix_product_peak(size: int = 1024, dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of a square matrix product on this machine: the best of a few tries."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * size**3 / best
