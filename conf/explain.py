@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from conf.errors import UserError
-from conf.load import classes, suggest
-from conf.schema import Ladder
-
-BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "pattern": "matches"}
+from conf.schema import Ladder, Schedule
+from conf.words import allowed, classes, suggest
 
 
 def explain_key(key: str) -> str:
@@ -28,10 +25,12 @@ def explain_key(key: str) -> str:
     models: list[type[BaseModel]] = [Ladder]
     field: FieldInfo | None = None
     parts = [part for part in re.sub(r"\[[^\]]*\]", "", key).split(".") if part]
+    if parts[:1] == ["defaults"]:
+        parts[0] = "stages"  # what all stages share is made of the same settings
     for depth, part in enumerate(parts):
         known = {name: model.model_fields[name] for model in models for name in model.model_fields}
         if part not in known:
-            if parts[depth - 1 : depth] == ["stages"]:
+            if parts[depth - 1 : depth] == ["stages"] and not suggest(part, known):
                 continue  # a stage's name
             above = ".".join(parts[:depth]) or "a ladder"
             raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(known)}", suggest(part, known).strip())
@@ -45,19 +44,15 @@ def explain_key(key: str) -> str:
 
 
 def _line(name: str, field: FieldInfo) -> str:
-    rules = [f"{sign} {getattr(meta, rule)}" for meta in field.metadata for rule, sign in BOUNDS.items() if getattr(meta, rule, None) is not None]
-    facts = [_type(field.annotation), *rules, _default(field)]
-    return f"{name}: {field.description} ({', '.join(fact for fact in facts if fact)})"
+    facts = [_type(field), _default(field)]
+    return f"{name}: {field.description} ({'; '.join(facts)})"
 
 
-def _type(annotation: Any) -> str:
-    inner = classes(annotation)
-    if inner:
-        return " or ".join(model.__name__ for model in inner)
-    values = get_args(annotation)
-    if values and all(isinstance(value, str) for value in values):
-        return " | ".join(values)
-    return str(getattr(annotation, "__name__", annotation)) if not values else str(annotation)
+def _type(field: FieldInfo) -> str:
+    parts = [model.__name__ for model in classes(field.annotation) if not issubclass(model, Schedule)]
+    if not parts:
+        return allowed(field)
+    return f"a list of {parts[0]}" if getattr(field.annotation, "__origin__", None) is tuple else " or ".join(parts)
 
 
 def _default(field: FieldInfo) -> str:

@@ -6,24 +6,24 @@ whole validated: one place where a mistake is found, with one kind of message.
 
 from __future__ import annotations
 
-import difflib
+import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from conf.errors import UserError
+from conf.mistakes import describe
 from conf.schema import Ladder
+from conf.words import at, suggest
 
 SHIPPED = Path(__file__).with_name("ladders")
 STAGE_KEY = re.compile(r"^stages(?:\[(?P<index>-?\d+)\]|\.(?P<name>[^.\[]+))(?P<rest>.*)$")
-# Pydantic puts the name of a union's member into the location of an error; nobody wrote it in their YAML.
-UNION_TAGS = {"python-stdlib", "digits", "files", "dataset", "train", "checkpoint"}
 
 
 class Loaded(NamedTuple):
@@ -50,7 +50,8 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
     """
     path = _find(source)
     raw = _read(path)
-    for override in overrides:
+    # A key that lies in an interpolated part gets a copy of that part; the copy must be made after other overrides changed its source.
+    for override in sorted(overrides, key=lambda text: _borrowed(raw, text)):
         _apply(raw, override)
     plain = _resolve(raw, path)
     if not isinstance(plain.get("stages", []), list):
@@ -58,11 +59,12 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
     defaults = plain.pop("defaults", None) or {}
     if not isinstance(defaults, dict):
         raise UserError.about("defaults", defaults, "settings of a stage", f"Correct {path}.")
+    written = {**plain, "defaults": defaults}
     plain["stages"] = [merge(defaults, stage) for stage in plain.get("stages", [])]
     try:
         ladder = Ladder.model_validate(plain)
     except ValidationError as error:
-        raise UserError(describe(error, plain)) from None
+        raise UserError(describe(error, plain, written)) from None
     return Loaded(ladder, Path.cwd() if path.parent == SHIPPED else path.parent)
 
 
@@ -78,12 +80,6 @@ def merge(defaults: Any, stage: Any) -> Any:
     return {**defaults, **{key: merge(defaults.get(key), value) for key, value in stage.items()}}
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'? ` or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}? " if close else ""
-
-
 def _find(source: str) -> Path:
     known = shipped()
     if source in known:
@@ -93,7 +89,10 @@ def _find(source: str) -> Path:
         return path.absolute()
     names = ", ".join(known)
     raise UserError.about(
-        "ladder", source, f"a shipped ladder ({names}) or the path of a YAML file", f"{suggest(source, known)}`ladder list` shows the shipped ones."
+        "ladder",
+        source,
+        f"a shipped ladder ({names}) or the path of a YAML file",
+        f"{suggest(source, known)}`ladder list` shows the shipped ones.",
     )
 
 
@@ -112,14 +111,61 @@ def _apply(raw: DictConfig, override: str) -> None:
     key = key.strip()
     if not equals or not key:
         raise UserError.about("override", override, "key=value", "For instance stages[0].objective.alpha=0.5.")
-    if re.search(r"\$\{[^}]*:", text):
-        raise UserError.about(key, text, "a value, or an interpolation of another key", "Resolvers such as ${oc.env:...} are off in overrides.")
+    if _has_resolver(text):
+        raise UserError.about(
+            key, text, "a value, or an interpolation of another key", "Resolvers such as ${oc.env:...} are off in overrides."
+        )
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
         assert isinstance(value, dict)
-        OmegaConf.update(raw, _by_index(raw, key), value["value"], merge=False, force_add=True)
+        key = _by_index(raw, key)
+        _make_own(raw, key)
+        OmegaConf.update(raw, key, value["value"], merge=False, force_add=True)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, IndexError) as error:
         raise UserError.about(key, text, "a key of the ladder and a YAML value", f"{error}".splitlines()[0]) from error
+
+
+def _has_resolver(text: str) -> bool:
+    """Whether an interpolation in `text`, at any depth, calls a resolver: it has a colon inside `${...}`."""
+    depth = 0
+    for token in re.findall(r"\$\{|\}|:", text):
+        if token == ":" and depth:
+            return True
+        depth = depth + 1 if token == "${" else max(depth - 1, 0) if token == "}" else depth
+    return False
+
+
+def _parts(key: str) -> list[str]:
+    return re.findall(r"[^.\[\]]+", key)
+
+
+def _borrowed(raw: DictConfig, override: str) -> bool:
+    """Whether the override's key lies in a part of the ladder that is an interpolation of another part."""
+    key = override.partition("=")[0].strip()
+    try:
+        return _interpolated(raw, _parts(_by_index(raw, key))) is not None
+    except (UserError, OmegaConfBaseException):
+        return False  # `_apply` says what is wrong with it
+
+
+def _interpolated(raw: DictConfig, parts: list[str]) -> tuple[Any, Any] | None:
+    """The first interpolation above the end of a path: the container that holds it, and its key there."""
+    node: Any = raw
+    for part in parts[:-1]:
+        place: Any = int(part) if isinstance(node, ListConfig) else part
+        if OmegaConf.is_interpolation(node, place):
+            return node, place
+        node = node[place] if isinstance(node, ListConfig) or (isinstance(node, DictConfig) and place in node) else None
+        if not isinstance(node, DictConfig | ListConfig):
+            return None
+    return None
+
+
+def _make_own(raw: DictConfig, key: str) -> None:
+    """Replace the interpolations that `key` leads through by copies: an override changes one of them, not what they were taken from."""
+    while (found := _interpolated(raw, _parts(key))) is not None:
+        holder, place = found
+        holder[place] = copy.deepcopy(holder[place])
 
 
 def _by_index(raw: DictConfig, key: str) -> str:
@@ -135,7 +181,9 @@ def _by_index(raw: DictConfig, key: str) -> str:
         if match["name"] in names:
             return f"stages[{names.index(match['name'])}]{match['rest']}"
         hint = suggest(match["name"], names)
-        raise UserError.about("override", key, f"a stage of this ladder: {', '.join(names)}", f"{hint}Stages are named, or numbered as stages[0].")
+        raise UserError.about(
+            "override", key, f"a stage of this ladder: {', '.join(names)}", f"{hint}Stages are named, or numbered as stages[0]."
+        )
     if not -len(names) <= int(match["index"]) < len(names):
         raise UserError.about("override", key, f"stages[0] to stages[{len(names) - 1}]", f"The stages are {', '.join(names)}.")
     return f"stages[{int(match['index']) % len(names)}]{match['rest']}"
@@ -145,73 +193,11 @@ def _resolve(raw: DictConfig, path: Path) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(raw, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "ladder"
-        raise UserError.about(str(key), str(path), "a key with a value", f"{str(error).splitlines()[0]} Give it in the file, or as {key}=...") from error
+        key = str(getattr(error, "full_key", None) or "ladder")
+        value = at(OmegaConf.to_container(raw, resolve=False), [int(p) if p.isdigit() else p for p in _parts(key)])
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UserError.about(
+            key, value, "a value, or an interpolation of a key that exists", f"{why}. Correct {path}, or give {key}=..."
+        ) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def describe(error: ValidationError, plain: dict[str, Any]) -> str:
-    """One line for each mistake that pydantic found: dotted key, value, what is allowed, remedy."""
-    lines = [_line(dict(detail), plain) for detail in error.errors()]
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _line(detail: dict[str, Any], plain: dict[str, Any]) -> str:
-    parts = [part for part in detail["loc"] if part not in UNION_TAGS]
-    key = _dotted(parts, plain)
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(parts[:-1], plain)
-        return f"{key}: unknown key; {suggest(str(parts[-1]), known)}allowed here: {', '.join(known)}. `ladder explain` describes each."
-    if detail["type"] == "missing":
-        return f"{key}: missing; it has no default. `ladder explain {_plain_key(parts)}` describes it."
-    if detail["type"] == "value_error":
-        return f"{key}: {message}." if key else f"{message}."
-    remedy = f"`ladder explain {_plain_key(parts)}` describes it." if parts else ""
-    return f"{key}: got {detail.get('input')!r}; {message[:1].lower() + message[1:]}. {remedy}".rstrip()
-
-
-def _dotted(parts: list[Any], plain: dict[str, Any]) -> str:
-    """`stages[1].objective.alpha`, without the `start` that a bare number stands for."""
-    if parts and parts[-1] == "start" and not isinstance(_at(plain, parts[:-1]), dict):
-        parts = parts[:-1]
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
-
-
-def _plain_key(parts: list[Any]) -> str:
-    return ".".join(str(p) for p in parts if not isinstance(p, int))
-
-
-def _at(value: Any, parts: Iterable[Any]) -> Any:
-    for part in parts:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
-
-
-def _known_keys(parts: list[Any], plain: dict[str, Any]) -> list[str]:
-    model: Any = Ladder
-    for depth, part in enumerate(parts):
-        if not isinstance(part, int):
-            model = member(model, str(part), _at(plain, parts[: depth + 1]))
-    return list(model.model_fields) if model is not None else []
-
-
-def member(model: type[BaseModel], key: str, value: Any = None) -> type[BaseModel] | None:
-    """The settings class of field `key`; of a union, the one that `value['source']` names, or else the first."""
-    if model is None or key not in model.model_fields:
-        return None
-    found = classes(model.model_fields[key].annotation)
-    if isinstance(value, dict) and "source" in value:
-        found = [c for c in found if "source" in c.model_fields and c.model_fields["source"].default == value["source"]] or found
-    return found[0] if found else None
-
-
-def classes(annotation: Any) -> list[type[BaseModel]]:
-    """The settings classes inside a type, such as those of a union or a tuple."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for inner in getattr(annotation, "__args__", ()) for found in classes(inner)]

@@ -6,12 +6,16 @@ for editors. A field marked `identity=False` cannot change a computed number, so
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 Precision = Literal["auto", "bf16", "fp32"]
+
+STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
+LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "causal-lm": ("llama",),
@@ -20,16 +24,35 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 
 
-def setting(default: Any, text: str, unit: str = "", *, identity: bool = True, **bounds: Any) -> Any:
-    """A field with its description, its unit (empty: a name, a switch or a pure number) and whether it belongs to the identity."""
+def setting(default: Any, text: str, unit: str = "", *, identity: bool = True, allowed: str = "", **bounds: Any) -> Any:
+    """A field with its description, its unit (empty: a name, a switch or a pure number) and whether it belongs to the identity.
+
+    `allowed` says in words what a `pattern` allows.
+    """
     described = f"{text} [{unit}]" if unit else text
-    return Field(default, description=described, json_schema_extra={"unit": unit, "identity": identity}, **bounds)
+    extra: dict[str, Any] = {"unit": unit, "identity": identity}
+    if allowed:
+        extra["allowed"] = allowed
+    return Field(default, description=described, json_schema_extra=extra, **bounds)
 
 
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # An infinite or undefined number has no place in a setting, nor in the JSON of an identity.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch_is_no_number(cls, value: Any) -> Any:
+        """Refuse `true` where pydantic would read it as 1."""
+        fields = {name: cls.model_fields[name].annotation for name in value if name in cls.model_fields} if isinstance(value, dict) else {}
+        error = PydanticCustomError("switch", "a switch where another value belongs")
+        wrong = [name for name, kind in fields.items() if isinstance(value[name], bool) and bool not in (kind, *get_args(kind))]
+        if wrong:
+            details = [InitErrorDetails(type=error, loc=(name,), input=value[name]) for name in wrong]
+            raise ValidationError.from_exception_data(cls.__name__, details)
+        return value
 
 
 class Columns(Settings):
@@ -96,7 +119,9 @@ class Tokenizer(Settings):
     @model_validator(mode="after")
     def _bpe_needs_a_size(self) -> Tokenizer:
         if self.kind == "bpe" and self.vocabulary is None:
-            raise ValueError("vocabulary is required when kind is bpe; give a number of ids such as 4096")
+            raise ValueError(
+                "got kind 'bpe' without a vocabulary; allowed: kind bpe with a number of ids. Give one, such as vocabulary: 4096."
+            )
         return self
 
 
@@ -115,11 +140,16 @@ class Shape(Settings):
     @model_validator(mode="after")
     def _heads_divide(self) -> Shape:
         if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}; choose heads that divide it")
+            raise ValueError(
+                f"got hidden_size {self.hidden_size} and heads {self.heads}; allowed: heads that divide hidden_size. Change one."
+            )
         if self.family == "llama" and (self.hidden_size // self.heads) % 2:
-            raise ValueError(f"hidden_size / heads = {self.hidden_size // self.heads} is odd; rotary positions need an even size of a head")
+            raise ValueError(
+                f"got hidden_size {self.hidden_size} and heads {self.heads}, so {self.hidden_size // self.heads} features in a head; "
+                "allowed: an even number, which rotary positions need. Change one."
+            )
         if self.key_value_heads and self.heads % self.key_value_heads:
-            raise ValueError(f"heads {self.heads} is not a multiple of key_value_heads {self.key_value_heads}; choose one that divides it")
+            raise ValueError(f"got heads {self.heads} and key_value_heads {self.key_value_heads}; allowed: a divisor of heads. Change one.")
         return self
 
 
@@ -138,7 +168,8 @@ class Schedule(Settings):
     @model_validator(mode="after")
     def _cosine_needs_an_end(self) -> Schedule:
         if (self.kind == "cosine") != (self.end is not None):
-            raise ValueError("end is required for kind cosine and has no meaning for kind constant")
+            given = f"an end of {self.end:g}" if self.end is not None else "no end"
+            raise ValueError(f"got kind {self.kind!r} with {given}; allowed: cosine with an end, constant without. Add or drop the end.")
         return self
 
 
@@ -188,7 +219,10 @@ class Training(Settings):
     @model_validator(mode="after")
     def _micro_batches_divide(self) -> Training:
         if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
+            raise ValueError(
+                f"got batch_size {self.batch_size} and accumulation {self.accumulation}; allowed: an accumulation that divides batch_size. "
+                "Change one."
+            )
         return self
 
 
@@ -211,7 +245,7 @@ class Student(Settings):
 class Stage(Settings):
     """One rung: a student, how it is taught, and the gate that it must pass."""
 
-    name: str = setting(..., "Name of the stage", "name", identity=False, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    name: str = setting(..., "Name of the stage", "name", identity=False, allowed=STAGE_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     notes: str = setting("", "Free text for the reader", "text", identity=False)
     student: Student = setting(..., "The model to make")
     objective: Objective = setting(Objective(), "What the student is taught by")
@@ -257,7 +291,14 @@ class Compute(Settings):
 class Ladder(Settings):
     """A whole ladder: data, root teacher, and the stages down from it."""
 
-    name: str = setting(..., "Name: MLflow experiment and registered model", "name", identity=False, pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    name: str = setting(
+        ...,
+        "Name: MLflow experiment and registered model",
+        "name",
+        identity=False,
+        allowed=LADDER_NAME,
+        pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
+    )
     description: str = setting("", "What this ladder is for", "text", identity=False)
     workload: Workload = setting("causal-lm", "What the models do")
     seed: int = setting(0, "Seed of data order and initial weights", "seed", ge=0, lt=2**31)
@@ -269,24 +310,41 @@ class Ladder(Settings):
     compute: Compute = setting(Compute(), "Where it runs", identity=False)
 
     @model_validator(mode="after")
-    def _stages_fit(self) -> Ladder:
+    def _names_differ(self) -> Ladder:
         names = [stage.name for stage in self.stages]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"stages: the name {name!r} is used {names.count(name)} times; give every stage a name of its own")
-        if "teacher" in names:
-            raise ValueError("stages: the name 'teacher' is kept for the root teacher; choose another")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(
+                    f"stages[{index}].name: got {name!r}; allowed: a name that no other stage has. "
+                    f"stages[{names.index(name)}] has it already; choose another."
+                )
+            if name == "teacher":
+                raise ValueError(
+                    f"stages[{index}].name: got {name!r}; allowed: any other name. It is kept for the root teacher; choose another."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_serve_the_workload(self) -> Ladder:
         shapes = {f"stages[{i}].student.shape": stage.student.shape for i, stage in enumerate(self.stages)}
         if self.teacher.shape is not None:
             shapes["teacher.shape"] = self.teacher.shape
         for key, shape in shapes.items():
             if shape.family not in FAMILIES[self.workload]:
-                allowed = ", ".join(FAMILIES[self.workload])
-                raise ValueError(f"{key}.family: {shape.family!r} does not do {self.workload}; allowed: {allowed}")
-        if (self.data.source == "digits") != (self.workload == "image-classification") and self.data.source != "dataset":
-            raise ValueError(f"data.source: {self.data.source!r} does not serve the workload {self.workload!r}; change one of them")
+                allowed = " or ".join(FAMILIES[self.workload])
+                raise ValueError(
+                    f"{key}.family: got {shape.family!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."
+                )
+        sources = ("digits", "dataset") if self.workload == "image-classification" else ("python-stdlib", "files", "dataset")
+        if self.data.source not in sources:
+            raise ValueError(
+                f"data.source: got {self.data.source!r}; allowed: {' or '.join(sources)}, for workload {self.workload}. Change one of them."
+            )
         if self.tokenizer.kind == "teacher" and self.teacher.source == "train" and self.workload != "image-classification":
-            raise ValueError("tokenizer.kind: 'teacher' needs teacher.source checkpoint; use bytes or bpe for a teacher trained here")
+            raise ValueError(
+                "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "
+                "Only teacher.source checkpoint brings a tokenizer."
+            )
         return self
 
     def stage_seed(self, stage: Stage) -> int:

@@ -22,7 +22,9 @@ app = typer.Typer(
 )
 
 LadderArgument = Annotated[str, typer.Argument(help="Name of a shipped ladder, or path of a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: stages.100k.objective.alpha=0.5")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: stages.100k.objective.alpha=0.5")
+]
 StartAt = Annotated[str | None, typer.Option("--start-at", metavar="STAGE", help="First stage that may be computed.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what is finished already, from --start-at on.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from prefect import flow, runtime
-from prefect.states import Failed, State
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Failed
 
 from conf.errors import GateStopped
 from conf.load import load, to_yaml
@@ -13,7 +15,7 @@ from tasks.data import prepare_data
 from tasks.evaluate import evaluate_model
 from tasks.ladder_run import LadderRun
 from tasks.publish import publish_report
-from tasks.records import RunRecord
+from tasks.records import DataRecord, RunRecord, StageRecord
 from tasks.register import record_model
 from tasks.show import unwrap
 from tasks.teacher import prepare_teacher
@@ -32,14 +34,14 @@ def distill(
         fresh: Compute anew, from `start_at` on, what the store holds already.
     """
     settings, base = load(ladder, overrides or [])
-    with LadderRun.open(ladder, settings, base, overrides or [], start_at, fresh, str(runtime.flow_run.id)) as run:
-        data = run.keep_data(prepare_data(settings, run.context, return_state=True).result())
-        teacher = unwrap(prepare_teacher(settings, data, run.context, return_state=True))
+    with LadderRun.open(ladder, settings, base, overrides or [], start_at, fresh, str(flow_run.id)) as run:
+        data = run.keep_data(unwrap(prepare_data(settings, run.context, return_state=True), DataRecord))
+        teacher = unwrap(prepare_teacher(settings, data, run.context, return_state=True), StageRecord)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
-        teacher = unwrap(evaluate_model(teacher, [], settings, data, run.context, precision, return_state=True))
-        lineage = [run.keep(record_model(teacher, [], settings, run.context))]
+        teacher = unwrap(evaluate_model(teacher, [], settings, data, run.context, precision, return_state=True), StageRecord)
+        lineage = [run.keep(record_model(teacher, [], settings, data, run.context))]
         for stage in settings.stages:
-            student = run.keep(unwrap(distill_stage(stage, lineage, settings, data, run.context, return_state=True)))
+            student = run.keep(unwrap(distill_stage(stage, lineage, settings, data, run.context, return_state=True), StageRecord))
             if student.gate == "stopped":
                 break
             lineage.append(student)
@@ -49,6 +51,3 @@ def distill(
     if record.status == "stopped" and record.error:
         return Failed(name="GateStopped", message=record.error, data=GateStopped(record.error))
     return record
-
-
-

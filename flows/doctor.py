@@ -29,8 +29,8 @@ class Check(Record):
 
 def examine(home: Home) -> list[Check]:
     """Examine everything; never raises."""
-    checks = [_python(), _torch(), _store(home), _disk(home)]
-    return checks + [_guard("Prefect", lambda: _prefect(home)), _guard("MLflow", lambda: _mlflow(home))]
+    services = [_guard("Prefect", lambda: _prefect(home)), _guard("MLflow", lambda: _mlflow(home))]
+    return [_python(), _torch(), _store(home), _disk(home), *services]
 
 
 def _python() -> Check:
@@ -45,7 +45,9 @@ def _torch() -> Check:
 
     device = resolve_device("auto")
     what = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    return Check(name="torch", ok=True, found=f"{torch.__version__} on {device} ({what}), auto precision {resolve_precision('auto', device)}")
+    return Check(
+        name="torch", ok=True, found=f"{torch.__version__} on {device} ({what}), auto precision {resolve_precision('auto', device)}"
+    )
 
 
 def _store(home: Home) -> Check:
@@ -72,7 +74,9 @@ def _guard(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
     except (LadderError, OSError, ImportError) as error:
-        return Check(name=name, ok=False, found=str(error), remedy="see the message; `pip install -c constraints.txt .` restores a tested set")
+        return Check(
+            name=name, ok=False, found=str(error), remedy="see the message; `pip install -c constraints.txt .` restores a tested set"
+        )
 
 
 def _prefect(home: Home) -> Check:

@@ -34,17 +34,23 @@ def launch(source: str, overrides: Sequence[str], start_at: str | None, fresh: b
     show_logs()
     context = Context(run="", ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base), start_at=start_at, fresh=fresh)
     check_ladder(loaded.ladder, context)
-    log.info("starting %s", "Prefect at " + os.environ["PREFECT_API_URL"] if os.environ.get("PREFECT_API_URL") else "Prefect's embedded server")
+    log.info(
+        "starting %s", "Prefect at " + os.environ["PREFECT_API_URL"] if os.environ.get("PREFECT_API_URL") else "Prefect's embedded server"
+    )
     from flows.distill import distill
 
-    state = distill(source if not Path(source).is_file() else str(Path(source).absolute()), list(overrides), start_at, fresh, return_state=True)
+    state = distill(
+        source if not Path(source).is_file() else str(Path(source).absolute()), list(overrides), start_at, fresh, return_state=True
+    )
     outcome = state.result(raise_on_failure=False)
     if isinstance(outcome, LadderError) and not isinstance(outcome, GateStopped):
         raise outcome
     if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped):
         if isinstance(outcome, KeyboardInterrupt):
             raise outcome
-        raise LadderError(f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {state.state_details.flow_run_id}` has the traceback.")
+        raise LadderError(
+            f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {state.state_details.flow_run_id}` has the traceback."
+        )
     _conclude(outcome if isinstance(outcome, GateStopped) else None)
 
 

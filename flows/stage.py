@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from prefect import flow, get_run_logger, runtime, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from conf.schema import Ladder, Stage
 from tasks.compute import precision_of
@@ -27,7 +29,7 @@ def decide(record: StageRecord, stage: Stage) -> StageRecord:
 
 
 def _run_name() -> str:
-    parameters = runtime.flow_run.parameters
+    parameters = flow_run.parameters
     return f"{parameters['stage'].name} <- {parameters['lineage'][-1].name}"
 
 
@@ -36,11 +38,13 @@ def distill_stage(
     stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context
 ) -> StageRecord | State[StageRecord]:
     """Make one student from its nearest ancestor, judge it, and record it whatever the verdict."""
-    student = unwrap(train_student(stage, lineage[-1], ladder, data, context, return_state=True))
-    judged = unwrap(evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training), return_state=True))
+    student = unwrap(train_student(stage, lineage[-1], ladder, data, context, return_state=True), StageRecord)
+    judged = unwrap(
+        evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training), return_state=True), StageRecord
+    )
     decided = decide(judged, stage)
-    own = decided.model_copy(update={"prefect_run_id": str(runtime.flow_run.id)})
-    record = record_model(own, lineage, ladder, context)
+    own = decided.model_copy(update={"prefect_run_id": str(flow_run.id)})
+    record = record_model(own, lineage, ladder, data, context)
     if record.reused:
         return Completed(name="Cached", message=f"reused {record.fingerprint[:12]}", data=record)
     return record

@@ -36,7 +36,11 @@ def plan_text(plan: LadderPlan) -> str:
 
 
 def _plan_row(model: ModelPlan) -> list[str]:
-    action = f"resumed at {model.resume_step}" if model.action == "resume" else {"compute": "computed", "reuse": "reused"}.get(model.action, "imported")
+    action = (
+        f"resumed at {model.resume_step}"
+        if model.action == "resume"
+        else {"compute": "computed", "reuse": "reused"}.get(model.action, "imported")
+    )
     return [
         model.name,
         tables.human(model.parameters) if model.parameters else "?",
@@ -88,9 +92,22 @@ def _model_json(model: StageRecord) -> dict[str, Any]:
 def show_json(record: RunRecord) -> dict[str, Any]:
     """A run as scripts read it; these names do not change."""
     stages = [
-        {**_model_json(s), "retention": s.retention.model_dump(), "gate": s.gate, "gate_reasons": list(s.gate_reasons)} for s in record.stages
+        {**_model_json(s), "retention": s.retention.model_dump(), "gate": s.gate, "gate_reasons": list(s.gate_reasons)}
+        for s in record.stages
     ]
-    rest = ("started", "finished", "seconds", "folder", "report", "error", "overrides", "planned", "mlflow_uri", "mlflow_run_id", "prefect_run_id")
+    rest = (
+        "started",
+        "finished",
+        "seconds",
+        "folder",
+        "report",
+        "error",
+        "overrides",
+        "planned",
+        "mlflow_uri",
+        "mlflow_run_id",
+        "prefect_run_id",
+    )
     whole = record.model_dump(mode="json")
     return {
         "run": record.run,

@@ -121,6 +121,7 @@ class TrainingBatches:
 
 def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
     """Windows that never cross documents, each document begun by the end id; `limit` of them drawn once for all models."""
+    assert info.end_id is not None
     length = info.sequence_length
     sizes = np.diff(split.offsets)
     counts = -(-sizes // length)
@@ -133,7 +134,7 @@ def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int
         begin, end = split.offsets[document[index]], split.offsets[document[index] + 1]
         first = begin + start[index]
         text = split.values[first : min(first + length, end)]
-        windows[row, 0] = info.end_id if start[index] == 0 else split.values[first - 1]
+        windows[row, 0] = info.end_id if start[index] == 0 else int(split.values[first - 1])
         windows[row, 1 : len(text) + 1] = text
         lengths[row] = len(text) + 1
     return windows, lengths, split.slices[document[chosen]]

@@ -103,6 +103,7 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise UserError.about(key, str(folder), f"a model that {AUTO_CLASSES[workload]} loads", f"transformers said: {first}") from error
+    model.config.use_cache = False  # nothing here generates, and a cache would be filled in vain at every forward pass
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError.about(
@@ -119,9 +120,12 @@ def save_model(model: nn.Module, folder: Path, tokenizer_folder: Path | None) ->
 
     transformers.utils.logging.disable_progress_bar()
     saved = cast(Any, model)
-    saved.config.use_cache = True  # what a user who generates wants; training never asks for the cache
+    settings = [saved.config, saved.generation_config] if saved.can_generate() else []
+    for each in settings:
+        each.use_cache = True  # what a user who generates wants; training never asks for the cache
     saved.save_pretrained(folder)
-    saved.config.use_cache = False
+    for each in settings:
+        each.use_cache = False
     if tokenizer_folder is not None:
         for path in tokenizer_folder.iterdir():
             shutil.copy(path, folder / path.name)
@@ -136,12 +140,14 @@ def check_interface(model: nn.Module, interface: Interface, folder: Path, key: s
         UserError: Vocabulary or classes differ from the data's.
     """
     config = cast(Any, model).config
-    if interface.workload != "causal-lm":
-        if config.num_labels != interface.classes:
-            raise UserError.about(
-                key, f"{folder} with {config.num_labels} classes", f"{interface.classes} classes, as the data have", "Set data.classes, or use another."
-            )
-    elif config.vocab_size < (interface.vocabulary or 0):
+    if interface.workload != "causal-lm" and config.num_labels != interface.classes:
+        raise UserError.about(
+            key,
+            f"{folder} with {config.num_labels} classes",
+            f"{interface.classes} classes, as the data have",
+            "Set data.classes, or use another.",
+        )
+    if interface.vocabulary is not None and config.vocab_size < interface.vocabulary:
         raise UserError.about(
             key,
             f"{folder} with {config.vocab_size} ids",

@@ -38,7 +38,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (...) values >= 0.
     """
-    flat = functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE, reduction="none")
+    flat = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.flatten(), ignore_index=IGNORE, reduction="none")
     return flat.view(targets.shape)
 
 
@@ -56,7 +56,9 @@ def forward_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """
     log_p = functional.log_softmax(teacher_logits, dim=-1)
     log_q = functional.log_softmax(student_logits, dim=-1)
-    return functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
+    # Where p is 0 the term is 0, its limit; torch's kl_div gives NaN for a log-probability of -inf.
+    gap = (log_p - log_q).masked_fill_(log_p == -torch.inf, 0.0)
+    return (log_p.exp() * gap).sum(dim=-1)
 
 
 DIVERGENCES: dict[str, Divergence] = {"forward-kl": forward_kl}
@@ -94,13 +96,18 @@ def distillation_loss(
         Sums; `total` carries the gradient.
     """
     keep = targets != IGNORE
-    student_logits, targets = student_logits[keep].float(), targets[keep]
+    student_logits, targets = _precise(student_logits[keep]), targets[keep]
     ce = cross_entropy(student_logits, targets).sum()
     zero = torch.zeros((), device=ce.device)
     if signal is None:
         return LossSums(ce, ce.detach(), zero, zero)
-    teacher_logits = signal.logits[keep].float()
+    teacher_logits = _precise(signal.logits[keep])
     kd = temperature**2 * divergence(teacher_logits / temperature, student_logits / temperature).sum()
     with torch.no_grad():
         teacher_ce = cross_entropy(teacher_logits, targets).sum()
     return LossSums((1 - alpha) * ce + alpha * kd, ce.detach(), kd.detach(), teacher_ce)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """At least fp32: a sum over V in half precision loses the small terms."""
+    return logits if logits.dtype == torch.float64 else logits.float()

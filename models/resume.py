@@ -42,7 +42,9 @@ class Checkpoints:
         aside.mkdir(parents=True)
         save_file(_unshared(model.state_dict()), aside / "model.safetensors")
         moments = optimizer.state_dict()["state"]
-        save_file({f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()}, aside / "optimizer.safetensors")
+        save_file(
+            {f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()}, aside / "optimizer.safetensors"
+        )
         (aside / "state.json").write_text(json.dumps(state))
         fsync_tree(aside)
         final = self.folder / f"step-{step:08d}"

@@ -21,6 +21,8 @@ AUTO_CLASSES = {
     "image-classification": "AutoModelForImageClassification",
 }
 
+FIRST_TOKEN_ONLY = {"pooler", "pre_classifier", "classifier"}  # modules of an encoder that see one position of a sequence
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -74,7 +76,10 @@ def config_for(shape: Shape, interface: Interface) -> Any:
         channels, height, width = interface.image_shape
         if height != width or height % shape.patch_size:
             raise UserError.about(
-                "shape.patch_size", shape.patch_size, f"a divisor of square images; these are {height} x {width}", "Choose another patch_size."
+                "shape.patch_size",
+                shape.patch_size,
+                f"a divisor of square images; these are {height} x {width}",
+                "Choose another patch_size.",
             )
         return transformers.ViTConfig(
             **common,
@@ -117,19 +122,30 @@ def count(model: nn.Module, sequence_length: int) -> Size:
     over the whole sequence (not halved for causal masks, as `torch.utils.flop_counter` counts).
     """
     config = cast(Any, model).config
-    parameters = {id(p): p.numel() for p in model.parameters()}
+    parameters: dict[int, int] = {id(p): p.numel() for p in model.parameters()}
     embedding_ids = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    head = cast(Any, model).get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = cast(Any, model).get_output_embeddings()
     if head is not None:
         embedding_ids.add(id(head.weight))
     vision = hasattr(config, "patch_size")
     tokens = (config.image_size // config.patch_size) ** 2 + 1 if vision else sequence_length
-    products = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    products = sum(_products(name, m, tokens) for name, m in model.named_modules())
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 4 * config.num_hidden_layers * tokens * tokens * config.num_attention_heads * width
     total = sum(parameters.values())
     embeddings = sum(n for i, n in parameters.items() if i in embedding_ids)
-    return Size(total, total - embeddings, 2.0 * products * tokens + attention, tokens)
+    return Size(total, total - embeddings, 2.0 * products + attention, tokens)
+
+
+def _products(name: str, module: Any, tokens: int) -> int:
+    """Multiplications of a module's weight over one sequence; 0 where it is no matrix product."""
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(module, nn.Conv2d):
+        return module.weight.numel() * (tokens - 1)  # patches; the class token is no patch
+    if not isinstance(module, nn.Linear | Conv1D):
+        return 0
+    return module.weight.numel() * (1 if FIRST_TOKEN_ONLY & set(name.split(".")) else tokens)
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from models.batches import Batch
 from models.objectives import TeacherSignal
 
-
 SignalSource = Callable[[Batch], TeacherSignal]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,10 +14,13 @@ from conf.schema import Student
 from models.shapes import Interface, build, config_for
 
 LAYER = re.compile(r"^(.*\blayers?)\.(\d+)\.(.*)$")
+# What changes the function of a layer and not the shapes of its weights: equal by need, or taken over from the teacher.
+EQUAL = ("model_type", "num_attention_heads", "num_key_value_heads")
+TAKEN_OVER = ("hidden_act", "rms_norm_eps", "layer_norm_eps", "rope_parameters")
 
 
 def evenly_spaced(teacher_layers: int, student_layers: int) -> list[int]:
-    """Indices of the teacher's layers that a student takes: the first, the last, and evenly between (Sanh et al. 2019, arXiv:1910.01108)."""
+    """Indices of the layers that a student takes: the first, the last, and evenly between (Sanh et al. 2019, arXiv:1910.01108)."""
     if student_layers == 1:
         return [0]
     return [round(i * (teacher_layers - 1) / (student_layers - 1)) for i in range(student_layers)]
@@ -34,9 +39,15 @@ def make_student(student: Student, teacher: nn.Module, interface: Interface, see
     Raises:
         UserError: `layers` is asked for and the shapes do not allow it.
     """
+    config = config_for(student.shape, interface)
+    if student.initialisation == "layers":
+        theirs = cast(Any, teacher).config
+        config.update(
+            {field: copy.deepcopy(getattr(theirs, field)) for field in TAKEN_OVER if hasattr(config, field) and hasattr(theirs, field)}
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(config_for(student.shape, interface), interface.workload)
+        model = build(config, interface.workload)
     if student.initialisation == "layers":
         _copy_layers(model, teacher, interface, key)
     return model
@@ -46,8 +57,9 @@ def layer_sources(student: nn.Module, teacher: nn.Module, interface: Interface, 
     """For every weight of the student, the teacher's weight that it is copied from and its rows; works on the meta device.
 
     Raises:
-        UserError: A weight has no counterpart of its shape.
+        UserError: A weight has no counterpart of its shape, a weight of a kept layer would be lost, or the heads differ.
     """
+    _same_kind(student, teacher, key)
     theirs, ours = teacher.state_dict(), student.state_dict()
     kept = evenly_spaced(_depth(theirs), _depth(ours))
     sources: dict[str, tuple[str, int]] = {}
@@ -59,14 +71,37 @@ def layer_sources(student: nn.Module, teacher: nn.Module, interface: Interface, 
         rows = len(tensor) if tensor.ndim and len(tensor) == interface.vocabulary else None
         if source is None or (source[:rows] if rows else source).shape != tensor.shape:
             found = "no such weight" if source is None else f"shape {tuple(source.shape)}"
-            raise UserError.about(
-                f"{key}.initialisation",
-                "layers",
-                "a student that differs from its teacher in the number of layers alone",
-                f"{name} has shape {tuple(tensor.shape)}, the teacher has {found}. Make the shapes equal, or use initialisation=random.",
-            )
+            raise _unlike(key, f"{name} has shape {tuple(tensor.shape)}, the teacher has {found}")
         sources[name] = (origin, len(tensor) if tensor.ndim else 0)
+    used = {origin for origin, _ in sources.values()}
+    for name in theirs:
+        match = LAYER.match(name)
+        if name not in used and (match is None or int(match[2]) in kept):
+            raise _unlike(key, f"the teacher's {name} has no place in the student")
     return sources
+
+
+def _same_kind(student: nn.Module, teacher: nn.Module, key: str) -> None:
+    ours, theirs = cast(Any, student).config, cast(Any, teacher).config
+    for field in EQUAL:
+        wanted, found = getattr(ours, field, None), getattr(theirs, field, None)
+        if wanted != found:
+            raise _unlike(key, f"{field} is {wanted} in the student and {found} in the teacher")
+    if _tied(student) and not _tied(teacher):
+        raise _unlike(key, "the student ties its output head to its embedding, the teacher does not (tied_embeddings)")
+
+
+def _tied(model: nn.Module) -> bool:
+    return len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False)))
+
+
+def _unlike(key: str, difference: str) -> UserError:
+    return UserError.about(
+        f"{key}.initialisation",
+        "layers",
+        "a student that differs from its teacher in the number of layers alone",
+        f"Here {difference}. Make the shapes equal, or use initialisation=random.",
+    )
 
 
 def _copy_layers(student: nn.Module, teacher: nn.Module, interface: Interface, key: str) -> None:

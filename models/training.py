@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -126,9 +126,7 @@ def train(
     """
     t = plan.training
     accelerator = accelerator_for(plan.device, plan.precision)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True
-    )
+    optimizer = torch.optim.AdamW(parameter_groups(model, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
     plain, state = model, Progress()
     model, optimizer = accelerator.prepare(model, optimizer)
     loaded = checkpoints.load(plain, optimizer.optimizer) if checkpoints else None
@@ -186,7 +184,7 @@ def _one_step(
     processes, parts = accelerator.num_processes, plan.training.accumulation
     valid = max(batch.valid, 1)  # of the whole step, on every process alike: batches are a function of the step
     mine = batch.part(accelerator.process_index, processes) if processes > 1 else batch
-    totals = torch.zeros(4, dtype=torch.float64)
+    totals, width = torch.zeros(4, dtype=torch.float64), 1
     for index in range(parts):
         micro = (mine.part(index, parts) if parts > 1 else mine).to(accelerator.device)
         last = index == parts - 1
@@ -194,16 +192,16 @@ def _one_step(
             with accelerator.autocast():
                 logits = rows(model, micro, plan.vocabulary)
                 signal = signals(micro) if signals else None
-            sums = loss_of(logits, signal, micro, plan, alpha, temperature)
+            sums, width = loss_of(logits, signal, micro, plan, alpha, temperature), logits.shape[-1]
             # Data-parallel training averages gradients over processes; the sum is wanted.
             accelerator.backward(sums.total * (processes / valid))
         totals += torch.stack([s.detach().double() for s in sums]).cpu()
     if processes > 1:
-        totals = accelerator.reduce(totals.to(accelerator.device), "sum").cpu()
+        totals = cast(Tensor, accelerator.reduce(totals.to(accelerator.device), "sum")).cpu()
     loss, ce, kd, teacher_ce = (totals / valid).tolist()
-    norm = float(accelerator.clip_grad_norm_(model.parameters(), plan.training.clip))
+    norm = float(cast(Tensor, accelerator.clip_grad_norm_(model.parameters(), plan.training.clip)))
     if state.reference is None:
-        state.reference = max(loss, math.log(logits.shape[-1]))
+        state.reference = max(loss, math.log(width))
     _refuse_divergence(loss, norm, plan.training.explosion * state.reference, step, rate)
     return (loss, ce, kd, teacher_ce if signals else None), norm
 

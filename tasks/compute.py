@@ -151,7 +151,9 @@ def read_record(found: Found, context: Context, resumed_at: int | None = None) -
     own = found.manifest["run"] == context.run
     record = StageRecord.model_validate_json((found.folder / "record.json").read_text())
     where = {"folder": str(found.folder), "identity": found.manifest["identity"], "fingerprint": found.manifest["fingerprint"]}
-    return record.model_copy(update={**where, "reused": not own, "reused_from": None if own else found.manifest["run"], "resumed_at": resumed_at})
+    return record.model_copy(
+        update={**where, "reused": not own, "reused_from": None if own else found.manifest["run"], "resumed_at": resumed_at}
+    )
 
 
 def _say_why(store: Store, work: Work, mark: str, context: Context) -> None:
@@ -182,7 +184,9 @@ def _train(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpo
     interface = interface_of(corpus)
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, work.training)
     plan = Plan(work.training, work.objective, work.seed, vocabulary_of(interface), device, precision)
-    teacher = load_model(Path(work.teachers[0].folder), interface.workload, dtype=_frozen_dtype(device, precision)) if work.teachers else None
+    teacher = (
+        load_model(Path(work.teachers[0].folder), interface.workload, dtype=_frozen_dtype(device, precision)) if work.teachers else None
+    )
     model = work.make(teacher)
     signals = live(teacher.to(device), plan.vocabulary) if teacher is not None and _teaches(work) else None
     size = count(model, interface.sequence_length)

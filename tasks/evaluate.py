@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from torch import nn
 
 from conf.schema import Evaluation, Ladder
@@ -27,7 +28,9 @@ from tasks.runs import Context
 SPLIT = "valid"
 
 
-def evaluation_identity(record: StageRecord, teachers: dict[str, StageRecord], data: DataRecord, evaluation: Evaluation, precision: str) -> dict[str, Any]:
+def evaluation_identity(
+    record: StageRecord, teachers: dict[str, StageRecord], data: DataRecord, evaluation: Evaluation, precision: str
+) -> dict[str, Any]:
     """Whose weights were judged against whose, on what."""
     return {
         "kind": "evaluation",
@@ -56,9 +59,7 @@ def evaluate_model(
         if not found:
             use_threads(ladder)
             result = _measure(record, teachers, ladder, data, precision)
-            found = store.publish(
-                "evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result)
-            )
+            found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result))
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
     judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept})

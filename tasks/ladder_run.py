@@ -14,7 +14,7 @@ from conf.home import home
 from conf.load import suggest, to_yaml
 from conf.schema import Ladder
 from tasks import tracking
-from tasks.compute import tracker_of
+from tasks.compute import corpus_of, tracker_of
 from tasks.console import log
 from tasks.environment import environment
 from tasks.fingerprint import fingerprint
@@ -33,7 +33,14 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     @classmethod
     def open(
-        cls, source: str, ladder: Ladder, base: Path, overrides: Sequence[str], start_at: str | None, fresh: bool, prefect_run_id: str | None
+        cls,
+        source: str,
+        ladder: Ladder,
+        base: Path,
+        overrides: Sequence[str],
+        start_at: str | None,
+        fresh: bool,
+        prefect_run_id: str | None,
     ) -> LadderRun:
         """Begin a run, or go on with the last one of the same command if it died or was interrupted.
 
@@ -66,6 +73,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         record = RunRecord(
             run=name,
             ladder=ladder.name,
+            workload=ladder.workload,
             status="running",
             settings_hash=settings_hash,
             source=source,
@@ -80,10 +88,18 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             mlflow_experiment_id=tracker.experiment(ladder.name),
             mlflow_run_id=mlflow_run_id,
             prefect_run_id=prefect_run_id,
+            prefect_url=_prefect_url(prefect_run_id),
             environment=known,
         )
         context = Context(
-            run=name, ladder=ladder.name, home=str(paths.root), base=str(base), fresh=fresh, start_at=start_at, kept=kept, mlflow_run_id=mlflow_run_id
+            run=name,
+            ladder=ladder.name,
+            home=str(paths.root),
+            base=str(base),
+            fresh=fresh,
+            start_at=start_at,
+            kept=kept,
+            mlflow_run_id=mlflow_run_id,
         )
         run = cls(record, context, lock)
         run.save(record)
@@ -97,7 +113,9 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         save(self.context.paths, record)
 
     def keep_data(self, data: DataRecord) -> DataRecord:
-        """Note the corpus."""
+        """Note the corpus, here and in MLflow."""
+        assert self.context.mlflow_run_id
+        tracker_of(self.context.paths).log_dataset(self.context.mlflow_run_id, self.record.ladder, corpus_of(data))
         self.save(self.record.model_copy(update={"data": data}))
         return data
 
@@ -138,7 +156,18 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def _close_mlflow(self, status: Status) -> None:
         assert self.context.mlflow_run_id
-        tracker_of(self.context.paths).close(self.context.mlflow_run_id, ENDS[status])
+        tracker = tracker_of(self.context.paths)
+        tracker.close_children(self.context.mlflow_run_id, ENDS[status])
+        tracker.close(self.context.mlflow_run_id, ENDS[status])
+
+
+def _prefect_url(flow_run_id: str | None) -> str | None:
+    """Page of the flow run on a configured server; the embedded one is gone when the run ends."""
+    api = os.environ.get("PREFECT_API_URL")
+    if not api or not flow_run_id:
+        return None
+    base = os.environ.get("PREFECT_UI_URL") or api.rstrip("/").removesuffix("/api")
+    return f"{base}/runs/flow-run/{flow_run_id}"
 
 
 def kept_before(ladder: Ladder, start_at: str | None) -> tuple[str, ...]:

@@ -159,7 +159,15 @@ def _local(teacher: CheckpointTeacher, context: Context) -> Path:
 
 
 def _decide(
-    store: Store, kind: str, name: str, identity: dict[str, Any], size: Size, above: Size | None, price: dict[str, float], ladder: str, fresh: bool
+    store: Store,
+    kind: str,
+    name: str,
+    identity: dict[str, Any],
+    size: Size,
+    above: Size | None,
+    price: dict[str, float],
+    ladder: str,
+    fresh: bool,
 ) -> tuple[ModelPlan, str]:
     mark = fingerprint(identity)
     known = UNKNOWN not in (identity["data"], *identity.get("teachers", []))
@@ -188,7 +196,14 @@ def _decide(
 
 
 def _price(
-    training: Training, objective: Objective | None, size: Size, above: Size | None, shape: Shape, vocabulary: int, ladder: Ladder, speed: float
+    training: Training,
+    objective: Objective | None,
+    size: Size,
+    above: Size | None,
+    shape: Shape,
+    vocabulary: int,
+    ladder: Ladder,
+    speed: float,
 ) -> dict[str, float]:
     """Tokens, FLOPs, seconds and bytes of a training from its start."""
     positions = training.steps * training.batch_size * size.tokens
@@ -215,7 +230,10 @@ def _speed(home: Home, ladder: Ladder) -> tuple[float, str]:
                 speed = sum(m.flops for m in trained) / sum(m.seconds for m in trained)
                 return speed, f"{speed / 1e9:.1f} GFLOP/s, which {known.run} reached"
     peak = matrix_product_peak()
-    return ASSUMED_SHARE * peak, f"{ASSUMED_SHARE:.0%} of the {peak / 1e9:.0f} GFLOP/s of a matrix product measured now; the share is assumed"
+    return (
+        ASSUMED_SHARE * peak,
+        f"{ASSUMED_SHARE:.0%} of the {peak / 1e9:.0f} GFLOP/s of a matrix product measured now; the share is assumed",
+    )
 
 
 def matrix_product_peak(size: int = 1024, dtype: torch.dtype = torch.float32) -> float:

@@ -82,6 +82,7 @@ class RunRecord(Record):
 
     run: str
     ladder: str
+    workload: str = "causal-lm"
     status: Status
     settings_hash: str  # of the resolved settings; a killed run with the same hash is continued
     source: str  # the ladder's name or path, as given

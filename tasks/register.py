@@ -8,13 +8,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from conf.schema import Ladder
-from tasks.compute import tracker_of
-from tasks.records import StageRecord
+from tasks.compute import corpus_of, tracker_of
+from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context, original_mlflow_run
 
 
 @task(name="record", task_run_name="record {record.name}", cache_policy=NO_CACHE, persist_result=False)
-def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder, context: Context) -> StageRecord:
+def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
     """Record a judged model in MLflow; a reused one is linked to the run that made it, not stored again."""
     tracker = tracker_of(context.paths)
     assert context.mlflow_run_id
@@ -30,6 +30,7 @@ def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder
     )
     done = record.model_copy(update={"mlflow_run_id": stage.run_id})
     if stage.state != "finished":
+        tracker.log_dataset(stage.run_id, ladder.name, corpus_of(data))
         original = original_mlflow_run(context.paths, record) if record.reused else None
         tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=Path(record.folder), original_run_id=original)
     return done

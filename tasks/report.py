@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -79,6 +80,7 @@ def render(record: RunRecord, settings_yaml: str) -> str:
         "duration": duration,
         "operations": operations,
         "moment": moment,
+        "no_password": lambda uri: re.sub(r"//[^/]*@", "//", uri),
         "short": lambda text: text[:12],
         "numeric": tables.is_numeric,
     }

@@ -17,7 +17,6 @@ from conf.load import suggest
 from tasks.records import Record, RunRecord, StageRecord
 
 
-
 class Context(Record):
     """What every task needs to know of the run that it works for; plain JSON, since it is a parameter of the stages' flows."""
 

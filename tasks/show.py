@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from prefect.states import Completed, State
+from typing import Any, TypeVar
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from tasks.records import StageRecord
+
+R = TypeVar("R")
 
 
 def shown(record: StageRecord) -> StageRecord | State[StageRecord]:
@@ -14,8 +19,8 @@ def shown(record: StageRecord) -> StageRecord | State[StageRecord]:
     return Completed(name="Cached", message=f"reused {record.fingerprint[:12]} of {record.reused_from}", data=record)
 
 
-def unwrap(state: State[StageRecord]) -> StageRecord:
-    """The record inside a task's state; raises what the task raised."""
+def unwrap(state: State[Any], kind: type[R]) -> R:
+    """The record inside a task's or a stage's state; raises what it raised."""
     result = state.result()
-    assert isinstance(result, StageRecord)
+    assert isinstance(result, kind)
     return result

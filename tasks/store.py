@@ -67,7 +67,9 @@ class Store:
         folder.rename(aside)
         return aside
 
-    def publish(self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, made: dict[str, str], write: Callable[[Path], None]) -> Found:
+    def publish(
+        self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, made: dict[str, str], write: Callable[[Path], None]
+    ) -> Found:
         """Make a result visible under its final name, whole or not at all.
 
         Args:

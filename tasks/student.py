@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import State
+from prefect.client.schemas.objects import State
 from torch import nn
 
 from conf.errors import LadderError, UserError
@@ -18,7 +18,9 @@ from tasks.show import shown
 
 
 @task(name="student", task_run_name="{stage.name} <- {parent.name}", cache_policy=NO_CACHE, persist_result=False)
-def train_student(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord, context: Context) -> StageRecord | State[StageRecord]:
+def train_student(
+    stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord, context: Context
+) -> StageRecord | State[StageRecord]:
     """Find the student in the store, or teach it."""
     return shown(obtain(student_work(stage, parent, ladder, data), ladder, data, context))
 

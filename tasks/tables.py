@@ -35,7 +35,13 @@ class Quality(NamedTuple):
 
 BITS = Quality("bits_per_byte", "bits/byte", "bits per byte (lower is better)", "perplexity ratio")
 ACCURACY = Quality("accuracy", "accuracy", "accuracy in % (higher is better)", "accuracy ratio")
-BROKEN = {"parameters": "params", BITS.unit: "bits/\nbyte", "of parent": "of\nparent", "of root": "of\nroot"}  # on a terminal
+BROKEN = {
+    "parameters": "params",
+    BITS.unit: "bits/\nbyte",
+    "of parent": "of\nparent",
+    "seconds": "sec",
+    "of root": "of\nroot",
+}  # on a terminal
 
 
 def finished(record: RunRecord) -> list[StageRecord]:
@@ -50,8 +56,8 @@ def not_run(record: RunRecord) -> list[str]:
 
 
 def quality_of(record: RunRecord) -> Quality:
-    """What the run's models are judged by; bits per byte when nothing is finished yet that could tell."""
-    return ACCURACY if any("bits_per_byte" not in model.metrics and "accuracy" in model.metrics for model in finished(record)) else BITS
+    """What the run's models are judged by."""
+    return BITS if record.workload == "causal-lm" else ACCURACY
 
 
 def human(number: float) -> str:

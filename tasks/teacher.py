@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import State
+from prefect.client.schemas.objects import State
 from torch import nn
 
 from conf.errors import UserError
 from conf.schema import CheckpointTeacher, Ladder, TrainedTeacher
+from models import tokenizers
 from models.checkpoint import check_interface, file_sha256, load_model, weights_sha256
 from models.corpus import Corpus
 from models.shapes import build, config_for, count
-from models import tokenizers
 from tasks.checkpoints import copy_checkpoint, resolve_checkpoint
 from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of, read_record, require_started, store_of
 from tasks.console import log

@@ -260,6 +260,14 @@ class Tracker:
         """Close a run."""
         self.client.set_terminated(run_id, status)
 
+    @_told
+    def close_children(self, parent_run_id: str, status: RunStatus) -> None:
+        """Close the children that a failed or interrupted ladder run left open."""
+        experiment_id = self.client.get_run(parent_run_id).info.experiment_id
+        for child in self.client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent_run_id}'"):
+            if child.info.status == "RUNNING":
+                self.client.set_terminated(child.info.run_id, status)
+
     def resolve_model(self, uri: str) -> Path:
         """Local Hugging Face folder of a recorded model; see `tracking_model.resolve`."""
         return tracking_model.resolve(self.client, uri, self.uri, self.home.mlflow / "downloads")

@@ -146,7 +146,8 @@ def digits(tmp_path: Path) -> RunRecord:
     small = figures(0.8444, 0.03) | {"retention": Retention(parent=0.871, root=0.871), "gate": "stopped", "gate_reasons": (reason,)}
     write_curve(tmp_path / "store" / "small", 1, 160, 2.4, 0.5, student=True)
     student = model(tmp_path, "small", 6_922, ("teacher",), steps=160, seconds=4.24, **small)
-    more = {"ladder": "digits", "status": "stopped", "error": f"small: {reason}", "planned": ("small", "tiny")}
+    more = {"ladder": "digits", "workload": "image-classification", "status": "stopped"}
+    more |= {"error": f"small: {reason}", "planned": ("small", "tiny")}
     return run(tmp_path, teacher=root, stages=(student,), **more)
 
 
@@ -308,6 +309,12 @@ def test_hostile_text_stays_text(language: RunRecord, page: Callable[..., Page])
     assert "img" not in shown.tags
     assert shown.text.count(evil) >= 5
     assert evil in "".join(shown.words[shown.words.index("Every setting") :])
+
+
+def test_a_password_in_an_address_is_left_out(language: RunRecord, page: Callable[..., Page]) -> None:
+    shown = page(language.model_copy(update={"mlflow_uri": "postgresql://ladder:s3cr@t@db:5432/mlflow"}))
+    assert "postgresql://db:5432/mlflow" in shown.text
+    assert "s3cr" not in shown.text
 
 
 def test_a_report_is_replaced_whole_or_not_at_all(language: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,13 @@ def stage(name: str, parameters: int, teachers: tuple[str, ...] = (), **more) ->
     )
 
 
-def run(teacher: StageRecord | None, *stages: StageRecord, planned: tuple[str, ...] = ("300k", "100k", "30k")) -> RunRecord:
+def run(
+    teacher: StageRecord | None, *stages: StageRecord, planned: tuple[str, ...] = ("300k", "100k", "30k"), workload: str = "causal-lm"
+) -> RunRecord:
     return RunRecord(
         run="20260301-140500-ab12",
         ladder="python-stdlib",
+        workload=workload,
         status="running",
         settings_hash="s" * 64,
         source="python-stdlib",
@@ -65,7 +68,13 @@ def test_an_empty_run_lists_the_root_and_all_stages_as_not_run() -> None:
 
 
 def test_classification_is_judged_by_accuracy() -> None:
-    headers, lines = tables.rows(run(stage("teacher", 20_000, metrics={"accuracy": 0.9721, "nll": 0.1}, steps=0, seconds=0.0), planned=()))
+    headers, lines = tables.rows(
+        run(
+            stage("teacher", 20_000, metrics={"accuracy": 0.9721, "nll": 0.1}, steps=0, seconds=0.0),
+            planned=(),
+            workload="image-classification",
+        )
+    )
     assert headers[2] == "accuracy"
     assert lines == [["teacher", "20k", "97.2 %", "-", "-", "-", "-", "imported"]]
 
