@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from models.shapes import AUTO_CLASSES, Interface
+from models.shapes import AUTO_CLASSES, Interface, build
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -110,6 +110,25 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
             key, str(folder), f"a checkpoint trained for {workload}", f"It lacks weights that the model needs, such as {missing[0]!r}."
         )
     return model
+
+
+def skeleton(folder: Path, workload: str) -> nn.Module:
+    """The model of a checked folder without its weights, on the meta device: for shapes and counts.
+
+    Raises:
+        UserError: transformers does not know such a model, or not for this workload.
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            return build(config, workload)
+    except (ValueError, KeyError, OSError) as error:
+        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise UserError.about(
+            "teacher.path", str(folder), f"a model that {AUTO_CLASSES[workload]} loads", f"transformers said: {first}"
+        ) from error
 
 
 def save_model(model: nn.Module, folder: Path, tokenizer_folder: Path | None) -> None:

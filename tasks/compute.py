@@ -134,7 +134,7 @@ def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> St
         found = reusable(store, work.kind, mark, context, work.name)
         if found:
             log.info("%s: found in the store (%s), reused", work.name, mark[:12])
-            return read_record(found, context)
+            return read_record(found, reused=True)
         require_started(context, work.name, "Run without --start-at, or with the settings that they were made with.")
         _say_why(store, work, mark, context)
         checkpoints = _checkpoints(store, mark, context, work.name)
@@ -143,17 +143,16 @@ def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> St
             work.kind, work.name, work.identity, mark, context.made, lambda folder: _write(folder, work, mark, model, trained, size, data)
         )
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
-        return read_record(found, context, trained.resumed_at)
+        return read_record(found, reused=False, resumed_at=trained.resumed_at)
 
 
-def read_record(found: Found, context: Context, resumed_at: int | None = None) -> StageRecord:
-    """The record of a verified folder, with where it lies and whether this run computed it."""
-    own = found.manifest["run"] == context.run
+def read_record(found: Found, *, reused: bool, resumed_at: int | None = None) -> StageRecord:
+    """The record of a verified folder, with where it lies and whether it was found there or made now."""
+    manifest = found.manifest
     record = StageRecord.model_validate_json((found.folder / "record.json").read_text())
-    where = {"folder": str(found.folder), "identity": found.manifest["identity"], "fingerprint": found.manifest["fingerprint"]}
-    return record.model_copy(
-        update={**where, "reused": not own, "reused_from": None if own else found.manifest["run"], "resumed_at": resumed_at}
-    )
+    where = {"folder": str(found.folder), "identity": manifest["identity"], "fingerprint": manifest["fingerprint"]}
+    how = {"reused": reused, "reused_from": manifest["run"] if reused else None, "resumed_at": resumed_at}
+    return record.model_copy(update=where | how)
 
 
 def _say_why(store: Store, work: Work, mark: str, context: Context) -> None:

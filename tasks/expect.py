@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from conf.schema import CheckpointTeacher, Ladder, Shape
-from models.batches import Corpus
+from models.checkpoint import skeleton
+from models.corpus import Corpus
 from models.shapes import Interface, Size, build, config_for, count
 from models.students import layer_sources
 from models.tokenizers import BYTES_VOCABULARY
@@ -22,7 +23,7 @@ DIGITS = (10, (1, 8, 8))  # classes, image
 
 
 def expected_interface(ladder: Ladder, corpus: Corpus | None) -> Interface:
-    """The prepared corpus's interface; before it exists, what the settings say, with ten classes and 8 x 8 pixels where they say nothing."""
+    """The prepared corpus's interface; before it exists, what the settings say, ten classes of 8 x 8 pixels else."""
     if corpus is not None:
         return interface_of(corpus)
     classes = 0 if ladder.workload == "causal-lm" else ladder.data.classes or DIGITS[0]
@@ -40,15 +41,11 @@ def teacher_on_meta(ladder: Ladder, interface: Interface, context: Context) -> n
     Raises:
         UserError: A checkpoint is there and cannot be read.
     """
-    import transformers
-
     teacher = ladder.teacher
     if isinstance(teacher, CheckpointTeacher):
         remote = teacher.path.startswith(("models:/", "runs:/"))
         if not remote and (Path(context.base) / Path(teacher.path).expanduser()).exists():
-            config = transformers.AutoConfig.from_pretrained(resolve_checkpoint(teacher, context), trust_remote_code=False)
-            with torch.device("meta"):
-                return build(config, ladder.workload)
+            return skeleton(resolve_checkpoint(teacher, context), ladder.workload)
     return None if teacher.shape is None else shape_on_meta(teacher.shape, interface)
 
 

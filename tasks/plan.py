@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.schema import CheckpointTeacher, Ladder, Objective, Shape, TrainedTeacher, Training
 from models.corpus import Corpus
+from models.device import resolve_device
 from models.shapes import Size
 from tasks.checkpoints import resolve_checkpoint
 from tasks.compute import precision_of
@@ -24,6 +27,7 @@ from tasks.store import Found, Store
 from tasks.teacher import NAME, checkpoint_identity
 
 Action = Literal["compute", "resume", "reuse", "import"]
+TO_TRAIN = ("compute", "resume")
 UNKNOWN = "to be computed"
 ASSUMED_SHARE = 0.2  # of the measured matrix-product peak, where nothing was trained here yet
 
@@ -79,28 +83,36 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     corpus = Corpus(found.folder, content_hash(found)) if found else None
     root, sizes = check_ladder(ladder, context, corpus)
     data_hash = content_hash(found) if found else UNKNOWN
-    speed, basis = _speed(home, ladder)
-    teacher, weights = _plan_teacher(ladder, context, store, root, data_hash, speed, notes)
+    pace = _pace(home, ladder)
+    teacher, weights = _plan_teacher(ladder, context, store, root, data_hash, pace, notes)
+    if root is None and isinstance(ladder.teacher, CheckpointTeacher):
+        notes.append("the teacher's size is unknown, so its forward passes are not counted; teacher.shape tells it before it is at hand")
     plans: list[ModelPlan] = []
     vocabulary = expected_interface(ladder, corpus).vocabulary or 0
     above, reached = root, start_at is None
     for stage, size in zip(ladder.stages, sizes, strict=True):
         reached = reached or stage.name == start_at
         identity = stage_identity(ladder, stage, precision_of(ladder, stage.training), data_hash, (weights,))
-        price = _price(stage.training, stage.objective, size, above, stage.student.shape, vocabulary, ladder, speed)
+        price = _price(stage.training, stage.objective, size, above, stage.student.shape, vocabulary, ladder, pace.of(stage.name))
         plan, weights = _decide(store, "stage", stage.name, identity, size, above, price, ladder.name, fresh and reached)
         plans.append(plan)
         above = size
-    todo = [p for p in (teacher, *plans) if p.action in ("compute", "resume")]
-    seconds = sum(p.seconds * (1 - (p.resume_step or 0) / max(_steps(ladder, p.name), 1)) for p in todo)
+    models = (teacher, *plans)
+    before = models[: 1 + [stage.name for stage in ladder.stages].index(start_at)] if start_at else ()
+    for model in before:
+        if model.action != "reuse":
+            notes.append(
+                f"{model.name} comes before --start-at {start_at} and is not finished with these settings; the run would refuse to start"
+            )
+    todo = {model.name: 1 - (model.resume_step or 0) / max(_steps(ladder, model.name), 1) for model in models if model.action in TO_TRAIN}
     return LadderPlan(
         ladder=ladder.name,
         data=data_action,
         teacher=teacher,
         stages=tuple(plans),
-        seconds=seconds,
-        flops=sum(p.flops for p in todo),
-        basis=basis,
+        seconds=sum(m.seconds * todo[m.name] for m in models if m.name in todo),
+        flops=sum(m.flops * todo[m.name] for m in models if m.name in todo),
+        basis=pace.basis,
         notes=tuple(notes),
     )
 
@@ -122,14 +134,14 @@ def _data(ladder: Ladder, context: Context, store: Store, notes: list[str]) -> t
 
 
 def _plan_teacher(
-    ladder: Ladder, context: Context, store: Store, size: Size | None, data_hash: str, speed: float, notes: list[str]
+    ladder: Ladder, context: Context, store: Store, size: Size | None, data_hash: str, pace: Pace, notes: list[str]
 ) -> tuple[ModelPlan, str]:
     teacher = ladder.teacher
     if isinstance(teacher, TrainedTeacher):
         assert size is not None
         identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data_hash)
         vocabulary = expected_interface(ladder, None).vocabulary or 0
-        price = _price(teacher.training, None, size, None, teacher.shape, vocabulary, ladder, speed)
+        price = _price(teacher.training, None, size, None, teacher.shape, vocabulary, ladder, pace.of(NAME))
         return _decide(store, "teacher", NAME, identity, size, None, price, ladder.name, context.fresh and context.start_at is None)
     weights, mark, action = UNKNOWN, None, "import"
     try:
@@ -190,8 +202,6 @@ def _decide(
     )
     if found is None:
         return plan, UNKNOWN
-    import json
-
     return plan, json.loads((found.folder / "record.json").read_text())["weights_sha256"]
 
 
@@ -221,28 +231,46 @@ def _price(
     return {"tokens": positions, "flops": positions * per_token, "seconds": positions * per_token / speed, "memory": memory}
 
 
-def _speed(home: Home, ladder: Ladder) -> tuple[float, str]:
-    """FLOP/s to expect of a training here: what was reached before, or a share of what a matrix product reaches now."""
-    for known in all_runs(home):
-        if known.ladder == ladder.name:
-            trained = [m for m in (known.teacher, *known.stages) if m and m.seconds > 0 and m.flops > 0]
-            if trained:
-                speed = sum(m.flops for m in trained) / sum(m.seconds for m in trained)
-                return speed, f"{speed / 1e9:.1f} GFLOP/s, which {known.run} reached"
-    peak = matrix_product_peak()
-    return (
-        ASSUMED_SHARE * peak,
-        f"{ASSUMED_SHARE:.0%} of the {peak / 1e9:.0f} GFLOP/s of a matrix product measured now; the share is assumed",
+@dataclass(frozen=True)
+class Pace:
+    """FLOP/s to expect of a training: of each model that was trained here before, and of the others."""
+
+    known: dict[str, float]
+    other: float
+    basis: str
+
+    def of(self, name: str) -> float:
+        """What to expect of a model."""
+        return self.known.get(name, self.other)
+
+
+def _pace(home: Home, ladder: Ladder) -> Pace:
+    """What was reached before on this kind of device, or a share of what a matrix product reaches now."""
+    device = resolve_device(ladder.compute.device)
+    for run in all_runs(home):
+        trained = [m for m in (run.teacher, *run.stages) if m and m.seconds > 0 and m.flops > 0]
+        if run.ladder == ladder.name and trained and bool(run.environment.get("gpus")) == (device == "cuda"):
+            speed = sum(m.flops for m in trained) / sum(m.seconds for m in trained)
+            return Pace({m.name: m.flops / m.seconds for m in trained}, speed, f"the speed that {run.run} reached, {_rate(speed)}")
+    precision = precision_of(ladder, ladder.stages[0].training)
+    peak = matrix_product_peak(dtype=torch.bfloat16 if precision == "bf16" else torch.float32, device=device)
+    where = (
+        torch.cuda.get_device_name() if device == "cuda" else f"this machine's processor ({torch.get_num_threads()} threads, no GPU in use)"
     )
+    basis = f"{ASSUMED_SHARE:.0%} (assumed) of the {_rate(peak)} of a {precision} matrix product measured now on {where}"
+    return Pace({}, ASSUMED_SHARE * peak, basis)
 
 
-def matrix_product_peak(size: int = 1024, dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s of a square matrix product on this machine: the best of a few tries."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a = torch.randn(size, size, device=device, dtype=dtype)
+def _rate(speed: float) -> str:
+    return f"{speed / 1e12:.3g} TFLOP/s" if speed >= 1e12 else f"{speed / 1e9:.3g} GFLOP/s"
+
+
+def matrix_product_peak(size: int = 1024, dtype: torch.dtype = torch.float32, device: str = "cpu", tries: int = 5) -> float:
+    """FLOP/s of a square matrix product on `device`: the best of a few tries, after one that warms it up."""
+    a = torch.randn(size, size, device=device).to(dtype)
     best = float("inf")
-    for _ in range(5):
+    for _ in range(tries + 1):
         began = time.perf_counter()
-        (a @ a).sum().item()
+        (a @ a)[0, 0].item()  # waits for a GPU
         best = min(best, time.perf_counter() - began)
     return 2.0 * size**3 / best

@@ -26,7 +26,7 @@ def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder
         settings=record.identity,
         teacher_run_ids=[lineage[-1].mlflow_run_id] if lineage and lineage[-1].mlflow_run_id else [],
         tags=tags,
-        reused_from=record.reused_from,
+        reused_from=record.reused_from if record.reused_from != context.run else None,  # an earlier attempt of this run is no other run
     )
     done = record.model_copy(update={"mlflow_run_id": stage.run_id})
     if stage.state != "finished":

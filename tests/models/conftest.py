@@ -1,0 +1,136 @@
+"""Tiny corpora and models; every test of `models/` runs the real thing on them, on one thread."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conf.schema import Shape, Training
+from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.shapes import Interface, build, config_for
+
+END, PAD, BYTES = 256, 257, 258
+TEXT = "the quick brown fox jumps over the lazy dog while the hounds look on; "
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def split_of(documents: Sequence[Sequence[int]], labels: Sequence[int], slices: Sequence[int], sizes: Sequence[int]) -> Split:
+    lengths = [len(document) for document in documents]
+    return Split(
+        values=np.array([i for document in documents for i in document], dtype=np.uint16),
+        offsets=np.array([0, *np.cumsum(lengths)], dtype=np.int64),
+        labels=np.array(labels, dtype=np.int64),
+        slices=np.array(slices, dtype=np.int32),
+        sizes=np.array(sizes, dtype=np.int64),
+    )
+
+
+def corpus_in(folder: Path, workload: str, length: int, splits: dict[str, Split], classes: int = 0, image: tuple[int, int, int] | None = None):
+    folder.mkdir(parents=True, exist_ok=True)
+    text = image is None
+    slices = 1 + max(int(split.slices.max(initial=0)) for split in splits.values())
+    info = CorpusInfo(
+        workload=workload,
+        sequence_length=length,
+        vocabulary=BYTES if text else None,
+        end_id=END if text else None,
+        pad_id=PAD if text else None,
+        label_names=tuple(f"class {i}" for i in range(classes)),
+        slice_names=tuple(f"slice {i}" for i in range(slices)),
+        image_shape=image,
+        documents={name: len(split) for name, split in splits.items()},
+        tokens={name: len(split.values) for name, split in splits.items()},
+    )
+    write_corpus(folder, info, {name: splits[name] for name in SPLITS})
+    return Corpus(folder, "hash")
+
+
+@pytest.fixture
+def lm_corpus(tmp_path: Path) -> Callable[..., Corpus]:
+    """Make a causal-lm corpus of ids per document; the end id is appended, as preparation does."""
+
+    def make(train: Sequence[Sequence[int]], valid: Sequence[Sequence[int]] | None = None, length: int = 8, slices: Sequence[int] | None = None):
+        def part(documents: Sequence[Sequence[int]]) -> Split:
+            ended = [[*document, END] for document in documents]
+            return split_of(ended, [-1] * len(ended), slices or [0] * len(ended), [len(document) for document in documents])
+
+        splits = {"train": part(train), "valid": part(valid or train), "test": part(valid or train)}
+        return corpus_in(tmp_path / "corpus", "causal-lm", length, splits)
+
+    return make
+
+
+@pytest.fixture
+def prose(lm_corpus: Callable[..., Corpus]) -> Corpus:
+    """Text that a tiny model learns in a few steps."""
+    documents = [list((TEXT * 3)[i : i + 150].encode()) for i in range(40)]
+    return lm_corpus(documents, documents[:6], length=24)
+
+
+@pytest.fixture
+def sentences(tmp_path: Path) -> Corpus:
+    """Texts of two classes, told apart by a word, of different lengths."""
+    generator = np.random.default_rng(0)
+
+    def part(count: int) -> Split:
+        labels = generator.integers(0, 2, count)
+        words = [("good " if label else "bad ") * int(generator.integers(1, 4)) + "x" * int(generator.integers(0, 6)) for label in labels]
+        ids = [[*word.encode(), END] for word in words]
+        return split_of(ids, labels.tolist(), (np.arange(count) % 2).tolist(), [len(word) for word in words])
+
+    return corpus_in(tmp_path / "sentences", "sequence-classification", 32, {name: part(60) for name in SPLITS}, classes=2)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Corpus:
+    """Images of three classes: the class is the row that is bright."""
+    generator = np.random.default_rng(1)
+
+    def part(count: int) -> Split:
+        labels = np.arange(count) % 3
+        pixels = generator.random((count, 1, 4, 4)).astype(np.float32) * 0.3
+        pixels[np.arange(count), 0, labels] += 0.7
+        offsets, zeros = np.arange(count + 1), np.zeros(count, dtype=np.int64)
+        return Split(pixels, offsets, labels.astype(np.int64), (labels % 2).astype(np.int32), zeros)
+
+    return corpus_in(tmp_path / "images", "image-classification", 2, {name: part(48) for name in SPLITS}, classes=3, image=(1, 4, 4))
+
+
+@pytest.fixture
+def training() -> Callable[..., Training]:
+    """Settings of a short training; keywords change them."""
+
+    def make(**changes: object) -> Training:
+        common = {"steps": 8, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", "validate_every": 2, "checkpoint_every": 2}
+        return Training.model_validate(common | changes)
+
+    return make
+
+
+@pytest.fixture
+def model_for() -> Callable[..., nn.Module]:
+    """Make a tiny model that fits a corpus; the same seed, the same weights."""
+
+    def make(corpus: Corpus, seed: int = 0, hidden: int = 16, layers: int = 1, family: str | None = None) -> nn.Module:
+        info = corpus.info
+        family = family or {"causal-lm": "llama", "sequence-classification": "bert", "image-classification": "vit"}[info.workload]
+        shape = Shape.model_validate({"family": family, "hidden_size": hidden, "layers": layers, "heads": 2, "feed_forward": 2 * hidden})
+        torch.manual_seed(seed)
+        return build(config_for(shape, interface_for(corpus)), info.workload)
+
+    return make
+
+
+def interface_for(corpus: Corpus) -> Interface:
+    info = corpus.info
+    return Interface(info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape)
