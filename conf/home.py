@@ -60,7 +60,7 @@ def disk_errors(home: Home) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR):
             raise
         raise _disk_error(home, error) from error
     except Exception as error:
@@ -71,7 +71,8 @@ def disk_errors(home: Home) -> Iterator[None]:
 
 
 def _disk_error(home: Home, error: BaseException) -> StoreError:
-    free = shutil.disk_usage(home.root if home.root.exists() else home.root.parent).free
+    there = next(place for place in (home.root, *home.root.parents) if place.exists())
+    free = shutil.disk_usage(there).free
     return StoreError(
         f"LADDER_HOME: cannot write to {home.root} ({error}); {free / 2**20:.0f} MiB are free there. "
         "Free some space or set LADDER_HOME to a folder on a larger disk; what was finished is kept."

@@ -12,6 +12,8 @@ import typer
 
 from conf.errors import LadderError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="ladder",
     help="Distil a large model into a small one in stages; each accepted student becomes the next teacher.",
@@ -45,10 +47,13 @@ def plan(
     """Show what a run would do and cost, without doing it."""
     from conf.home import home
     from conf.load import load
+    from flows.environment import go_offline
+
+    loaded = load(ladder, overrides or [])
+    go_offline()  # a plan fetches nothing; the libraries read this when they are imported
     from flows.views import plan_text
     from tasks.plan import make_plan
 
-    loaded = load(ladder, overrides or [])
     made = make_plan(loaded.ladder, loaded.base, home(), start_at, fresh)
     _show(made.model_dump(mode="json"), as_json, lambda: plan_text(made))
 
@@ -120,9 +125,10 @@ def main() -> None:
     except LadderError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what is finished is kept, the same command goes on from there", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer has made it of a KeyboardInterrupt
+            typer.echo("interrupted; what is finished is kept, the same command goes on from there", err=True)
+        raise
     except BrokenPipeError:
         sys.exit(1)
 

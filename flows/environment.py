@@ -24,6 +24,13 @@ PREFECT = {
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_CLI_COLORS": "false",
 }
+# What MLflow raises we tell in a sentence; it would print the traceback of a database error besides, as when Ctrl-C meets a write.
+MLFLOW = {"MLFLOW_LOGGING_LEVEL": "CRITICAL"}
+
+
+def go_offline() -> None:
+    """Allow no network for the rest of this process, whatever the user has set."""
+    os.environ.update(OFFLINE)
 
 
 def prepare_environment(home: Home) -> None:
@@ -32,7 +39,7 @@ def prepare_environment(home: Home) -> None:
     Raises:
         StoreError: The home cannot be made.
     """
-    wanted = {**OFFLINE, **PREFECT, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    wanted = {**OFFLINE, **PREFECT, **MLFLOW, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if os.environ.get("HF_HUB_OFFLINE") == "0":
         wanted["HF_DATASETS_OFFLINE"] = "0"
     if not os.environ.get("PREFECT_API_URL"):

@@ -27,6 +27,8 @@ def launch(source: str, overrides: Sequence[str], start_at: str | None, fresh: b
     prepare_environment(home())
     warnings.simplefilter("ignore")
     logging.captureWarnings(True)
+    from flows.server import reach_server
+    from tasks.compute import tracker_of
     from tasks.console import log, show_logs
     from tasks.expect import check_ladder
     from tasks.runs import Context
@@ -34,9 +36,9 @@ def launch(source: str, overrides: Sequence[str], start_at: str | None, fresh: b
     show_logs()
     context = Context(run="", ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base), start_at=start_at, fresh=fresh)
     check_ladder(loaded.ladder, context)
-    log.info(
-        "starting %s", "Prefect at " + os.environ["PREFECT_API_URL"] if os.environ.get("PREFECT_API_URL") else "Prefect's embedded server"
-    )
+    tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
+    log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
+    reach_server(home())
     from flows.distill import distill
 
     state = distill(
@@ -51,17 +53,17 @@ def launch(source: str, overrides: Sequence[str], start_at: str | None, fresh: b
         raise LadderError(
             f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {state.state_details.flow_run_id}` has the traceback."
         )
-    _conclude(outcome if isinstance(outcome, GateStopped) else None)
+    _conclude(str(state.state_details.flow_run_id), outcome if isinstance(outcome, GateStopped) else None)
 
 
-def _conclude(stopped: GateStopped | None) -> None:
+def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
     from rich.console import Console
 
     from flows.views import links
     from tasks import tables
-    from tasks.runs import load_run
+    from tasks.runs import all_runs
 
-    record = load_run(home())
+    record = next(known for known in all_runs(home()) if known.prefect_run_id == flow_run_id)  # another run may be newer
     console = Console(highlight=False)
     console.print(tables.render_rich(record))
     for line in links(record):

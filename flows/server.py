@@ -1,35 +1,35 @@
-"""The Prefect server of a run: a configured one that answers, or an embedded one that cannot outlive this process."""
+"""The Prefect server of a run: a configured one that answers, or an embedded one that lives exactly as long as this process.
+
+Prefect would start an embedded server by itself. That one stays behind when this process is killed, and it is told of Ctrl-C by the
+terminal before the run has recorded its end, so that the run waits for minutes on a server that is gone.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
+import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
 
+if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
+
 PROBE_SECONDS = 5.0
-# A process that is killed outright runs no clean-up. This one waits for the end of its input, which the kernel closes then.
-# It knows the server by more than its number, which another process may have by that time.
-GUARD = """
-import sys, psutil
-try:
-    server = psutil.Process(int(sys.argv[1]))
-    sys.stdin.read()
-    server.terminate()
-    server.wait(10)
-except psutil.NoSuchProcess:
-    pass
-except psutil.TimeoutExpired:
-    server.kill()
-"""
+START_SECONDS = 120.0
 
 
 def reach_server(home: Home) -> str | None:
-    """Make sure that Prefect has a server to talk to, and start the embedded one if none is configured.
+    """Make sure that Prefect has a server to talk to: the configured one, or the embedded one, which is started.
 
     Returns:
-        Address of the API of a configured server; None for the embedded one.
+        Address of the API of the configured server; None for the embedded one.
 
     Raises:
         UserError: `PREFECT_API_URL` names nothing that answers as Prefect.
@@ -41,7 +41,7 @@ def reach_server(home: Home) -> str | None:
     if url:
         ask_server(url)
         return url
-    _start_embedded(home)
+    start_embedded(home)
     return None
 
 
@@ -61,30 +61,61 @@ def ask_server(url: str) -> None:
         error = client.api_healthcheck()
     if error is not None:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = (
-            f"It answered: {reason}. Start it with `prefect server start`, correct the variable, or unset it to use an embedded server."
-        )
+        remedy = f"It answered: {reason}. Start it with `prefect server start`, correct the variable, or unset it for an embedded server."
         raise UserError.about("PREFECT_API_URL", url, "the API of a Prefect server that answers, such as http://127.0.0.1:4200/api", remedy)
 
 
-def _start_embedded(home: Home) -> None:
-    """Start the server that Prefect would start by itself, and bind its life to ours."""
-    with disk_errors(home):  # Prefect would try for ever to start a server that cannot write its database
-        home.prefect.mkdir(parents=True, exist_ok=True)
+def start_embedded(home: Home) -> None:
+    """Start the embedded server and make it the one that Prefect's client uses; processes of one home take turns.
+
+    Raises:
+        LadderError: It does not start, or not in time.
+        StoreError: The disk is full.
+    """
+    from filelock import FileLock
     from prefect.server.api.server import SubprocessASGIServer
 
-    server = SubprocessASGIServer()
-    try:
-        server.start()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise LadderError(
-            f"Prefect's embedded server did not start: {reason} Its state is in {home.prefect}; `ladder doctor` tells more."
-        ) from error
-    assert server.server_process is not None
-    guard = [sys.executable, "-c", GUARD, str(server.server_process.pid)]
-    quiet = subprocess.DEVNULL
-    _guards.append(subprocess.Popen(guard, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True))
+    server = SubprocessASGIServer()  # one for the whole process: clients find it by making it again
+    if server.running:
+        return
+    with disk_errors(home):
+        home.locks.mkdir(parents=True, exist_ok=True)
+        home.prefect.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.locks / "prefect.lock"):  # two at once on a fresh database break it
+            _start(server, home.prefect / "server.log")
 
 
-_guards: list[subprocess.Popen[bytes]] = []  # held until the process ends, so that their input stays open till then
+def _start(server: SubprocessASGIServer, log: Path) -> None:
+    from prefect.settings import get_current_settings
+
+    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}  # as Prefect's own does
+    with socket.create_server(("127.0.0.1", 0)) as listening, log.open("ab") as errors:
+        server.port = listening.getsockname()[1]
+        server.server_process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("embedded.py")), str(listening.fileno())],
+            env={**os.environ, **own, **get_current_settings().to_environment_variables(exclude_unset=True)},
+            stdin=subprocess.PIPE,  # nothing is ever written; its end tells the server that this process is gone
+            stdout=errors,
+            stderr=errors,
+            pass_fds=[listening.fileno()],
+            start_new_session=True,
+        )
+    server.running = True
+    atexit.register(server.stop)
+    _wait(server, log)
+
+
+def _wait(server: SubprocessASGIServer, log: Path) -> None:
+    import httpx
+
+    process, until = server.server_process, time.monotonic() + START_SECONDS
+    assert process is not None
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(f"{server.api_url}/health", timeout=1.0, trust_env=False).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    reason = f"it ended with code {process.returncode}" if process.poll() is not None else f"no answer in {START_SECONDS:.0f} s"
+    said = log.read_text(errors="replace").strip().splitlines()
+    raise LadderError(f"Prefect's embedded server did not start: {reason}. Its last words in {log}: {said[-1] if said else 'none'}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from tasks import tables, tracking
-from tasks.plan import LadderPlan, ModelPlan
 from tasks.records import RunRecord, StageRecord
+
+if TYPE_CHECKING:  # it needs torch and Prefect, which take seconds to import
+    from tasks.plan import LadderPlan, ModelPlan
 
 
 def _text(*renderables: Any) -> str:
@@ -19,6 +21,14 @@ def _text(*renderables: Any) -> str:
     for renderable in renderables:
         console.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
     return buffer.getvalue().rstrip()
+
+
+def duration(seconds: float) -> str:
+    """An estimated time in the unit that suits it: `40 s`, `12 min`, `3.4 h`, `2.1 days`, `6.3 years`."""
+    for unit, size, below, digits in (("s", 1, 120, 0), ("min", 60, 7200, 0), ("h", 3600, 172800, 1), ("days", 86400, 730 * 86400, 1)):
+        if seconds < below:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds / (365 * 86400):,.1f} years"
 
 
 def plan_text(plan: LadderPlan) -> str:
@@ -30,7 +40,7 @@ def plan_text(plan: LadderPlan) -> str:
         table.add_row(*_plan_row(model))
     lines = [f"{model.name}: {'; '.join(model.changes)}" for model in (plan.teacher, *plan.stages) if model.changes]
     changed = ["", "Computed again because:", *lines] if lines else []
-    total = f"To compute: {plan.flops:.2e} FLOPs, about {tables.seconds(plan.seconds)} s of training at {plan.basis}."
+    total = f"To compute: {plan.flops:.2e} FLOPs, about {duration(plan.seconds)} of training at {plan.basis}."
     data = {"prepare": "will be prepared", "reuse": "reused", "missing": "missing"}[plan.data]
     return _text(f"{plan.ladder}: data {data}", table, *changed, "", total, *(f"note: {note}" for note in plan.notes))
 
@@ -48,7 +58,7 @@ def _plan_row(model: ModelPlan) -> list[str]:
         f"{model.ratio:.2f}" if model.ratio else "",
         tables.human(model.tokens) if model.tokens else "",
         f"{model.flops:.1e}" if model.flops else "",
-        f"{model.seconds:,.0f} s" if model.seconds else "",
+        duration(model.seconds) if model.seconds else "",
         f"{model.memory_bytes / 2**20:,.0f} MiB" if model.memory_bytes else "",
         action,
     ]

@@ -14,6 +14,8 @@ from conf.schema import Student
 from models.shapes import Interface, build, config_for
 
 LAYER = re.compile(r"^(.*\blayers?)\.(\d+)\.(.*)$")
+PRE_NORM = ("llama", "vit")
+BRANCH_END = re.compile(r"\.(o_proj|down_proj|fc2)\.weight$")
 # What changes the function of a layer and not the shapes of its weights: equal by need, or taken over from the teacher.
 EQUAL = ("model_type", "num_attention_heads", "num_key_value_heads")
 TAKEN_OVER = ("hidden_act", "rms_norm_eps", "layer_norm_eps", "rope_parameters")
@@ -45,11 +47,25 @@ def make_student(student: Student, teacher: nn.Module, interface: Interface, see
         config.update(
             {field: copy.deepcopy(getattr(theirs, field)) for field in TAKEN_OVER if hasattr(config, field) and hasattr(theirs, field)}
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(config, interface.workload)
+    model = fresh(config, interface.workload, seed)
     if student.initialisation == "layers":
         _copy_layers(model, teacher, interface, key)
+    return model
+
+
+def fresh(config: Any, workload: str, seed: int) -> nn.Module:
+    """A model with random weights, a function of configuration and seed alone.
+
+    The last matrix of each residual branch of a pre-norm model is 0, so that training begins with the identity (Zhang et al. 2019,
+    arXiv:1901.09321): without it a narrow model stays on a plateau for a hundred steps.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(config, workload)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if config.model_type in PRE_NORM and BRANCH_END.search(name):
+                parameter.zero_()
     return model
 
 

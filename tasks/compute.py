@@ -197,7 +197,8 @@ def _train(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpo
 
         def on_step(step: Step) -> None:
             progress.on_step(step)
-            curves.add(step.step, _points(step))
+            if curves:
+                curves.add(step.step, _points(step))
 
         trained = train(
             model,
@@ -207,16 +208,18 @@ def _train(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpo
             checkpoints=checkpoints,
             validate=validator(corpus, ladder.evaluation, interface, device, precision),
             on_step=on_step,
-            before_checkpoint=curves.flush,
+            before_checkpoint=curves.flush if curves else None,
         )
-        curves.flush()
+        if curves:
+            curves.flush()
     return model, trained, size
 
 
-def stage_curves(work: Work, context: Context) -> tracking.Curves:
-    """Open the model's MLflow run, or go on with the one that an interrupted attempt left open."""
+def stage_curves(work: Work, context: Context) -> tracking.Curves | None:
+    """Open the model's MLflow run, or go on with the one that an interrupted attempt left open; None outside a ladder run."""
+    if context.mlflow_run_id is None:
+        return None
     tracker = tracker_of(context.paths)
-    assert context.mlflow_run_id
     stage = tracker.open_stage(
         context.mlflow_run_id,
         work.name,

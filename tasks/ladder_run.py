@@ -18,6 +18,7 @@ from tasks.compute import corpus_of, tracker_of
 from tasks.console import log
 from tasks.environment import environment
 from tasks.fingerprint import fingerprint
+from tasks.flavour import metrics_of
 from tasks.records import DataRecord, RunRecord, StageRecord, Status
 from tasks.runs import Context, RunLock, new_name, now, save, unfinished
 
@@ -157,6 +158,9 @@ class LadderRun(AbstractContextManager["LadderRun"]):
     def _close_mlflow(self, status: Status) -> None:
         assert self.context.mlflow_run_id
         tracker = tracker_of(self.context.paths)
+        if self.record.stages:  # the last student's figures, so that ladder runs can be compared in one list
+            figures, stamp = metrics_of(self.record.stages[-1]), int(time.time() * 1000)
+            tracker.log_points(self.context.mlflow_run_id, [(f"last/{key}", value, 0, stamp) for key, value in figures.items()])
         tracker.close_children(self.context.mlflow_run_id, ENDS[status])
         tracker.close(self.context.mlflow_run_id, ENDS[status])
 

@@ -23,13 +23,17 @@ from tasks.expect import check_ladder, expected_interface
 from tasks.fingerprint import changes, fingerprint, stage_identity, teacher_identity
 from tasks.records import Record
 from tasks.runs import Context, all_runs
+from tasks.sources import source_hash
 from tasks.store import Found, Store
 from tasks.teacher import NAME, checkpoint_identity
 
 Action = Literal["compute", "resume", "reuse", "import"]
 TO_TRAIN = ("compute", "resume")
 UNKNOWN = "to be computed"
-ASSUMED_SHARE = 0.2  # of the measured matrix-product peak, where nothing was trained here yet
+# Where nothing was trained here yet: the share of the measured matrix-product peak that a wide model reaches, and the width that
+# reaches half of it. Narrow matrices keep a machine waiting for memory.
+ASSUMED_SHARE = 0.3
+HALF_WIDTH = 256
 
 
 class ModelPlan(Record):
@@ -93,7 +97,16 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     for stage, size in zip(ladder.stages, sizes, strict=True):
         reached = reached or stage.name == start_at
         identity = stage_identity(ladder, stage, precision_of(ladder, stage.training), data_hash, (weights,))
-        price = _price(stage.training, stage.objective, size, above, stage.student.shape, vocabulary, ladder, pace.of(stage.name))
+        price = _price(
+            stage.training,
+            stage.objective,
+            size,
+            above,
+            stage.student.shape,
+            vocabulary,
+            ladder,
+            pace.of(stage.name, stage.student.shape.hidden_size),
+        )
         plan, weights = _decide(store, "stage", stage.name, identity, size, above, price, ladder.name, fresh and reached)
         plans.append(plan)
         above = size
@@ -113,7 +126,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
         seconds=sum(m.seconds * todo[m.name] for m in models if m.name in todo),
         flops=sum(m.flops * todo[m.name] for m in models if m.name in todo),
         basis=pace.basis,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -127,10 +140,14 @@ def _steps(ladder: Ladder, name: str) -> int:
 def _data(ladder: Ladder, context: Context, store: Store, notes: list[str]) -> tuple[Found | None, Literal["prepare", "reuse", "missing"]]:
     try:
         found = store.peek("data", fingerprint(data_identity(ladder, context)))
+        return found, "reuse" if found else "prepare"
     except UserError as error:
         notes.append(str(error))
-        return None, "missing"
-    return found, "reuse" if found else "prepare"
+    try:
+        source_hash(ladder.data, Path(context.base))  # what was missing may have been the teacher's tokenizer alone
+    except UserError as error:
+        notes.append(str(error))
+    return None, "missing"
 
 
 def _plan_teacher(
@@ -141,11 +158,11 @@ def _plan_teacher(
         assert size is not None
         identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data_hash)
         vocabulary = expected_interface(ladder, None).vocabulary or 0
-        price = _price(teacher.training, None, size, None, teacher.shape, vocabulary, ladder, pace.of(NAME))
+        price = _price(teacher.training, None, size, None, teacher.shape, vocabulary, ladder, pace.of(NAME, teacher.shape.hidden_size))
         return _decide(store, "teacher", NAME, identity, size, None, price, ladder.name, context.fresh and context.start_at is None)
     weights, mark, action = UNKNOWN, None, "import"
     try:
-        identity = checkpoint_identity(_local(teacher, context), ladder.workload)
+        identity = checkpoint_identity(resolve_checkpoint(teacher, context), ladder.workload)
         weights, mark = identity["weights"], fingerprint(identity)
         action = "reuse" if store.peek("teacher", mark) else "import"
     except UserError as error:
@@ -164,10 +181,6 @@ def _plan_teacher(
         memory_bytes=4.0 * (counted[0] or 0),
     )
     return plan, weights
-
-
-def _local(teacher: CheckpointTeacher, context: Context) -> Path:
-    return resolve_checkpoint(teacher, context)
 
 
 def _decide(
@@ -233,32 +246,37 @@ def _price(
 
 @dataclass(frozen=True)
 class Pace:
-    """FLOP/s to expect of a training: of each model that was trained here before, and of the others."""
+    """FLOP/s to expect of a training: what a model of that name reached before, or a share of the machine's peak."""
 
     known: dict[str, float]
-    other: float
+    peak: float  # FLOP/s of a large matrix product; 0 where nothing had to be measured
     basis: str
 
-    def of(self, name: str) -> float:
-        """What to expect of a model."""
-        return self.known.get(name, self.other)
+    def of(self, name: str, width: int) -> float:
+        """What to expect of a model whose residual stream has `width` features."""
+        if name in self.known:
+            return self.known[name]
+        if not self.peak:
+            return sum(self.known.values()) / len(self.known)
+        return self.peak * ASSUMED_SHARE * width / (width + HALF_WIDTH)
 
 
 def _pace(home: Home, ladder: Ladder) -> Pace:
-    """What was reached before on this kind of device, or a share of what a matrix product reaches now."""
+    """What was reached before on this kind of device, or shares of what a matrix product reaches now."""
     device = resolve_device(ladder.compute.device)
     for run in all_runs(home):
         trained = [m for m in (run.teacher, *run.stages) if m and m.seconds > 0 and m.flops > 0]
         if run.ladder == ladder.name and trained and bool(run.environment.get("gpus")) == (device == "cuda"):
             speed = sum(m.flops for m in trained) / sum(m.seconds for m in trained)
-            return Pace({m.name: m.flops / m.seconds for m in trained}, speed, f"the speed that {run.run} reached, {_rate(speed)}")
+            basis = f"the speed that each model reached in {run.run}, {_rate(speed)} on the whole"
+            return Pace({m.name: m.flops / m.seconds for m in trained}, 0.0, basis)
     precision = precision_of(ladder, ladder.stages[0].training)
     peak = matrix_product_peak(dtype=torch.bfloat16 if precision == "bf16" else torch.float32, device=device)
     where = (
         torch.cuda.get_device_name() if device == "cuda" else f"this machine's processor ({torch.get_num_threads()} threads, no GPU in use)"
     )
-    basis = f"{ASSUMED_SHARE:.0%} (assumed) of the {_rate(peak)} of a {precision} matrix product measured now on {where}"
-    return Pace({}, ASSUMED_SHARE * peak, basis)
+    basis = f"up to {ASSUMED_SHARE:.0%} for wide models, of the {_rate(peak)} of a {precision} matrix product measured now on {where}"
+    return Pace({}, peak, basis)
 
 
 def _rate(speed: float) -> str:

@@ -24,7 +24,7 @@ def publish_report(record: RunRecord, settings_yaml: str) -> RunRecord:
     path = write_report(named, settings_yaml, folder)
     assert record.mlflow_run_id
     tracker_of(home()).log_artifact(record.mlflow_run_id, path)
-    create_table_artifact(table=tables.table_cells(record), key="ladder-table", description=f"# {record.run}: {record.status}")
+    create_table_artifact(table=tables.table_cells(record), key="ladder-table", description=f"{record.run}: {record.status}")
     create_markdown_artifact(markdown=_page(named), key="ladder-report", description=f"{record.ladder}: quality against size")
     if record.mlflow_uri and record.mlflow_experiment_id:
         base = record.mlflow_uri if record.mlflow_uri.startswith("http") else "http://127.0.0.1:5000"

@@ -156,4 +156,5 @@ def render_markdown(record: RunRecord) -> str:
 def table_cells(record: RunRecord) -> list[dict[str, str]]:
     """The table as Prefect's `create_table_artifact` wants it: a dictionary for each row."""
     headers, lines = rows(record)
-    return [dict(zip(headers, line, strict=True)) for line in lines]
+    # The page renders cells as Markdown, where a lone hyphen is a list.
+    return [{header: "" if cell == NONE else cell for header, cell in zip(headers, line, strict=True)} for line in lines]

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -17,7 +16,8 @@ from conf.schema import CheckpointTeacher, Ladder, TrainedTeacher
 from models import tokenizers
 from models.checkpoint import check_interface, file_sha256, load_model, skeleton, weights_sha256
 from models.corpus import Corpus
-from models.shapes import Size, build, config_for, count
+from models.shapes import Size, config_for, count
+from models.students import fresh
 from tasks.checkpoints import copy_checkpoint, resolve_checkpoint
 from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of, read_record, require_started, store_of
 from tasks.console import log
@@ -43,9 +43,7 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
     interface = interface_of(corpus_of(data))
 
     def make(_: nn.Module | None) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(ladder.seed)
-            return build(config_for(teacher.shape, interface), interface.workload)
+        return fresh(config_for(teacher.shape, interface), interface.workload, ladder.seed)
 
     return Work(NAME, "teacher", identity, teacher.training, None, ladder.seed, make)
 

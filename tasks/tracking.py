@@ -94,7 +94,9 @@ class Tracker:
             if found is None:
                 # Without a location, a database puts artifacts into ./mlruns of the working directory; a server knows its own.
                 place = None if is_server(self.uri) else (self.home.mlflow / "artifacts" / ladder).as_uri()
-                return self.client.create_experiment(ladder, artifact_location=place)
+                # The tag has MLflow's page open on training runs, not on its view of chat traces.
+                tags = {"mlflow.experimentKind": "custom_model_development"}
+                return self.client.create_experiment(ladder, artifact_location=place, tags=tags)
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
             return found.experiment_id

@@ -1,5 +1,6 @@
 """Tiny corpora and models; every test of `models/` runs the real thing on them, on one thread."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def split_of(documents: Sequence[Sequence[int]], labels: Sequence[int], slices: 
     )
 
 
-def corpus_in(folder: Path, workload: str, length: int, splits: dict[str, Split], classes: int = 0, image: tuple[int, int, int] | None = None):
+def corpus_in(
+    folder: Path, workload: str, length: int, splits: dict[str, Split], classes: int = 0, image: tuple[int, int, int] | None = None
+):
     folder.mkdir(parents=True, exist_ok=True)
     text = image is None
     slices = 1 + max(int(split.slices.max(initial=0)) for split in splits.values())
@@ -59,13 +62,15 @@ def corpus_in(folder: Path, workload: str, length: int, splits: dict[str, Split]
 def lm_corpus(tmp_path: Path) -> Callable[..., Corpus]:
     """Make a causal-lm corpus of ids per document; the end id is appended, as preparation does."""
 
-    def make(train: Sequence[Sequence[int]], valid: Sequence[Sequence[int]] | None = None, length: int = 8, slices: Sequence[int] | None = None):
+    def make(
+        train: Sequence[Sequence[int]], valid: Sequence[Sequence[int]] | None = None, length: int = 8, slices: Sequence[int] | None = None
+    ):
         def part(documents: Sequence[Sequence[int]]) -> Split:
             ended = [[*document, END] for document in documents]
             return split_of(ended, [-1] * len(ended), slices or [0] * len(ended), [len(document) for document in documents])
 
         splits = {"train": part(train), "valid": part(valid or train), "test": part(valid or train)}
-        return corpus_in(tmp_path / "corpus", "causal-lm", length, splits)
+        return corpus_in(Path(tempfile.mkdtemp(dir=tmp_path)), "causal-lm", length, splits)
 
     return make
 
@@ -85,7 +90,7 @@ def sentences(tmp_path: Path) -> Corpus:
     def part(count: int) -> Split:
         labels = generator.integers(0, 2, count)
         words = [("good " if label else "bad ") * int(generator.integers(1, 4)) + "x" * int(generator.integers(0, 6)) for label in labels]
-        ids = [[*word.encode(), END] for word in words]
+        ids = [[*word.encode(), PAD, END] for word in words]  # the id of padding is also one of the text's own
         return split_of(ids, labels.tolist(), (np.arange(count) % 2).tolist(), [len(word) for word in words])
 
     return corpus_in(tmp_path / "sentences", "sequence-classification", 32, {name: part(60) for name in SPLITS}, classes=2)
@@ -129,6 +134,12 @@ def model_for() -> Callable[..., nn.Module]:
         return build(config_for(shape, interface_for(corpus)), info.workload)
 
     return make
+
+
+@pytest.fixture
+def interface() -> Callable[[Corpus], Interface]:
+    """What a corpus asks of a model."""
+    return interface_for
 
 
 def interface_for(corpus: Corpus) -> Interface:

@@ -1,0 +1,78 @@
+"""What the benchmarks share: models of a ladder, their training plans, a synthetic corpus, figures in words."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from conf.schema import Ladder, Objective, Shape, TrainedTeacher, Training
+from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.device import resolve_device
+from models.shapes import Interface, build, config_for
+from models.training import Plan
+from tasks.compute import precision_of
+from tasks.environment import processor
+
+
+def rungs(ladder: Ladder) -> list[tuple[str, Shape, Training, Objective | None]]:
+    """Name, shape, training and objective of the teacher that is trained here, and of every stage."""
+    assert isinstance(ladder.teacher, TrainedTeacher)
+    return [
+        ("teacher", ladder.teacher.shape, ladder.teacher.training, None),
+        *((stage.name, stage.student.shape, stage.training, stage.objective) for stage in ladder.stages),
+    ]
+
+
+def fresh_model(shape: Shape, interface: Interface, seed: int = 0) -> nn.Module:
+    """A model with random weights, as a stage with random initialisation begins."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(config_for(shape, interface), interface.workload)
+
+
+def plan_for(ladder: Ladder, training: Training, objective: Objective | None, vocabulary: int | None, seed: int = 0) -> Plan:
+    """The plan by which `models.training.train` trains a rung of the ladder."""
+    return Plan(training, objective, seed, vocabulary, resolve_device(ladder.compute.device), precision_of(ladder, training))
+
+
+def random_corpus(folder: Path, interface: Interface, tokens: int = 1_000_000) -> Corpus:
+    """A corpus of random ids in an existing folder: a step costs the same whatever the text says."""
+    assert interface.vocabulary is not None
+    generator = np.random.default_rng(0)
+    lengths = {"train": tokens, "valid": 10_000, "test": 10_000}
+    splits = {}
+    for name in SPLITS:
+        values = generator.integers(0, interface.vocabulary, lengths[name], dtype=np.uint16)
+        one = np.zeros(1, dtype=np.int64)
+        splits[name] = Split(values, np.array([0, len(values)]), one - 1, one.astype(np.int32), np.array([len(values)]))
+    info = CorpusInfo(
+        "causal-lm",
+        interface.sequence_length,
+        interface.vocabulary,
+        interface.end_id,
+        interface.pad_id,
+        (),
+        ("all",),
+        None,
+        dict.fromkeys(SPLITS, 1),
+        lengths,
+    )
+    write_corpus(folder, info, splits)
+    return Corpus(folder, "random")
+
+
+def machine(device: str) -> str:
+    """Where a figure was measured."""
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
+    """`median (least - most)`."""
+    return f"{form.format(statistics.median(values))} ({form.format(min(values))} - {form.format(max(values))})"

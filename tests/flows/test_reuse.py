@@ -1,0 +1,100 @@
+"""What is finished is found, verified and reused; what changed is computed, and nothing before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+
+import httpx
+
+ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
+
+
+def stage_folder(cli, name: str) -> Path:
+    return next((cli.home / "store" / "stage").glob(f"{name}-*"))
+
+
+def test_a_rerun_computes_nothing(finished, tiny, undisturbed, helpers: Helpers):
+    again = finished("run", tiny)
+    shown = finished.json("show")
+    assert helpers.actions(again.err) == ALL_REUSED
+    assert [model["reused"] for model in (shown["teacher"], *shown["stages"])] == [True] * 4
+    assert finished.hashes() == undisturbed.hashes()
+    states = stage_flows(finished.env["PREFECT_API_URL"], shown["prefect_run_id"])
+    assert states == dict.fromkeys(("one <- teacher", "two <- one", "three <- two"), "Cached")
+
+
+def stage_flows(api: str, flow_run_id: str) -> dict[str, str]:
+    """Name -> name of the state, of the stages' flow runs."""
+    tasks = {"task_runs": {"flow_run_id": {"any_": [flow_run_id]}}}
+    runs = httpx.post(f"{api}/flow_runs/filter", json={"flow_runs": {"parent_task_run_id": {"is_null_": False}}, **tasks}, trust_env=False)
+    parents = httpx.post(f"{api}/task_runs/filter", json=tasks, trust_env=False).json()
+    ids = {task["id"] for task in parents}
+    return {run["name"]: run["state"]["name"] for run in runs.raise_for_status().json() if run["parent_task_run_id"] in ids}
+
+
+def test_a_rerun_with_the_embedded_server_takes_less_than_25_seconds(finished, tiny, helpers: Helpers):
+    finished.env.pop("PREFECT_API_URL")
+    finished("run", tiny)  # makes the server's database
+    again = finished("run", tiny)
+    assert helpers.actions(again.err) == ALL_REUSED
+    assert again.seconds < 25
+
+
+def test_a_change_computes_its_stage_and_those_after_it(finished, tiny, undisturbed, helpers: Helpers):
+    change = "stages.two.objective.alpha=0.25"
+    planned = finished.json("plan", tiny, change)
+    assert [stage["action"] for stage in planned["stages"]] == ["reuse", "compute", "compute"]
+    assert planned["teacher"]["action"] == "reuse"
+    assert planned["stages"][1]["changes"] == ["objective.alpha.start: 0.7 -> 0.25"]
+
+    changed = finished("run", tiny, change)
+    assert helpers.actions(changed.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
+    assert "two: computed because objective.alpha.start: 0.7 -> 0.25" in changed.err
+    before, after = undisturbed.hashes(), finished.hashes()
+    assert {name for name in before if before[name] == after[name]} == {"teacher", "one"}
+
+
+def test_a_damaged_result_is_named_set_aside_and_computed_again(finished, tiny, undisturbed, helpers: Helpers):
+    folder = stage_folder(finished, "two")
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    again = finished("run", tiny)
+    assert f"damaged result {folder}: model.safetensors differs from its recorded hash; set aside as" in again.err
+    assert helpers.actions(again.err) == ALL_REUSED | {"two": "computed"}
+    assert finished.hashes() == undisturbed.hashes()
+    aside = list((finished.home / "store" / "set-aside").iterdir())
+    assert [(path / "model.safetensors").read_bytes() for path in aside] == [bytes(content)]
+
+
+def test_starting_at_a_stage(finished, tiny, undisturbed, helpers: Helpers):
+    refused = finished("run", tiny, "stages.one.training.steps=21", "--start-at", "two", code=2)
+    assert "--start-at: got 'two'; allowed: a stage whose predecessors are finished; one is not." in refused.err
+
+    anew = finished("run", tiny, "--start-at", "two", "--fresh")
+    assert helpers.actions(anew.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
+    assert finished.hashes() == undisturbed.hashes()
+    assert [s["reused"] for s in finished.json("show")["stages"]] == [True, False, False]
+    assert helpers.half_written(finished.home) == []
+
+
+def test_two_at_once_compute_once(bare, tiny, undisturbed, tmp_path, helpers: Helpers):
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    processes = []
+    for log in logs:
+        with log.open("w") as file:
+            processes.append(bare.start("run", tiny, stdout=file, stderr=file))
+    assert [process.wait(240) for process in processes] == [0, 0], [log.read_text() for log in logs]
+    texts = [log.read_text() for log in logs]
+    assert all("Traceback" not in text for text in texts)
+    done = [helpers.actions(text) for text in texts]
+    for name in ALL_REUSED:
+        assert sorted(each[name] for each in done) == ["computed", "reused"], name
+    records = [json.loads(path.read_text()) for path in (bare.home / "runs").glob("*/record.json")]
+    assert [record["status"] for record in records] == ["done", "done"]
+    for record in records:
+        assert {m["name"]: m["weights_sha256"] for m in (record["teacher"], *record["stages"])} == undisturbed.hashes()

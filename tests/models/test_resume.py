@@ -1,0 +1,166 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from conf.schema import Objective, Training
+from models.batches import TrainingBatches
+from models.corpus import Corpus
+from models.resume import Checkpoints
+from models.shapes import build
+from models.signals import live
+from models.training import Plan, Step, Trained, train
+
+STEPS = 6
+OBJECTIVE = Objective.model_validate({"alpha": {"kind": "cosine", "start": 0.9, "end": 0.5}, "temperature": 2.0})
+Run = Callable[..., tuple[Trained, dict[str, torch.Tensor]]]
+
+
+class Killed(BaseException):
+    """What ends an attempt; not an Exception, so that nothing handles it."""
+
+
+@pytest.fixture
+def run(prose: Corpus, training: Callable[..., Training], model_for: Callable[..., nn.Module]) -> Run:
+    """Train in a folder, and be killed after a step if told so, before that step's checkpoint is written."""
+
+    def run_(folder: Path, kill_at: int | None = None, every: int = 1, precision: str = "fp32", before=None):
+        def on_step(step: Step) -> None:
+            if step.step == kill_at:
+                raise Killed
+
+        model = model_for(prose)
+        torch.manual_seed(torch.seed())  # a new process begins with another global state
+        settings = training(steps=STEPS, checkpoint_every=every, precision=precision, accumulation=2)
+        trained = train(
+            model,
+            TrainingBatches(prose, 8, 0),
+            Plan(settings, OBJECTIVE, 0, prose.info.vocabulary, "cpu", precision),
+            signals=live(model_for(prose, seed=1, hidden=32), prose.info.vocabulary),
+            checkpoints=Checkpoints(folder),
+            on_step=on_step,
+            before_checkpoint=before,
+        )
+        return trained, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    return run_
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def losses(trained: Trained) -> list[tuple[float, ...]]:
+    return [(point["step"], point["loss"], point["ce"], point["kd"], point["grad_norm"]) for point in trained.curve["train"]]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resumed_at_any_step_it_ends_with_the_same_bits(run: Run, tmp_path: Path, precision: str) -> None:
+    whole, expected = run(tmp_path / "whole", precision=precision)
+    assert whole.resumed_at is None
+    for step in range(2, STEPS + 1):
+        folder = tmp_path / str(step)
+        with pytest.raises(Killed):
+            run(folder, kill_at=step, precision=precision)
+        resumed, found = run(folder, precision=precision)
+        assert resumed.resumed_at == step - 1
+        assert same(found, expected)
+        assert losses(resumed) == losses(whole)
+        assert resumed.tokens == whole.tokens
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bits(run: Run, tmp_path: Path) -> None:
+    _, expected = run(tmp_path / "whole", every=2)
+    for kill in (1, 4, 6):
+        with pytest.raises(Killed):
+            run(tmp_path / "often", kill_at=kill, every=2)
+    trained, found = run(tmp_path / "often", every=2)
+    assert trained.resumed_at == 4
+    assert same(found, expected)
+    finished, again = run(tmp_path / "often", every=2)
+    assert finished.resumed_at == STEPS
+    assert same(again, expected)
+
+
+def test_dropout_is_resumed_to_the_bit(
+    sentences: Corpus, training: Callable[..., Training], model_for: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    config = model_for(sentences).config
+    config.hidden_dropout_prob = 0.3
+
+    def attempt(folder: Path, kill_at: int | None = None) -> list[float]:
+        def on_step(step: Step) -> None:
+            seen.append(step.loss)
+            if step.step == kill_at:
+                raise Killed
+
+        seen: list[float] = []
+        torch.manual_seed(0)
+        model = build(config, "sequence-classification")
+        torch.manual_seed(torch.seed())
+        plan = Plan(training(steps=4, checkpoint_every=1), None, 0, None)
+        train(model, TrainingBatches(sentences, 8, 0), plan, checkpoints=Checkpoints(folder), on_step=on_step)
+        return seen
+
+    whole = attempt(tmp_path / "whole")
+    with pytest.raises(Killed):
+        attempt(tmp_path / "killed", 3)
+    assert attempt(tmp_path / "killed") == whole[2:]
+    config.hidden_dropout_prob = 0.0
+    assert attempt(tmp_path / "dry")[0] != whole[0]
+
+
+def test_the_newest_two_are_kept_and_none_is_a_pickle(run: Run, tmp_path: Path) -> None:
+    kept: list[list[int]] = []
+    checkpoints = Checkpoints(tmp_path / "work")
+    run(tmp_path / "work", every=1, before=lambda: kept.append(checkpoints.steps()))
+    assert kept == [[], [1], [1, 2], [2, 3], [3, 4], [4, 5]]
+    assert checkpoints.steps() == [5, 6]
+    files = {path.relative_to(tmp_path / "work").as_posix() for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    assert files == {f"step-0000000{n}/{name}" for n in (5, 6) for name in ("model.safetensors", "optimizer.safetensors", "state.json")}
+    for path in (tmp_path / "work").rglob("*"):
+        if path.is_file():
+            head = path.read_bytes()[:9]
+            assert head[:1] == b"{" or head[8:9] == b"{"  # JSON, or safetensors: eight bytes of length, then JSON
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run: Run, tmp_path: Path, file: str, damage: str) -> None:
+    _, expected = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "work", kill_at=5)
+    checkpoints = Checkpoints(tmp_path / "work")
+    assert checkpoints.steps() == [3, 4]
+    path = tmp_path / "work" / "step-00000004" / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "removed":
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    trained, found = run(tmp_path / "work")
+    assert trained.resumed_at == 3
+    assert same(found, expected)
+
+
+def test_without_a_whole_checkpoint_it_begins_anew(run: Run, tmp_path: Path) -> None:
+    _, expected = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "work", kill_at=3)
+    for step in Checkpoints(tmp_path / "work").steps():
+        (tmp_path / "work" / f"step-{step:08d}" / "state.json").write_text("{")
+    (tmp_path / "work" / "writing-3").mkdir()  # a write that was cut short
+    trained, found = run(tmp_path / "work")
+    assert trained.resumed_at is None
+    assert same(found, expected)
+    assert not list((tmp_path / "work").glob("writing-*"))
+
+
+def test_tied_weights_come_back_tied(prose: Corpus, model_for: Callable[..., nn.Module], tmp_path: Path) -> None:
+    model, other = model_for(prose), model_for(prose, seed=5)
+    optimizers = [torch.optim.AdamW(m.parameters()) for m in (model, other)]
+    Checkpoints(tmp_path).save(3, model, optimizers[0], {"tokens": 7})
+    assert Checkpoints(tmp_path).load(other, optimizers[1]) == (3, {"tokens": 7})
+    assert same(dict(other.state_dict()), dict(model.state_dict()))
+    assert other.get_output_embeddings().weight is other.get_input_embeddings().weight

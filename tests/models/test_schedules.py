@@ -1,0 +1,58 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf.schema import Alpha, Temperature, Training
+from models.schedules import half_cosine, learning_rate_at, value_at
+
+
+def rates(steps: int, **settings) -> list[float]:
+    training = Training.model_validate({"steps": steps, "learning_rate": 1.0, "warmup": 0.1, "final_ratio": 0.05} | settings)
+    return [learning_rate_at(training, step) for step in range(steps)]
+
+
+def test_alpha_and_temperature_reach_both_ends() -> None:
+    alpha, temperature = Alpha(kind="cosine", start=0.9, end=0.1), Temperature(kind="cosine", start=4.0, end=1.0)
+    assert value_at(alpha, 0, 50) == pytest.approx(0.9, abs=1e-12)
+    assert value_at(alpha, 49, 50) == pytest.approx(0.1, abs=1e-12)
+    assert value_at(temperature, 0, 50) == pytest.approx(4.0, abs=1e-12)
+    assert value_at(temperature, 49, 50) == pytest.approx(1.0, abs=1e-12)
+    assert value_at(temperature, 25, 51) == pytest.approx(2.5, abs=1e-12)  # half way
+    assert {value_at(Alpha(start=0.7), step, 50) for step in range(50)} == {0.7}
+    assert value_at(alpha, 0, 1) == 0.9
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5), st.floats(0, 1), st.floats(0, 1))
+def test_half_a_cosine_stays_between_its_ends_and_never_turns(start: float, end: float, a: float, b: float) -> None:
+    low, high = min(start, end) - 1e-9, max(start, end) + 1e-9
+    first, second = half_cosine(start, end, min(a, b)), half_cosine(start, end, max(a, b))
+    assert low <= first <= high
+    assert (second - first) * (end - start) >= -1e-9
+    assert (half_cosine(start, end, -1), half_cosine(start, end, 2)) == (half_cosine(start, end, 0), half_cosine(start, end, 1))
+
+
+def test_cosine_rises_linearly_and_falls_to_its_final_ratio() -> None:
+    course = rates(100)
+    assert course[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert course[9] == course[10] == pytest.approx(1.0)
+    assert course[-1] == pytest.approx(0.05)
+    assert all(a > b for a, b in pairwise(course[10:]))
+
+
+def test_warmup_stable_decay_has_a_plateau_and_a_linear_fall() -> None:
+    course = rates(100, schedule="warmup-stable-decay", decay=0.2)
+    assert course[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert course[10:81] == [1.0] * 71
+    falls = [a - b for a, b in pairwise(course[80:])]
+    assert falls == pytest.approx([0.95 / 19] * 19)
+    assert course[-1] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "warmup-stable-decay"])
+@given(steps=st.integers(1, 60), warmup=st.floats(0, 0.5), decay=st.floats(0.01, 0.5), ratio=st.floats(0, 1))
+def test_every_rate_is_positive_and_at_most_the_peak(schedule: str, steps: int, warmup: float, decay: float, ratio: float) -> None:
+    course = rates(steps, schedule=schedule, warmup=warmup, decay=decay, final_ratio=ratio)
+    assert all(0 <= rate <= 1 + 1e-9 for rate in course)
+    assert course[0] > 0

@@ -1,0 +1,281 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conf.errors import TrainingDiverged
+from conf.schema import Objective, Training
+from models.batches import Batch, TrainingBatches, evaluation_batches
+from models.corpus import Corpus
+from models.evaluation import collect
+from models.objectives import IGNORE
+from models.resume import Checkpoints
+from models.schedules import learning_rate_at
+from models.signals import SignalSource, live
+from models.training import Plan, Step, Trained, parameter_groups, train
+
+Settings = Callable[..., Training]
+Make = Callable[..., nn.Module]
+OBJECTIVE = Objective.model_validate({"alpha": {"kind": "cosine", "start": 0.9, "end": 0.5}, "temperature": 2.0})
+
+
+def plan_for(corpus: Corpus, training: Training, objective: Objective | None = None, seed: int = 0) -> Plan:
+    vocabulary = corpus.info.vocabulary if corpus.info.workload == "causal-lm" else None
+    return Plan(training, objective, seed, vocabulary, "cpu", training.precision)
+
+
+def taught(corpus: Corpus, teacher: nn.Module) -> SignalSource:
+    return live(teacher, corpus.info.vocabulary if corpus.info.workload == "causal-lm" else None)
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Padded(TrainingBatches):
+    """Batches whose rows keep 1, 2, 3 ... valid positions, so that micro-batches differ in what they hold."""
+
+    def at(self, step: int) -> Batch:
+        batch = super().at(step)
+        kept = torch.arange(batch.targets.shape[1])[None, :] <= (torch.arange(len(batch.targets)) ** 2 // 3)[:, None]
+        return Batch(batch.inputs, torch.where(kept, batch.targets, IGNORE), batch.slices)
+
+
+@pytest.mark.parametrize("batches", [TrainingBatches, Padded])
+@pytest.mark.parametrize("teach", [False, True])
+def test_micro_batches_equal_one_batch(
+    prose: Corpus, training: Settings, model_for: Make, batches: type[TrainingBatches], teach: bool
+) -> None:
+    def run(accumulation: int) -> tuple[list[Step], dict[str, torch.Tensor]]:
+        model, steps = model_for(prose), list[Step]()
+        plan = plan_for(prose, training(accumulation=accumulation, steps=5), OBJECTIVE if teach else None)
+        signals = taught(prose, model_for(prose, seed=1, hidden=32)) if teach else None
+        train(model, batches(prose, 8, 0), plan, signals=signals, on_step=steps.append)
+        return steps, weights(model)
+
+    whole, expected = run(1)
+    for accumulation in (2, 4):
+        steps, found = run(accumulation)
+        for one, other in zip(whole, steps, strict=True):
+            assert (other.loss, other.ce, other.kd, other.grad_norm) == pytest.approx((one.loss, one.ce, one.kd, one.grad_norm), rel=1e-5)
+            assert (other.teacher_ce or 0.0) == pytest.approx(one.teacher_ce or 0.0, rel=1e-5)
+            assert (other.teacher_ce is not None) == teach
+        for name in expected:
+            # AdamW divides by the gradient's own size, so where a gradient is all but zero its rounding shows: 1e-5 is 0.3 % of a step.
+            assert torch.allclose(found[name], expected[name], rtol=1e-5, atol=1e-5), name
+
+
+def test_the_loss_is_a_mean_over_the_valid_positions_of_the_whole_step(prose: Corpus, training: Settings, model_for: Make) -> None:
+    steps: list[Step] = []
+    batches = Padded(prose, 8, 0)
+    model = model_for(prose)
+    batch = batches.at(0)
+    with torch.no_grad():
+        logits = model(**batch.inputs).logits
+    expected = float(nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE))
+    trained = train(model, batches, plan_for(prose, training(steps=1, accumulation=4)), on_step=steps.append)
+    assert steps[0].loss == pytest.approx(expected, rel=1e-5)
+    assert trained.tokens == int((batch.targets != IGNORE).sum())
+
+
+@pytest.mark.parametrize("case", ["prose", "sentences", "images", "sentences by llama"])
+def test_training_lowers_the_loss_of_every_workload(case: str, request: pytest.FixtureRequest, training: Settings, model_for: Make) -> None:
+    corpus: Corpus = request.getfixturevalue(case.split()[0])
+    family = "llama" if case.endswith("llama") else None
+    teacher, student = model_for(corpus, seed=1, hidden=32, layers=2, family=family), model_for(corpus, family=family)
+    lesson = training(steps=40, batch_size=12, learning_rate=5e-3)
+    alone: list[Step] = []
+    train(teacher, TrainingBatches(corpus, 12, 0), plan_for(corpus, lesson), on_step=alone.append)
+    assert alone[-1].loss < 0.7 * alone[0].loss
+    assert alone[0].teacher_ce is None
+    steps: list[Step] = []
+    train(
+        student, TrainingBatches(corpus, 12, 0), plan_for(corpus, lesson, OBJECTIVE), signals=taught(corpus, teacher), on_step=steps.append
+    )
+    assert steps[-1].kd < 0.7 * steps[0].kd
+    assert steps[-1].ce < 0.8 * steps[0].ce
+    assert [step.step for step in steps] == list(range(1, 41))
+    assert not student.training
+
+
+def test_a_step_reports_what_was_done(prose: Corpus, training: Settings, model_for: Make) -> None:
+    steps: list[Step] = []
+    lesson = training(steps=6, validate_every=4)
+    trained = train(
+        model_for(prose),
+        TrainingBatches(prose, 8, 0),
+        plan_for(prose, lesson, OBJECTIVE),
+        signals=taught(prose, model_for(prose, seed=1)),
+        validate=lambda model: {"nll": 1.5},
+        on_step=steps.append,
+    )
+    assert [step.learning_rate for step in steps] == [learning_rate_at(lesson, i) for i in range(6)]
+    assert [steps[0].alpha, steps[-1].alpha] == pytest.approx([0.9, 0.5])
+    assert [step.valid for step in steps] == [None, None, None, {"nll": 1.5}, None, {"nll": 1.5}]
+    for step in steps:
+        assert step.loss == pytest.approx((1 - step.alpha) * step.ce + step.alpha * step.kd, rel=1e-6)
+        assert step.temperature == 2.0
+        assert step.tokens_per_second > 0
+    assert trained == Trained(6, 6 * 8 * 24, trained.seconds, False, None, trained.curve)
+    assert [point["loss"] for point in trained.curve["train"]] == [step.loss for step in steps]
+    assert [point["step"] for point in trained.curve["valid"]] == [4, 6]
+
+
+def test_a_teacher_is_never_changed(prose: Corpus, training: Settings, model_for: Make) -> None:
+    teacher = model_for(prose, seed=1).train()
+    before = weights(teacher)
+    train(
+        model_for(prose),
+        TrainingBatches(prose, 8, 0),
+        plan_for(prose, training(weight_decay=1.0, learning_rate=0.1), OBJECTIVE),
+        signals=taught(prose, teacher),
+    )
+    assert equal(weights(teacher), before)
+    assert all(not p.requires_grad and p.grad is None for p in teacher.parameters())
+    assert not teacher.training
+
+
+def test_a_teacher_without_weight_is_not_asked(prose: Corpus, training: Settings, model_for: Make) -> None:
+    def unasked(batch: Batch) -> None:
+        raise AssertionError("asked")
+
+    def run(objective: Objective | None, signals) -> dict[str, torch.Tensor]:
+        model = model_for(prose)
+        train(model, TrainingBatches(prose, 8, 0), plan_for(prose, training(), objective), signals=signals)
+        return weights(model)
+
+    assert equal(run(Objective.model_validate({"alpha": 0.0}), unasked), run(None, None))
+
+
+def test_matrices_decay_and_vectors_do_not(prose: Corpus, model_for: Make) -> None:
+    decayed, kept = parameter_groups(model_for(prose), 0.3)
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
+    assert {p.ndim for p in decayed["params"]} == {2}
+    assert {p.ndim for p in kept["params"]} == {1}
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(model_for(prose).parameters()))
+
+
+def test_clipping_bounds_the_gradient_and_reports_what_it_was(prose: Corpus, training: Settings, model_for: Make) -> None:
+    def first(clip: float) -> tuple[float, dict[str, torch.Tensor]]:
+        model, steps = model_for(prose), list[Step]()
+        lesson = training(steps=2, clip=clip, beta1=0.0, beta2=0.0)
+        train(model, TrainingBatches(prose, 8, 0), plan_for(prose, lesson), on_step=steps.append)
+        return steps[0].grad_norm, weights(model)
+
+    (norm, free), (same_norm, clipped) = first(1e6), first(1e-9)
+    assert norm == same_norm > 1e-9
+    assert not equal(free, clipped)
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(prose: Corpus, training: Settings, model_for: Make) -> None:
+    def run(precision: str) -> tuple[list[float], nn.Module]:
+        model, steps = model_for(prose), list[Step]()
+        plan = plan_for(prose, training(precision=precision))
+        train(model, TrainingBatches(prose, 8, 0), plan, on_step=steps.append)
+        return [step.loss for step in steps], model
+
+    (full, _), (half, model) = run("fp32"), run("bf16")
+    assert full != half
+    assert half == pytest.approx(full, rel=2e-2)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_nan_in_the_data_stops_the_training_and_names_the_step(
+    images: Corpus, training: Settings, model_for: Make, tmp_path: Path
+) -> None:
+    pixels = np.load(images.folder / "train" / "values.npy")
+    batches = TrainingBatches(images, 8, 0)
+    bad = batches.at(4).inputs["pixel_values"][0].numpy()
+    pixels[[i for i in range(len(pixels)) if np.array_equal(pixels[i], bad)]] = np.nan
+    np.save(images.folder / "train" / "values.npy", pixels)
+    lesson, checkpoints = training(), Checkpoints(tmp_path / "work")
+    message = rf"The loss is nan .* at step 5, learning rate {learning_rate_at(lesson, 4):.3g}\. Lower training\.learning_rate"
+    with pytest.raises(TrainingDiverged, match=message) as caught:
+        train(model_for(images), TrainingBatches(images, 8, 0), plan_for(images, lesson), checkpoints=checkpoints)
+    assert caught.value.exit_code == 1
+    assert_last_checkpoint_is_good(checkpoints, model_for(images), 4)
+
+
+def assert_last_checkpoint_is_good(checkpoints: Checkpoints, model: nn.Module, step: int) -> None:
+    loaded = checkpoints.load(model, torch.optim.AdamW(parameter_groups(model, 0.1)))
+    assert loaded is not None
+    assert loaded[0] == step
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+def test_an_exploding_loss_stops_the_training_and_names_the_step(
+    prose: Corpus, training: Settings, model_for: Make, tmp_path: Path
+) -> None:
+    checkpoints, steps = Checkpoints(tmp_path / "work"), list[Step]()
+    lesson = training(learning_rate=10.0, steps=50, warmup=0.2, checkpoint_every=1)
+    with pytest.raises(TrainingDiverged, match=r"The loss exploded to \S+, above \S+, at step (\d+), learning rate (\S+)\. ") as caught:
+        train(model_for(prose), TrainingBatches(prose, 8, 0), plan_for(prose, lesson), checkpoints=checkpoints, on_step=steps.append)
+    last = steps[-1].step
+    assert f"at step {last + 1}, learning rate {learning_rate_at(lesson, last):.3g}. " in str(caught.value)
+    assert 3 * math.log(258) > steps[-1].loss
+    assert_last_checkpoint_is_good(checkpoints, model_for(prose), last)
+
+
+def held_out_nll(corpus: Corpus) -> Callable[[nn.Module], dict[str, float]]:
+    def validate(model: nn.Module) -> dict[str, float]:
+        columns = collect(model, {}, evaluation_batches(corpus, "valid", 8, 8), corpus.info.vocabulary, torch.device("cpu"), "fp32")
+        return {"nll": float(columns.nll.mean(dtype=np.float64))}
+
+    return validate
+
+
+@pytest.fixture
+def overfitted(lm_corpus: Callable[..., Corpus]) -> Corpus:
+    """Held-out text shares a few letters with the training text and nothing else: it is learned first and unlearned then."""
+    return lm_corpus([list(b"abcdefgh" * 40)], [list(b"hgfedcba" * 12)], length=16)
+
+
+def test_early_stopping_returns_to_the_best_weights(overfitted: Corpus, training: Settings, model_for: Make, tmp_path: Path) -> None:
+    lesson = training(steps=60, learning_rate=1e-2, validate_every=2, patience=3, checkpoint_every=4)
+    validate = held_out_nll(overfitted)
+
+    def run(folder: Path, stop_after: int | None = None) -> tuple[Trained, nn.Module]:
+        def on_step(step: Step) -> None:
+            if step.step == stop_after:
+                raise InterruptedError
+
+        model, batches = model_for(overfitted), TrainingBatches(overfitted, 8, 0)
+        plan = plan_for(overfitted, lesson)
+        return train(model, batches, plan, checkpoints=Checkpoints(folder), validate=validate, on_step=on_step), model
+
+    trained, model = run(tmp_path / "whole")
+    course = [point["nll"] for point in trained.curve["valid"]]
+    best = course.index(min(course))
+    assert trained.early_stopped
+    assert trained.steps == 2 * (best + 1 + 3) < 60
+    assert best > 0
+    assert validate(model)["nll"] == min(course) < course[-1]
+    for stop in (2 * best + 1, 2 * best + 3, trained.steps - 1):
+        with pytest.raises(InterruptedError):
+            run(tmp_path / str(stop), stop)
+        resumed, again = run(tmp_path / str(stop))
+        assert resumed.resumed_at
+        assert (resumed.steps, resumed.early_stopped) == (trained.steps, True)
+        assert equal(weights(again), weights(model))
+    finished, last = run(tmp_path / "whole")
+    assert (finished.steps, finished.early_stopped, finished.resumed_at) == (trained.steps, True, trained.steps)
+    assert equal(weights(last), weights(model))
+
+
+def test_patience_that_is_never_lost_ends_with_the_best_too(
+    overfitted: Corpus, training: Settings, model_for: Make, tmp_path: Path
+) -> None:
+    lesson = training(steps=30, learning_rate=1e-2, validate_every=2, patience=30)
+    model, validate = model_for(overfitted), held_out_nll(overfitted)
+    batches = TrainingBatches(overfitted, 8, 0)
+    trained = train(model, batches, plan_for(overfitted, lesson), checkpoints=Checkpoints(tmp_path / "work"), validate=validate)
+    assert (trained.steps, trained.early_stopped) == (30, False)
+    assert validate(model)["nll"] == min(point["nll"] for point in trained.curve["valid"])
