@@ -13,7 +13,8 @@ from torch import nn
 from conf.schema import Ladder, Objective, Shape, TrainedTeacher, Training
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.device import resolve_device
-from models.shapes import Interface, build, config_for
+from models.shapes import Interface, config_for
+from models.students import fresh
 from models.training import Plan
 from tasks.compute import precision_of
 from tasks.environment import processor
@@ -30,9 +31,7 @@ def rungs(ladder: Ladder) -> list[tuple[str, Shape, Training, Objective | None]]
 
 def fresh_model(shape: Shape, interface: Interface, seed: int = 0) -> nn.Module:
     """A model with random weights, as a stage with random initialisation begins."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(config_for(shape, interface), interface.workload)
+    return fresh(config_for(shape, interface), interface.workload, seed)
 
 
 def plan_for(ladder: Ladder, training: Training, objective: Objective | None, vocabulary: int | None, seed: int = 0) -> Plan:

@@ -23,7 +23,7 @@ from conf.schema import Ladder
 from conf.words import at, suggest
 
 SHIPPED = Path(__file__).with_name("ladders")
-STAGE_KEY = re.compile(r"^stages(?:\[(?P<index>-?\d+)\]|\.(?P<name>[^.\[]+))(?P<rest>.*)$")
+STAGE_KEY = re.compile(r"^stages(?:\[(?P<index>-?\d+)\]|\[(?P<word>[^\]]*)\]|\.(?P<name>[^.\[]+))(?P<rest>.*)$")
 
 
 class Loaded(NamedTuple):
@@ -144,7 +144,7 @@ def _borrowed(raw: DictConfig, override: str) -> bool:
     key = override.partition("=")[0].strip()
     try:
         return _interpolated(raw, _parts(_by_index(raw, key))) is not None
-    except (UserError, OmegaConfBaseException):
+    except (UserError, OmegaConfBaseException, ValueError, IndexError):
         return False  # `_apply` says what is wrong with it
 
 
@@ -177,10 +177,11 @@ def _by_index(raw: DictConfig, key: str) -> str:
     if not isinstance(stages, ListConfig):
         return key
     names = [str(stage.get("name", "")) if isinstance(stage, DictConfig) else "" for stage in stages]
-    if match["name"] is not None:
-        if match["name"] in names:
-            return f"stages[{names.index(match['name'])}]{match['rest']}"
-        hint = suggest(match["name"], names)
+    if match["index"] is None:
+        name = match["name"] or match["word"]
+        if name in names:
+            return f"stages[{names.index(name)}]{match['rest']}"
+        hint = suggest(name, names)
         raise UserError.about(
             "override", key, f"a stage of this ladder: {', '.join(names)}", f"{hint}Stages are named, or numbered as stages[0]."
         )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from conf.errors import UserError
 from conf.schema import Ladder
-from conf.words import allowed, at, class_at, classes, field_at, options, suggest
+from conf.words import allowed, allowed_item, at, class_at, classes, field_at, options, sources, suggest
 
 SHOWN = 100  # characters of a value that a message repeats
 
@@ -41,7 +41,9 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _wrong_source(detail, parts)
     field = field_at(Ladder, parts, plain)
-    words = allowed(field) if field else "a mapping with name, data, teacher and stages"
+    words = "a mapping with name, data, teacher and stages"
+    if field:
+        words = allowed_item(field) if isinstance(parts[-1], int) else allowed(field)
     if kind == "missing":
         return f"{key}: missing, and it has no default; allowed: {words}. {explained}"
     if kind == "value_error":
@@ -54,15 +56,11 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
 def _wrong_source(detail: dict[str, Any], parts: list[Any]) -> str:
     field = field_at(Ladder, parts, {})
     assert field is not None
-    known = [str(tag) for tag in _tags(field.annotation)]
+    known = sources(classes(field.annotation))
     key = f"{_dotted(parts)}.source"
     value = detail["input"].get("source") if isinstance(detail["input"], dict) else detail["input"]
     remedy = f"{suggest(str(value), known)}`ladder explain {key}` describes it."
     return str(UserError.about(key, value, f"one of {', '.join(known)}", remedy))
-
-
-def _tags(annotation: Any) -> list[str]:
-    return [model.model_fields["source"].default for model in classes(annotation)]
 
 
 def _parts(location: Sequence[Any], plain: Mapping[str, Any]) -> list[Any]:

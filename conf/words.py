@@ -71,6 +71,12 @@ def options(annotation: Any) -> list[str]:
     return found or [value for inner in get_args(annotation) for value in options(inner)]
 
 
+def allowed_item(field: FieldInfo) -> str:
+    """What an item of a list allows."""
+    settings = classes(field.annotation)
+    return mapping_of(settings) if settings else "text"
+
+
 def allowed(field: FieldInfo) -> str:
     """What a field allows: `a number in [0, 1]`, `a whole number, at least 1, or none`, `constant or cosine`."""
     extra = field.json_schema_extra
@@ -89,12 +95,23 @@ def _allowed(field: FieldInfo) -> str:
     if settings and issubclass(settings[0], Schedule):
         return f"{allowed(settings[0].model_fields['start'])}, or {{kind: cosine, start: ..., end: ...}}"
     if settings:
-        keys = list(dict.fromkeys(name for model in settings for name in model.model_fields))
-        return f"a mapping with {', '.join(keys)}"
+        return mapping_of(settings)
     if words := options(kind):
         return _either(words)
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return names.get(kind, str(kind)) + _bounds(field)
+
+
+def mapping_of(settings: list[type[BaseModel]]) -> str:
+    """What a mapping of settings allows: the keys of one class, or the sources of a union."""
+    if len(settings) > 1:
+        return f"a mapping with source: {_either(sources(settings))}"
+    return f"a mapping with {', '.join(settings[0].model_fields)}"
+
+
+def sources(settings: list[type[BaseModel]]) -> list[str]:
+    """The values of `source` that tell the members of a union apart."""
+    return [model.model_fields["source"].default for model in settings]
 
 
 def _either(words: list[str]) -> str:

@@ -31,7 +31,7 @@ def ladder(**changed: Any) -> dict[str, Any]:
     plain = {
         "name": "tiny",
         "data": {"source": "python-stdlib"},
-        "teacher": {"source": "train", "shape": SHAPE, "training": {"steps": 3}},
+        "teacher": {"source": "train", "shape": dict(SHAPE), "training": {"steps": 3}},
         "stages": [stage],
     }
     return {**plain, **changed}
@@ -172,7 +172,9 @@ class TestSchedules:
         alpha = Alpha.model_validate({"kind": "cosine", "start": 1.0, "end": 0.2})
         assert (alpha.start, alpha.end) == (1.0, 0.2)
 
-    @pytest.mark.parametrize("plain", [{"kind": "cosine", "start": 1}, {"start": 1, "end": 0.5}, {"kind": "constant", "start": 1, "end": 0}])
+    @pytest.mark.parametrize(
+        "plain", [{"kind": "cosine", "start": 1}, {"start": 1, "end": 0.5}, {"kind": "constant", "start": 1, "end": 0}]
+    )
     def test_an_end_belongs_to_cosine_alone(self, plain: dict[str, Any]) -> None:
         with pytest.raises(ValidationError, match="allowed: cosine with an end, constant without"):
             Alpha.model_validate(plain)
@@ -239,15 +241,17 @@ class TestLadders:
         if fits:
             assert Ladder.model_validate(plain).workload == workload
             return
-        with pytest.raises(ValidationError, match=rf"stages\[0\]\.student\.shape\.family: got '{family}'; allowed: .* for workload {workload}"):
+        with pytest.raises(
+            ValidationError, match=rf"stages\[0\]\.student\.shape\.family: got '{family}'; allowed: .* for workload {workload}"
+        ):
             Ladder.model_validate(plain)
 
     def test_sources_serve_workloads(self) -> None:
-        with pytest.raises(ValidationError, match="data.source: got 'digits'; allowed: python-stdlib or files or dataset"):
+        with pytest.raises(ValidationError, match=r"data\.source: got 'digits'; allowed: python-stdlib or files or dataset"):
             Ladder.model_validate(ladder(data={"source": "digits"}))
 
     def test_the_teachers_tokenizer_needs_a_checkpoint(self) -> None:
-        with pytest.raises(ValidationError, match="tokenizer.kind: got 'teacher'; allowed: bytes or bpe"):
+        with pytest.raises(ValidationError, match=r"tokenizer\.kind: got 'teacher'; allowed: bytes or bpe"):
             Ladder.model_validate(ladder(tokenizer={"kind": "teacher"}))
 
     def test_bpe_needs_a_size(self) -> None:

@@ -34,14 +34,6 @@ def stage_flows(api: str, flow_run_id: str) -> dict[str, str]:
     return {run["name"]: run["state"]["name"] for run in runs.raise_for_status().json() if run["parent_task_run_id"] in ids}
 
 
-def test_a_rerun_with_the_embedded_server_takes_less_than_25_seconds(finished, tiny, helpers: Helpers):
-    finished.env.pop("PREFECT_API_URL")
-    finished("run", tiny)  # makes the server's database
-    again = finished("run", tiny)
-    assert helpers.actions(again.err) == ALL_REUSED
-    assert again.seconds < 25
-
-
 def test_a_change_computes_its_stage_and_those_after_it(finished, tiny, undisturbed, helpers: Helpers):
     change = "stages.two.objective.alpha=0.25"
     planned = finished.json("plan", tiny, change)
@@ -82,7 +74,7 @@ def test_starting_at_a_stage(finished, tiny, undisturbed, helpers: Helpers):
     assert helpers.half_written(finished.home) == []
 
 
-def test_two_at_once_compute_once(bare, tiny, undisturbed, tmp_path, helpers: Helpers):
+def test_two_at_once_compute_once_and_a_rerun_is_quick(bare, tiny, undisturbed, tmp_path, helpers: Helpers):
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     processes = []
     for log in logs:
@@ -98,3 +90,7 @@ def test_two_at_once_compute_once(bare, tiny, undisturbed, tmp_path, helpers: He
     assert [record["status"] for record in records] == ["done", "done"]
     for record in records:
         assert {m["name"]: m["weights_sha256"] for m in (record["teacher"], *record["stages"])} == undisturbed.hashes()
+
+    rerun = bare("run", tiny)
+    assert helpers.actions(rerun.err) == ALL_REUSED
+    assert rerun.seconds < 25, "a rerun computes nothing, and takes no longer than starting takes"

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.batches import Batch, evaluation_batches
+from conf.schema import Training
+from models.batches import Batch, TrainingBatches, evaluation_batches
 from models.corpus import Corpus
 from models.evaluation import Columns, Quality, collect, expected_calibration_error, macro_f1, quality, retention
+from models.training import Plan, train
 
 Make = Callable[..., nn.Module]
 CPU = torch.device("cpu")
@@ -101,9 +103,13 @@ def test_a_model_agrees_with_itself(name: str, request: pytest.FixtureRequest, m
 
 
 @pytest.mark.parametrize("name", ["prose", "sentences", "images"])
-def test_figures_against_a_teacher_are_the_teachers_own(name: str, request: pytest.FixtureRequest, model_for: Make) -> None:
+def test_figures_against_a_teacher_are_the_teachers_own(
+    name: str, request: pytest.FixtureRequest, model_for: Make, training: Callable[..., Training]
+) -> None:
     corpus: Corpus = request.getfixturevalue(name)
     student, teacher = model_for(corpus), model_for(corpus, seed=1, hidden=32)
+    vocabulary = corpus.info.vocabulary if corpus.info.workload == "causal-lm" else None
+    train(teacher, TrainingBatches(corpus, 8, 0), Plan(training(steps=20), None, 0, vocabulary))
     columns, figures = judge(student, corpus, parent=teacher)
     theirs, alone = judge(teacher, corpus)
     assert figures.metrics["parent_nll"] == pytest.approx(alone.metrics["nll"])

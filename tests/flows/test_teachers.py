@@ -1,0 +1,110 @@
+"""Every kind of teacher, data and tokenizer goes through the same chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+
+import pytest
+import yaml
+
+WORDS = "the quick brown fox jumps over a lazy dog while seven wizards box with jovial sphinxes under pale moonlight".split()
+TRAINING = {"steps": 6, "batch_size": 4, "precision": "fp32", "validate_every": 3, "checkpoint_every": 3}
+
+
+def from_checkpoint(tiny: Path, path: object, target: Path) -> Path:
+    """The ladder `tiny` with another teacher."""
+    ladder = yaml.safe_load(tiny.read_text())
+    ladder["teacher"] = {"source": "checkpoint", "path": str(path)}
+    ladder["stages"] = ladder["stages"][1:]
+    ladder["stages"][0]["training"] = {"steps": 10}
+    target.write_text(yaml.safe_dump(ladder))
+    return target
+
+
+def test_a_stage_of_a_former_run_teaches(finished, tiny, undisturbed, tmp_path, helpers: Helpers):
+    one = undisturbed.json("show")["stages"][0]
+    ladder = from_checkpoint(tiny, one["folder"], tmp_path / "from-folder.yaml")
+    assert finished.json("plan", ladder)["teacher"]["action"] == "import"
+    done = finished("run", ladder)
+    assert f"teacher: importing {one['folder']}" in done.err
+    shown = finished.json("show")
+    assert shown["teacher"]["weights_sha256"] == one["weights_sha256"]
+    assert shown["teacher"]["metrics"]["accuracy"] == pytest.approx(one["metrics"]["accuracy"])
+    assert [stage["name"] for stage in shown["stages"]] == ["two", "three"]
+
+
+@pytest.mark.slow
+def test_a_registered_model_teaches(finished, tiny, tmp_path):
+    from mlflow import MlflowClient
+
+    shown = finished.json("show")
+    client = MlflowClient(shown["mlflow_uri"])
+    run = client.get_run(shown["stages"][0]["mlflow_run_id"])
+    client.create_registered_model("tiny")
+    version = client.create_model_version("tiny", f"{run.info.artifact_uri}/student", run.info.run_id)
+    finished("run", from_checkpoint(tiny, f"models:/tiny/{version.version}", tmp_path / "from-registry.yaml"))
+    assert finished.json("show")["teacher"]["weights_sha256"] == shown["stages"][0]["weights_sha256"]
+
+
+def shape(layers: int, **more) -> dict:
+    return {"hidden_size": 16, "layers": layers, "heads": 2, "feed_forward": 32, **more}
+
+
+def text_ladder(path: Path, workload: str, data: dict, tokenizer: dict, **more) -> Path:
+    ladder = {
+        "name": path.stem,
+        "workload": workload,
+        "data": {"source": "files", "sequence_length": 24, "valid_fraction": 0.2, "test_fraction": 0.2, **data},
+        "tokenizer": tokenizer,
+        "evaluation": {"examples": 8},
+        "defaults": {"training": TRAINING},
+        "teacher": {"source": "train", "shape": shape(3, **more), "training": TRAINING},
+        "stages": [
+            {"name": "large", "student": {"shape": shape(2, **more), "initialisation": "layers"}},
+            {"name": "small", "student": {"shape": shape(1, **more)}},
+        ],
+    }
+    path.write_text(yaml.safe_dump(ladder))
+    return path
+
+
+def sentence(number: int) -> str:
+    return " ".join(WORDS[(number * step + step) % len(WORDS)] for step in range(1, 30))
+
+
+def test_classifying_text_from_a_table(cli, tmp_path, helpers: Helpers):
+    rows = "".join(f"{sentence(i)},{('bad', 'good')[i % 2]}\n" for i in range(60))
+    (tmp_path / "reviews.csv").write_text("text,label\n" + rows)
+    ladder = text_ladder(tmp_path / "reviews.yaml", "sequence-classification", {"paths": ["reviews.csv"]}, {"kind": "bytes"}, family="bert")
+    cli("run", ladder)
+    shown = cli.json("show")
+    assert shown["status"] == "done"
+    for model in (shown["teacher"], *shown["stages"]):
+        assert {"accuracy", "macro_f1", "nll", "ece"} <= set(model["metrics"])
+        assert Path(model["folder"], "tokenizer.json").is_file()
+    loads_in_plain_transformers(shown["stages"][-1]["folder"], "AutoModelForSequenceClassification", helpers)
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [{"kind": "bytes"}, pytest.param({"kind": "bpe", "vocabulary": 300}, marks=pytest.mark.slow)], ids=str
+)
+def test_a_language_model_from_text_files(cli, tmp_path, tokenizer, helpers: Helpers):
+    for index in range(12):
+        (tmp_path / f"{index}.txt").write_text("\n".join(sentence(index + line) for line in range(6)))
+    cli("run", text_ladder(tmp_path / "letters.yaml", "causal-lm", {"paths": ["*.txt"]}, tokenizer))
+    shown = cli.json("show")
+    assert shown["status"] == "done"
+    for model in (shown["teacher"], *shown["stages"]):
+        assert {"bits_per_byte", "perplexity", "nll"} <= set(model["metrics"])
+    loads_in_plain_transformers(shown["stages"][-1]["folder"], "AutoModelForCausalLM", helpers)
+
+
+def loads_in_plain_transformers(folder: str, auto: str, helpers: Helpers) -> None:
+    import transformers
+
+    model = getattr(transformers, auto).from_pretrained(folder, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    logits = model(**tokenizer("some text", return_tensors="pt")).logits
+    assert bool(logits.isfinite().all())
+    assert not list(Path(folder).glob("*.bin")) + list(Path(folder).glob("*.pt"))
