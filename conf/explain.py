@@ -33,6 +33,8 @@ def explain_key(key: str) -> str:
             if parts[depth - 1 : depth] == ["stages"] and not suggest(part, known):
                 continue  # a stage's name
             above = ".".join(parts[:depth]) or "a ladder"
+            if not known:
+                raise UserError.about("KEY", key, above, "That setting has no parts.")
             raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(known)}", suggest(part, known).strip())
         field = known[part]
         models = classes(field.annotation)
@@ -61,4 +63,4 @@ def _default(field: FieldInfo) -> str:
     if isinstance(field.default, BaseModel):
         values = field.default.model_dump(exclude_none=True)
         return f"default {values.get('start', values) if 'start' in values else values}"
-    return f"default {'none' if field.default is None else field.default!r}"
+    return "default none" if field.default is None else f"default {field.default!r}"

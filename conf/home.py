@@ -12,6 +12,8 @@ from pathlib import Path
 
 from conf.errors import StoreError
 
+LEAST_FREE = 16 * 2**20  # bytes; the databases of Prefect and MLflow alone take a few MiB
+
 
 @dataclass(frozen=True)
 class Home:
@@ -62,18 +64,33 @@ def disk_errors(home: Home) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR):
             raise
-        raise _disk_error(home, error) from error
+        raise _disk_error(home, str(error)) from error
+    except StoreError:
+        raise
     except Exception as error:
-        # safetensors reports a full disk as its own error type, with the system's words inside.
-        if "No space left on device" not in str(error):
+        # safetensors and SQLite report a full disk as errors of their own, with these words inside.
+        if not any(words in str(error) for words in ("No space left on device", "database or disk is full")):
             raise
-        raise _disk_error(home, error) from error
+        raise _disk_error(home, str(error)) from error
 
 
-def _disk_error(home: Home, error: BaseException) -> StoreError:
+def require_space(home: Home) -> None:
+    """Refuse to begin on a disk where not even the record of a run would fit.
+
+    Raises:
+        StoreError: Naming the folder, what is free and the remedy.
+    """
+    if _free(home) < LEAST_FREE:
+        raise _disk_error(home, f"a run needs {LEAST_FREE // 2**20} MiB to begin")
+
+
+def _free(home: Home) -> int:
     there = next(place for place in (home.root, *home.root.parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    return shutil.disk_usage(there).free
+
+
+def _disk_error(home: Home, reason: str) -> StoreError:
     return StoreError(
-        f"LADDER_HOME: cannot write to {home.root} ({error}); {free / 2**20:.0f} MiB are free there. "
+        f"LADDER_HOME: cannot write to {home.root} ({reason}); {_free(home) / 2**20:.0f} MiB are free there. "
         "Free some space or set LADDER_HOME to a folder on a larger disk; what was finished is kept."
     )

@@ -68,9 +68,22 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
     return Loaded(ladder, Path.cwd() if path.parent == SHIPPED else path.parent)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `OmegaConf.load` reads back as it was."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # `${` would be read as an interpolation; and OmegaConf takes more texts for numbers, such as 1e5, than PyYAML expects and quotes.
+    escaped = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", escaped, style=None if text[:1].isalpha() else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def to_yaml(ladder: Ladder) -> str:
     """Every setting of a ladder, defaults included, as YAML that loads again."""
-    return yaml.safe_dump(ladder.model_dump(mode="json"), sort_keys=False, width=100, allow_unicode=True)
+    return yaml.dump(ladder.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
 def merge(defaults: Any, stage: Any) -> Any:

@@ -217,12 +217,14 @@ class Training(Settings):
     explosion: float = setting(3.0, "Stop when the loss exceeds this many times a uniform guess's, or its first value", "ratio", gt=1)
 
     @model_validator(mode="after")
-    def _micro_batches_divide(self) -> Training:
+    def _fits(self) -> Training:
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"got batch_size {self.batch_size} and accumulation {self.accumulation}; allowed: an accumulation that divides batch_size. "
                 "Change one."
             )
+        if self.schedule == "warmup-stable-decay" and self.warmup + self.decay > 1:
+            raise ValueError(f"got warmup {self.warmup:g} and decay {self.decay:g}; allowed: a sum of at most 1. Lower one.")
         return self
 
 

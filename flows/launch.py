@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.errors import GateStopped, LadderError
-from conf.home import home
+from conf.home import home, require_space
 from conf.load import load
 from flows.environment import prepare_environment
 
@@ -24,6 +24,7 @@ def launch(source: str, overrides: Sequence[str], start_at: str | None, fresh: b
         LadderError: It failed, or a gate stopped it.
     """
     loaded = load(source, overrides)  # before anything heavy: a typo is answered at once
+    require_space(home())
     prepare_environment(home())
     warnings.simplefilter("ignore")
     logging.captureWarnings(True)

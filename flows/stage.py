@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from conf.schema import Ladder, Stage
 from tasks.compute import precision_of
+from tasks.console import log
 from tasks.evaluate import evaluate_model
 from tasks.gate import judge
 from tasks.records import DataRecord, StageRecord
@@ -24,7 +25,7 @@ def decide(record: StageRecord, stage: Stage) -> StageRecord:
     """Pass, warn or stop."""
     verdict, reasons = judge(record, stage.gate)
     for reason in reasons:
-        get_run_logger().warning("%s", reason)
+        log.warning("%s", reason)
     return record.model_copy(update={"gate": verdict, "gate_reasons": reasons})
 
 

@@ -70,7 +70,7 @@ class Store:
     def publish(
         self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, made: dict[str, str], write: Callable[[Path], None]
     ) -> Found:
-        """Make a result visible under its final name, whole or not at all.
+        """Make a result visible under its final name, whole or not at all; the caller holds the fingerprint's lock.
 
         Args:
             kind: Sub-folder of the store: data, teacher, stage, evaluation.
@@ -86,7 +86,8 @@ class Store:
         final = self.home.store / kind / f"{name}-{fingerprint[:SHOWN]}"
         aside = self.home.store / "writing" / f"{fingerprint[:SHOWN]}-{os.getpid()}"
         with disk_errors(self.home):
-            shutil.rmtree(aside, ignore_errors=True)
+            for left in aside.parent.glob(f"{fingerprint[:SHOWN]}-*"):
+                shutil.rmtree(left, ignore_errors=True)  # of a process that died while it wrote: whoever publishes holds the lock
             aside.mkdir(parents=True)
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -111,7 +112,7 @@ class Store:
                 moment, manifest = path.stat().st_mtime, json.loads(path.read_text())
             except (OSError, ValueError):
                 continue  # damaged; `find` will name it when it is asked for
-            if manifest.get("ladder") == ladder and (newest is None or moment > newest[0]):
+            if isinstance(manifest, dict) and manifest.get("ladder") == ladder and (newest is None or moment > newest[0]):
                 newest = (moment, manifest)
         return newest[1] if newest else None
 
@@ -147,6 +148,8 @@ def verify(folder: Path, fingerprint: str, *, hashes: bool = True) -> tuple[str 
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         return f"no readable manifest ({error})", {}
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return "its manifest is no manifest", {}
     if manifest.get("fingerprint") != fingerprint:
         return "its manifest names another fingerprint", manifest
     for name, known in manifest["files"].items():

@@ -274,3 +274,9 @@ def test_the_defaults_of_a_student_are_random_weights() -> None:
 
 def test_shipped_ladders_are_counted() -> None:
     assert set(shipped()) == {"digits", "llama-1b", "python-stdlib"}
+
+
+def test_warmup_and_decay_share_the_steps() -> None:
+    Training.model_validate({"steps": 10, "schedule": "warmup-stable-decay", "warmup": 0.2, "decay": 0.8})
+    with pytest.raises(ValidationError, match=r"warmup 0\.3 and decay 0\.8; allowed: a sum of at most 1"):
+        Training.model_validate({"steps": 10, "schedule": "warmup-stable-decay", "warmup": 0.3, "decay": 0.8})

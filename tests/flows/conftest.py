@@ -20,7 +20,8 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 180.0  # seconds for any one command, on a machine that does other things too
+PATIENCE = 400.0  # seconds for any one command, on a machine that does other things too
+STARTED: list[subprocess.Popen[str]] = []
 
 # Three stages of a small vision transformer on the digits: about three seconds of training in all.
 TINY = """
@@ -74,7 +75,9 @@ class Cli:
         self.home.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "flows.cli", *map(str, args)]
         env = clean_environment(LADDER_HOME=str(self.home), **self.env)
-        return subprocess.Popen(command, env=env, cwd=self.cwd or self.home.parent, text=True, start_new_session=True, **popen)
+        process = subprocess.Popen(command, env=env, cwd=self.cwd or self.home.parent, text=True, start_new_session=True, **popen)
+        STARTED.append(process)
+        return process
 
     def __call__(self, *args: object, code: int | None = 0) -> Outcome:
         """Run a command to its end; `code` is the exit code that it must have, None for any."""
@@ -132,6 +135,17 @@ def actions(log: str) -> dict[str, str]:
     return found | dict.fromkeys(re.findall(r"^\S+ (?!data:)(\w+): found in the store", log, re.MULTILINE), "reused")
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_behind() -> Iterator[None]:
+    """End what a failed test has left running."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the API of a Prefect server that lives as long as the session."""
@@ -144,7 +158,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = subprocess.Popen(command, env=clean_environment(**quiet), stdout=log, stderr=log, start_new_session=True)
     try:
         api = f"http://127.0.0.1:{port}/api"
-        wait_for(lambda: healthy(api), f"Prefect's server, see {place}/server.log", 120)
+        wait_for(lambda: healthy(api), f"Prefect's server, see {place}/server.log")
         yield api
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -71,7 +71,7 @@ def refused(cli, helpers: Helpers, *args, says: tuple[str, ...], code: int = 2) 
         ("stages[7].training.steps=1", ("'stages[7].training.steps'", "stages[0] to stages[2]")),
         (
             "stages.half.training.steps=many",
-            ("stages[0].training.steps: got 'many'", "a whole number, at least 1", "ladder explain stages.training.steps"),
+            ("stages[0].training.steps: got 'many'", "a whole number, at least 1", "ladder explain"),
         ),
         ("stages.half.objective.temperature=-1", ("stages[0].objective.temperature: got -1", "a number in (0, 100]", "ladder explain")),
         ("stages.half.objective.alpha=1.5", ("stages[0].objective.alpha: got 1.5", "a number in [0, 1]", "ladder explain")),
@@ -194,7 +194,7 @@ def test_a_server_that_does_not_answer(cli, tiny, helpers: Helpers, variable, pa
     done = cli("run", tiny, code=2)
     assert f"error: {variable}: got '{url}'" in done.err
     assert "unset it" in done.err
-    assert done.seconds < 30  # a few seconds of imports and one attempt, on a machine that may be busy; retries would take minutes
+    assert done.seconds < 60  # imports and one attempt, on a machine that may be busy; retries would take minutes
     assert helpers.half_written(cli.home) == []
     assert not (cli.home / "runs").exists()
 

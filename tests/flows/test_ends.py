@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace as Helpers
 
@@ -26,7 +28,7 @@ def test_a_gate_stops_the_ladder_or_warns(finished, tiny, undisturbed, helpers: 
 
 
 def test_an_exploding_loss_stops_the_stage(finished, tiny, helpers: Helpers):
-    wild = ("stages.two.training.learning_rate=10", "stages.two.training.warmup=0.5", "stages.two.training.clip=1e9")
+    wild = ("stages.two.training.learning_rate=10", "stages.two.training.warmup=0.9", "stages.two.training.checkpoint_every=1")
     failed = finished("run", tiny, *wild, code=1)
     error = next(line for line in failed.err.splitlines() if line.startswith("error: "))
     assert " at step " in error
@@ -40,50 +42,67 @@ def test_an_exploding_loss_stops_the_stage(finished, tiny, helpers: Helpers):
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):
-    """A file system of 24 MiB."""
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 40 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)], capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def fill(disk: Path, leave: int = 0) -> Path:
-    """Fill a disk but for so many bytes."""
-    space = os.statvfs(disk)
+def fill(disk: Path) -> Path:
+    """Fill a disk to the last byte."""
     ballast = disk / "ballast"
-    with ballast.open("wb") as file:
-        file.write(bytes(max(space.f_bavail * space.f_frsize - leave, 0)))
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
     return ballast
 
 
-def test_a_disk_that_is_full_from_the_start(bare, tiny, small_disk, helpers: Helpers):
-    full = helpers.Cli(small_disk / "home")
+def test_a_full_disk_then_one_that_fills_during_training(cli, tiny, small_disk, undisturbed, tmp_path, empty_record, helpers: Helpers):
+    full = helpers.Cli(small_disk / "home", dict(cli.env), cwd=tmp_path)
     ballast = fill(small_disk)
     failed = full("run", tiny, code=1)
-    assert "error: " in failed.err
-    assert "LADDER_HOME" in failed.err
+    assert f"error: LADDER_HOME: cannot write to {full.home}" in failed.err
     assert "Free some space" in failed.err
-    assert failed.seconds < 60
-    assert helpers.half_written(full.home) == []
+    assert not full.home.exists()
+
     ballast.unlink()
-    full("run", tiny)
+    log = tmp_path / "full.log"
+    with log.open("w") as file:
+        process = full.start("run", tiny, "teacher.training.steps=2000", stdout=file, stderr=file)
+    helpers.wait_for(lambda: list(full.home.glob("store/work/*/step-*")) or process.poll() is not None, "a checkpoint")
+    ballast = fill(small_disk)
+    assert process.wait(120) == 1
+    said = log.read_text()
+    assert "Traceback" not in said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said
+    assert f"LADDER_HOME: cannot write to {full.home}" in errors[0]
+    assert helpers.half_written(full.home) == []
+
+    ballast.unlink()
+    resumed = full("run", tiny, "teacher.training.steps=2000")
+    assert helpers.actions(resumed.err)["teacher"] == "resumed"
+    assert helpers.half_written(full.home) == []
 
 
-def test_a_disk_that_fills_during_training(cli, tiny, small_disk, undisturbed, empty_record, helpers: Helpers):
-    full = helpers.Cli(helpers.furnish(small_disk / "home", empty_record), dict(cli.env))
-    ballast = fill(small_disk, leave=3 * 2**19)  # room for the data and the record, not for many checkpoints
-    failed = full("run", tiny, code=1)
-    assert "LADDER_HOME" in failed.err
-    assert "Free some space" in failed.err
-    assert "computed" in failed.err
-    assert helpers.half_written(full.home) == []
+@pytest.mark.slow
+def test_a_disk_that_fills_under_the_embedded_server(tiny, small_disk, tmp_path, helpers: Helpers):
+    full = helpers.Cli(small_disk / "home", cwd=tmp_path)
+    log = tmp_path / "full.log"
+    with log.open("w") as file:
+        process = full.start("run", tiny, "teacher.training.steps=2000", stdout=file, stderr=file)
+    helpers.wait_for(lambda: list(full.home.glob("store/work/*/step-*")) or process.poll() is not None, "a checkpoint")
+    ballast = fill(small_disk)
+    assert process.wait(120) == 1
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert "No space left on device" in said or "disk is full" in said
     ballast.unlink()
-    full("run", tiny)
-    assert full.hashes() == undisturbed.hashes()
-    assert helpers.half_written(full.home) == []
+    full("run", tiny, "teacher.training.steps=2000")

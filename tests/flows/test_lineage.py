@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import httpx
 import pytest
 
@@ -23,7 +25,7 @@ def test_mlflow_holds_one_tree(shown):
     assert {run.info.status for run in (parent, *found)} == {"FINISHED"}
     names = ["teacher", "one", "two", "three"]
     taught_by = {name: children[name].data.tags.get("ladder.teacher_run_id") for name in names}
-    assert taught_by == {"teacher": None} | {name: children[above].info.run_id for above, name in zip(names, names[1:], strict=False)}
+    assert taught_by == {"teacher": None} | {name: children[above].info.run_id for above, name in pairwise(names)}
     models = {m["name"]: m for m in (shown["teacher"], *shown["stages"])}
     for name, run in children.items():
         assert run.info.run_id == models[name]["mlflow_run_id"]

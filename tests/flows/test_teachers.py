@@ -8,7 +8,7 @@ from types import SimpleNamespace as Helpers
 import pytest
 import yaml
 
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards box with jovial sphinxes under pale moonlight".split()
+WORDS = ["quick", "brown", "foxes", "jump", "over", "lazy", "dogs", "while", "seven", "wizards", "box", "with", "jovial", "sphinxes"]
 TRAINING = {"steps": 6, "batch_size": 4, "precision": "fp32", "validate_every": 3, "checkpoint_every": 3}
 
 

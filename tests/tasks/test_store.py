@@ -1,0 +1,330 @@
+"""The store: what is visible is whole, what is damaged is never used, and a dead process holds nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conf.errors import StoreError
+from conf.home import Home
+from models.resume import Checkpoints
+from tasks.fingerprint import fingerprint
+from tasks.store import MANIFEST, SHOWN, Found, Store, verify
+
+IDENTITY = {"kind": "stage", "seed": 1}
+MARK = fingerprint(IDENTITY)
+MADE = {"run": "run-1", "ladder": "tiny"}
+WEIGHTS = bytes(range(256)) * 16
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(Home(tmp_path / "home"))
+
+
+def fill(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+
+
+def publish(store: Store, name: str = "100k", identity: dict[str, Any] = IDENTITY, write: Callable[[Path], None] = fill) -> Found:
+    return store.publish("stage", name, identity, fingerprint(identity), MADE, write)
+
+
+def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Python code in a process of its own, which says something once it is where the test wants it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.stdout
+    process.stdout.close()
+
+
+class TestPublish:
+    def test_what_is_published_is_found(self, store: Store) -> None:
+        assert store.find("stage", MARK) is None
+        made = publish(store)
+        assert made.folder == store.home.store / "stage" / f"100k-{MARK[:SHOWN]}"
+        found = store.find("stage", MARK)
+        assert found == made
+        assert found.manifest["identity"] == IDENTITY
+        assert (found.manifest["run"], found.manifest["ladder"], found.manifest["name"]) == ("run-1", "tiny", "100k")
+        assert set(found.manifest["files"]) == {"model.safetensors", "tokenizer/vocab.json"}
+        assert found.manifest["files"]["model.safetensors"]["bytes"] == len(WEIGHTS)
+
+    def test_another_kind_or_fingerprint_is_not_found(self, store: Store) -> None:
+        publish(store)
+        assert store.find("teacher", MARK) is None
+        assert store.find("stage", fingerprint({"other": 1})) is None
+        same_beginning = MARK[:SHOWN] + "0" * (64 - SHOWN)
+        assert store.peek("stage", same_beginning) is None
+
+    def test_the_name_is_for_people(self, store: Store) -> None:
+        publish(store, "old-name")
+        found = store.find("stage", MARK)
+        assert found
+        assert found.folder.name.startswith("old-name-")
+
+    def test_nothing_is_visible_while_it_is_written(self, store: Store) -> None:
+        def look(folder: Path) -> None:
+            fill(folder)
+            assert store.find("stage", MARK) is None
+            assert list((store.home.store / "stage").iterdir()) == []
+
+        publish(store, write=look)
+        assert store.find("stage", MARK)
+
+    @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+    def test_a_failure_leaves_nothing(self, store: Store, error: BaseException) -> None:
+        def fail(folder: Path) -> None:
+            fill(folder)
+            raise error
+
+        with pytest.raises(type(error)):
+            publish(store, write=fail)
+        assert store.find("stage", MARK) is None
+        assert [path for path in store.home.store.rglob("*") if path.is_file()] == []
+
+    def test_a_kill_while_it_is_written_leaves_nothing_visible(self, store: Store) -> None:
+        code = """
+import sys, time
+from pathlib import Path
+from conf.home import Home
+from tasks.store import Store
+def write(folder):
+    (folder / "model.safetensors").write_bytes(b"half")
+    print("writing", flush=True)
+    time.sleep(60)
+Store(Home(Path(sys.argv[1]))).publish("stage", "100k", {"kind": "stage", "seed": 1}, sys.argv[2], {"run": "r", "ladder": "l"}, write)
+"""
+        process = child(code, store.home.root, MARK)
+        assert heard(process) == "writing"
+        kill(process)
+        assert store.find("stage", MARK) is None
+        assert list((store.home.store / "stage").iterdir()) == []
+        publish(store)
+        assert store.find("stage", MARK)
+        assert list((store.home.store / "writing").iterdir()) == []  # what the dead process left is gone
+
+    def test_publishing_again_sets_the_old_one_aside(self, store: Store) -> None:
+        publish(store, "old")
+        publish(store, "new")
+        assert [path.name for path in (store.home.store / "stage").iterdir()] == [f"new-{MARK[:SHOWN]}"]
+        assert len(list((store.home.store / "set-aside").iterdir())) == 1
+
+
+def remove(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def truncate(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(WEIGHTS[:-1])
+
+
+def alter(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"X" + WEIGHTS[1:])
+
+
+def lose_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def cut_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:40])
+
+
+def strange_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[]")
+
+
+def foreign_manifest(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "fingerprint": "0" * 64}))
+
+
+DAMAGES = [
+    (remove, "model.safetensors is missing"),
+    (truncate, "model.safetensors has 4095 bytes, not 4096"),
+    (alter, "model.safetensors differs from its recorded hash"),
+    (lose_manifest, "no readable manifest"),
+    (cut_manifest, "no readable manifest"),
+    (strange_manifest, "its manifest is no manifest"),
+    (foreign_manifest, "its manifest names another fingerprint"),
+]
+
+
+class TestVerify:
+    def test_a_whole_result(self, store: Store) -> None:
+        assert verify(publish(store).folder, MARK)[0] is None
+
+    @pytest.mark.parametrize(("damage", "fault"), DAMAGES)
+    def test_a_damaged_result_is_named_set_aside_and_not_used(self, tmp_path: Path, damage: Callable[[Path], None], fault: str) -> None:
+        said: list[str] = []
+        store = Store(Home(tmp_path), said.append)
+        folder = publish(store).folder
+        damage(folder)
+        told, _ = verify(folder, MARK)
+        assert told
+        assert told.startswith(fault)
+        assert store.find("stage", MARK) is None
+        assert not folder.exists()
+        aside = list((store.home.store / "set-aside").iterdir())
+        assert len(aside) == 1  # kept for whoever wants to look
+        assert said == [f"damaged result {folder}: {told}; set aside as {aside[0]}, it will be computed again"]
+        publish(store)
+        assert store.find("stage", MARK)
+
+    def test_peek_looks_at_sizes_and_changes_nothing(self, store: Store) -> None:
+        folder = publish(store).folder
+        assert store.peek("stage", MARK)
+        alter(folder)
+        assert store.peek("stage", MARK)  # only a hash tells, and hashing is for `find`
+        truncate(folder)
+        assert store.peek("stage", MARK) is None
+        assert folder.exists()
+
+
+class TestLatest:
+    def test_the_newest_of_its_name_and_ladder(self, store: Store) -> None:
+        for age, seed in ((300, 1), (100, 2), (200, 3)):
+            folder = publish(store, identity={"seed": seed}).folder
+            moment = time.time() - age
+            os.utime(folder / MANIFEST, (moment, moment))
+        publish(store, name="other", identity={"seed": 4})
+        known = store.latest("stage", "100k", "tiny")
+        assert known
+        assert known["identity"] == {"seed": 2}
+        assert store.latest("stage", "100k", "another-ladder") is None
+        assert store.latest("teacher", "100k", "tiny") is None
+
+    def test_a_name_is_not_the_beginning_of_another(self, store: Store) -> None:
+        publish(store, name="a-b")
+        assert store.latest("stage", "a", "tiny") is None
+
+    @pytest.mark.parametrize("damage", [lose_manifest, cut_manifest, strange_manifest])
+    def test_what_is_damaged_tells_nothing(self, store: Store, damage: Callable[[Path], None]) -> None:
+        damage(publish(store).folder)
+        assert store.latest("stage", "100k", "tiny") is None
+
+
+def test_a_checkpoint_makes_a_computation_resumable(store: Store) -> None:
+    assert store.resumable(MARK) is None
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step in (5, 10):
+        Checkpoints(store.work(MARK)).save(step, model, optimizer, {})
+    assert store.resumable(MARK) == 10
+    assert store.resumable(fingerprint({"other": 1})) is None
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from conf.home import Home
+from tasks.store import Store
+with Store(Home(Path(sys.argv[1]))).lock(sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
+
+
+class TestLock:
+    def test_it_is_free_again_when_its_holder_is_killed(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        store = Store(Home(tmp_path), said.append)
+        process = child(HOLD, tmp_path, MARK, 60)
+        assert heard(process) == "held"
+        entered = threading.Event()
+
+        def wait() -> None:
+            with store.lock(MARK):
+                entered.set()
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert not entered.wait(1)
+        assert said == [f"another process computes {MARK[:12]}; waiting for it"]
+        kill(process)
+        assert entered.wait(10)
+        waiter.join()
+
+    def test_who_comes_second_waits_for_the_first(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        process = child(HOLD, tmp_path, MARK, 1)
+        assert heard(process) == "held"
+        began = time.monotonic()
+        with Store(Home(tmp_path), said.append).lock(MARK):
+            waited = time.monotonic() - began
+        process.wait()
+        assert process.stdout
+        process.stdout.close()
+        assert waited > 0.5
+        assert len(said) == 1
+
+    def test_another_fingerprint_is_not_waited_for(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        process = child(HOLD, tmp_path, MARK, 60)
+        assert heard(process) == "held"
+        with Store(Home(tmp_path), said.append).lock(fingerprint({"other": 1})):
+            kill(process)
+        assert said == []
+
+    def test_it_is_let_go_after_an_error(self, store: Store) -> None:
+        with pytest.raises(ValueError, match="no"), store.lock(MARK):
+            raise ValueError("no")
+        with store.lock(MARK):
+            pass
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if not mount or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a small file system here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_one_clear_message(small_disk: Path) -> None:
+    store = Store(Home(small_disk / "home"))
+    publish(store)
+
+    def too_much(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"x" * 2**21)
+
+    other = {"kind": "stage", "seed": 2}
+    with pytest.raises(StoreError, match="No space left on device") as caught:
+        publish(store, identity=other, write=too_much)
+    for part in ("LADDER_HOME", str(small_disk), "MiB are free", "larger disk", "what was finished is kept"):
+        assert part in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert store.find("stage", fingerprint(other)) is None
+    assert store.find("stage", MARK)
+    assert list((store.home.store / "writing").iterdir()) == []
