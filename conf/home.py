@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conf.errors import StoreError
 
+DISK_WORDS = ("No space left on device", "database or disk is full", "disk I/O error")
 LEAST_FREE = 16 * 2**20  # bytes; the databases of Prefect and MLflow alone take a few MiB
 
 
@@ -69,9 +70,10 @@ def disk_errors(home: Home) -> Iterator[None]:
         raise
     except Exception as error:
         # safetensors and SQLite report a full disk as errors of their own, with these words inside.
-        if not any(words in str(error) for words in ("No space left on device", "database or disk is full")):
+        said = [line for line in str(error).splitlines() if any(words in line for words in DISK_WORDS)]
+        if not said:
             raise
-        raise _disk_error(home, str(error)) from error
+        raise _disk_error(home, said[0]) from error
 
 
 def require_space(home: Home) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -64,6 +66,8 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     kept_before(ladder, context.start_at)
     interface = expected_interface(ladder, corpus)
     teacher, name = teacher_on_meta(ladder, interface, context), "teacher"
+    if corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
+        interface = replace(interface, vocabulary=cast(Any, teacher).config.vocab_size)
     root = count(teacher, interface.sequence_length) if teacher is not None else None
     sizes: list[Size] = []
     for index, stage in enumerate(ladder.stages):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from conf.errors import LadderError, StoreError
-from conf.home import Home
+from conf.home import Home, disk_errors
 from tasks import flavour, tracking_model
 from tasks.records import StageRecord
 from tasks.tracking_client import first_line, is_server, open_client, run_url, tracking_uri, turn, ui_command
@@ -63,7 +63,8 @@ def _told(method: Callable[Concatenate[Tracker, P], T]) -> Callable[Concatenate[
         from mlflow.exceptions import MlflowException
 
         try:
-            return method(self, *args, **kwargs)
+            with disk_errors(self.home):
+                return method(self, *args, **kwargs)
         except MlflowException as error:
             raise LadderError(f"The record in MLflow ({self.uri}) failed: {first_line(error)}. Run the same command to go on.") from None
         except OSError as error:

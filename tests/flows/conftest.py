@@ -135,6 +135,14 @@ def actions(log: str) -> dict[str, str]:
     return found | dict.fromkeys(re.findall(r"^\S+ (?!data:)(\w+): found in the store", log, re.MULTILINE), "reused")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs ignore Ctrl-C, and so would every process started from here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(autouse=True)
 def nothing_stays_behind() -> Iterator[None]:
     """End what a failed test has left running."""

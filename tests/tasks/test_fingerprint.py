@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -19,6 +19,7 @@ from conf.load import load
 from conf.schema import Ladder, Stage, TrainedTeacher
 from tasks.fingerprint import canonical, changes, fingerprint, numeric_settings, stage_identity, teacher_identity
 
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DATA, TEACHERS = "d" * 64, ("t" * 64,)
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
@@ -37,21 +38,25 @@ def shuffled(value: Any, seed: int) -> Any:
     return [shuffled(item, seed) for item in value] if isinstance(value, list) else value
 
 
+@QUICK
 @given(identities, st.integers(0, 100))
 def test_the_order_of_keys_does_not_matter(identity: dict[str, Any], seed: int) -> None:
     assert fingerprint(shuffled(identity, seed)) == fingerprint(identity)
 
 
+@QUICK
 @given(identities)
 def test_an_identity_survives_json(identity: dict[str, Any]) -> None:
     assert fingerprint(json.loads(json.dumps(identity))) == fingerprint(identity)
 
 
+@QUICK
 @given(st.integers(-(2**52), 2**52))
 def test_an_integer_equals_its_float(number: int) -> None:
     assert fingerprint({"x": number}) == fingerprint({"x": float(number)})
 
 
+@QUICK
 @given(identities, identities)
 def test_different_identities_differ(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert (fingerprint(one) == fingerprint(other)) == (
@@ -254,10 +259,12 @@ class TestChanges:
             "teachers: bbbbbbbbbbbb -> none",
         ]
 
+    @QUICK
     @given(identities)
     def test_nothing_changed(self, identity: dict[str, Any]) -> None:
         assert changes(identity, json.loads(json.dumps(identity))) == []
 
+    @QUICK
     @given(identities, identities)
     def test_something_changed(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         kept = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +47,15 @@ def publish(store: Store, name: str = "100k", identity: dict[str, Any] = IDENTIT
     return store.publish("stage", name, identity, fingerprint(identity), MADE, write)
 
 
-def child(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Python code in a process of its own, which says something once it is where the test wants it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+@contextmanager
+def child(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Python code in a process of its own, which says something once it is where the test wants it; killed at the end at the latest."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        try:
+            yield process
+        finally:
+            kill(process)
 
 
 def heard(process: subprocess.Popen[str]) -> str:
@@ -60,8 +66,6 @@ def heard(process: subprocess.Popen[str]) -> str:
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert process.stdout
-    process.stdout.close()
 
 
 class TestPublish:
@@ -121,14 +125,50 @@ def write(folder):
     time.sleep(60)
 Store(Home(Path(sys.argv[1]))).publish("stage", "100k", {"kind": "stage", "seed": 1}, sys.argv[2], {"run": "r", "ladder": "l"}, write)
 """
-        process = child(code, store.home.root, MARK)
-        assert heard(process) == "writing"
-        kill(process)
-        assert store.find("stage", MARK) is None
-        assert list((store.home.store / "stage").iterdir()) == []
-        publish(store)
-        assert store.find("stage", MARK)
-        assert list((store.home.store / "writing").iterdir()) == []  # what the dead process left is gone
+        with child(code, store.home.root, MARK) as process:
+            assert heard(process) == "writing"
+            kill(process)
+            assert store.find("stage", MARK) is None
+            assert list((store.home.store / "stage").iterdir()) == []
+            publish(store)
+            assert store.find("stage", MARK)
+            assert list((store.home.store / "writing").iterdir()) == []  # what the dead process left is gone
+
+    def test_it_appears_by_a_rename(self, store: Store) -> None:
+        seen: list[int] = []
+
+        def look(folder: Path) -> None:
+            fill(folder)
+            seen.append(folder.stat().st_ino)
+
+        assert publish(store, write=look).folder.stat().st_ino == seen[0]
+
+    def test_whatever_is_visible_after_a_kill_is_whole(self, store: Store) -> None:
+        code = """
+import sys
+from pathlib import Path
+from conf.home import Home
+from tasks.fingerprint import fingerprint
+from tasks.store import Store
+def write(folder):
+    for number in range(5):
+        (folder / f"part-{number}").write_bytes(bytes(50_000))
+store, number = Store(Home(Path(sys.argv[1]))), 0
+while True:
+    number += 1
+    identity = {"number": number}
+    store.publish("stage", "many", identity, fingerprint(identity), {"run": "r", "ladder": "l"}, write)
+    if number == 1:
+        print("published", flush=True)
+"""
+        with child(code, store.home.root) as process:
+            assert heard(process) == "published"
+            time.sleep(0.3 + random.random() / 5)
+            kill(process)
+            folders = list((store.home.store / "stage").iterdir())
+            assert len(folders) > 1
+            for folder in folders:
+                assert verify(folder, json.loads((folder / MANIFEST).read_text())["fingerprint"])[0] is None
 
     def test_publishing_again_sets_the_old_one_aside(self, store: Store) -> None:
         publish(store, "old")
@@ -256,8 +296,6 @@ class TestLock:
     def test_it_is_free_again_when_its_holder_is_killed(self, tmp_path: Path) -> None:
         said: list[str] = []
         store = Store(Home(tmp_path), said.append)
-        process = child(HOLD, tmp_path, MARK, 60)
-        assert heard(process) == "held"
         entered = threading.Event()
 
         def wait() -> None:
@@ -265,33 +303,32 @@ class TestLock:
                 entered.set()
 
         waiter = threading.Thread(target=wait)
-        waiter.start()
-        assert not entered.wait(1)
-        assert said == [f"another process computes {MARK[:12]}; waiting for it"]
-        kill(process)
-        assert entered.wait(10)
+        with child(HOLD, tmp_path, MARK, 60) as process:
+            assert heard(process) == "held"
+            waiter.start()
+            assert not entered.wait(1)
+            assert said == [f"another process computes {MARK[:12]}; waiting for it"]
+            kill(process)
+            assert entered.wait(60)
         waiter.join()
 
     def test_who_comes_second_waits_for_the_first(self, tmp_path: Path) -> None:
         said: list[str] = []
-        process = child(HOLD, tmp_path, MARK, 1)
-        assert heard(process) == "held"
-        began = time.monotonic()
-        with Store(Home(tmp_path), said.append).lock(MARK):
-            waited = time.monotonic() - began
-        process.wait()
-        assert process.stdout
-        process.stdout.close()
-        assert waited > 0.5
-        assert len(said) == 1
+        with child(HOLD, tmp_path, MARK, 1) as process:
+            assert heard(process) == "held"
+            began = time.monotonic()
+            with Store(Home(tmp_path), said.append).lock(MARK):
+                waited = time.monotonic() - began
+            assert waited > 0.5
+            assert len(said) == 1
 
     def test_another_fingerprint_is_not_waited_for(self, tmp_path: Path) -> None:
         said: list[str] = []
-        process = child(HOLD, tmp_path, MARK, 60)
-        assert heard(process) == "held"
-        with Store(Home(tmp_path), said.append).lock(fingerprint({"other": 1})):
-            kill(process)
-        assert said == []
+        with child(HOLD, tmp_path, MARK, 60) as process:
+            assert heard(process) == "held"
+            with Store(Home(tmp_path), said.append).lock(fingerprint({"other": 1})):
+                kill(process)
+            assert said == []
 
     def test_it_is_let_go_after_an_error(self, store: Store) -> None:
         with pytest.raises(ValueError, match="no"), store.lock(MARK):

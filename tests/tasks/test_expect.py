@@ -1,0 +1,176 @@
+"""What is refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from conf.errors import UserError
+from conf.load import load
+from conf.schema import Ladder, Shape
+from models.checkpoint import save_model
+from models.shapes import Interface, build, config_for
+from tasks.expect import check_ladder, expected_interface, teacher_on_meta
+from tasks.runs import Context
+
+SHAPE = {"hidden_size": 16, "layers": 3, "heads": 2, "feed_forward": 32}
+WIDTH = {"hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}
+
+
+def ladder(teacher: dict[str, Any], *students: dict[str, Any], **more: Any) -> Ladder:
+    stages = [{"name": f"stage-{i}", "student": student, "training": {"steps": 2}} for i, student in enumerate(students)]
+    return Ladder.model_validate({"name": "tiny", "data": {"source": "python-stdlib"}, "teacher": teacher, "stages": stages, **more})
+
+
+def trained(shape: dict[str, Any]) -> dict[str, Any]:
+    return {"source": "train", "shape": shape, "training": {"steps": 2}}
+
+
+def context(base: Path = Path(), **more: Any) -> Context:
+    return Context(run="r", ladder="tiny", home=str(base / "home"), base=str(base), **more)
+
+
+class TestSizes:
+    def test_a_ladder_that_fits(self) -> None:
+        root, sizes = check_ladder(ladder(trained(SHAPE), {"shape": WIDTH}, {"shape": {**WIDTH, "layers": 1}}), context())
+        assert root is not None
+        assert root.parameters > sizes[0].parameters > sizes[1].parameters
+        # By hand, the last one: embedding (tied) 258 x 8; attention 4 x 8 x 8; feed-forward 3 x 8 x 16; norms 3 x 8.
+        assert sizes[1].parameters == 258 * 8 + 4 * 64 + 3 * 128 + 3 * 8
+        assert root.tokens == 192
+
+    def test_a_stage_may_be_as_large_as_its_teacher(self) -> None:
+        root, sizes = check_ladder(ladder(trained(SHAPE), {"shape": SHAPE}), context())
+        assert root == sizes[0]
+
+    def test_a_stage_larger_than_the_root(self) -> None:
+        with pytest.raises(UserError) as caught:
+            check_ladder(ladder(trained(WIDTH), {"shape": SHAPE}), context())
+        message = str(caught.value)
+        assert message.startswith("stages[0].student.shape: got 'stage-0 with ")
+        assert "of its teacher, teacher" in message
+        assert "Make the student smaller" in message
+
+    def test_a_stage_larger_than_the_stage_before_it(self) -> None:
+        with pytest.raises(UserError, match=r"^stages\[1\]\.student\.shape: got 'stage-1 with .* of its teacher, stage-0"):
+            check_ladder(ladder(trained(SHAPE), {"shape": {**WIDTH, "layers": 1}}, {"shape": WIDTH}), context())
+
+    def test_every_shipped_ladder_fits(self) -> None:
+        for name in ("digits", "llama-1b", "python-stdlib"):
+            loaded = load(name)
+            root, sizes = check_ladder(loaded.ladder, context(loaded.base))
+            assert root is not None
+            assert len(sizes) == len(loaded.ladder.stages)
+
+
+class TestLayers:
+    def test_fewer_layers_of_the_same_width(self) -> None:
+        check_ladder(ladder(trained(SHAPE), {"shape": {**SHAPE, "layers": 2}, "initialisation": "layers"}), context())
+
+    @pytest.mark.parametrize(
+        "shape",
+        [WIDTH, {**SHAPE, "layers": 2, "feed_forward": 16}, {**SHAPE, "layers": 2, "heads": 4}],
+        ids=["width", "feed-forward", "heads"],
+    )
+    def test_another_shape(self, shape: dict[str, Any]) -> None:
+        with pytest.raises(UserError, match=r"^stages\[0\]\.student\.initialisation: got 'layers'; allowed: .*initialisation=random"):
+            check_ladder(ladder(trained(SHAPE), {"shape": shape, "initialisation": "layers"}), context())
+
+    def test_the_second_stage_is_compared_with_the_first(self) -> None:
+        with pytest.raises(UserError, match=r"^stages\[1\]\.student\.initialisation"):
+            check_ladder(
+                ladder(trained(SHAPE), {"shape": WIDTH}, {"shape": {**WIDTH, "feed_forward": 8}, "initialisation": "layers"}), context()
+            )
+
+
+class TestStartAt:
+    def test_an_unknown_stage(self) -> None:
+        with pytest.raises(
+            UserError, match=r"^--start-at: got 'stage-2'; allowed: a stage of this ladder: stage-0\. Did you mean 'stage-0'\?"
+        ):
+            check_ladder(ladder(trained(SHAPE), {"shape": WIDTH}), context(start_at="stage-2"))
+
+    def test_the_teacher_is_no_stage(self) -> None:
+        with pytest.raises(UserError, match=r"^--start-at: got 'teacher'"):
+            check_ladder(ladder(trained(SHAPE), {"shape": WIDTH}), context(start_at="teacher"))
+
+    def test_a_stage(self) -> None:
+        check_ladder(ladder(trained(SHAPE), {"shape": WIDTH}), context(start_at="stage-0"))
+
+
+class TestCheckpoints:
+    def save(self, folder: Path, shape: dict[str, Any], vocabulary: int = 258) -> Path:
+        folder.mkdir()
+        interface = Interface("causal-lm", 192, vocabulary, 256, 257)
+        save_model(build(config_for(Shape.model_validate(shape), interface), "causal-lm"), folder, None)
+        return folder
+
+    def test_its_size_is_read_from_its_configuration(self, tmp_path: Path) -> None:
+        self.save(tmp_path / "teacher", SHAPE)
+        known, _ = check_ladder(ladder({"source": "checkpoint", "path": "teacher"}, {"shape": WIDTH}), context(tmp_path))
+        assert known == check_ladder(ladder(trained(SHAPE), {"shape": WIDTH}), context())[0]
+
+    def test_a_student_larger_than_it(self, tmp_path: Path) -> None:
+        self.save(tmp_path / "teacher", WIDTH)
+        with pytest.raises(UserError, match=r"^stages\[0\]\.student\.shape"):
+            check_ladder(ladder({"source": "checkpoint", "path": "teacher"}, {"shape": SHAPE}), context(tmp_path))
+
+    def test_one_that_is_not_there_has_no_size(self, tmp_path: Path) -> None:
+        root, sizes = check_ladder(ladder({"source": "checkpoint", "path": "./gone"}, {"shape": WIDTH}), context(tmp_path))
+        assert root is None
+        assert sizes[0].parameters > 0
+
+    def test_one_that_is_not_there_has_the_size_that_the_settings_say(self, tmp_path: Path) -> None:
+        teacher = {"source": "checkpoint", "path": "./gone", "shape": WIDTH}
+        with pytest.raises(UserError, match=r"^stages\[0\]\.student\.shape"):
+            check_ladder(ladder(teacher, {"shape": SHAPE}), context(tmp_path))
+
+    def test_stages_are_compared_with_each_other_even_then(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"^stages\[1\]\.student\.shape"):
+            check_ladder(ladder({"source": "checkpoint", "path": "./gone"}, {"shape": WIDTH}, {"shape": SHAPE}), context(tmp_path))
+
+    def test_a_folder_that_is_no_model(self, tmp_path: Path) -> None:
+        (tmp_path / "teacher").mkdir()
+        with pytest.raises(UserError, match=r"^teacher\.path: .* allowed: a folder with config\.json"):
+            check_ladder(ladder({"source": "checkpoint", "path": "teacher"}, {"shape": WIDTH}), context(tmp_path))
+
+
+class TestInterface:
+    def test_bytes(self) -> None:
+        assert expected_interface(ladder(trained(SHAPE), {"shape": WIDTH}), None).vocabulary == 258
+
+    def test_bpe(self) -> None:
+        tiny = ladder(trained(SHAPE), {"shape": WIDTH}, tokenizer={"kind": "bpe", "vocabulary": 300})
+        assert expected_interface(tiny, None).vocabulary == 300
+
+    def test_the_teachers_vocabulary_as_the_settings_say(self) -> None:
+        teacher = {"source": "checkpoint", "path": "./gone"}
+        tiny = ladder(teacher, {"shape": WIDTH}, tokenizer={"kind": "teacher", "vocabulary": 32000})
+        assert expected_interface(tiny, None).vocabulary == 32000
+
+    def test_the_teachers_vocabulary_as_its_folder_says(self, tmp_path: Path) -> None:
+        interface = Interface("causal-lm", 192, 500, 256, 257)
+        save_model(build(config_for(Shape.model_validate(SHAPE), interface), "causal-lm"), tmp_path, None)
+        tiny = ladder({"source": "checkpoint", "path": "."}, {"shape": {**WIDTH, "layers": 1}}, tokenizer={"kind": "teacher"})
+        assert check_ladder(tiny, context(tmp_path))[1][0].parameters == 500 * 8 + 4 * 64 + 3 * 128 + 3 * 8
+
+    def test_images_have_no_vocabulary(self) -> None:
+        interface = expected_interface(load("digits").ladder, None)
+        assert (interface.vocabulary, interface.classes, interface.image_shape) == (None, 10, (1, 8, 8))
+
+
+def test_nothing_is_allocated() -> None:
+    model = teacher_on_meta(load("llama-1b").ladder, expected_interface(load("llama-1b").ladder, None), context())
+    assert model is not None
+    assert {parameter.device for parameter in model.parameters()} == {torch.device("meta")}
+
+
+def test_a_ladder_of_a_users_own_file(tmp_path: Path) -> None:
+    plain = ladder(trained(SHAPE), {"shape": WIDTH}).model_dump(mode="json")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plain))
+    loaded = load(str(tmp_path / "mine.yaml"))
+    assert check_ladder(loaded.ladder, context(loaded.base))[0] is not None

@@ -1,0 +1,231 @@
+"""The record of a run is always whole, and tells of a dead run that it is dead."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.errors import UserError
+from conf.home import Home
+from tasks.records import RunRecord, StageRecord
+from tasks.runs import Context, RunLock, all_runs, load_run, new_name, now, original_mlflow_run, save, unfinished
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_record(run: str = "tiny-1", **changed: Any) -> RunRecord:
+    plain: dict[str, Any] = {
+        "run": run,
+        "ladder": "tiny",
+        "status": "done",
+        "settings_hash": "s" * 64,
+        "source": "tiny",
+        "started": "2026-01-01T00:00:00+00:00",
+        "pid": os.getpid(),
+        "folder": "/nowhere",
+        "planned": ("a", "b"),
+    }
+    return RunRecord(**{**plain, **changed})
+
+
+def model(**changed: Any) -> StageRecord:
+    plain: dict[str, Any] = {
+        "name": "100k",
+        "fingerprint": "f" * 64,
+        "identity": {},
+        "folder": "",
+        "weights_sha256": "w" * 64,
+        "parameters": 1,
+        "non_embedding": 1,
+        "flops_per_token": 1.0,
+        "steps": 1,
+        "tokens": 1,
+        "flops": 1.0,
+        "seconds": 1.0,
+        "reused": False,
+    }
+    return StageRecord(**{**plain, **changed})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@contextmanager
+def child(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Python code in a process of its own, which says something once it is where the test wants it; killed at the end at the latest."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        try:
+            yield process
+        finally:
+            kill(process)
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+ALIVE = """
+import sys, time
+from pathlib import Path
+from conf.home import Home
+from tasks.records import RunRecord
+from tasks.runs import RunLock, save
+home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
+lock = RunLock(home, record.run)
+print("alive" if lock.take() else "taken", flush=True)
+save(home, record)
+print("saved", flush=True)
+time.sleep(60)
+"""
+SAVING = """
+import sys
+from pathlib import Path
+from conf.home import Home
+from tasks.records import RunRecord
+from tasks.runs import save
+home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
+save(home, record)
+print("saved", flush=True)
+number = 0
+while True:
+    number += 1
+    save(home, record.model_copy(update={"error": "x" * (number % 5000)}))
+"""
+
+
+class TestSaving:
+    def test_what_is_saved_is_read(self, home: Home) -> None:
+        record = run_record(stages=(model(),), teacher=model(name="teacher"), error="why", seconds=1.5)
+        save(home, record)
+        assert load_run(home, "tiny-1") == record
+        assert [path.name for path in (home.runs / "tiny-1").iterdir()] == ["record.json"]
+
+    def test_a_kill_never_leaves_half_a_record(self, home: Home) -> None:
+        chance = random.Random(0)
+        with child(SAVING, home.root, run_record().model_dump_json()) as process:
+            assert heard(process) == "saved"
+            for _ in range(200):  # read while it is being written
+                RunRecord.model_validate_json((home.runs / "tiny-1" / "record.json").read_text())
+            time.sleep(chance.random() / 5)
+            kill(process)
+            assert load_run(home, "tiny-1").run == "tiny-1"
+
+    def test_a_foreign_or_broken_record_hides_no_other(self, home: Home) -> None:
+        save(home, run_record())
+        for name, text in (("broken", "{"), ("older", '{"run": "older", "unknown": 1}'), ("empty", "")):
+            (home.runs / name).mkdir()
+            (home.runs / name / "record.json").write_text(text)
+        assert [record.run for record in all_runs(home)] == ["tiny-1"]
+
+
+class TestLooking:
+    def test_the_newest_first(self, home: Home) -> None:
+        for number, hour in ((1, 5), (2, 9), (3, 7)):
+            save(home, run_record(f"tiny-{number}", started=f"2026-01-01T0{hour}:00:00+00:00"))
+        assert [record.run for record in all_runs(home)] == ["tiny-2", "tiny-3", "tiny-1"]
+        assert load_run(home).run == "tiny-2"
+        assert load_run(home, "tiny-3").run == "tiny-3"
+
+    def test_nothing_ran_yet(self, home: Home) -> None:
+        with pytest.raises(UserError, match=r"LADDER_HOME: got .* allowed: a home in which something ran\. Run `ladder run digits` first"):
+            load_run(home)
+
+    def test_an_unknown_run(self, home: Home) -> None:
+        save(home, run_record())
+        with pytest.raises(UserError, match=r"RUN: got 'tiny-2'; .* Did you mean 'tiny-1'\? `ladder runs` shows them"):
+            load_run(home, "tiny-2")
+
+    def test_names_of_runs_differ(self) -> None:
+        names = {new_name("tiny") for _ in range(20)}
+        assert len(names) > 15
+        assert all(name.startswith("tiny-2") for name in names)
+
+    def test_the_time_is_utc(self) -> None:
+        assert now().endswith("+00:00")
+
+
+class TestDeadRuns:
+    def test_a_run_is_running_while_its_process_lives_and_interrupted_once_it_is_killed(self, home: Home) -> None:
+        with child(ALIVE, home.root, run_record(status="running").model_dump_json()) as process:
+            assert (heard(process), heard(process)) == ("alive", "saved")
+            assert load_run(home, "tiny-1").status == "running"
+            assert not RunLock(home, "tiny-1").take()
+            assert unfinished(home, "s" * 64, None, False) is None
+            kill(process)
+            seen = load_run(home, "tiny-1")
+            assert (seen.status, seen.error) == ("interrupted", "the process ended without a word")
+            found = unfinished(home, "s" * 64, None, False)
+            assert found is not None
+            assert found.run == "tiny-1"
+
+    def test_the_lock_is_taken_once(self, home: Home) -> None:
+        first, second = RunLock(home, "x"), RunLock(home, "x")
+        assert first.take()
+        assert not second.take()
+        first.release()
+        assert second.take()
+        second.release()
+
+    def test_looking_does_not_keep_the_lock(self, home: Home) -> None:
+        save(home, run_record(status="running"))
+        for _ in range(2):
+            assert load_run(home).status == "interrupted"
+        lock = RunLock(home, "tiny-1")
+        assert lock.take()
+        lock.release()
+
+
+class TestUnfinished:
+    @pytest.mark.parametrize(
+        ("settings", "start_at", "fresh"),
+        [("t" * 64, None, False), ("s" * 64, "a", False), ("s" * 64, None, True)],
+        ids=["settings", "start", "fresh"],
+    )
+    def test_another_command_continues_nothing(self, home: Home, settings: str, start_at: str | None, fresh: bool) -> None:
+        save(home, run_record(status="interrupted"))
+        assert unfinished(home, settings, start_at, fresh) is None
+        assert unfinished(home, "s" * 64, None, False) is not None
+
+    @pytest.mark.parametrize("status", ["done", "failed", "stopped"])
+    def test_what_ended_is_not_continued(self, home: Home, status: str) -> None:
+        save(home, run_record(status=status))
+        assert unfinished(home, "s" * 64, None, False) is None
+
+    def test_only_the_newest_counts(self, home: Home) -> None:
+        save(home, run_record("tiny-1", status="interrupted"))
+        save(home, run_record("tiny-2", status="done", started="2026-01-02T00:00:00+00:00"))
+        assert unfinished(home, "s" * 64, None, False) is None
+
+
+def test_a_reused_model_leads_to_the_run_that_made_it(home: Home) -> None:
+    made = model(mlflow_run_id="mlflow-1")
+    save(home, run_record(stages=(made,)))
+    assert original_mlflow_run(home, model(reused=True, reused_from="tiny-1")) == "mlflow-1"
+    assert original_mlflow_run(home, model(reused=True, reused_from="tiny-1", fingerprint="0" * 64)) is None
+    assert original_mlflow_run(home, model(reused=True, reused_from="gone")) is None
+
+
+def test_a_context_is_plain_json() -> None:
+    context = Context(run="r", ladder="tiny", home="/h", base="/b", kept=("teacher",))
+    assert Context.model_validate_json(context.model_dump_json()) == context
+    assert context.made == {"run": "r", "ladder": "tiny"}
+    assert context.paths == Home(Path("/h"))
