@@ -39,6 +39,24 @@ class StoreError(LadderError):
     """The store could not be written, for instance because the disk is full."""
 
 
+class TransientError(LadderError):
+    """Something outside did not answer and may do so later: a data source, a tracking server, an object store."""
+
+
+class RecordUnavailable(TransientError):
+    """MLflow did not take a record. Nothing computed is lost: the store has it, and a rerun records it."""
+
+
+class ServerAway(TransientError):
+    """Prefect's server does not answer and does not come back; what is finished is kept, and the same command goes on."""
+
+
+class RunCancelled(LadderError):
+    """A person, or the process's end, asked the run to stop; it has written a checkpoint and goes on from there when run again."""
+
+    exit_code = 130
+
+
 class GateStopped(LadderError):
     """A gate refused a student; everything up to it is kept and reusable."""
 

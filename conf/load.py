@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -23,6 +23,7 @@ from conf.schema import Ladder
 from conf.words import at, suggest
 
 SHIPPED = Path(__file__).with_name("ladders")
+PLAIN = re.compile(r"\$\{[\w.\[\]-]+\}")
 STAGE_KEY = re.compile(r"^stages(?:\[(?P<index>-?\d+)\]|\[(?P<word>[^\]]*)\]|\.(?P<name>[^.\[]+))(?P<rest>.*)$")
 
 
@@ -49,11 +50,26 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
         UserError: Unknown ladder, unreadable YAML, an override that matches nothing, or a value that the schema refuses.
     """
     path = _find(source)
-    raw = _read(path)
+    return _load(_read(path), overrides, path, Path.cwd() if path.parent == SHIPPED else path.parent)
+
+
+def load_whole(ladder: Ladder, overrides: Sequence[str] = ()) -> Loaded:
+    """Apply overrides to a ladder that is given in full; its relative paths count from the working directory.
+
+    Raises:
+        UserError: As `load`.
+    """
+    raw = OmegaConf.create(to_yaml(ladder))
+    assert isinstance(raw, DictConfig)
+    return _load(raw, overrides, Path("the given ladder"), Path.cwd())
+
+
+def _load(raw: DictConfig, overrides: Sequence[str], path: Path, base: Path) -> Loaded:
+    broken = _settle(raw)
     # A key that lies in an interpolated part gets a copy of that part; the copy must be made after other overrides changed its source.
     for override in sorted(overrides, key=lambda text: _borrowed(raw, text)):
         _apply(raw, override)
-    plain = _resolve(raw, path)
+    plain = _resolve(raw, path, broken)
     if not isinstance(plain.get("stages", []), list):
         raise UserError.about("stages", plain["stages"], "a list of stages, each beginning with `- name: ...`", f"Correct {path}.")
     defaults = plain.pop("defaults", None) or {}
@@ -65,7 +81,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
         ladder = Ladder.model_validate(plain)
     except ValidationError as error:
         raise UserError(describe(error, plain, written)) from None
-    return Loaded(ladder, Path.cwd() if path.parent == SHIPPED else path.parent)
+    return Loaded(ladder, base)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -73,12 +89,16 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # `${` would be read as an interpolation; and OmegaConf takes more texts for numbers, such as 1e5, than PyYAML expects and quotes.
-    escaped = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", escaped, style=None if text[:1].isalpha() else '"')
+    # OmegaConf takes more texts for numbers, such as 1e5, than PyYAML expects and quotes.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", _escaped(text), style=None if text[:1].isalpha() else '"')
 
 
 _Dumper.add_representer(str, _represent_text)
+
+
+def _escaped(text: str) -> str:
+    """The text, written so that OmegaConf reads no interpolation into it."""
+    return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
 
 
 def to_yaml(ladder: Ladder) -> str:
@@ -124,13 +144,13 @@ def _apply(raw: DictConfig, override: str) -> None:
     key = key.strip()
     if not equals or not key:
         raise UserError.about("override", override, "key=value", "For instance stages[0].objective.alpha=0.5.")
-    if _has_resolver(text):
-        raise UserError.about(
-            key, text, "a value, or an interpolation of another key", "Resolvers such as ${oc.env:...} are off in overrides."
-        )
+    if not _is_plain(text):
+        raise _no_resolvers(key, text)
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
         assert isinstance(value, dict)
+        if not all(map(_is_plain, _texts(value["value"]))):  # YAML has escapes of its own: "\x24{oc.env:HOME}"
+            raise _no_resolvers(key, text)
         key = _by_index(raw, key)
         _make_own(raw, key)
         OmegaConf.update(raw, key, value["value"], merge=False, force_add=True)
@@ -138,14 +158,45 @@ def _apply(raw: DictConfig, override: str) -> None:
         raise UserError.about(key, text, "a key of the ladder and a YAML value", f"{error}".splitlines()[0]) from error
 
 
-def _has_resolver(text: str) -> bool:
-    """Whether an interpolation in `text`, at any depth, calls a resolver: it has a colon inside `${...}`."""
-    depth = 0
-    for token in re.findall(r"\$\{|\}|:", text):
-        if token == ":" and depth:
-            return True
-        depth = depth + 1 if token == "${" else max(depth - 1, 0) if token == "}" else depth
-    return False
+def _no_resolvers(key: str, text: str) -> UserError:
+    remedy = "Resolvers such as ${oc.env:...} are off in overrides."
+    return UserError.about(key, text, "a value, or an interpolation of another key", remedy)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether every interpolation in a text, if there is any, is the bare path of another key: no resolver, no nesting, no escape."""
+    return "${" not in PLAIN.sub("", text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, at any depth."""
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(item)
+
+
+def _settle(raw: DictConfig | ListConfig) -> dict[str, OmegaConfBaseException]:
+    """Replace a file's own resolvers by their values before any override is applied, so that none reads what an override chooses.
+
+    Returns:
+        The texts that could not be evaluated, with the reason: no mistake where an override replaces them.
+    """
+    broken: dict[str, OmegaConfBaseException] = {}
+    texts: Any = OmegaConf.to_container(raw, resolve=False)
+    for place in range(len(raw)) if isinstance(raw, ListConfig) else list(raw):
+        holder, text = cast(Any, raw), texts[place]
+        if isinstance(text, str) and _is_plain(text):
+            continue
+        try:
+            if isinstance(text, str):
+                value = copy.deepcopy(holder[place])
+                holder[place] = _escaped(value) if isinstance(value, str) else value
+            if isinstance(holder[place], DictConfig | ListConfig):
+                broken |= _settle(holder[place])
+        except OmegaConfBaseException as error:
+            broken[text] = error
+    return broken
 
 
 def _parts(key: str) -> list[str]:
@@ -178,6 +229,8 @@ def _make_own(raw: DictConfig, key: str) -> None:
     """Replace the interpolations that `key` leads through by copies: an override changes one of them, not what they were taken from."""
     while (found := _interpolated(raw, _parts(key))) is not None:
         holder, place = found
+        if not isinstance(holder[place], DictConfig | ListConfig):
+            return  # a text, which written back would be read as an interpolation once more
         holder[place] = copy.deepcopy(holder[place])
 
 
@@ -203,8 +256,11 @@ def _by_index(raw: DictConfig, key: str) -> str:
     return f"stages[{int(match['index']) % len(names)}]{match['rest']}"
 
 
-def _resolve(raw: DictConfig, path: Path) -> dict[str, Any]:
+def _resolve(raw: DictConfig, path: Path, broken: dict[str, OmegaConfBaseException]) -> dict[str, Any]:
     try:
+        for text in _texts(OmegaConf.to_container(raw, resolve=False)):
+            if text in broken:
+                raise broken[text]
         plain = OmegaConf.to_container(raw, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "ladder")

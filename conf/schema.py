@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 Precision = Literal["auto", "bf16", "fp32"]
+Policy = Literal["stop", "warn", "ask", "extend", "insert"]
 
 STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
+STAGE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -53,6 +55,16 @@ class Settings(BaseModel):
             details = [InitErrorDetails(type=error, loc=(name,), input=value[name]) for name in wrong]
             raise ValidationError.from_exception_data(cls.__name__, details)
         return value
+
+
+class Choices:
+    """Writes alternatives as `anyOf` in the JSON schema: the forms of the Prefect UI show those, and leave `oneOf` blank."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        schema.pop("discriminator", None)
+        alternatives = schema.pop("oneOf")
+        return {**schema, "anyOf": alternatives}
 
 
 class Columns(Settings):
@@ -105,7 +117,7 @@ class DatasetData(CommonData):
     columns: Columns = setting(Columns(), "Names of the columns")
 
 
-Data = Annotated[StdlibData | DigitsData | FilesData | DatasetData, Field(discriminator="source")]
+Data = Annotated[StdlibData | DigitsData | FilesData | DatasetData, Field(discriminator="source"), Choices()]
 
 
 class Tokenizer(Settings):
@@ -164,6 +176,13 @@ class Schedule(Settings):
     @classmethod
     def _number_is_constant(cls, value: Any) -> Any:
         return value if isinstance(value, dict | Schedule) else {"start": value}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        whole = handler(core)
+        start = handler.resolve_ref_schema(whole)["properties"]["start"]
+        number = {key: start[key] for key in start if key in ("type", "minimum", "maximum", "exclusiveMinimum")}
+        return {"anyOf": [{"title": "constant", **number}, {**whole, "title": "course"}]}
 
     @model_validator(mode="after")
     def _cosine_needs_an_end(self) -> Schedule:
@@ -234,7 +253,16 @@ class Gate(Settings):
     min_parent_retention: float | None = setting(None, "Least retention against the stage's teacher; none: not asked", "ratio", ge=0, le=2)
     min_root_retention: float | None = setting(None, "Least retention against the root teacher; none: not asked", "ratio", ge=0, le=2)
     max_parameters: int | None = setting(None, "Most parameters; none: not asked", "parameters", ge=1)
-    policy: Literal["stop", "warn"] = setting("stop", "stop: end the ladder (exit code 3); warn: say so and go on")
+    policy: Policy = setting(
+        "stop",
+        "Where something is missed: stop: end the ladder (exit code 3); warn: say so and go on; ask: pause until a person has decided; "
+        "extend: train on; insert: teach through an assistant of a size between teacher and student",
+    )
+    ask_hours: float = setting(24.0, "How long a question waits for its answer (ask)", "hours", gt=0, le=24 * 365)
+    unanswered: Literal["reject", "approve"] = setting("reject", "What is decided when nobody has answered in that time (ask)")
+    extend_steps: int | None = setting(None, "Steps of one extension; none: half of training.steps (extend)", "steps", ge=1)
+    max_extensions: int = setting(2, "Most extensions of one student (extend)", "extensions", ge=1, le=100)
+    max_inserts: int = setting(1, "Most assistants before one student (insert)", "stages", ge=1, le=8)
 
 
 class Student(Settings):
@@ -247,7 +275,7 @@ class Student(Settings):
 class Stage(Settings):
     """One rung: a student, how it is taught, and the gate that it must pass."""
 
-    name: str = setting(..., "Name of the stage", "name", identity=False, allowed=STAGE_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    name: str = setting(..., "Name of the stage", "name", identity=False, allowed=STAGE_NAME, pattern=STAGE_NAME_PATTERN)
     notes: str = setting("", "Free text for the reader", "text", identity=False)
     student: Student = setting(..., "The model to make")
     objective: Objective = setting(Objective(), "What the student is taught by")
@@ -273,7 +301,7 @@ class CheckpointTeacher(Settings):
     shape: Shape | None = setting(None, "Its shape, so that `plan` works before the checkpoint is at hand", identity=False)
 
 
-Teacher = Annotated[TrainedTeacher | CheckpointTeacher, Field(discriminator="source")]
+Teacher = Annotated[TrainedTeacher | CheckpointTeacher, Field(discriminator="source"), Choices()]
 
 
 class Evaluation(Settings):
@@ -288,6 +316,10 @@ class Compute(Settings):
 
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU if there is one", identity=False)
     threads: int | None = setting(None, "Processor threads; none: one for each core", "threads", identity=False, ge=1)
+    at_once: int | None = setting(
+        1, "Trainings at once on this machine; a run waits for its turn; none: no limit", "trainings", identity=False, ge=1
+    )
+    restarts: int = setting(0, "How often `ladder serve` starts a run again whose process died", "restarts", identity=False, ge=0, le=100)
 
 
 class Ladder(Settings):

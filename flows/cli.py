@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from conf.errors import LadderError
+from conf.errors import LadderError, RunCancelled
 
 INTERRUPTED = 130
 
@@ -23,21 +25,61 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+class Answers(StrEnum):
+    """What `ladder answer` takes."""
+
+    approve = "approve"
+    reject = "reject"
+    extend = "extend"
+
+
 LadderArgument = Annotated[str, typer.Argument(help="Name of a shipped ladder, or path of a YAML file.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: stages.100k.objective.alpha=0.5")
 ]
 StartAt = Annotated[str | None, typer.Option("--start-at", metavar="STAGE", help="First stage that may be computed.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of data order and first weights.")]
+RunArgument = Annotated[str, typer.Argument(help="Run, as `ladder runs` shows it.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what is finished already, from --start-at on.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 @app.command()
-def run(ladder: LadderArgument, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False) -> None:
+def run(ladder: LadderArgument, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, seed: Seed = None) -> None:
     """Distil a ladder: reuse what is finished, go on where it stopped, compute the rest."""
     from flows.launch import launch
 
-    launch(ladder, overrides or [], start_at, fresh)
+    launch(ladder, overrides or [], start_at, fresh, seed)
+
+
+@app.command()
+def rerun(run: RunArgument, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, seed: Seed = None) -> None:
+    """Repeat an earlier run, with its settings and these: only what they change is computed."""
+    from flows.launch import relaunch
+
+    relaunch(run, overrides or [], start_at, fresh, seed)
+
+
+@app.command()
+def answer(
+    run: RunArgument,
+    choice: Annotated[Answers, typer.Argument(help="What to do with the student.")],
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="How long to train on; none: half of training.steps.")] = None,
+    by: Annotated[str, typer.Option("--by", help="Who decides, for the record.")] = "",
+    note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
+) -> None:
+    """Answer a run whose gate asks a person: approve the student, reject it, or train it on."""
+    from conf.home import home
+    from flows.environment import prepare_environment
+    from tasks.runs import load_run
+
+    record = load_run(home(), run)
+    prepare_environment(home())
+    from flows.ask import answer_run
+
+    answer_run(record, "train longer" if choice == Answers.extend else choice.value, steps, by, note)
+    typer.echo(f"{record.run}: the answer `{choice.value}` was taken")
 
 
 @app.command()
@@ -77,6 +119,15 @@ def explain(key: Annotated[str, typer.Argument(help="Dotted key, such as stages.
 
 
 @app.command()
+def cancel(run: Annotated[str | None, typer.Argument(help="Run; none: the only one that runs.")] = None) -> None:
+    """Stop a run: its training writes a checkpoint and ends; a rerun goes on from there."""
+    from conf.home import home
+    from flows.cancel import cancel_run
+
+    typer.echo(cancel_run(home(), run))
+
+
+@app.command()
 def runs(as_json: Json = False) -> None:
     """Show all runs of this home, the newest first."""
     from conf.home import home
@@ -99,6 +150,19 @@ def show(run: Annotated[str | None, typer.Argument(help="Run; none: the last.")]
 
 
 @app.command()
+def serve(
+    deployments: Annotated[Path | None, typer.Option("--deployments", metavar="FILE", help="What to offer; none: what is shipped.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at; more than this machine only with passwords.")] = "127.0.0.1",
+    prefect_port: Annotated[int | None, typer.Option("--prefect-port", min=1, max=65535, help="None: 4200, or a free one.")] = None,
+    mlflow_port: Annotated[int | None, typer.Option("--mlflow-port", min=1, max=65535, help="None: 5000, or a free one.")] = None,
+) -> None:
+    """Put up Prefect's pages and schedules, MLflow's pages and the deployments, until Ctrl-C."""
+    from flows.serve import serve
+
+    serve(deployments, host, prefect_port, mlflow_port)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Check Python, torch, the store, the disk, Prefect and MLflow."""
     from conf.home import home
@@ -112,6 +176,25 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def clean(
+    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="Age such as 30d, 12h or 2w; younger runs are kept.")],
+    keep_promoted: Annotated[bool, typer.Option(help="Keep runs with a model that has an alias in MLflow's registry.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be freed, and free nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Free what no kept run reaches: old runs, their models, data and checkpoints, and their record in MLflow."""
+    from conf.home import home
+    from flows.environment import prepare_environment
+
+    prepare_environment(home())
+    from tasks.clean import clean as free
+    from tasks.clean import parse_age, summary
+
+    cleaned = free(home(), parse_age(older_than), keep_promoted=keep_promoted, dry_run=dry_run)
+    _show(cleaned.model_dump(mode="json"), as_json, lambda: summary(cleaned))
+
+
 def _show(document: Any, as_json: bool, text: Any) -> None:
     typer.echo(json.dumps(document, indent=1, ensure_ascii=False) if as_json else text())
 
@@ -122,6 +205,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     try:
         app(standalone_mode=True)
+    except RunCancelled as error:
+        typer.echo(f"{error}; what is finished is kept, the same command, or `ladder rerun`, goes on from there", err=True)
+        sys.exit(error.exit_code)
     except LadderError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

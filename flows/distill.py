@@ -8,8 +8,11 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from conf.errors import GateStopped
-from conf.load import load, to_yaml
-from flows.stage import distill_stage
+from conf.load import to_yaml
+from conf.schema import Ladder
+from flows.labels import is_served, label, label_run, repeated
+from flows.parameters import LadderChoice, Overrides, Seed, StageName, chosen
+from flows.policies import climb
 from tasks.compute import precision_of
 from tasks.data import prepare_data
 from tasks.evaluate import evaluate_model
@@ -17,37 +20,56 @@ from tasks.ladder_run import LadderRun
 from tasks.publish import publish_report
 from tasks.records import DataRecord, RunRecord, StageRecord
 from tasks.register import record_model
-from tasks.show import unwrap
+from tasks.show import cancellable, unwrap
 from tasks.teacher import prepare_teacher
 
 
 @flow(name="distill", flow_run_name="{ladder}", persist_result=False)
+@cancellable
 def distill(
-    ladder: str = "python-stdlib", overrides: list[str] | None = None, start_at: str | None = None, fresh: bool = False
+    ladder: LadderChoice = "python-stdlib",
+    overrides: Overrides = (),
+    start_at: StageName | None = None,
+    seed: Seed | None = None,
+    fresh: bool = False,
+    whole: Ladder | None = None,
+    repeats: str | None = None,
 ) -> RunRecord | State[RunRecord]:
     """Distil a teacher down a ladder.
 
     Args:
-        ladder: Name of a shipped ladder, or path of a YAML file.
+        ladder: A shipped ladder, or the path of a YAML file.
         overrides: Settings to change, as `key=value` with dotted keys: `stages.100k.objective.alpha=0.5`.
-        start_at: First stage that may be computed; what comes before it must be finished already.
+        start_at: First stage that may be computed; what comes before it must be finished already. None: any.
+        seed: Seed of data order and first weights; none: the ladder's own.
         fresh: Compute anew, from `start_at` on, what the store holds already.
+        whole: A ladder given in full, in place of `ladder`.
+        repeats: Name of the run that this one repeats, for the record.
     """
-    settings, base = load(ladder, overrides or [])
-    with LadderRun.open(ladder, settings, base, overrides or [], start_at, fresh, str(flow_run.id)) as run:
+    served = is_served()
+    (settings, base), given = chosen(ladder, whole, overrides, seed, served)
+    source, given = (ladder, given) if whole is None else (settings.name, ())
+    more = {"repeats": repeated(source, repeats), "served": served, "whole": whole is not None}
+    with LadderRun.open(source, settings, base, given, start_at, fresh, str(flow_run.id), **more) as run:
+        label_run(run.record)
         data = run.keep_data(unwrap(prepare_data(settings, run.context, return_state=True), DataRecord))
         teacher = unwrap(prepare_teacher(settings, data, run.context, return_state=True), StageRecord)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
         teacher = unwrap(evaluate_model(teacher, [], settings, data, run.context, precision, return_state=True), StageRecord)
         lineage = [run.keep(record_model(teacher, [], settings, data, run.context))]
         for stage in settings.stages:
-            student = run.keep(unwrap(distill_stage(stage, lineage, settings, data, run.context, return_state=True), StageRecord))
-            if student.gate == "stopped":
+            made = climb(stage, lineage, settings, data, run)
+            lineage += [run.keep(model) for model in made]
+            if lineage[-1].gate == "stopped":
                 break
-            lineage.append(student)
-        record = run.finish()
-        record = publish_report(record, to_yaml(settings))
-        run.save(record)
+        return conclude(run, settings)
+
+
+def conclude(run: LadderRun, settings: Ladder) -> RunRecord | State[RunRecord]:
+    """Write the report and say how the run has ended: a run that a gate stopped has a state of its own."""
+    record = publish_report(run.finish(), to_yaml(settings))
+    run.save(record)
+    label(tags=[f"quality:{record.stages[-1].gate or 'not asked'}"])
     if record.status == "stopped" and record.error:
         return Failed(name="GateStopped", message=record.error, data=GateStopped(record.error))
     return record

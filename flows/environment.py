@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from conf.home import Home, disk_errors
+from conf.served import served
 
 OFFLINE = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -26,6 +27,18 @@ PREFECT = {
 }
 # What MLflow raises we tell in a sentence; it would print the traceback of a database error besides, as when Ctrl-C meets a write.
 MLFLOW = {"MLFLOW_LOGGING_LEVEL": "CRITICAL"}
+AUTHENTICATION = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
+PROBE_SECONDS = 15.0  # a served Prefect that is being started again keeps its callers waiting
+
+
+def answers(url: str, seconds: float) -> bool:
+    """Whether something healthy answers at a server's address for that question."""
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=seconds, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def go_offline() -> None:
@@ -34,7 +47,7 @@ def go_offline() -> None:
 
 
 def prepare_environment(home: Home) -> None:
-    """Set what is not set: telemetry off, the hub off, Prefect's state under `home` unless a server is configured.
+    """Set what is not set: telemetry off, the hub off, Prefect's server that of `ladder serve`, or else its state under `home`.
 
     Raises:
         StoreError: The home cannot be made.
@@ -46,6 +59,24 @@ def prepare_environment(home: Home) -> None:
         wanted["PREFECT_HOME"] = str(home.prefect)
         with disk_errors(home):
             home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+        if api := _served_api(home):
+            wanted["PREFECT_API_URL"] = api
+    # Whoever may enter the server may use it: one of the two says it for both.
+    for mine, other in (AUTHENTICATION, AUTHENTICATION[::-1]):
+        if os.environ.get(other):
+            wanted[mine] = os.environ[other]
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def _served_api(home: Home) -> str | None:
+    found = served(home)
+    if found is None:
+        return None
+    if answers(f"{found.prefect_api}/health", PROBE_SECONDS):
+        return found.prefect_api
+    from tasks.console import log
+
+    log.warning("Prefect's server at %s, of `ladder serve`, does not answer; this process starts its own", found.prefect_api)
+    return None

@@ -16,13 +16,29 @@ from conf.load import load
 from flows.environment import prepare_environment
 
 
-def launch(source: str, overrides: Sequence[str], start_at: str | None, fresh: bool) -> None:
+def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None) -> None:
+    """Run the ladder of an earlier run again, with that run's overrides and these.
+
+    Raises:
+        UserError: There is no such run, or its ladder is gone.
+        LadderError: As `launch`.
+    """
+    from tasks.runs import load_run, source_of
+
+    record = load_run(home(), run)
+    launch(source_of(record), [*record.overrides, *overrides], start_at, fresh, seed, repeats=record.run)
+
+
+def launch(
+    source: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None = None, repeats: str | None = None
+) -> None:
     """Run a ladder in this process.
 
     Raises:
         UserError: Something is wrong with the input; nothing was started.
         LadderError: It failed, or a gate stopped it.
     """
+    overrides = [*overrides, *([] if seed is None else [f"seed={seed}"])]
     loaded = load(source, overrides)  # before anything heavy: a typo is answered at once
     require_space(home())
     prepare_environment(home())
@@ -41,10 +57,15 @@ def launch(source: str, overrides: Sequence[str], start_at: str | None, fresh: b
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
     reach_server(home())
     from flows.distill import distill
+    from tasks.reap import reap
+    from tasks.watch import in_words
 
-    state = distill(
-        source if not Path(source).is_file() else str(Path(source).absolute()), list(overrides), start_at, fresh, return_state=True
-    )
+    reap(home())
+    path = str(Path(source).absolute()) if Path(source).is_file() else source
+    try:
+        state = distill(path, tuple(overrides), start_at, None, fresh, None, repeats, return_state=True)
+    except Exception as error:  # of Prefect's engine, not of ours: those it hands back in the state
+        raise in_words(error) from None
     outcome = state.result(raise_on_failure=False)
     if isinstance(outcome, LadderError) and not isinstance(outcome, GateStopped):
         raise outcome

@@ -19,6 +19,7 @@ from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
     from prefect.server.api.server import SubprocessASGIServer
 
 PROBE_SECONDS = 5.0
@@ -27,6 +28,8 @@ START_SECONDS = 120.0
 
 def reach_server(home: Home) -> str | None:
     """Make sure that Prefect has a server to talk to: the configured one, or the embedded one, which is started.
+
+    That of `ladder serve` counts as configured: `flows.environment.prepare_environment` has found it.
 
     Returns:
         Address of the API of the configured server; None for the embedded one.
@@ -59,10 +62,24 @@ def ask_server(url: str) -> None:
         get_client(sync_client=True, httpx_settings={"timeout": PROBE_SECONDS}) as client,
     ):
         error = client.api_healthcheck()
+        if error is None:  # which an unknown caller may ask, too
+            _log_in(client, url)
     if error is not None:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         remedy = f"It answered: {reason}. Start it with `prefect server start`, correct the variable, or unset it for an embedded server."
         raise UserError.about("PREFECT_API_URL", url, "the API of a Prefect server that answers, such as http://127.0.0.1:4200/api", remedy)
+
+
+def _log_in(client: SyncPrefectClient, url: str) -> None:
+    from httpx import HTTPStatusError
+
+    try:
+        client.api_version()
+    except HTTPStatusError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        allowed, remedy = f"the user:password that {url} asks for", "Set it as it was set for that server."
+        raise UserError.about("PREFECT_API_AUTH_STRING", "a value that was refused", allowed, remedy) from None
 
 
 def start_embedded(home: Home) -> None:
@@ -92,7 +109,7 @@ def _start(server: SubprocessASGIServer, log: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, log.open("ab") as errors:
         server.port = listening.getsockname()[1]
         server.server_process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("embedded.py")), str(listening.fileno())],
+            [sys.executable, "-P", str(Path(__file__).with_name("guard.py")), str(listening.fileno())],
             env={**os.environ, **own, **get_current_settings().to_environment_variables(exclude_unset=True)},
             stdin=subprocess.PIPE,  # nothing is ever written; its end tells the server that this process is gone
             stdout=errors,

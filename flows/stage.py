@@ -9,21 +9,23 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from conf.schema import Ladder, Stage
+from flows.labels import label
 from tasks.compute import precision_of
 from tasks.console import log
 from tasks.evaluate import evaluate_model
 from tasks.gate import judge
-from tasks.records import DataRecord, StageRecord
+from tasks.records import DataRecord, Extension, StageRecord
 from tasks.register import record_model
 from tasks.runs import Context
-from tasks.show import unwrap
+from tasks.show import cancellable, unwrap
 from tasks.student import train_student
+from tasks.watch import require_server
 
 
 @task(name="gate", task_run_name="gate: {record.name}", cache_policy=NO_CACHE, persist_result=False)
-def decide(record: StageRecord, stage: Stage) -> StageRecord:
+def decide(record: StageRecord, stage: Stage, lineage: list[StageRecord]) -> StageRecord:
     """Pass, warn or stop."""
-    verdict, reasons = judge(record, stage.gate)
+    verdict, reasons = judge(record, stage.gate, lineage)
     for reason in reasons:
         log.warning("%s", reason)
     return record.model_copy(update={"gate": verdict, "gate_reasons": reasons})
@@ -31,21 +33,32 @@ def decide(record: StageRecord, stage: Stage) -> StageRecord:
 
 def _run_name() -> str:
     parameters = flow_run.parameters
-    return f"{parameters['stage'].name} <- {parameters['lineage'][-1].name}"
+    extension = parameters.get("extension")
+    return f"{parameters['stage'].name} <- {parameters['lineage'][-1].name}" + (f" (extension {extension.number})" if extension else "")
 
 
 @flow(name="stage", flow_run_name=_run_name, validate_parameters=False, persist_result=False)
+@cancellable
 def distill_stage(
-    stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context
+    stage: Stage,
+    lineage: list[StageRecord],
+    ladder: Ladder,
+    data: DataRecord,
+    context: Context,
+    extension: Extension | None = None,
+    inserted: bool = False,
 ) -> StageRecord | State[StageRecord]:
-    """Make one student from its nearest ancestor, judge it, and record it whatever the verdict."""
-    student = unwrap(train_student(stage, lineage[-1], ladder, data, context, return_state=True), StageRecord)
+    """Make one student from its nearest ancestor, or train one on, judge it, and record it whatever the verdict."""
+    student = unwrap(train_student(stage, lineage[-1], ladder, data, context, extension, return_state=True), StageRecord)
     judged = unwrap(
         evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training), return_state=True), StageRecord
     )
-    decided = decide(judged, stage)
-    own = decided.model_copy(update={"prefect_run_id": str(flow_run.id)})
+    decided = decide(judged, stage, lineage)
+    own = decided.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
     record = record_model(own, lineage, ladder, data, context)
+    require_server()
+    label(tags=[f"ladder:{ladder.name}", f"stage:{stage.name}", f"quality:{record.gate or 'not asked'}"])
+    message = "; ".join(record.gate_reasons) or None
     if record.reused:
-        return Completed(name="Cached", message=f"reused {record.fingerprint[:12]}", data=record)
-    return record
+        return Completed(name="Cached", message=message or f"reused {record.fingerprint[:12]}", data=record)
+    return Completed(message=message, data=record) if message else record

@@ -103,6 +103,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
     """A run as scripts read it; these names do not change."""
     stages = [
         {**_model_json(s), "retention": s.retention.model_dump(), "gate": s.gate, "gate_reasons": list(s.gate_reasons)}
+        | {"extensions": s.extensions, "inserted": s.inserted, "decision": s.decision}
         for s in record.stages
     ]
     rest = (
@@ -112,11 +113,16 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "folder",
         "report",
         "error",
+        "waiting",
         "overrides",
+        "repeats",
+        "attempt",
         "planned",
         "mlflow_uri",
         "mlflow_run_id",
+        "unrecorded",
         "prefect_run_id",
+        "prefect_api",
     )
     whole = record.model_dump(mode="json")
     return {
@@ -132,8 +138,12 @@ def show_json(record: RunRecord) -> dict[str, Any]:
 def show_text(record: RunRecord) -> str:
     """A run as people read it."""
     lines = [f"{record.run}: {record.status}" + (f" - {record.error}" if record.error else "")]
+    lines += [record.waiting] if record.waiting and record.status == "running" else []
+    lines += [f"repeats {record.repeats}"] if record.repeats else []
+    lines += [f"{stage.name}: {stage.decision}" for stage in record.stages if stage.decision]
     places = [f"{m.name}: {m.folder}" for m in (record.teacher, *record.stages) if m]
-    return _text(*lines, tables.render_rich(record), "", *places, *links(record))
+    missing = [f"MLflow lacks {what}" for what in record.unrecorded]
+    return _text(*lines, tables.render_rich(record), "", *places, *links(record), *missing)
 
 
 def links(record: RunRecord) -> list[str]:

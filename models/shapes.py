@@ -6,7 +6,6 @@ Models are built on the meta device to be counted, so a 1B shape costs no memory
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -151,7 +150,6 @@ def _products(name: str, module: Any, tokens: int) -> int:
     return module.weight.numel() * (1 if FIRST_TOKEN_ONLY & set(name.split(".")) else tokens)
 
 
-@lru_cache(maxsize=64)
 def size_of(shape: Shape, interface: Interface) -> Size:
     """Size of a shape, without allocating its weights."""
     with torch.device("meta"):

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from conf.errors import TrainingDiverged
+from conf.errors import RunCancelled, TrainingDiverged
 from conf.schema import Objective, Training
 from models.batches import Batch, TrainingBatches
 from models.objectives import DIVERGENCES, IGNORE, LossSums, distillation_loss
@@ -108,6 +108,7 @@ def train(
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_step: Callable[[Step], None] | None = None,
     before_checkpoint: Callable[[], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Trained:
     """Train `model` in place.
 
@@ -120,8 +121,10 @@ def train(
         validate: Gives the figures of a validation, among them `nll`, which patience watches.
         on_step: Called after each step.
         before_checkpoint: Called before a checkpoint is written, so that no record of a finished step can be lost.
+        should_stop: Asked after each step; once it says yes, on any of several processes, a checkpoint is written and training ends.
 
     Raises:
+        RunCancelled: `should_stop` said so; training goes on from that very step when it is called again.
         TrainingDiverged: Loss or gradient is not finite, or the loss exploded; the checkpoints before it are kept.
     """
     t = plan.training
@@ -157,10 +160,13 @@ def train(
         _remember(state, report, t.steps)
         if on_step:
             on_step(report)
-        if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped):
+        asked = should_stop is not None and _on_any(accelerator, should_stop())
+        if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped or asked):
             if before_checkpoint:
                 before_checkpoint()
             checkpoints.save(step, plain, optimizer.optimizer, asdict(state))
+        if asked:
+            raise RunCancelled(f"at step {step} of {t.steps}")
     if t.patience is not None and checkpoints and validate:
         checkpoints.load_best(plain)
     plain.eval()
@@ -219,6 +225,14 @@ def _refuse_divergence(loss: float, norm: float, limit: float, step: int, rate: 
         raise TrainingDiverged(f"The loss is {loss:.4g} and the gradient's norm {norm:.4g} {where}. {advice}")
     if loss > limit:
         raise TrainingDiverged(f"The loss exploded to {loss:.4g}, above {limit:.4g}, {where}. {advice}")
+
+
+def _on_any(accelerator: Accelerator, asked: bool) -> bool:
+    """Whether one of the processes is asked to stop: all must end at the same step, or the others would wait for it for ever."""
+    if accelerator.num_processes == 1:
+        return asked
+    flag = torch.tensor(float(asked), device=accelerator.device)
+    return bool(cast(Tensor, accelerator.reduce(flag, "sum")) > 0)
 
 
 def _weights(plan: Plan, step: int, signals: SignalSource | None) -> tuple[float, float]:

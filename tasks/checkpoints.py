@@ -6,10 +6,12 @@ import re
 import shutil
 from pathlib import Path
 
-from conf.errors import UserError
+from conf.errors import TransientError, UserError
 from conf.schema import CheckpointTeacher
 from models.checkpoint import check_folder
 from tasks.runs import Context
+from tasks.tracking_client import first_line
+from tasks.transient import passing
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 # What a model folder may consist of. Pickles, code and optimizer states are left behind.
@@ -22,6 +24,7 @@ def resolve_checkpoint(teacher: CheckpointTeacher, context: Context) -> Path:
 
     Raises:
         UserError: There is no such checkpoint, or it holds no safetensors weights.
+        TransientError: The hub or MLflow did not answer.
     """
     folder = _folder(teacher, context)
     check_folder(folder, "teacher.path")
@@ -54,6 +57,8 @@ def _from_hub(teacher: CheckpointTeacher) -> Path:
     try:
         return Path(snapshot_download(teacher.path, revision=teacher.revision, allow_patterns=[*WANTED, *TOKENIZER]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        if passing(error):
+            raise TransientError(f"teacher.path: the hub did not give {teacher.path} ({first_line(error)}).") from error
         raise UserError.about(
             "teacher.path",
             teacher.path,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,14 @@ from models.resume import Checkpoints
 from models.shapes import Interface, Size, count
 from models.signals import live
 from models.training import Plan, Step, Trained, train
-from tasks import tracking
+from tasks import stopping, tracking
 from tasks.console import log
 from tasks.fingerprint import changes, fingerprint
 from tasks.progress import TrainingProgress
+from tasks.recording import Curves, Recorder
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
+from tasks.slots import training_slot
 from tasks.store import Found, Store
 
 
@@ -69,6 +71,12 @@ def store_of(context: Context) -> Store:
 def tracker_of(home: Home) -> tracking.Tracker:
     """The connection to MLflow, opened once in a process."""
     return tracking.connect(home)
+
+
+@functools.lru_cache(maxsize=4)
+def recorder_of(home: Home, run: str) -> Recorder:
+    """What keeps the record of a run, and what is missing in it."""
+    return Recorder(tracker_of(home))
 
 
 def corpus_of(data: DataRecord) -> Corpus:
@@ -138,7 +146,8 @@ def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> St
         require_started(context, work.name, "Run without --start-at, or with the settings that they were made with.")
         _say_why(store, work, mark, context)
         checkpoints = _checkpoints(store, mark, context, work.name)
-        model, trained, size = _train(work, ladder, corpus_of(data), context, checkpoints)
+        with training_slot(ladder.compute.at_once, context.run):
+            model, trained, size = _train(work, ladder, corpus_of(data), context, checkpoints)
         found = store.publish(
             work.kind, work.name, work.identity, mark, context.made, lambda folder: _write(folder, work, mark, model, trained, size, data)
         )
@@ -189,16 +198,17 @@ def _train(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpo
     model = work.make(teacher)
     signals = live(teacher.to(device), plan.vocabulary) if teacher is not None and _teaches(work) else None
     size = count(model, interface.sequence_length)
-    curves = stage_curves(work, context)
     unit = "tok" if interface.workload == "causal-lm" else "ex"
     with ExitStack() as stack:
         progress = stack.enter_context(TrainingProgress(work.name, work.training.steps, unit))
         stack.enter_context(disk_errors(context.paths))
+        stack.enter_context(stopping.training(work.name))
+        curves = stack.enter_context(stage_curves(work, context))
 
         def on_step(step: Step) -> None:
             progress.on_step(step)
             if curves:
-                curves.add(step.step, _points(step))
+                curves.add(step.step, points_of(step))
 
         trained = train(
             model,
@@ -209,25 +219,25 @@ def _train(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpo
             validate=validator(corpus, ladder.evaluation, interface, device, precision),
             on_step=on_step,
             before_checkpoint=curves.flush if curves else None,
+            should_stop=stopping.requested,
         )
-        if curves:
-            curves.flush()
     return model, trained, size
 
 
-def stage_curves(work: Work, context: Context) -> tracking.Curves | None:
-    """Open the model's MLflow run, or go on with the one that an interrupted attempt left open; None outside a ladder run."""
+def stage_curves(work: Work, context: Context) -> AbstractContextManager[Curves | None]:
+    """The model's curves, for its own MLflow run or the one that an interrupted attempt left open; None outside a ladder run."""
     if context.mlflow_run_id is None:
-        return None
-    tracker = tracker_of(context.paths)
-    stage = tracker.open_stage(
+        return nullcontext()
+    mark = fingerprint(work.identity)
+    open_run = functools.partial(
+        tracker_of(context.paths).open_stage,
         context.mlflow_run_id,
         work.name,
-        fingerprint(work.identity),
+        mark,
         settings=work.identity,
         teacher_run_ids=[t.mlflow_run_id for t in work.teachers if t.mlflow_run_id],
     )
-    return tracker.curves(stage)
+    return recorder_of(context.paths, context.run).curves(work.name, mark, open_run)
 
 
 def _teaches(work: Work) -> bool:
@@ -255,7 +265,8 @@ def validator(
     return validate
 
 
-def _points(step: Step) -> dict[str, float]:
+def points_of(step: Step) -> dict[str, float]:
+    """A step as points of curves in MLflow."""
     point = {
         "train/loss": step.loss,
         "train/ce": step.ce,
@@ -266,9 +277,12 @@ def _points(step: Step) -> dict[str, float]:
     }
     if step.teacher_ce is not None:
         point |= {"train/teacher_ce": step.teacher_ce, "train/alpha": step.alpha, "train/temperature": step.temperature}
-    for name, value in (step.valid or {}).items():
-        point[f"curve/valid_{name}"] = value
-    return point
+    return point | valid_points(step.valid or {})
+
+
+def valid_points(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a validation during training, as points of curves in MLflow."""
+    return {f"curve/valid_{name}": value for name, value in figures.items()}
 
 
 def _write(folder: Path, work: Work, mark: str, model: nn.Module, trained: Trained, size: Size, data: DataRecord) -> None:

@@ -1,8 +1,12 @@
-"""The one terminal everything is shown on: standard error, so that standard output stays clean for `--json`."""
+"""The one terminal everything is shown on: standard error, so that standard output stays clean for `--json`.
+
+What is logged here also reaches Prefect's run logs, so this is the one place that keeps floods and passwords out of them.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 
 from rich.console import Console
@@ -10,11 +14,44 @@ from rich.console import Console
 console = Console(stderr=True, highlight=False)
 log = logging.getLogger("ladder")
 
+NOT_ON_TERMINAL = {"not_on_terminal": True}  # for `extra=`: a bar shows it there
+PASSWORD = re.compile(r"(?<=://)[^/\s@]*@")
+LINES_A_SECOND = 1.0
+BURST = 60  # lines that may come at once; a whole run of short stages needs about as many
+
+
+class _Calm(logging.Filter):
+    """Lets through a line a second in the long run, every error, and no password of an address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed, self.seen, self.dropped = float(BURST), time.monotonic(), 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        moment = time.monotonic()
+        self.allowed = min(BURST, self.allowed + (moment - self.seen) * LINES_A_SECOND)
+        self.seen = moment
+        if self.allowed < 1 and record.levelno < logging.ERROR:
+            self.dropped += 1
+            return False
+        self.allowed -= 1
+        text = PASSWORD.sub("***@", record.getMessage())
+        if self.dropped:
+            text += f" (left out before this line: {self.dropped})"
+            self.dropped = 0
+        record.msg, record.args = text, None
+        return True
+
+
+log.addFilter(_Calm())
+
 
 class _Lines(logging.Handler):
     """Log lines above a moving bar on a terminal, plain lines with the time in a log."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "not_on_terminal", False):
+            return
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
@@ -32,3 +69,4 @@ def show_logs() -> None:
         log.addHandler(_Lines())
     log.setLevel(logging.INFO)
     log.propagate = False
+    logging.raiseExceptions = False  # Prefect's log handlers would write to the terminal that their server is away

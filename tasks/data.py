@@ -20,7 +20,9 @@ from tasks.corpora import build_corpus, corpus_identity
 from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord
 from tasks.runs import Context
+from tasks.show import cancellable
 from tasks.store import Found
+from tasks.transient import RETRY
 
 
 def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
@@ -40,7 +42,8 @@ def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
     return resolve_checkpoint(ladder.teacher, context)
 
 
-@task(name="data", task_run_name="data: {ladder.data.source}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="data", task_run_name="data: {ladder.data.source}", cache_policy=NO_CACHE, persist_result=False, **RETRY)
+@cancellable
 def prepare_data(ladder: Ladder, context: Context) -> DataRecord | State[DataRecord]:
     """Find or make the corpus."""
     began, store = time.monotonic(), store_of(context)

@@ -24,6 +24,7 @@ from tasks.console import log
 from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord, Retention, StageRecord
 from tasks.runs import Context
+from tasks.show import cancellable
 
 SPLIT = "valid"
 
@@ -45,6 +46,7 @@ def evaluation_identity(
 
 
 @task(name="evaluate", task_run_name="evaluate {record.name}", cache_policy=NO_CACHE, persist_result=False)
+@cancellable
 def evaluate_model(
     record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context, precision: str
 ) -> StageRecord | State[StageRecord]:

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from conf.schema import Gate
 from tasks.records import StageRecord, Verdict
 
 
-def judge(record: StageRecord, gate: Gate) -> tuple[Verdict | None, tuple[str, ...]]:
+def judge(record: StageRecord, gate: Gate, lineage: Sequence[StageRecord] = ()) -> tuple[Verdict | None, tuple[str, ...]]:
     """Compare a student's figures with what its gate asks.
 
+    Args:
+        record: The student.
+        gate: What is asked.
+        lineage: Its ancestors, root first. The parent's share is asked of the last one that no gate has inserted: an assistant that
+            learned little must not make a student look good.
+
     Returns:
-        The verdict, None where the gate asks nothing, and for each requirement that was missed a sentence with its figures.
+        The verdict, None where the gate asks nothing, and for each requirement that was missed a sentence with its figures. A student
+        that is stopped may yet be extended, taught through an assistant, or approved: see flows/policies.py.
     """
     if gate.min_parent_retention is gate.min_root_retention is gate.max_parameters is None:
         return None, ()
     reasons = []
+    through = [model for model in reversed(lineage) if model.inserted]
     for name, least, reached in (
-        ("parent", gate.min_parent_retention, record.retention.parent),
+        ("parent", gate.min_parent_retention, _product([model.retention.parent for model in (record, *through)])),
         ("root", gate.min_root_retention, record.retention.root),
     ):
         # A figure that is missing or not a number must not open a gate.
         if least is not None and not (reached is not None and reached >= least):
             shown = "unknown" if reached is None else f"{reached:.3f}"
-            reasons.append(f"{record.name} keeps {shown} of the {name}; gate.min_{name}_retention asks at least {least:g}")
+            reasons.append(
+                f"{record.name} keeps {shown} of the {name}{_via(through, name)}; gate.min_{name}_retention asks at least {least:g}"
+            )
     if gate.max_parameters is not None and record.parameters > gate.max_parameters:
         reasons.append(f"{record.name} has {record.parameters:,} parameters; gate.max_parameters allows at most {gate.max_parameters:,}")
     if not reasons:
         return "passed", ()
-    return ("stopped" if gate.policy == "stop" else "warned"), tuple(reasons)
+    return ("warned" if gate.policy == "warn" else "stopped"), tuple(reasons)
+
+
+def _product(retentions: Sequence[float | None]) -> float | None:
+    """Retention is a ratio, of accuracies or of perplexities, so that along a line of teachers it multiplies."""
+    known = [value for value in retentions if value is not None]
+    return math.prod(known) if len(known) == len(retentions) else None
+
+
+def _via(through: Sequence[StageRecord], name: str) -> str:
+    return f" above {through[-1].name}" if through and name == "parent" else ""
+
+
+def curable(record: StageRecord, gate: Gate) -> bool:
+    """Whether more or better teaching can help: not where the student is too large."""
+    return gate.max_parameters is None or record.parameters <= gate.max_parameters

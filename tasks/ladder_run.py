@@ -6,23 +6,38 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from uuid import UUID
+
+from prefect.runtime import flow_run
 
 from conf.errors import LadderError, UserError
-from conf.home import home
+from conf.home import Home, home
 from conf.load import suggest, to_yaml
 from conf.schema import Ladder
-from tasks import tracking
-from tasks.compute import corpus_of, tracker_of
+from tasks import stopping, tracking
+from tasks.compute import corpus_of, recorder_of
 from tasks.console import log
 from tasks.environment import environment
 from tasks.fingerprint import fingerprint
 from tasks.flavour import metrics_of
+from tasks.reap import attempt_of, cancel_children, claim
+from tasks.recording import Recorder
 from tasks.records import DataRecord, RunRecord, StageRecord, Status
-from tasks.runs import Context, RunLock, new_name, now, save, unfinished
+from tasks.runs import Context, RunLock, all_runs, new_name, now, save, unfinished
+from tasks.watch import Watch, api_address, in_words, require_server
 
-ENDS: dict[Status, tracking.RunStatus] = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+ENDS: dict[Status, tracking.RunStatus] = {
+    "done": "FINISHED",
+    "stopped": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+    "cancelled": "KILLED",
+}
+END = "end of the run"
 
 
 class LadderRun(AbstractContextManager["LadderRun"]):
@@ -30,6 +45,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def __init__(self, record: RunRecord, context: Context, lock: RunLock) -> None:
         self.record, self.context, self.lock = record, context, lock
+        self.watch = Watch(UUID(record.prefect_run_id)) if record.prefect_run_id else None
         self.began = time.monotonic()
 
     @classmethod
@@ -42,8 +58,23 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         start_at: str | None,
         fresh: bool,
         prefect_run_id: str | None,
+        repeats: str | None = None,
+        served: bool = False,
+        whole: bool = False,
     ) -> LadderRun:
         """Begin a run, or go on with the last one of the same command if it died or was interrupted.
+
+        Args:
+            source: The ladder's name or path, as given.
+            ladder: Its settings.
+            base: Folder that relative paths count from.
+            overrides: What was changed of it.
+            start_at: First stage that may be computed.
+            fresh: Whether to compute anew what is finished.
+            prefect_run_id: Flow run that this is.
+            repeats: Name of the run that this one repeats.
+            served: Whether it was started through a deployment.
+            whole: Whether the ladder was given in full, overrides applied.
 
         Raises:
             UserError: `start_at` names no stage, or MLflow's address answers nothing.
@@ -53,13 +84,16 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         earlier = unfinished(paths, settings_hash, start_at, fresh)
         name = earlier.run if earlier else new_name(ladder.name)
         lock = RunLock(paths, name)
+        if prefect_run_id:
+            claim(paths, prefect_run_id)
         if not lock.take():
             earlier, name = None, new_name(ladder.name)
             lock = RunLock(paths, name)
             lock.take()
         if earlier:
             log.info("continuing the interrupted run %s", name)
-        tracker, known = tracker_of(paths), environment()
+        tracker, known = recorder_of(paths, name).tracker, environment()
+        close_earlier(paths, tracker)
         yaml_text = to_yaml(ladder)
         mlflow_run_id = tracker.open_ladder(
             name,
@@ -90,6 +124,11 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             mlflow_run_id=mlflow_run_id,
             prefect_run_id=prefect_run_id,
             prefect_url=_prefect_url(prefect_run_id),
+            prefect_api=api_address() if prefect_run_id else None,
+            attempt=attempt_of(flow_run.tags or []),
+            repeats=repeats if earlier is None else earlier.repeats,
+            served=served,
+            whole=whole,
             environment=known,
         )
         context = Context(
@@ -106,7 +145,14 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         run.save(record)
         (Path(record.folder) / "ladder.yaml").write_text(yaml_text)
         log.info("run %s", name)
+        if run.watch:
+            run.watch.__enter__()
         return run
+
+    @property
+    def recorder(self) -> Recorder:
+        """What keeps this run's record in MLflow."""
+        return recorder_of(self.context.paths, self.context.run)
 
     def save(self, record: RunRecord) -> None:
         """Make `record` the truth, in memory and on disk."""
@@ -116,7 +162,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
     def keep_data(self, data: DataRecord) -> DataRecord:
         """Note the corpus, here and in MLflow."""
         assert self.context.mlflow_run_id
-        tracker_of(self.context.paths).log_dataset(self.context.mlflow_run_id, self.record.ladder, corpus_of(data))
+        corpus, log_dataset = corpus_of(data), self.recorder.tracker.log_dataset
+        self.recorder.attempt("data set", partial(log_dataset, self.context.mlflow_run_id, self.record.ladder, corpus))
         self.save(self.record.model_copy(update={"data": data}))
         return data
 
@@ -124,7 +171,15 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         """Note a finished model: the teacher first, then the stages in order."""
         update = {"teacher": model} if self.record.teacher is None else {"stages": (*self.record.stages, model)}
         self.save(self.record.model_copy(update=update))
+        if self.watch:
+            require_server()
         return model
+
+    def plan_before(self, stage: str, assistant: str) -> None:
+        """Note a stage that a gate inserts before another one."""
+        planned = [name for name in self.record.planned if name != assistant]
+        planned.insert(planned.index(stage), assistant)
+        self.save(self.record.model_copy(update={"planned": tuple(planned)}))
 
     def finish(self) -> RunRecord:
         """The record of a run that came to its end: done, or stopped by the last stage's gate."""
@@ -139,30 +194,55 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        reason = stopping.end(error)
+        if self.watch:
+            self.watch.__exit__(kind, error, trace)
         if error is not None:
-            interrupted = not isinstance(error, Exception)
-            text = "interrupted" if interrupted else str(error) if isinstance(error, LadderError) else f"{type(error).__name__}: {error}"
-            self._close(self._ended("interrupted" if interrupted else "failed", text))
+            said = in_words(error)
+            text = str(said) if isinstance(said, LadderError) else reason or f"{type(said).__name__}: {said}"
+            self._close(self._ended(reason or "failed", text))
         else:
             self._close(self.record)
+        if reason == "cancelled" and self.watch:
+            cancel_children(self.watch.flow_run_id)
         self.lock.release()
 
     def _close(self, record: RunRecord) -> None:
         """Record the end; what cannot be written must not hide the error that ended the run."""
-        for act in (lambda: self.save(record), lambda: self._close_mlflow(record.status)):
+        for act in (lambda: self.save(record), self._close_mlflow, self._say_what_is_missing):
             try:
                 act()
             except LadderError as error:
                 log.warning("%s", error)
 
-    def _close_mlflow(self, status: Status) -> None:
-        assert self.context.mlflow_run_id
-        tracker = tracker_of(self.context.paths)
-        if self.record.stages:  # the last student's figures, so that ladder runs can be compared in one list
-            figures, stamp = metrics_of(self.record.stages[-1]), int(time.time() * 1000)
-            tracker.log_points(self.context.mlflow_run_id, [(f"last/{key}", value, 0, stamp) for key, value in figures.items()])
-        tracker.close_children(self.context.mlflow_run_id, ENDS[status])
-        tracker.close(self.context.mlflow_run_id, ENDS[status])
+    def _close_mlflow(self) -> None:
+        close = partial(close_in_mlflow, self.recorder.tracker, self.record)
+        self.recorder.attempt(END, close, patient=self.record.status in ("done", "stopped"))
+
+    def _say_what_is_missing(self) -> None:
+        missing = self.recorder.unrecorded
+        if missing:
+            log.warning("MLflow lacks: %s. All of it is in the store; the same command records it once MLflow is back.", "; ".join(missing))
+            self.save(self.record.model_copy(update={"unrecorded": missing}))
+
+
+def close_in_mlflow(tracker: tracking.Tracker, record: RunRecord) -> None:
+    """Close a ladder run, and those of its stages that were not recorded whole."""
+    assert record.mlflow_run_id
+    if record.stages:  # the last student's figures, so that ladder runs can be compared in one list
+        figures, stamp = metrics_of(record.stages[-1]), int(datetime.fromisoformat(record.finished or now()).timestamp() * 1000)
+        tracker.log_points(record.mlflow_run_id, [(f"last/{key}", value, 0, stamp) for key, value in figures.items()])
+    tracker.close_children(record.mlflow_run_id, "KILLED" if ENDS[record.status] == "FINISHED" else ENDS[record.status])
+    tracker.close(record.mlflow_run_id, ENDS[record.status])
+
+
+def close_earlier(home: Home, tracker: tracking.Tracker) -> None:
+    """Close in MLflow what earlier runs could not, because it was away when they ended."""
+    for record in all_runs(home):
+        missing = tuple(said for said in record.unrecorded if not said.startswith(f"{END}: "))
+        if missing != record.unrecorded and record.status != "running" and record.mlflow_uri == tracker.uri:
+            close_in_mlflow(tracker, record)
+            save(home, record.model_copy(update={"unrecorded": missing}))
 
 
 def _prefect_url(flow_run_id: str | None) -> str | None:

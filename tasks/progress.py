@@ -1,30 +1,43 @@
-"""Progress of a training: a bar on a terminal, plain lines in a log, a progress artifact in Prefect."""
+"""Progress of a training: a bar on a terminal, plain lines in a log, and what the run's watch shows in Prefect."""
 
 from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from uuid import UUID
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models.training import Step
-from tasks.console import console, log
+from tasks.console import NOT_ON_TERMINAL, console, log
 
 LINE_SECONDS = 5.0
-ARTIFACT_SECONDS = 3.0
+
+
+@dataclass
+class Shown:
+    """A training as Prefect shows it; the loop writes it, the watching thread reads it."""
+
+    key: str
+    description: str
+    percent: float = 0.0
+    flow_run_id: UUID | None = None
+    task_run_id: UUID | None = None
+
+
+BOARD: list[Shown] = []  # trainings of this process, the one under way last
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
-    """Shows step, loss, tokens a second and time left; pass `on_step` to the training."""
+    """Shows step, loss, tokens a second and time left; pass `on_step` to the training. It never waits for Prefect."""
 
     def __init__(self, name: str, steps: int, unit: str) -> None:
         self.name, self.steps, self.unit = name, steps, unit
-        self.began = time.monotonic()
+        self.began = self.last_line = time.monotonic()
         self.first: int | None = None
-        self.last_line = self.last_artifact = time.monotonic()
-        self.artifact: UUID | None = None
+        self.shown = _shown(name)
         self.bar: Progress | None = None
         if console.is_terminal:
             columns = ("{task.description}", BarColumn(bar_width=16), "{task.completed}/{task.total}", "{task.fields[figures]}")
@@ -34,7 +47,6 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     def __enter__(self) -> TrainingProgress:
         if self.bar:
             self.bar.start()
-        self.artifact = _artifact(self.name)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -49,26 +61,21 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         figures = f"loss {step.loss:.3f} {step.tokens_per_second / 1000:.1f}k {self.unit}/s"
         if self.bar:
             self.bar.update(self.task, completed=step.step, figures=figures)
-        if not self.bar and (done or moment - self.last_line >= LINE_SECONDS):
+        self.shown.description = f"{self.name}: step {step.step} of {self.steps}, {figures}"
+        self.shown.percent = 100 * step.step / self.steps
+        if done or moment - self.last_line >= LINE_SECONDS:
             self.last_line = moment
             left = (self.steps - step.step) * (moment - self.began) / max(step.step - self.first, 1)
-            log.info("%s: step %d/%d, %s, %.0f s left", self.name, step.step, self.steps, figures, left)
-        if self.artifact and (done or moment - self.last_artifact >= ARTIFACT_SECONDS):
-            self.last_artifact = moment
-            _update(self.artifact, 100 * step.step / self.steps, f"{self.name}: step {step.step} of {self.steps}, {figures}")
+            text = "%s: step %d/%d, %s, %.0f s left"
+            log.info(text, self.name, step.step, self.steps, figures, left, extra=NOT_ON_TERMINAL if self.bar else None)
 
 
-def _artifact(name: str) -> UUID | None:
-    from prefect.artifacts import create_progress_artifact
+def _shown(name: str) -> Shown:
+    """A new line on the board, if a task of a flow is under way: only there Prefect shows it."""
     from prefect.context import TaskRunContext
 
-    if TaskRunContext.get() is None:
-        return None
-    made = create_progress_artifact(progress=0.0, key=f"progress-{name.lower().replace('_', '-')}", description=f"{name}: starting")
-    return made if isinstance(made, UUID) else None
-
-
-def _update(artifact: UUID, percent: float, description: str) -> None:
-    from prefect.artifacts import update_progress_artifact
-
-    update_progress_artifact(artifact, progress=percent, description=description)
+    shown, context = Shown(f"progress-{name.lower().replace('_', '-')}", f"{name}: starting"), TaskRunContext.get()
+    if context is not None:
+        shown.flow_run_id, shown.task_run_id = context.task_run.flow_run_id, context.task_run.id
+        BOARD.append(shown)
+    return shown

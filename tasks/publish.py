@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from pathlib import Path
 
 from prefect import task
@@ -10,10 +11,13 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from conf.home import home
+from conf.served import served
 from tasks import plot, tables, tracking
-from tasks.compute import tracker_of
+from tasks.compute import recorder_of
+from tasks.console import log
 from tasks.records import RunRecord
 from tasks.report import write_report
+from tasks.watch import AWAY
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
@@ -23,14 +27,23 @@ def publish_report(record: RunRecord, settings_yaml: str) -> RunRecord:
     named = record.model_copy(update={"report": str(folder / "report.html")})
     path = write_report(named, settings_yaml, folder)
     assert record.mlflow_run_id
-    tracker_of(home()).log_artifact(record.mlflow_run_id, path)
+    recorder = recorder_of(home(), record.run)
+    recorder.attempt("report", partial(recorder.tracker.log_artifact, record.mlflow_run_id, path))
+    try:
+        _show(record, named)
+    except AWAY as error:  # the page is on disk, and the run's end is still to be written
+        log.warning("Prefect's server did not take the table and the links (%s); see %s", error or type(error).__name__, named.report)
+    return named
+
+
+def _show(record: RunRecord, named: RunRecord) -> None:
     create_table_artifact(table=tables.table_cells(record), key="ladder-table", description=f"{record.run}: {record.status}")
     create_markdown_artifact(markdown=_page(named), key="ladder-report", description=f"{record.ladder}: quality against size")
-    if record.mlflow_uri and record.mlflow_experiment_id:
-        base = record.mlflow_uri if record.mlflow_uri.startswith("http") else "http://127.0.0.1:5000"
+    if record.mlflow_uri and record.mlflow_experiment_id and record.mlflow_run_id:
+        up = served(home())
+        base = (up and up.mlflow_ui) or (record.mlflow_uri if record.mlflow_uri.startswith("http") else "http://127.0.0.1:5000")
         link = tracking.run_url(base, record.mlflow_experiment_id, record.mlflow_run_id)
         create_link_artifact(link=link, link_text="this run in MLflow", key="mlflow", description=tracking.ui_command(record.mlflow_uri))
-    return named
 
 
 def _page(record: RunRecord) -> str:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Status = Literal["running", "done", "failed", "stopped", "interrupted"]
-Verdict = Literal["passed", "warned", "stopped"]
+Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
+Verdict = Literal["passed", "warned", "stopped", "approved"]
 
 
 class Record(BaseModel):
@@ -47,7 +47,11 @@ class StageRecord(Record):
             `macro_f1`, `ece`; for students `agreement_parent`, `kl_parent`, `agreement_root`, `kl_root` (nats), `parent_nll`,
             `root_nll`.
         slices: The same per slice, with `count`.
-        gate: Verdict of the gate, None for the teacher and for a stage that asks nothing.
+        gate: Verdict of the gate, None for the teacher and for a stage that asks nothing; `approved` by a person though something
+            was missed.
+        extensions: How often the gate had the student trained on.
+        inserted: Whether the gate put this stage into the ladder, as an assistant between a teacher and a student.
+        decision: What a person, or the end of the time to answer, has decided, in words.
     """
 
     name: str
@@ -73,12 +77,36 @@ class StageRecord(Record):
     retention: Retention = Retention()
     gate: Verdict | None = None
     gate_reasons: tuple[str, ...] = ()
+    extensions: int = 0
+    inserted: bool = False
+    decision: str | None = None
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
 
 
+class Extension(Record):
+    """One more training of a student that its gate did not let pass: it goes on from `student`'s weights for `steps` steps."""
+
+    student: StageRecord
+    steps: int
+
+    @property
+    def number(self) -> int:
+        """1 for the first extension."""
+        return self.student.extensions + 1
+
+
 class RunRecord(Record):
-    """One `ladder run`: `runs/<run>/record.json`. `ladder show --json` prints it."""
+    """One `ladder run`: `runs/<run>/record.json`. `ladder show --json` prints it.
+
+    Attributes:
+        repeats: The run that this one repeats, perhaps with other settings.
+        served: Whether it was started through a deployment, and not on a command line.
+        attempt: 1, and one more for each automatic restart after a crash.
+        unrecorded: What MLflow did not take, in words; a rerun records it.
+        waiting: What a person is asked, while the run waits for the answer.
+        prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
+    """
 
     run: str
     ladder: str
@@ -87,6 +115,7 @@ class RunRecord(Record):
     settings_hash: str  # of the resolved settings; a killed run with the same hash is continued
     source: str  # the ladder's name or path, as given
     overrides: tuple[str, ...] = ()
+    whole: bool = False  # the ladder was given in full: `ladder.yaml` in the run's folder is its source
     start_at: str | None = None
     fresh: bool = False
     started: str  # ISO 8601, UTC
@@ -105,4 +134,10 @@ class RunRecord(Record):
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
     prefect_url: str | None = None
+    prefect_api: str | None = None
+    repeats: str | None = None
+    served: bool = False
+    attempt: int = 1
+    unrecorded: tuple[str, ...] = ()
+    waiting: str | None = None
     environment: dict[str, Any] = {}

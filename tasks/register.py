@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from conf.schema import Ladder
-from tasks.compute import corpus_of, tracker_of
+from models.training import Step
+from tasks.compute import corpus_of, points_of, recorder_of, valid_points
+from tasks.recording import Recorder
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context, original_mlflow_run
 
 
 @task(name="record", task_run_name="record {record.name}", cache_policy=NO_CACHE, persist_result=False)
 def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
-    """Record a judged model in MLflow; a reused one is linked to the run that made it, not stored again."""
-    tracker = tracker_of(context.paths)
+    """Record a judged model in MLflow; a reused one is linked to the run that made it, not stored again.
+
+    Where MLflow does not take it, the run goes on, and its record says what is missing; the same command records it later.
+    """
+    recorder = recorder_of(context.paths, context.run)
+    act = partial(_record, recorder, record, lineage, ladder, data, context)
+    return recorder.attempt(f"{record.name} (curve, figures, model)", act) or record
+
+
+def _record(
+    recorder: Recorder, record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context
+) -> StageRecord:
     assert context.mlflow_run_id
+    tracker = recorder.tracker
+    recorder.send_rest(record.fingerprint)
     tags = {"prefect.flow_run_id": record.prefect_run_id} if record.prefect_run_id else {}
     stage = tracker.open_stage(
         context.mlflow_run_id,
@@ -32,5 +49,27 @@ def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder
     if stage.state != "finished":
         tracker.log_dataset(stage.run_id, ladder.name, corpus_of(data))
         original = original_mlflow_run(context.paths, record) if record.reused else None
-        tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=Path(record.folder), original_run_id=original)
+        folder = Path(record.folder)
+        # What an attempt that is no more may have lost; the points of this one are all sent.
+        curve = partial(curve_of, folder) if record.reused or record.resumed_at is not None else None
+        tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=folder, original_run_id=original, curve=curve)
     return done
+
+
+def curve_of(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """The curve that the store keeps of a trained model, as points for MLflow: every step of a short training, a thousand of a long one."""
+    file = folder / "curve.json"
+    curve = json.loads(file.read_text()) if file.is_file() else {"train": [], "valid": []}  # an imported checkpoint has none
+    for point in curve["train"]:
+        yield point["step"], points_of(Step(**point, valid=None))
+    for point in curve["valid"]:
+        yield point["step"], valid_points({name: value for name, value in point.items() if name != "step"})
+
+
+def record_decision(record: StageRecord, context: Context) -> StageRecord:
+    """Note in MLflow what a person has decided about a recorded student."""
+    tags = {"ladder.gate": record.gate or "none", "ladder.decision": record.decision or ""}
+    if record.mlflow_run_id:
+        recorder = recorder_of(context.paths, context.run)
+        recorder.attempt(f"{record.name} (decision)", partial(recorder.tracker.set_tags, record.mlflow_run_id, tags))
+    return record

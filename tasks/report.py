@@ -125,7 +125,11 @@ def verdicts(record: RunRecord) -> list[str]:
     said += [_verdict(stage, root, quality) for stage in record.stages]
     missing = ", ".join(tables.not_run(record))
     reason = {"failed": "not finished, the run failed", "stopped": "not run, a gate stopped the run"}
-    reason |= {"interrupted": "not finished, the run was interrupted", "running": "not finished yet"}
+    reason |= {
+        "interrupted": "not finished, the run was interrupted",
+        "cancelled": "not finished, the run was cancelled",
+        "running": "not finished yet",
+    }
     said += [f"{missing}: {reason.get(record.status, 'not run')}."] if missing else []
     return said
 
@@ -142,8 +146,14 @@ def _verdict(stage: StageRecord, root: StageRecord | None, quality: tables.Quali
         sentence = f"{stage.name} keeps {' and '.join(kept)} ({quality.ratio})"
     if root:
         sentence += f" with {smaller(root.parameters, stage.parameters)} parameters"
-    endings = {"passed": "; its gate passed", "warned": "; its gate warned", "stopped": "; its gate refused it"}
-    return f"{sentence}{endings.get(stage.gate or '', '')}."
+    endings = {
+        "passed": "its gate passed",
+        "warned": "its gate warned",
+        "stopped": "its gate refused it",
+        "approved": "approved by a person",
+    }
+    ends = [sentence, *(["put in by the next gate"] if stage.inserted else []), *([endings[stage.gate]] if stage.gate else [])]
+    return f"{'; '.join(ends)}."
 
 
 def smaller(root: int, student: int) -> str:

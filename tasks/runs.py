@@ -16,6 +16,8 @@ from conf.home import Home, disk_errors
 from conf.load import suggest
 from tasks.records import Record, RunRecord, StageRecord
 
+DIED = "the process ended without a word"
+
 
 class Context(Record):
     """What every task needs to know of the run that it works for; plain JSON, since it is a parameter of the stages' flows."""
@@ -111,11 +113,16 @@ def all_runs(home: Home) -> list[RunRecord]:
 
 
 def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool) -> RunRecord | None:
-    """The newest run of the same command that died or was interrupted, to be continued."""
+    """The newest run of the same command that died, was interrupted or cancelled, to be continued."""
     for record in all_runs(home):
         if (record.settings_hash, record.start_at, record.fresh) == (settings_hash, start_at, fresh):
-            return record if record.status == "interrupted" else None
+            return record if record.status in ("interrupted", "cancelled") else None
     return None
+
+
+def source_of(record: RunRecord) -> str:
+    """What `conf.load.load` takes to load a run's ladder: as it was given, or, for one that was given in full, its resolved settings."""
+    return str(Path(record.folder) / "ladder.yaml") if record.whole else record.source
 
 
 def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
@@ -129,6 +136,22 @@ def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
     return made[0].mlflow_run_id if made else None
 
 
+def bury(home: Home, run: str) -> RunRecord | None:
+    """Write down that a run's process has died; None where it lives, has ended, or is continued by another."""
+    lock = RunLock(home, run)
+    if not lock.take():
+        return None
+    try:
+        record = RunRecord.model_validate_json((home.runs / run / "record.json").read_text())
+        if record.status != "running":
+            return None
+        record = record.model_copy(update={"status": "interrupted", "error": DIED, "finished": now()})
+        save(home, record)
+        return record
+    finally:
+        lock.release()
+
+
 def _seen(home: Home, record: RunRecord) -> RunRecord:
     if record.status != "running":
         return record
@@ -136,4 +159,4 @@ def _seen(home: Home, record: RunRecord) -> RunRecord:
     if not lock.take():
         return record
     lock.release()
-    return record.model_copy(update={"status": "interrupted", "error": "the process ended without a word"})
+    return record.model_copy(update={"status": "interrupted", "error": DIED})

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.errors import UserError
+from conf.errors import TransientError, UserError
 from conf.load import suggest
 from conf.schema import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData, Workload
 from tasks.rows import ONE_SLICE, TABLES, Document, check_columns, read_rows, row_document, unreadable, wanted_columns
+from tasks.transient import passing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,6 +45,7 @@ def read_source(data: Data, workload: Workload, base: Path) -> Source:
 
     Raises:
         UserError: Missing files, columns or datasets, unreadable content, or no documents at all.
+        TransientError: The hub did not answer.
     """
     class_names: tuple[str, ...] | None = None
     match data:
@@ -70,6 +72,7 @@ def source_hash(data: Data, base: Path) -> str:
 
     Raises:
         UserError: As `read_source` for what is missing.
+        TransientError: As `read_source`.
     """
     match data:
         case StdlibData():
@@ -189,6 +192,8 @@ def _open_dataset(data: DatasetData, base: Path) -> Dataset:
             loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, DatasetsError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if folder is None and passing(error):
+            raise TransientError(f"data.name: the hub did not give {data.name} ({reason}).") from error
         raise UserError.about("data.name", data.name, allowed, f"{remedy} (datasets says: {reason})") from error
     if isinstance(loaded, datasets.DatasetDict):
         if data.split not in loaded:

@@ -47,6 +47,7 @@ class Store:
         for folder in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
             fault, manifest = verify(folder, fingerprint)
             if fault is None:
+                os.utime(folder)  # it is in use: `ladder clean` goes by this time, and asks again under the fingerprint's lock
                 return Found(folder, manifest)
             aside = self.set_aside(folder)
             self.say(f"damaged result {folder}: {fault}; set aside as {aside}, it will be computed again")

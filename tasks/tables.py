@@ -92,12 +92,14 @@ def taught(model: StageRecord) -> str:
 
 
 def origin(model: StageRecord) -> str:
-    """Where a model came from: reused, resumed at a step, imported or computed."""
+    """Where a model came from: reused, resumed at a step, imported or computed; and whether its gate had it extended or inserted."""
+    how = "computed" if model.steps else "imported"
     if model.reused:
-        return "reused"
-    if model.resumed_at is not None:
-        return f"resumed at {model.resumed_at}"
-    return "computed" if model.steps else "imported"
+        how = "reused"
+    elif model.resumed_at is not None:
+        how = f"resumed at {model.resumed_at}"
+    more = [*(["inserted"] if model.inserted else []), *([f"extended {model.extensions}x"] if model.extensions else [])]
+    return ", ".join([how, *more])
 
 
 def rows(record: RunRecord) -> tuple[list[str], list[list[str]]]:

@@ -24,12 +24,14 @@ from tasks.console import log
 from tasks.fingerprint import fingerprint, teacher_identity
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
-from tasks.show import shown
+from tasks.show import cancellable, shown
+from tasks.transient import RETRY
 
 NAME = "teacher"
 
 
-@task(name="teacher", task_run_name="teacher: {ladder.teacher.source}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="teacher", task_run_name="teacher: {ladder.teacher.source}", cache_policy=NO_CACHE, persist_result=False, **RETRY)
+@cancellable
 def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> StageRecord | State[StageRecord]:
     """Find, train or import the root teacher; nothing is taught before its schedule is finished."""
     if isinstance(ladder.teacher, CheckpointTeacher):

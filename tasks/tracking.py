@@ -8,67 +8,46 @@ costs no computation.
 from __future__ import annotations
 
 import functools
-import getpass
 import json
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from conf.errors import LadderError, StoreError
-from conf.home import Home, disk_errors
-from tasks import flavour, tracking_model
+from conf.home import Home
+from tasks import flavour, tracking_model, tracking_runs
 from tasks.records import StageRecord
-from tasks.tracking_client import first_line, is_server, open_client, run_url, tracking_uri, turn, ui_command
+from tasks.tracking_client import (
+    RecordRefused,
+    is_server,
+    open_client,
+    probe,
+    public_uri,
+    run_url,
+    told,
+    tracking_uri,
+    turn,
+    ui_command,
+)
+from tasks.tracking_runs import Point, RunStatus, StageRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
     from models.corpus import Corpus
 
-__all__ = ["Curves", "RunStatus", "StageRun", "Tracker", "connect", "run_url", "tracking_uri", "ui_command"]
+__all__ = ["RecordRefused", "RunStatus", "StageRun", "Tracker", "connect", "public_uri", "run_url", "tracking_uri", "ui_command"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-
-PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
-FLUSH_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """A child run, as `Tracker.open_stage` found or made it.
-
-    Attributes:
-        run_id: MLflow's id of the run.
-        state: `new`; `continued`, an interrupted run that was opened again; `finished`, a run that this ladder run closed before and
-            that needs nothing more.
-        last_steps: Metric -> last step that the run holds.
-    """
-
-    run_id: str
-    state: Literal["new", "continued", "finished"] = "new"
-    last_steps: dict[str, int] = field(default_factory=dict)
 
 
 def _told(method: Callable[Concatenate[Tracker, P], T]) -> Callable[Concatenate[Tracker, P], T]:
-    """Turn what MLflow and the disk raise into one sentence of ours."""
-
     @functools.wraps(method)
     def call(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            with disk_errors(self.home):
-                return method(self, *args, **kwargs)
-        except MlflowException as error:
-            raise LadderError(f"The record in MLflow ({self.uri}) failed: {first_line(error)}. Run the same command to go on.") from None
-        except OSError as error:
-            raise StoreError(f"The record in MLflow ({self.uri}) could not be written: {error}.") from None
+        with told(self.home, self.address):
+            return method(self, *args, **kwargs)
 
     return call
 
@@ -84,8 +63,19 @@ class Tracker:
     """A connection to the record; made by `connect`."""
 
     home: Home
-    uri: str
+    address: str = field(repr=False)  # may hold a password
     client: MlflowClient
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI, fit to be shown."""
+        return public_uri(self.address)
+
+    @_told
+    def probe(self) -> None:
+        """Ask whether the record is there: a server, in a few seconds; a database is asked with what it is to take."""
+        if is_server(self.address):
+            probe(self.address)
 
     @_told
     def experiment(self, ladder: str) -> str:
@@ -94,7 +84,7 @@ class Tracker:
             found = self.client.get_experiment_by_name(ladder)
             if found is None:
                 # Without a location, a database puts artifacts into ./mlruns of the working directory; a server knows its own.
-                place = None if is_server(self.uri) else (self.home.mlflow / "artifacts" / ladder).as_uri()
+                place = None if is_server(self.address) else (self.home.mlflow / "artifacts" / ladder).as_uri()
                 # The tag has MLflow's page open on training runs, not on its view of chat traces.
                 tags = {"mlflow.experimentKind": "custom_model_development"}
                 return self.client.create_experiment(ladder, artifact_location=place, tags=tags)
@@ -130,20 +120,20 @@ class Tracker:
         Returns:
             MLflow's id of the parent run.
         """
-        if continue_id is not None and self._reopen(continue_id):
-            self._set_tags(continue_id, tags or {})
+        if continue_id is not None and tracking_runs.reopen(self.client, continue_id):
+            tracking_runs.set_tags(self.client, continue_id, tags or {})
             return continue_id
         plain = {f"environment.{key}": str(value) for key, value in environment.items() if isinstance(value, str | int | float)}
         own = {
             "ladder.run": run,
             "ladder.fingerprint": settings_hash,
-            "mlflow.user": str(environment.get("user") or _user()),
+            "mlflow.user": str(environment.get("user") or tracking_runs.user()),
             "mlflow.source.name": "ladder",
         }
         commit = {"mlflow.source.git.commit": str(environment["git_commit"])} if environment.get("git_commit") else {}
         experiment_id = self.experiment(ladder)
         run_id = self.client.create_run(experiment_id, tags={**plain, **own, **commit, **(tags or {})}, run_name=run).info.run_id
-        self._log_params(run_id, params)
+        tracking_runs.log_params(self.client, run_id, params)
         self.client.log_text(run_id, resolved_yaml, "ladder.yaml")
         self.client.log_text(run_id, json.dumps(dict(environment), indent=1, sort_keys=True, default=str), "environment.json")
         return run_id
@@ -173,7 +163,7 @@ class Tracker:
         """
         parent = self.client.get_run(parent_run_id)
         lineage = {"ladder.teacher_run_id": ",".join(teacher_run_ids)} if teacher_run_ids else {}
-        found = self._child(parent, name, fingerprint)
+        found = tracking_runs.child(self.client, parent, name, fingerprint)
         if found is None:
             own = {"mlflow.parentRunId": parent_run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}
             own |= {key: parent.data.tags[key] for key in ("mlflow.user", "mlflow.source.name") if key in parent.data.tags}
@@ -181,28 +171,19 @@ class Tracker:
             made = self.client.create_run(parent.info.experiment_id, tags={**own, **lineage, **(tags or {})}, run_name=name)
             stage = StageRun(made.info.run_id)
         elif found.info.status == "FINISHED":
-            return StageRun(found.info.run_id, "finished", _last_steps(found))
+            return StageRun(found.info.run_id, "finished", tracking_runs.last_steps(found))
         else:
             self.client.update_run(found.info.run_id, status="RUNNING")
-            self._set_tags(found.info.run_id, {**lineage, **(tags or {})})
-            stage = StageRun(found.info.run_id, "continued", _last_steps(found))
-        self._log_params(stage.run_id, settings)
+            tracking_runs.set_tags(self.client, found.info.run_id, {**lineage, **(tags or {})})
+            stage = StageRun(found.info.run_id, "continued", tracking_runs.last_steps(found))
+        tracking_runs.log_params(self.client, stage.run_id, settings)
         tracking_model.link_teachers(self.client, stage.run_id, teacher_run_ids)
         return stage
 
     @_told
-    def curves(self, stage: StageRun) -> Curves:
-        """A buffer for the curves of an open stage run; it skips what an interrupted attempt has logged."""
-        return Curves(self, stage)
-
-    @_told
-    def log_points(self, run_id: str, points: Sequence[tuple[str, float, int, int]], model_id: str | None = None) -> None:
-        """Log points `(metric, value, step, milliseconds since 1970)`, in as few calls as MLflow allows."""
-        from mlflow.entities import Metric
-
-        metrics = [Metric(key, float(value), stamp, step, model_id=model_id) for key, value, step, stamp in points]
-        for start in range(0, len(metrics), METRICS_PER_CALL):
-            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+    def log_points(self, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:
+        """Log points, in as few calls as MLflow allows; one that the run holds already stays one."""
+        tracking_runs.log_points(self.client, run_id, points, model_id)
 
     @_told
     def log_dataset(self, run_id: str, name: str, corpus: Corpus) -> None:
@@ -221,7 +202,14 @@ class Tracker:
 
     @_told
     def finish_stage(
-        self, run_id: str, record: StageRecord, *, workload: str, folder: Path | None, original_run_id: str | None = None
+        self,
+        run_id: str,
+        record: StageRecord,
+        *,
+        workload: str,
+        folder: Path | None,
+        original_run_id: str | None = None,
+        curve: Callable[[], Iterable[tuple[int, Mapping[str, float]]]] | None = None,
     ) -> str:
         """Record a finished stage whole, and close its run. Doing it twice records it once.
 
@@ -230,28 +218,32 @@ class Tracker:
             record: What was made; kept as `record.json` and `slices.json`, its figures as metrics.
             workload: `causal-lm`, `sequence-classification` or `image-classification`.
             folder: Hugging Face folder to keep as `student/` (`teacher/` for the root); none: link a model without its bytes.
-            original_run_id: MLflow run that made a reused stage: its model is linked, not stored again.
+            original_run_id: MLflow run that made a reused stage: if it was recorded whole, its model is linked, not stored again.
+            curve: Gives steps and their values, to fill in what the run lacks of them; not asked for where a model is linked.
 
         Returns:
             MLflow's id of the model.
         """
-        model_id = tracking_model.model_of(self.client, original_run_id) if original_run_id not in (None, run_id) else None
-        model_id = model_id or tracking_model.log_model(self.client, run_id, record, workload, folder)
+        known = record.reused or original_run_id is not None
+        model_id = tracking_model.recorded_model(self.client, run_id, record.fingerprint, original_run_id) if known else None
+        if model_id is None:
+            model_id = tracking_model.log_model(self.client, run_id, record, workload, folder)
+            tracking_runs.fill(self.client, run_id, curve() if curve else ())
         tracking_model.link_output(self.client, run_id, model_id, record.steps)
         now, known = int(time.time() * 1000), self.client.get_run(run_id).data.metrics
-        figures = {key: value for key, value in flavour.metrics_of(record).items() if not _same(known.get(key), value)}
-        self.log_points(run_id, [(key, value, record.steps, now) for key, value in figures.items()], model_id)
+        figures = {key: value for key, value in flavour.metrics_of(record).items() if not tracking_runs.same(known.get(key), value)}
+        tracking_runs.log_points(self.client, run_id, [(key, value, record.steps, now) for key, value in figures.items()], model_id)
         self.client.log_text(run_id, record.model_dump_json(indent=1), "record.json")
         self.client.log_text(run_id, json.dumps(record.slices, indent=1), "slices.json")
         tags = {"ladder.gate": record.gate or "none", "ladder.model": f"models:/{model_id}", "ladder.weights_sha256": record.weights_sha256}
-        self._set_tags(run_id, tags)
+        tracking_runs.set_tags(self.client, run_id, tags)
         self.client.set_terminated(run_id, "FINISHED")
         return model_id
 
     @_told
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run, such as `ladder.gate`."""
-        self._set_tags(run_id, tags)
+        tracking_runs.set_tags(self.client, run_id, tags)
 
     @_told
     def log_artifact(self, run_id: str, path: Path) -> None:
@@ -265,86 +257,9 @@ class Tracker:
 
     @_told
     def close_children(self, parent_run_id: str, status: RunStatus) -> None:
-        """Close the children that a failed or interrupted ladder run left open."""
-        experiment_id = self.client.get_run(parent_run_id).info.experiment_id
-        for child in self.client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent_run_id}'"):
-            if child.info.status == "RUNNING":
-                self.client.set_terminated(child.info.run_id, status)
+        """Close the children that a ladder run left open: a failed or interrupted one, or one whose stages were not all recorded."""
+        tracking_runs.close_children(self.client, parent_run_id, status)
 
     def resolve_model(self, uri: str) -> Path:
         """Local Hugging Face folder of a recorded model; see `tracking_model.resolve`."""
-        return tracking_model.resolve(self.client, uri, self.uri, self.home.mlflow / "downloads")
-
-    def _reopen(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-        experiment = self.client.get_experiment(run.info.experiment_id)
-        if experiment.lifecycle_stage == "deleted":
-            self.client.restore_experiment(experiment.experiment_id)
-        if run.info.lifecycle_stage == "deleted":
-            self.client.restore_run(run_id)
-        self.client.update_run(run_id, status="RUNNING")
-        return True
-
-    def _child(self, parent: Run, name: str, fingerprint: str) -> Run | None:
-        wanted = {"mlflow.parentRunId": parent.info.run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
-        return next(iter(self.client.search_runs([parent.info.experiment_id], query, max_results=1)), None)
-
-    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        if tags:
-            self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def _log_params(self, run_id: str, settings: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        there = self.client.get_run(run_id).data.params  # a parameter cannot be changed
-        params = [Param(key, value) for key, value in flavour.flatten(settings).items() if key not in there]
-        for start in range(0, len(params), PARAMS_PER_CALL):
-            self.client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
-
-
-class Curves:
-    """Points of one run's curves, sent in batches: at most every two seconds, and when `flush` is called."""
-
-    def __init__(self, tracker: Tracker, stage: StageRun) -> None:
-        self._tracker, self._run_id, self._last = tracker, stage.run_id, stage.last_steps
-        self._points: list[tuple[str, float, int, int]] = []
-        self._flushed = time.monotonic()
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add the values of a step; what the run holds up to that step already is skipped, metric by metric."""
-        now = int(time.time() * 1000)
-        self._points += [(key, value, step, now) for key, value in values.items() if step > self._last.get(key, -1)]
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is held back; call it before every checkpoint, so that a resumed run has every point."""
-        points, self._points = self._points, []
-        if points:
-            self._tracker.log_points(self._run_id, points)
-        self._flushed = time.monotonic()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return "unknown"
-
-
-def _same(known: float | None, value: float) -> bool:
-    return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))
-
-
-def _last_steps(run: Run) -> dict[str, int]:
-    return {metric.key: metric.step for metric in run.data.to_proto().metrics}
+        return tracking_model.resolve(self.client, uri, self.address, self.home.mlflow / "downloads")

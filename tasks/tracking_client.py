@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from conf.errors import LadderError, StoreError, UserError
-from conf.home import Home
+from conf.errors import LadderError, RecordUnavailable, StoreError, UserError
+from conf.home import Home, disk_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +23,18 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",  # of alembic, too
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # MLflow would try each request for minutes; tasks/recording.py knows better what may wait, and for how long.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
+# user:password@ of a URL, and a password among its options.
+SECRETS = re.compile(r"(://[^:/?#@\s]*:)[^@\s]*@(?:[^/@\s]*@)*|([?&](?:password|sslpassword|token)=)[^&#\s'\"]+")
+# Libraries whose errors mean that MLflow, its database or its object store did not take something.
+FOREIGN = {"mlflow", "requests", "urllib3", "sqlalchemy", "botocore", "boto3", "azure", "google"}
+AGAIN = {408, 429}  # of the HTTP codes below 500, those that pass
+
+
+class RecordRefused(RecordUnavailable):
+    """MLflow has answered, and the answer is no: asking again is of no use."""
 
 
 def tracking_uri(home: Home) -> str:
@@ -30,14 +42,21 @@ def tracking_uri(home: Home) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlflow / 'mlflow.db'}"
 
 
+def public_uri(text: str) -> str:
+    """A tracking URI, or any text that may hold one, without passwords: fit for logs, records and pages."""
+    return SECRETS.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
+
+
 def ui_command(uri: str) -> str:
     """What a user types to look at the record: a command for a database, a server's own address otherwise."""
+    uri = public_uri(uri)
     return uri if is_server(uri) else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
 
 def run_url(base: str, experiment_id: str, run_id: str) -> str:
-    """Address of a run's page on the MLflow server at `base`."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    """Address of a run's page on the MLflow server at `base`, without the user's name and password."""
+    plain = re.sub(r"://[^/]*@", "://", public_uri(base)).rstrip("/")
+    return f"{plain}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def is_server(uri: str) -> bool:
@@ -46,8 +65,45 @@ def is_server(uri: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, at most 300 characters."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+    """The first line of what an error says, without passwords, at most 300 characters."""
+    return public_uri(next(iter(str(error).strip().splitlines()), type(error).__name__))[:300]
+
+
+def refused(error: Exception) -> bool:
+    """Whether an error is an answer that will be the same next time, and not a failure on the way."""
+    from mlflow.exceptions import MlflowException
+
+    response = getattr(error, "response", None)
+    status = error.get_http_status_code() if isinstance(error, MlflowException) else getattr(response, "status_code", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in AGAIN
+
+
+@contextmanager
+def told(home: Home, uri: str) -> Iterator[None]:
+    """Turn what MLflow, the network and the disk raise into one sentence of ours.
+
+    Raises:
+        RecordUnavailable: MLflow did not take it; `RecordRefused` if it will not take it the next time either.
+        StoreError: The disk under `home` is full or cannot be written.
+    """
+    try:
+        with nullcontext() if is_server(uri) else disk_errors(home):  # a server's full disk is not ours
+            yield
+    except Exception as error:
+        if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.partition(".")[0] in FOREIGN:
+            kind = RecordRefused if refused(error) else RecordUnavailable
+            raise kind(f"MLflow at {public_uri(uri)} did not take it: {_reason(error)}") from None
+        if isinstance(error, OSError):
+            raise StoreError(f"The record in MLflow ({public_uri(uri)}) could not be written: {error}.") from None
+        raise
+
+
+def _reason(error: Exception) -> str:
+    said = str(error)
+    for words, meaning in (("refused", "connection refused"), ("timed out", "no answer in time"), ("reset by peer", "connection lost")):
+        if words in said and not refused(error):
+            return meaning
+    return first_line(error)
 
 
 @contextmanager
@@ -55,7 +111,8 @@ def turn(home: Home) -> Iterator[None]:
     """Wait for this process's turn to make tables or an experiment: processes that start together on a fresh file break it."""
     from filelock import FileLock, Timeout
 
-    home.locks.mkdir(parents=True, exist_ok=True)
+    with disk_errors(home):
+        home.locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home.locks / "mlflow.lock", timeout=LOCK_SECONDS)
     try:
         lock.acquire()
@@ -83,7 +140,7 @@ def open_client(home: Home, uri: str) -> MlflowClient:
 
     try:
         if is_server(uri):
-            _probe(uri)
+            probe(uri)
             return MlflowClient(uri)
         home.mlflow.mkdir(parents=True, exist_ok=True)
         with turn(home):
@@ -98,8 +155,8 @@ def open_client(home: Home, uri: str) -> MlflowClient:
         raise StoreError(f"The record in MLflow ({uri}) could not be written: {error}.") from None
 
 
-def _probe(uri: str) -> None:
-    """Ask the server once, without the minutes of retries that suit a running ladder and not a mistyped address."""
+def probe(uri: str) -> None:
+    """Ask a server once and for a few seconds only, so that one that is away or hangs is found out before more is asked."""
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
@@ -107,5 +164,6 @@ def _probe(uri: str) -> None:
 
 
 def _refused(uri: str, reason: str) -> UserError:
+    allowed = "an MLflow server that answers, or a database URI such as sqlite:///file.db"
     remedy = f"MLflow said: {reason} Start the server, correct the variable, or unset it to keep the record under LADDER_HOME."
-    return UserError.about("MLFLOW_TRACKING_URI", uri, "an MLflow server that answers, or a database URI such as sqlite:///file.db", remedy)
+    return UserError.about("MLFLOW_TRACKING_URI", public_uri(uri), allowed, remedy)

@@ -13,31 +13,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.errors import UserError
+from conf.errors import TransientError, UserError
 from tasks import flavour
 from tasks.records import StageRecord
-from tasks.tracking_client import first_line
+from tasks.tracking_client import first_line, is_server, public_uri, refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 SOURCE_TAG = "ladder.source"
 
 
 def model_of(client: MlflowClient, run_id: str | None) -> str | None:
     """Id of the model that a run made or reused; none where this record has no such run or the run no model."""
-    from mlflow.exceptions import MlflowException
+    run = _run(client, run_id)
+    return _models(run)[-1] if run and _models(run) else None
 
-    if run_id is None:
-        return None
-    try:
-        outputs = client.get_run(run_id).outputs
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    models = outputs.model_outputs if outputs else []
-    return models[-1].model_id if models else None
+
+def recorded_model(client: MlflowClient, run_id: str, fingerprint: str, original_run_id: str | None) -> str | None:
+    """Id of a model that was recorded whole by the run that made it, or else by another one of the experiment; none where there is none."""
+    original = _run(client, original_run_id)
+    if original is None or original.info.status != "FINISHED" or not _models(original):
+        experiment_id = client.get_run(run_id).info.experiment_id
+        query = f"tags.`ladder.fingerprint` = '{fingerprint}' and attributes.status = 'FINISHED'"
+        original = next(iter(client.search_runs([experiment_id], query, max_results=1)), None)
+    return _models(original)[-1] if original and _models(original) else None
 
 
 def link_teachers(client: MlflowClient, run_id: str, teacher_run_ids: Sequence[str]) -> None:
@@ -58,6 +59,23 @@ def link_output(client: MlflowClient, run_id: str, model_id: str, step: int) -> 
 
     if model_of(client, run_id) != model_id:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+
+
+def _run(client: MlflowClient, run_id: str | None) -> Run | None:
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        return None
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _models(run: Run) -> list[str]:
+    return [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
 
 
 def log_model(client: MlflowClient, run_id: str, record: StageRecord, workload: str, folder: Path | None) -> str:
@@ -109,15 +127,19 @@ def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) 
 
     Raises:
         UserError: There is no such model, or no config.json in it or one folder below.
+        TransientError: MLflow's server or its object store did not answer.
     """
     from mlflow.exceptions import MlflowException
 
+    uri_shown = public_uri(tracking_uri)
     allowed = "models:/<name>/<version>, models:/<name>@<alias>, models:/<model id> or runs:/<run id>/<path>, with config.json"
     try:
         folder = _fetch(_storage(client, uri), tracking_uri, downloads)
         below = sorted(path for path in folder.iterdir() if path.is_dir())
     except (MlflowException, OSError) as error:
-        raise UserError.about("teacher.path", uri, allowed, f"MLflow at {tracking_uri} said: {first_line(error)}") from None
+        if is_server(tracking_uri) and not refused(error) and not isinstance(error, FileNotFoundError):
+            raise TransientError(f"teacher.path: {uri} could not be fetched from MLflow at {uri_shown}: {first_line(error)}.") from None
+        raise UserError.about("teacher.path", uri, allowed, f"MLflow at {uri_shown} said: {first_line(error)}") from None
     for place in (folder, *below):
         if (place / "config.json").is_file():
             return place

@@ -261,7 +261,7 @@ class TestMessages:
             ("stages[0].training.clip=.inf", "stages[0].training.clip: got inf; allowed: a number above 0."),
             ("stages[0].training.steps=0", "stages[0].training.steps: got 0; allowed: a whole number, at least 1."),
             ("stages[0].training.patience=0", "stages[0].training.patience: got 0; allowed: a whole number, at least 1, or none."),
-            ("stages[0].gate.policy=halt", "stages[0].gate.policy: got 'halt'; allowed: stop or warn."),
+            ("stages[0].gate.policy=halt", "stages[0].gate.policy: got 'halt'; allowed: stop, warn, ask, extend or insert."),
             (
                 "stages[0].objective.alpha={kind: cosin, start: 1}",
                 "stages[0].objective.alpha.kind: got 'cosin'; allowed: constant or cosine. Did you mean 'cosine'?",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +23,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # seconds for any one command, on a machine that does other things too
+# A machine trains one ladder at a time; the tests' trainings shall not wait for those of anybody else.
+TEMPORARY = tempfile.mkdtemp(prefix="ladder-tests-")
+atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
 STARTED: list[subprocess.Popen[str]] = []
 
 # Three stages of a small vision transformer on the digits: about three seconds of training in all.
@@ -59,7 +64,7 @@ class Outcome(NamedTuple):
 def clean_environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "LADDER_", "PYTEST_", "HF_"))}
     # One thread: the tests share their cores, and waiting threads that spin would slow all of them down.
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TMPDIR": TEMPORARY, **more}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -11,7 +12,9 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace as Helpers
+from typing import Any
 
+import httpx
 import pytest
 
 
@@ -80,6 +83,143 @@ def test_ctrl_c_in_stage_two_is_continued_too(bare, tiny, undisturbed, tmp_path,
     assert bare.hashes() == undisturbed.hashes()
 
 
+REAP = """
+import json, sys, time
+from conf.home import home
+from flows.environment import prepare_environment
+prepare_environment(home())
+from tasks.reap import reap, restart
+began = time.monotonic()
+dead = reap(home())
+again = [str(restart(record)) for record in dead] if sys.argv[1:] == ["restart"] else []
+print(json.dumps({"dead": [record.run for record in dead], "restarted": again, "seconds": time.monotonic() - began}))
+"""
+
+
+def reap(cli, helpers: Helpers, *args: str) -> dict[str, Any]:
+    """What `ladder serve` does every few seconds."""
+    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    done = subprocess.run([sys.executable, "-c", REAP, *args], env=env, capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(done.stdout)
+
+
+class Shown:
+    """What Prefect shows of a run."""
+
+    def __init__(self, cli, run: str | None = None) -> None:
+        self.api, self.flow_run = cli.env["PREFECT_API_URL"], cli.json("show", *([run] if run else []))["prefect_run_id"]
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return httpx.post(f"{self.api}/{path}/filter", json=body, trust_env=False, timeout=30).raise_for_status().json()
+
+    @property
+    def state(self) -> str:
+        return httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30).raise_for_status().json()["state_type"]
+
+    @property
+    def subflows(self) -> dict[str, str]:
+        found = self.post("flow_runs", {"flow_runs": {"parent_flow_run_id": {"any_": [self.flow_run]}}})
+        return {run["id"]: run["state_type"] for run in found}
+
+    @property
+    def tasks(self) -> Counter[str]:
+        found = self.post("task_runs", {"task_runs": {"flow_run_id": {"any_": [self.flow_run, *self.subflows]}}})
+        return Counter(task["state_type"] for task in found)
+
+
+def killed_in_stage_two(cli, tiny: Path, log: Path, helpers: Helpers, *args: object) -> Shown:
+    process = begin(cli, log, "run", tiny, "stages.two.training.steps=4000", *args)
+    helpers.wait_for(lambda: checkpoints_of_stage_two(cli, log, 1) or process.poll() is not None, "a checkpoint of stage two")
+    shown = Shown(cli)
+    helpers.wait_for(lambda: shown.tasks["RUNNING"], "Prefect to show the tasks", 30)
+    process.kill()
+    process.wait()
+    return shown
+
+
+def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path, helpers: Helpers):
+    from mlflow import MlflowClient
+
+    shown = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers)
+    time.sleep(2)  # what Prefect had heard of the tasks is in its database by now
+    assert (shown.state, sorted(shown.subflows.values())) == ("RUNNING", ["COMPLETED", "RUNNING"])
+    assert json.loads(next(cli.home.glob("runs/*/record.json")).read_text())["status"] == "running"
+
+    found = reap(cli, helpers)
+    print(f"reaped in {found['seconds']:.1f} s")
+    record = json.loads(next(cli.home.glob("runs/*/record.json")).read_text())
+    assert found["dead"] == [record["run"]]
+    assert (record["status"], record["error"]) == ("interrupted", "the process ended without a word")
+    assert (shown.state, sorted(shown.subflows.values())) == ("CRASHED", ["COMPLETED", "CRASHED"])
+    assert set(shown.tasks) == {"COMPLETED", "CRASHED"}
+    client = MlflowClient(record["mlflow_uri"])
+    assert client.get_run(record["mlflow_run_id"]).info.status == "KILLED"
+    children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{record['mlflow_run_id']}'")
+    assert {child.info.status for child in children} == {"FINISHED", "KILLED"}
+    assert list(cli.home.glob("locks/flow-*")) == []
+
+    again = reap(cli, helpers)
+    assert again["dead"] == []
+    assert again["seconds"] < 0.5, "nothing is to do"
+
+
+def test_the_next_run_shows_the_dead_one_as_crashed(cli, tiny, tmp_path, helpers: Helpers):
+    dead = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers, "stages.two.training.checkpoint_every=100")
+    again = begin(cli, tmp_path / "again.log", "run", tiny, "stages.two.training.steps=4000", "stages.two.training.checkpoint_every=100")
+    helpers.wait_for(lambda: "resumed from step" in (tmp_path / "again.log").read_text(), "the run to go on")
+    assert dead.state == "CRASHED"
+    assert "RUNNING" not in dead.subflows.values()
+    living = Shown(cli)
+    assert (living.flow_run != dead.flow_run, living.state) == (True, "RUNNING")
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(60) == 130
+    assert living.state == "CRASHED"
+
+
+def test_a_flow_run_whose_server_comes_back_late_is_ended_then(cli, tiny, tmp_path, helpers: Helpers):
+    shown = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers)
+    away = helpers.Cli(cli.home, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert len(reap(away, helpers)["dead"]) == 1, "the record tells the truth without a server, too"
+    assert shown.state == "RUNNING"
+    assert reap(cli, helpers)["dead"] == []
+    assert shown.state == "CRASHED"
+
+
+@pytest.mark.slow
+def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny, tmp_path, helpers: Helpers):
+    """A real runner, a real `kill -9` of each attempt; and then a person's own attempt, which succeeds."""
+    code = "from flows.environment import prepare_environment; from conf.home import home; prepare_environment(home())\n"
+    code += "from flows.distill import distill; distill.serve(name='distill', query_seconds=1)"
+    env = helpers.clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", **cli.env)
+    with (tmp_path / "runner.log").open("w") as log:
+        runner = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+    try:
+        killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers, "compute.restarts=2", "stages.two.training.checkpoint_every=100")
+        runs, began = [], time.monotonic()
+        for attempt in (2, 3):
+            runs += reap(cli, helpers, "restart")["restarted"]
+            helpers.wait_for(
+                lambda: (cli.json("show")["attempt"], cli.json("show")["status"]) == (attempt, "running"), f"attempt {attempt}"
+            )  # noqa: B023
+            time.sleep(3)
+            os.kill(cli.json("show")["pid"], signal.SIGKILL)
+            helpers.wait_for(lambda: cli.json("show")["status"] == "interrupted", "its death")
+            print(f"attempt {attempt} ran and was killed after {time.monotonic() - began:.0f} s")
+        last = reap(cli, helpers, "restart")
+        assert (len(last["dead"]), last["restarted"]) == (1, ["None"])
+        assert len(set(runs)) == 2
+        assert len(cli.json("runs")) == 1, "each attempt continues the same run"
+        shown = Shown(cli)
+        assert {shown.flow_run} <= set(runs)
+        helpers.wait_for(lambda: shown.state == "CRASHED", "Prefect to show it", 30)
+    finally:
+        os.killpg(runner.pid, signal.SIGTERM)
+        runner.wait(60)
+    cli("run", tiny, "compute.restarts=2", "stages.two.training.steps=4000", "stages.two.training.checkpoint_every=100")
+    done = cli.json("show")
+    assert (done["status"], done["attempt"]) == ("done", 1)
+
+
 PUBLISH = """
 import sys, time
 from pathlib import Path
@@ -124,7 +264,7 @@ def test_the_embedded_server_dies_with_the_run(bare, tiny, tmp_path, name, helpe
     process = begin(bare, log, "run", tiny, "teacher.training.steps=5000")
     helpers.wait_for(lambda: "teacher: computed" in log.read_text() or process.poll() is not None, "the training to begin")
     servers = psutil.Process(process.pid).children(recursive=True)
-    assert any("embedded.py" in part for server in servers for part in server.cmdline())
+    assert any("guard.py" in part for server in servers for part in server.cmdline())
     process.send_signal(getattr(signal, name))
     assert process.wait(120) == (-signal.SIGKILL if name == "SIGKILL" else 130)
     assert psutil.wait_procs(servers, timeout=60)[1] == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conf.schema import Gate
-from tasks.gate import judge
+from tasks.gate import curable, judge
 from tasks.records import Retention, StageRecord
 
 
@@ -78,3 +78,29 @@ def test_a_missing_figure_opens_no_gate(figure: float | None) -> None:
 
 def test_a_student_better_than_its_teacher_passes() -> None:
     assert judge(student(parent=1.2), Gate(min_parent_retention=1.1))[0] == "passed"
+
+
+def test_an_assistant_that_learned_little_does_not_open_the_gate() -> None:
+    teacher = student(None, None).model_copy(update={"name": "300k"})
+    weak = student(0.5, 0.5).model_copy(update={"name": "100k-assistant", "inserted": True})
+    gate = Gate(min_parent_retention=0.6)
+    assert judge(student(0.9, 0.45), gate, [teacher])[0] == "passed"
+    verdict, reasons = judge(student(0.9, 0.45), gate, [teacher, weak])
+    assert verdict == "stopped"
+    assert reasons == ("100k keeps 0.450 of the parent above 100k-assistant; gate.min_parent_retention asks at least 0.6",)
+    strong = weak.model_copy(update={"retention": Retention(parent=0.95, root=0.9)})
+    assert judge(student(0.9, 0.8), gate, [teacher, strong])[0] == "passed"
+    unknown = weak.model_copy(update={"retention": Retention()})
+    assert judge(student(0.9, 0.8), gate, [teacher, unknown])[0] == "stopped", "what is unknown opens no gate"
+
+
+@pytest.mark.parametrize("policy", ["stop", "ask", "extend", "insert"])
+def test_every_policy_but_warn_holds_the_student_first(policy: Any) -> None:
+    assert judge(student(0.1), Gate(min_parent_retention=0.5, policy=policy))[0] == "stopped"
+    assert judge(student(0.1), Gate(min_parent_retention=0.5, policy="warn"))[0] == "warned"
+
+
+def test_more_teaching_does_not_make_a_student_smaller() -> None:
+    gate = Gate(min_parent_retention=0.9, max_parameters=50_000)
+    assert not curable(student(parameters=50_001), gate)
+    assert curable(student(parameters=50_000), gate)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import pytest
 from conf.errors import LadderError, UserError
 from conf.home import Home
 from models.corpus import Corpus, CorpusInfo, Split, write_corpus
-from tasks import tracking
+from tasks import recording, tracking
+from tasks.recording import Curves
 from tasks.records import Retention, StageRecord
 
 SETTINGS = {"training": {"steps": 20, "warmup": 0.05}, "objective": {"alpha": {"kind": "constant", "end": None}}, "notes": "x" * 900}
@@ -68,6 +70,12 @@ def open_ladder(tracker: tracking.Tracker, run: str, **changes: object) -> str:
     return tracker.open_ladder(run, "tiny", "hash-1", "name: tiny\n", **(plain | changes))  # type: ignore[arg-type]
 
 
+def send(tracker: tracking.Tracker, stage: tracking.StageRun, steps: Iterable[tuple[int, dict[str, float]]]) -> None:
+    with Curves("s", tracker, lambda: stage) as curves:
+        for step, values in steps:
+            curves.add(step, values)
+
+
 def history(tracker: tracking.Tracker, run_id: str, key: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in tracker.client.get_metric_history(run_id, key)]
 
@@ -79,10 +87,7 @@ def test_one_tree_read_back(tracker: tracking.Tracker, home: Home, tmp_path: Pat
     stage = tracker.open_stage(
         parent, "100k", "fp-100k", settings=SETTINGS, teacher_run_ids=[teacher.run_id], tags={"prefect.flow_run_id": "p-2"}
     )
-    curves = tracker.curves(stage)
-    for step in range(1, 1501):
-        curves.add(step, {"train/loss": 1 / step, "train/kd": 2 / step})
-    curves.flush()
+    send(tracker, stage, [(step, {"train/loss": 1 / step, "train/kd": 2 / step}) for step in range(1, 1501)])
     model = tracker.finish_stage(stage.run_id, record_of("100k"), workload="causal-lm", folder=None)
     report = tmp_path / "report.html"
     report.write_text("<html></html>")
@@ -122,20 +127,13 @@ def test_one_tree_read_back(tracker: tracking.Tracker, home: Home, tmp_path: Pat
 def test_an_interrupted_run_goes_on_without_duplicates(tracker: tracking.Tracker) -> None:
     parent = open_ladder(tracker, "run-cut")
     first = tracker.open_stage(parent, "100k", "fp-cut", settings={"steps": 20})
-    curves = tracker.curves(first)
-    for step in range(1, 13):
-        curves.add(step, {"train/loss": float(step)})
-    curves.add(10, {"valid/nll": 1.0})
-    curves.flush()
+    send(tracker, first, [*((step, {"train/loss": float(step)}) for step in range(1, 13)), (10, {"valid/nll": 1.0})])
     # The process dies here: nothing is closed. A second one goes on from the checkpoint of step 10.
     assert open_ladder(tracker, "run-cut", continue_id=parent) == parent
     second = tracker.open_stage(parent, "100k", "fp-cut", settings={"steps": 20, "new": 1})
     assert (second.run_id, second.state) == (first.run_id, "continued")
     assert second.last_steps == {"train/loss": 12, "valid/nll": 10}
-    curves = tracker.curves(second)
-    for step in range(11, 21):
-        curves.add(step, {"train/loss": float(step)} | ({"valid/nll": 0.9} if step == 20 else {}))
-    curves.flush()
+    send(tracker, second, [(step, {"train/loss": float(step)} | ({"valid/nll": 0.9} if step == 20 else {})) for step in range(11, 21)])
     for _ in range(2):  # killed between the record and its closing, so done again
         tracker.finish_stage(second.run_id, record_of("100k"), workload="causal-lm", folder=None)
 
@@ -178,15 +176,15 @@ def test_the_dataset_is_an_input(tracker: tracking.Tracker, tmp_path: Path) -> N
 
 
 def test_points_arrive_by_themselves(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(recording, "FLUSH_SECONDS", 0.05)
     stage = tracker.open_stage(open_ladder(tracker, "run-slow"), "s", "fp-slow", settings={})
-    curves = tracker.curves(stage)
     before = int(time.time() * 1000)
-    curves.add(1, {"train/loss": 1.0})
-    assert history(tracker, stage.run_id, "train/loss") == []
-    time.sleep(0.06)
-    curves.add(2, {"train/loss": float("nan")})
-    points = tracker.client.get_metric_history(stage.run_id, "train/loss")
+    with Curves("s", tracker, lambda: stage) as curves:
+        curves.add(1, {"train/loss": 1.0})
+        curves.add(2, {"train/loss": float("nan")})
+        until = time.monotonic() + 10
+        while len(points := tracker.client.get_metric_history(stage.run_id, "train/loss")) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
     assert [point.step for point in points] == [1, 2]
     assert all(before <= point.timestamp <= int(time.time() * 1000) for point in points)
 
@@ -196,13 +194,13 @@ import sys
 from pathlib import Path
 from conf.home import Home
 from tasks import tracking
+from tasks.recording import Curves
 tracker = tracking.connect(Home(Path(sys.argv[1])))
 parent = tracker.open_ladder(f"run-{sys.argv[2]}", "together", "h", "name: x", params={"a": 1}, environment={"python": "3"})
 stage = tracker.open_stage(parent, "s", "fp", settings={"b": 2})
-curves = tracker.curves(stage)
-for step in range(50):
-    curves.add(step, {"train/loss": 1.0})
-curves.flush()
+with Curves("s", tracker, lambda: stage) as curves:
+    for step in range(50):
+        curves.add(step, {"train/loss": 1.0})
 tracker.close(stage.run_id, "FINISHED")
 tracker.close(parent, "FINISHED")
 """
@@ -268,3 +266,35 @@ def test_addresses(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_the_record_does_not_import_mlflow() -> None:
     code = "import sys, tasks.tracking; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'sqlalchemy')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://ann:s3cret@h:5000/x", "http://ann:***@h:5000/x"),
+        ("postgresql+psycopg2://ann:s3c/re?t@h/db", "postgresql+psycopg2://ann:***@h/db"),
+        ("postgresql://ann:s3@cret@h/db", "postgresql://ann:***@h/db"),
+        ("postgresql://h/db?user=ann&password=s3cret&sslmode=require", "postgresql://h/db?user=ann&password=***&sslmode=require"),
+        ("http://:s3cret@h", "http://:***@h"),
+        ("http://h:5000", "http://h:5000"),
+        ("postgresql://ann@h/db", "postgresql://ann@h/db"),
+        ("sqlite:////a b/mlflow.db", "sqlite:////a b/mlflow.db"),
+    ],
+)
+def test_a_password_is_never_shown(uri: str, shown: str) -> None:
+    assert tracking.public_uri(uri) == shown
+    assert tracking.public_uri(f"API request to {uri} failed, see {uri}.") == f"API request to {shown} failed, see {shown}."
+    assert shown in tracking.ui_command(uri)
+
+
+def test_a_link_names_nobody() -> None:
+    assert tracking.run_url("http://ann:s3cret@h:5000/", "3", "r") == "http://h:5000/#/experiments/3/runs/r"
+
+
+def test_a_refused_address_does_not_tell_its_password(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for uri in ("http://ann:s3cret@127.0.0.1:9", "postgresql+nodriver://ann:s3cret@h/db", "nonsense://ann:s3cret@h"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as caught:
+            tracking.connect(home)
+        assert "s3cret" not in str(caught.value)
+        assert "ann:***@" in str(caught.value)

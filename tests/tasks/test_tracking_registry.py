@@ -30,6 +30,7 @@ from transformers import (
 from conf.errors import UserError
 from conf.home import Home
 from tasks import tracking
+from tasks.recording import Curves
 from tasks.records import StageRecord
 
 SAFE = {".safetensors", ".json", ".txt", ".jinja", ""}  # "": MLmodel
@@ -266,9 +267,8 @@ def test_a_configured_server_is_used_and_shows_the_default_store(
     remote = tracking.connect(home)
     parent = remote.open_ladder("run-remote", "remote", "h", "name: remote", params={"a": 1}, environment={"python": "3"})
     stage = remote.open_stage(parent, "s", "fp-remote", settings={"b": 2})
-    curves = remote.curves(stage)
-    curves.add(1, {"train/loss": 1.0})
-    curves.flush()
+    with Curves("s", remote, lambda: stage) as curves:
+        curves.add(1, {"train/loss": 1.0})
     model_id = remote.finish_stage(stage.run_id, record_of("s"), workload="causal-lm", folder=llama)
     assert remote.client.get_run(stage.run_id).info.artifact_uri.startswith("mlflow-artifacts:/")  # the server's own place
     assert remote.open_stage(parent, "s", "fp-remote", settings={}).last_steps["train/loss"] == 1

@@ -1,0 +1,155 @@
+"""What `ladder serve` and `ladder deploy` offer: `conf/deployments.yaml`, or a file of the user's, read once and checked whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import ValidationError, field_validator, model_validator
+
+from conf.errors import UserError
+from conf.load import load
+from conf.schema import LADDER_NAME, Settings, setting
+from conf.words import allowed, class_at, field_at, mapping_of, options, suggest
+
+SHIPPED = Path(__file__).with_name("deployments.yaml")
+NAME = "^[a-z0-9][a-z0-9-]{0,63}$"
+FlowName = Literal["distill", "stage"]
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+INTERVAL = "a number of seconds, or a number with s, m, h or d such as 30m or 6h; at least 1 second"
+
+
+class Timetable(Settings):
+    """When a deployment runs by itself: exactly one of `cron`, `interval` and `rrule`."""
+
+    slug: str = setting(..., "Name of the schedule, by which it is known again", allowed=LADDER_NAME, pattern=NAME)
+    cron: str | None = setting(None, "Cron expression: minute, hour, day, month, day of the week", allowed="text such as 0 2 * * *")
+    interval: float | None = setting(None, "Time from one start to the next", "seconds", allowed=INTERVAL, ge=1)
+    rrule: str | None = setting(None, "Recurrence rule of iCalendar (RFC 5545)", allowed="text such as FREQ=WEEKLY;BYDAY=SA;BYHOUR=6")
+    timezone: str = setting("UTC", "Time zone that the times are in", "IANA name", allowed="an IANA time zone such as Europe/Berlin")
+    active: bool = setting(True, "Whether it starts runs; a paused schedule is shown and can be switched on in the UI")
+    parameters: dict[str, Any] = setting({}, "Parameters of its runs, over those of the deployment", allowed="a mapping of flow parameters")
+
+    @field_validator("interval", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value.strip()) if isinstance(value, str) else None
+        return float(match[1]) * SECONDS[match[2]] if match else value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):  # what it raises for unknown, malformed and forbidden names
+            hint = suggest(value, available_timezones())
+            raise ValueError(f"got {value!r}; allowed: an IANA time zone such as Europe/Berlin. {hint}".strip()) from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Timetable:
+        given = [kind for kind in ("cron", "interval", "rrule") if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"got {' and '.join(given) or 'none of them'}; allowed: exactly one of cron, interval and rrule.")
+        return self
+
+
+class Deployment(Settings):
+    """A flow that a server offers: in the UI, over the API and on schedules."""
+
+    name: str = setting(..., "Name of the deployment", allowed=LADDER_NAME, pattern=NAME)
+    flow: FlowName = setting(..., "What runs: `distill`, a whole ladder; `stage`, one stage from named teachers")
+    description: str | None = setting(None, "Shown in the UI; none: what the flow says of itself")
+    parameters: dict[str, Any] = setting(
+        {}, "Parameters of its runs, below those of a form or a schedule", allowed="a mapping of flow parameters"
+    )
+    tags: tuple[str, ...] = setting((), "Tags of its runs")
+    concurrency_limit: int | None = setting(None, "Its runs at one time; more wait for a place. None: no limit", "runs", ge=1)
+    schedules: tuple[Timetable, ...] = setting((), "When it runs by itself")
+
+    @model_validator(mode="after")
+    def _different_slugs(self) -> Deployment:
+        slugs = [schedule.slug for schedule in self.schedules]
+        if twice := sorted({slug for slug in slugs if slugs.count(slug) > 1}):
+            raise ValueError(f"got schedules with the same slug {', '.join(twice)}; allowed: a different slug for each.")
+        return self
+
+
+class Deployments(Settings):
+    """All that one file offers."""
+
+    # Small: each run is a process of its own; not 1: a run that waits for a person, or for its turn to train, holds its place.
+    limit: int = setting(4, "Flow runs at one time in the serving process; more wait for a place", "runs", ge=1, le=256)
+    deployments: tuple[Deployment, ...] = setting(..., "What is offered", min_length=1)
+
+    @model_validator(mode="after")
+    def _different_names(self) -> Deployments:
+        names = [f"{offered.flow}/{offered.name}" for offered in self.deployments]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"got {', '.join(twice)} more than once; allowed: a different name for each deployment of a flow.")
+        return self
+
+
+def load_deployments(path: Path | None = None) -> Deployments:
+    """Read a file of deployments.
+
+    Args:
+        path: The file; None: the one that is shipped.
+
+    Raises:
+        UserError: It is not there, does not parse, or something in it is wrong.
+    """
+    path = path or SHIPPED
+    try:
+        plain = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        remedy = f"It cannot be read: {' '.join(str(error).split())}. {SHIPPED} is an example."
+        raise UserError.about("--deployments", str(path), "a readable YAML file of deployments", remedy) from None
+    if not isinstance(plain, dict):
+        raise UserError.about("--deployments", str(path), mapping_of([Deployments]), f"{SHIPPED} is an example.")
+    try:
+        found = Deployments.model_validate(plain)
+    except ValidationError as error:
+        details = [dict(detail) for detail in error.errors()]
+        # A list none of whose items is valid also counts as empty; the items' own mistakes say enough.
+        wanted = [d for d in details if not (d["type"] == "too_short" and d["input"] and len(details) > 1)]
+        raise UserError("\n".join(dict.fromkeys(_line(detail, plain, path) for detail in wanted))) from None
+    for i, offered in enumerate(found.deployments):
+        _check_ladders(offered, f"deployments[{i}]")
+    return found
+
+
+def _check_ladders(offered: Deployment, key: str) -> None:
+    """Load every ladder that is named: a mistake is better found now than at night."""
+    own = [(f"{key}.schedules[{j}].parameters", schedule.parameters) for j, schedule in enumerate(offered.schedules)]
+    for place, parameters in [(f"{key}.parameters", {}), *own]:
+        merged = {**offered.parameters, **parameters}
+        ladder, overrides = merged.get("ladder"), merged.get("overrides") or ()
+        if isinstance(ladder, str) and isinstance(overrides, list | tuple) and all(isinstance(text, str) for text in overrides):
+            try:
+                load(ladder, overrides)
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from None
+
+
+def _line(detail: dict[str, Any], plain: dict[str, Any], path: Path) -> str:
+    parts, kind, value = list(detail["loc"]), detail["type"], repr(detail["input"])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+    remedy = f"Correct {path}."
+    if kind == "extra_forbidden":
+        model = class_at(Deployments, parts[:-1], plain)
+        known = list(model.model_fields) if model else []
+        return f"{key}: unknown key, with the value {value}; allowed: {', '.join(known)}. {suggest(str(parts[-1]), known)}{remedy}"
+    if kind == "value_error":
+        return f"{key or 'deployments'}: {str(detail['msg']).removeprefix('Value error, ')} {remedy}"
+    field = field_at(Deployments, parts, plain)
+    words = allowed(field) if field else mapping_of([Deployments])
+    if isinstance(parts[-1], int) and (model := class_at(Deployments, parts, plain)):
+        words = mapping_of([model])
+    if kind == "missing":
+        return f"{key}: missing, and it has no default; allowed: {words}. {remedy}"
+    hint = suggest(str(detail["input"]), options(field.annotation) if field else ())
+    return f"{key}: got {value if len(value) < 100 else value[:97] + '...'}; allowed: {words}. {hint}{remedy}"

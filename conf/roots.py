@@ -1,0 +1,121 @@
+"""Where the paths of a served run may lead: into the configured roots and nowhere else, symbolic links and `..` resolved.
+
+Whoever reaches the server's form chooses these paths, and the run reads them with the rights of whoever serves. The command line is not
+confined: who types there can read the files anyway.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from conf.errors import UserError
+from conf.load import load, shipped
+from conf.schema import CheckpointTeacher, DatasetData, FilesData, Ladder
+
+REMEDY = "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
+RECORDED = ("models:/", "runs:/")
+
+
+def check_source(source: str, roots: Sequence[Path]) -> None:
+    """Refuse the path of a ladder outside the roots, before any of it is read; shipped ladders are always allowed.
+
+    Args:
+        source: Name of a shipped ladder, or a path.
+        roots: Folders that are allowed.
+
+    Raises:
+        UserError: It leads outside. What is there, or whether anything is, is not told.
+    """
+    if source not in shipped():
+        _require("ladder", source, _full(source, Path.cwd()), roots)
+
+
+def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> None:
+    """Refuse a ladder whose teacher or data lie outside the roots; hub ids and models recorded in MLflow are no paths.
+
+    Args:
+        source: Name or path of the ladder; what a shipped one says itself is allowed.
+        ladder: Its settings, overrides applied.
+        base: Folder that its relative paths count from.
+        roots: Folders that are allowed.
+
+    Raises:
+        UserError: A path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
+    """
+    own = load(source).ladder if source in shipped() else None
+    remedy = f"It stands in the ladder {source}. {REMEDY}"
+    if isinstance(ladder.teacher, CheckpointTeacher) and not (own and own.teacher == ladder.teacher):
+        _check_teacher(ladder.teacher.path, base, roots, remedy)
+    if own and own.data == ladder.data:
+        return
+    if isinstance(ladder.data, FilesData):
+        for index, pattern in enumerate(ladder.data.paths):
+            _check_pattern(f"data.paths[{index}]", pattern, base, roots, remedy)
+    if isinstance(ladder.data, DatasetData):
+        _check_folder("data.name", ladder.data.name, base, roots, remedy)
+
+
+def _check_teacher(path: str, base: Path, roots: Sequence[Path], remedy: str) -> None:
+    if not path.startswith(RECORDED):
+        _check_folder("teacher.path", path, base, roots, remedy)
+    elif any(part == ".." for part in re.split(r"[/\\]", _unquoted(path))):
+        raise UserError.about("teacher.path", path, "a recorded model's URI without `..`", "A URI names a model, not what lies beside it.")
+
+
+def _unquoted(text: str) -> str:
+    """`%2e` as `.`, however often it was quoted."""
+    while (plain := unquote(text)) != text:
+        text = plain
+    return text
+
+
+def _check_folder(key: str, name: str, base: Path, roots: Sequence[Path], remedy: str) -> None:
+    """A folder and every file in it; an id of the hub is one where no such folder exists."""
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    for place in (_full(name, base), _full(name, Path.cwd())):  # libraries look into the working directory by themselves
+        if looks_local or os.path.lexists(place):
+            _require(key, name, place, roots, remedy)
+            for file in place.rglob("*"):
+                _require(key, name, file, roots, remedy)
+        if looks_local:
+            return
+
+
+def _check_pattern(key: str, pattern: str, base: Path, roots: Sequence[Path], remedy: str) -> None:
+    """First the part before the first wildcard, so that nothing outside is even listed, then every file that it matches."""
+    full = _full(pattern, base)
+    fixed = list(_until_magic(full))
+    if ".." in full.parts[len(fixed) :]:
+        raise UserError.about(key, pattern, "a pattern without `..` after a wildcard", "Write the folder out.")
+    _require(key, pattern, Path(*fixed), roots, remedy)
+    for match in glob.iglob(str(full), recursive=True):
+        _require(key, pattern, Path(match), roots, remedy)
+    if os.path.lexists(full):  # a file whose own name has wildcards in it
+        _require(key, pattern, full, roots, remedy)
+
+
+def _until_magic(path: Path) -> Iterator[str]:
+    for part in path.parts:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _full(text: str, base: Path) -> Path:
+    return Path(os.path.join(os.path.abspath(base), os.path.expanduser(text)))
+
+
+def _require(key: str, given: str, path: Path, roots: Sequence[Path], remedy: str = REMEDY) -> None:
+    try:
+        real = Path(os.path.realpath(path))
+    except (OSError, ValueError):  # a NUL in it, or a name too long
+        real = None
+    allowed = [Path(os.path.realpath(root)) for root in roots]
+    if real is None or not any(real.is_relative_to(root) for root in allowed):
+        words = ", ".join(map(str, allowed)) or "none"
+        raise UserError.about(key, given, f"a path inside the allowed folders: {words}", remedy)

@@ -1,0 +1,118 @@
+"""The gate's question to a person: the run pauses, a form in the Prefect UI shows the figures, an answer lets it go on."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import Field
+
+from conf.errors import LadderError, UserError
+from conf.schema import Stage
+from tasks import tables
+from tasks.console import log
+from tasks.decisions import Choice, Decision, remember, remembered
+from tasks.ladder_run import LadderRun
+from tasks.records import RunRecord, StageRecord
+from tasks.runs import now
+
+POLL_SECONDS = 2
+GRACE_SECONDS = 3600  # our own time limit comes first, so that its setting decides and not Prefect, which would fail the run
+
+
+class Answer(RunInput):
+    """The form."""
+
+    choice: Choice = Field(
+        "reject", description="approve: it may teach and ship; reject: the ladder ends here; train longer: then judge again"
+    )
+    steps: int | None = Field(None, description="Steps to train longer; none: half of the stage's training.steps [steps]", ge=1)
+    by: str = Field("", description="Who decides, for the record", max_length=100)
+    note: str = Field("", description="Why, for the record", max_length=1000)
+
+
+def ask(student: StageRecord, stage: Stage, run: LadderRun) -> Decision:
+    """Ask a person about a student that missed what its gate asks, unless the same question has an answer already.
+
+    Returns:
+        The decision; the setting `gate.unanswered` where nobody answers within `gate.ask_hours`.
+    """
+    known = remembered(student, stage, run.context)
+    if known:
+        log.info("%s: %s, in %s", student.name, known.words, known.run)
+        return known
+    limit = timedelta(hours=stage.gate.ask_hours)
+    until = (datetime.now(UTC) + limit).isoformat(timespec="minutes")
+    text = f"{student.name} needs a decision until {until}, else it counts as {stage.gate.unanswered}: {'; '.join(student.gate_reasons)}"
+    log.warning("%s. Answer in the Prefect UI, or with: ladder answer %s approve|reject|extend", text, run.record.run)
+    run.save(run.record.model_copy(update={"waiting": text}))
+    answer = _answered(_page(student, stage, run.record, until), stage, limit.total_seconds())
+    run.save(run.record.model_copy(update={"waiting": None}))
+    steps = (answer.steps or max(stage.training.steps // 2, 1)) if answer.choice == "train longer" else None
+    decision = Decision(choice=answer.choice, steps=steps, by=answer.by, note=answer.note, moment=now(), run=run.record.run)
+    log.info("%s: %s", student.name, decision.words)
+    if decision.choice != "reject":
+        remember(decision, student, stage, run.context)
+    return decision
+
+
+def _answered(page: str, stage: Stage, seconds: float) -> Answer:
+    """Pause until somebody has answered, or the time is up and the setting answers."""
+    default = "approve" if stage.gate.unanswered == "approve" else "reject"
+    silent = {"choice": default, "by": "nobody", "note": f"no answer in {stage.gate.ask_hours:g} hours"}
+    timer = threading.Timer(seconds, resume, (UUID(str(flow_run.id)), silent))
+    timer.daemon = True
+    timer.start()
+    try:
+        form = Answer.with_initial_data(description=page)
+        return pause_flow_run(wait_for_input=form, timeout=int(seconds) + GRACE_SECONDS, poll_interval=POLL_SECONDS)
+    finally:
+        timer.cancel()
+
+
+def resume(flow_run_id: UUID, answer: dict[str, Any]) -> str | None:
+    """Answer a paused run; returns why the server did not take the answer, None where it did."""
+    with get_client(sync_client=True) as client:
+        result = client.resume_flow_run(flow_run_id, run_input=answer)
+    return None if result.status.value == "ACCEPT" else str(getattr(result.details, "reason", result.status.value))
+
+
+def _page(student: StageRecord, stage: Stage, record: RunRecord, until: str) -> str:
+    shown = record.model_copy(update={"stages": (*record.stages, student)})
+    lines = [
+        f"# May {student.name} go on?",
+        *(f"- {reason}" for reason in student.gate_reasons),
+        tables.render_markdown(shown),
+        f"Without an answer until {until} it counts as **{stage.gate.unanswered}**.",
+    ]
+    return "\n\n".join(lines)
+
+
+def answer_run(record: RunRecord, choice: Choice, steps: int | None, by: str, note: str) -> None:
+    """Answer the question of a run, from another process.
+
+    Raises:
+        UserError: The run asks nothing, or its server refuses the answer.
+        LadderError: Its server does not answer.
+    """
+    import httpx
+
+    if record.status != "running" or record.waiting is None or record.prefect_run_id is None:
+        raise UserError.about("RUN", record.run, "a run that waits for a decision", f"It is {record.status}; `ladder show` tells more.")
+    answer: dict[str, Any] = {"choice": choice, "by": by, "note": note}
+    if steps is not None:
+        answer["steps"] = steps
+    try:
+        with temporary_settings({PREFECT_API_URL: record.prefect_api}):
+            refused = resume(UUID(record.prefect_run_id), answer)
+    except httpx.HTTPError as error:
+        raise LadderError(f"Prefect's server at {record.prefect_api} does not answer: {error or type(error).__name__}") from None
+    if refused:
+        raise UserError.about("answer", choice, "what the form allows", refused)

@@ -1,0 +1,92 @@
+"""`ladder cancel`: ask a run to stop, by the server that it talks to or else by a signal, and wait until it has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from uuid import UUID
+
+from conf.errors import LadderError, UserError
+from conf.home import Home
+from conf.words import suggest
+from flows.environment import prepare_environment
+from tasks.records import RunRecord
+from tasks.runs import RunLock, all_runs, load_run
+
+PATIENCE_SECONDS = 30.0
+SIGNAL_SECONDS = 12.0  # a run hears of its cancellation within two seconds; one that has not ended by then gets a signal, too
+
+
+def cancel_run(home: Home, run: str | None) -> str:
+    """Cancel a run and wait for its end.
+
+    Args:
+        home: Where it runs.
+        run: Its name; None: the only one that runs.
+
+    Returns:
+        How it ended, in words.
+
+    Raises:
+        UserError: It does not run, or there is a choice.
+        LadderError: It does not end.
+    """
+    record = _running(home, run)
+    prepare_environment(home)
+    began, signalled = time.monotonic(), not _tell(record)
+    if signalled:
+        os.kill(record.pid, signal.SIGTERM)
+    while _alive(home, record.run):
+        waited = time.monotonic() - began
+        if waited > SIGNAL_SECONDS and not signalled:
+            signalled = True
+            os.kill(record.pid, signal.SIGTERM)
+        if waited > PATIENCE_SECONDS:
+            raise LadderError(
+                f"{record.run}: process {record.pid} was asked to stop and still runs after {waited:.0f} s; a step of its training may take "
+                f"longer. `kill {record.pid}` breaks the step off, and what is finished is kept."
+            )
+        time.sleep(0.1)
+    ended = load_run(home, record.run)
+    error = f" ({ended.error})" if ended.error else ""
+    remedy = "" if ended.status == "done" else f"; what is finished is kept, `ladder rerun {ended.run}` goes on from there"
+    return f"{ended.run}: {ended.status} after {time.monotonic() - began:.1f} s{error}{remedy}"
+
+
+def _running(home: Home, run: str | None) -> RunRecord:
+    running = {record.run: record for record in all_runs(home) if record.status == "running"}
+    if run is None and len(running) == 1:
+        return next(iter(running.values()))
+    names = ", ".join(running) or "none runs now"
+    if run is None:
+        raise UserError.about("RUN", None, f"the name of a running run: {names}", "Name one." if running else "There is nothing to cancel.")
+    if run in running:
+        return running[run]
+    known = load_run(home, run)  # refuses a name that no run has
+    raise UserError.about("RUN", run, f"a run that runs: {names}", f"This one is {known.status}. {suggest(run, list(running))}".strip())
+
+
+def _tell(record: RunRecord) -> bool:
+    """Have Prefect's server say that the run is being cancelled; False where it does not answer, or there is none."""
+    if record.prefect_api is None or record.prefect_run_id is None:
+        return False
+    from prefect.states import Cancelling
+
+    from tasks.watch import AWAY, brief_client
+
+    try:
+        with ExitStack() as stack:
+            brief_client(stack, record.prefect_api).set_flow_run_state(UUID(record.prefect_run_id), Cancelling(), force=True)
+    except AWAY:
+        return False
+    return True
+
+
+def _alive(home: Home, run: str) -> bool:
+    lock = RunLock(home, run)
+    if not lock.take():
+        return True
+    lock.release()
+    return False

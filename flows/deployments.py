@@ -1,0 +1,145 @@
+"""What `conf/deployments.yaml` offers, as deployments of Prefect: checked before any server is asked, and applied with care.
+
+What a person has changed in the UI stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from conf.deployments import Deployment, Deployments, FlowName, Timetable
+from conf.errors import UserError
+from conf.home import Home
+from conf.words import suggest
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.schedules import SCHEDULE_TYPES
+    from prefect.deployments.runner import RunnerDeployment
+
+# By module, not by file: a file's path would make a second module of what is imported already.
+FLOWS: dict[FlowName, tuple[str, str]] = {"distill": ("flows.distill", "distill"), "stage": ("flows.one_stage", "one_stage")}
+
+ALLOWED = {"cron": "a cron expression such as 0 2 * * *", "rrule": "a rule of RFC 5545 such as FREQ=WEEKLY;BYDAY=SA;BYHOUR=6"}
+
+
+def flow_of(name: FlowName) -> Flow[..., Any]:
+    """The flow that a deployment runs."""
+    module, attribute = FLOWS[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def check(deployments: Deployments) -> None:
+    """Check what only Prefect and the flows know: cron expressions, recurrence rules, the flows' parameters.
+
+    Raises:
+        UserError: Naming the key.
+    """
+    for i, offered in enumerate(deployments.deployments):
+        key = f"deployments[{i}]"
+        _check_parameters(offered, offered.parameters, f"{key}.parameters")
+        for j, timetable in enumerate(offered.schedules):
+            place = f"{key}.schedules[{j}]"
+            _check_parameters(offered, timetable.parameters, f"{place}.parameters")
+            try:
+                schedule_of(timetable)
+            except ValidationError as error:
+                kind = "cron" if timetable.cron is not None else "rrule"
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise UserError.about(f"{place}.{kind}", getattr(timetable, kind), ALLOWED[kind], reason) from None
+
+
+def _check_parameters(offered: Deployment, parameters: dict[str, Any], key: str) -> None:
+    from prefect.utilities.schema_tools import validate
+
+    schema = flow_of(offered.flow).parameters.model_dump_for_openapi()
+    known = list(schema["properties"])
+    for name, value in parameters.items():
+        if name not in known:
+            remedy = f"{suggest(name, known)}These are the parameters of the flow {offered.flow}."
+            raise UserError(f"{key}.{name}: unknown key, with the value {value!r}; allowed: {', '.join(known)}. {remedy}")
+    for error in validate(parameters, schema, ignore_required=True):  # as the API does it for a form
+        path = error.json_path.removeprefix("$.")
+        raise UserError(f"{key}.{path}: got {error.instance!r}; {error.message}.")
+
+
+def build(offered: Deployment) -> RunnerDeployment:
+    """The deployment as Prefect registers it, without its schedules: see `apply_schedules`."""
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.types.entrypoint import EntrypointType
+
+    made = RunnerDeployment.from_flow(
+        flow_of(offered.flow),
+        offered.name,
+        description=offered.description,
+        parameters=dict(offered.parameters),
+        tags=list(offered.tags),
+        concurrency_limit=offered.concurrency_limit,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    made.__pydantic_fields_set__.discard("schedules")  # given, an empty list, it would delete those that a person has made
+    return made
+
+
+def schedule_of(timetable: Timetable) -> SCHEDULE_TYPES:
+    """The schedule as Prefect knows it.
+
+    Raises:
+        ValidationError: The cron expression or the rule is none.
+    """
+    from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+
+    if timetable.cron is not None:
+        return CronSchedule(cron=timetable.cron, timezone=timetable.timezone)
+    if timetable.rrule is not None:
+        return RRuleSchedule(rrule=timetable.rrule, timezone=timetable.timezone)
+    assert timetable.interval is not None
+    return IntervalSchedule(interval=timedelta(seconds=timetable.interval), timezone=timetable.timezone)
+
+
+async def apply_schedules(home: Home, client: PrefectClient, deployment: UUID, offered: Deployment) -> None:
+    """Bring a deployment's schedules up to the file: those whose entry is new or has changed are made so, those whose entry is gone go.
+
+    All others stay as they are on the server, where a person may have paused, changed, deleted or added some. What was applied last is
+    remembered in the home under the deployment's id, which no other server and no deployment made anew has.
+    """
+    memory = home.root / "schedules.json"
+    applied: dict[str, dict[str, str]] = json.loads(memory.read_text()) if memory.is_file() else {}
+    before = applied.get(str(deployment), {})
+    there = {found.slug: found for found in await client.read_deployment_schedules(deployment) if found.slug}
+    now = {timetable.slug: _hash(timetable) for timetable in offered.schedules}
+    for timetable in offered.schedules:
+        if before.get(timetable.slug) != now[timetable.slug]:
+            await _set(client, deployment, timetable, there[timetable.slug].id if timetable.slug in there else None)
+    for slug in before.keys() - now.keys() & there.keys():
+        await client.delete_deployment_schedule(deployment, there[slug].id)
+    _remember(memory, {**applied, str(deployment): now})
+
+
+async def _set(client: PrefectClient, deployment: UUID, timetable: Timetable, there: UUID | None) -> None:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+
+    what = {"schedule": schedule_of(timetable), "active": timetable.active, "parameters": timetable.parameters, "slug": timetable.slug}
+    if there is None:
+        await client.create_deployment_schedules(deployment, [DeploymentScheduleCreate(**what)])
+    else:
+        await client.update_deployment_schedule(deployment, there, **what)
+
+
+def _hash(timetable: Timetable) -> str:
+    return hashlib.sha256(timetable.model_dump_json().encode()).hexdigest()
+
+
+def _remember(memory: Path, applied: dict[str, dict[str, str]]) -> None:
+    aside = memory.with_suffix(".writing")
+    aside.write_text(json.dumps(applied, indent=1))
+    aside.replace(memory)

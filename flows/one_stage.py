@@ -1,0 +1,59 @@
+"""One stage of a ladder, taught by models that are finished already: for a trial that leaves the rest of the ladder alone."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from conf.errors import UserError
+from conf.home import home
+from conf.load import suggest
+from flows.distill import conclude
+from flows.labels import is_served, label_run
+from flows.parameters import LadderChoice, Overrides, Seed, StageName, TeacherNames, chosen
+from flows.policies import climb
+from tasks.data import prepare_data
+from tasks.ladder_run import LadderRun
+from tasks.named import named_models
+from tasks.records import DataRecord, RunRecord, StageRecord
+from tasks.register import record_model
+from tasks.show import unwrap
+
+
+@flow(name="one-stage", flow_run_name="{stage} of {ladder}", persist_result=False)
+def one_stage(
+    ladder: LadderChoice = "python-stdlib",
+    stage: StageName = "100k",
+    teachers: TeacherNames = (),
+    overrides: Overrides = (),
+    seed: Seed | None = None,
+    fresh: bool = False,
+) -> RunRecord | State[RunRecord]:
+    """Make one student from named teachers, judge it and report it.
+
+    Args:
+        ladder: A shipped ladder, or the path of a YAML file.
+        stage: The stage to make.
+        teachers: Finished models, the nearest first, the root last: NAME, RUN:NAME or a fingerprint. None: all that stand above the stage.
+        overrides: Settings to change, as `key=value` with dotted keys: `stages.100k.objective.alpha=0.5`.
+        seed: Seed of data order and first weights; none: the ladder's own.
+        fresh: Compute anew what the store holds already.
+    """
+    served = is_served()
+    (settings, base), given = chosen(ladder, None, overrides, seed, served)
+    names = [known.name for known in settings.stages]
+    if stage not in names:
+        raise UserError.about("stage", stage, f"a stage of this ladder: {', '.join(names)}", suggest(stage, names).strip())
+    above = ["teacher", *names[: names.index(stage)]]
+    found = named_models(home(), settings.name, list(reversed(teachers)) or above)
+    single = settings.model_copy(update={"stages": (settings.stages[names.index(stage)],)})
+    with LadderRun.open(ladder, single, base, given, None, fresh, str(flow_run.id), served=served) as run:
+        label_run(run.record)
+        data = run.keep_data(unwrap(prepare_data(single, run.context, return_state=True), DataRecord))
+        lineage: list[StageRecord] = []
+        for model in found:
+            lineage.append(run.keep(record_model(model, lineage, single, data, run.context)))
+        for made in climb(single.stages[0], lineage, single, data, run):
+            run.keep(made)
+        return conclude(run, single)

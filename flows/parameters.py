@@ -1,0 +1,64 @@
+"""The parameters of the flows: their types make the forms of the Prefect UI, and what a form refuses the API refuses in the same words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from conf.home import home
+from conf.load import Loaded, load, load_whole, shipped
+from conf.schema import STAGE_NAME_PATTERN, Ladder
+
+LadderChoice = Annotated[
+    str,
+    Field(
+        min_length=1,
+        json_schema_extra={
+            "anyOf": [
+                {"title": "shipped", "type": "string", "enum": list(shipped())},
+                {"title": "path of a YAML file", "type": "string", "pattern": r"\.ya?ml$"},
+            ]
+        },
+    ),
+]
+Override = Annotated[str, Field(pattern=r"^\s*[^=\s]+\s*=")]
+Overrides = tuple[Override, ...]
+StageName = Annotated[str, Field(pattern=STAGE_NAME_PATTERN)]
+TeacherNames = tuple[Annotated[str, Field(min_length=1)], ...]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def chosen(ladder: str, whole: Ladder | None, overrides: Sequence[str], seed: int | None, served: bool) -> tuple[Loaded, tuple[str, ...]]:
+    """The ladder that the parameters of a run ask for, and all its overrides, the seed's among them.
+
+    Args:
+        ladder: Name or path; not looked at when `whole` is given.
+        whole: A ladder given in full.
+        overrides: `key=value`.
+        seed: Over the ladder's own.
+        served: Whether the parameters come from a server, not from the machine's own command line: their paths are confined.
+
+    Raises:
+        UserError: Something is wrong with them.
+    """
+    given = tuple(text for text in overrides if text.strip()) + (() if seed is None else (f"seed={seed}",))
+    if not served:
+        return load(ladder, given) if whole is None else load_whole(whole, given), given
+    from conf.roots import check_source, confine
+
+    allowed = roots()
+    if whole is None:
+        check_source(ladder, allowed)
+    loaded = load(ladder, given) if whole is None else load_whole(whole, given)
+    confine(ladder, loaded.ladder, loaded.base, allowed)
+    return loaded, given
+
+
+def roots() -> list[Path]:
+    """Folders that path parameters of served runs may lie in: `LADDER_ROOTS`, else the working directory and the home."""
+    text = os.environ.get("LADDER_ROOTS")
+    return [Path(part).absolute() for part in text.split(os.pathsep) if part] if text else [Path.cwd(), home().root]

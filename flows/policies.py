@@ -1,0 +1,97 @@
+"""What follows when a gate does not let a student pass: train on, teach through an assistant, or ask a person; always within a bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conf.schema import Gate, Ladder, Stage, Student
+from flows.ask import ask
+from flows.stage import distill_stage
+from models.assistants import assistant_shape
+from models.checkpoint import skeleton
+from tasks.compute import corpus_of, interface_of
+from tasks.console import log
+from tasks.gate import curable
+from tasks.ladder_run import LadderRun
+from tasks.records import DataRecord, Extension, StageRecord
+from tasks.register import record_decision
+from tasks.show import unwrap
+
+
+def climb(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
+    """Make a stage's student, and do what its gate's policy asks when something is missed.
+
+    Args:
+        stage: The stage.
+        lineage: Accepted models, root first; the last one teaches.
+        ladder: The whole ladder.
+        data: The corpus.
+        run: The run under way.
+
+    Returns:
+        What joins the lineage: assistants, if any, then the student, whatever its verdict.
+    """
+    gate, rung = stage.gate, Rung(lineage, ladder, data, run)
+    student = rung.teach(stage)
+    while student.gate == "stopped" and curable(student, gate):
+        if gate.policy == "extend" and student.extensions < gate.max_extensions:
+            student = rung.extend(stage, student, gate.extend_steps)
+        elif gate.policy == "insert" and len(rung.assistants) < gate.max_inserts and (assistant := rung.assistant(stage)):
+            rung.insert(assistant, stage)
+            student = rung.teach(stage)
+        elif gate.policy == "ask":
+            decision = ask(student, stage, run)
+            if decision.choice == "train longer":
+                student = _decided(rung.extend(stage, student, decision.steps), student.decision, decision.words)
+            else:
+                verdict = "approved" if decision.choice == "approve" else "stopped"
+                judged = student.model_copy(update={"gate": verdict})
+                student = record_decision(_decided(judged, student.decision, decision.words), run.context)
+                break
+        else:
+            break
+    return [*rung.assistants, student]
+
+
+def _decided(student: StageRecord, earlier: str | None, words: str) -> StageRecord:
+    return student.model_copy(update={"decision": "; ".join(filter(None, (earlier, words)))})
+
+
+class Rung:
+    """The models that stand above one student, and how it is taught by the nearest of them."""
+
+    def __init__(self, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> None:
+        self.lineage, self.ladder, self.data, self.run = list(lineage), ladder, data, run
+        self.assistants: list[StageRecord] = []
+
+    def teach(self, stage: Stage, extension: Extension | None = None, inserted: bool = False) -> StageRecord:
+        """Run a stage as a flow of its own."""
+        state = distill_stage(stage, self.lineage, self.ladder, self.data, self.run.context, extension, inserted, return_state=True)
+        return unwrap(state, StageRecord)
+
+    def extend(self, stage: Stage, student: StageRecord, steps: int | None) -> StageRecord:
+        """Train the student on; `steps` None: half of the stage's steps."""
+        extension = Extension(student=student, steps=steps or max(stage.training.steps // 2, 1))
+        log.info("%s: trained on for %d steps (extension %d)", stage.name, extension.steps, extension.number)
+        return self.teach(stage, extension)
+
+    def assistant(self, stage: Stage) -> Stage | None:
+        """A stage between the teacher and the student, in size; None where no such size exists."""
+        parent, interface = self.lineage[-1], interface_of(corpus_of(self.data))
+        teacher = skeleton(Path(parent.folder), self.ladder.workload)
+        shape = assistant_shape(teacher, stage.student.shape, interface)
+        if shape is None:
+            log.warning("%s: no size lies between it and %s; no assistant can be inserted", stage.name, parent.name)
+            return None
+        number = len(self.assistants) + 1
+        name = f"{stage.name[:50]}-assistant" + (f"-{number}" if number > 1 else "")
+        notes = f"inserted by the gate of {stage.name}, between it and {parent.name}"
+        return stage.model_copy(update={"name": name, "notes": notes, "student": Student(shape=shape), "gate": Gate(policy="warn")})
+
+    def insert(self, assistant: Stage, stage: Stage) -> None:
+        """Teach the assistant and let it teach from now on."""
+        log.info("%s: inserting %s between it and %s", stage.name, assistant.name, self.lineage[-1].name)
+        self.run.plan_before(stage.name, assistant.name)
+        made = self.teach(assistant, inserted=True)
+        self.assistants.append(made)
+        self.lineage.append(made)

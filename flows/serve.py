@@ -1,0 +1,188 @@
+"""`ladder serve`: Prefect's server with its pages and its scheduler, MLflow's pages, and the deployments, until Ctrl-C.
+
+This process starts three others and watches over them: the two servers (`flows/guard.py`) and the one that starts flow runs
+(`flows/runner.py`). None outlives it. The order of the end is kept by the kernel: the servers read from a pipe that this process and the
+runner hold open, so they end after the runner has told them how its runs have ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from filelock import FileLock, Timeout
+
+from conf.deployments import load_deployments
+from conf.errors import LadderError, UserError
+from conf.home import Home, disk_errors, home, require_space
+from conf.served import Served, announce, lock_of, served, withdraw
+from flows.backend import address, check_authentication, listen, mlflow_child, ours, prefect_child, runner_child, warn_if_open
+from flows.children import Child
+from flows.environment import answers, prepare_environment
+from tasks.console import log, show_logs
+from tasks.tracking_client import is_server, tracking_uri
+
+PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+START_SECONDS, PROBE_SECONDS, WATCH_SECONDS = 180.0, 5.0, 0.5
+RUNNER_SECONDS, SERVER_SECONDS = 14.0, 7.0  # to end in; each gives itself a little less
+TABLES = "from conf.home import home; from tasks.tracking import connect; connect(home())"
+
+
+@dataclass
+class Backend:
+    """What is put up. `lifeline` is the end of the pipe whose closing ends the servers."""
+
+    where: Served
+    runner: Child
+    prefect: Child | None
+    mlflow: Child | None
+    lifeline: int
+    report: Path
+
+    @property
+    def children(self) -> list[Child]:
+        """All processes, the last to end first."""
+        return [child for child in (self.prefect, self.mlflow, self.runner) if child]
+
+
+def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_port: int | None) -> None:
+    """Serve until Ctrl-C or SIGTERM; say where, if this home is served already.
+
+    Raises:
+        UserError: Something is wrong with the file, the addresses or the environment.
+        LadderError: Something does not start, or dies too often.
+    """
+    load_deployments(deployments)  # a typo is answered at once
+    place = home()
+    require_space(place)
+    with disk_errors(place):
+        lock = lock_of(place)
+        (place.root / "logs").mkdir(exist_ok=True)
+    try:
+        lock.acquire(timeout=1)  # others take it for a moment, to see whether it is free
+    except Timeout:
+        found = served(place)
+        where = f"already runs for {place.root}:\n{addresses(found)}" if found else f"is just starting for {place.root}"
+        typer.echo(f"`ladder serve` {where}")
+        return
+    try:
+        withdraw(place)
+        show_logs()
+        _serve(place, deployments, host, (prefect_port, mlflow_port))
+    finally:
+        withdraw(place)
+        lock.release()
+
+
+def addresses(found: Served) -> str:
+    """Where everything is, for a person."""
+    rows = [("Prefect", found.prefect_ui), ("MLflow", found.mlflow_ui), ("API", found.prefect_api), ("process", str(found.pid))]
+    return "\n".join(f"  {name:<9}{value}" for name, value in rows if value)
+
+
+def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | None, int | None]) -> None:
+    prepare_environment(place)
+    os.environ["LADDER_HOME"] = str(place.root)
+    os.environ.setdefault("LADDER_ROOTS", os.pathsep.join([str(Path.cwd()), str(place.root)]))
+    for journal in (place.root / "logs").glob("*.log"):
+        journal.unlink()
+    backend = _plan(place, deployments, host, ports)
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal is closed: end in good order, too
+    try:
+        _start(place, backend)
+        announce(place, backend.where)
+        typer.echo(f"Ladder is served, until Ctrl-C, for {place.root}:\n{addresses(backend.where)}")
+        sys.stdout.flush()
+        _watch(backend)
+    except KeyboardInterrupt:
+        log.info("ending; runs under way write a checkpoint first")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the end is near and must not be cut short
+        withdraw(place)
+        _end(backend)
+    log.info("ended; nothing is left running")
+
+
+def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | None, int | None]) -> Backend:
+    given, store = os.environ.get("PREFECT_API_URL"), tracking_uri(place)
+    check_authentication()
+    warn_if_open(host, prefect=not given, mlflow=not is_server(store))
+    ends, lifeline = os.pipe()
+    prefect = mlflow = None
+    if given:
+        if not answers(f"{given}/health", PROBE_SECONDS):
+            allowed = "the API of a Prefect server that answers, such as http://127.0.0.1:4200/api"
+            raise UserError.about("PREFECT_API_URL", given, allowed, "Start it, correct the variable, or unset it to have one started.")
+        api, ui = given, os.environ.get("PREFECT_UI_URL") or given.rstrip("/").removesuffix("/api")
+    else:
+        listening = listen("--prefect-port", host, ports[0], PREFECT_PORT)
+        port = listening.getsockname()[1]
+        api, ui = f"{address(host, port)}/api", address(host, port, outside=True)
+        prefect = prefect_child(place, host, listening, ends)
+    if is_server(store):
+        record = store
+    else:
+        with listen("--mlflow-port", host, ports[1], MLFLOW_PORT) as probe:
+            port = probe.getsockname()[1]
+        record = address(host, port, outside=True)
+        mlflow = mlflow_child(place, host, port, store, ends)
+    report = place.root / "logs" / "runner.ready"
+    report.unlink(missing_ok=True)
+    runner = runner_child(place, deployments, api, report, [lifeline])
+    return Backend(Served(os.getpid(), api, ui, record), runner, prefect, mlflow, lifeline, report)
+
+
+def _start(place: Home, backend: Backend) -> None:
+    log.info("starting %s", ", ".join(child.name for child in backend.children))
+    with FileLock(place.locks / "prefect.lock"):  # two servers at once on a fresh database break it
+        backend.runner.start()
+        if backend.prefect:
+            backend.prefect.start()
+        _make_tables()
+        if backend.mlflow:
+            backend.mlflow.start()
+        until = time.monotonic() + START_SECONDS
+        while waiting := [child for child in backend.children if not child.ready()]:
+            for child in waiting:
+                if child.code is not None:
+                    _give_up(backend, child)
+            if time.monotonic() > until:
+                raise LadderError(f"{waiting[0].name} was not ready in {START_SECONDS:.0f} s: {waiting[0].last_words()}")
+            time.sleep(0.1)
+
+
+def _give_up(backend: Backend, child: Child) -> NoReturn:
+    if child is backend.runner and child.code == UserError.exit_code and backend.report.is_file():
+        raise UserError(backend.report.read_text())
+    raise LadderError(f"{child.name} did not start: {child.last_words()}")
+
+
+def _make_tables() -> None:
+    """Have the record made where it is not there, or asked whether it answers, in a process that then gives its memory back."""
+    done = subprocess.run([sys.executable, "-P", "-c", TABLES], env=ours(), capture_output=True, text=True, start_new_session=True)
+    if done.returncode:
+        kind, _, text = (done.stderr.strip().splitlines() or ["no word"])[-1].partition(": ")
+        raise (UserError if kind.endswith("UserError") else LadderError)(text or kind)
+
+
+def _watch(backend: Backend) -> NoReturn:
+    while True:
+        for child in backend.children:
+            child.revive()
+        time.sleep(WATCH_SECONDS)
+
+
+def _end(backend: Backend) -> None:
+    backend.runner.close()
+    backend.runner.wait(RUNNER_SECONDS)
+    os.close(backend.lifeline)
+    for child in backend.children[:-1]:
+        child.wait(SERVER_SECONDS)

@@ -1,0 +1,76 @@
+"""What a person has decided about a student, kept in the store: a rerun with the same weights and the same gate asks nobody again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from conf.schema import Stage
+from tasks.compute import store_of
+from tasks.fingerprint import fingerprint
+from tasks.records import Record, StageRecord
+from tasks.runs import Context
+
+Choice = Literal["approve", "reject", "train longer"]
+
+
+class Decision(Record):
+    """An answer to a gate's question.
+
+    Attributes:
+        choice: What to do with the student.
+        steps: How long to train on.
+        by: Who has decided, in their own words; `nobody` where the time to answer ran out.
+        note: Why.
+        moment: When, ISO 8601 in UTC.
+        run: The run that asked.
+    """
+
+    choice: Choice
+    steps: int | None = None
+    by: str = ""
+    note: str = ""
+    moment: str
+    run: str
+
+    @property
+    def words(self) -> str:
+        """The decision in a sentence for logs, reports and MLflow."""
+        verb = {"approve": "approved", "reject": "rejected", "train longer": f"trained on for {self.steps} steps"}[self.choice]
+        who = f" by {self.by}" if self.by else ""
+        return f"{verb}{who} on {self.moment}{f': {self.note}' if self.note else ''}"
+
+
+def question(student: StageRecord, stage: Stage) -> dict[str, Any]:
+    """Identity of what is asked: these weights, these figures, this gate."""
+    return {
+        "kind": "decision",
+        "weights": student.weights_sha256,
+        "reasons": list(student.gate_reasons),
+        "gate": stage.gate.model_dump(include={"min_parent_retention", "min_root_retention", "max_parameters"}),
+    }
+
+
+def remembered(student: StageRecord, stage: Stage, context: Context) -> Decision | None:
+    """What was decided about the same question before; a rejection is not kept, so that a rerun asks again."""
+    store, mark = store_of(context), fingerprint(question(student, stage))
+    with store.lock(mark):
+        found = store.find("decision", mark)
+        return Decision.model_validate_json((found.folder / "decision.json").read_text()) if found else None
+
+
+def remember(decision: Decision, student: StageRecord, stage: Stage, context: Context) -> None:
+    """Keep a decision.
+
+    Raises:
+        StoreError: The disk is full.
+    """
+    store, identity = store_of(context), question(student, stage)
+    mark = fingerprint(identity)
+
+    def write(folder: Path) -> None:
+        (folder / "decision.json").write_text(json.dumps(decision.model_dump(mode="json"), indent=1))
+
+    with store.lock(mark):
+        store.publish("decision", stage.name, identity, mark, context.made, write)

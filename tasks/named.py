@@ -1,0 +1,56 @@
+"""Finished models by name: what a person types to have one of them teach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from conf.errors import UserError
+from conf.home import Home
+from conf.load import suggest
+from tasks.records import RunRecord, StageRecord
+from tasks.runs import all_runs
+from tasks.store import Store
+
+SHORTEST_MARK = 8  # characters of a fingerprint
+
+
+def named_models(home: Home, ladder: str, names: Sequence[str]) -> list[StageRecord]:
+    """The records of finished models.
+
+    Args:
+        home: Where they are.
+        ladder: Name of the ladder whose runs are searched for a bare name, the newest first.
+        names: Each `NAME`, `RUN:NAME`, or the first 8 or more characters of a fingerprint.
+
+    Raises:
+        UserError: There is no such model, or its folder is gone or damaged.
+    """
+    runs = all_runs(home)
+    return [_named(home, runs, ladder, name) for name in names]
+
+
+def _named(home: Home, runs: Sequence[RunRecord], ladder: str, text: str) -> StageRecord:
+    run, colon, name = text.rpartition(":")
+    for record in runs:
+        if (record.run != run) if colon else (record.ladder != ladder and len(text) < SHORTEST_MARK):
+            continue
+        for model in _models(record):
+            called = model.name == name and (bool(colon) or record.ladder == ladder)
+            marked = len(text) >= SHORTEST_MARK and model.fingerprint.startswith(text)
+            if (called or marked) and _is_there(home, model):
+                return model.model_copy(update={"reused": True, "reused_from": record.run})
+    known = sorted({model.name for record in runs if record.ladder == ladder for model in _models(record)})
+    remedy = f"{suggest(name, known)}`ladder show RUN` shows the models of a run. Run `ladder run {ladder}` first if there are none."
+    raise UserError.about(
+        "teachers", text, f"a finished model of {ladder} ({', '.join(known) or 'none yet'}), RUN:NAME, or a fingerprint", remedy
+    )
+
+
+def _models(record: RunRecord) -> list[StageRecord]:
+    return [model for model in (record.teacher, *record.stages) if model]
+
+
+def _is_there(home: Home, model: StageRecord) -> bool:
+    store = Store(home)
+    with store.lock(model.fingerprint):  # found under its lock, so that `ladder clean` knows it to be in use
+        return any(store.find(kind, model.fingerprint) for kind in ("stage", "teacher"))

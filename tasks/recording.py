@@ -1,0 +1,207 @@
+"""What a run does about a record that MLflow does not take: training goes on, the record catches up, and what is missing is named.
+
+`Curves` sends a training's points from a thread of its own, so that no training ever waits for MLflow. `Recorder` makes the records
+between trainings: again for a while where MLflow is away, and once that was in vain, each further one once only.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import copy_context
+from types import TracebackType
+from typing import TypeVar
+
+from conf.errors import RecordUnavailable, RunCancelled, UserError
+from tasks import stopping
+from tasks.console import log
+from tasks.tracking import RecordRefused, StageRun, Tracker
+from tasks.tracking_runs import METRICS_PER_CALL, Point
+
+T = TypeVar("T")
+
+FLUSH_SECONDS = 2.0  # between two batches of points
+PAUSE_SECONDS, LONGEST_PAUSE = 1.0, 60.0  # between two attempts while MLflow is away: doubled each time
+FLUSH_WAIT = 3.0  # most that a checkpoint or the end of a training waits for its points
+PATIENCE = 90.0  # seconds; LADDER_RECORD_PATIENCE sets another number
+
+
+class Curves(AbstractContextManager["Curves"]):
+    """Points of one training, sent to its MLflow run in batches; held back as long as MLflow does not take them."""
+
+    def __init__(self, name: str, tracker: Tracker, open_run: Callable[[], StageRun]) -> None:
+        """Prepare to send; `open_run` opens the MLflow run as soon as MLflow is there."""
+        self._name, self._tracker, self._open_run = name, tracker, open_run
+        self._run: StageRun | None = None
+        self._held: list[Point] = []
+        self._holding, self._sending = threading.Lock(), threading.Lock()
+        self._wake, self._ended, self._sent = threading.Event(), threading.Event(), threading.Event()
+        self._failures = 0
+        self._fatal: Exception | None = None
+        # Our log lines reach Prefect's logs of the task only in the task's context.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._keep_sending,), name=f"curves of {name}", daemon=True)
+
+    def __enter__(self) -> Curves:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._wake.set()
+        self._thread.join(0 if self._failures else FLUSH_WAIT)
+        if error is None:
+            self._raise_fatal()
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Add the values of a step.
+
+        Raises:
+            StoreError: The disk on which MLflow's database lies is full.
+        """
+        self._raise_fatal()
+        now = int(time.time() * 1000)
+        with self._holding:
+            self._held += [(key, value, step, now) for key, value in values.items()]
+
+    def flush(self) -> None:
+        """Have all sent and wait for it, unless MLflow is away: called before a checkpoint, so that a resumed run has every point."""
+        until = time.monotonic() + FLUSH_WAIT
+        while self._held and not self._failures and not self._fatal:
+            self._sent.clear()
+            self._wake.set()
+            if not self._sent.wait(max(until - time.monotonic(), 0)):
+                self._failures = 1  # it hangs: the next checkpoint does not wait
+        self._raise_fatal()
+
+    def send(self) -> None:
+        """Send what is held; what MLflow has not taken stays held.
+
+        Raises:
+            RecordUnavailable: MLflow did not take it.
+        """
+        with self._sending:
+            self._run = self._run or self._open_run()
+            last = self._run.last_steps  # what an interrupted attempt has logged is skipped, metric by metric
+            while batch := self._held[:METRICS_PER_CALL]:
+                self._tracker.log_points(self._run.run_id, [point for point in batch if point[2] > last.get(point[0], -1)])
+                with self._holding:
+                    del self._held[: len(batch)]
+
+    def _keep_sending(self) -> None:
+        while True:
+            self._wake.clear()
+            ending = self._ended.is_set()
+            if not (ending and self._failures):
+                self._try()
+            if ending or self._fatal:
+                return
+            pause = min(PAUSE_SECONDS * 2**self._failures, LONGEST_PAUSE) if self._failures else FLUSH_SECONDS
+            self._wake.wait(pause)
+
+    def _try(self) -> None:
+        try:
+            if self._failures:
+                self._tracker.probe()
+            self.send()
+        except RecordUnavailable as error:
+            self._failures += 1
+            if self._failures == 2:  # a connection lost once is nothing to speak of
+                log.warning("%s: %s; training goes on, the record catches up", self._name, error)
+        except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to: raised in the training
+            self._fatal = error
+        else:
+            if self._failures > 1:
+                log.info("%s: MLflow is back, the record has caught up", self._name)
+            self._failures = 0
+        self._sent.set()
+
+    def _raise_fatal(self) -> None:
+        if self._fatal:
+            raise self._fatal
+
+
+class Recorder:
+    """Records of one ladder run, and what MLflow did not take of them."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker, self.patience = tracker, patience()
+        self._missing: dict[str, str] = {}
+        self._curves: dict[str, Curves] = {}
+        self._away = False
+
+    @property
+    def unrecorded(self) -> tuple[str, ...]:
+        """What MLflow did not take, and why."""
+        return tuple(f"{what}: {why}" for what, why in self._missing.items())
+
+    def curves(self, name: str, fingerprint: str, open_run: Callable[[], StageRun]) -> Curves:
+        """The curves of a training that begins; kept, so that what it could not send is sent with the model's record."""
+        self._curves[fingerprint] = Curves(name, self.tracker, open_run)
+        return self._curves[fingerprint]
+
+    def send_rest(self, fingerprint: str) -> None:
+        """Send what a training of this process has left.
+
+        Raises:
+            RecordUnavailable: MLflow did not take it.
+        """
+        if fingerprint in self._curves:
+            self._curves[fingerprint].send()
+            del self._curves[fingerprint]
+
+    def attempt(self, what: str, act: Callable[[], T], *, patient: bool = True) -> T | None:
+        """Record something: again with growing pauses while MLflow is away, once where that was in vain before.
+
+        Args:
+            what: For people, should it be missing in the end.
+            act: Does it; doing it twice must record it once.
+            patient: False: try once.
+
+        Returns:
+            What `act` returned; None if MLflow did not take it.
+
+        Raises:
+            StoreError: The disk is full.
+        """
+        until, pause = time.monotonic() + (self.patience if patient and not self._away else 0), PAUSE_SECONDS
+        while True:
+            try:
+                self.tracker.probe()  # a server that hangs is found out in seconds
+                done = act()
+            except RecordUnavailable as error:
+                if patient and stopping.requested():  # MLflow's client takes what breaks it off for a lost connection
+                    raise RunCancelled("cancelled") from None
+                refused = isinstance(error, RecordRefused)
+                if refused or time.monotonic() + pause > until:
+                    self._away = self._away or not refused
+                    self._missing[what] = str(error)
+                    log.warning("not recorded: %s: %s", what, error)
+                    return None
+                if pause == PAUSE_SECONDS:
+                    log.warning("%s: %s; trying again for %.0f s", what, error, self.patience)
+                time.sleep(pause * random.uniform(0.8, 1.2))
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                self._away = False
+                self._missing.pop(what, None)
+                return done
+
+
+def patience() -> float:
+    """Seconds for which a record between trainings is tried again.
+
+    Raises:
+        UserError: LADDER_RECORD_PATIENCE is no number of seconds.
+    """
+    given = os.environ.get("LADDER_RECORD_PATIENCE") or str(PATIENCE)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise UserError.about("LADDER_RECORD_PATIENCE", given, "seconds from 0 to 86400", f"Unset it for {PATIENCE:.0f}.")
+    return seconds

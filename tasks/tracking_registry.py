@@ -1,0 +1,175 @@
+"""What `ladder clean` asks MLflow, and what it removes there.
+
+A part of tracking.py: functions of an open `Tracker`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.tracking import Tracker
+from tasks.tracking_client import is_server, told
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The registered models, as far as cleaning needs them.
+
+    Attributes:
+        promoted: Weights' hash -> `name@alias` of a version that carries an alias.
+        runs: MLflow runs that any registered version comes from.
+    """
+
+    promoted: dict[str, str]
+    runs: frozenset[str]
+
+
+def registry(tracker: Tracker) -> Registry:
+    """Read the registry.
+
+    Raises:
+        RecordUnavailable: MLflow does not answer.
+    """
+    client = tracker.client
+    promoted: dict[str, str] = {}
+    with told(tracker.home, tracker.address):
+        runs = {_run_of(tracker, version) for version in _all(lambda **page: client.search_model_versions(**page))}
+        for model in _all(lambda **page: client.search_registered_models(**page)):
+            for alias, number in model.aliases.items():
+                weights = _weights(tracker, client.get_model_version(model.name, str(number)))
+                if weights:
+                    promoted[weights] = f"{model.name}@{alias}"
+    return Registry(promoted, frozenset(run for run in runs if run))
+
+
+def family(tracker: Tracker, run_id: str) -> list[Run]:
+    """A ladder run's MLflow runs, the children first, those in MLflow's trash included; empty where this record knows none."""
+    from mlflow.entities import ViewType
+
+    with told(tracker.home, tracker.address):
+        parent = _get(lambda: tracker.client.get_run(run_id))
+        if parent is None:
+            return []
+        query = f"tags.`mlflow.parentRunId` = '{run_id}'"
+        children = _all(lambda **page: tracker.client.search_runs([parent.info.experiment_id], query, ViewType.ALL, **page))
+        return [*children, parent]
+
+
+def holds_model(tracker: Tracker, run: Run) -> bool:
+    """Whether a run keeps the bytes of a model, to which other runs may be linked."""
+    query = f"source_run_id = '{run.info.run_id}'"
+    with told(tracker.home, tracker.address):
+        return bool(tracker.client.search_logged_models([run.info.experiment_id], query, max_results=1))
+
+
+def artifact_bytes(run: Run) -> int:
+    """Size of a run's artifacts on this machine; 0 where they lie elsewhere."""
+    place = _local(run.info.artifact_uri)
+    return size(place) if place else 0
+
+
+def discard(tracker: Tracker, run: Run) -> None:
+    """Delete a run: for good, with its models and artifacts, in a database; on a server mark it as deleted, which is all that it offers.
+
+    Raises:
+        RecordUnavailable: MLflow does not answer.
+    """
+    client, run_id = tracker.client, run.info.run_id
+    with told(tracker.home, tracker.address):
+        if run.info.lifecycle_stage != "deleted":
+            client.delete_run(run_id)
+        if is_server(tracker.address):
+            return
+        # What `mlflow gc` does; the command itself would empty MLflow's trash of what others have put there.
+        store: Any = client._tracking_client.store
+        for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
+            client.delete_logged_model(model.model_id)
+            _remove(model.artifact_location)
+            store._hard_delete_logged_model(model.model_id)
+        _remove(run.info.artifact_uri)
+        store._hard_delete_run(run_id)
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder, as far as they are still there."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def _remove(uri: str | None) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    place = _local(uri)
+    if uri is None:
+        return
+    if place is None:
+        get_artifact_repository(uri).delete_artifacts()
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    if place.parent.is_dir() and not any(place.parent.iterdir()):  # MLflow leaves the folder around it
+        place.parent.rmdir()
+
+
+def _local(uri: str | None) -> Path | None:
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    return Path(local_file_uri_to_path(uri)) if uri and is_local_uri(uri) else None
+
+
+def _run_of(tracker: Tracker, version: ModelVersion) -> str | None:
+    """The run that a version comes from: as it says, or as its model or its source does."""
+    if version.run_id:
+        return version.run_id
+    source = version.source or ""
+    model_id = version.model_id or (source.removeprefix("models:/") if source.startswith("models:/m-") else None)
+    if model_id:
+        model = _get(lambda: tracker.client.get_logged_model(model_id))
+        return model.source_run_id if model else None
+    return source.removeprefix("runs:/").partition("/")[0] if source.startswith("runs:/") else None
+
+
+def _weights(tracker: Tracker, version: ModelVersion) -> str | None:
+    """Hash of a version's weights; none where it is no model of ours, or its run is gone."""
+    run_id = _run_of(tracker, version)
+    run = _get(lambda: tracker.client.get_run(run_id)) if run_id else None
+    return run.data.tags.get("ladder.weights_sha256") if run else None
+
+
+def _get(ask: Callable[[], Any]) -> Any:
+    """What MLflow has under an id; None where it has nothing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _all(search: Callable[..., Any]) -> list[Any]:
+    """All pages of a search."""
+    found, token = [], None
+    while True:
+        page = search(max_results=PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found

@@ -1,0 +1,135 @@
+"""Runs in MLflow: found, opened again, filled in, closed.
+
+A part of tracking.py: functions of an explicit client. A child run has the status FINISHED if and only if its stage was recorded whole.
+"""
+
+from __future__ import annotations
+
+import getpass
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks import flavour
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+Point = tuple[str, float, int, int]  # metric, value, step, milliseconds since 1970
+
+PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A child run, as `Tracker.open_stage` found or made it.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+        state: `new`; `continued`, an interrupted run that was opened again; `finished`, a run that this ladder run closed before and
+            that needs nothing more.
+        last_steps: Metric -> last step that the run holds.
+    """
+
+    run_id: str
+    state: Literal["new", "continued", "finished"] = "new"
+    last_steps: dict[str, int] = field(default_factory=dict)
+
+
+def reopen(client: MlflowClient, run_id: str) -> bool:
+    """Set a run and its experiment going again; False where this record has no such run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    experiment = client.get_experiment(run.info.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    if run.info.lifecycle_stage == "deleted":
+        client.restore_run(run_id)
+    client.update_run(run_id, status="RUNNING")
+    return True
+
+
+def child(client: MlflowClient, parent: Run, name: str, fingerprint: str) -> Run | None:
+    """The stage's run under a ladder run; the fullest, where a request that was thought lost has made a second one."""
+    wanted = {"mlflow.parentRunId": parent.info.run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
+    found = client.search_runs([parent.info.experiment_id], query, max_results=10)
+    return max(found, key=lambda run: (run.info.status == "FINISHED", len(run.data.metrics), run.info.run_id), default=None)
+
+
+def close_children(client: MlflowClient, parent_run_id: str, status: RunStatus) -> None:
+    """Close the children that are open; an empty twin of a whole one is deleted."""
+    experiment_id = client.get_run(parent_run_id).info.experiment_id
+    children = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
+    whole = {run.data.tags.get("ladder.fingerprint") for run in children if run.info.status == "FINISHED"}
+    for run in (run for run in children if run.info.status == "RUNNING"):
+        client.set_terminated(run.info.run_id, status)
+        if run.data.tags.get("ladder.fingerprint") in whole and not run.data.metrics:
+            client.delete_run(run.info.run_id)
+
+
+def log_points(client: MlflowClient, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:
+    """Log points, in as few calls as MLflow allows; one that the run holds already stays one."""
+    from mlflow.entities import Metric
+
+    metrics = [Metric(key, float(value), stamp, step, model_id=model_id) for key, value, step, stamp in points]
+    for start in range(0, len(metrics), METRICS_PER_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+
+
+def fill(client: MlflowClient, run_id: str, curve: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+    """Log what a run lacks of a curve: steps that it has not, metric by metric."""
+    lines: dict[str, dict[int, float]] = {}
+    for step, values in curve:
+        for key, value in values.items():
+            lines.setdefault(key, {})[step] = value
+    now = int(time.time() * 1000)
+    for key, line in lines.items():
+        there = {point.step for point in client.get_metric_history(run_id, key)}
+        log_points(client, run_id, [(key, value, step, now) for step, value in line.items() if step not in there])
+
+
+def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run, in one call."""
+    from mlflow.entities import RunTag
+
+    if tags:
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def log_params(client: MlflowClient, run_id: str, settings: Mapping[str, Any]) -> None:
+    """Log settings as parameters, nested ones with dotted keys; those that are there are left, for none can be changed."""
+    from mlflow.entities import Param
+
+    there = client.get_run(run_id).data.params
+    params = [Param(key, value) for key, value in flavour.flatten(settings).items() if key not in there]
+    for start in range(0, len(params), PARAMS_PER_CALL):
+        client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
+
+
+def last_steps(run: Run) -> dict[str, int]:
+    """Metric -> last step that a run holds."""
+    return {metric.key: metric.step for metric in run.data.to_proto().metrics}
+
+
+def same(known: float | None, value: float) -> bool:
+    """Whether a figure is the one that is known; not a number equals not a number."""
+    return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))
+
+
+def user() -> str:
+    """Name of the user, for MLflow's own column."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return "unknown"

@@ -1,0 +1,171 @@
+"""A run's second thread: it shows the run's progress in Prefect, hears of its cancellation, and bears that the server is away."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+import time
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from types import TracebackType
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
+
+from conf.errors import ServerAway
+from tasks import stopping
+from tasks.console import log
+from tasks.progress import BOARD, Shown
+
+POLL_SECONDS = 2.0
+TIMEOUT_SECONDS = 5.0
+AWAY = (httpx.HTTPError, PrefectException)  # what a client raises whose server is away, or is being restarted
+
+
+def api_address() -> str | None:
+    """Address of the API that this process talks to, its own embedded server's included; None where there is none yet."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    return get_current_settings().api.url or (server.api_url if server.running else None)
+
+
+def brief_client(stack: ExitStack, api: str | None = None) -> SyncPrefectClient:
+    """A client that asks once and does not wait long; `api`: another server than this process talks to."""
+    from prefect.settings import PREFECT_API_URL
+
+    stack.enter_context(temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0} | ({PREFECT_API_URL: api} if api else {})))
+    return stack.enter_context(get_client(sync_client=True, httpx_settings={"timeout": TIMEOUT_SECONDS}))
+
+
+class Watch(AbstractContextManager["Watch"]):
+    """Watches from its beginning to its end over one flow run; its subflows send no heartbeats, which would cost each a second."""
+
+    def __init__(self, flow_run_id: UUID) -> None:
+        self.flow_run_id = flow_run_id
+        self.over = threading.Event()
+        self.away_since: float | None = None
+        self.told = False
+        self.shown: dict[int, tuple[UUID, Shown]] = {}  # place on the board -> artifact, and what it shows
+        self.thread = threading.Thread(target=contextvars.copy_context().run, args=(self._run,), name="ladder-watch", daemon=True)
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Watch:
+        BOARD.clear()
+        stopping.begin(self.cancelled)
+        self.thread.start()
+        self.stack.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.over.set()
+        self.thread.join(2 * TIMEOUT_SECONDS)
+        self.stack.close()
+
+    def cancelled(self) -> bool:
+        """Whether somebody has cancelled the flow run, as far as its server can be asked."""
+        try:
+            with ExitStack() as stack:
+                return self._asked_to_end(brief_client(stack))
+        except AWAY:
+            return False
+
+    def _run(self) -> None:
+        with ExitStack() as stack:
+            client = brief_client(stack)
+            while not self.over.wait(POLL_SECONDS):
+                self._look(client)
+            self._look(client)
+
+    def _look(self, client: SyncPrefectClient) -> None:
+        try:
+            if self._asked_to_end(client) and not self.over.is_set():
+                stopping.cancel()
+            self._show(client)
+        except AWAY as error:
+            self._away(error)
+        else:
+            if self.told and self.away_since is not None:
+                log.info("Prefect's server answers again, after %.0f s", time.monotonic() - self.away_since)
+            self.away_since, self.told = None, False
+
+    def _asked_to_end(self, client: SyncPrefectClient) -> bool:
+        state = client.read_flow_run(self.flow_run_id).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+    def _show(self, client: SyncPrefectClient) -> None:
+        for place, item in enumerate(BOARD):
+            now = replace(item)  # the loop goes on writing
+            known = self.shown.get(place)
+            if known is None:
+                made = ArtifactCreate(
+                    key=now.key,
+                    type="progress",
+                    description=now.description,
+                    data=now.percent,
+                    flow_run_id=now.flow_run_id,
+                    task_run_id=now.task_run_id,
+                )
+                self.shown[place] = client.create_artifact(made).id, now
+            elif known[1] != now:
+                client.update_artifact(known[0], ArtifactUpdate(data=now.percent, description=now.description))
+                self.shown[place] = known[0], now
+
+    def _away(self, error: Exception) -> None:
+        if self.away_since is None:
+            self.away_since = time.monotonic()
+        elif not self.told:
+            self.told = True
+            log.warning("Prefect's server at %s does not answer (%s); the run goes on", api_address(), error or type(error).__name__)
+
+
+def require_server() -> None:
+    """Wait for a server that is away, called between two pieces of work: the engine's next word with it would end the run.
+
+    As long as Prefect's own client would wait (`PREFECT_CLIENT_MAX_RETRIES`), but the run goes on a second after the server is back.
+
+    Raises:
+        ServerAway: It does not come back.
+    """
+    settings = get_current_settings()
+    patience, began = 2.0 ** (settings.client.max_retries + 1), time.monotonic()
+    with ExitStack() as stack:
+        client = brief_client(stack)
+        while client.api_healthcheck() is not None:
+            if time.monotonic() - began > patience:
+                break
+            time.sleep(1)
+        else:
+            return
+    raise _gone(patience)
+
+
+def _gone(patience: float) -> ServerAway:
+    """The error for a server that is gone, whose absence nothing in this process waits for any more."""
+    import prefect.context
+
+    for context in (prefect.context.get_settings_context(), prefect.context.GLOBAL_SETTINGS_CONTEXT):
+        if context is not None:
+            context.settings.client.max_retries = 0
+    where = api_address() if os.environ.get("PREFECT_API_URL") else "that is embedded in this run"
+    return ServerAway(
+        f"Prefect's server {where} has not answered for {patience:.0f} s. What is finished is kept, in the store and in MLflow; "
+        "the same command goes on from there, once the server is back or with another one."
+    )
+
+
+def in_words(error: BaseException) -> BaseException:
+    """The error to tell a person: where Prefect's engine has found its server gone, our own sentence about it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ServerAway):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    if isinstance(error, httpx.TransportError):  # it went away at the very moment when the engine spoke to it
+        return _gone(2.0 ** (get_current_settings().client.max_retries + 1))
+    return error

@@ -1,0 +1,149 @@
+"""What gates do beyond stopping and warning, in real runs: extend, insert, ask."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+
+import httpx
+import pytest
+
+GATED = """
+name: gated
+workload: image-classification
+data: {source: digits, valid_fraction: 0.2, test_fraction: 0.1}
+evaluation: {examples: 200}
+defaults:
+  objective: {alpha: 0.7, temperature: 2.0}
+  training: {steps: 20, batch_size: 32, learning_rate: 3e-3, precision: fp32, validate_every: 10, checkpoint_every: 5}
+teacher:
+  source: train
+  shape: {family: vit, hidden_size: 32, layers: 3, heads: 4, feed_forward: 64}
+  training: {steps: 80, batch_size: 32, learning_rate: 3e-3, precision: fp32, validate_every: 20, checkpoint_every: 20}
+stages:
+  - name: one
+    student: {shape: {family: vit, hidden_size: 12, layers: 1, heads: 2, feed_forward: 24}}
+    training: {steps: 5}
+    gate: {min_parent_retention: 0.99, GATE}
+"""
+
+
+@pytest.fixture
+def gated(tmp_path: Path):
+    def write(gate: str) -> Path:
+        path = tmp_path / "gated.yaml"
+        path.write_text(GATED.replace("GATE", gate))
+        return path
+
+    return write
+
+
+def last_run(cli) -> dict:
+    return cli.json("show")
+
+
+def children(shown: dict) -> list[dict[str, str]]:
+    """Tags of MLflow's child runs."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(shown["mlflow_uri"])
+    parent = client.get_run(shown["mlflow_run_id"])
+    found = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return [{**run.data.tags, "id": run.info.run_id} for run in found]
+
+
+def test_extend_trains_on_within_its_bound(cli, gated, helpers: Helpers):
+    ladder = gated("policy: extend, extend_steps: 7, max_extensions: 2")
+    ended = cli("run", ladder, code=3)
+    shown = last_run(cli)
+    (student,) = shown["stages"]
+    assert re.findall(r"one: trained on for 7 steps \(extension (\d)\)", ended.err) == ["1", "2"]
+    assert (student["extensions"], student["steps"], student["gate"]) == (2, 5 + 7 + 7, "stopped")
+    assert len([tags for tags in children(shown) if tags["ladder.stage"] == "one"]) == 3, "each attempt is recorded"
+    assert "extended 2x" in Path(shown["report"]).read_text()
+
+    again = cli("run", ladder, code=3)
+    assert helpers.actions(again.err) == {"teacher": "reused", "one": "reused"}
+    assert last_run(cli)["stages"][0]["weights_sha256"] == student["weights_sha256"]
+
+
+def test_extend_ends_when_the_gate_is_satisfied(cli, gated):
+    shown = cli("run", gated("policy: extend, extend_steps: 300, max_extensions: 5"), "stages.one.gate.min_parent_retention=0.3")
+    assert "trained on for 300 steps (extension 1)" in shown.err
+    (student,) = last_run(cli)["stages"]
+    assert (student["extensions"], student["gate"]) == (1, "passed")
+
+
+def test_insert_teaches_through_assistants_within_its_bound(cli, gated):
+    ended = cli("run", gated("policy: insert, max_inserts: 2"), code=3)
+    shown = last_run(cli)
+    names = ["one-assistant", "one-assistant-2", "one"]
+    assert [stage["name"] for stage in shown["stages"]] == names
+    assert shown["planned"] == names
+    assert [stage["teachers"] for stage in shown["stages"]] == [["teacher"], ["one-assistant"], ["one-assistant-2"]]
+    assert [stage["inserted"] for stage in shown["stages"]] == [True, True, False]
+    sizes = [shown["teacher"]["parameters"], *(stage["parameters"] for stage in shown["stages"])]
+    assert sizes == sorted(sizes, reverse=True)
+    assert "inserting one-assistant between it and teacher" in ended.err
+    assert "of the parent above one-assistant; gate.min_parent_retention" in shown["stages"][-1]["gate_reasons"][0]
+    by_name = {tags["ladder.stage"]: tags for tags in children(shown)}
+    assert by_name["one-assistant-2"]["ladder.teacher_run_id"] == by_name["one-assistant"]["id"]
+    assert "inserted" in Path(shown["report"]).read_text()
+
+
+def begin(cli, ladder: Path, log: Path):
+    with log.open("w") as file:
+        return cli.start("run", ladder, stdout=file, stderr=file)
+
+
+def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path, helpers: Helpers):
+    ladder, log = gated("policy: ask"), tmp_path / "asked.log"
+    process = begin(cli, ladder, log)
+    helpers.wait_for(lambda: "needs a decision" in log.read_text() or process.poll() is not None, "the question")
+    waiting = helpers.wait_for(lambda: (shown := last_run(cli))["waiting"] and shown, "the record of the question")
+    api, run = cli.env["PREFECT_API_URL"], waiting["prefect_run_id"]
+
+    def state() -> dict:
+        return httpx.get(f"{api}/flow_runs/{run}", trust_env=False).raise_for_status().json()["state"]
+
+    helpers.wait_for(lambda: state()["type"] == "PAUSED", "the pause")
+    refused = cli("answer", waiting["run"], "extend", "--steps", "0", code=2)
+    assert "--steps" in refused.err
+    # What the form of the UI sends, wrong first: it is refused with its reason, and the run goes on waiting.
+    wrong = httpx.post(f"{api}/flow_runs/{run}/resume", json={"run_input": {"choice": "perhaps"}}, trust_env=False).json()
+    assert (wrong["status"], "'perhaps' is not one of" in wrong["details"]["reason"]) == ("REJECT", True)
+    assert state()["type"] == "PAUSED"
+    began = time.monotonic()
+    taken = httpx.post(f"{api}/flow_runs/{run}/resume", json={"run_input": {"choice": "train longer", "steps": 9}}, trust_env=False)
+    assert taken.json()["status"] == "ACCEPT"
+    helpers.wait_for(lambda: log.read_text().count("needs a decision") == 2, "the second question")
+    print(f"resumed, trained on and asked again in {time.monotonic() - began:.1f} s")
+    helpers.wait_for(lambda: state()["type"] == "PAUSED", "the second pause")
+    cli("answer", waiting["run"], "approve", "--by", "Ann", "--note", "good enough")
+    assert process.wait(120) == 0, log.read_text()
+
+    done = last_run(cli)
+    (student,) = done["stages"]
+    assert (student["gate"], student["steps"], student["extensions"]) == ("approved", 5 + 9, 1)
+    assert re.search(r"^trained on for 9 steps on \S+; approved by Ann on \S+: good enough$", student["decision"])
+    assert {tags.get("ladder.gate") for tags in children(done)} == {"none", "stopped", "approved"}
+    assert "approved by Ann" in Path(done["report"]).read_text()
+    cli("answer", waiting["run"], "approve", code=2)
+
+    again = cli("run", ladder)
+    assert helpers.actions(again.err) == {"teacher": "reused", "one": "reused"}
+    assert "needs a decision" not in again.err
+    assert last_run(cli)["stages"][0]["gate"] == "approved"
+
+
+@pytest.mark.parametrize(("unanswered", "code", "gate"), [("reject", 3, "stopped"), ("approve", 0, "approved")])
+def test_a_question_that_nobody_answers_is_decided_by_its_setting(cli, gated, unanswered, code, gate):
+    cli("run", gated(f"policy: ask, ask_hours: 0.001, unanswered: {unanswered}"), code=code)
+    (student,) = last_run(cli)["stages"]
+    assert student["gate"] == gate
+    assert "by nobody" in student["decision"]
+    kept = list((cli.home / "store" / "decision").glob("*/decision.json"))
+    assert [json.loads(path.read_text())["choice"] for path in kept] == (["approve"] if code == 0 else [])

@@ -1,0 +1,248 @@
+"""`ladder serve` in real processes: it comes up, is found and used, runs what is due, and goes, leaving nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+
+UP_SECONDS = 300.0  # on a machine that does much else; some 15 on an idle one
+Start = Callable[..., "Server"]
+
+
+class Server:
+    """A `ladder serve` under test."""
+
+    def __init__(self, cli: Any, helpers: Helpers, *args: object, **env: str) -> None:
+        self.cli, self.helpers, self.out = cli, helpers, cli.home.parent / f"serve-{time.monotonic_ns()}.txt"
+        cli = helpers.Cli(cli.home, {**cli.env, **env})
+        with self.out.open("w") as out:
+            self.process: subprocess.Popen[str] = cli.start("serve", *args, stdout=out, stderr=out)
+        began = time.monotonic()
+        helpers.wait_for(lambda: "until Ctrl-C" in self.text or self.process.poll() is not None, "ladder serve", UP_SECONDS)
+        assert self.process.poll() is None, self.text
+        print(f"up in {time.monotonic() - began:.1f} s")
+        self.where = json.loads((cli.home / "serve.json").read_text())
+        self.children = psutil.Process(self.process.pid).children(recursive=True)
+        assert len(self.children) >= 3
+
+    @property
+    def text(self) -> str:
+        return self.out.read_text()
+
+    def ask(self, method: str, path: str, **more: Any) -> Any:
+        """A question to Prefect's API."""
+        answer = httpx.request(method, self.where["prefect_api"] + path, timeout=60, trust_env=False, **more)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def flow_runs(self) -> dict[str, Any]:
+        """Flow runs by id."""
+        return {run["id"]: run for run in self.ask("POST", "/flow_runs/filter", json={})}
+
+    def deployment(self, name: str) -> Any:
+        return self.ask("GET", f"/deployments/name/{name}")
+
+    def start_run(self, name: str, **parameters: Any) -> str:
+        """Start a flow run through a deployment, as the form does."""
+        deployment = self.deployment(name)["id"]
+        return self.ask("POST", f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})["id"]
+
+    def state(self, run: str) -> str:
+        return self.ask("GET", f"/flow_runs/{run}")["state"]["name"]
+
+    def end(self, number: int = signal.SIGINT, seconds: float = 30.0) -> float:
+        """End it and see that nothing of it is left; the seconds that it took."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(seconds)
+        left = psutil.wait_procs(self.children, timeout=max(seconds - (time.monotonic() - began), 0))[1]
+        took = time.monotonic() - began
+        assert left == [], left
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), self.text
+        assert not any(listening(self.where[name]) for name in ("prefect_ui", "mlflow_ui"))
+        assert (self.cli.home / "serve.json").is_file() == (number == signal.SIGKILL)
+        assert "Traceback" not in self.text
+        return took
+
+
+def listening(address: str) -> bool:
+    """Whether anything listens there."""
+    there = urlsplit(address)
+    try:
+        socket.create_connection((there.hostname or "", there.port or 0), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def start(helpers: Helpers) -> Iterator[Start]:
+    started: list[Server] = []
+
+    def put_up(cli: Any, *args: object, **env: str) -> Server:
+        started.append(Server(cli, helpers, *args, **env))
+        return started[-1]
+
+    yield put_up
+    for server in started:
+        if server.process.poll() is None:
+            server.end(signal.SIGTERM)
+
+
+@pytest.fixture
+def done(undisturbed: Any, tmp_path: Path, helpers: Helpers) -> Any:
+    """A home in which `tiny` is finished, with no server configured."""
+    shutil.copytree(undisturbed.home, tmp_path / "home")
+    return helpers.Cli(tmp_path / "home")
+
+
+def offer(tmp_path: Path, schedules: str = "[]") -> Path:
+    path = tmp_path / "deployments.yaml"
+    path.write_text(f"deployments: [{{name: distill, flow: distill, schedules: {schedules}}}]")
+    return path
+
+
+def test_it_comes_up_is_used_by_a_run_and_goes(done, tiny, start: Start, helpers: Helpers):
+    server = start(done)
+    for name in ("prefect_ui", "mlflow_ui", "prefect_api"):
+        assert server.where[name] in server.text
+        assert urlsplit(server.where[name]).hostname == "127.0.0.1"
+    assert "<title>Prefect" in httpx.get(server.where["prefect_ui"], trust_env=False, follow_redirects=True).text
+    assert "<title>MLflow" in httpx.get(server.where["mlflow_ui"], trust_env=False).text
+
+    again = done("serve")
+    assert "already runs" in again.out
+    assert server.where["prefect_ui"] in again.out
+
+    before = len(server.flow_runs())
+    run = done("run", tiny)
+    assert set(helpers.actions(run.err).values()) == {"reused"}
+    assert f"{server.where['prefect_ui']}/runs/flow-run/" in run.out
+    states = sorted(run["state"]["name"] for run in server.flow_runs().values())
+    assert len(states) == before + 4
+    assert states.count("Cached") == 3
+
+    took = server.end()
+    print(f"gone in {took:.1f} s")
+    assert took < 15
+
+
+@pytest.mark.slow
+def test_runs_made_without_a_server_are_in_its_history_and_its_death_leaves_nothing(bare, tiny, start: Start):
+    earlier = bare("run", tiny).err
+    assert "embedded" in earlier
+    server = start(bare)
+    assert [run["state"]["name"] for run in server.flow_runs().values()] == ["Completed"] * 4
+    bare("run", tiny)
+    assert len(server.flow_runs()) == 8
+
+    took = server.end(signal.SIGKILL)
+    print(f"after kill -9 nothing is left in {took:.1f} s")
+    assert took < 10
+    assert "embedded" in bare("run", tiny).err, "serve.json of a dead server counts for nothing"
+
+
+@pytest.mark.slow
+def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_it(done, tiny, tmp_path, start: Start, helpers: Helpers):
+    schedules = (
+        f"[{{slug: often, interval: 10s, parameters: {{ladder: '{tiny}', seed: 0}}}}, {{slug: never, cron: '0 0 1 1 *', active: false}}]"
+    )
+    roots = os.pathsep.join([str(tiny.parent), str(done.home)])
+    server = start(done, "--deployments", offer(tmp_path, schedules), LADDER_ROOTS=roots)
+
+    def finished() -> list[Any]:
+        runs = server.flow_runs().values()
+        return [run for run in runs if run["auto_scheduled"] and run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")]
+
+    helpers.wait_for(lambda: len(finished()) >= 2, "two scheduled runs", 180)
+    assert {run["state"]["name"] for run in finished()} == {"Completed"}, server.text
+    cached = [run for run in server.flow_runs().values() if run["state"]["name"] == "Cached"]
+    assert len(cached) >= 6, "both runs reused all three stages"
+    results = [path for path in (done.home / "prefect" / "storage").rglob("*") if path.is_file()]
+    assert all(json.loads(path.read_text())["metadata"]["serializer"]["type"] == "json" for path in results)
+
+    known = {schedule["slug"]: schedule for schedule in server.deployment("distill/distill")["schedules"]}
+    assert {slug: schedule["active"] for slug, schedule in known.items()} == {"often": True, "never": False}
+    place = f"/deployments/{server.deployment('distill/distill')['id']}/schedules"
+    server.ask("PATCH", f"{place}/{known['often']['id']}", json={"active": False})
+    server.ask("POST", place, json=[{"schedule": {"interval": 3600}, "active": False, "slug": "mine"}])
+    server.end()
+
+    server = start(done, "--deployments", offer(tmp_path, schedules), LADDER_ROOTS=roots)
+    active = {schedule["slug"]: schedule["active"] for schedule in server.deployment("distill/distill")["schedules"]}
+    assert active == {"often": False, "never": False, "mine": False}
+    server.end()
+
+    changed = schedules.replace("10s", "1d").replace(f", {never}", "")
+    server = start(done, "--deployments", offer(tmp_path, changed), LADDER_ROOTS=roots)
+    active = {schedule["slug"]: schedule["active"] for schedule in server.deployment("distill/distill")["schedules"]}
+    assert active == {"often": True, "mine": False}, "the file's entry has changed, and one is gone"
+
+
+@pytest.mark.slow
+def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(done, tiny, start: Start, helpers: Helpers):
+    server = start(done, LADDER_ROOTS=str(tiny.parent))
+    api, pages = server.where["prefect_api"], server.where["mlflow_ui"]
+    for child in psutil.Process(server.process.pid).children():
+        died = time.monotonic()
+        child.kill()
+        helpers.wait_for(lambda died=child: not died.is_running() or died.status() == psutil.STATUS_ZOMBIE, "its death", 10)
+        helpers.wait_for(lambda: len(psutil.Process(server.process.pid).children()) == 3, "it to be started again", 30)
+        helpers.wait_for(lambda: helpers.healthy(api) and httpx.get(f"{pages}/health", trust_env=False).is_success, "both servers", 120)
+        print(f"{' '.join(child.cmdline()[1:4]) if child.is_running() else child.pid}: back after {time.monotonic() - died:.1f} s")
+    assert server.text.count("it is started again") == 3
+
+    run = server.start_run("distill/distill", ladder=str(tiny), overrides=["teacher.training.steps=20000"])
+    helpers.wait_for(lambda: list((done.home / "store" / "work").glob("*/step-*")), "a checkpoint of the run", 180)
+    server.children = psutil.Process(server.process.pid).children(recursive=True)
+    assert any("prefect.engine" in process.cmdline() for process in server.children)
+    took = server.end()
+    print(f"gone in {took:.1f} s, with a training under way")
+    assert took < 20
+    shown = done.json("show")
+    assert (shown["status"], shown["prefect_run_id"]) == ("interrupted", run)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limit: none\ndeployments: []", "limit: got 'none'; allowed: a whole number in [1, 256]"),
+        ("deployments: [{name: a, flow: distil}]", "deployments[0].flow: got 'distil'; allowed: distill or stage. Did you mean 'distill'?"),
+    ],
+)
+def test_a_wrong_file_of_deployments_starts_nothing(bare, tmp_path, text, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    refused = bare("serve", "--deployments", path, code=2)
+    assert message in refused.err
+    assert not bare.home.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("schedules", "message"),
+    [
+        ("[{slug: x, cron: '61 * * * *'}]", "deployments[0].schedules[0].cron: got '61 * * * *'; allowed: a cron expression"),
+        ("[{slug: x, rrule: 'FREQ=OFTEN'}]", "deployments[0].schedules[0].rrule: got 'FREQ=OFTEN'; allowed: a rule of RFC 5545"),
+        ("[{slug: x, interval: 1h, parameters: {sed: 1}}]", "deployments[0].schedules[0].parameters.sed: unknown key, with the value 1;"),
+        ("[{slug: x, interval: 1h, parameters: {seed: -1}}]", "deployments[0].schedules[0].parameters.seed: got -1; "),
+    ],
+)
+def test_what_only_prefect_and_the_flow_know_is_checked_before_anything_is_registered(bare, tmp_path, schedules, message):
+    refused = bare("serve", "--deployments", offer(tmp_path, schedules), code=2)
+    assert message in refused.err
+    assert not (bare.home / "serve.json").exists()

@@ -1,0 +1,182 @@
+"""What is done about an MLflow that is away or says no, and about a curve that has holes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conf.errors import RecordUnavailable, StoreError, UserError
+from conf.home import Home
+from tasks import recording, tracking
+from tasks.recording import Curves, Recorder
+from tasks.records import StageRecord
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> tracking.Tracker:
+    return tracking.connect(Home(tmp_path_factory.mktemp("record")))
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> tracking.Tracker:
+    """A record whose server has gone away."""
+    from mlflow import MlflowClient
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://ann:s3cret@127.0.0.1:{free.getsockname()[1]}"
+    return tracking.Tracker(Home(tmp_path), address, MlflowClient(address))
+
+
+def counted(calls: list[float], act: Callable[[], None] = lambda: None) -> Callable[[], str]:
+    def call() -> str:
+        calls.append(time.monotonic())
+        act()
+        return "done"
+
+    return call
+
+
+def test_an_absent_server_is_waited_for_once(nobody: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LADDER_RECORD_PATIENCE", "2.5")
+    monkeypatch.setattr(recording, "PAUSE_SECONDS", 0.2)
+    recorder, calls = Recorder(nobody), []
+    began = time.monotonic()
+    assert recorder.attempt("one", counted(calls)) is None
+    first = time.monotonic() - began
+    assert recorder.attempt("two", counted(calls)) is None
+    second = time.monotonic() - began - first
+    assert 0.5 < first < 4
+    assert second < 0.5, "after that each is tried once"
+    assert calls == [], "the server is asked before anything is sent to it"
+    assert [what.split(": ")[0] for what in recorder.unrecorded] == ["one", "two"]
+    assert "connection refused" in recorder.unrecorded[0]
+    assert "s3cret" not in " ".join(recorder.unrecorded)
+
+
+def test_what_is_refused_is_not_tried_again(tracker: tracking.Tracker) -> None:
+    recorder, calls = Recorder(tracker), []
+    assert recorder.attempt("tags", counted(calls, lambda: tracker.set_tags("0" * 32, {"a": "b"}))) is None
+    assert len(calls) == 1
+    assert [what.split(": ")[0] for what in recorder.unrecorded] == ["tags"]
+    assert recorder.attempt("tags", counted(calls)) == "done"
+    assert recorder.unrecorded == (), "made up for"
+
+
+def test_what_passes_is_tried_again(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "PAUSE_SECONDS", 0.02)
+    recorder, calls = Recorder(tracker), []
+
+    def third_time() -> None:
+        if len(calls) < 3:
+            raise RecordUnavailable("away")
+
+    assert recorder.attempt("one", counted(calls, third_time)) == "done"
+    assert len(calls) == 3
+    assert recorder.unrecorded == ()
+
+
+def test_a_full_disk_is_not_waited_for(tracker: tracking.Tracker) -> None:
+    def full() -> None:
+        raise StoreError("full")
+
+    with pytest.raises(StoreError):
+        Recorder(tracker).attempt("one", full)
+    with pytest.raises(StoreError), Curves("one", tracker, lambda: full() or tracking.StageRun("")) as curves:  # type: ignore[func-returns-value]
+        for step in range(100):
+            time.sleep(0.02)
+            curves.add(step, {"train/loss": 1.0})
+
+
+@pytest.mark.parametrize("given", ["soon", "-1", "nan", "1e9"])
+def test_patience_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("LADDER_RECORD_PATIENCE", given)
+    with pytest.raises(UserError, match="LADDER_RECORD_PATIENCE"):
+        recording.patience()
+
+
+def test_no_point_is_lost_or_doubled_while_a_server_comes_and_goes(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(recording, "FLUSH_SECONDS", 0.02)
+    parent = tracker.open_ladder("run-moody", "moody", "h", "", params={}, environment={})
+    asked = Counter[str]()
+
+    def moody() -> tracking.StageRun:
+        asked["open"] += 1
+        if asked["open"] < 4:
+            raise RecordUnavailable("away")
+        return tracker.open_stage(parent, "s", "fp-moody", settings={})
+
+    with Curves("s", tracker, moody) as curves:
+        for step in range(1, 301):
+            curves.add(step, {"train/loss": float(step)})
+            if step % 50 == 0:
+                curves.flush()
+            time.sleep(0.001)
+    curves.send()
+    run = tracker.open_stage(parent, "s", "fp-moody", settings={})
+    assert [point.step for point in tracker.client.get_metric_history(run.run_id, "train/loss")] == list(range(1, 301))
+    assert asked["open"] == 4
+    assert not [thread for thread in threading.enumerate() if thread.name == "curves of s"]
+
+
+def test_a_request_thought_lost_makes_no_second_point(tracker: tracking.Tracker) -> None:
+    run = tracker.open_ladder("run-twice", "moody", "h", "", params={}, environment={})
+    points = [("train/loss", 1 / step, step, 1000 + step) for step in range(1, 2001)]
+    tracker.log_points(run, points[:700])
+    tracker.log_points(run, points)
+    assert [point.step for point in tracker.client.get_metric_history(run, "train/loss")] == list(range(1, 2001))
+
+
+def record_of(name: str, **changes: object) -> StageRecord:
+    plain = {"name": name, "fingerprint": f"fp-{name}", "identity": {}, "folder": "", "weights_sha256": "0" * 64, "parameters": 10}
+    more = {"non_embedding": 9, "steps": 9, "tokens": 6, "flops": 2.0, "flops_per_token": 1.0, "seconds": 1.5, "reused": False}
+    return StageRecord.model_validate(plain | more | {"metrics": {"nll": 1.5}} | changes)
+
+
+def test_a_curve_with_holes_is_filled_once(tracker: tracking.Tracker) -> None:
+    parent = tracker.open_ladder("run-holes", "holes", "h", "", params={}, environment={})
+    stage = tracker.open_stage(parent, "s", "fp-s", settings={})
+    tracker.log_points(stage.run_id, [("train/loss", float(step), step, 5) for step in (1, 2, 5, 6)])
+    for _ in range(2):
+        curve = [(step, {"train/loss": float(step)}) for step in range(1, 10)]
+        tracker.finish_stage(stage.run_id, record_of("s", resumed_at=4), workload="causal-lm", folder=None, curve=lambda c=curve: c)
+    history = tracker.client.get_metric_history(stage.run_id, "train/loss")
+    assert sorted((point.step, point.value) for point in history) == [(step, float(step)) for step in range(1, 10)]
+
+
+def test_a_model_whose_first_run_was_not_recorded_is_recorded_by_the_next_and_then_linked(tracker: tracking.Tracker) -> None:
+    made = []
+    for attempt, whole in (("lost", False), ("second", True), ("third", True)):
+        parent = tracker.open_ladder(f"run-{attempt}", "again", "h", "", params={}, environment={})
+        stage = tracker.open_stage(parent, "s", "fp-s", settings={})
+        if whole:
+            record = record_of("s", reused=True, reused_from="run-lost")
+            arguments = {"workload": "causal-lm", "folder": None, "original_run_id": made[0][0]}
+            made.append((stage.run_id, tracker.finish_stage(stage.run_id, record, **arguments, curve=lambda: [(1, {"train/loss": 2.0})])))
+        else:
+            made.append((stage.run_id, None))
+        tracker.close_children(parent, "KILLED")
+        tracker.close(parent, "FINISHED")
+    status = [tracker.client.get_run(run_id).info.status for run_id, _ in made]
+    points = [len(tracker.client.get_metric_history(run_id, "train/loss")) for run_id, _ in made]
+    assert (status, points) == (["KILLED", "FINISHED", "FINISHED"], [0, 1, 0])
+    assert made[1][1] == made[2][1], "stored once"
+
+
+def test_an_empty_twin_of_a_stage_does_not_stay(tracker: tracking.Tracker) -> None:
+    parent = tracker.open_ladder("run-twin", "twins", "h", "", params={}, environment={})
+    stage = tracker.open_stage(parent, "s", "fp-s", settings={})
+    tracker.log_points(stage.run_id, [("train/loss", 1.0, 1, 5)])
+    run = tracker.client.get_run(stage.run_id)
+    twin = tracker.client.create_run(run.info.experiment_id, tags={k: v for k, v in run.data.tags.items()}, run_name="s")
+    assert tracker.open_stage(parent, "s", "fp-s", settings={}).run_id == stage.run_id
+    tracker.finish_stage(stage.run_id, record_of("s"), workload="causal-lm", folder=None)
+    tracker.close_children(parent, "KILLED")
+    assert tracker.client.get_run(twin.info.run_id).info.lifecycle_stage == "deleted"
+    assert tracker.client.get_run(stage.run_id).info.status == "FINISHED"
