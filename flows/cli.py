@@ -195,6 +195,25 @@ def clean(
     _show(cleaned.model_dump(mode="json"), as_json, lambda: summary(cleaned))
 
 
+@app.command()
+def notify(
+    url: Annotated[str, typer.Argument(help="Webhook to call, http:// or https://.")] = "",
+    on: Annotated[str, typer.Option("--on", metavar="EVENTS", help="When, separated by commas.")] = "failed,stopped,approval,done",
+    remove: Annotated[bool, typer.Option("--remove", help="Send nothing any more.")] = False,
+) -> None:
+    """Have the Prefect server call a webhook when a run fails, is stopped by a gate, needs approval, or is done."""
+    from conf.home import home
+    from flows import notify as notifying
+    from flows.environment import prepare_environment
+
+    events = notifying.chosen(on)
+    prepare_environment(home())
+    if remove:
+        typer.echo(f"removed: {', '.join(notifying.remove()) or 'nothing was there'}")
+    else:
+        typer.echo(f"set up: {', '.join(notifying.notify(url, events))}")
+
+
 def _show(document: Any, as_json: bool, text: Any) -> None:
     typer.echo(json.dumps(document, indent=1, ensure_ascii=False) if as_json else text())
 

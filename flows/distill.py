@@ -11,7 +11,7 @@ from conf.errors import GateStopped
 from conf.load import to_yaml
 from conf.schema import Ladder
 from flows.labels import is_served, label, label_run, repeated
-from flows.parameters import LadderChoice, Overrides, Seed, StageName, chosen
+from flows.parameters import LadderChoice, OptionalSeed, OptionalStage, Overrides, chosen, refuse_early
 from flows.policies import climb
 from tasks.compute import precision_of
 from tasks.data import prepare_data
@@ -29,28 +29,30 @@ from tasks.teacher import prepare_teacher
 def distill(
     ladder: LadderChoice = "python-stdlib",
     overrides: Overrides = (),
-    start_at: StageName | None = None,
-    seed: Seed | None = None,
+    start_at: OptionalStage = "",
+    seed: OptionalSeed = -1,
     fresh: bool = False,
     whole: Ladder | None = None,
-    repeats: str | None = None,
+    repeats: str = "",
 ) -> RunRecord | State[RunRecord]:
     """Distil a teacher down a ladder.
 
     Args:
         ladder: A shipped ladder, or the path of a YAML file.
         overrides: Settings to change, as `key=value` with dotted keys: `stages.100k.objective.alpha=0.5`.
-        start_at: First stage that may be computed; what comes before it must be finished already. None: any.
-        seed: Seed of data order and first weights; none: the ladder's own.
+        start_at: First stage that may be computed; what comes before it must be finished already. Empty: any.
+        seed: Seed of data order and first weights; -1: the ladder's own.
         fresh: Compute anew, from `start_at` on, what the store holds already.
         whole: A ladder given in full, in place of `ladder`.
-        repeats: Name of the run that this one repeats, for the record.
+        repeats: Name of the run that this one repeats, for the record; may be empty.
     """
     served = is_served()
-    (settings, base), given = chosen(ladder, whole, overrides, seed, served)
+    loaded, given = chosen(ladder, whole, overrides, seed, served)
+    refuse_early(loaded, start_at or None, fresh)
+    settings, base = loaded
     source, given = (ladder, given) if whole is None else (settings.name, ())
     more = {"repeats": repeated(source, repeats), "served": served, "whole": whole is not None}
-    with LadderRun.open(source, settings, base, given, start_at, fresh, str(flow_run.id), **more) as run:
+    with LadderRun.open(source, settings, base, given, start_at or None, fresh, str(flow_run.id), **more) as run:
         label_run(run.record)
         data = run.keep_data(unwrap(prepare_data(settings, run.context, return_state=True), DataRecord))
         teacher = unwrap(prepare_teacher(settings, data, run.context, return_state=True), StageRecord)

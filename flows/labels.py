@@ -23,7 +23,7 @@ def is_served() -> bool:
     return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
-def repeated(ladder: str, named: str | None) -> str | None:
+def repeated(ladder: str, named: str) -> str | None:
     """The run that this one repeats; a scheduled run repeats nothing.
 
     It is the one that is named; of a flow run that is retried, its earlier attempt; of a run that a person has started through a form,
@@ -31,7 +31,7 @@ def repeated(ladder: str, named: str | None) -> str | None:
     """
     context = FlowRunContext.get()
     if named or context is None or context.flow_run is None:
-        return named
+        return named or None
     own = context.flow_run
     by_hand = own.deployment_id is not None and not own.auto_scheduled
     for record in all_runs(home()):

@@ -13,7 +13,9 @@ from pathlib import Path
 from conf.errors import GateStopped, LadderError
 from conf.home import home, require_space
 from conf.load import load
+from conf.schema import Ladder
 from flows.environment import prepare_environment
+from flows.parameters import chosen, refuse_early
 
 
 def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None) -> None:
@@ -23,23 +25,31 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
         UserError: There is no such run, or its ladder is gone.
         LadderError: As `launch`.
     """
-    from tasks.runs import load_run, source_of
+    from tasks.runs import load_run
 
     record = load_run(home(), run)
-    launch(source_of(record), [*record.overrides, *overrides], start_at, fresh, seed, repeats=record.run)
+    whole = load(str(Path(record.folder) / "ladder.yaml")).ladder if record.whole else None
+    launch(record.source, [*record.overrides, *overrides], start_at, fresh, seed, whole, record.run)
 
 
 def launch(
-    source: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None = None, repeats: str | None = None
+    source: str,
+    overrides: Sequence[str],
+    start_at: str | None,
+    fresh: bool,
+    seed: int | None = None,
+    whole: Ladder | None = None,
+    repeats: str | None = None,
 ) -> None:
-    """Run a ladder in this process.
+    """Run a ladder in this process; see `flows.distill.distill` for the arguments.
 
     Raises:
         UserError: Something is wrong with the input; nothing was started.
         LadderError: It failed, or a gate stopped it.
     """
-    overrides = [*overrides, *([] if seed is None else [f"seed={seed}"])]
-    loaded = load(source, overrides)  # before anything heavy: a typo is answered at once
+    loaded, given = chosen(
+        source, whole, overrides, -1 if seed is None else seed, served=False
+    )  # before anything heavy: a typo is answered at once
     require_space(home())
     prepare_environment(home())
     warnings.simplefilter("ignore")
@@ -47,12 +57,9 @@ def launch(
     from flows.server import reach_server
     from tasks.compute import tracker_of
     from tasks.console import log, show_logs
-    from tasks.expect import check_ladder
-    from tasks.runs import Context
 
     show_logs()
-    context = Context(run="", ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base), start_at=start_at, fresh=fresh)
-    check_ladder(loaded.ladder, context)
+    refuse_early(loaded, start_at, fresh)
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
     reach_server(home())
@@ -63,7 +70,7 @@ def launch(
     reap(home())
     path = str(Path(source).absolute()) if Path(source).is_file() else source
     try:
-        state = distill(path, tuple(overrides), start_at, None, fresh, None, repeats, return_state=True)
+        state = distill(path, given, start_at or "", fresh=fresh, whole=whole, repeats=repeats or "", return_state=True)
     except Exception as error:  # of Prefect's engine, not of ours: those it hands back in the state
         raise in_words(error) from None
     outcome = state.result(raise_on_failure=False)

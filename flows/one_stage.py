@@ -11,7 +11,7 @@ from conf.home import home
 from conf.load import suggest
 from flows.distill import conclude
 from flows.labels import is_served, label_run
-from flows.parameters import LadderChoice, Overrides, Seed, StageName, TeacherNames, chosen
+from flows.parameters import LadderChoice, OptionalSeed, Overrides, StageName, TeacherNames, chosen, refuse_early
 from flows.policies import climb
 from tasks.data import prepare_data
 from tasks.ladder_run import LadderRun
@@ -27,7 +27,7 @@ def one_stage(
     stage: StageName = "100k",
     teachers: TeacherNames = (),
     overrides: Overrides = (),
-    seed: Seed | None = None,
+    seed: OptionalSeed = -1,
     fresh: bool = False,
 ) -> RunRecord | State[RunRecord]:
     """Make one student from named teachers, judge it and report it.
@@ -37,11 +37,13 @@ def one_stage(
         stage: The stage to make.
         teachers: Finished models, the nearest first, the root last: NAME, RUN:NAME or a fingerprint. None: all that stand above the stage.
         overrides: Settings to change, as `key=value` with dotted keys: `stages.100k.objective.alpha=0.5`.
-        seed: Seed of data order and first weights; none: the ladder's own.
+        seed: Seed of data order and first weights; -1: the ladder's own.
         fresh: Compute anew what the store holds already.
     """
     served = is_served()
-    (settings, base), given = chosen(ladder, None, overrides, seed, served)
+    loaded, given = chosen(ladder, None, overrides, seed, served)
+    refuse_early(loaded, None, fresh)
+    settings, base = loaded
     names = [known.name for known in settings.stages]
     if stage not in names:
         raise UserError.about("stage", stage, f"a stage of this ladder: {', '.join(names)}", suggest(stage, names).strip())

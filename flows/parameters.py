@@ -28,24 +28,26 @@ LadderChoice = Annotated[
 Override = Annotated[str, Field(pattern=r"^\s*[^=\s]+\s*=")]
 Overrides = tuple[Override, ...]
 StageName = Annotated[str, Field(pattern=STAGE_NAME_PATTERN)]
+# Empty text and -1 stand for "none": a field that may also be null is refused by a form with no reason but that nothing fits.
+OptionalStage = Annotated[str, Field(pattern=rf"^$|{STAGE_NAME_PATTERN}")]
 TeacherNames = tuple[Annotated[str, Field(min_length=1)], ...]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+OptionalSeed = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
-def chosen(ladder: str, whole: Ladder | None, overrides: Sequence[str], seed: int | None, served: bool) -> tuple[Loaded, tuple[str, ...]]:
+def chosen(ladder: str, whole: Ladder | None, overrides: Sequence[str], seed: int, served: bool) -> tuple[Loaded, tuple[str, ...]]:
     """The ladder that the parameters of a run ask for, and all its overrides, the seed's among them.
 
     Args:
         ladder: Name or path; not looked at when `whole` is given.
         whole: A ladder given in full.
         overrides: `key=value`.
-        seed: Over the ladder's own.
+        seed: Over the ladder's own; -1: the ladder's own.
         served: Whether the parameters come from a server, not from the machine's own command line: their paths are confined.
 
     Raises:
         UserError: Something is wrong with them.
     """
-    given = tuple(text for text in overrides if text.strip()) + (() if seed is None else (f"seed={seed}",))
+    given = tuple(text for text in overrides if text.strip()) + ((f"seed={seed}",) if seed >= 0 else ())
     if not served:
         return load(ladder, given) if whole is None else load_whole(whole, given), given
     from conf.roots import check_source, confine
@@ -56,6 +58,19 @@ def chosen(ladder: str, whole: Ladder | None, overrides: Sequence[str], seed: in
     loaded = load(ladder, given) if whole is None else load_whole(whole, given)
     confine(ladder, loaded.ladder, loaded.base, allowed)
     return loaded, given
+
+
+def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool) -> None:
+    """Refuse what can be known to be wrong before anything is recorded or computed.
+
+    Raises:
+        UserError: A stage is larger than its teacher, or `start_at` names no stage.
+    """
+    from tasks.expect import check_ladder
+    from tasks.runs import Context
+
+    context = Context(run="", ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base), start_at=start_at, fresh=fresh)
+    check_ladder(loaded.ladder, context)
 
 
 def roots() -> list[Path]:

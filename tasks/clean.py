@@ -26,7 +26,6 @@ from tasks.records import Record, RunRecord
 from tasks.retention import MODELS, Retained, ended, retained
 from tasks.runs import RunLock
 from tasks.store import MANIFEST, SHOWN
-from tasks.tracking_client import is_server
 
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 NO_RESULTS = ("set-aside", "writing", "work")
@@ -242,20 +241,20 @@ class _Cleaning:
         tracker, stays = self.retained.tracker, False
         if record.mlflow_run_id is None or tracker is None:
             return False
-        if record.mlflow_uri != tracker.uri:
+        family = tracking_registry.family(tracker, record.mlflow_run_id)
+        if not family and record.mlflow_uri != tracker.uri:
             self.notes.append(f"the record of {record.run} in MLflow at {record.mlflow_uri} stays: that is not the present address")
-            return False
-        for run in tracking_registry.family(tracker, record.mlflow_run_id):  # the parent comes last
+        for run in family:  # the parent comes last
             run_id = run.info.run_id
             if run_id in self.retained.registry.runs or self._lends(run) or (stays and run_id == record.mlflow_run_id):
                 stays = True
                 continue
-            size = tracking_registry.artifact_bytes(run)
+            size = tracking_registry.artifact_bytes(tracker, run)
             self.freed.append(Piece(kind="mlflow", name=f"{record.run}/{run.info.run_name}", bytes=size, why="old"))
             if not self.dry_run:
                 tracking_registry.discard(tracker, run)
-        if is_server(tracker.address):
-            self.notes.append(f"MLflow at {tracker.uri} only marks runs as deleted; `mlflow gc` there frees their artifacts")
+            if not tracking_registry.is_ours(tracker, run):
+                self.notes.append(f"runs in MLflow at {tracker.uri} are only marked as deleted; `mlflow gc` there frees their artifacts")
         return stays
 
     def _lends(self, run: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -220,10 +220,11 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         self.recorder.attempt(END, close, patient=self.record.status in ("done", "stopped"))
 
     def _say_what_is_missing(self) -> None:
-        missing = self.recorder.unrecorded
+        missing = self.recorder.missing
         if missing:
-            log.warning("MLflow lacks: %s. All of it is in the store; the same command records it once MLflow is back.", "; ".join(missing))
-            self.save(self.record.model_copy(update={"unrecorded": missing}))
+            text = "MLflow lacks: %s (%s). All of it is in the store; the same command records it once MLflow is back."
+            log.warning(text, ", ".join(missing), "; ".join(dict.fromkeys(missing.values())))
+            self.save(self.record.model_copy(update={"unrecorded": self.recorder.unrecorded}))
 
 
 def close_in_mlflow(tracker: tracking.Tracker, record: RunRecord) -> None:
@@ -241,7 +242,8 @@ def close_earlier(home: Home, tracker: tracking.Tracker) -> None:
     for record in all_runs(home):
         missing = tuple(said for said in record.unrecorded if not said.startswith(f"{END}: "))
         if missing != record.unrecorded and record.status != "running" and record.mlflow_uri == tracker.uri:
-            close_in_mlflow(tracker, record)
+            with suppress(tracking.RecordRefused):  # somebody has deleted it there
+                close_in_mlflow(tracker, record)
             save(home, record.model_copy(update={"unrecorded": missing}))
 
 

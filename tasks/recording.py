@@ -129,14 +129,14 @@ class Recorder:
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker, self.patience = tracker, patience()
-        self._missing: dict[str, str] = {}
+        self.missing: dict[str, str] = {}  # what -> why
         self._curves: dict[str, Curves] = {}
         self._away = False
 
     @property
     def unrecorded(self) -> tuple[str, ...]:
         """What MLflow did not take, and why."""
-        return tuple(f"{what}: {why}" for what, why in self._missing.items())
+        return tuple(f"{what}: {why}" for what, why in self.missing.items())
 
     def curves(self, name: str, fingerprint: str, open_run: Callable[[], StageRun]) -> Curves:
         """The curves of a training that begins; kept, so that what it could not send is sent with the model's record."""
@@ -178,7 +178,7 @@ class Recorder:
                 refused = isinstance(error, RecordRefused)
                 if refused or time.monotonic() + pause > until:
                     self._away = self._away or not refused
-                    self._missing[what] = str(error)
+                    self.missing[what] = str(error)
                     log.warning("not recorded: %s: %s", what, error)
                     return None
                 if pause == PAUSE_SECONDS:
@@ -187,7 +187,7 @@ class Recorder:
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._away = False
-                self._missing.pop(what, None)
+                self.missing.pop(what, None)
                 return done
 
 

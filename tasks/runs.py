@@ -120,11 +120,6 @@ def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool
     return None
 
 
-def source_of(record: RunRecord) -> str:
-    """What `conf.load.load` takes to load a run's ladder: as it was given, or, for one that was given in full, its resolved settings."""
-    return str(Path(record.folder) / "ladder.yaml") if record.whole else record.source
-
-
 def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
     """MLflow run of the ladder run that computed a reused model, if that run is still known."""
     path = home.runs / (record.reused_from or "") / "record.json"

@@ -34,7 +34,7 @@ def model_of(client: MlflowClient, run_id: str | None) -> str | None:
 def recorded_model(client: MlflowClient, run_id: str, fingerprint: str, original_run_id: str | None) -> str | None:
     """Id of a model that was recorded whole by the run that made it, or else by another one of the experiment; none where there is none."""
     original = _run(client, original_run_id)
-    if original is None or original.info.status != "FINISHED" or not _models(original):
+    if original is None or original.info.lifecycle_stage == "deleted" or original.info.status != "FINISHED" or not _models(original):
         experiment_id = client.get_run(run_id).info.experiment_id
         query = f"tags.`ladder.fingerprint` = '{fingerprint}' and attributes.status = 'FINISHED'"
         original = next(iter(client.search_runs([experiment_id], query, max_results=1)), None)

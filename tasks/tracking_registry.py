@@ -74,14 +74,20 @@ def holds_model(tracker: Tracker, run: Run) -> bool:
         return bool(tracker.client.search_logged_models([run.info.experiment_id], query, max_results=1))
 
 
-def artifact_bytes(run: Run) -> int:
-    """Size of a run's artifacts on this machine; 0 where they lie elsewhere."""
+def artifact_bytes(tracker: Tracker, run: Run) -> int:
+    """Size of the artifacts that `discard` removes on this machine."""
     place = _local(run.info.artifact_uri)
-    return size(place) if place else 0
+    return size(place) if place and is_ours(tracker, run) else 0
+
+
+def is_ours(tracker: Tracker, run: Run) -> bool:
+    """Whether a run can be deleted for good: not on a server, nor with artifacts in another home, of which this one may be a copy."""
+    place = _local(run.info.artifact_uri)
+    return not is_server(tracker.address) and (place is None or place.resolve().is_relative_to(tracker.home.mlflow.resolve()))
 
 
 def discard(tracker: Tracker, run: Run) -> None:
-    """Delete a run: for good, with its models and artifacts, in a database; on a server mark it as deleted, which is all that it offers.
+    """Delete a run: for good, with its models and artifacts, if it is ours; else mark it as deleted, so that `mlflow gc` may follow.
 
     Raises:
         RecordUnavailable: MLflow does not answer.
@@ -90,7 +96,7 @@ def discard(tracker: Tracker, run: Run) -> None:
     with told(tracker.home, tracker.address):
         if run.info.lifecycle_stage != "deleted":
             client.delete_run(run_id)
-        if is_server(tracker.address):
+        if not is_ours(tracker, run):
             return
         # What `mlflow gc` does; the command itself would empty MLflow's trash of what others have put there.
         store: Any = client._tracking_client.store

@@ -141,6 +141,15 @@ def actions(log: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_turns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trainings take turns in the temporary folder: one of this session's own, so that no other session's training is in the way."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("turns"))
+    yield
+    os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
     """A shell's background jobs ignore Ctrl-C, and so would every process started from here."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

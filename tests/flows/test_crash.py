@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace as Helpers
 from typing import Any
@@ -185,12 +186,17 @@ def test_a_flow_run_whose_server_comes_back_late_is_ended_then(cli, tiny, tmp_pa
     assert shown.state == "CRASHED"
 
 
+def runs_as_attempt(cli, attempt: int) -> bool:
+    shown = cli.json("show")
+    return (shown["attempt"], shown["status"]) == (attempt, "running")
+
+
 @pytest.mark.slow
 def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny, tmp_path, helpers: Helpers):
     """A real runner, a real `kill -9` of each attempt; and then a person's own attempt, which succeeds."""
     code = "from flows.environment import prepare_environment; from conf.home import home; prepare_environment(home())\n"
-    code += "from flows.distill import distill; distill.serve(name='distill', query_seconds=1)"
-    env = helpers.clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", **cli.env)
+    code += "from flows.distill import distill; distill.serve(name='distill')"
+    env = helpers.clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", PREFECT_RUNNER_POLL_FREQUENCY="1", **cli.env)
     with (tmp_path / "runner.log").open("w") as log:
         runner = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
     try:
@@ -198,9 +204,7 @@ def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny
         runs, began = [], time.monotonic()
         for attempt in (2, 3):
             runs += reap(cli, helpers, "restart")["restarted"]
-            helpers.wait_for(
-                lambda: (cli.json("show")["attempt"], cli.json("show")["status"]) == (attempt, "running"), f"attempt {attempt}"
-            )  # noqa: B023
+            helpers.wait_for(partial(runs_as_attempt, cli, attempt), f"attempt {attempt}, see {tmp_path}/runner.log", 100)
             time.sleep(3)
             os.kill(cli.json("show")["pid"], signal.SIGKILL)
             helpers.wait_for(lambda: cli.json("show")["status"] == "interrupted", "its death")

@@ -158,9 +158,8 @@ def test_runs_made_without_a_server_are_in_its_history_and_its_death_leaves_noth
 
 @pytest.mark.slow
 def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_it(done, tiny, tmp_path, start: Start, helpers: Helpers):
-    schedules = (
-        f"[{{slug: often, interval: 10s, parameters: {{ladder: '{tiny}', seed: 0}}}}, {{slug: never, cron: '0 0 1 1 *', active: false}}]"
-    )
+    never = "{slug: never, cron: '0 0 1 1 *', active: false}"
+    schedules = f"[{{slug: often, interval: 10s, parameters: {{ladder: '{tiny}', seed: 0}}}}, {never}]"
     roots = os.pathsep.join([str(tiny.parent), str(done.home)])
     server = start(done, "--deployments", offer(tmp_path, schedules), LADDER_ROOTS=roots)
 
@@ -168,7 +167,9 @@ def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_i
         runs = server.flow_runs().values()
         return [run for run in runs if run["auto_scheduled"] and run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")]
 
+    began = time.monotonic()
     helpers.wait_for(lambda: len(finished()) >= 2, "two scheduled runs", 180)
+    print(f"two scheduled runs after {time.monotonic() - began:.1f} s")
     assert {run["state"]["name"] for run in finished()} == {"Completed"}, server.text
     cached = [run for run in server.flow_runs().values() if run["state"]["name"] == "Cached"]
     assert len(cached) >= 6, "both runs reused all three stages"

@@ -44,6 +44,7 @@ def home(tmp_path: Path) -> Home:
 def publish(home: Home, kind: str, name: str, identity: dict[str, Any], run: str, moment: float = OLD, record: str = "{}") -> Found:
     def write(folder: Path) -> None:
         (folder / "record.json").write_text(record)
+        (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(name.encode() * 100)
 
     found = Store(home).publish(kind, name, identity, fingerprint(identity), {"run": run, "ladder": "tiny"}, write)
@@ -290,7 +291,7 @@ def built(case: Case, home: Home) -> Iterator[dict[str, list[StageRecord]]]:
 
 
 @given(cases)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_home(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
     home = Home(tmp_path_factory.mktemp("any") / "home")
     home.root.mkdir()
@@ -369,10 +370,20 @@ def test_a_reuse_in_another_process_and_cleaning_never_meet(home: Home) -> None:
     assert rounds > 10
 
 
+@pytest.fixture(scope="module")
+def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow database; making its tables takes seconds."""
+    place = Home(tmp_path_factory.mktemp("record"))
+    tracking.connect(place)
+    return place.mlflow / "mlflow.db"
+
+
 class TestMlflow:
     @pytest.fixture
-    def tracker(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> tracking.Tracker:
+    def tracker(self, home: Home, empty_record: Path, monkeypatch: pytest.MonkeyPatch) -> tracking.Tracker:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        home.mlflow.mkdir(parents=True)
+        shutil.copy(empty_record, home.mlflow / "mlflow.db")
         return tracking.connect(home)
 
     def recorded(self, home: Home, tracker: tracking.Tracker, run: str, models: list[StageRecord], moment: float = OLD) -> RunRecord:
@@ -382,7 +393,6 @@ class TestMlflow:
         for known in models:
             child = tracker.open_stage(parent, known.name, known.fingerprint, settings={})
             folder = next(path for kind in ("stage", "teacher") for path in (home.store / kind).glob(f"*-{known.fingerprint[:SHOWN]}"))
-            (folder / "config.json").write_text("{}")
             reused = known.model_copy(update={"reused": run != "a"})
             tracker.finish_stage(child.run_id, reused, workload="causal-lm", folder=folder)
             done.append(known.model_copy(update={"mlflow_run_id": child.run_id}))
@@ -425,7 +435,9 @@ class TestMlflow:
 
     @pytest.mark.parametrize("alias", ["champion", "challenger", None])
     @pytest.mark.parametrize("source", ["artifacts", "models:/", "runs:/"])
-    def test_a_promoted_model_keeps_its_run(self, home: Home, tracker: tracking.Tracker, alias: str | None, source: str) -> None:
+    def test_a_promoted_model_keeps_its_run(
+        self, home: Home, tracker: tracking.Tracker, alias: str | None, source: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         teacher = model(home, "teacher", "a")
         record = self.recorded(home, tracker, "a", [teacher, model(home, "student", "a", teacher)])
         self.recorded(home, tracker, "b", [model(home, "other", "b", seed=5)])
@@ -438,6 +450,7 @@ class TestMlflow:
             "runs:/": (f"runs:/{run_id}/student", None),
         }[source]
         tracker.client.create_registered_model("tiny")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.address)  # MLflow looks `models:/` up there, not where the client does
         version = tracker.client.create_model_version("tiny", place[0], run_id=place[1])
         if alias:
             tracker.client.set_registered_model_alias("tiny", alias, version.version)

@@ -87,10 +87,21 @@ def test_a_full_disk_is_not_waited_for(tracker: tracking.Tracker) -> None:
 
     with pytest.raises(StoreError):
         Recorder(tracker).attempt("one", full)
-    with pytest.raises(StoreError), Curves("one", tracker, lambda: full() or tracking.StageRun("")) as curves:  # type: ignore[func-returns-value]
-        for step in range(100):
-            time.sleep(0.02)
-            curves.add(step, {"train/loss": 1.0})
+
+
+def test_a_full_disk_ends_the_training(tracker: tracking.Tracker) -> None:
+    def full() -> tracking.StageRun:
+        raise StoreError("full")
+
+    def training() -> None:
+        with Curves("one", tracker, full) as curves:
+            for step in range(100):
+                time.sleep(0.02)
+                curves.add(step, {"train/loss": 1.0})
+            raise AssertionError("it went on")
+
+    with pytest.raises(StoreError):
+        training()
 
 
 @pytest.mark.parametrize("given", ["soon", "-1", "nan", "1e9"])
@@ -174,7 +185,7 @@ def test_an_empty_twin_of_a_stage_does_not_stay(tracker: tracking.Tracker) -> No
     stage = tracker.open_stage(parent, "s", "fp-s", settings={})
     tracker.log_points(stage.run_id, [("train/loss", 1.0, 1, 5)])
     run = tracker.client.get_run(stage.run_id)
-    twin = tracker.client.create_run(run.info.experiment_id, tags={k: v for k, v in run.data.tags.items()}, run_name="s")
+    twin = tracker.client.create_run(run.info.experiment_id, tags=dict(run.data.tags), run_name="s")
     assert tracker.open_stage(parent, "s", "fp-s", settings={}).run_id == stage.run_id
     tracker.finish_stage(stage.run_id, record_of("s"), workload="causal-lm", folder=None)
     tracker.close_children(parent, "KILLED")

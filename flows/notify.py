@@ -1,0 +1,114 @@
+"""`ladder notify`: messages about runs, sent by the Prefect server's own automations to a webhook that it keeps as a block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from conf.errors import UserError
+
+AUTOMATIONS = Path(__file__).parents[1] / "conf" / "automations.yaml"
+BLOCK = "ladder-webhook"
+WORDS = ("failed", "stopped", "approval", "done")
+
+
+def notify(url: str, on: Sequence[str]) -> list[str]:
+    """Have the server call `url` on these events, and on no others; doing it again changes what is there.
+
+    Args:
+        url: Address of the webhook. The server keeps it as a secret.
+        on: Some of failed, stopped, approval, done.
+
+    Returns:
+        Names of the automations that are set up now.
+
+    Raises:
+        UserError: The address is none, an event is unknown, or there is no server to set it up on.
+    """
+    _check_url(url)
+    from prefect.blocks.webhook import Webhook
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.automations import AutomationCore
+    from pydantic import SecretStr
+
+    _require_server()
+    block_id = Webhook(url=SecretStr(url)).save(BLOCK, overwrite=True)
+    wanted = {f"ladder-{word}" for word in on}
+    described = yaml.safe_load(AUTOMATIONS.read_text())["automations"]
+    with get_client(sync_client=True) as client:
+        for automation in described:
+            for action in automation["actions"]:
+                action["block_document_id"] = str(block_id)
+            core = AutomationCore.model_validate(automation)
+            first, *others = [*client.read_automations_by_name(core.name), None]
+            if core.name not in wanted:
+                others.append(first)
+            elif first is None:
+                client.create_automation(core)
+            else:
+                client.update_automation(first.id, core)
+            for other in others:
+                if other is not None:
+                    client.delete_automation(other.id)
+    return sorted(wanted)
+
+
+def remove() -> list[str]:
+    """Take the automations and the block away; returns what was there.
+
+    Raises:
+        UserError: There is no server.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    _require_server()
+    gone = []
+    with get_client(sync_client=True) as client:
+        for name in (f"ladder-{word}" for word in WORDS):
+            for automation in client.read_automations_by_name(name):
+                client.delete_automation(automation.id)
+                gone.append(name)
+        try:
+            client.delete_block_document(client.read_block_document_by_name(BLOCK, "webhook").id)
+            gone.append(BLOCK)
+        except ObjectNotFound:
+            pass
+    return gone
+
+
+def chosen(text: str) -> tuple[str, ...]:
+    """The events that `--on` names.
+
+    Raises:
+        UserError: One of them is unknown, or there is none.
+    """
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words or not set(words) <= set(WORDS):
+        raise UserError.about("--on", text, f"some of {', '.join(WORDS)}, separated by commas", "Leave it out for all of them.")
+    return words
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and not any(map(str.isspace, url))
+    except ValueError:  # a port that is none, or half an IPv6 address
+        good = False
+    if not good:
+        raise UserError.about("URL", url, "an http:// or https:// address", "For instance https://hooks.example.org/T000/B000.")
+
+
+def _require_server() -> None:
+    from prefect.settings import get_current_settings
+
+    from flows.server import ask_server
+
+    url = get_current_settings().api.url
+    if not url:
+        remedy = "Start `ladder serve`, or set PREFECT_API_URL: notifications are sent by a server that stays."
+        raise UserError.about("notify", "no server", "a running Prefect server", remedy)
+    ask_server(url)

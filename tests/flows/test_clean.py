@@ -1,0 +1,136 @@
+"""`ladder clean`: kept runs are reused and shown as before, and no run notices that somebody cleans."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def age(cli, run: str, days: int) -> None:
+    """Make a run, and everything that is in the store now, older."""
+    path = cli.home / "runs" / run / "record.json"
+    record = json.loads(path.read_text())
+    moment = datetime.now(UTC) - timedelta(days=days)
+    path.write_text(json.dumps(record | {"started": moment.isoformat(), "finished": moment.isoformat()}))
+    for folder in (cli.home / "store").glob("*/*"):
+        os.utime(folder, (moment.timestamp(), moment.timestamp()))
+
+
+def used(cli) -> int:
+    parts = (cli.home / "store", cli.home / "runs", cli.home / "mlflow" / "artifacts")
+    return sum(path.stat().st_size for part in parts for path in part.rglob("*") if path.is_file())
+
+
+def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny, helpers: Helpers):
+    finished = cli  # not a copy: the artifacts in MLflow are its own
+    finished("run", tiny)
+    old = finished.json("show")["run"]
+    finished("run", tiny, "stages.three.objective.alpha=0.25")
+    kept = finished.json("show")
+    for run in (old, kept["run"]):
+        age(finished, run, 40)
+    age(finished, kept["run"], 5)
+    for folder in (finished.home / "store").glob("*/*"):
+        moment = time.time() - 40 * 86400
+        os.utime(folder, (moment, moment))
+
+    before = used(finished)
+    tried = finished.json("clean", "--older-than", "30d", "--dry-run")
+    assert used(finished) == before
+    done = finished.json("clean", "--older-than", "30d")
+    assert done["freed"] == tried["freed"]
+    assert done["freed_bytes"] == before - used(finished) > 0
+    # Of the old run only its third stage was its own: the rest is the kept one's, too, and so are the models that MLflow keeps with it.
+    assert {(p["kind"], re.sub(r"-[0-9a-f]{20}$|.*/", "", p["name"])) for p in done["freed"]} == {
+        ("stage", "three"),
+        ("evaluation", "three"),
+        ("mlflow", "three"),
+    }
+    assert "freed 0.0 MiB" in finished("clean", "--older-than", "30d").out
+
+    assert finished.json("show", kept["run"]) == {
+        **kept,
+        "started": finished.json("show")["started"],
+        "finished": finished.json("show")["finished"],
+    }
+    again = finished("run", tiny, "stages.three.objective.alpha=0.25")
+    assert helpers.actions(again.err) == dict.fromkeys(("teacher", "one", "two", "three"), "reused")
+    assert helpers.actions(finished("run", tiny).err)["three"] == "computed"
+
+    gone = finished.json("clean", "--older-than", "0d")
+    assert gone["freed_bytes"] > 0
+    assert finished.json("runs") == []
+    assert not list((finished.home / "store").glob("*/*"))
+    assert not list((finished.home / "mlflow" / "artifacts").rglob("*.safetensors"))
+    assert set(helpers.actions(finished("run", tiny).err).values()) == {"computed"}
+
+
+def test_a_copy_of_a_home_leaves_the_original_alone(finished, undisturbed):
+    before = used(undisturbed)
+    done = finished.json("clean", "--older-than", "0d")
+    assert "mlflow gc" in str(done["notes"])
+    assert {piece["kind"] for piece in done["freed"]} == {"data", "teacher", "stage", "evaluation", "run", "mlflow"}
+    assert sum(piece["bytes"] for piece in done["freed"] if piece["kind"] == "mlflow") == 0
+    assert used(undisturbed) == before
+
+
+def test_bad_ages(bare):
+    for text in ("30", "yesterday", "-3d"):
+        refused = bare("clean", f"--older-than={text}", code=2)
+        assert f"--older-than: got {text!r}; allowed: a whole number with m, h, d or w" in refused.err
+    bare("clean", code=2)
+    assert "freed 0.0 MiB" in bare("clean", "--older-than", "30d").out
+
+
+CLEAN = """
+import sys
+from conf.home import home
+from flows.environment import prepare_environment
+prepare_environment(home())
+from tasks.clean import clean
+rounds = 0
+while True:
+    clean(home(), 0)
+    rounds += 1
+    print(rounds, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_runs_never_notice_that_somebody_cleans(cli, tiny, tmp_path, undisturbed, helpers: Helpers):
+    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    cli.home.mkdir(parents=True, exist_ok=True)
+    with (tmp_path / "clean.log").open("w") as log:
+        cleaner = subprocess.Popen([sys.executable, "-c", CLEAN], env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for overrides in ([], [], ["stages.two.objective.alpha=0.25"], ["stages.three.training.steps=30"]):
+            cli("run", tiny, *overrides)
+        assert cleaner.poll() is None, (tmp_path / "clean.log").read_text()
+        log, killed = tmp_path / "killed.log", cli
+        with log.open("w") as file:
+            process = killed.start("run", tiny, stdout=file, stderr=file)
+        helpers.wait_for(lambda: "two: computed" in log.read_text() or process.poll() is not None, "stage two")
+        process.kill()
+        process.wait()
+        cli("run", tiny)
+    finally:
+        os.killpg(cleaner.pid, signal.SIGTERM)
+        cleaner.wait(20)
+    rounds = int((tmp_path / "clean.log").read_text().splitlines()[-1])
+    print(f"{rounds} cleanings beside five runs")
+    assert rounds > 10
+    found = [json.loads(path.read_text()) for path in (cli.home / "store" / "stage").glob("*/record.json")]
+    hashes = undisturbed.hashes()
+    assert {record["name"]: record["weights_sha256"] for record in found}.items() <= hashes.items()

@@ -1,0 +1,97 @@
+"""A run repeated with one parameter changed; one stage alone, from named teachers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+
+import httpx
+import yaml
+
+ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
+
+
+def flow_run(cli, shown: dict) -> dict:
+    return httpx.get(f"{cli.env['PREFECT_API_URL']}/flow_runs/{shown['prefect_run_id']}", trust_env=False).raise_for_status().json()
+
+
+def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(finished, undisturbed, helpers: Helpers):
+    first = finished.json("show")
+    changed = finished("rerun", first["run"], "stages.two.training.steps=60", "--start-at", "two")
+    assert helpers.actions(changed.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
+    shown = finished.json("show")
+    assert shown["repeats"] == first["run"]
+    run = flow_run(finished, shown)
+    assert run["name"] == f"{shown['run']}, repeats {first['run']}"
+    assert {"ladder:tiny", f"repeats:{first['run']}", "quality:not asked"} <= set(run["tags"])
+    assert f"This run repeats {first['run']}." in Path(shown["report"]).read_text()
+    stages = {stage["name"]: stage["prefect_run_id"] for stage in shown["stages"]}
+    found = httpx.post(
+        f"{finished.env['PREFECT_API_URL']}/flow_runs/filter",
+        json={"flow_runs": {"tags": {"all_": ["ladder:tiny", "stage:two"]}, "id": {"any_": list(stages.values())}}},
+        trust_env=False,
+    ).json()
+    assert [run["id"] for run in found] == [stages["two"]]
+
+    # The change is part of the run, so that repeating the repetition needs no change at all.
+    again = finished("rerun", shown["run"])
+    assert helpers.actions(again.err) == ALL_REUSED
+    assert finished.json("show")["overrides"] == ["stages.two.training.steps=60"]
+
+
+def test_a_seed_is_a_parameter(finished, tiny, helpers: Helpers):
+    ran = finished("run", tiny, "--seed", "7")
+    assert helpers.actions(ran.err)["teacher"] == "computed"
+    assert finished.json("show")["overrides"] == ["seed=7"]
+    assert "seed: got '-1'" in finished("run", tiny, "seed=-1", code=2).err or "seed" in finished("run", tiny, "seed=-1", code=2).err
+
+
+def test_a_run_that_does_not_exist_is_refused(finished):
+    assert "RUN: got 'nothing'" in finished("rerun", "nothing", code=2).err
+
+
+def call(cli, code: str, helpers: Helpers) -> subprocess.CompletedProcess[str]:
+    """Run a piece of Python as a script of the user's would."""
+    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    before = "from conf.home import home\nfrom flows.environment import prepare_environment\nprepare_environment(home())\n"
+    return subprocess.run([sys.executable, "-c", before + code], env=env, cwd=cli.home.parent, capture_output=True, text=True, timeout=300)
+
+
+def test_one_stage_from_named_teachers(finished, tiny, undisturbed, helpers: Helpers):
+    code = f"from flows.one_stage import one_stage\none_stage({str(tiny)!r}, 'three', TEACHERS)"
+    same = call(finished, code.replace("TEACHERS", "()"), helpers)
+    assert same.returncode == 0, same.stderr
+    shown = finished.json("show")
+    assert [stage["name"] for stage in (shown["teacher"], *shown["stages"])] == ["teacher", "one", "two", "three"]
+    assert all(stage["reused"] for stage in (shown["teacher"], *shown["stages"]))
+
+    skipping = call(finished, code.replace("TEACHERS", "('one', 'teacher')"), helpers)
+    assert skipping.returncode == 0, skipping.stderr
+    shown = finished.json("show")
+    assert [stage["name"] for stage in shown["stages"]] == ["one", "three"]
+    assert shown["stages"][1]["teachers"] == ["one"]
+    assert not shown["stages"][1]["reused"]
+    assert shown["stages"][1]["retention"]["root"] is not None
+
+    wrong = call(finished, code.replace("TEACHERS", "('oen',)"), helpers)
+    assert wrong.returncode != 0
+    assert "teachers: got 'oen'; allowed: a finished model of tiny" in wrong.stderr
+
+
+def test_a_whole_ladder_as_a_parameter(finished, tiny, helpers: Helpers):
+    path = finished.home.parent / "whole.yaml"
+    path.write_text(Path(tiny).read_text())
+    code = (
+        "from conf.load import load\nfrom flows.distill import distill\n"
+        f"distill(whole=load({str(path)!r}).ladder.model_dump(mode='json'), overrides=['stages.three.training.steps=25'])"
+    )
+    ran = call(finished, code, helpers)
+    assert ran.returncode == 0, ran.stderr
+    shown = finished.json("show")
+    assert [stage["reused"] for stage in shown["stages"]] == [True, True, False]
+    path.unlink()
+    again = finished("rerun", shown["run"])
+    assert helpers.actions(again.err) == ALL_REUSED
+    assert yaml.safe_load((Path(shown["folder"]) / "ladder.yaml").read_text())["stages"][2]["training"]["steps"] == 25
