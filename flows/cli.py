@@ -83,6 +83,19 @@ def answer(
 
 
 @app.command()
+def deploy(
+    pool: Annotated[str, typer.Option("--work-pool", help="Work pool whose workers run it.")],
+    deployments: Annotated[Path | None, typer.Option("--deployments", help="File of deployments; none: the shipped one.")] = None,
+    variables: Annotated[list[str] | None, typer.Option("--job-variable", metavar="KEY=VALUE", help="For the pool's jobs.")] = None,
+) -> None:
+    """Offer the deployments on a work pool, for machines that only run workers."""
+    from flows.deploy import deploy as register
+
+    for name in register(pool, deployments, variables or []):
+        typer.echo(f"{name} on {pool}")
+
+
+@app.command()
 def plan(
     ladder: LadderArgument, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:

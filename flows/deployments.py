@@ -72,8 +72,14 @@ def _check_parameters(offered: Deployment, parameters: dict[str, Any], key: str)
         raise UserError(f"{key}.{path}: got {error.instance!r}; {error.message}.")
 
 
-def build(offered: Deployment) -> RunnerDeployment:
-    """The deployment as Prefect registers it, without its schedules: see `apply_schedules`."""
+def build(offered: Deployment, pool: str | None = None, variables: dict[str, Any] | None = None) -> RunnerDeployment:
+    """The deployment as Prefect registers it, without its schedules: see `apply_schedules`.
+
+    Args:
+        offered: The entry of the file.
+        pool: Work pool whose workers run it; None: the process that serves it.
+        variables: Job variables of the work pool.
+    """
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
 
@@ -85,6 +91,8 @@ def build(offered: Deployment) -> RunnerDeployment:
         tags=list(offered.tags),
         concurrency_limit=offered.concurrency_limit,
         entrypoint_type=EntrypointType.MODULE_PATH,
+        work_pool_name=pool,
+        job_variables=variables,
     )
     made.__pydantic_fields_set__.discard("schedules")  # given, an empty list, it would delete those that a person has made
     return made

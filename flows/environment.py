@@ -46,6 +46,11 @@ def go_offline() -> None:
     os.environ.update(OFFLINE)
 
 
+def for_runs() -> dict[str, str]:
+    """What a worker on another machine must set before it starts a run: Prefect reads it before any line of ours is imported."""
+    return {**OFFLINE, **PREFECT, **MLFLOW}
+
+
 def prepare_environment(home: Home) -> None:
     """Set what is not set: telemetry off, the hub off, Prefect's server that of `ladder serve`, or else its state under `home`.
 

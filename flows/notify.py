@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,9 +10,12 @@ from urllib.parse import urlsplit
 import yaml
 
 from conf.errors import UserError
+from conf.home import home
+from conf.served import served
 
 AUTOMATIONS = Path(__file__).parents[1] / "conf" / "automations.yaml"
 BLOCK = "ladder-webhook"
+USUAL_PAGES = "http://127.0.0.1:4200"  # in the file; Prefect's own `ui_url` is empty on a server that was not told its address
 WORDS = ("failed", "stopped", "approval", "done")
 
 
@@ -34,10 +38,10 @@ def notify(url: str, on: Sequence[str]) -> list[str]:
     from prefect.events.schemas.automations import AutomationCore
     from pydantic import SecretStr
 
-    _require_server()
+    pages = _pages(_require_server())
     block_id = Webhook(url=SecretStr(url)).save(BLOCK, overwrite=True)
     wanted = {f"ladder-{word}" for word in on}
-    described = yaml.safe_load(AUTOMATIONS.read_text())["automations"]
+    described = yaml.safe_load(AUTOMATIONS.read_text().replace(USUAL_PAGES, pages))["automations"]
     with get_client(sync_client=True) as client:
         for automation in described:
             for action in automation["actions"]:
@@ -102,7 +106,19 @@ def _check_url(url: str) -> None:
         raise UserError.about("URL", url, "an http:// or https:// address", "For instance https://hooks.example.org/T000/B000.")
 
 
-def _require_server() -> None:
+def _pages(api: str) -> str:
+    """Address of the server's pages, as whoever gets the message may open them."""
+    there = served(home())
+    ours = there.prefect_ui if there and there.prefect_api == api else api.rstrip("/").removesuffix("/api")
+    return (os.environ.get("PREFECT_UI_URL") or ours).rstrip("/")
+
+
+def _require_server() -> str:
+    """Address of the API of the server, which answers.
+
+    Raises:
+        UserError: There is none.
+    """
     from prefect.settings import get_current_settings
 
     from flows.server import ask_server
@@ -112,3 +128,4 @@ def _require_server() -> None:
         remedy = "Start `ladder serve`, or set PREFECT_API_URL: notifications are sent by a server that stays."
         raise UserError.about("notify", "no server", "a running Prefect server", remedy)
     ask_server(url)
+    return url

@@ -34,8 +34,9 @@ def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
         except RunCancelled as error:
             return Cancelled(message=str(error), data=error)
 
-    # Prefect would look for the names in the annotations where `call` is defined.
-    setattr(call, "__signature__", inspect.signature(function, eval_str=True))  # noqa: B010
+    # Prefect would look for the names in the annotations where `call` is defined; what is returned it could not pickle for a runner.
+    signature = inspect.signature(function, eval_str=True).replace(return_annotation=inspect.Signature.empty)
+    setattr(call, "__signature__", signature)  # noqa: B010
     return call
 
 

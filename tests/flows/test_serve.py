@@ -198,18 +198,18 @@ def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_i
 def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(done, tiny, start: Start, helpers: Helpers):
     server = start(done, LADDER_ROOTS=str(tiny.parent))
     api, pages = server.where["prefect_api"], server.where["mlflow_ui"]
-    for child in psutil.Process(server.process.pid).children():
-        died = time.monotonic()
+    serve = psutil.Process(server.process.pid)
+    for child in serve.children():
+        name, died = " ".join(child.cmdline()[1:5]), time.monotonic()
         child.kill()
-        helpers.wait_for(lambda died=child: not died.is_running() or died.status() == psutil.STATUS_ZOMBIE, "its death", 10)
-        helpers.wait_for(lambda: len(psutil.Process(server.process.pid).children()) == 3, "it to be started again", 30)
-        helpers.wait_for(lambda: helpers.healthy(api) and httpx.get(f"{pages}/health", trust_env=False).is_success, "both servers", 120)
-        print(f"{' '.join(child.cmdline()[1:4]) if child.is_running() else child.pid}: back after {time.monotonic() - died:.1f} s")
+        helpers.wait_for(lambda dead=child: len(serve.children()) == 3 and dead not in serve.children(), f"{name} to be started again", 30)
+        helpers.wait_for(lambda: helpers.healthy(api) and helpers.healthy(pages), "both servers", 120)
+        print(f"{name}: back after {time.monotonic() - died:.1f} s")
     assert server.text.count("it is started again") == 3
 
     run = server.start_run("distill/distill", ladder=str(tiny), overrides=["teacher.training.steps=20000"])
     helpers.wait_for(lambda: list((done.home / "store" / "work").glob("*/step-*")), "a checkpoint of the run", 180)
-    server.children = psutil.Process(server.process.pid).children(recursive=True)
+    server.children = serve.children(recursive=True)
     assert any("prefect.engine" in process.cmdline() for process in server.children)
     took = server.end()
     print(f"gone in {took:.1f} s, with a training under way")

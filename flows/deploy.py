@@ -1,0 +1,88 @@
+"""`ladder deploy`: the deployments of `ladder serve` on a work pool, for machines that only run workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf.deployments import load_deployments
+from conf.errors import LadderError, UserError
+from conf.home import Home, home
+from conf.words import suggest
+from flows.environment import for_runs, prepare_environment
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+
+def deploy(pool: str, deployments: Path | None, variables: Sequence[str]) -> list[str]:
+    """Register the deployments on a work pool, schedules included; done twice, they are there once.
+
+    Args:
+        pool: Name of the work pool.
+        deployments: File of deployments; None: the shipped one.
+        variables: Job variables, `key=value`: `image=registry/ladder:1`.
+
+    Returns:
+        The deployments' full names.
+
+    Raises:
+        UserError: No server is named or served, the pool is not there, or something is wrong with the file.
+        LadderError: The server does not answer.
+    """
+    offered, place = load_deployments(deployments), home()
+    given = dict(_variable(text) for text in variables)
+    prepare_environment(place)
+    from prefect.settings import get_current_settings
+
+    from flows.deployments import check
+    from flows.server import ask_server
+
+    url = get_current_settings().api.url
+    if url is None:
+        remedy = "Start `ladder serve`, or set it: workers on other machines must reach the same server."
+        raise UserError.about("PREFECT_API_URL", None, "the API of a Prefect server that stays", remedy)
+    ask_server(url)
+    check(offered)
+    import httpx
+
+    try:
+        return asyncio.run(_deploy(place, pool, offered.deployments, given))
+    except httpx.HTTPError as error:
+        raise LadderError(f"Prefect's server at {url} failed: {error or type(error).__name__}") from None
+
+
+def _variable(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError.about("--job-variable", text, "key=value", "For instance image=registry/ladder:1.")
+    return key, value
+
+
+async def _deploy(place: Home, pool: str, offered: Sequence[Any], variables: dict[str, str]) -> list[str]:
+    from prefect.client.orchestration import get_client
+
+    from flows.deployments import apply_schedules, build
+
+    names = []
+    async with get_client() as client:
+        await _require_pool(client, pool)
+        for one in offered:
+            made = build(one, pool, {"env": for_runs(), **variables})
+            identifier = await made.aapply()
+            await apply_schedules(place, client, identifier, one)
+            names.append(f"{made.flow_name}/{made.name}")
+    return names
+
+
+async def _require_pool(client: PrefectClient, pool: str) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        await client.read_work_pool(pool)
+    except ObjectNotFound:
+        known = [found.name for found in await client.read_work_pools()]
+        remedy = f"{suggest(pool, known)}Make one with `prefect work-pool create --type process {pool}`; see docs/deploying.md."
+        raise UserError.about("--work-pool", pool, ", ".join(known) or "a work pool; there is none yet", remedy) from None
