@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo test test-all check bench format clean
+.PHONY: demo serve test test-all check bench format clean
 
 demo: $(STAMP)
 	$(BIN)/ladder run python-stdlib
+
+serve: $(STAMP)
+	$(BIN)/ladder serve
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
@@ -24,6 +27,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.scratch
+	$(BIN)/python -m benchmarks.operations
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -101,6 +101,7 @@ def prefect_child(home: Home, host: str, listening: socket.socket, lifeline: int
         # What a page from elsewhere, open in the same browser, must not do; and where the pages find the API.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(sorted({pages, f"http://localhost:{port}", f"http://127.0.0.1:{port}"})),
         "PREFECT_UI_API_URL": f"{pages}/api",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         **os.environ,
         "PREFECT__SERVER_FINAL": "1",
         "PREFECT_SERVER_API_HOST": host,

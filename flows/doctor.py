@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 from conf.errors import LadderError
 from conf.home import Home
+from conf.served import served
 from flows.environment import prepare_environment
 from tasks.records import Record
 
@@ -91,11 +92,15 @@ def _prefect(home: Home) -> Check:
             ok = answer.status == 200
     except (URLError, ValueError, OSError) as error:
         return Check(name="Prefect", ok=False, found=f"{url}: {error}", remedy="start that server, or unset PREFECT_API_URL")
-    return Check(name="Prefect", ok=ok, found=f"{prefect.__version__}, server at {url}")
+    up = served(home)
+    whose = f" of `ladder serve`, process {up.pid}" if up and up.prefect_api == url else ""
+    return Check(name="Prefect", ok=ok, found=f"{prefect.__version__}, server at {url}{whose}")
 
 
 def _mlflow(home: Home) -> Check:
     from tasks import tracking
 
     tracker = tracking.connect(home)
-    return Check(name="MLflow", ok=True, found=f"{tracker.uri}; look at it with: {tracking.ui_command(tracker.uri)}")
+    up = served(home)
+    look = up.mlflow_ui if up and up.mlflow_ui else f"look at it with: {tracking.ui_command(tracker.uri)}"
+    return Check(name="MLflow", ok=True, found=f"{tracker.uri}; {look}")

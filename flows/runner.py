@@ -18,6 +18,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 
 from conf.deployments import Deployments, load_deployments
@@ -63,7 +64,7 @@ async def run(deployments: Deployments, place: Home, ready: Callable[[], object]
             # Not `runner.start`, which gives up, and ends all that runs, after a few questions that a server left unanswered.
             try:
                 await runner._get_and_submit_flow_runs()
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, PrefectException) as error:
                 log.warning("Prefect's server does not answer: %s", error or type(error).__name__)
             with suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), POLL_SECONDS)

@@ -72,6 +72,7 @@ def ask_server(url: str) -> None:
 
 def _log_in(client: SyncPrefectClient, url: str) -> None:
     from httpx import HTTPStatusError
+    from prefect.settings import get_current_settings
 
     try:
         client.api_version()
@@ -79,7 +80,8 @@ def _log_in(client: SyncPrefectClient, url: str) -> None:
         if error.response.status_code not in (401, 403):
             raise
         allowed, remedy = f"the user:password that {url} asks for", "Set it as it was set for that server."
-        raise UserError.about("PREFECT_API_AUTH_STRING", "a value that was refused", allowed, remedy) from None
+        given = "(not shown)" if get_current_settings().api.auth_string else None
+        raise UserError.about("PREFECT_API_AUTH_STRING", given, allowed, remedy) from None
 
 
 def start_embedded(home: Home) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from conf.home import home
+from conf.served import served
 from tasks import tables, tracking
 from tasks.records import RunRecord, StageRecord
 
@@ -152,7 +154,15 @@ def links(record: RunRecord) -> list[str]:
     if record.report:
         lines.append(f"Report:     {record.report}")
     if record.mlflow_uri:
-        lines.append(f"MLflow UI:  {tracking.ui_command(record.mlflow_uri)}")
+        lines.append(f"MLflow UI:  {_mlflow_page(record, record.mlflow_uri)}")
     if record.prefect_url:
         lines.append(f"Prefect UI: {record.prefect_url}")
     return lines
+
+
+def _mlflow_page(record: RunRecord, uri: str) -> str:
+    """The run's page where `ladder serve` shows this record, else how to have it shown."""
+    up = served(home())
+    if up and up.mlflow_ui and uri == tracking.tracking_uri(home()) and record.mlflow_experiment_id and record.mlflow_run_id:
+        return tracking.run_url(up.mlflow_ui, record.mlflow_experiment_id, record.mlflow_run_id)
+    return tracking.ui_command(uri)

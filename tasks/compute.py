@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from tasks import stopping, tracking
 from tasks.console import log
 from tasks.fingerprint import changes, fingerprint
 from tasks.progress import TrainingProgress
-from tasks.recording import Curves, Recorder
+from tasks.recording import Curves, Recorder, points_of
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
 from tasks.slots import training_slot
@@ -263,26 +263,6 @@ def validator(
         return {key: figures[key] for key in ("nll", "accuracy")}
 
     return validate
-
-
-def points_of(step: Step) -> dict[str, float]:
-    """A step as points of curves in MLflow."""
-    point = {
-        "train/loss": step.loss,
-        "train/ce": step.ce,
-        "train/kd": step.kd,
-        "train/learning_rate": step.learning_rate,
-        "train/grad_norm": step.grad_norm,
-        "train/tokens_per_second": step.tokens_per_second,
-    }
-    if step.teacher_ce is not None:
-        point |= {"train/teacher_ce": step.teacher_ce, "train/alpha": step.alpha, "train/temperature": step.temperature}
-    return point | valid_points(step.valid or {})
-
-
-def valid_points(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures of a validation during training, as points of curves in MLflow."""
-    return {f"curve/valid_{name}": value for name, value in figures.items()}
 
 
 def _write(folder: Path, work: Work, mark: str, model: nn.Module, trained: Trained, size: Size, data: DataRecord) -> None:

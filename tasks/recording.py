@@ -6,17 +6,20 @@ between trainings: again for a while where MLflow is away, and once that was in 
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import copy_context
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from conf.errors import RecordUnavailable, RunCancelled, UserError
+from models.training import Step
 from tasks import stopping
 from tasks.console import log
 from tasks.tracking import RecordRefused, StageRun, Tracker
@@ -189,6 +192,36 @@ class Recorder:
                 self._away = False
                 self.missing.pop(what, None)
                 return done
+
+
+def points_of(step: Step) -> dict[str, float]:
+    """A step as points of curves in MLflow."""
+    point = {
+        "train/loss": step.loss,
+        "train/ce": step.ce,
+        "train/kd": step.kd,
+        "train/learning_rate": step.learning_rate,
+        "train/grad_norm": step.grad_norm,
+        "train/tokens_per_second": step.tokens_per_second,
+    }
+    if step.teacher_ce is not None:
+        point |= {"train/teacher_ce": step.teacher_ce, "train/alpha": step.alpha, "train/temperature": step.temperature}
+    return point | valid_points(step.valid or {})
+
+
+def valid_points(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a validation during training, as points of curves in MLflow."""
+    return {f"curve/valid_{name}": value for name, value in figures.items()}
+
+
+def curve_of(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """The curve that the store keeps of a trained model, as points for MLflow: every step of a short training, a thousand of a long one."""
+    file = folder / "curve.json"
+    curve = json.loads(file.read_text()) if file.is_file() else {"train": [], "valid": []}  # an imported checkpoint has none
+    for point in curve["train"]:
+        yield point["step"], points_of(Step(**point, valid=None))
+    for point in curve["valid"]:
+        yield point["step"], valid_points({name: value for name, value in point.items() if name != "step"})
 
 
 def patience() -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +9,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from conf.schema import Ladder
-from models.training import Step
-from tasks.compute import corpus_of, points_of, recorder_of, valid_points
-from tasks.recording import Recorder
+from tasks.compute import corpus_of, recorder_of
+from tasks.recording import Recorder, curve_of
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context, original_mlflow_run
 
@@ -54,16 +51,6 @@ def _record(
         curve = partial(curve_of, folder) if record.reused or record.resumed_at is not None else None
         tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=folder, original_run_id=original, curve=curve)
     return done
-
-
-def curve_of(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """The curve that the store keeps of a trained model, as points for MLflow: every step of a short training, a thousand of a long one."""
-    file = folder / "curve.json"
-    curve = json.loads(file.read_text()) if file.is_file() else {"train": [], "valid": []}  # an imported checkpoint has none
-    for point in curve["train"]:
-        yield point["step"], points_of(Step(**point, valid=None))
-    for point in curve["valid"]:
-        yield point["step"], valid_points({name: value for name, value in point.items() if name != "step"})
 
 
 def record_decision(record: StageRecord, context: Context) -> StageRecord:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from conf.errors import LadderError
@@ -58,8 +59,7 @@ def retained(home: Home, age: float, keep_promoted: bool) -> Retained:
     _require_readable(home, records)
     tracker = tracking.connect(home) if any(record.mlflow_run_id for record in records) else None
     known = registry(tracker) if tracker else Registry({}, frozenset())
-    # Held by a process that runs it, ends it, or is about to continue it.
-    running = [record for record in records if _is_held(RunLock(home, record.run))]
+    running = [record for record in records if _is_running(home, record)]
     starts = [*(_moment(record.started) for record in running), *_opening(home, records)]
     limit = min([began - max(age, SLACK_SECONDS), *starts])
     reasons: dict[str, str] = {}
@@ -115,6 +115,22 @@ def _stored(home: Home, mark: str) -> list[StageRecord]:
 
 def _moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
+
+
+def _is_running(home: Home, record: RunRecord) -> bool:
+    """Whether a process runs it, is about to continue it, or has ended it and still has to tell how."""
+    if _is_held(RunLock(home, record.run)):
+        return True
+    claim = home.locks / f"flow-{record.prefect_run_id}.lock"  # see tasks/reap.py
+    if not claim.exists():
+        return False
+    lock = FileLock(claim)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _opening(home: Home, records: list[RunRecord]) -> list[float]:

@@ -249,6 +249,11 @@ def finished(undisturbed: Cli, tmp_path: Path) -> Cli:
     return Cli(tmp_path / "home", dict(undisturbed.env))
 
 
+def unguarded(process: subprocess.Popen[str]) -> None:
+    """Leave the end of a process to the fixture that started it."""
+    STARTED.remove(process)
+
+
 @pytest.fixture(scope="session")
 def helpers() -> Any:
     """The functions above; tests have no package to import them from."""
@@ -260,6 +265,7 @@ def helpers() -> Any:
         actions=actions,
         clean_environment=clean_environment,
         healthy=healthy,
+        unguarded=unguarded,
         furnish=furnish,
         Cli=Cli,
     )

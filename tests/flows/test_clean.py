@@ -33,6 +33,7 @@ def used(cli) -> int:
     return sum(path.stat().st_size for part in parts for path in part.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny, helpers: Helpers):
     finished = cli  # not a copy: the artifacts in MLflow are its own
     finished("run", tiny)
@@ -95,7 +96,7 @@ def test_bad_ages(bare):
 
 
 CLEAN = """
-import sys
+import time
 from conf.home import home
 from flows.environment import prepare_environment
 prepare_environment(home())
@@ -105,6 +106,7 @@ while True:
     clean(home(), 0)
     rounds += 1
     print(rounds, flush=True)
+    time.sleep(0.1)
 """
 
 

@@ -128,8 +128,11 @@ class Shown:
         return Counter(task["state_type"] for task in found)
 
 
+LONG = ("stages.two.training.steps=2000",)
+
+
 def killed_in_stage_two(cli, tiny: Path, log: Path, helpers: Helpers, *args: object) -> Shown:
-    process = begin(cli, log, "run", tiny, "stages.two.training.steps=4000", *args)
+    process = begin(cli, log, "run", tiny, *LONG, *args)
     helpers.wait_for(lambda: checkpoints_of_stage_two(cli, log, 1) or process.poll() is not None, "a checkpoint of stage two")
     shown = Shown(cli)
     helpers.wait_for(lambda: shown.tasks["RUNNING"], "Prefect to show the tasks", 30)
@@ -166,7 +169,7 @@ def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path, helpers: Helpers)
 
 def test_the_next_run_shows_the_dead_one_as_crashed(cli, tiny, tmp_path, helpers: Helpers):
     dead = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers, "stages.two.training.checkpoint_every=100")
-    again = begin(cli, tmp_path / "again.log", "run", tiny, "stages.two.training.steps=4000", "stages.two.training.checkpoint_every=100")
+    again = begin(cli, tmp_path / "again.log", "run", tiny, *LONG, "stages.two.training.checkpoint_every=100")
     helpers.wait_for(lambda: "resumed from step" in (tmp_path / "again.log").read_text(), "the run to go on")
     assert dead.state == "CRASHED"
     assert "RUNNING" not in dead.subflows.values()
@@ -211,7 +214,7 @@ def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny
         runs, began = [], time.monotonic()
         for attempt in (2, 3):
             runs += reap(cli, helpers, "restart")["restarted"]
-            helpers.wait_for(partial(runs_as_attempt, cli, attempt), f"attempt {attempt}, see {tmp_path}/runner.log", 100)
+            helpers.wait_for(partial(runs_as_attempt, cli, attempt), f"attempt {attempt}: {runs}, see {tmp_path}/runner.log")
             time.sleep(3)
             victim = psutil.Process(on_disk(cli)["pid"])
             victim.kill()
@@ -227,7 +230,7 @@ def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny
     finally:
         os.killpg(runner.pid, signal.SIGTERM)
         runner.wait(60)
-    cli("run", tiny, "compute.restarts=2", "stages.two.training.steps=4000", "stages.two.training.checkpoint_every=100")
+    cli("run", tiny, *LONG, "compute.restarts=2", "stages.two.training.checkpoint_every=100")
     done = cli.json("show")
     assert (done["status"], done["attempt"]) == ("done", 1)
 

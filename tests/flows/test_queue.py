@@ -54,6 +54,7 @@ def trainings_of(cli) -> list[tuple[int, int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_run_that_waits_ends_at_once_and_one_whose_turn_it_is_goes_on(cli, tiny, tmp_path, name, helpers: Helpers):
     first, second = tmp_path / "first.log", tmp_path / "second.log"
@@ -69,7 +70,7 @@ def test_a_run_that_waits_ends_at_once_and_one_whose_turn_it_is_goes_on(cli, tin
     assert waiting.wait(60) == 130
     seconds = time.monotonic() - began
     print(f"{name}: a waiting run ended in {seconds:.1f} s")
-    assert seconds < 15
+    assert seconds < 30
     assert "Traceback" not in second.read_text()
     assert training.poll() is None
 
@@ -83,6 +84,7 @@ def test_a_run_that_waits_ends_at_once_and_one_whose_turn_it_is_goes_on(cli, tin
     assert third.wait(200) == 0
 
 
+@pytest.mark.slow
 def test_no_limit(cli, tiny, tmp_path, helpers: Helpers):
     first = tmp_path / "first.log"
     training = begin(cli, first, tiny, LONG)

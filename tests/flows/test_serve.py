@@ -19,6 +19,9 @@ import httpx
 import psutil
 import pytest
 
+from conf.deployments import load_deployments
+from conf.errors import UserError
+
 UP_SECONDS = 300.0  # on a machine that does much else; some 15 on an idle one
 Start = Callable[..., "Server"]
 
@@ -157,6 +160,7 @@ def test_runs_made_without_a_server_are_in_its_history_and_its_death_leaves_noth
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_it(done, tiny, tmp_path, start: Start, helpers: Helpers):
     never = "{slug: never, cron: '0 0 1 1 *', active: false}"
     schedules = f"[{{slug: often, interval: 10s, parameters: {{ladder: '{tiny}', seed: 0}}}}, {never}]"
@@ -173,8 +177,6 @@ def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_i
     assert {run["state"]["name"] for run in finished()} == {"Completed"}, server.text
     cached = [run for run in server.flow_runs().values() if run["state"]["name"] == "Cached"]
     assert len(cached) >= 6, "both runs reused all three stages"
-    results = [path for path in (done.home / "prefect" / "storage").rglob("*") if path.is_file()]
-    assert all(json.loads(path.read_text())["metadata"]["serializer"]["type"] == "json" for path in results)
 
     known = {schedule["slug"]: schedule for schedule in server.deployment("distill/distill")["schedules"]}
     assert {slug: schedule["active"] for slug, schedule in known.items()} == {"often": True, "never": False}
@@ -210,12 +212,17 @@ def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(d
     run = server.start_run("distill/distill", ladder=str(tiny), overrides=["teacher.training.steps=20000"])
     helpers.wait_for(lambda: list((done.home / "store" / "work").glob("*/step-*")), "a checkpoint of the run", 180)
     server.children = serve.children(recursive=True)
-    assert any("prefect.engine" in process.cmdline() for process in server.children)
+    env = next(process.environ() for process in server.children if "prefect.engine" in process.cmdline())
+    assert (env["PREFECT_API_URL"], env["LADDER_HOME"], env["LADDER_ROOTS"]) == (api, str(done.home), str(tiny.parent))
+    assert (env["PREFECT_RESULTS_DEFAULT_SERIALIZER"], env["PREFECT_LOGGING_EXTRA_LOGGERS"]) == ("json", "ladder")
+    assert (env["DO_NOT_TRACK"], env["PREFECT_SERVER_ANALYTICS_ENABLED"].lower()) == ("true", "false")
     took = server.end()
     print(f"gone in {took:.1f} s, with a training under way")
     assert took < 20
     shown = done.json("show")
     assert (shown["status"], shown["prefect_run_id"]) == ("interrupted", run)
+    results = [path for path in (done.home / "prefect" / "storage").rglob("*") if path.is_file()]
+    assert all(json.loads(path.read_text())["metadata"]["serializer"]["type"] == "json" for path in results), "a pickle"
 
 
 @pytest.mark.parametrize(
@@ -233,17 +240,28 @@ def test_a_wrong_file_of_deployments_starts_nothing(bare, tmp_path, text, messag
     assert not bare.home.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schedules", "message"),
     [
         ("[{slug: x, cron: '61 * * * *'}]", "deployments[0].schedules[0].cron: got '61 * * * *'; allowed: a cron expression"),
         ("[{slug: x, rrule: 'FREQ=OFTEN'}]", "deployments[0].schedules[0].rrule: got 'FREQ=OFTEN'; allowed: a rule of RFC 5545"),
         ("[{slug: x, interval: 1h, parameters: {sed: 1}}]", "deployments[0].schedules[0].parameters.sed: unknown key, with the value 1;"),
-        ("[{slug: x, interval: 1h, parameters: {seed: -1}}]", "deployments[0].schedules[0].parameters.seed: got -1; "),
+        ("[{slug: x, interval: 1h, parameters: {seed: many}}]", "deployments[0].schedules[0].parameters.seed: got 'many'; "),
     ],
 )
-def test_what_only_prefect_and_the_flow_know_is_checked_before_anything_is_registered(bare, tmp_path, schedules, message):
-    refused = bare("serve", "--deployments", offer(tmp_path, schedules), code=2)
-    assert message in refused.err
+def test_what_only_prefect_and_the_flow_know_is_checked(tmp_path, schedules, message):
+    from flows.deployments import check
+
+    with pytest.raises(UserError) as refused:
+        check(load_deployments(offer(tmp_path, schedules)))
+    assert message in str(refused.value)
+    check(load_deployments())
+
+
+@pytest.mark.slow
+def test_and_is_checked_before_anything_is_registered(bare, tmp_path):
+    refused = bare("serve", "--deployments", offer(tmp_path, "[{slug: x, cron: '61 * * * *'}]"), code=2)
+    assert "error: deployments[0].schedules[0].cron: got '61 * * * *'" in refused.err
     assert not (bare.home / "serve.json").exists()
+    assert not (bare.home / "schedules.json").exists()
+    print(f"refused in {refused.seconds:.1f} s")

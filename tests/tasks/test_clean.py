@@ -240,6 +240,13 @@ class TestRunning:
             assert "teacher/teacher" not in names(clean(home, 0))
         assert "teacher/teacher" in names(clean(home, 0))
 
+    def test_a_run_whose_process_still_has_to_tell_how_it_ended(self, home: Home) -> None:
+        ran(home, "ended", [model(home, "teacher", "ended")], prefect_run_id="abc")
+        home.locks.mkdir(exist_ok=True)
+        with FileLock(home.locks / "flow-abc.lock"):
+            assert clean(home, 0).freed == ()
+        assert {"run/ended", "teacher/teacher"} <= names(clean(home, 0))
+
     def test_a_run_about_to_begin(self, home: Home) -> None:
         teacher = model(home, "teacher", "gone", moment=time.time() - 5)
         lock = RunLock(home, "not-yet-recorded")
@@ -467,7 +474,7 @@ class TestMlflow:
         assert tracker.resolve_model("models:/tiny/1")
 
     def test_a_record_elsewhere_is_told(self, home: Home, tracker: tracking.Tracker) -> None:
-        record = self.recorded(home, tracker, "a", [model(home, "teacher", "a")])
-        ran(home, "a", [], mlflow_run_id=record.mlflow_run_id, mlflow_uri="http://elsewhere:5000")
+        self.recorded(home, tracker, "b", [model(home, "teacher", "b", moment=NEW)], NEW)
+        ran(home, "a", [], mlflow_run_id="f" * 32, mlflow_uri="http://elsewhere:5000")
         assert clean(home, AGE).notes == ("the record of a in MLflow at http://elsewhere:5000 stays: that is not the present address",)
-        assert self.runs(tracker) == {"a", "teacher"}
+        assert self.runs(tracker) == {"b", "teacher"}

@@ -1,0 +1,143 @@
+"""Prefect's server goes away in the middle of a training: training goes on, and Prefect catches up; or the run says what it keeps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+from typing import Any
+
+import httpx
+import pytest
+
+STEPS = 3000
+LONG = (f"stages.two.training.steps={STEPS}", "stages.two.training.checkpoint_every=20")
+
+
+class Server:
+    """A real Prefect server on a port of its own, that can be killed and started again."""
+
+    def __init__(self, place: Path, helpers: Helpers) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.place, self.helpers = place, helpers
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true", "PREFECT_HOME": str(self.place)}
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        with (self.place / "server.log").open("a") as log:
+            env = self.helpers.clean_environment(**quiet)
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        self.helpers.wait_for(lambda: self.helpers.healthy(self.api), f"Prefect's server, see {self.place}/server.log", 120)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def found(self, what: str, **asked: Any) -> list[dict[str, Any]]:
+        return httpx.post(f"{self.api}/{what}/filter", json=asked, trust_env=False, timeout=30).raise_for_status().json()
+
+
+@pytest.fixture
+def server(tmp_path: Path, helpers: Helpers) -> Iterator[Server]:
+    (tmp_path / "prefect").mkdir()
+    server = Server(tmp_path / "prefect", helpers)
+    server.start()
+    yield server
+    if server.process and server.process.poll() is None:
+        server.kill()
+
+
+def begun(cli: Any, tiny: Path, log: Path, helpers: Helpers) -> subprocess.Popen[str]:
+    """A run in the middle of the training of its second stage."""
+    with log.open("w") as file:
+        process = cli.start("run", tiny, *LONG, stdout=file, stderr=file)
+    helpers.wait_for(lambda: process.poll() is not None or newest(cli.home) >= 100, "the training of stage two")
+    assert process.poll() is None, log.read_text()
+    return process
+
+
+def newest(home: Path) -> int:
+    steps = [int(path.name.removeprefix("step-")) for path in (home / "store" / "work").glob("*/step-*")]
+    return max(steps, default=0)
+
+
+@pytest.mark.slow
+def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_record, helpers: Helpers):
+    cli = helpers.Cli(helpers.furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": server.api})
+    log = tmp_path / "run.log"
+    process = begun(cli, tiny, log, helpers)
+    at = newest(cli.home)
+    server.kill()
+    killed = time.monotonic()
+    helpers.wait_for(lambda: newest(cli.home) >= at + 200, "the training to go on without Prefect", 60)
+    print(f"200 steps were trained in {time.monotonic() - killed:.1f} s of the server's absence")
+    time.sleep(max(60 - (time.monotonic() - killed), 0))
+    server.start()
+    back = time.monotonic()
+    print(f"the server was away for {back - killed:.0f} s")
+    assert process.wait(300) == 0, log.read_text()
+    print(f"the run ended {time.monotonic() - back:.0f} s after its return")
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert "Error logging to API" not in said
+    assert said.count("does not answer") <= 2, said
+
+    shown = cli.json("show")
+    assert shown["status"] == "done"
+    run = shown["prefect_run_id"]
+    own = server.found("flow_runs", flow_runs={"id": {"any_": [run]}})
+    subflows = server.found("flow_runs", flow_runs={"parent_flow_run_id": {"any_": [run]}})
+    assert [flow_run["state_type"] for flow_run in (*own, *subflows)] == ["COMPLETED"] * 4
+    ids = [run, *(flow_run["id"] for flow_run in subflows)]
+
+    def open_tasks() -> list[str]:
+        tasks = server.found("task_runs", task_runs={"flow_run_id": {"any_": ids}})
+        return [task["name"] for task in tasks if task["state_type"] != "COMPLETED"]
+
+    helpers.wait_for(lambda: not open_tasks(), f"the states of the tasks {open_tasks()}", 20)
+    progress = {a["key"]: a["data"] for a in server.found("artifacts", artifacts={"type": {"any_": ["progress"]}})}
+    assert progress == {"progress-teacher": 100, "progress-one": 100, "progress-two": 100, "progress-three": 100}
+    logs = [line["message"] for line in server.found("logs", logs={"flow_run_id": {"any_": ids}}, sort="TIMESTAMP_ASC", limit=200)]
+    lines = [line for line in logs if line.startswith("two: step ")]
+    assert len(lines) == said.count(" two: step "), "every line of the training is in Prefect's logs"
+    assert lines[-1].startswith(f"two: step {STEPS}/{STEPS}")
+
+
+@pytest.mark.slow
+def test_away_for_good(server: Server, tiny, tmp_path, empty_record, helpers: Helpers):
+    home = helpers.furnish(tmp_path / "home", empty_record)
+    cli = helpers.Cli(home, {"PREFECT_API_URL": server.api, "PREFECT_CLIENT_MAX_RETRIES": "2"})
+    log = tmp_path / "run.log"
+    process = begun(cli, tiny, log, helpers)
+    server.kill()
+    killed = time.monotonic()
+    helpers.wait_for(lambda: f"two: step {STEPS}/{STEPS}" in log.read_text() or process.poll() is not None, "the end of the training")
+    trained = time.monotonic()
+    assert process.wait(120) == 1, log.read_text()
+    print(f"killed; trained on for {trained - killed:.0f} s; ended {time.monotonic() - trained:.1f} s after the training")
+    said = log.read_text()
+    assert "Traceback" not in said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said
+    assert f"Prefect's server {server.api} has not answered for 8 s. What is finished is kept" in errors[0]
+    shown = cli.json("show")
+    assert (shown["status"], shown["error"]) == ("failed", errors[0].removeprefix("error: "))
+
+    embedded = helpers.Cli(home)
+    again = embedded("run", tiny, *LONG)
+    assert helpers.actions(again.err) == {"teacher": "reused", "one": "reused", "two": "reused", "three": "computed"}
+
+    server.start()
+    cli("run", tiny, *LONG)
+    stale = server.found("flow_runs", flow_runs={"id": {"any_": [shown["prefect_run_id"]]}})
+    assert stale[0]["state_type"] == "FAILED", "what its server could not be told is told when it is back"
