@@ -8,7 +8,7 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -239,16 +239,27 @@ def main() -> None:
         app(standalone_mode=True)
     except RunCancelled as error:
         typer.echo(f"{error}; what is finished is kept, the same command, or `ladder rerun`, goes on from there", err=True)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except LadderError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer has made it of a KeyboardInterrupt
             typer.echo("interrupted; what is finished is kept, the same command goes on from there", err=True)
+            _leave(INTERRUPTED)
         raise
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process; at once where Prefect's threads would first try, for a minute, to tell a server that is gone how it went."""
+    watch = sys.modules.get("tasks.watch")
+    if watch is not None and watch.gone:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _interrupt() -> None:

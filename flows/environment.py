@@ -19,6 +19,7 @@ PREFECT = {
     # Our own lines go to the terminal and to Prefect's run logs; Prefect's own, with their tracebacks, only to the run logs.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "ladder",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     # A loaded machine needs more than the default 20 seconds to bring the embedded server up.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -24,6 +24,7 @@ from tasks.progress import BOARD, Shown
 
 POLL_SECONDS = 2.0
 TIMEOUT_SECONDS = 5.0
+gone = False  # whether this process has given up its server
 AWAY = (httpx.HTTPError, PrefectException)  # what a client raises whose server is away, or is being restarted
 
 
@@ -72,6 +73,9 @@ class Watch(AbstractContextManager["Watch"]):
         try:
             with ExitStack() as stack:
                 return self._asked_to_end(brief_client(stack))
+        except httpx.TransportError:
+            stop_waiting()  # or the engine would, for minutes, while a person waits for the end of the run
+            return False
         except AWAY:
             return False
 
@@ -145,13 +149,20 @@ def require_server() -> None:
     raise _gone(patience)
 
 
-def _gone(patience: float) -> ServerAway:
-    """The error for a server that is gone, whose absence nothing in this process waits for any more."""
+def stop_waiting() -> None:
+    """From now on nothing in this process waits for the server to come back."""
     import prefect.context
 
     for context in (prefect.context.get_settings_context(), prefect.context.GLOBAL_SETTINGS_CONTEXT):
         if context is not None:
             context.settings.client.max_retries = 0
+    global gone
+    gone = True
+
+
+def _gone(patience: float) -> ServerAway:
+    """The error for a server that does not come back."""
+    stop_waiting()
     where = api_address() if os.environ.get("PREFECT_API_URL") else "that is embedded in this run"
     return ServerAway(
         f"Prefect's server {where} has not answered for {patience:.0f} s. What is finished is kept, in the store and in MLflow; "

@@ -114,6 +114,22 @@ def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_record, helpers
 
 
 @pytest.mark.slow
+def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_record, helpers: Helpers):
+    cli = helpers.Cli(helpers.furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": server.api})
+    log = tmp_path / "run.log"
+    process = begun(cli, tiny, log, helpers)
+    server.kill()
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    took = time.monotonic() - began
+    print(f"Ctrl-C without a server: ended in {took:.1f} s")
+    assert took < 15
+    assert "Traceback" not in log.read_text()
+    assert cli.json("show")["status"] == "interrupted"
+
+
+@pytest.mark.slow
 def test_away_for_good(server: Server, tiny, tmp_path, empty_record, helpers: Helpers):
     home = helpers.furnish(tmp_path / "home", empty_record)
     cli = helpers.Cli(home, {"PREFECT_API_URL": server.api, "PREFECT_CLIENT_MAX_RETRIES": "2"})
@@ -124,8 +140,11 @@ def test_away_for_good(server: Server, tiny, tmp_path, empty_record, helpers: He
     helpers.wait_for(lambda: f"two: step {STEPS}/{STEPS}" in log.read_text() or process.poll() is not None, "the end of the training")
     trained = time.monotonic()
     assert process.wait(120) == 1, log.read_text()
-    print(f"killed; trained on for {trained - killed:.0f} s; ended {time.monotonic() - trained:.1f} s after the training")
+    took = time.monotonic() - trained
+    print(f"killed; trained on for {trained - killed:.0f} s; ended {took:.1f} s after the training")
+    assert took < 45, "8 s of patience, and the writing of the record"
     said = log.read_text()
+    assert "EventsWorker" not in said
     assert "Traceback" not in said
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, said
