@@ -44,6 +44,7 @@ class _Calm(logging.Filter):
 
 
 log.addFilter(_Calm())
+log.setLevel(logging.INFO)  # in a served run nobody calls `show_logs`, and Prefect's run logs want the lines all the same
 
 
 class _Lines(logging.Handler):
@@ -67,6 +68,5 @@ def show_logs() -> None:
     """Show our log lines on the terminal; called once, by the command line."""
     if not any(isinstance(handler, _Lines) for handler in log.handlers):
         log.addHandler(_Lines())
-    log.setLevel(logging.INFO)
     log.propagate = False
     logging.raiseExceptions = False  # Prefect's log handlers would write to the terminal that their server is away

@@ -194,11 +194,11 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        reason = stopping.end(error)
+        said = in_words(error) if error else None
+        reason = stopping.end(said)
         if self.watch:
             self.watch.__exit__(kind, error, trace)
-        if error is not None:
-            said = in_words(error)
+        if said is not None:
             text = str(said) if isinstance(said, LadderError) else reason or f"{type(said).__name__}: {said}"
             self._close(self._ended(reason or "failed", text))
         else:

@@ -17,7 +17,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
 
-from conf.errors import ServerAway
+from conf.errors import RunCancelled, ServerAway
 from tasks import stopping
 from tasks.console import log
 from tasks.progress import BOARD, Shown
@@ -171,12 +171,12 @@ def _gone(patience: float) -> ServerAway:
 
 
 def in_words(error: BaseException) -> BaseException:
-    """The error to tell a person: where Prefect's engine has found its server gone, our own sentence about it."""
+    """What has ended the run, where Prefect's engine has put over it that it could not tell its server."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ServerAway):
+        if isinstance(seen, ServerAway | RunCancelled | KeyboardInterrupt):
             return seen
         seen = seen.__cause__ or seen.__context__
-    if isinstance(error, httpx.TransportError):  # it went away at the very moment when the engine spoke to it
+    if isinstance(error, httpx.TransportError):  # the server went away at the very moment when the engine spoke to it
         return _gone(2.0 ** (get_current_settings().client.max_retries + 1))
     return error

@@ -144,7 +144,7 @@ def test_a_run_is_started_from_the_form(page, served, place: Path, helpers: Help
     assert [(stage["name"], stage["reused"]) for stage in record["stages"]] == [("one", True), ("two", False), ("three", False)]
 
     page.goto(f"{served['prefect_ui']}/runs/flow-run/{run}")
-    see(page, record["run"], "ladder:tiny", "Completed")
+    see(page, record["run"], "ladder:tiny", "Completed", "two: computed because training.steps: 120 -> 60")
     keep(page, "run")
     page.get_by_text("Artifacts", exact=True).click()
     see(page, "ladder-table", "ladder-report", "mlflow")
@@ -193,7 +193,7 @@ def test_a_student_is_approved_in_the_form_of_its_paused_run(page, served, place
 
 def choose(page: Any, dialog: Any, value: str) -> None:
     """Pick from the list of the field `Choice`."""
-    dialog.locator(".p-label", has_text="Choice").locator("[role=combobox], .p-select, button, input").first.click()
+    dialog.locator(".p-label", has_text="Choice").locator(".p-select-button").first.click()
     page.get_by_text(value, exact=True).last.click()
 
 
