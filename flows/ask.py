@@ -31,9 +31,9 @@ class Answer(RunInput):
     """The form."""
 
     choice: Choice = Field(
-        "reject", description="approve: it may teach and ship; reject: the ladder ends here; train longer: then judge again"
+        description="approve: it may teach and ship; reject: the ladder ends here; train longer: then it is judged again"
     )
-    steps: int | None = Field(None, description="Steps to train longer; none: half of the stage's training.steps [steps]", ge=1)
+    steps: int = Field(0, description="Steps to train longer; 0: half of the stage's training.steps [steps]", ge=0, lt=2**31)
     by: str = Field("", description="Who decides, for the record", max_length=100)
     note: str = Field("", description="Why, for the record", max_length=1000)
 

@@ -102,6 +102,7 @@ def prefect_child(home: Home, host: str, listening: socket.socket, lifeline: int
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(sorted({pages, f"http://localhost:{port}", f"http://127.0.0.1:{port}"})),
         "PREFECT_UI_API_URL": f"{pages}/api",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # several runs write at once, and SQLite lets one at a time
         **os.environ,
         "PREFECT__SERVER_FINAL": "1",
         "PREFECT_SERVER_API_HOST": host,

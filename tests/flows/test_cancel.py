@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def newest_checkpoint(home: Path) -> int:
-    return max(int(path.name.removeprefix("step-")) for path in (home / "store" / "work").glob("*/step-*"))
+    return max((int(path.name.removeprefix("step-")) for path in (home / "store" / "work").glob("*/step-*")), default=0)
 
 
 LONG = "stages.two.training.steps=4000"
@@ -166,3 +167,47 @@ def test_nothing_to_cancel(finished):
     name = finished.json("show")["run"]
     assert "This one is done." in finished("cancel", name, code=2).err
     assert "RUN: got 'nosuch'" in finished("cancel", "nosuch", code=2).err
+
+
+SERVE = """
+from conf.home import home
+from flows.environment import prepare_environment
+prepare_environment(home())
+from flows.distill import distill
+distill.serve(name="distill")
+"""
+
+
+@pytest.fixture
+def runner(cli, tmp_path: Path, helpers: Helpers) -> Iterator[psutil.Process]:
+    """Prefect's own runner, which serves the deployment `distill/distill`."""
+    env = helpers.clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", PREFECT_RUNNER_POLL_FREQUENCY="1", **cli.env)
+    with (tmp_path / "runner.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", SERVE], env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    yield psutil.Process(process.pid)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_served_run_is_cancelled_in_the_ui(cli, tiny, api, runner, tmp_path, helpers: Helpers):
+    def deployment() -> str | None:
+        found = api.http.get("/deployments/name/distill/distill")
+        return found.json()["id"] if found.status_code == httpx.codes.OK else None
+
+    started = helpers.wait_for(deployment, f"the deployment, see {tmp_path}/runner.log", 120)
+    asked = {"parameters": {"ladder": str(tiny), "overrides": [LONG]}}
+    flow_run = api.post(f"/deployments/{started}/create_flow_run", asked)["id"]
+    helpers.wait_for(lambda: newest_checkpoint(cli.home) >= 5 and "two <- one" in str(api.tasks(flow_run)), "stage two", 180)
+    worker = helpers.wait_for(lambda: [p for p in runner.children(recursive=True) if "resource_tracker" not in str(p.cmdline())], "it", 5)
+    api.cancel(flow_run)
+    began = time.monotonic()
+    gone, alive = psutil.wait_procs(worker, timeout=BOUND)
+    print(f"cancelled in the UI, served: ended in {time.monotonic() - began:.1f} s")
+    assert alive == []
+    helpers.wait_for(lambda: api.state(flow_run) == "CANCELLED", "Prefect to show it", 45)
+    print(f"and was shown as cancelled after {time.monotonic() - began:.1f} s")
+    shown = cli.json("show")
+    assert shown["status"] == "cancelled"
+    assert shown["error"] == f"cancelled in the training of two, at step {newest_checkpoint(cli.home)} of 4000"
+    assert set(api.subflows(flow_run).values()) == {"COMPLETED", "CANCELLED"}

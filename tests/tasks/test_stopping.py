@@ -1,0 +1,112 @@
+"""A request to stop, by real signals: a training answers it at its next step, all else at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from conf.errors import RunCancelled
+from tasks import stopping
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+
+def raise_timeout(number: int, frame: object) -> None:
+    raise TimeoutError
+
+
+@pytest.fixture(autouse=True)
+def a_run() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    signal.signal(signal.SIGTERM, raise_timeout)  # stands for Prefect's own
+    stopping.begin(lambda: False)
+    yield
+    stopping.end(None)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def soon(act: Callable[[], object]) -> None:
+    """Do something from another thread, once this one sleeps."""
+    threading.Timer(0.1, act).start()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_for_the_next_step_of_a_training(number: signal.Signals) -> None:
+    steps = 0
+    with pytest.raises(KeyboardInterrupt), stopping.training("two"):
+        os.kill(os.getpid(), number)
+        for _ in range(3):
+            steps += 1
+            time.sleep(0.01)
+        assert stopping.requested()
+        raise RunCancelled("at step 3 of 9")
+    assert steps == 3
+    assert signal.getsignal(signal.SIGTERM) is raise_timeout
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    with pytest.raises(KeyboardInterrupt), stopping.training("two"):
+        terminate()
+        terminate()
+        pytest.fail("it waited")
+
+
+def test_a_signal_after_the_last_step_is_not_lost() -> None:
+    with pytest.raises(KeyboardInterrupt), stopping.training("two"):
+        terminate()
+
+
+def test_the_signal_of_a_runner_is_known_as_a_cancellation() -> None:
+    stopping.begin(lambda: True)
+    with pytest.raises(RunCancelled, match="^cancelled in the training of two, at step 3 of 9$") as caught, stopping.training("two"):
+        terminate()
+        raise RunCancelled("at step 3 of 9")
+    assert stopping.end(caught.value) == "cancelled"
+    terminate()  # the runner's, late: it must not break into the writing of the end
+
+
+def test_outside_a_training_a_signal_does_what_it_did_before() -> None:
+    with pytest.raises(TimeoutError):
+        terminate()
+    assert stopping.end(KeyboardInterrupt()) == "interrupted"
+    assert stopping.end(ValueError()) is None
+
+
+def test_a_cancellation_breaks_off_what_is_no_training() -> None:
+    began = time.monotonic()
+    soon(stopping.cancel)
+    with pytest.raises(RunCancelled, match="^cancelled$"):
+        time.sleep(30)
+    assert time.monotonic() - began < 5
+
+
+def test_a_cancellation_breaks_off_no_step_of_a_training() -> None:
+    with pytest.raises(RunCancelled), stopping.training("two"):
+        soon(stopping.cancel)
+        time.sleep(0.5)
+        assert stopping.requested()
+        raise RunCancelled("at step 1 of 9")
+
+
+def test_nothing_is_broken_off_after_the_end() -> None:
+    stopping.end(None)
+    soon(stopping.cancel)
+    time.sleep(0.3)
+
+
+def test_a_new_run_is_asked_for_nothing() -> None:
+    with pytest.raises(KeyboardInterrupt), stopping.training("two"):
+        terminate()
+    stopping.begin(lambda: False)
+    with stopping.training("two"):
+        assert not stopping.requested()
