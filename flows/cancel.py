@@ -45,7 +45,7 @@ def cancel_run(home: Home, run: str | None) -> str:
             os.kill(record.pid, signal.SIGTERM)
         if waited > PATIENCE_SECONDS:
             raise LadderError(
-                f"{record.run}: process {record.pid} was asked to stop and still runs after {waited:.0f} s; a step of its training may take "
+                f"{record.run}: process {record.pid} was asked to stop and still runs after {waited:.0f} s; a training step may take "
                 f"longer. `kill {record.pid}` breaks the step off, and what is finished is kept."
             )
         time.sleep(0.1)

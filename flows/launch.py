@@ -71,7 +71,7 @@ def launch(
     path = str(Path(source).absolute()) if Path(source).is_file() else source
     try:
         state = distill(path, given, start_at or "", fresh=fresh, whole=whole, repeats=repeats or "", return_state=True)
-    except Exception as error:  # of Prefect's engine, not of ours: those it hands back in the state
+    except Exception as error:  # noqa: BLE001 - of Prefect's engine, whatever it is; ours it hands back in the state
         raise in_words(error) from None
     outcome = state.result(raise_on_failure=False)
     if isinstance(outcome, LadderError) and not isinstance(outcome, GateStopped):

@@ -102,7 +102,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             yaml_text,
             params={"ladder": source, "overrides": list(overrides), "start_at": start_at, "fresh": fresh, "seed": ladder.seed},
             environment=known,
-            tags={"prefect.flow_run_id": prefect_run_id} if prefect_run_id else {},
+            tags=_links(prefect_run_id),
             continue_id=earlier.mlflow_run_id if earlier else None,
         )
         record = RunRecord(
@@ -245,6 +245,13 @@ def close_earlier(home: Home, tracker: tracking.Tracker) -> None:
             with suppress(tracking.RecordRefused):  # somebody has deleted it there
                 close_in_mlflow(tracker, record)
             save(home, record.model_copy(update={"unrecorded": missing}))
+
+
+def _links(flow_run_id: str | None) -> dict[str, str]:
+    """Tags by which MLflow leads to Prefect: the flow run's id, and its page in the run's description."""
+    url = _prefect_url(flow_run_id)
+    page = {"mlflow.note.content": f"[Run in Prefect]({url})"} if url else {}
+    return ({"prefect.flow_run_id": flow_run_id} if flow_run_id else {}) | page
 
 
 def _prefect_url(flow_run_id: str | None) -> str | None:

@@ -249,6 +249,37 @@ def finished(undisturbed: Cli, tmp_path: Path) -> Cli:
     return Cli(tmp_path / "home", dict(undisturbed.env))
 
 
+@dataclass
+class Shown:
+    """What Prefect's server at `api` shows of a flow run, and what its own pages can ask of it."""
+
+    api: str
+    flow_run: str
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return httpx.post(f"{self.api}/{path}", json=body, trust_env=False, timeout=30).raise_for_status().json()
+
+    @property
+    def state(self) -> str:
+        return httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30).raise_for_status().json()["state_type"]
+
+    @property
+    def subflows(self) -> dict[str, str]:
+        """Id -> state."""
+        found = self.post("flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [self.flow_run]}}})
+        return {run["id"]: run["state_type"] for run in found}
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Flow run and name -> state, of all tasks of the run and of its subflows."""
+        found = self.post("task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [self.flow_run, *self.subflows]}}})
+        return {f"{task['flow_run_id']} {task['name']}": task["state_type"] for task in found}
+
+    def cancel(self) -> None:
+        body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
+        assert self.post(f"flow_runs/{self.flow_run}/set_state", body)["status"] == "ACCEPT"
+
+
 def unguarded(process: subprocess.Popen[str]) -> None:
     """Leave the end of a process to the fixture that started it."""
     STARTED.remove(process)
@@ -266,6 +297,7 @@ def helpers() -> Any:
         clean_environment=clean_environment,
         healthy=healthy,
         unguarded=unguarded,
+        Shown=Shown,
         furnish=furnish,
         Cli=Cli,
     )

@@ -108,17 +108,20 @@ def test_a_missing_data_file(cli, tmp_path, helpers: Helpers):
     refused(cli, helpers, ladder_file(tmp_path, LM), says=("data.paths[0]: got 'texts/*.txt'", "a file, or a pattern that matches files"))
 
 
+@pytest.mark.slow
 def test_an_empty_dataset(cli, tmp_path, helpers: Helpers):
     (tmp_path / "reviews.csv").write_text("text,label\n")
     refused(cli, helpers, ladder_file(tmp_path, CLASSES), says=("data: got 'files'", "a source with documents", "The source is empty"))
 
 
+@pytest.mark.slow
 def test_text_that_is_shorter_than_a_sequence(cli, tmp_path, helpers: Helpers):
     texts(tmp_path, "a", files=3)
     says = ("data.sequence_length: got 3000", "shorten the sequences or add documents")
     refused(cli, helpers, ladder_file(tmp_path, LM), "data.sequence_length=3000", says=says)
 
 
+@pytest.mark.slow
 def test_labels_outside_the_range(cli, tmp_path, helpers: Helpers):
     rows = "".join(f"text number {i},{i % 3}\n" for i in range(30))
     (tmp_path / "reviews.csv").write_text("text,label\n" + rows)
@@ -157,6 +160,7 @@ def test_a_teacher_whose_vocabulary_is_smaller(cli, tmp_path, helpers: Helpers):
     refused(cli, helpers, checkpoint_ladder(tmp_path), says=("teacher.path: got", "with 200 ids", "tokenizer.kind=teacher"))
 
 
+@pytest.mark.slow
 def test_a_teacher_whose_ids_mean_something_else(cli, tmp_path, helpers: Helpers):
     texts(tmp_path)
     llama(tmp_path / "teacher", 300, tokenizer=True)

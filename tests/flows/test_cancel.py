@@ -19,37 +19,9 @@ import pytest
 BOUND = 15.0  # seconds from the request to the end of the process
 
 
-class Api:
-    """Prefect's server, asked as its own web page asks it."""
-
-    def __init__(self, http: httpx.Client) -> None:
-        self.http = http
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        return self.http.post(path, json=body).raise_for_status().json()
-
-    def cancel(self, flow_run_id: str) -> None:
-        answer = self.post(f"/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False})
-        assert answer["status"] == "ACCEPT", answer
-
-    def state(self, flow_run_id: str) -> str:
-        return self.http.get(f"/flow_runs/{flow_run_id}").raise_for_status().json()["state_type"]
-
-    def subflows(self, flow_run_id: str) -> dict[str, str]:
-        found = self.post("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run_id]}}})
-        return {run["id"]: run["state_type"] for run in found}
-
-    def tasks(self, flow_run_id: str) -> dict[str, str]:
-        """Name -> state, of all tasks of a flow run and of its subflows."""
-        ids = [flow_run_id, *self.subflows(flow_run_id)]
-        found = self.post("/task_runs/filter", {"task_runs": {"flow_run_id": {"any_": ids}}})
-        return {f"{task['flow_run_id']} {task['name']}": task["state_type"] for task in found}
-
-
-@pytest.fixture
-def api(prefect_api: str) -> Iterator[Api]:
-    with httpx.Client(base_url=prefect_api, trust_env=False, timeout=30) as http:
-        yield Api(http)
+def last_run(cli: Any, helpers: Helpers) -> Any:
+    """What Prefect shows of the last run."""
+    return helpers.Shown(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
 
 
 def in_stage_two(cli: Any, log: Path, helpers: Helpers, *args: object) -> subprocess.Popen[str]:
@@ -77,55 +49,66 @@ def newest_checkpoint(home: Path) -> int:
 LONG = "stages.two.training.steps=4000"
 
 
-def test_cancelled_in_training_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, api, undisturbed, tmp_path, helpers: Helpers):
+def test_cancelled_in_prefect_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, undisturbed, tmp_path, helpers: Helpers):
     log = tmp_path / "cancelled.log"
-    # A checkpoint every step, so that the training lasts; what a run saves when does not change its weights.
-    often = "stages.two.training.checkpoint_every=1"
-    process = in_stage_two(cli, log, helpers, tiny, often)
-    began, processes = time.monotonic(), family(process)
-    said = cli("cancel")
+    # So that these few steps last; when a run saves and validates changes nothing in its weights.
+    slow = "stages.two.training.checkpoint_every=1", "stages.two.training.validate_every=1"
+    process = in_stage_two(cli, log, helpers, tiny, *slow)
+    prefect, processes, began = last_run(cli, helpers), family(process), time.monotonic()
+    prefect.cancel()
     assert process.wait(BOUND) == 130
-    took = time.monotonic() - began
-    print(f"ladder cancel: ended in {took:.1f} s: {said.out.strip()}")
-    assert took < BOUND
+    print(f"cancelled through Prefect's API: ended in {time.monotonic() - began:.1f} s")
     assert psutil.wait_procs(processes, timeout=5)[1] == []
-    assert ": cancelled after " in said.out
     assert "Traceback" not in log.read_text()
     assert "goes on from there" in log.read_text()
 
-    shown = cli.json("show")
-    step = newest_checkpoint(cli.home)
+    shown, step = cli.json("show"), newest_checkpoint(cli.home)
     assert (shown["status"], shown["error"]) == ("cancelled", f"cancelled in the training of two, at step {step} of 120")
-    flow_run = shown["prefect_run_id"]
-    assert api.state(flow_run) == "CANCELLED"
-    assert sorted(api.subflows(flow_run).values()) == ["CANCELLED", "COMPLETED"]
-    helpers.wait_for(
-        lambda: set(api.tasks(flow_run).values()) == {"COMPLETED", "CANCELLED"}, f"the tasks' states {api.tasks(flow_run)}", 20
-    )
+    assert prefect.state == "CANCELLED"
+    assert sorted(prefect.subflows.values()) == ["CANCELLED", "COMPLETED"]
+    helpers.wait_for(lambda: set(prefect.tasks.values()) == {"COMPLETED", "CANCELLED"}, "the tasks' states", 20)
     from mlflow import MlflowClient
 
-    client = MlflowClient(shown["mlflow_uri"])
-    assert client.get_run(shown["mlflow_run_id"]).info.status == "KILLED"
+    assert MlflowClient(shown["mlflow_uri"]).get_run(shown["mlflow_run_id"]).info.status == "KILLED"
     assert helpers.half_written(cli.home) == []
 
-    again = cli("run", tiny, often)
+    again = cli("run", tiny, *slow)
     resumed = cli.json("show")
     assert f"two: resumed from step {step} " in again.err
     assert (resumed["status"], resumed["run"], resumed["stages"][1]["resumed_at"]) == ("done", shown["run"], step)
     assert cli.hashes() == undisturbed.hashes()
-    assert api.state(resumed["prefect_run_id"]) == "COMPLETED"
+    assert last_run(cli, helpers).state == "COMPLETED"
 
 
-def test_cancelled_through_prefect_alone(cli, tiny, api, tmp_path, helpers: Helpers):
+def test_ladder_cancel(cli, tiny, tmp_path, helpers: Helpers):
     process = in_stage_two(cli, tmp_path / "run.log", helpers, tiny, LONG)
-    flow_run, began = cli.json("show")["prefect_run_id"], time.monotonic()
-    api.cancel(flow_run)
+    prefect, processes = last_run(cli, helpers), family(process)
+    began = time.monotonic()
+    said = cli("cancel")
     assert process.wait(BOUND) == 130
-    print(f"cancelled through the API: ended in {time.monotonic() - began:.1f} s")
-    assert cli.json("show")["status"] == "cancelled"
-    assert api.state(flow_run) == "CANCELLED"
+    took = time.monotonic() - began
+    print(f"ladder cancel: ended in {took:.1f} s, its own start included: {said.out.strip()}")
+    assert took < BOUND
+    assert psutil.wait_procs(processes, timeout=5)[1] == []
+    shown = cli.json("show")
+    assert said.out.startswith(f"{shown['run']}: cancelled after ")
+    assert f"`ladder rerun {shown['run']}` goes on from there" in said.out
+    assert shown["status"] == "cancelled"
+    assert prefect.state == "CANCELLED"
 
 
+@pytest.mark.slow
+def test_ladder_cancel_under_the_embedded_server(bare, tiny, tmp_path, helpers: Helpers):
+    process = in_stage_two(bare, tmp_path / "run.log", helpers, tiny, LONG)
+    processes = family(process)
+    said = bare("cancel")
+    assert process.wait(BOUND) == 130
+    print(said.out.strip())
+    assert ": cancelled after " in said.out
+    assert psutil.wait_procs(processes, timeout=15)[1] == [], "its server among them"
+
+
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_of_the_last_step(cli, tiny, tmp_path, helpers: Helpers):
     process = in_stage_two(cli, tmp_path / "run.log", helpers, tiny, LONG)
     began = time.monotonic()
@@ -142,7 +125,8 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(cli, tiny, tmp_path, helpe
     assert client.get_metric_history(run.info.run_id, "train/loss")[-1].step == newest_checkpoint(cli.home)
 
 
-def test_a_run_that_waits_is_cancelled_too(cli, tiny, api, tmp_path, helpers: Helpers):
+@pytest.mark.slow
+def test_a_run_that_waits_is_cancelled_too(cli, tiny, tmp_path, helpers: Helpers):
     """It has no step at which it could stop: here it waits for the store's lock on its data."""
     log = tmp_path / "waiting.log"
     blocker = in_stage_two(cli, tmp_path / "first.log", helpers, tiny, LONG)
@@ -157,9 +141,25 @@ def test_a_run_that_waits_is_cancelled_too(cli, tiny, api, tmp_path, helpers: He
     assert ": cancelled after " in said.out
     shown = cli.json("show", record["run"])
     assert shown["status"] == "cancelled"
-    assert api.state(shown["prefect_run_id"]) == "CANCELLED"
-    assert set(api.subflows(shown["prefect_run_id"]).values()) <= {"CANCELLED", "COMPLETED"}
+    prefect = last_run(cli, helpers)
+    assert prefect.flow_run == shown["prefect_run_id"]
+    assert prefect.state == "CANCELLED"
+    assert set(prefect.subflows.values()) <= {"CANCELLED", "COMPLETED"}
     os.killpg(blocker.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_run_that_asks_a_person_is_cancelled_too(finished, tiny, tmp_path, helpers: Helpers):
+    log = tmp_path / "asking.log"
+    with log.open("w") as file:
+        asking = finished.start("run", tiny, "stages.two.gate.max_parameters=1000", "stages.two.gate.policy=ask", stdout=file, stderr=file)
+    helpers.wait_for(lambda: "needs a decision" in log.read_text() and last_run(finished, helpers).state == "PAUSED", "the question")
+    prefect, said = last_run(finished, helpers), finished("cancel")
+    assert asking.wait(BOUND) == 130, log.read_text()
+    print(f"cancelled while paused: {said.out.strip()}")
+    assert "Traceback" not in log.read_text()
+    assert finished.json("show")["status"] == "cancelled"
+    assert prefect.state == "CANCELLED"
 
 
 def test_nothing_to_cancel(finished):
@@ -190,24 +190,28 @@ def runner(cli, tmp_path: Path, helpers: Helpers) -> Iterator[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_a_served_run_is_cancelled_in_the_ui(cli, tiny, api, runner, tmp_path, helpers: Helpers):
+def test_a_served_run_is_cancelled_in_the_ui(cli, tiny, runner, tmp_path, helpers: Helpers):
+    api = cli.env["PREFECT_API_URL"]
+
     def deployment() -> str | None:
-        found = api.http.get("/deployments/name/distill/distill")
+        found = httpx.get(f"{api}/deployments/name/distill/distill", trust_env=False, timeout=30)
         return found.json()["id"] if found.status_code == httpx.codes.OK else None
 
     started = helpers.wait_for(deployment, f"the deployment, see {tmp_path}/runner.log", 120)
-    asked = {"parameters": {"ladder": str(tiny), "overrides": [LONG]}}
-    flow_run = api.post(f"/deployments/{started}/create_flow_run", asked)["id"]
-    helpers.wait_for(lambda: newest_checkpoint(cli.home) >= 5 and "two <- one" in str(api.tasks(flow_run)), "stage two", 180)
+    prefect = helpers.Shown(api, "")
+    prefect.flow_run = prefect.post(f"deployments/{started}/create_flow_run", {"parameters": {"ladder": str(tiny), "overrides": [LONG]}})[
+        "id"
+    ]
+    helpers.wait_for(lambda: newest_checkpoint(cli.home) >= 5 and "two <- one" in str(prefect.tasks), "stage two", 180)
     worker = helpers.wait_for(lambda: [p for p in runner.children(recursive=True) if "resource_tracker" not in str(p.cmdline())], "it", 5)
-    api.cancel(flow_run)
+    prefect.cancel()
     began = time.monotonic()
-    gone, alive = psutil.wait_procs(worker, timeout=BOUND)
+    _, alive = psutil.wait_procs(worker, timeout=BOUND)
     print(f"cancelled in the UI, served: ended in {time.monotonic() - began:.1f} s")
     assert alive == []
-    helpers.wait_for(lambda: api.state(flow_run) == "CANCELLED", "Prefect to show it", 45)
+    helpers.wait_for(lambda: prefect.state == "CANCELLED", "Prefect to show it", 45)
     print(f"and was shown as cancelled after {time.monotonic() - began:.1f} s")
     shown = cli.json("show")
     assert shown["status"] == "cancelled"
     assert shown["error"] == f"cancelled in the training of two, at step {newest_checkpoint(cli.home)} of 4000"
-    assert set(api.subflows(flow_run).values()) == {"COMPLETED", "CANCELLED"}
+    assert set(prefect.subflows.values()) == {"COMPLETED", "CANCELLED"}

@@ -83,6 +83,7 @@ def test_runs_shows_every_run(undisturbed):
     assert rows[0]["run"] in undisturbed("runs").out
 
 
+@pytest.mark.slow
 def test_plan_tells_what_a_run_would_do(bare, undisturbed, tiny):
     before = bare.json("plan", tiny)
     assert [model["action"] for model in (before["teacher"], *before["stages"])] == ["compute"] * 4

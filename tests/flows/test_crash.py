@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace as Helpers
 from typing import Any
 
-import httpx
 import pytest
 
 
@@ -63,6 +62,7 @@ def test_a_run_killed_in_stage_two_is_continued_to_the_same_weights(cli, tiny, u
     assert Counter(loss_points(cli, "two")) == Counter(range(1, 121))
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_stage_two_is_continued_too(bare, tiny, undisturbed, tmp_path, helpers: Helpers):
     import psutil
 
@@ -104,38 +104,19 @@ def reap(cli, helpers: Helpers, *args: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-class Shown:
-    """What Prefect shows of a run."""
-
-    def __init__(self, cli, run: str | None = None) -> None:
-        self.api, self.flow_run = cli.env["PREFECT_API_URL"], cli.json("show", *([run] if run else []))["prefect_run_id"]
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        return httpx.post(f"{self.api}/{path}/filter", json=body, trust_env=False, timeout=30).raise_for_status().json()
-
-    @property
-    def state(self) -> str:
-        return httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30).raise_for_status().json()["state_type"]
-
-    @property
-    def subflows(self) -> dict[str, str]:
-        found = self.post("flow_runs", {"flow_runs": {"parent_flow_run_id": {"any_": [self.flow_run]}}})
-        return {run["id"]: run["state_type"] for run in found}
-
-    @property
-    def tasks(self) -> Counter[str]:
-        found = self.post("task_runs", {"task_runs": {"flow_run_id": {"any_": [self.flow_run, *self.subflows]}}})
-        return Counter(task["state_type"] for task in found)
+def last_run(cli, helpers: Helpers) -> Any:
+    """What Prefect shows of the last run."""
+    return helpers.Shown(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
 
 
 LONG = ("stages.two.training.steps=2000",)
 
 
-def killed_in_stage_two(cli, tiny: Path, log: Path, helpers: Helpers, *args: object) -> Shown:
+def killed_in_stage_two(cli, tiny: Path, log: Path, helpers: Helpers, *args: object) -> Any:
     process = begin(cli, log, "run", tiny, *LONG, *args)
     helpers.wait_for(lambda: checkpoints_of_stage_two(cli, log, 1) or process.poll() is not None, "a checkpoint of stage two")
-    shown = Shown(cli)
-    helpers.wait_for(lambda: shown.tasks["RUNNING"], "Prefect to show the tasks", 30)
+    shown = last_run(cli, helpers)
+    helpers.wait_for(lambda: "RUNNING" in shown.tasks.values(), "Prefect to show the tasks", 30)
     process.kill()
     process.wait()
     return shown
@@ -155,7 +136,7 @@ def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path, helpers: Helpers)
     assert found["dead"] == [record["run"]]
     assert (record["status"], record["error"]) == ("interrupted", "the process ended without a word")
     assert (shown.state, sorted(shown.subflows.values())) == ("CRASHED", ["COMPLETED", "CRASHED"])
-    assert set(shown.tasks) == {"COMPLETED", "CRASHED"}
+    assert set(shown.tasks.values()) == {"COMPLETED", "CRASHED"}
     client = MlflowClient(record["mlflow_uri"])
     assert client.get_run(record["mlflow_run_id"]).info.status == "KILLED"
     children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{record['mlflow_run_id']}'")
@@ -167,19 +148,21 @@ def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path, helpers: Helpers)
     assert again["seconds"] < 0.5, "nothing is to do"
 
 
+@pytest.mark.slow
 def test_the_next_run_shows_the_dead_one_as_crashed(cli, tiny, tmp_path, helpers: Helpers):
     dead = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers, "stages.two.training.checkpoint_every=100")
     again = begin(cli, tmp_path / "again.log", "run", tiny, *LONG, "stages.two.training.checkpoint_every=100")
     helpers.wait_for(lambda: "resumed from step" in (tmp_path / "again.log").read_text(), "the run to go on")
     assert dead.state == "CRASHED"
     assert "RUNNING" not in dead.subflows.values()
-    living = Shown(cli)
+    living = last_run(cli, helpers)
     assert (living.flow_run != dead.flow_run, living.state) == (True, "RUNNING")
     again.send_signal(signal.SIGTERM)
     assert again.wait(60) == 130
     assert living.state == "CRASHED"
 
 
+@pytest.mark.slow
 def test_a_flow_run_whose_server_comes_back_late_is_ended_then(cli, tiny, tmp_path, helpers: Helpers):
     shown = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers)
     away = helpers.Cli(cli.home, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
@@ -224,7 +207,7 @@ def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny
         assert (len(last["dead"]), last["restarted"]) == (1, ["None"])
         assert len(set(runs)) == 2
         assert len(cli.json("runs")) == 1, "each attempt continues the same run"
-        shown = Shown(cli)
+        shown = last_run(cli, helpers)
         assert {shown.flow_run} <= set(runs)
         helpers.wait_for(lambda: shown.state == "CRASHED", "Prefect to show it", 30)
     finally:

@@ -64,6 +64,7 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
+@pytest.mark.slow
 def test_a_full_disk_then_one_that_fills_during_training(cli, tiny, small_disk, undisturbed, tmp_path, empty_record, helpers: Helpers):
     full = helpers.Cli(small_disk / "home", dict(cli.env), cwd=tmp_path)
     ballast = fill(small_disk)

@@ -32,6 +32,7 @@ def test_mlflow_holds_one_tree(shown):
         assert run.data.tags["ladder.weights_sha256"] == models[name]["weights_sha256"]
         assert run.data.metrics["valid/accuracy"] == pytest.approx(models[name]["metrics"]["accuracy"])
     assert parent.data.tags["prefect.flow_run_id"] == shown["prefect_run_id"]
+    assert f"/runs/flow-run/{shown['prefect_run_id']})" in parent.data.tags["mlflow.note.content"], "a link to Prefect's page"
     assert "report.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
 
 

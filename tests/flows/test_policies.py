@@ -70,6 +70,7 @@ def test_extend_trains_on_within_its_bound(cli, gated, helpers: Helpers):
     assert last_run(cli)["stages"][0]["weights_sha256"] == student["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_extend_ends_when_the_gate_is_satisfied(cli, gated):
     shown = cli("run", gated("policy: extend, extend_steps: 300, max_extensions: 5"), "stages.one.gate.min_parent_retention=0.3")
     assert "trained on for 300 steps (extension 1)" in shown.err
@@ -77,6 +78,7 @@ def test_extend_ends_when_the_gate_is_satisfied(cli, gated):
     assert (student["extensions"], student["gate"]) == (1, "passed")
 
 
+@pytest.mark.slow
 def test_insert_teaches_through_assistants_within_its_bound(cli, gated):
     ended = cli("run", gated("policy: insert, max_inserts: 2"), code=3)
     shown = last_run(cli)
@@ -140,6 +142,7 @@ def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path, helpe
 
 
 @pytest.mark.parametrize(("unanswered", "code", "gate"), [("reject", 3, "stopped"), ("approve", 0, "approved")])
+@pytest.mark.slow
 def test_a_question_that_nobody_answers_is_decided_by_its_setting(cli, gated, unanswered, code, gate):
     cli("run", gated(f"policy: ask, ask_hours: 0.001, unanswered: {unanswered}"), code=code)
     (student,) = last_run(cli)["stages"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace as Helpers
 
 import httpx
+import pytest
 import yaml
 
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
@@ -41,6 +42,7 @@ def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(
     assert finished.json("show")["overrides"] == ["stages.two.training.steps=60"]
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_parameter(finished, tiny, helpers: Helpers):
     ran = finished("run", tiny, "--seed", "7")
     assert helpers.actions(ran.err)["teacher"] == "computed"
@@ -59,6 +61,7 @@ def call(cli, code: str, helpers: Helpers) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", before + code], env=env, cwd=cli.home.parent, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_one_stage_from_named_teachers(finished, tiny, undisturbed, helpers: Helpers):
     code = f"from flows.one_stage import one_stage\none_stage({str(tiny)!r}, 'three', TEACHERS)"
     same = call(finished, code.replace("TEACHERS", "()"), helpers)
@@ -80,6 +83,7 @@ def test_one_stage_from_named_teachers(finished, tiny, undisturbed, helpers: Hel
     assert "teachers: got 'oen'; allowed: a finished model of tiny" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_whole_ladder_as_a_parameter(finished, tiny, helpers: Helpers):
     path = finished.home.parent / "whole.yaml"
     path.write_text(Path(tiny).read_text())

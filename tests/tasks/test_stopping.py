@@ -40,37 +40,43 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def train(*acts: Callable[[], object]) -> None:
+    with stopping.training("two"):
+        for act in acts:
+            act()
+
+
+def see_the_request() -> None:
+    assert stopping.requested()
+
+
+def stop() -> None:
+    raise RunCancelled("at step 3 of 9")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_waits_for_the_next_step_of_a_training(number: signal.Signals) -> None:
-    steps = 0
-    with pytest.raises(KeyboardInterrupt), stopping.training("two"):
-        os.kill(os.getpid(), number)
-        for _ in range(3):
-            steps += 1
-            time.sleep(0.01)
-        assert stopping.requested()
-        raise RunCancelled("at step 3 of 9")
-    assert steps == 3
+    steps: list[float] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(lambda: os.kill(os.getpid(), number), lambda: time.sleep(0.1), lambda: steps.append(1), see_the_request, stop)
+    assert steps == [1]
     assert signal.getsignal(signal.SIGTERM) is raise_timeout
 
 
 def test_a_second_signal_does_not_wait() -> None:
-    with pytest.raises(KeyboardInterrupt), stopping.training("two"):
-        terminate()
-        terminate()
-        pytest.fail("it waited")
+    with pytest.raises(KeyboardInterrupt):
+        train(terminate, terminate, lambda: pytest.fail("it waited"))
 
 
 def test_a_signal_after_the_last_step_is_not_lost() -> None:
-    with pytest.raises(KeyboardInterrupt), stopping.training("two"):
-        terminate()
+    with pytest.raises(KeyboardInterrupt):
+        train(terminate)
 
 
 def test_the_signal_of_a_runner_is_known_as_a_cancellation() -> None:
     stopping.begin(lambda: True)
-    with pytest.raises(RunCancelled, match="^cancelled in the training of two, at step 3 of 9$") as caught, stopping.training("two"):
-        terminate()
-        raise RunCancelled("at step 3 of 9")
+    with pytest.raises(RunCancelled, match=r"^cancelled in the training of two, at step 3 of 9$") as caught:
+        train(terminate, stop)
     assert stopping.end(caught.value) == "cancelled"
     terminate()  # the runner's, late: it must not break into the writing of the end
 
@@ -85,17 +91,14 @@ def test_outside_a_training_a_signal_does_what_it_did_before() -> None:
 def test_a_cancellation_breaks_off_what_is_no_training() -> None:
     began = time.monotonic()
     soon(stopping.cancel)
-    with pytest.raises(RunCancelled, match="^cancelled$"):
+    with pytest.raises(RunCancelled, match=r"^cancelled$"):
         time.sleep(30)
     assert time.monotonic() - began < 5
 
 
 def test_a_cancellation_breaks_off_no_step_of_a_training() -> None:
-    with pytest.raises(RunCancelled), stopping.training("two"):
-        soon(stopping.cancel)
-        time.sleep(0.5)
-        assert stopping.requested()
-        raise RunCancelled("at step 1 of 9")
+    with pytest.raises(RunCancelled, match="at step 3"):
+        train(lambda: soon(stopping.cancel), lambda: time.sleep(0.5), see_the_request, stop)
 
 
 def test_nothing_is_broken_off_after_the_end() -> None:
@@ -105,8 +108,8 @@ def test_nothing_is_broken_off_after_the_end() -> None:
 
 
 def test_a_new_run_is_asked_for_nothing() -> None:
-    with pytest.raises(KeyboardInterrupt), stopping.training("two"):
-        terminate()
+    with pytest.raises(KeyboardInterrupt):
+        train(terminate)
     stopping.begin(lambda: False)
-    with stopping.training("two"):
-        assert not stopping.requested()
+    assert not stopping.requested()
+    train(lambda: None)
