@@ -190,7 +190,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def _ended(self, status: Status, error: str | None) -> RunRecord:
         return self.record.model_copy(
-            update={"status": status, "error": error, "finished": now(), "seconds": time.monotonic() - self.began}
+            update={"status": status, "error": error, "waiting": None, "finished": now(), "seconds": time.monotonic() - self.began}
         )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

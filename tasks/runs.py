@@ -140,7 +140,7 @@ def bury(home: Home, run: str) -> RunRecord | None:
         record = RunRecord.model_validate_json((home.runs / run / "record.json").read_text())
         if record.status != "running":
             return None
-        record = record.model_copy(update={"status": "interrupted", "error": DIED, "finished": now()})
+        record = record.model_copy(update={"status": "interrupted", "error": DIED, "waiting": None, "finished": now()})
         save(home, record)
         return record
     finally:

@@ -152,8 +152,9 @@ def test_a_run_that_waits_is_cancelled_too(cli, tiny, tmp_path, helpers: Helpers
 def test_a_run_that_asks_a_person_is_cancelled_too(finished, tiny, tmp_path, helpers: Helpers):
     log = tmp_path / "asking.log"
     with log.open("w") as file:
-        asking = finished.start("run", tiny, "stages.two.gate.max_parameters=1000", "stages.two.gate.policy=ask", stdout=file, stderr=file)
-    helpers.wait_for(lambda: "needs a decision" in log.read_text() and last_run(finished, helpers).state == "PAUSED", "the question")
+        asking = finished.start("run", tiny, "stages.two.gate.min_root_retention=2", "stages.two.gate.policy=ask", stdout=file, stderr=file)
+    helpers.wait_for(lambda: "needs a decision" in log.read_text(), f"the question, see {log}", 120)
+    helpers.wait_for(lambda: last_run(finished, helpers).state == "PAUSED", "the pause", 30)
     prefect, said = last_run(finished, helpers), finished("cancel")
     assert asking.wait(BOUND) == 130, log.read_text()
     print(f"cancelled while paused: {said.out.strip()}")
