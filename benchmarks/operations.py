@@ -52,9 +52,9 @@ class Ladder:
 
     def first_step(self, *args: str) -> float:
         """Seconds from the command to the checkpoint of its first training step; the run is then ended."""
-        began = time.monotonic()
+        began, before = time.monotonic(), self._checkpoints()
         process = self.start(*args)
-        while not list(self.home.glob("store/work/*/step-*")):
+        while not self._checkpoints() - before:
             if process.poll() is not None or time.monotonic() - began > PATIENCE:
                 raise SystemExit(f"ladder {' '.join(args)} did not train; see {self.home}")
             time.sleep(0.01)
@@ -62,6 +62,9 @@ class Ladder:
         process.terminate()
         process.wait(PATIENCE)
         return taken
+
+    def _checkpoints(self) -> set[Path]:
+        return set(self.home.glob("store/work/*/step-*"))
 
 
 def wait_served(ladder: Ladder) -> tuple[subprocess.Popen[bytes], float, dict[str, Any]]:

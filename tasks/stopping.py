@@ -61,7 +61,8 @@ def end(error: BaseException | None) -> Reason | None:
 def cancel() -> None:
     """Ask the run to stop because a person has cancelled it; called from the watching thread, again and again until it has."""
     _request.reason = "cancelled"
-    if _request.alive and not _request.training:
+    listening = signal.getsignal(KNOCK) is _on_knock  # not where a flow runs outside the main thread, which nothing can break off
+    if listening and _request.alive and not _request.training:
         signal.pthread_kill(threading.main_thread().ident or 0, KNOCK)
 
 

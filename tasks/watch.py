@@ -30,10 +30,12 @@ AWAY = (httpx.HTTPError, PrefectException)  # what a client raises whose server 
 
 def api_address() -> str | None:
     """Address of the API that this process talks to, its own embedded server's included; None where there is none yet."""
-    from prefect.server.api.server import SubprocessASGIServer
+    if url := get_current_settings().api.url:
+        return url
+    from prefect.server.api.server import SubprocessASGIServer  # takes two seconds, where nobody else has imported it
 
     server = SubprocessASGIServer()
-    return get_current_settings().api.url or (server.api_url if server.running else None)
+    return server.api_url if server.running else None
 
 
 def brief_client(stack: ExitStack, api: str | None = None) -> SyncPrefectClient:

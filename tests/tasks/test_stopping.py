@@ -107,6 +107,15 @@ def test_nothing_is_broken_off_after_the_end() -> None:
     time.sleep(0.3)
 
 
+def test_a_run_outside_the_main_thread_is_asked_and_not_killed() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    thread = threading.Thread(target=stopping.begin, args=(lambda: False,))
+    thread.start()
+    thread.join()
+    stopping.cancel()
+    see_the_request()
+
+
 def test_a_new_run_is_asked_for_nothing() -> None:
     with pytest.raises(KeyboardInterrupt):
         train(terminate)
