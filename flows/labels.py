@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -47,7 +46,7 @@ def label(name: str | None = None, tags: Iterable[str] = ()) -> None:
         return
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
-            there = client.read_flow_run(UUID(str(context.flow_run.id))).tags
+            there = client.read_flow_run(context.flow_run.id).tags
             client.update_flow_run(context.flow_run.id, name=name, tags=sorted({*there, *tags}))
     except (httpx.HTTPError, PrefectException) as error:
         log.warning("Prefect did not take the run's name and tags: %s", error or type(error).__name__)

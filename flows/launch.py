@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import shlex
@@ -59,6 +61,7 @@ def launch(
     from tasks.console import log, show_logs
 
     show_logs()
+    atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters
     refuse_early(loaded, start_at, fresh)
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
