@@ -128,21 +128,23 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50, help="reused runs against the server")
-    parser.add_argument("--repeats", type=int, default=3, help="of the other measurements")
+    parser.add_argument("--repeats", type=int, default=3, help="of the other measurements; 0: none of them")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ladder-operations-", ignore_cleanup_errors=True) as text:
         folder = Path(text)
         eager = ("run", "digits", "teacher.training.checkpoint_every=1")
-        cold = [Ladder(folder / f"cold-{i}").first_step(*eager) for i in range(arguments.repeats)]
-        print(f"command to first step, empty home, embedded server: {spread(cold, '{:.1f}')} s", flush=True)
+        if arguments.repeats:
+            cold = [Ladder(folder / f"cold-{i}").first_step(*eager) for i in range(arguments.repeats)]
+            print(f"command to first step, empty home, embedded server: {spread(cold, '{:.1f}')} s", flush=True)
         ladder = Ladder(folder / "home")
         process, up, where = wait_served(ladder)
         try:
             print(f"ladder serve, empty home: up in {up:.1f} s, Prefect at {where['prefect_ui']}", flush=True)
-            warm = [ladder.first_step(*eager, f"seed={i + 1}") for i in range(arguments.repeats)]
-            print(f"command to first step, with ladder serve: {spread(warm, '{:.1f}')} s", flush=True)
-            added = stage_overhead(ladder, folder, arguments.repeats)
-            print(f"orchestration adds to a stage: {spread(added, '{:.2f}')} s (target: at most 3)", flush=True)
+            if arguments.repeats:
+                warm = [ladder.first_step(*eager, f"seed={i + 1}") for i in range(arguments.repeats)]
+                print(f"command to first step, with ladder serve: {spread(warm, '{:.1f}')} s", flush=True)
+                added = stage_overhead(ladder, folder, arguments.repeats)
+                print(f"orchestration adds to a stage: {spread(added, '{:.2f}')} s (target: at most 3)", flush=True)
             ladder.seconds("run", "digits")
             before = memory(process)
             reused = [ladder.seconds("run", "digits") for _ in range(arguments.runs)]

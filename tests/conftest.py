@@ -1,7 +1,8 @@
-"""For all tests: no hub. The libraries read this when they are imported."""
+"""For all tests: no hub, and one thread for each process, as two processes share the cores. Libraries read this when they are imported."""
 
 from __future__ import annotations
 
 import os
 
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "true"})
+os.environ.setdefault("OMP_NUM_THREADS", "1")
