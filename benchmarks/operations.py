@@ -64,7 +64,7 @@ class Ladder:
         return taken
 
     def _checkpoints(self) -> set[Path]:
-        return set(self.home.glob("store/work/*/step-*"))
+        return set(self.home.glob("store/checkpoints/*/step-*"))
 
 
 def wait_served(ladder: Ladder) -> tuple[subprocess.Popen[bytes], float, dict[str, Any]]:

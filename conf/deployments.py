@@ -12,7 +12,8 @@ from pydantic import ValidationError, field_validator, model_validator
 
 from conf.errors import UserError
 from conf.load import load
-from conf.schema import LADDER_NAME, Settings, setting
+from conf.schema import LADDER_NAME
+from conf.settings import Settings, setting
 from conf.words import allowed, class_at, field_at, mapping_of, options, suggest
 
 SHIPPED = Path(__file__).with_name("deployments.yaml")

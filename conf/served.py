@@ -6,9 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from conf.home import Home
+from conf.locks import is_held
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,7 @@ def served(home: Home) -> Served | None:
         found = Served(**json.loads(_place(home).read_text()))
     except (OSError, ValueError, TypeError):
         return None  # not there, or of another version
-    lock = lock_of(home)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return found
-    lock.release()
-    return None  # its process died without a word
+    return found if is_held(Path(lock_of(home).lock_file)) else None  # else its process died without a word
 
 
 def announce(home: Home, what: Served) -> None:

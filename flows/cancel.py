@@ -13,7 +13,7 @@ from conf.home import Home
 from conf.words import suggest
 from flows.environment import prepare_environment
 from tasks.records import RunRecord
-from tasks.runs import RunLock, all_runs, load_run
+from tasks.runs import all_runs, is_alive, load_run
 
 PATIENCE_SECONDS = 30.0
 SIGNAL_SECONDS = 12.0  # a run hears of its cancellation within two seconds; one that has not ended by then gets a signal, too
@@ -38,7 +38,7 @@ def cancel_run(home: Home, run: str | None) -> str:
     began, signalled = time.monotonic(), not _tell(record)
     if signalled:
         os.kill(record.pid, signal.SIGTERM)
-    while _alive(home, record.run):
+    while is_alive(home, record.run):
         waited = time.monotonic() - began
         if waited > SIGNAL_SECONDS and not signalled:
             signalled = True
@@ -82,11 +82,3 @@ def _tell(record: RunRecord) -> bool:
     except AWAY:
         return False
     return True
-
-
-def _alive(home: Home, run: str) -> bool:
-    lock = RunLock(home, run)
-    if not lock.take():
-        return True
-    lock.release()
-    return False

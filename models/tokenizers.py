@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
             "Set eos_token in its tokenizer_config.json.",
         )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_id
-    return int(end_id), int(pad_id)  # type: ignore[arg-type]
+    return cast(int, end_id), cast(int, pad_id)  # the library also allows lists of ids, for generation; no tokenizer has them
 
 
 def id_dtype(vocabulary: int) -> type[np.uint16] | type[np.uint32]:
@@ -230,7 +230,7 @@ def _forbidden_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     special = {*tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
     unknown = tokenizer.unk_token_id
-    return special if unknown == special_ids(tokenizer)[0] else special - {unknown}  # type: ignore[operator]
+    return special if unknown == special_ids(tokenizer)[0] else {index for index in special if index != unknown}
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], add_special_tokens: bool = False) -> list[list[int]]:
@@ -244,7 +244,7 @@ def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], add_special
         return_token_type_ids=False,
         verbose=False,
     )
-    return encoding["input_ids"]  # type: ignore[return-value]
+    return cast(list[list[int]], encoding["input_ids"])  # its declared type covers tensors, too
 
 
 def _spelt_out(tokenizer: PreTrainedTokenizerBase, text: str, dtype: type[np.generic]) -> NDArray[Any]:

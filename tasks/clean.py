@@ -28,7 +28,7 @@ from tasks.runs import RunLock
 from tasks.store import MANIFEST, SHOWN
 
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-NO_RESULTS = ("set-aside", "writing", "work")
+NO_RESULTS = ("set-aside", "writing", "checkpoints")
 DOWNLOAD_SECONDS = 3600.0  # a download is not locked while a teacher is copied from it
 
 
@@ -139,8 +139,8 @@ class _Cleaning:
         for kind in sorted(path.name for path in self.home.store.glob("*") if path.is_dir() and path.name not in NO_RESULTS):
             for folder in sorted((self.home.store / kind).glob(f"*-{'?' * SHOWN}")):
                 self._result(kind, folder)
-        for folder in sorted((self.home.store / "work").glob("*")):
-            self._work(folder)
+        for folder in sorted((self.home.store / "checkpoints").glob("*")):
+            self._checkpoints(folder)
         self._leavings()
         for record in self.retained.doomed:
             self._run(record)
@@ -157,13 +157,13 @@ class _Cleaning:
         elif self._free_locked(kind, folder, mark, lambda: folder.stat().st_mtime):
             self.gone.add(mark)
 
-    def _work(self, folder: Path) -> None:
+    def _checkpoints(self, folder: Path) -> None:
         """Checkpoints: of a run that is kept, or of none."""
         run = _text(folder / "run")
         if run in self.retained.reasons:
-            self._keep("work", folder, f"checkpoints of {run}")
+            self._keep("checkpoints", folder, f"checkpoints of {run}")
         else:
-            self._free_locked("work", folder, folder.name, lambda: max(path.stat().st_mtime for path in (folder, *folder.iterdir())))
+            self._free_locked("checkpoints", folder, folder.name, lambda: max(path.stat().st_mtime for path in (folder, *folder.iterdir())))
 
     def _free_locked(self, kind: str, folder: Path, mark: str, moment: Callable[[], float]) -> bool:
         """Free a folder under the lock of its fingerprint, as whoever uses it does; renamed first, so that no half is ever seen."""

@@ -177,7 +177,7 @@ def _say_why(store: Store, work: Work, mark: str, context: Context) -> None:
 
 def _checkpoints(store: Store, mark: str, context: Context, name: str) -> Checkpoints:
     """Where to go on; `--fresh` drops what another run left, not what this one wrote before it was killed."""
-    folder = store.work(mark)
+    folder = store.checkpoints(mark)
     owner = folder / "run"
     with disk_errors(context.paths):
         if is_fresh(context, name) and not (owner.is_file() and owner.read_text() == context.run):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.data import Data
 from conf.errors import UserError
-from conf.schema import Data, Ladder
+from conf.schema import Ladder
 from models import tokenizers
 from models.corpus import SPLITS, CorpusInfo, Split, SplitName, write_corpus
 from tasks.rows import Document

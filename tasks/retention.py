@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from conf.errors import LadderError
 from conf.home import Home
+from conf.locks import is_held
 from tasks import tracking
 from tasks.records import RunRecord, StageRecord
-from tasks.runs import RunLock, all_runs
+from tasks.runs import all_runs, is_alive
 from tasks.store import SHOWN
 from tasks.tracking_registry import Registry, registry
 
@@ -119,33 +119,16 @@ def _moment(text: str) -> float:
 
 def _is_running(home: Home, record: RunRecord) -> bool:
     """Whether a process runs it, is about to continue it, or has ended it and still has to tell how."""
-    if _is_held(RunLock(home, record.run)):
-        return True
     claim = home.locks / f"flow-{record.prefect_run_id}.lock"  # see tasks/reap.py
-    if not claim.exists():
-        return False
-    lock = FileLock(claim)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    return is_alive(home, record.run) or is_held(claim)
 
 
 def _opening(home: Home, records: list[RunRecord]) -> list[float]:
     """Since when runs that have no record yet may use what they found."""
     known = {f"run-{record.run}.lock" for record in records}
     paths = [path for path in home.locks.glob("run-*.lock") if path.name not in known]
-    held = [path for path in paths if _is_held(RunLock(home, path.stem.removeprefix("run-")))]
+    held = [path for path in paths if is_held(path)]
     return [path.stat().st_mtime - OPENING_SECONDS for path in held]
-
-
-def _is_held(lock: RunLock) -> bool:
-    if not lock.take():
-        return True
-    lock.release()
-    return False
 
 
 def _require_readable(home: Home, records: list[RunRecord]) -> None:

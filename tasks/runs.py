@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from conf.errors import UserError
 from conf.home import Home, disk_errors
 from conf.load import suggest
+from conf.locks import is_held
 from tasks.records import Record, RunRecord, StageRecord
 
 DIED = "the process ended without a word"
@@ -42,12 +43,22 @@ class Context(Record):
         return Home(Path(self.home))
 
 
+def lock_path(home: Home, run: str) -> Path:
+    """The file whose lock a run holds as long as it lives."""
+    return home.locks / f"run-{run}.lock"
+
+
+def is_alive(home: Home, run: str) -> bool:
+    """Whether the process of a run lives."""
+    return is_held(lock_path(home, run))
+
+
 class RunLock:
     """Held while a run is alive; the kernel lets it go when the process dies, which is how a dead run is known."""
 
     def __init__(self, home: Home, run: str) -> None:
         home.locks.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(home.locks / f"run-{run}.lock")
+        self.lock = FileLock(lock_path(home, run))
 
     def take(self) -> bool:
         """Try to take it; False while another process holds it."""
@@ -148,10 +159,6 @@ def bury(home: Home, run: str) -> RunRecord | None:
 
 
 def _seen(home: Home, record: RunRecord) -> RunRecord:
-    if record.status != "running":
+    if record.status != "running" or is_alive(home, record.run):
         return record
-    lock = RunLock(home, record.run)
-    if not lock.take():
-        return record
-    lock.release()
     return record.model_copy(update={"status": "interrupted", "error": DIED})

@@ -117,13 +117,13 @@ class Store:
                 newest = (moment, manifest)
         return newest[1] if newest else None
 
-    def work(self, fingerprint: str) -> Path:
+    def checkpoints(self, fingerprint: str) -> Path:
         """Folder for checkpoints of a computation that is under way."""
-        return self.home.store / "work" / fingerprint[:SHOWN]
+        return self.home.store / "checkpoints" / fingerprint[:SHOWN]
 
     def resumable(self, fingerprint: str) -> int | None:
         """Step of the newest checkpoint of an interrupted computation."""
-        steps = Checkpoints(self.work(fingerprint)).steps()
+        steps = Checkpoints(self.checkpoints(fingerprint)).steps()
         return steps[-1] if steps else None
 
     @contextmanager

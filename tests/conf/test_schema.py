@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from conf.data import Tokenizer
 from conf.load import shipped
-from conf.schema import Alpha, Gate, Ladder, Objective, Schedule, Settings, Shape, Stage, Student, Temperature, Tokenizer, Training
+from conf.schema import Alpha, Gate, Ladder, Objective, Schedule, Shape, Stage, Student, Temperature, Training
+from conf.settings import Settings
 from conf.words import classes
 
 SHAPE = {"hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}

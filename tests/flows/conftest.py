@@ -21,35 +21,14 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from tests.flows.ladders import TINY
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # seconds for any one command, on a machine that does other things too
 # A machine trains one ladder at a time; the tests' trainings shall not wait for those of anybody else.
 TEMPORARY = tempfile.mkdtemp(prefix="ladder-tests-")
 atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
 STARTED: list[subprocess.Popen[str]] = []
-
-# Three stages of a small vision transformer on the digits: about three seconds of training in all.
-TINY = """
-name: tiny
-workload: image-classification
-data: {source: digits, valid_fraction: 0.2, test_fraction: 0.1}
-evaluation: {examples: 200}
-defaults:
-  objective: {alpha: 0.7, temperature: 2.0}
-  training: {steps: 20, batch_size: 32, learning_rate: 3e-3, precision: fp32, validate_every: 10, checkpoint_every: 5}
-teacher:
-  source: train
-  shape: {family: vit, hidden_size: 32, layers: 3, heads: 4, feed_forward: 64}
-  training: {steps: 60, batch_size: 32, learning_rate: 3e-3, precision: fp32, validate_every: 20, checkpoint_every: 20}
-stages:
-  - name: one
-    student: {shape: {family: vit, hidden_size: 32, layers: 2, heads: 4, feed_forward: 64}, initialisation: layers}
-  - name: two
-    student: {shape: {family: vit, hidden_size: 24, layers: 2, heads: 4, feed_forward: 48}}
-    training: {steps: 120}
-  - name: three
-    student: {shape: {family: vit, hidden_size: 16, layers: 2, heads: 2, feed_forward: 32}}
-"""
 
 
 class Outcome(NamedTuple):

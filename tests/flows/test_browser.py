@@ -27,7 +27,7 @@ SLOW_MS = 60_000  # for anything on a page to appear, on a machine that does oth
 def place(tmp_path_factory: pytest.TempPathFactory, undisturbed, tiny) -> Path:
     """A folder with a home in which `tiny` ran, `tiny.yaml`, and `asking.yaml`, whose last gate asks a person."""
     if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+        pytest.skip("needs Chromium, which pip cannot install (Debian: apt-get install chromium)")
     folder = tmp_path_factory.mktemp("browser")
     shutil.copytree(undisturbed.home, folder / "home")
     (folder / "tiny.yaml").write_text(Path(tiny).read_text())

@@ -31,7 +31,7 @@ def in_stage_two(cli: Any, log: Path, helpers: Helpers, *args: object) -> subpro
 
     def training() -> bool:
         assert process.poll() is None, log.read_text()
-        return "two: computed" in log.read_text() and len(list((cli.home / "store" / "work").glob("*/step-*"))) > 0
+        return "two: computed" in log.read_text() and len(list((cli.home / "store" / "checkpoints").glob("*/step-*"))) > 0
 
     helpers.wait_for(training, "a checkpoint of stage two")
     return process
@@ -43,7 +43,7 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def newest_checkpoint(home: Path) -> int:
-    return max((int(path.name.removeprefix("step-")) for path in (home / "store" / "work").glob("*/step-*")), default=0)
+    return max((int(path.name.removeprefix("step-")) for path in (home / "store" / "checkpoints").glob("*/step-*")), default=0)
 
 
 LONG = "stages.two.training.steps=4000"

@@ -24,7 +24,7 @@ def begin(cli, log: Path, *args) -> subprocess.Popen[str]:
 
 
 def checkpoints_of_stage_two(cli, log: Path, wanted: int) -> bool:
-    steps = sorted(path.name for path in (cli.home / "store" / "work").glob("*/step-*"))
+    steps = sorted(path.name for path in (cli.home / "store" / "checkpoints").glob("*/step-*"))
     return "two: computed" in log.read_text() and len(steps) >= wanted
 
 
@@ -58,7 +58,7 @@ def test_a_run_killed_in_stage_two_is_continued_to_the_same_weights(cli, tiny, u
     assert 0 < shown["stages"][1]["resumed_at"] < 120
     assert cli.hashes() == undisturbed.hashes()
     assert helpers.half_written(cli.home) == []
-    assert list((cli.home / "store" / "work").iterdir()) == []
+    assert list((cli.home / "store" / "checkpoints").iterdir()) == []
     assert Counter(loss_points(cli, "two")) == Counter(range(1, 121))
 
 

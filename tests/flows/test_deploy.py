@@ -76,7 +76,7 @@ def test_a_worker_runs_it_and_its_death_shows(cli, tiny, pool: str, prefect_api:
 
         killed = start(overrides=["teacher.training.steps=100000"])
         record = helpers.wait_for(lambda: alive(cli.home, killed), "the run's process")
-        helpers.wait_for(lambda: list(cli.home.glob("store/work/*/step-*")), "a checkpoint")
+        helpers.wait_for(lambda: list(cli.home.glob("store/checkpoints/*/step-*")), "a checkpoint")
         began = time.monotonic()
         os.kill(record["pid"], signal.SIGKILL)
         helpers.wait_for(lambda: state(killed)["type"] == "CRASHED", "the crash to show", 120)

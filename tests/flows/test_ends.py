@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace as Helpers
 
 import pytest
+
+from tests.machine import small_disk
 
 
 def test_a_gate_stops_the_ladder_or_warns(finished, tiny, undisturbed, helpers: Helpers):
@@ -35,24 +35,16 @@ def test_an_exploding_loss_stops_the_stage(finished, tiny, helpers: Helpers):
     assert "learning rate " in error
     assert "Lower training.learning_rate" in error
     assert helpers.actions(failed.err) == {"teacher": "reused", "one": "reused", "two": "computed"}
-    assert [path.name for path in (finished.home / "store" / "work").glob("*/step-*")], "the last good checkpoint is kept"
+    assert [path.name for path in (finished.home / "store" / "checkpoints").glob("*/step-*")], "the last good checkpoint is kept"
     assert helpers.half_written(finished.home) == []
     shown = finished.json("show")
     assert (shown["status"], shown["error"]) == ("failed", error.removeprefix("error: "))
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 40 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "40m") as place:
+        yield place
 
 
 def fill(disk: Path) -> Path:
@@ -65,9 +57,9 @@ def fill(disk: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_full_disk_then_one_that_fills_during_training(cli, tiny, small_disk, undisturbed, tmp_path, empty_record, helpers: Helpers):
-    full = helpers.Cli(small_disk / "home", dict(cli.env), cwd=tmp_path)
-    ballast = fill(small_disk)
+def test_a_full_disk_then_one_that_fills_during_training(cli, tiny, disk, undisturbed, tmp_path, empty_record, helpers: Helpers):
+    full = helpers.Cli(disk / "home", dict(cli.env), cwd=tmp_path)
+    ballast = fill(disk)
     failed = full("run", tiny, code=1)
     assert f"error: LADDER_HOME: cannot write to {full.home}" in failed.err
     assert "Free some space" in failed.err
@@ -77,8 +69,8 @@ def test_a_full_disk_then_one_that_fills_during_training(cli, tiny, small_disk, 
     log = tmp_path / "full.log"
     with log.open("w") as file:
         process = full.start("run", tiny, "teacher.training.steps=2000", stdout=file, stderr=file)
-    helpers.wait_for(lambda: list(full.home.glob("store/work/*/step-*")) or process.poll() is not None, "a checkpoint")
-    ballast = fill(small_disk)
+    helpers.wait_for(lambda: list(full.home.glob("store/checkpoints/*/step-*")) or process.poll() is not None, "a checkpoint")
+    ballast = fill(disk)
     assert process.wait(120) == 1
     said = log.read_text()
     assert "Traceback" not in said
@@ -94,13 +86,13 @@ def test_a_full_disk_then_one_that_fills_during_training(cli, tiny, small_disk, 
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_under_the_embedded_server(tiny, small_disk, tmp_path, helpers: Helpers):
-    full = helpers.Cli(small_disk / "home", cwd=tmp_path)
+def test_a_disk_that_fills_under_the_embedded_server(tiny, disk, tmp_path, helpers: Helpers):
+    full = helpers.Cli(disk / "home", cwd=tmp_path)
     log = tmp_path / "full.log"
     with log.open("w") as file:
         process = full.start("run", tiny, "teacher.training.steps=2000", stdout=file, stderr=file)
-    helpers.wait_for(lambda: list(full.home.glob("store/work/*/step-*")) or process.poll() is not None, "a checkpoint")
-    ballast = fill(small_disk)
+    helpers.wait_for(lambda: list(full.home.glob("store/checkpoints/*/step-*")) or process.poll() is not None, "a checkpoint")
+    ballast = fill(disk)
     assert process.wait(120) == 1
     said = log.read_text()
     assert "Traceback" not in said

@@ -11,24 +11,7 @@ from types import SimpleNamespace as Helpers
 import httpx
 import pytest
 
-GATED = """
-name: gated
-workload: image-classification
-data: {source: digits, valid_fraction: 0.2, test_fraction: 0.1}
-evaluation: {examples: 200}
-defaults:
-  objective: {alpha: 0.7, temperature: 2.0}
-  training: {steps: 20, batch_size: 32, learning_rate: 3e-3, precision: fp32, validate_every: 10, checkpoint_every: 5}
-teacher:
-  source: train
-  shape: {family: vit, hidden_size: 32, layers: 3, heads: 4, feed_forward: 64}
-  training: {steps: 80, batch_size: 32, learning_rate: 3e-3, precision: fp32, validate_every: 20, checkpoint_every: 20}
-stages:
-  - name: one
-    student: {shape: {family: vit, hidden_size: 12, layers: 1, heads: 2, feed_forward: 24}}
-    training: {steps: 5}
-    gate: {min_parent_retention: 0.99, GATE}
-"""
+from tests.flows.ladders import GATED
 
 
 @pytest.fixture

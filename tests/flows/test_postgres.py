@@ -27,7 +27,7 @@ def as_user() -> dict[str, str]:
 def database(tmp_path_factory: pytest.TempPathFactory, helpers: Helpers) -> Iterator[str]:
     """Address, without its scheme, of a PostgreSQL server that lives as long as the test, with the databases `prefect` and `mlflow`."""
     if not PROGRAMS:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+        pytest.skip("needs the programs of a PostgreSQL server, which pip cannot install (Debian: apt-get install postgresql)")
     programs, place = PROGRAMS[-1].parent, Path("/tmp") / f"ladder-postgres-{os.getpid()}"
     place.mkdir()
     if os.getuid() == 0:

@@ -67,7 +67,7 @@ def begun(cli: Any, tiny: Path, log: Path, helpers: Helpers) -> subprocess.Popen
 
 
 def newest(home: Path) -> int:
-    steps = [int(path.name.removeprefix("step-")) for path in (home / "store" / "work").glob("*/step-*")]
+    steps = [int(path.name.removeprefix("step-")) for path in (home / "store" / "checkpoints").glob("*/step-*")]
     return max(steps, default=0)
 
 

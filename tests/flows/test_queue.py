@@ -59,7 +59,7 @@ def trainings_of(cli) -> list[tuple[int, int]]:
 def test_a_run_that_waits_ends_at_once_and_one_whose_turn_it_is_goes_on(cli, tiny, tmp_path, name, helpers: Helpers):
     first, second = tmp_path / "first.log", tmp_path / "second.log"
     training = begin(cli, first, tiny, LONG)
-    helpers.wait_for(lambda: list((cli.home / "store" / "work").glob("*/step-*")) or training.poll() is not None, "a checkpoint")
+    helpers.wait_for(lambda: list((cli.home / "store" / "checkpoints").glob("*/step-*")) or training.poll() is not None, "a checkpoint")
     waiting = begin(cli, second, tiny, LONG, "seed=1")
     helpers.wait_for(lambda: WAITS in second.read_text() or waiting.poll() is not None, "the second to wait")
     holder = re.search(rf"{WAITS} \((\S+)\)", second.read_text())
@@ -88,7 +88,7 @@ def test_a_run_that_waits_ends_at_once_and_one_whose_turn_it_is_goes_on(cli, tin
 def test_no_limit(cli, tiny, tmp_path, helpers: Helpers):
     first = tmp_path / "first.log"
     training = begin(cli, first, tiny, LONG)
-    helpers.wait_for(lambda: list((cli.home / "store" / "work").glob("*/step-*")) or training.poll() is not None, "a checkpoint")
+    helpers.wait_for(lambda: list((cli.home / "store" / "checkpoints").glob("*/step-*")) or training.poll() is not None, "a checkpoint")
     ended = cli("run", tiny, "seed=1", "compute.at_once=null")
     assert WAITS not in ended.err
     assert training.poll() is None

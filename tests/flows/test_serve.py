@@ -213,7 +213,7 @@ def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(d
     assert server.text.count("it is started again") == 3
 
     run = server.start_run("distill/distill", ladder=str(tiny), overrides=["teacher.training.steps=20000"])
-    helpers.wait_for(lambda: list((done.home / "store" / "work").glob("*/step-*")), "a checkpoint of the run", 180)
+    helpers.wait_for(lambda: list((done.home / "store" / "checkpoints").glob("*/step-*")), "a checkpoint of the run", 180)
     server.children = serve.children(recursive=True)
     env = next(process.environ() for process in server.children if "prefect.engine" in process.cmdline())
     assert (env["PREFECT_API_URL"], env["LADDER_HOME"], env["LADDER_ROOTS"]) == (api, str(done.home), str(tiny.parent))

@@ -11,9 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -22,101 +20,19 @@ from hypothesis import strategies as st
 
 from conf.errors import LadderError, UserError
 from conf.home import Home
-from tasks import tracking
 from tasks.clean import Cleaned, clean, parse_age
 from tasks.fingerprint import fingerprint
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.runs import RunLock, load_run, save
-from tasks.store import SHOWN, Found, Store, verify
+from tasks.records import StageRecord
+from tasks.runs import RunLock, load_run
+from tasks.store import SHOWN, Store, verify
+from tests.tasks.homes import AGE, DAY, NEW, OLD, dataset, model, names, ran, results, total
 
 ROOT = Path(__file__).parents[2]
-DAY = 86400.0
-AGE = 30 * DAY
-OLD = time.time() - 40 * DAY
-NEW = time.time() - 5 * DAY
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
-
-
-def publish(home: Home, kind: str, name: str, identity: dict[str, Any], run: str, moment: float = OLD, record: str = "{}") -> Found:
-    def write(folder: Path) -> None:
-        (folder / "record.json").write_text(record)
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(name.encode() * 100)
-
-    found = Store(home).publish(kind, name, identity, fingerprint(identity), {"run": run, "ladder": "tiny"}, write)
-    os.utime(found.folder, (moment, moment))
-    return found
-
-
-def model(home: Home, name: str, run: str, teacher: StageRecord | None = None, moment: float = OLD, seed: int = 0) -> StageRecord:
-    """A model in the store, and its evaluation."""
-    kind = "stage" if teacher else "teacher"
-    identity = {"kind": kind, "name": name, "seed": seed, "teachers": [teacher.fingerprint] if teacher else []}
-    mark = fingerprint(identity)
-    record = StageRecord(
-        name=name,
-        fingerprint=mark,
-        identity={},
-        folder="",
-        weights_sha256=fingerprint({"weights": mark}),
-        parameters=1000,
-        non_embedding=900,
-        flops_per_token=1.0,
-        steps=5,
-        tokens=1,
-        flops=1.0,
-        seconds=1.0,
-        reused=False,
-        teachers=(teacher.name,) if teacher else (),
-        teacher_fingerprints=(teacher.fingerprint,) if teacher else (),
-    )
-    publish(home, kind, name, identity, run, moment, record.model_dump_json())
-    publish(home, "evaluation", name, {"kind": "evaluation", "weights": record.weights_sha256}, run, moment)
-    publish(home, "decision", name, {"kind": "decision", "weights": record.weights_sha256}, run, moment)
-    return record
-
-
-def ran(home: Home, run: str, models: list[StageRecord], data: DataRecord | None = None, moment: float = OLD, **more: Any) -> RunRecord:
-    when = datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
-    ended = {"status": "done", "finished": when} | more
-    record = RunRecord(
-        run=run,
-        ladder="tiny",
-        settings_hash="h",
-        source="tiny",
-        started=when,
-        pid=1,
-        folder=str(home.runs / run),
-        data=data,
-        teacher=models[0] if models else None,
-        stages=tuple(models[1:]),
-        **ended,
-    )
-    save(home, record)
-    os.utime(home.runs / run / "record.json", (moment, moment))
-    return record
-
-
-def dataset(home: Home, run: str, seed: int = 0, moment: float = OLD) -> DataRecord:
-    identity = {"kind": "data", "seed": seed}
-    found = publish(home, "data", "digits", identity, run, moment)
-    return DataRecord(fingerprint=fingerprint(identity), folder=str(found.folder), content_hash="c", reused=False, seconds=1.0)
-
-
-def names(cleaned: Cleaned) -> set[str]:
-    return {f"{piece.kind}/{piece.name.rpartition('-')[0] or piece.name}" for piece in cleaned.freed}
-
-
-def results(home: Home) -> set[Path]:
-    return {path for kind in ("data", "teacher", "stage", "evaluation", "decision") for path in (home.store / kind).glob("*")}
-
-
-def total(home: Home) -> int:
-    return sum(path.stat().st_size for part in (home.store, home.runs) for path in part.rglob("*") if path.is_file())
 
 
 class TestAge:
@@ -184,14 +100,14 @@ class TestWhatGoes:
         ran(home, "young", [], moment=NEW)
         ran(home, "old", [])
         for number, (owner, moment) in enumerate([("young", OLD), ("old", OLD), ("gone", OLD), ("gone", NEW), ("gone", OLD)]):
-            folder = home.store / "work" / (str(number) * SHOWN)
+            folder = home.store / "checkpoints" / (str(number) * SHOWN)
             (folder / "step-00000005").mkdir(parents=True)
             (folder / "run").write_text(owner)
             for path in (folder / "step-00000005", folder / "run", folder):
                 os.utime(path, (moment, moment))
         with Store(home).lock("4" * SHOWN):
             clean(home, AGE)
-        assert sorted(path.name[0] for path in (home.store / "work").iterdir()) == ["0", "3", "4"]
+        assert sorted(path.name[0] for path in (home.store / "checkpoints").iterdir()) == ["0", "3", "4"]
 
     def test_a_fetched_model(self, home: Home) -> None:
         for name, moment in (("old", OLD), ("new", NEW)):
@@ -375,106 +291,3 @@ def test_a_reuse_in_another_process_and_cleaning_never_meet(home: Home) -> None:
     assert int(out) == 1  # computed once, and never taken from it
     print(f"{rounds} cleanings beside it")
     assert rounds > 10
-
-
-@pytest.fixture(scope="module")
-def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh MLflow database; making its tables takes seconds."""
-    place = Home(tmp_path_factory.mktemp("record"))
-    tracking.connect(place)
-    return place.mlflow / "mlflow.db"
-
-
-class TestMlflow:
-    @pytest.fixture
-    def tracker(self, home: Home, empty_record: Path, monkeypatch: pytest.MonkeyPatch) -> tracking.Tracker:
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        home.mlflow.mkdir(parents=True)
-        shutil.copy(empty_record, home.mlflow / "mlflow.db")
-        return tracking.connect(home)
-
-    def recorded(self, home: Home, tracker: tracking.Tracker, run: str, models: list[StageRecord], moment: float = OLD) -> RunRecord:
-        """A run with its record in MLflow; a model that an earlier run has recorded is linked."""
-        parent = tracker.open_ladder(run, "tiny", "h", "a: 1", params={}, environment={})
-        done = []
-        for known in models:
-            child = tracker.open_stage(parent, known.name, known.fingerprint, settings={})
-            folder = next(path for kind in ("stage", "teacher") for path in (home.store / kind).glob(f"*-{known.fingerprint[:SHOWN]}"))
-            reused = known.model_copy(update={"reused": run != "a"})
-            tracker.finish_stage(child.run_id, reused, workload="causal-lm", folder=folder)
-            done.append(known.model_copy(update={"mlflow_run_id": child.run_id}))
-        tracker.close(parent, "FINISHED")
-        return ran(home, run, done, moment=moment, mlflow_run_id=parent, mlflow_uri=tracker.uri)
-
-    def runs(self, tracker: tracking.Tracker) -> set[str]:
-        from mlflow.entities import ViewType
-
-        found = tracker.client.search_runs([tracker.experiment("tiny")], "", ViewType.ALL)
-        return {f"{run.info.run_name}" for run in found}
-
-    def test_runs_and_artifacts_of_an_old_run_go_for_good(self, home: Home, tracker: tracking.Tracker) -> None:
-        self.recorded(home, tracker, "a", [model(home, "teacher", "a")])
-        self.recorded(home, tracker, "b", [model(home, "young", "b", moment=NEW, seed=9)], NEW)
-        assert self.runs(tracker) == {"a", "teacher", "b", "young"}
-        artifacts = home.mlflow / "artifacts" / "tiny"
-        before = sum(path.stat().st_size for path in artifacts.rglob("*") if path.is_file())
-        tried = clean(home, AGE, dry_run=True)
-        assert self.runs(tracker) == {"a", "teacher", "b", "young"}
-        cleaned = clean(home, AGE)
-        assert cleaned.freed == tried.freed
-        assert self.runs(tracker) == {"b", "young"}
-        after = sum(path.stat().st_size for path in artifacts.rglob("*") if path.is_file())
-        assert before - after == sum(piece.bytes for piece in cleaned.freed if piece.kind == "mlflow") > 0
-        assert len(tracker.client.search_logged_models([tracker.experiment("tiny")])) == 1
-
-    def test_a_model_that_a_kept_run_is_linked_to_stays_with_its_run(self, home: Home, tracker: tracking.Tracker) -> None:
-        teacher = model(home, "teacher", "a")
-        student = model(home, "student", "a", teacher)
-        self.recorded(home, tracker, "a", [teacher, student])
-        kept = self.recorded(home, tracker, "b", [teacher], NEW)
-        cleaned = clean(home, AGE)
-        assert self.runs(tracker) == {"a", "teacher", "b"}  # not the student
-        assert [p.why for p in cleaned.kept if (p.kind, p.name) == ("run", "a")] == ["MLflow keeps a model with it that others use"]
-        assert kept.teacher
-        outputs = tracker.client.get_run(str(kept.teacher.mlflow_run_id)).outputs
-        assert outputs
-        assert (tracker.resolve_model(f"models:/{outputs.model_outputs[0].model_id}") / "config.json").is_file()
-
-    @pytest.mark.parametrize("alias", ["champion", "challenger", None])
-    @pytest.mark.parametrize("source", ["artifacts", "models:/", "runs:/"])
-    def test_a_promoted_model_keeps_its_run(
-        self, home: Home, tracker: tracking.Tracker, alias: str | None, source: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        teacher = model(home, "teacher", "a")
-        record = self.recorded(home, tracker, "a", [teacher, model(home, "student", "a", teacher)])
-        self.recorded(home, tracker, "b", [model(home, "other", "b", seed=5)])
-        run_id = str(record.stages[0].mlflow_run_id)
-        run = tracker.client.get_run(run_id)
-        assert run.outputs
-        place = {
-            "artifacts": (f"{run.info.artifact_uri}/student", run_id),
-            "models:/": (f"models:/{run.outputs.model_outputs[0].model_id}", None),
-            "runs:/": (f"runs:/{run_id}/student", None),
-        }[source]
-        tracker.client.create_registered_model("tiny")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.address)  # MLflow looks `models:/` up there, not where the client does
-        version = tracker.client.create_model_version("tiny", place[0], run_id=place[1])
-        if alias:
-            tracker.client.set_registered_model_alias("tiny", alias, version.version)
-        before = results(home)
-        cleaned = clean(home, AGE)
-        assert {"run/b", "teacher/other", "mlflow/b/other"} <= {f"{p.kind}/{p.name.split('-')[0]}" for p in cleaned.freed}
-        if alias:
-            assert [p.why for p in cleaned.kept if p.kind == "run"] == [f"promoted: tiny@{alias}"]
-            assert {path for path in before if "other" not in path.name} == results(home)
-            assert {"a", "teacher", "student"} <= self.runs(tracker)
-            cleaned = clean(home, AGE, keep_promoted=False)
-        assert results(home) == set()
-        assert self.runs(tracker) == {"a", "student"}  # what a registered version is made of is never deleted
-        assert tracker.resolve_model("models:/tiny/1")
-
-    def test_a_record_elsewhere_is_told(self, home: Home, tracker: tracking.Tracker) -> None:
-        self.recorded(home, tracker, "b", [model(home, "teacher", "b", moment=NEW)], NEW)
-        ran(home, "a", [], mlflow_run_id="f" * 32, mlflow_uri="http://elsewhere:5000")
-        assert clean(home, AGE).notes == ("the record of a in MLflow at http://elsewhere:5000 stays: that is not the present address",)
-        assert self.runs(tracker) == {"b", "teacher"}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from conf.data import FilesData, StdlibData
 from conf.errors import UserError
-from conf.schema import FilesData, Ladder, StdlibData
+from conf.schema import Ladder
 from models import tokenizers
 from models.corpus import SPLITS, Corpus, CorpusInfo, SplitName
 from tasks.corpora import build_corpus, class_ids, corpus_identity, split_documents
@@ -345,4 +346,4 @@ def test_documents_are_frozen() -> None:
     document = Document("k", "all", "o")
     assert replace(document, text="t").text == "t"
     with pytest.raises(AttributeError):
-        document.text = "t"  # type: ignore[misc]
+        document.text = "t"

@@ -85,7 +85,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     first = obtain(student_work(ladder.stages[0], teacher, ladder, data), ladder, data, context)
     work = student_work(ladder.stages[1], first, ladder, data)
     half = work.training.model_copy(update={"steps": 2})
-    checkpoints = Checkpoints(store_of(context).work(fingerprint(work.identity)))
+    checkpoints = Checkpoints(store_of(context).checkpoints(fingerprint(work.identity)))
     model = work.make(torch.nn.Identity())  # random weights: the parent is not looked at
     train(model, TrainingBatches(corpus_of(data), 8, 0), Plan(half, None, 0, None), checkpoints=checkpoints)
     return Made(home, teacher, first)

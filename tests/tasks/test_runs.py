@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,7 @@ from conf.errors import UserError
 from conf.home import Home
 from tasks.records import RunRecord, StageRecord
 from tasks.runs import Context, RunLock, all_runs, load_run, new_name, now, original_mlflow_run, save, unfinished
+from tests.machine import child, heard, kill
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,27 +56,6 @@ def model(**changed: Any) -> StageRecord:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
-
-
-@contextmanager
-def child(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Python code in a process of its own, which says something once it is where the test wants it; killed at the end at the latest."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-        try:
-            yield process
-        finally:
-            kill(process)
-
-
-def heard(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 ALIVE = """

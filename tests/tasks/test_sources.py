@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pictures
 
+from conf.data import Columns, DatasetData, DigitsData, FilesData, StdlibData
 from conf.errors import UserError
-from conf.schema import Columns, DatasetData, DigitsData, FilesData, StdlibData
 from tasks.rows import Document
 from tasks.sources import read_source, source_hash
 

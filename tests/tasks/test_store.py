@@ -5,14 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +19,7 @@ from conf.home import Home
 from models.resume import Checkpoints
 from tasks.fingerprint import fingerprint
 from tasks.store import MANIFEST, SHOWN, Found, Store, verify
+from tests.machine import child, heard, kill, small_disk
 
 IDENTITY = {"kind": "stage", "seed": 1}
 MARK = fingerprint(IDENTITY)
@@ -45,27 +41,6 @@ def fill(folder: Path) -> None:
 
 def publish(store: Store, name: str = "100k", identity: dict[str, Any] = IDENTITY, write: Callable[[Path], None] = fill) -> Found:
     return store.publish("stage", name, identity, fingerprint(identity), MADE, write)
-
-
-@contextmanager
-def child(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Python code in a process of its own, which says something once it is where the test wants it; killed at the end at the latest."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-        try:
-            yield process
-        finally:
-            kill(process)
-
-
-def heard(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 class TestPublish:
@@ -276,7 +251,7 @@ def test_a_checkpoint_makes_a_computation_resumable(store: Store) -> None:
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     for step in (5, 10):
-        Checkpoints(store.work(MARK)).save(step, model, optimizer, {})
+        Checkpoints(store.checkpoints(MARK)).save(step, model, optimizer, {})
     assert store.resumable(MARK) == 10
     assert store.resumable(fingerprint({"other": 1})) is None
 
@@ -338,19 +313,13 @@ class TestLock:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if not mount or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets nobody mount a small file system here")
-    yield place
-    subprocess.run(["umount", place], check=True)
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", "1m") as place:
+        yield place
 
 
-def test_a_full_disk_is_one_clear_message(small_disk: Path) -> None:
-    store = Store(Home(small_disk / "home"))
+def test_a_full_disk_is_one_clear_message(full_disk: Path) -> None:
+    store = Store(Home(full_disk / "home"))
     publish(store)
 
     def too_much(folder: Path) -> None:
@@ -359,7 +328,7 @@ def test_a_full_disk_is_one_clear_message(small_disk: Path) -> None:
     other = {"kind": "stage", "seed": 2}
     with pytest.raises(StoreError, match="No space left on device") as caught:
         publish(store, identity=other, write=too_much)
-    for part in ("LADDER_HOME", str(small_disk), "MiB are free", "larger disk", "what was finished is kept"):
+    for part in ("LADDER_HOME", str(full_disk), "MiB are free", "larger disk", "what was finished is kept"):
         assert part in str(caught.value)
     assert caught.value.exit_code == 1
     assert store.find("stage", fingerprint(other)) is None

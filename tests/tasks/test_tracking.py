@@ -67,7 +67,7 @@ def open_ladder(tracker: tracking.Tracker, run: str, **changes: object) -> str:
         "params": {"seed": 0},
         "environment": {"python": "3.11.7", "torch": "2.13.0", "git_commit": "abc123", "packages": {"numpy": "2"}},
     }
-    return tracker.open_ladder(run, "tiny", "hash-1", "name: tiny\n", **(plain | changes))  # type: ignore[arg-type]
+    return tracker.open_ladder(run, "tiny", "hash-1", "name: tiny\n", **(plain | changes))
 
 
 def send(tracker: tracking.Tracker, stage: tracking.StageRun, steps: Iterable[tuple[int, dict[str, float]]]) -> None:

@@ -1,0 +1,79 @@
+"""What the models learn from: the data sources, and the tokenizer that turns text into ids."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from conf.settings import Choices, Settings, setting
+
+
+class Columns(Settings):
+    """Names of the columns in tabular data."""
+
+    text: str = setting("text", "Column that holds the text of a document", "column name")
+    label: str = setting("label", "Column that holds the class of an example", "column name")
+    slice: str | None = setting(None, "Column that groups examples for reporting per slice; none: one slice", "column name")
+    image: str = setting("image", "Column that holds the image of an example", "column name")
+
+
+class CommonData(Settings):
+    """What every data source shares."""
+
+    sequence_length: int = setting(192, "Length of a training sequence; longer texts are cut or split", "tokens", ge=2, le=1_048_576)
+    valid_fraction: float = setting(0.05, "Share of documents held out for validation", "fraction of documents", gt=0, lt=0.5)
+    test_fraction: float = setting(0.05, "Share of documents kept apart for final proofs", "fraction of documents", gt=0, lt=0.5)
+    max_documents: int | None = setting(None, "Use at most this many documents, in the source's order; none: all", "documents", ge=3)
+    classes: int | None = setting(None, "Number of classes; none: as many as the data show", "classes", ge=2)
+
+
+class StdlibData(CommonData):
+    """The source of Python's standard library: text that every machine has. Slices are its top-level packages."""
+
+    source: Literal["python-stdlib"] = setting("python-stdlib", "Kind of data source")
+
+
+class DigitsData(CommonData):
+    """The 1,797 handwritten digits (8 x 8 pixels) that scikit-learn carries. Slices are the digits."""
+
+    source: Literal["digits"] = setting("digits", "Kind of data source")
+
+
+class FilesData(CommonData):
+    """Local files: `.txt`, `.md`, `.py` and other text (a file is a document), `.jsonl`, `.csv`, `.parquet` (a row is a document)."""
+
+    source: Literal["files"] = setting("files", "Kind of data source")
+    paths: tuple[str, ...] = setting(..., "Files or glob patterns; relative ones count from the ladder's YAML file", "paths", min_length=1)
+    columns: Columns = setting(Columns(), "Names of the columns in tabular files")
+
+
+class DatasetData(CommonData):
+    """A Hugging Face dataset, from the hub or from a folder written by `save_to_disk`."""
+
+    source: Literal["dataset"] = setting("dataset", "Kind of data source")
+    name: str = setting(..., "Dataset id on the hub, or a folder written by save_to_disk", "id or path", min_length=1)
+    subset: str | None = setting(None, "Configuration of a hub dataset", "name")
+    split: str = setting("train", "Split to read; Ladder makes its own train, valid and test parts from it", "name")
+    revision: str | None = setting(None, "Git revision of a hub dataset", "revision")
+    columns: Columns = setting(Columns(), "Names of the columns")
+
+
+Data = Annotated[StdlibData | DigitsData | FilesData | DatasetData, Field(discriminator="source"), Choices()]
+
+
+class Tokenizer(Settings):
+    """How text becomes ids. The same tokenizer serves the teacher and every student."""
+
+    kind: Literal["bytes", "teacher", "bpe"] = setting(
+        "bytes", "bytes: UTF-8 bytes and specials; teacher: the checkpoint's own; bpe: trained on the training documents"
+    )
+    vocabulary: int | None = setting(None, "Size of the vocabulary: required for bpe; for teacher, used by `plan` alone", "ids", ge=259)
+
+    @model_validator(mode="after")
+    def _bpe_needs_a_size(self) -> Tokenizer:
+        if self.kind == "bpe" and self.vocabulary is None:
+            raise ValueError(
+                "got kind 'bpe' without a vocabulary; allowed: kind bpe with a number of ids. Give one, such as vocabulary: 4096."
+            )
+        return self

@@ -1,0 +1,49 @@
+"""What all settings are made of: frozen models whose fields carry a description, a unit, and whether they belong to an identity."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+
+
+def setting(default: Any, text: str, unit: str = "", *, identity: bool = True, allowed: str = "", **bounds: Any) -> Any:
+    """A field with its description, its unit (empty: a name, a switch or a pure number) and whether it belongs to the identity.
+
+    `allowed` says in words what a `pattern` allows.
+    """
+    described = f"{text} [{unit}]" if unit else text
+    extra: dict[str, Any] = {"unit": unit, "identity": identity}
+    if allowed:
+        extra["allowed"] = allowed
+    return Field(default, description=described, json_schema_extra=extra, **bounds)
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    # An infinite or undefined number has no place in a setting, nor in the JSON of an identity.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch_is_no_number(cls, value: Any) -> Any:
+        """Refuse `true` where pydantic would read it as 1."""
+        fields = {name: cls.model_fields[name].annotation for name in value if name in cls.model_fields} if isinstance(value, dict) else {}
+        error = PydanticCustomError("switch", "a switch where another value belongs")
+        wrong = [name for name, kind in fields.items() if isinstance(value[name], bool) and bool not in (kind, *get_args(kind))]
+        if wrong:
+            details = [InitErrorDetails(type=error, loc=(name,), input=value[name]) for name in wrong]
+            raise ValidationError.from_exception_data(cls.__name__, details)
+        return value
+
+
+class Choices:
+    """Writes alternatives as `anyOf` in the JSON schema: the forms of the Prefect UI show those, and leave `oneOf` blank."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        schema.pop("discriminator", None)
+        alternatives = schema.pop("oneOf")
+        return {**schema, "anyOf": alternatives}

@@ -1,0 +1,99 @@
+"""Homes in miniature for the tests of cleaning: results, runs and their ages."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from conf.home import Home
+from tasks.clean import Cleaned
+from tasks.fingerprint import fingerprint
+from tasks.records import DataRecord, RunRecord, StageRecord
+from tasks.runs import save
+from tasks.store import Found, Store
+
+DAY = 86400.0
+AGE = 30 * DAY
+OLD = time.time() - 40 * DAY
+NEW = time.time() - 5 * DAY
+
+
+def publish(home: Home, kind: str, name: str, identity: dict[str, Any], run: str, moment: float = OLD, record: str = "{}") -> Found:
+    def write(folder: Path) -> None:
+        (folder / "record.json").write_text(record)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(name.encode() * 100)
+
+    found = Store(home).publish(kind, name, identity, fingerprint(identity), {"run": run, "ladder": "tiny"}, write)
+    os.utime(found.folder, (moment, moment))
+    return found
+
+
+def model(home: Home, name: str, run: str, teacher: StageRecord | None = None, moment: float = OLD, seed: int = 0) -> StageRecord:
+    """A model in the store, and its evaluation."""
+    kind = "stage" if teacher else "teacher"
+    identity = {"kind": kind, "name": name, "seed": seed, "teachers": [teacher.fingerprint] if teacher else []}
+    mark = fingerprint(identity)
+    record = StageRecord(
+        name=name,
+        fingerprint=mark,
+        identity={},
+        folder="",
+        weights_sha256=fingerprint({"weights": mark}),
+        parameters=1000,
+        non_embedding=900,
+        flops_per_token=1.0,
+        steps=5,
+        tokens=1,
+        flops=1.0,
+        seconds=1.0,
+        reused=False,
+        teachers=(teacher.name,) if teacher else (),
+        teacher_fingerprints=(teacher.fingerprint,) if teacher else (),
+    )
+    publish(home, kind, name, identity, run, moment, record.model_dump_json())
+    publish(home, "evaluation", name, {"kind": "evaluation", "weights": record.weights_sha256}, run, moment)
+    publish(home, "decision", name, {"kind": "decision", "weights": record.weights_sha256}, run, moment)
+    return record
+
+
+def ran(home: Home, run: str, models: list[StageRecord], data: DataRecord | None = None, moment: float = OLD, **more: Any) -> RunRecord:
+    when = datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+    ended = {"status": "done", "finished": when} | more
+    record = RunRecord(
+        run=run,
+        ladder="tiny",
+        settings_hash="h",
+        source="tiny",
+        started=when,
+        pid=1,
+        folder=str(home.runs / run),
+        data=data,
+        teacher=models[0] if models else None,
+        stages=tuple(models[1:]),
+        **ended,
+    )
+    save(home, record)
+    os.utime(home.runs / run / "record.json", (moment, moment))
+    return record
+
+
+def dataset(home: Home, run: str, seed: int = 0, moment: float = OLD) -> DataRecord:
+    identity = {"kind": "data", "seed": seed}
+    found = publish(home, "data", "digits", identity, run, moment)
+    return DataRecord(fingerprint=fingerprint(identity), folder=str(found.folder), content_hash="c", reused=False, seconds=1.0)
+
+
+def names(cleaned: Cleaned) -> set[str]:
+    return {f"{piece.kind}/{piece.name.rpartition('-')[0] or piece.name}" for piece in cleaned.freed}
+
+
+def results(home: Home) -> set[Path]:
+    return {path for kind in ("data", "teacher", "stage", "evaluation", "decision") for path in (home.store / kind).glob("*")}
+
+
+def total(home: Home) -> int:
+    return sum(path.stat().st_size for part in (home.store, home.runs) for path in part.rglob("*") if path.is_file())
