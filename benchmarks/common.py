@@ -13,7 +13,8 @@ from torch import nn
 from conf.schema import Ladder, Objective, Shape, TrainedTeacher, Training
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.device import resolve_device
-from models.shapes import Interface, config_for
+from models.interface import Interface
+from models.shapes import config_for
 from models.students import fresh
 from models.training import Plan
 from tasks.compute import precision_of

@@ -114,8 +114,8 @@ def measure(folder: Path, overrides: list[str], steps: int, pairs: int) -> None:
     reach_server(home())
     started = time.monotonic() - began
     from flows.distill import distill
-    from tasks.compute import use_threads
     from tasks.console import show_logs
+    from tasks.measure import use_threads
     from tasks.records import RunRecord
 
     show_logs()

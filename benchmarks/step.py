@@ -27,8 +27,8 @@ from models.corpus import Corpus
 from models.shapes import Size, count
 from models.signals import live
 from models.training import Step, train
-from tasks.compute import use_threads
 from tasks.expect import expected_interface
+from tasks.measure import use_threads
 from tasks.plan import matrix_product_peak
 
 WARM = 3  # steps that do not count: allocation, first touch

@@ -8,12 +8,12 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from conf.home import home
 from tasks.console import log
 from tasks.records import RunRecord
 from tasks.runs import all_runs
+from tasks.watch import asked_once
 
 
 def is_served() -> bool:
@@ -45,7 +45,7 @@ def label(name: str | None = None, tags: Iterable[str] = ()) -> None:
     if context is None or context.flow_run is None:
         return
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
+        with asked_once(), get_client(sync_client=True) as client:
             there = client.read_flow_run(context.flow_run.id).tags
             client.update_flow_run(context.flow_run.id, name=name, tags=sorted({*there, *tags}))
     except (httpx.HTTPError, PrefectException) as error:

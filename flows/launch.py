@@ -10,6 +10,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from conf.errors import GateStopped, LadderError
@@ -66,14 +67,20 @@ def launch(
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
     reach_server(home())
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
     from flows.distill import distill
     from tasks.reap import reap
     from tasks.watch import in_words
 
     reap(home())
     path = str(Path(source).absolute()) if Path(source).is_file() else source
+    # A run is alive while its process holds a lock; a heartbeat would only hold up its end, for up to a second.
+    wanted = os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
+    silence = nullcontext() if wanted else temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     try:
-        state = distill(path, given, start_at or "", fresh=fresh, whole=whole, repeats=repeats or "", return_state=True)
+        with silence:
+            state = distill(path, given, start_at or "", fresh=fresh, whole=whole, repeats=repeats or "", return_state=True)
     except Exception as error:  # noqa: BLE001 - of Prefect's engine, whatever it is; ours it hands back in the state
         raise in_words(error) from None
     outcome = state.result(raise_on_failure=False)

@@ -7,8 +7,6 @@ from pathlib import Path
 from conf.schema import Gate, Ladder, Stage, Student
 from flows.ask import ask
 from flows.stage import distill_stage
-from models.assistants import assistant_shape
-from models.checkpoint import skeleton
 from tasks.compute import corpus_of, interface_of
 from tasks.console import log
 from tasks.gate import curable
@@ -77,6 +75,9 @@ class Rung:
 
     def assistant(self, stage: Stage) -> Stage | None:
         """A stage between the teacher and the student, in size; None where no such size exists."""
+        from models.assistants import assistant_shape
+        from models.checkpoint import skeleton
+
         parent, interface = self.lineage[-1], interface_of(corpus_of(self.data))
         teacher = skeleton(Path(parent.folder), self.ladder.workload)
         shape = assistant_shape(teacher, stage.student.shape, interface)

@@ -55,10 +55,11 @@ def ask_server(url: str) -> None:
         UserError: It does not answer as Prefect.
     """
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    from tasks.watch import asked_once
 
     with (
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        asked_once(),
         get_client(sync_client=True, httpx_settings={"timeout": PROBE_SECONDS}) as client,
     ):
         error = client.api_healthcheck()

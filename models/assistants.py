@@ -12,7 +12,8 @@ from typing import Any, cast
 from torch import nn
 
 from conf.schema import Shape
-from models.shapes import Interface, count, size_of
+from models.interface import Interface
+from models.shapes import count, size_of
 
 
 def assistant_shape(teacher: nn.Module, student: Shape, interface: Interface) -> Shape | None:

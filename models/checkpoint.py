@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,26 +11,11 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from models.shapes import AUTO_CLASSES, Interface, build
+from models.files import weight_files
+from models.interface import Interface
+from models.shapes import AUTO_CLASSES, build
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The folder's safetensors files, sorted by name."""
-    return sorted(folder.glob("*.safetensors"))
-
-
-def weights_sha256(folder: Path) -> str:
-    """Hash of a folder's weights: of its one safetensors file, or of the list of its shards' hashes."""
-    hashes = [file_sha256(path) for path in weight_files(folder)]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def check_folder(folder: Path, key: str) -> None:

@@ -1,10 +1,56 @@
-"""Which device and which precision a training uses when the settings say `auto`."""
+"""Which device and which precision a training uses when the settings say `auto`.
+
+Asking torch means importing it, which takes longer than finding a whole ladder in the store. So its answer is remembered in
+`LADDER_HOME/hardware.json`, for as long as nothing that it depends on has changed, and only on a machine without any GPU device.
+"""
 
 from __future__ import annotations
 
-import torch
+import functools
+import hashlib
+import json
+import os
+import platform
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from conf.errors import UserError
+from conf.home import home
+
+GPU_DEVICES = ("nvidia*", "kfd", "dxg", "dri/renderD*")  # in /dev
+CPU_SETTING = "ATEN_CPU_CAPABILITY"  # the one variable by which a user can change torch's answer about the processor
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What torch says of this machine: its GPUs by name, and whether it multiplies bf16 matrices in hardware."""
+
+    gpus: tuple[str, ...]
+    bf16_gpu: bool
+    bf16_cpu: bool
+
+
+@functools.cache
+def hardware() -> Hardware:
+    """This machine, from memory where that is safe."""
+    key, place = _key(), home().root / "hardware.json"
+    if key is None:
+        return _ask()
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(place.read_text())
+        if known["key"] == key:
+            return Hardware(**{**known["hardware"], "gpus": tuple(known["hardware"]["gpus"])})
+    found = _ask()
+    if place.parent.is_dir():
+        with suppress(OSError):  # a full disk is reported by who must write
+            aside = place.with_name(f"hardware-{os.getpid()}.json")
+            aside.write_text(json.dumps({"key": key, "hardware": asdict(found)}, indent=1))
+            aside.replace(place)
+    return found
 
 
 def resolve_device(device: str) -> str:
@@ -13,17 +59,41 @@ def resolve_device(device: str) -> str:
     Raises:
         UserError: `cuda` is asked for and there is none.
     """
-    available = torch.cuda.is_available()
+    if device == "cpu":
+        return device
+    available = bool(hardware().gpus)
     if device == "cuda" and not available:
         raise UserError.about("compute.device", device, "cpu or auto on this machine, which shows torch no GPU", "Set compute.device=auto.")
-    return "cuda" if available and device != "cpu" else "cpu"
+    return "cuda" if available else "cpu"
 
 
 def resolve_precision(precision: str, device: str) -> str:
     """`bf16` or `fp32`. Auto takes bf16 where the hardware multiplies bf16 matrices (GPU, AVX512-BF16, AMX), else fp32."""
     if precision != "auto":
         return precision
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or "AMX" in capabilities else "fp32"
+    return "bf16" if (hardware().bf16_gpu if device == "cuda" else hardware().bf16_cpu) else "fp32"
+
+
+def _ask() -> Hardware:
+    import torch
+
+    gpus = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
+    cpu = torch.cpu._is_avx512_bf16_supported() or "AMX" in torch.backends.cpu.get_cpu_capability()
+    return Hardware(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), cpu)
+
+
+def _key() -> dict[str, Any] | None:
+    """All that the answer depends on; None where it may change unseen, as a GPU's does."""
+    if not sys.platform.startswith("linux") or any(any(Path("/dev").glob(pattern)) for pattern in GPU_DEVICES):
+        return None
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return {
+        "torch": version("torch"),
+        "processor": hashlib.sha256("\n".join(processor).encode()).hexdigest(),
+        "machine": platform.machine(),
+        CPU_SETTING: os.environ.get(CPU_SETTING),
+    }

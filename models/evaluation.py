@@ -17,17 +17,11 @@ from torch import Tensor, nn
 from models.batches import Batch
 from models.corpus import Corpus, Split, SplitName
 from models.objectives import IGNORE, cross_entropy, forward_kl
+from models.quality import Quality
 from models.signals import rows
 
 ECE_BINS = 15
 AGAINST = ("nll", "accuracy", "agreement", "kl")
-
-
-class Quality(NamedTuple):
-    """Figures over all held-out rows, and the same per slice (with `count`, rows of the slice)."""
-
-    metrics: dict[str, float]
-    slices: dict[str, dict[str, float]]
 
 
 class Columns(NamedTuple):
@@ -145,21 +139,6 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = np.bincount(bins, weights=confidence - correct, minlength=ECE_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
-
-
-def retention(workload: str, student: Mapping[str, float], teacher: str) -> float:
-    """How much of a teacher's quality a student keeps; 1: all, above 1: it is better.
-
-    Classification: accuracy of the student over the teacher's. Causal-lm: perplexity of the teacher over the student's.
-
-    Args:
-        workload: The ladder's.
-        student: The student's figures, as `quality` gives them.
-        teacher: `parent` or `root`.
-    """
-    if workload == "causal-lm":
-        return math.exp(student[f"{teacher}_nll"] - student["nll"])
-    return student["accuracy"] / max(student[f"{teacher}_accuracy"], 1e-12)
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
-
-def fsync_tree(folder: Path) -> None:
-    """Make every file of a folder, and the folder itself, durable."""
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+from models.files import checkpoint_steps, fsync_tree
 
 
 class Checkpoints:
@@ -33,7 +24,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps at which a whole checkpoint exists, oldest first."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*") if path.is_dir())
+        return checkpoint_steps(self.folder)
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
         """Write the checkpoint of `step` finished steps; on return it survives a crash, and older ones but one are gone."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from conf.errors import UserError
 from conf.schema import Shape
+from models.interface import Interface
 
 AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
@@ -21,19 +22,6 @@ AUTO_CLASSES = {
 }
 
 FIRST_TOKEN_ONLY = {"pooler", "pre_classifier", "classifier"}  # modules of an encoder that see one position of a sequence
-
-
-@dataclass(frozen=True)
-class Interface:
-    """What the data ask of a model: its inputs and outputs, equal for the teacher and every student."""
-
-    workload: str
-    sequence_length: int
-    vocabulary: int | None = None
-    end_id: int | None = None
-    pad_id: int | None = None
-    classes: int = 0
-    image_shape: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import nn
 
 from conf.errors import UserError
 from conf.schema import Student
-from models.shapes import Interface, build, config_for
+from models.interface import Interface
+from models.shapes import build, config_for
 
 LAYER = re.compile(r"^(.*\blayers?)\.(\d+)\.(.*)$")
 PRE_NORM = ("llama", "vit")

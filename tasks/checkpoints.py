@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from conf.errors import TransientError, UserError
 from conf.schema import CheckpointTeacher
-from models.checkpoint import check_folder
+from models.files import file_sha256, weights_sha256
 from tasks.runs import Context
 from tasks.tracking_client import first_line
 from tasks.transient import passing
@@ -27,8 +28,15 @@ def resolve_checkpoint(teacher: CheckpointTeacher, context: Context) -> Path:
         TransientError: The hub or MLflow did not answer.
     """
     folder = _folder(teacher, context)
+    from models.checkpoint import check_folder
+
     check_folder(folder, "teacher.path")
     return folder
+
+
+def checkpoint_identity(folder: Path, workload: str) -> dict[str, Any]:
+    """Identity of an existing model: its weights and its configuration."""
+    return {"kind": "checkpoint", "workload": workload, "weights": weights_sha256(folder), "config": file_sha256(folder / "config.json")}
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:

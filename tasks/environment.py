@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from models.device import hardware
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -29,14 +31,13 @@ PACKAGES = (
 def environment() -> dict[str, Any]:
     """Python, packages, git commit and machine, as plain JSON."""
     import psutil
-    import torch
 
     tree = Path(__file__).parents[1]
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    packages = {name: _version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "torch": torch.__version__,
+        "packages": packages,
+        "torch": packages["torch"],
         "git_commit": _git(tree, "rev-parse", "HEAD"),
         "git_dirty": bool(_git(tree, "status", "--porcelain", "--untracked-files=no")),
         "machine": platform.node(),
@@ -44,7 +45,7 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": gpus,
+        "gpus": list(hardware().gpus),
         "argv": sys.argv[1:],
     }
 

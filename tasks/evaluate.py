@@ -6,27 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from torch import nn
 
 from conf.schema import Evaluation, Ladder
-from models.batches import evaluation_batches
-from models.checkpoint import load_model
-from models.device import resolve_device
-from models.evaluation import Quality, collect, quality, retention
-from models.training import NUMERICS
-from tasks.compute import corpus_of, interface_of, store_of, use_threads, vocabulary_of
+from models.corpus import SplitName
+from models.numerics import NUMERICS
+from models.quality import Quality, retention
+from tasks.compute import store_of
 from tasks.console import log
 from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord, Retention, StageRecord
 from tasks.runs import Context
 from tasks.show import cancellable
 
-SPLIT = "valid"
+SPLIT: SplitName = "valid"
 
 
 def evaluation_identity(
@@ -59,8 +55,9 @@ def evaluate_model(
         found = store.find("evaluation", mark)
         reused = found is not None
         if not found:
-            use_threads(ladder)
-            result = _measure(record, teachers, ladder, data, precision)
+            from tasks.measure import measure  # torch is imported where something is computed
+
+            result = measure(record, teachers, ladder, data, precision, SPLIT)
             found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result))
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
@@ -76,23 +73,6 @@ def summary(record: StageRecord) -> str:
     if record.retention.parent is None:
         return main
     return f"{main}, keeps {record.retention.parent:.1%} of its teacher and {record.retention.root:.1%} of the root"
-
-
-def _measure(record: StageRecord, teachers: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str) -> Quality:
-    corpus, device = corpus_of(data), torch.device(resolve_device(ladder.compute.device))
-    models: dict[str, nn.Module] = {}
-    for known in (record, *teachers.values()):
-        if known.folder not in models:
-            models[known.folder] = load_model(Path(known.folder), ladder.workload).to(device)
-    columns = collect(
-        models[record.folder],
-        {name: models[teacher.folder] for name, teacher in teachers.items()},
-        evaluation_batches(corpus, SPLIT, ladder.evaluation.examples, ladder.evaluation.batch_size),
-        vocabulary_of(interface_of(corpus)),
-        device,
-        precision,
-    )
-    return quality(columns, corpus, SPLIT)
 
 
 def _write(folder: Path, result: Quality) -> None:

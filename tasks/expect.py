@@ -12,7 +12,8 @@ from torch import nn
 from conf.schema import CheckpointTeacher, Ladder, Shape
 from models.checkpoint import skeleton
 from models.corpus import Corpus
-from models.shapes import Interface, Size, build, config_for, count
+from models.interface import Interface
+from models.shapes import Size, build, config_for, count
 from models.students import layer_sources
 from models.tokenizers import BYTES_VOCABULARY
 from tasks.checkpoints import resolve_checkpoint

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from conf.schema import Ladder, Stage, TrainedTeacher, Training
-from models.training import NUMERICS
+from models.numerics import NUMERICS
 
 
 def canonical(value: Any, where: str = "identity") -> Any:

@@ -16,7 +16,7 @@ from conf.schema import CheckpointTeacher, Ladder, Objective, Shape, TrainedTeac
 from models.corpus import Corpus
 from models.device import resolve_device
 from models.shapes import Size
-from tasks.checkpoints import resolve_checkpoint
+from tasks.checkpoints import checkpoint_identity, resolve_checkpoint
 from tasks.compute import precision_of
 from tasks.data import content_hash, data_identity
 from tasks.expect import check_ladder, expected_interface
@@ -25,7 +25,7 @@ from tasks.records import Record
 from tasks.runs import Context, all_runs
 from tasks.sources import source_hash
 from tasks.store import Found, Store
-from tasks.teacher import NAME, checkpoint_identity
+from tasks.teacher import NAME
 
 Action = Literal["compute", "resume", "reuse", "import"]
 TO_TRAIN = ("compute", "resume")

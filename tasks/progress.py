@@ -6,12 +6,15 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.training import Step
 from tasks.console import NOT_ON_TERMINAL, console, log
+
+if TYPE_CHECKING:
+    from models.training import Step
 
 LINE_SECONDS = 5.0
 

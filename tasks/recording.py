@@ -16,14 +16,16 @@ from contextlib import AbstractContextManager
 from contextvars import copy_context
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from conf.errors import RecordUnavailable, RunCancelled, UserError
-from models.training import Step
 from tasks import stopping
 from tasks.console import log
 from tasks.tracking import RecordRefused, StageRun, Tracker
 from tasks.tracking_runs import METRICS_PER_CALL, Point
+
+if TYPE_CHECKING:
+    from models.training import Step
 
 T = TypeVar("T")
 

@@ -20,8 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from conf.home import Home, disk_errors
-from models.checkpoint import file_sha256
-from models.resume import Checkpoints, fsync_tree
+from models.files import checkpoint_steps, file_sha256, fsync_tree
 
 SHOWN = 20  # characters of a fingerprint in a folder's name
 MANIFEST = "manifest.json"
@@ -123,7 +122,7 @@ class Store:
 
     def resumable(self, fingerprint: str) -> int | None:
         """Step of the newest checkpoint of an interrupted computation."""
-        steps = Checkpoints(self.checkpoints(fingerprint)).steps()
+        steps = checkpoint_steps(self.checkpoints(fingerprint))
         return steps[-1] if steps else None
 
     @contextmanager

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from torch import nn
 
 from conf.errors import LadderError, UserError
 from conf.schema import Ladder, Stage
-from models.checkpoint import load_model
-from models.students import make_student
 from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of
 from tasks.fingerprint import stage_identity
 from tasks.records import DataRecord, Extension, StageRecord
 from tasks.runs import Context
 from tasks.show import cancellable, shown
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @task(name="student", task_run_name="{stage.name} <- {parent.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -39,6 +40,8 @@ def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:
     more = {"continues": extension.student.weights_sha256, "extension": extension.number, "steps": extension.steps}
 
     def make(teacher: nn.Module | None) -> nn.Module:
+        from models.checkpoint import load_model
+
         return load_model(Path(extension.student.folder), ladder.workload)
 
     return replace(work, identity={**work.identity, "extension": more}, training=training, seed=work.seed + extension.number, make=make)
@@ -65,6 +68,8 @@ def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
     key = f"stages[{ladder.stages.index(stage)}].student" if stage in ladder.stages else f"{stage.name}.student"
 
     def make(teacher: nn.Module | None) -> nn.Module:
+        from models.students import make_student
+
         assert teacher is not None
         model = make_student(stage.student, teacher, interface, seed, key)
         own = sum(p.numel() for p in model.parameters())

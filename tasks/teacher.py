@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from torch import nn
 
-from conf.errors import UserError
 from conf.schema import CheckpointTeacher, Ladder, TrainedTeacher
-from models import tokenizers
-from models.checkpoint import check_interface, file_sha256, load_model, skeleton, weights_sha256
-from models.corpus import Corpus
-from models.shapes import Size, config_for, count
-from models.students import fresh
-from tasks.checkpoints import copy_checkpoint, resolve_checkpoint
-from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of, read_record, require_started, store_of
-from tasks.console import log
-from tasks.fingerprint import fingerprint, teacher_identity
+from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of
+from tasks.fingerprint import teacher_identity
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
 from tasks.show import cancellable, shown
 from tasks.transient import RETRY
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NAME = "teacher"
 
@@ -35,6 +27,8 @@ NAME = "teacher"
 def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> StageRecord | State[StageRecord]:
     """Find, train or import the root teacher; nothing is taught before its schedule is finished."""
     if isinstance(ladder.teacher, CheckpointTeacher):
+        from tasks.imported import import_checkpoint
+
         return shown(import_checkpoint(ladder, ladder.teacher, data, context))
     return shown(obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context))
 
@@ -45,90 +39,9 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
     interface = interface_of(corpus_of(data))
 
     def make(_: nn.Module | None) -> nn.Module:
+        from models.shapes import config_for
+        from models.students import fresh
+
         return fresh(config_for(teacher.shape, interface), interface.workload, ladder.seed)
 
     return Work(NAME, "teacher", identity, teacher.training, None, ladder.seed, make)
-
-
-def checkpoint_identity(folder: Path, workload: str) -> dict[str, Any]:
-    """Identity of an existing model: its weights and its configuration."""
-    return {"kind": "checkpoint", "workload": workload, "weights": weights_sha256(folder), "config": file_sha256(folder / "config.json")}
-
-
-def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataRecord, context: Context) -> StageRecord:
-    """Copy a checkpoint into the store after it proved that it loads and fits the data.
-
-    Raises:
-        UserError: It is missing, damaged, of another workload, or of another vocabulary or number of classes than the data.
-    """
-    source, store = resolve_checkpoint(teacher, context), store_of(context)
-    _check_fit(source, corpus_of(data))
-    identity = checkpoint_identity(source, ladder.workload)
-    mark = fingerprint(identity)
-    with store.lock(mark):
-        found = store.find("teacher", mark)
-        if found:
-            log.info("teacher: found in the store (%s), reused", mark[:12])
-            return read_record(found, reused=True)
-        require_started(context, NAME, "Run without --start-at.")
-        log.info("teacher: importing %s", source)
-        size = count(load_model(source, ladder.workload), ladder.data.sequence_length)
-        found = store.publish("teacher", NAME, identity, mark, context.made, lambda folder: _write(folder, source, mark, size))
-        return read_record(found, reused=False)
-
-
-def _write(folder: Path, source: Path, mark: str, size: Size) -> None:
-    copy_checkpoint(source, folder)
-    record = StageRecord(
-        name=NAME,
-        fingerprint=mark,
-        identity={},
-        folder="",
-        weights_sha256=weights_sha256(folder),
-        parameters=size.parameters,
-        non_embedding=size.non_embedding,
-        flops_per_token=size.forward_flops / size.tokens,
-        steps=0,
-        tokens=0,
-        flops=0.0,
-        seconds=0.0,
-        reused=False,
-    )
-    (folder / "record.json").write_text(record.model_dump_json(indent=1))
-
-
-def _check_fit(source: Path, corpus: Corpus) -> None:
-    """A teacher must answer in the ids and classes of the data, in their order."""
-    model = skeleton(source, corpus.info.workload)
-    check_interface(model, interface_of(corpus), source)
-    _same_vocabulary(source, corpus)
-    labels = getattr(cast(Any, model).config, "id2label", None) or {}
-    theirs, ours = [str(labels[i]) for i in sorted(labels)], list(corpus.info.label_names)
-    if sorted(theirs) == sorted(ours) and theirs != ours:
-        raise UserError.about(
-            "teacher.path",
-            f"{source} with classes in the order {', '.join(theirs)}",
-            f"the order of the data: {', '.join(ours)}",
-            "Label the data with whole numbers in the teacher's order.",
-        )
-
-
-def _same_vocabulary(teacher: Path, corpus: Corpus) -> None:
-    """Ids must mean the same to teacher and students, whatever their number."""
-    folder = corpus.tokenizer_folder
-    if folder is None:
-        return
-    ours = tokenizers.load(folder).get_vocab()
-    if any((teacher / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-        theirs = tokenizers.load(teacher).get_vocab()
-        size, same = len(theirs), theirs == ours
-    else:  # nothing but the size to compare, so not even padding is allowed
-        size = json.loads((teacher / "config.json").read_text())["vocab_size"]
-        same = size == len(ours)
-    if not same:
-        raise UserError.about(
-            "teacher.path",
-            f"{teacher} with a vocabulary of {size} ids",
-            f"the students' vocabulary, which has {len(ours)} ids here",
-            "Teacher and students must share one vocabulary: set tokenizer.kind=teacher.",
-        )

@@ -6,7 +6,8 @@ import contextvars
 import os
 import threading
 import time
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from urllib.error import HTTPError
@@ -16,8 +17,9 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
 
 from conf.errors import RunCancelled, ServerAway
 from tasks import stopping
@@ -40,11 +42,23 @@ def api_address() -> str | None:
     return server.api_url if server.running else None
 
 
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """No retries for the requests made within.
+
+    `temporary_settings` would read the whole environment anew, 60 ms each time.
+    """
+    context = get_settings_context()
+    client = context.settings.client.model_copy(update={"max_retries": 0})
+    with SettingsContext(profile=context.profile, settings=context.settings.model_copy(update={"client": client})):
+        yield
+
+
 def brief_client(stack: ExitStack, api: str | None = None) -> SyncPrefectClient:
     """A client that asks once and does not wait long; `api`: another server than this process talks to."""
-    from prefect.settings import PREFECT_API_URL
-
-    stack.enter_context(temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0} | ({PREFECT_API_URL: api} if api else {})))
+    if api:
+        stack.enter_context(temporary_settings({PREFECT_API_URL: api}))
+    stack.enter_context(asked_once())
     return stack.enter_context(get_client(sync_client=True, httpx_settings={"timeout": TIMEOUT_SECONDS}))
 
 

@@ -27,6 +27,18 @@ def test_a_rerun_computes_nothing(finished, tiny, undisturbed, helpers: Helpers)
     assert {run["name"]: run["state"]["name"] for run in flows} == dict.fromkeys(("one <- teacher", "two <- one", "three <- two"), "Cached")
 
 
+def test_reuse_imports_nothing_that_only_computing_needs(finished, tiny, helpers: Helpers):
+    finished.env["PYTHONPROFILEIMPORTTIME"] = "1"
+    again = finished("run", tiny)
+    assert helpers.actions(again.err) == ALL_REUSED
+    imported = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time:")}
+    assert {"prefect", "mlflow", "matplotlib"} <= imported
+    unneeded = {"torch", "transformers", "accelerate", "sklearn", "datasets", "prefect.server.api.server"}
+    if not (finished.home / "hardware.json").exists():  # there is a GPU, which torch is asked about each time
+        unneeded.remove("torch")
+    assert imported & unneeded == set()
+
+
 def test_a_change_computes_its_stage_and_those_after_it(finished, tiny, undisturbed, helpers: Helpers):
     change = "stages.two.objective.alpha=0.25"
     planned = finished.json("plan", tiny, change)

@@ -11,7 +11,8 @@ from torch import nn
 
 from conf.schema import Shape, Training
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.shapes import Interface, build, config_for
+from models.interface import Interface
+from models.shapes import build, config_for
 
 END, PAD, BYTES = 256, 257, 258
 TEXT = "the quick brown fox jumps over the lazy dog while the hounds look on; "

@@ -9,7 +9,8 @@ import torch
 
 from conf.schema import Shape
 from models.assistants import assistant_shape
-from models.shapes import Interface, build, config_for, count, size_of
+from models.interface import Interface
+from models.shapes import build, config_for, count, size_of
 
 TEXT = Interface("causal-lm", 32, vocabulary=64, end_id=0, pad_id=1)
 SENTENCES = Interface("sequence-classification", 32, vocabulary=64, end_id=0, pad_id=1, classes=3)

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from conf.errors import UserError
 from models import tokenizers
-from models.checkpoint import check_folder, check_interface, load_model, save_model, weight_files, weights_sha256
+from models.checkpoint import check_folder, check_interface, load_model, save_model
 from models.corpus import Corpus
-from models.shapes import Interface
+from models.files import weight_files, weights_sha256
+from models.interface import Interface
 
 Make = Callable[..., nn.Module]
 

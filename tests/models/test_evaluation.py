@@ -10,7 +10,8 @@ from torch import nn
 from conf.schema import Training
 from models.batches import Batch, TrainingBatches, evaluation_batches
 from models.corpus import Corpus
-from models.evaluation import Columns, Quality, collect, expected_calibration_error, macro_f1, quality, retention
+from models.evaluation import Columns, collect, expected_calibration_error, macro_f1, quality
+from models.quality import Quality, retention
 from models.training import Plan, train
 
 Make = Callable[..., nn.Module]

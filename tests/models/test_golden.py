@@ -14,10 +14,11 @@ from torch import nn
 from conf.schema import Objective, Shape, Student, Training
 from models.batches import TrainingBatches
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.shapes import Interface
+from models.interface import Interface
+from models.numerics import NUMERICS
 from models.signals import live
 from models.students import make_student
-from models.training import NUMERICS, Plan, Step, train
+from models.training import Plan, Step, train
 
 GOLDEN = Path(__file__).parent / "golden"
 REGENERATE = "python -m tests.models.test_golden"

@@ -4,7 +4,8 @@ import pytest
 
 from conf.load import load
 from conf.schema import CheckpointTeacher, Ladder, Shape
-from models.shapes import Interface, Size, size_of
+from models.interface import Interface
+from models.shapes import Size, size_of
 
 NAMED = {"teacher": 1.0e9, "300m": 300e6, "100m": 100e6, "30m": 30e6}
 

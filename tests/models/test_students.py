@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from conf.errors import UserError
 from conf.schema import Shape, Student
-from models.shapes import Interface, build, config_for
+from models.interface import Interface
+from models.shapes import build, config_for
 from models.students import evenly_spaced, layer_sources, make_student
 
 TEXT = Interface("causal-lm", 16, vocabulary=40, end_id=0, pad_id=1)

@@ -65,7 +65,8 @@ from conf.schema import Shape, Training
 from models.batches import TrainingBatches
 from models.corpus import Corpus
 from models.resume import Checkpoints
-from models.shapes import Interface, build, config_for
+from models.interface import Interface
+from models.shapes import build, config_for
 from models.training import Plan, train
 torch.set_num_threads(1)
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])

@@ -13,7 +13,8 @@ from conf.errors import UserError
 from conf.load import load
 from conf.schema import Ladder, Shape
 from models.checkpoint import save_model
-from models.shapes import Interface, build, config_for
+from models.interface import Interface
+from models.shapes import build, config_for
 from tasks.expect import check_ladder, expected_interface, teacher_on_meta
 from tasks.runs import Context
 

@@ -1,0 +1,39 @@
+"""What can be told of model files without opening them: hashes, steps of checkpoints; and how they are made durable. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors files, sorted by name."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of a folder's weights: of its one safetensors file, or of the list of its shards' hashes."""
+    hashes = [file_sha256(path) for path in weight_files(folder)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps at which a whole checkpoint of a training exists in its folder, oldest first."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*") if path.is_dir())
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make every file of a folder, and the folder itself, durable."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

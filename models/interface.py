@@ -1,0 +1,18 @@
+"""What the data ask of a model. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the data ask of a model: its inputs and outputs, equal for the teacher and every student."""
+
+    workload: str
+    sequence_length: int
+    vocabulary: int | None = None
+    end_id: int | None = None
+    pad_id: int | None = None
+    classes: int = 0
+    image_shape: tuple[int, int, int] | None = None

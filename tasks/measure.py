@@ -1,0 +1,67 @@
+"""Quality of a model on held-out documents: in full once it is finished, in short while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from conf.schema import Evaluation, Ladder
+from models.batches import evaluation_batches
+from models.checkpoint import load_model
+from models.corpus import Corpus, SplitName
+from models.device import resolve_device
+from models.evaluation import collect, quality
+from models.interface import Interface
+from models.quality import Quality
+from tasks.compute import corpus_of, interface_of
+from tasks.records import DataRecord, StageRecord
+
+
+def measure(
+    record: StageRecord, teachers: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
+) -> Quality:
+    """Judge a model on its own and against its teachers, on held-out documents."""
+    use_threads(ladder)
+    corpus, device = corpus_of(data), torch.device(resolve_device(ladder.compute.device))
+    models: dict[str, nn.Module] = {}
+    for known in (record, *teachers.values()):
+        if known.folder not in models:
+            models[known.folder] = load_model(Path(known.folder), ladder.workload).to(device)
+    columns = collect(
+        models[record.folder],
+        {name: models[teacher.folder] for name, teacher in teachers.items()},
+        evaluation_batches(corpus, split, ladder.evaluation.examples, ladder.evaluation.batch_size),
+        vocabulary_of(interface_of(corpus)),
+        device,
+        precision,
+    )
+    return quality(columns, corpus, split)
+
+
+def validator(
+    corpus: Corpus, evaluation: Evaluation, interface: Interface, device: str, precision: str
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A quick validation on a quarter of the held-out examples that the final evaluation uses."""
+    examples = max(evaluation.examples // 4, 1)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        batches = evaluation_batches(corpus, "valid", examples, evaluation.batch_size)
+        columns = collect(model, {}, batches, vocabulary_of(interface), torch.device(device), precision)
+        figures = quality(columns, corpus, "valid").metrics
+        return {key: figures[key] for key in ("nll", "accuracy")}
+
+    return validate
+
+
+def vocabulary_of(interface: Interface) -> int | None:
+    """Ids that a causal LM's logits are cut to; None for classifiers."""
+    return interface.vocabulary if interface.workload == "causal-lm" else None
+
+
+def use_threads(ladder: Ladder) -> None:
+    """Apply `compute.threads`."""
+    if ladder.compute.threads:
+        torch.set_num_threads(ladder.compute.threads)

@@ -1,0 +1,72 @@
+"""What torch says of the machine is remembered as long as nothing that it depends on has changed; reusing a result needs no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.errors import UserError
+from models.device import resolve_device, resolve_precision
+
+ROOT = Path(__file__).parents[2]
+ASK = """
+import json, sys
+from models.device import hardware, resolve_device, resolve_precision
+known = hardware()
+answers = resolve_device("auto"), resolve_precision("auto", "cpu")
+print(json.dumps([list(known.gpus), known.bf16_gpu, known.bf16_cpu, *answers, "torch" in sys.modules]))
+"""
+
+
+def ask(home: Path, **env: str) -> list[Any]:
+    base = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "LADDER_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", ASK], env={**base, **env}, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def needs_no_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available() or any(any(Path("/dev").glob(pattern)) for pattern in ("nvidia*", "kfd", "dxg", "dri/renderD*")):
+        pytest.skip("where there is a GPU nothing is remembered")
+
+
+def test_it_is_asked_once_and_again_after_a_change(tmp_path: Path) -> None:
+    needs_no_gpu()
+    first = ask(tmp_path)
+    assert first[-1], "torch was asked"
+    second = ask(tmp_path)
+    assert second == [*first[:-1], False]
+    remembered = tmp_path / "hardware.json"
+    assert ask(tmp_path, ATEN_CPU_CAPABILITY="default")[-1], "a setting that torch obeys has changed"
+    known = json.loads(remembered.read_text())
+    for key in ("torch", "processor", "machine"):
+        remembered.write_text(json.dumps({**known, "key": {**known["key"], "ATEN_CPU_CAPABILITY": None, key: "another"}}))
+        assert ask(tmp_path) == first
+    for nonsense in ("", "{}", '{"key": 1}', json.dumps({**known, "hardware": {"gpus": []}})):
+        remembered.write_text(nonsense)
+        assert ask(tmp_path) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["hardware.json"]
+
+
+def test_nothing_is_written_where_there_is_no_home(tmp_path: Path) -> None:
+    assert ask(tmp_path / "none")[-1]
+    assert not (tmp_path / "none").exists()
+
+
+def test_it_agrees_with_torch_itself() -> None:
+    import torch
+
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_precision("fp32", "cpu") == "fp32"
+    fast = torch.cpu._is_avx512_bf16_supported() or "AMX" in torch.backends.cpu.get_cpu_capability()
+    assert resolve_precision("auto", "cpu") == ("bf16" if fast else "fp32")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"compute\.device: got .*cuda"):
+            resolve_device("cuda")
