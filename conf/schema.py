@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema
 
 from conf.data import Data, Tokenizer
+from conf.errors import UserError
+from conf.objectives import check_objective
 from conf.settings import Choices, Settings, setting
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 Precision = Literal["auto", "bf16", "fp32"]
+ObjectiveKind = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "tvd", "dkd", "logit-mse", "taid"]
+Teachers = Literal["parent", "root", "ancestors"]
 Policy = Literal["stop", "warn", "ask", "extend", "insert"]
 
 STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
@@ -37,24 +41,32 @@ class Shape(Settings):
     layers: int = setting(..., "Number of transformer layers", "layers", ge=1)
     heads: int = setting(..., "Attention heads in a layer", "heads", ge=1)
     key_value_heads: int | None = setting(None, "Key and value heads (grouped-query attention); none: as many as heads", "heads", ge=1)
+    head_dim: int | None = setting(None, "Width of a head (llama); none: hidden_size / heads", "features", ge=2)
     feed_forward: int = setting(..., "Width of the feed-forward part", "features", ge=2)
     tied_embeddings: bool = setting(True, "Share the input embedding with the output head (llama)")
     patch_size: int = setting(2, "Side of an image patch (vit)", "pixels", ge=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Shape:
+        if self.head_dim is not None and self.family != "llama":
+            raise ValueError(f"got head_dim {self.head_dim} and family {self.family!r}; allowed: head_dim for llama. Leave it out.")
         if self.hidden_size % self.heads:
             raise ValueError(
                 f"got hidden_size {self.hidden_size} and heads {self.heads}; allowed: heads that divide hidden_size. Change one."
             )
-        if self.family == "llama" and (self.hidden_size // self.heads) % 2:
+        if self.family == "llama" and self.features_of_a_head % 2:
             raise ValueError(
-                f"got hidden_size {self.hidden_size} and heads {self.heads}, so {self.hidden_size // self.heads} features in a head; "
+                f"got hidden_size {self.hidden_size} and heads {self.heads}, so {self.features_of_a_head} features in a head; "
                 "allowed: an even number, which rotary positions need. Change one."
             )
         if self.key_value_heads and self.heads % self.key_value_heads:
             raise ValueError(f"got heads {self.heads} and key_value_heads {self.key_value_heads}; allowed: a divisor of heads. Change one.")
         return self
+
+    @property
+    def features_of_a_head(self) -> int:
+        """Width of a head."""
+        return self.head_dim or self.hidden_size // self.heads
 
 
 class Schedule(Settings):
@@ -98,12 +110,38 @@ class Temperature(Schedule):
     end: float | None = setting(None, "Temperature at the last step (cosine)", "ratio", gt=0, le=100)
 
 
-class Objective(Settings):
-    """The loss `(1 - alpha) CE + alpha T^2 D(teacher, student)`; see docs/method.md."""
+class Feature(Settings):
+    """A loss on what student and teacher compute inside, beside their answers; see docs/objectives.md."""
 
-    kind: Literal["forward-kl"] = setting("forward-kl", "Divergence between teacher and student")
+    kind: Literal["hidden", "minilm"] = setting(
+        "hidden", "hidden: last hidden states, through a projector that is discarded; minilm: relations of the last attention (encoders)"
+    )
+    weight: float = setting(1.0, "Weight beside the loss of the answers", "ratio", gt=0, le=1e4)
+    form: Literal["cosine", "mse"] = setting("cosine", "cosine: 1 - cos; mse: mean squared difference (hidden)")
+
+
+class Objective(Settings):
+    """The loss `(1 - alpha) CE + alpha T^2 D(teacher, student)`; see docs/method.md and docs/objectives.md."""
+
+    kind: ObjectiveKind = setting("forward-kl", "Divergence between teacher and student")
     alpha: Alpha = setting(Alpha(start=0.9), "Weight of the teacher: a number, or {kind: cosine, start, end}", "fraction")
     temperature: Temperature = setting(Temperature(start=1.0), "Temperature: a number, or {kind: cosine, start, end}", "ratio")
+    beta: float = setting(0.5, "The teacher's side of the divergence; 0: forward KL, 1: reverse KL (jsd)", "fraction", ge=0, le=1)
+    skew: float = setting(0.1, "Share mixed into the second distribution (skew-kl, skew-reverse-kl)", "fraction", ge=0, lt=1)
+    target_weight: float = setting(1.0, "Weight of the label's probability (dkd)", "ratio", ge=0, le=1e3)
+    other_weight: float = setting(8.0, "Weight of the other classes (dkd)", "ratio", ge=0, le=1e3)
+    standardize: bool = setting(False, "Compare z-scores of each row's logits instead of logits; temperature 2 suits them")
+    combine: Literal["sum", "mean"] = setting(
+        "sum", "Several teachers: sum: mean of the divergences to each; mean: divergence to the mean of their probabilities"
+    )
+    keep: float = setting(0.75, "Several teachers: probability with which each is kept in a step", "probability", gt=0, le=1)
+    wrong_teacher: Literal["none", "correct-only", "confidence-gate", "correct"] = setting(
+        "none",
+        "Where the teacher's first choice is not the label: none: follow it; correct-only: do not; confidence-gate: weigh every row by the "
+        "teacher's probability of the label; correct: move probability to the label first",
+    )
+    margin: float = setting(0.2, "By how much the label then leads the teacher's first choice (correct)", "probability", ge=0, lt=1)
+    features: tuple[Feature, ...] = setting((), "Losses on what both models compute inside", "losses")
 
 
 class Training(Settings):
@@ -161,7 +199,32 @@ class Student(Settings):
     """The model that a stage makes."""
 
     shape: Shape = setting(..., "Shape of the student")
-    initialisation: Literal["random", "layers"] = setting("random", "random, or layers: evenly spaced layers of the teacher")
+    initialisation: Literal["random", "layers", "prune"] = setting(
+        "random",
+        "random; layers: evenly spaced layers of the teacher; prune: the teacher's most important channels, heads and layers",
+    )
+    samples: int = setting(256, "Training sequences by which importance is judged (prune)", "sequences", ge=1)
+    vocabulary: Literal["teacher", "used"] = setting(
+        "teacher", "teacher: every id of the tokenizer; used: the ids that the data use, all bytes and specials (causal-lm)"
+    )
+
+
+class Signals(Settings):
+    """Where the teacher's answers come from: the teacher itself beside the student, or a cache on disk; see docs/signals.md."""
+
+    source: Literal["live", "cached", "auto"] = setting(
+        "live",
+        "live: the teacher runs beside the student; cached: it answers once, onto disk; auto: cached where the answers are used more than "
+        "once, by several students or epochs",
+    )
+    kind: Literal["sampled", "top-k", "full"] = setting(
+        "sampled",
+        "What is kept of an answer: sampled: counts of random draws, unbiased; top-k: the most probable ids and the mass of the rest; "
+        "full: everything, for small vocabularies",
+    )
+    k: int = setting(50, "Ids kept of each answer (top-k)", "ids", ge=1, le=4096)
+    draws: int = setting(50, "Random draws from each answer (sampled)", "draws", ge=1, le=4096)
+    seed: int = setting(0, "Seed of the draws (sampled)", "seed", ge=0, lt=2**31)
 
 
 class Stage(Settings):
@@ -170,10 +233,27 @@ class Stage(Settings):
     name: str = setting(..., "Name of the stage", "name", identity=False, allowed=STAGE_NAME, pattern=STAGE_NAME_PATTERN)
     notes: str = setting("", "Free text for the reader", "text", identity=False)
     student: Student = setting(..., "The model to make")
+    teachers: tuple[Teachers, ...] = setting(
+        ("parent",),
+        "Who teaches: [parent], [root], [root, parent], or ancestors: all models above",
+        "teachers",
+        identity=False,  # the teachers' weights are in the identity, in order
+        min_length=1,
+    )
     objective: Objective = setting(Objective(), "What the student is taught by")
+    # What of it changes numbers is decided with the data at hand, and added by `tasks.fingerprint.stage_identity`.
+    signals: Signals = setting(Signals(), "Where the teacher's answers come from", identity=False)
     training: Training = setting(..., "How it is trained")
     gate: Gate = setting(Gate(), "What it must reach", identity=False)
     seed: int | None = setting(None, "Seed of this stage; none: the ladder's seed", "seed", ge=0, lt=2**31)
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _teachers_are_a_choice(cls, value: Any) -> Any:
+        listed = (value,) if isinstance(value, str) else value
+        if not isinstance(listed, list | tuple) or tuple(listed) not in (("parent",), ("root",), ("root", "parent"), ("ancestors",)):
+            raise ValueError(f"got {value!r}; allowed: [parent], [root], [root, parent] or ancestors. Choose one of them.")
+        return listed
 
 
 class TrainedTeacher(Settings):
@@ -185,11 +265,23 @@ class TrainedTeacher(Settings):
 
 
 class CheckpointTeacher(Settings):
-    """A root teacher that exists: any Hugging Face checkpoint with safetensors weights."""
+    """A root teacher that exists: any Hugging Face checkpoint with safetensors weights, or a GGUF file."""
 
     source: Literal["checkpoint"] = setting("checkpoint", "checkpoint: use an existing model")
-    path: str = setting(..., "Local folder, hub id, or MLflow URI `models:/...`", "path, id or URI", min_length=1)
+    path: str = setting(
+        ...,
+        "Local folder, `.gguf` file, `package:NAME` (the GGUF file of an installed package), hub id, or MLflow URI `models:/...`",
+        "path, package, id or URI",
+        min_length=1,
+    )
     revision: str | None = setting(None, "Git revision of a hub checkpoint", "revision")
+    sha256: str | None = setting(
+        None,
+        "SHA-256 of the GGUF file, or of a folder's weights, or its beginning; none: not checked",
+        "hexadecimal digits",
+        allowed="8 to 64 lower-case hexadecimal digits, as text (quote them)",
+        pattern=r"^[0-9a-f]{8,64}$",
+    )
     shape: Shape | None = setting(None, "Its shape, so that `plan` works before the checkpoint is at hand", identity=False)
 
 
@@ -271,6 +363,33 @@ class Ladder(Settings):
                 "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "
                 "Only teacher.source checkpoint brings a tokenizer."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _vocabularies_only_shrink(self) -> Ladder:
+        smaller: str | None = None
+        for index, stage in enumerate(self.stages):
+            key, choice = f"stages[{index}].student.vocabulary", stage.student.vocabulary
+            if choice == "used" and (self.workload != "causal-lm" or self.tokenizer.kind == "bytes"):
+                raise ValueError(f"{key}: got 'used'; allowed: teacher, but for causal-lm with a tokenizer of merges. Leave it out.")
+            if choice == "teacher" and smaller is not None:
+                raise ValueError(
+                    f"{key}: got 'teacher'; allowed: used, since the stage {smaller} above has only the ids that the data use. "
+                    "A student's vocabulary cannot be larger than its teacher's."
+                )
+            smaller = stage.name if choice == "used" else smaller
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_serve_the_workload(self) -> Ladder:
+        for index, stage in enumerate(self.stages):
+            try:
+                several = 1 if len(stage.teachers) == 1 and stage.teachers != ("ancestors",) else 2
+                # auto gives way to live where the objective asks for more than a cache holds
+                kind = stage.signals.kind if stage.signals.source == "cached" else "live"
+                check_objective(stage.objective, self.workload, kind, key=f"stages[{index}].objective", teachers=several)
+            except UserError as error:
+                raise ValueError(str(error)) from error
         return self
 
     def stage_seed(self, stage: Stage) -> int:

@@ -49,7 +49,7 @@ def distill_stage(
     inserted: bool = False,
 ) -> StageRecord | State[StageRecord]:
     """Make one student from its nearest ancestor, or train one on, judge it, and record it whatever the verdict."""
-    student = unwrap(train_student(stage, lineage[-1], ladder, data, context, extension, return_state=True), StageRecord)
+    student = unwrap(train_student(stage, lineage[-1], ladder, data, context, extension, lineage, return_state=True), StageRecord)
     judged = unwrap(
         evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training), return_state=True), StageRecord
     )

@@ -1,6 +1,6 @@
-"""Divergences between teacher and student, the labels' cross-entropy, and the one loss that is made of both.
+"""The one loss: the labels' cross-entropy and the divergence from the teachers, in plain form, for any objective and signal.
 
-Shape legend: `...` any leading shape, V vocabulary or classes, N rows (positions of a batch, flattened).
+Shape legend: N rows (positions of a batch, flattened), V vocabulary or classes, H width of a hidden state.
 
 Conventions, fixed once: a divergence is a sum over V for each position, in nats. Nothing here averages: a caller sums over valid
 rows and divides by their number over the whole optimisation step, so that k micro-batches equal one batch. alpha weighs the
@@ -9,14 +9,19 @@ teacher; `T^2` keeps the gradient's size independent of the temperature (Hinton,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORE = -100  # target of a position without a label
+from conf.schema import Objective
+from models import divergences as d
+from models.controls import label_led, log_mean, trust
+from models.divergences import IGNORE, cross_entropy, forward_kl
+from models.sparse_loss import SparseSignal, sparse_forward_kl, tempered
 
 
 class TeacherSignal(NamedTuple):
@@ -25,43 +30,31 @@ class TeacherSignal(NamedTuple):
     logits: Tensor  # (N, V)
 
 
-Divergence = Callable[[Tensor, Tensor], Tensor]
+class HiddenSignal(NamedTuple):
+    """A causal LM's answer before its head, from which the logits of any rows are one matrix product away."""
+
+    hidden: Tensor  # (N, H)
+    weight: Tensor  # (V, H) of the head, cut to the tokenizer's ids
+    bias: Tensor | None  # (V,)
+
+    @property
+    def logits(self) -> Tensor:
+        """All logits at once, (N, V)."""
+        bias = None if self.bias is None else self.bias.to(self.weight.dtype)
+        return functional.linear(self.hidden.to(self.weight.dtype), self.weight, bias)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the labels, in nats.
-
-    Args:
-        logits: (..., V), any real numbers.
-        targets: (...) ids in [0, V), or `IGNORE`, where the result is 0.
-
-    Returns:
-        (...) values >= 0.
-    """
-    flat = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.flatten(), ignore_index=IGNORE, reduction="none")
-    return flat.view(targets.shape)
+Signal = TeacherSignal | HiddenSignal | SparseSignal
 
 
-def forward_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-    """`KL(p || q) = sum_v p_v log(p_v / q_v)` of `p = softmax(teacher)` and `q = softmax(student)`, in nats.
+@dataclass(frozen=True)
+class StepObjective:
+    """An objective as it stands at one step."""
 
-    Covers every mode of the teacher; its gradient by the student's logits is `q - p`. Hinton et al. 2015, arXiv:1503.02531.
-
-    Args:
-        teacher_logits: (..., V), already divided by the temperature; -inf marks an id that cannot occur.
-        student_logits: (..., V), likewise.
-
-    Returns:
-        (...) values >= 0; 0 where both agree up to a constant.
-    """
-    log_p = functional.log_softmax(teacher_logits, dim=-1)
-    log_q = functional.log_softmax(student_logits, dim=-1)
-    # Where p is 0 the term is 0, its limit; torch's kl_div gives NaN for a log-probability of -inf.
-    gap = (log_p - log_q).masked_fill_(log_p == -torch.inf, 0.0)
-    return (log_p.exp() * gap).sum(dim=-1)
-
-
-DIVERGENCES: dict[str, Divergence] = {"forward-kl": forward_kl}
+    settings: Objective
+    alpha: float
+    temperature: float
+    taid_share: float = 1.0  # TAID's t
 
 
 class LossSums(NamedTuple):
@@ -69,45 +62,126 @@ class LossSums(NamedTuple):
 
     total: Tensor  # (), carries the gradient
     ce: Tensor  # (), detached
-    kd: Tensor  # (), T^2 times the divergence, detached
-    teacher_ce: Tensor  # (), the teacher's own cross-entropy, detached
+    kd: Tensor  # (), the divergence, times T^2 where that applies, detached
+    teacher_ce: Tensor  # (), the teachers' own cross-entropy, detached; NaN where signals are sparse
 
 
-def distillation_loss(
-    student_logits: Tensor,
-    signal: TeacherSignal | None,
-    targets: Tensor,
-    *,
-    divergence: Divergence,
-    alpha: float,
-    temperature: float,
-) -> LossSums:
+# Each takes logits divided by the temperature, and the labels, which only some look at.
+DIVERGENCES: dict[str, Callable[[Tensor, Tensor, Tensor, Objective], Tensor]] = {
+    "forward-kl": lambda t, s, y, o: d.forward_kl(t, s),
+    "reverse-kl": lambda t, s, y, o: d.reverse_kl(t, s),
+    "jsd": lambda t, s, y, o: d.jsd(t, s, o.beta),
+    "skew-kl": lambda t, s, y, o: d.skew_kl(t, s, o.skew),
+    "skew-reverse-kl": lambda t, s, y, o: d.skew_reverse_kl(t, s, o.skew),
+    "tvd": lambda t, s, y, o: d.tvd(t, s),
+    "dkd": lambda t, s, y, o: d.dkd(t, s, y, o.target_weight, o.other_weight),
+    "logit-mse": lambda t, s, y, o: d.logit_mse(t, s),
+    "taid": lambda t, s, y, o: d.forward_kl(t, s),
+}
+WITHOUT_TEMPERATURE = ("logit-mse",)
+WITHOUT_SQUARE = ("tvd", "logit-mse")  # T^2 belongs to KL forms alone
+
+
+def distillation_loss(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> LossSums:
     """`(1 - alpha) CE + alpha T^2 D(softmax(z_t / T), softmax(z_s / T))`, summed over valid rows.
+
+    Several teachers share alpha evenly: the mean of their divergences, or the divergence to the mean of their probabilities.
 
     Args:
         student_logits: (N, V).
-        signal: The teacher's answer for the same rows, or None to learn from labels alone (then `alpha` is taken as 0).
+        signals: The teachers' answers for the same rows; none: learn from labels alone (then `alpha` is taken as 0).
         targets: (N,) ids, `IGNORE` where the row does not count, for the divergence either.
-        divergence: One of `DIVERGENCES`.
-        alpha: Weight of the teacher, in [0, 1].
-        temperature: T > 0.
+        at: The objective at this step.
 
     Returns:
         Sums; `total` carries the gradient.
     """
     keep = targets != IGNORE
-    student_logits, targets = _precise(student_logits[keep]), targets[keep]
+    student_logits, targets = precise(student_logits[keep]), targets[keep]
     ce = cross_entropy(student_logits, targets).sum()
-    zero = torch.zeros((), device=ce.device)
-    if signal is None:
+    if not signals:
+        zero = torch.zeros((), device=ce.device)
         return LossSums(ce, ce.detach(), zero, zero)
-    teacher_logits = _precise(signal.logits[keep])
-    kd = temperature**2 * divergence(teacher_logits / temperature, student_logits / temperature).sum()
+    chosen = [only(signal, keep) for signal in signals]
+    kd, teacher_ce = divergence_sum(student_logits, chosen, targets, at)
+    return LossSums((1 - at.alpha) * ce + at.alpha * kd, ce.detach(), kd.detach(), teacher_ce)
+
+
+def divergence_sum(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> tuple[Tensor, Tensor]:
+    """Divergence from the teachers, summed over rows that all count, and the teachers' mean cross-entropy (no gradient).
+
+    Args:
+        student_logits: (N, V), at least fp32.
+        signals: One or more.
+        targets: (N,) labels in [0, V).
+        at: The objective at this step.
+    """
+    dense = [precise(signal.logits) for signal in signals if not isinstance(signal, SparseSignal)]
+    sparse = [signal for signal in signals if isinstance(signal, SparseSignal)]
+    total = torch.zeros((), dtype=student_logits.dtype, device=student_logits.device)
+    for signal in sparse:
+        moved = tempered(signal, at.temperature, student_logits.shape[-1])
+        total = total + at.temperature**2 * sparse_forward_kl(moved, student_logits / at.temperature).sum()
+    if dense:
+        total = total + len(dense) * _dense(student_logits, dense, targets, at).sum()
     with torch.no_grad():
-        teacher_ce = cross_entropy(teacher_logits, targets).sum()
-    return LossSums((1 - alpha) * ce + alpha * kd, ce.detach(), kd.detach(), teacher_ce)
+        own = [cross_entropy(logits, targets).sum() for logits in dense]
+    teacher_ce = torch.stack(own).mean() if not sparse else total.new_full((), torch.nan)
+    return total / len(signals), teacher_ce.detach()
 
 
-def _precise(logits: Tensor) -> Tensor:
+def _dense(student_logits: Tensor, teachers: Sequence[Tensor], targets: Tensor, at: StepObjective) -> Tensor:
+    """Mean divergence from dense teachers, (N,), times T^2 where that applies."""
+    settings, divergence = at.settings, DIVERGENCES[at.settings.kind]
+    if settings.kind == "taid":
+        teachers = [d.interpolated(each, student_logits, at.taid_share) for each in teachers]
+    student, scaled = _scaled(student_logits, at), [_scaled(each, at) for each in teachers]
+    if settings.combine == "mean" and len(scaled) > 1:
+        scaled = [log_mean(scaled)]
+    values = []
+    for teacher in scaled:
+        weight = trust(teacher, targets, settings.wrong_teacher)
+        if settings.wrong_teacher == "correct":
+            teacher = label_led(teacher, targets, settings.margin)
+        value = divergence(teacher, student, targets, settings)
+        values.append(value if weight is None else weight * value)
+    square = 1.0 if settings.kind in WITHOUT_SQUARE else at.temperature**2
+    return square * torch.stack(values).mean(0)
+
+
+def _scaled(logits: Tensor, at: StepObjective) -> Tensor:
+    if at.settings.standardize:
+        logits = d.standardized(logits)
+    return logits if at.settings.kind in WITHOUT_TEMPERATURE or at.temperature == 1 else logits / at.temperature
+
+
+def only(signal: Signal, rows: Tensor | slice) -> Signal:
+    """Some rows of a signal."""
+    if isinstance(signal, TeacherSignal):
+        return TeacherSignal(signal.logits[rows])
+    if isinstance(signal, HiddenSignal):
+        return HiddenSignal(signal.hidden[rows], signal.weight, signal.bias)
+    return SparseSignal(signal.ids[rows], signal.log_probs[rows], signal.log_residual[rows])
+
+
+def precise(logits: Tensor) -> Tensor:
     """At least fp32: a sum over V in half precision loses the small terms."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+__all__ = [
+    "DIVERGENCES",
+    "IGNORE",
+    "HiddenSignal",
+    "LossSums",
+    "Signal",
+    "SparseSignal",
+    "StepObjective",
+    "TeacherSignal",
+    "cross_entropy",
+    "distillation_loss",
+    "divergence_sum",
+    "forward_kl",
+    "only",
+    "precise",
+]

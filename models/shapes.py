@@ -90,6 +90,7 @@ def config_for(shape: Shape, interface: Interface) -> Any:
     return transformers.LlamaConfig(
         **common,
         num_key_value_heads=shape.key_value_heads or shape.heads,
+        head_dim=shape.features_of_a_head,
         max_position_embeddings=max(interface.sequence_length, 2048),
         tie_word_embeddings=shape.tied_embeddings and interface.workload == "causal-lm",
         bos_token_id=interface.end_id,

@@ -1,17 +1,22 @@
-"""What a teacher says about a batch. Live signals are dense: the teacher runs beside the student."""
+"""What a model says about a batch, and where its head can be taken off. Live signals are dense: the teacher runs beside the student.
+
+Shape legend: B examples, L positions, N rows that a loss is taken over (B * L for causal-lm, B else), H width, V vocabulary.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from models.batches import Batch
-from models.objectives import TeacherSignal
+from models.chunked import Head, head_of
+from models.objectives import HiddenSignal, Signal, TeacherSignal
 
-SignalSource = Callable[[Batch], TeacherSignal]
+SignalSource = Callable[[Batch], Signal]
 
 
 def rows(model: nn.Module, batch: Batch, vocabulary: int | None) -> Tensor:
@@ -29,12 +34,79 @@ def rows(model: nn.Module, batch: Batch, vocabulary: int | None) -> Tensor:
     return logits if vocabulary is None else logits[..., :vocabulary].flatten(0, 1)
 
 
-def live(teacher: nn.Module, vocabulary: int | None) -> SignalSource:
-    """The teacher itself as source of signals; its weights are frozen and never change."""
-    teacher.eval().requires_grad_(False)
+def hidden_rows(model: nn.Module, batch: Batch, plain: nn.Module | None = None) -> Tensor:
+    """What a causal LM hands to its head, (N, H), without the product with the head.
 
-    def source(batch: Batch) -> TeacherSignal:
+    Args:
+        model: A model for which `split_head` gave a head, perhaps wrapped for data-parallel training.
+        batch: Its inputs.
+        plain: The model within the wrapper; None: there is none.
+    """
+    with _headless(plain or model):
+        return cast(Any, model)(**batch.inputs).logits.flatten(0, 1)
+
+
+@contextmanager
+def _headless(model: nn.Module) -> Iterator[None]:
+    """Let the head hand on what it is given: the model's own forward is used, with its wrappers and hooks."""
+    head = cast(Any, model).get_output_embeddings()
+    head.forward = lambda states: states
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def split_head(model: nn.Module) -> Head | None:
+    """The head of a causal LM whose logits are `head(hidden)` and nothing else; None for any other model.
+
+    The model itself is asked, on two tokens, rather than a list of names. Scaled logits (Granite, Cohere) pass: without the head the
+    hidden states are scaled instead. Soft-capped ones (Gemma 2) do not, and small logits would not show it.
+    """
+    head = head_of(model) if hasattr(model, "get_output_embeddings") else None
+    if head is None or getattr(cast(Any, model).config, "final_logit_softcapping", None) is not None:
+        return None
+    ids = torch.zeros((1, 2), dtype=torch.int64, device=head.weight.device)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        whole = rows(model, Batch({"input_ids": ids}, ids, ids[0]), head.weight.shape[0])
+        hidden = hidden_rows(model, Batch({"input_ids": ids}, ids, ids[0]))
+        product = HiddenSignal(hidden, head.weight, head.bias).logits
+    model.train(training)
+    alike = product.shape == whole.shape and torch.allclose(product.float(), whole.float(), rtol=1e-3, atol=1e-3)
+    return head if alike else None
+
+
+def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") -> SignalSource:
+    """The teacher itself as source of signals; its weights are frozen and never change.
+
+    Args:
+        teacher: On its device.
+        vocabulary: Of a causal LM, which hands over hidden states where its head can be split off; None for classifiers.
+        precision: `bf16` where it will run under bf16 autocast: its matrices are then rounded once, as autocast would at every batch.
+    """
+    teacher.eval().requires_grad_(False)
+    head = split_head(teacher) if vocabulary is not None else None
+    if precision == "bf16":
+        _round_matrices(teacher)
+        head = head_of(teacher) if head else None
+    weight = None if head is None else head.weight[:vocabulary].detach()
+    bias = None if head is None or head.bias is None else head.bias[:vocabulary].detach()
+
+    def source(batch: Batch) -> Signal:
         with torch.no_grad():
-            return TeacherSignal(rows(teacher, batch, vocabulary))
+            if weight is None:
+                return TeacherSignal(rows(teacher, batch, vocabulary))
+            return HiddenSignal(hidden_rows(teacher, batch), weight, bias)
 
     return source
+
+
+def _round_matrices(model: nn.Module) -> None:
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            # New parameters: an input embedding tied to the head stays as it is.
+            module.weight = nn.Parameter(module.weight.bfloat16(), requires_grad=False)
+            if module.bias is not None:
+                module.bias = nn.Parameter(module.bias.bfloat16(), requires_grad=False)

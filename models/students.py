@@ -1,20 +1,23 @@
-"""A student's first weights: random, or evenly spaced layers of its teacher."""
+"""A student's first weights: random, evenly spaced layers of its teacher, or cut out of it."""
 
 from __future__ import annotations
 
 import copy
 import re
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from conf.errors import UserError
 from conf.schema import Student
+from models.batches import Batch
+from models.importance import Importance
 from models.interface import Interface
+from models.pruning import LAYER, check_prune, prune, pruned_config
 from models.shapes import build, config_for
 
-LAYER = re.compile(r"^(.*\blayers?)\.(\d+)\.(.*)$")
 PRE_NORM = ("llama", "vit")
 BRANCH_END = re.compile(r"\.(o_proj|down_proj|fc2)\.weight$")
 # What changes the function of a layer and not the shapes of its weights: equal by need, or taken over from the teacher.
@@ -29,29 +32,64 @@ def evenly_spaced(teacher_layers: int, student_layers: int) -> list[int]:
     return [round(i * (teacher_layers - 1) / (student_layers - 1)) for i in range(student_layers)]
 
 
-def make_student(student: Student, teacher: nn.Module, interface: Interface, seed: int, key: str) -> nn.Module:
+class Initialised(NamedTuple):
+    """A student before its training, and by what it was cut out of its teacher (prune)."""
+
+    model: nn.Module
+    importance: Importance | None = None
+
+
+def make_student(
+    student: Student,
+    teacher: nn.Module,
+    interface: Interface,
+    seed: int,
+    key: str,
+    *,
+    batches: Callable[[], Iterable[Batch]] = tuple,
+    known: Importance | None = None,
+) -> Initialised:
     """Build a student and give it its first weights.
 
     Args:
         student: Shape and kind of initialisation.
         teacher: The model it is taught by; read, never changed.
-        interface: What the data ask of both.
+        interface: What the data ask of the student.
         seed: Seed of random weights.
         key: Dotted key of the student in the settings, for error messages.
+        batches: Gives the training examples by which importance is judged (prune).
+        known: The importance that an earlier, interrupted attempt measured (prune).
 
     Raises:
-        UserError: `layers` is asked for and the shapes do not allow it.
+        UserError: `layers` or `prune` is asked for and the shapes do not allow it, or the vocabulary is larger than the teacher's.
     """
+    if interface.vocabulary is not None and interface.vocabulary > (theirs := cast(Any, teacher).config.vocab_size):
+        remedy = "A student answers in ids that its teacher knows: give both the same vocabulary."
+        raise UserError.about(f"{key}.vocabulary", f"{interface.vocabulary} ids", f"at most the teacher's {theirs}", remedy)
+    if student.initialisation == "prune":
+        return Initialised(*prune(student.shape, teacher, interface, batches, key, known=known))
+    model = fresh(student_config(student, teacher, interface, key), interface.workload, seed)
+    if student.initialisation == "layers":
+        _copy_layers(model, teacher, interface, key)
+    return Initialised(model)
+
+
+def student_config(student: Student, teacher: nn.Module, interface: Interface, key: str) -> Any:
+    """A student's configuration; works with a teacher on the meta device.
+
+    Raises:
+        UserError: `prune` is asked for and the teacher does not allow it.
+    """
+    theirs = cast(Any, teacher).config
+    if student.initialisation == "prune":
+        check_prune(student.shape, teacher, interface, key)
+        return pruned_config(student.shape, theirs, interface)
     config = config_for(student.shape, interface)
     if student.initialisation == "layers":
-        theirs = cast(Any, teacher).config
         config.update(
             {field: copy.deepcopy(getattr(theirs, field)) for field in TAKEN_OVER if hasattr(config, field) and hasattr(theirs, field)}
         )
-    model = fresh(config, interface.workload, seed)
-    if student.initialisation == "layers":
-        _copy_layers(model, teacher, interface, key)
-    return model
+    return config
 
 
 def fresh(config: Any, workload: str, seed: int) -> nn.Module:

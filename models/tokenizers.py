@@ -45,7 +45,7 @@ TOKENIZER_FILES = (
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
     """Build the tokenizer whose ids 0..255 are the bytes of UTF-8; 256 is the end of a text (also its beginning), 257 the padding."""
-    return _wrap(_byte_level(_byte_alphabet(), use_regex=False))
+    return _wrap(_byte_level(byte_letters(), use_regex=False))
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -65,7 +65,7 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
         vocab_size=vocabulary,
         min_frequency=2,
         special_tokens=[END, PAD],
-        initial_alphabet=sorted(_byte_alphabet()),
+        initial_alphabet=sorted(byte_letters()),
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
@@ -187,7 +187,7 @@ def tokenizer_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _byte_alphabet() -> dict[str, int]:
+def byte_letters() -> dict[str, int]:
     """Byte-level BPE's letter for each byte (GPT-2's): printable ones stand for themselves, the others for U+0100 and on."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [byte for byte in range(256) if byte not in printable]

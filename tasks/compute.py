@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from conf.errors import UserError
 from conf.home import Home, disk_errors
-from conf.schema import Ladder, Objective, Training
+from conf.schema import Ladder, Objective, Signals, Training
 from models.corpus import Corpus
 from models.device import resolve_device, resolve_precision
 from models.interface import Interface
@@ -39,8 +39,12 @@ class Work:
         training: Its schedule.
         objective: None: labels alone.
         seed: Of batches and weights.
-        make: Builds the untrained model from its nearest teacher, on the processor.
+        make: Builds the untrained model from its nearest teacher, on the processor; may keep what it measured in a folder, for a resumed
+            training.
         teachers: Records of its teachers, nearest first.
+        vocabulary: `used`: the model has only the ids that the data use.
+        signals: What a cache of the teachers' answers holds; None: they answer live.
+        parent: What the untrained model is built from; None: its nearest teacher.
     """
 
     name: str
@@ -49,8 +53,11 @@ class Work:
     training: Training
     objective: Objective | None
     seed: int
-    make: Callable[[nn.Module | None], nn.Module]
+    make: Callable[[nn.Module | None, Path], nn.Module]
     teachers: tuple[StageRecord, ...] = ()
+    vocabulary: Literal["teacher", "used"] = "teacher"
+    signals: Signals | None = None
+    parent: StageRecord | None = None
 
 
 def store_of(context: Context) -> Store:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from conf.schema import CheckpointTeacher, Ladder, Shape
+from conf.schema import CheckpointTeacher, Ladder, Shape, Student
 from models.checkpoint import skeleton
 from models.corpus import Corpus
 from models.interface import Interface
 from models.shapes import Size, build, config_for, count
-from models.students import layer_sources
+from models.students import layer_sources, student_config
 from models.tokenizers import BYTES_VOCABULARY
-from tasks.checkpoints import resolve_checkpoint
+from models.vocabulary import used_ids
+from tasks.checkpoints import NotConverted, is_local, resolve_checkpoint
 from tasks.compute import interface_of
 from tasks.ladder_run import kept_before
 from tasks.runs import Context
+from tasks.signal_choice import check_signals
 from tasks.student import larger
 
 DIGITS = (10, (1, 8, 8))  # classes, image
@@ -46,9 +48,9 @@ def teacher_on_meta(ladder: Ladder, interface: Interface, context: Context) -> n
     """
     teacher = ladder.teacher
     if isinstance(teacher, CheckpointTeacher):
-        remote = teacher.path.startswith(("models:/", "runs:/"))
-        if not remote and (Path(context.base) / Path(teacher.path).expanduser()).exists():
-            return skeleton(resolve_checkpoint(teacher, context), ladder.workload)
+        with suppress(NotConverted):
+            if is_local(teacher, context):
+                return skeleton(resolve_checkpoint(teacher, context), ladder.workload)
     return None if teacher.shape is None else shape_on_meta(teacher.shape, interface)
 
 
@@ -58,22 +60,33 @@ def shape_on_meta(shape: Shape, interface: Interface) -> nn.Module:
         return build(config_for(shape, interface), interface.workload)
 
 
+def _student_on_meta(student: Student, teacher: nn.Module | None, interface: Interface, key: str) -> nn.Module:
+    if teacher is None:
+        return shape_on_meta(student.shape, interface)
+    with torch.device("meta"):
+        return build(student_config(student, teacher, interface, key), interface.workload)
+
+
 def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None) -> tuple[Size | None, list[Size]]:
     """Refuse what can be known to be wrong before anything runs; returns the sizes of the teacher (if known) and the students.
 
     Raises:
-        UserError: A stage is larger than its teacher, `layers` does not fit, or `start_at` names no stage.
+        UserError: A stage is larger than its teacher, `layers` or `prune` does not fit, or `start_at` names no stage.
     """
     kept_before(ladder, context.start_at)
     interface = expected_interface(ladder, corpus)
     teacher, name = teacher_on_meta(ladder, interface, context), "teacher"
     if corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
         interface = replace(interface, vocabulary=cast(Any, teacher).config.vocab_size)
+    check_signals(ladder, interface)
     root = count(teacher, interface.sequence_length) if teacher is not None else None
     sizes: list[Size] = []
+    used = len(used_ids(corpus)) if corpus is not None and any(stage.student.vocabulary == "used" for stage in ladder.stages) else None
     for index, stage in enumerate(ladder.stages):
         key = f"stages[{index}].student"
-        student = shape_on_meta(stage.student.shape, interface)
+        if stage.student.vocabulary == "used" and used is not None:
+            interface = replace(interface, vocabulary=used)
+        student = _student_on_meta(stage.student, teacher, interface, key)
         sizes.append(count(student, interface.sequence_length))
         if teacher is not None:
             above = sizes[-2] if index else root

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from conf.schema import Ladder, Stage, TrainedTeacher, Training
+from conf.schema import Ladder, Signals, Stage, TrainedTeacher, Training
 from models.numerics import NUMERICS
+from tasks.signal_choice import identity_of_signals
+
+T = TypeVar("T")
 
 
 def canonical(value: Any, where: str = "identity") -> Any:
@@ -69,7 +73,15 @@ def _training(training: Training, precision: str, examples: int) -> dict[str, An
     return plain
 
 
-def stage_identity(ladder: Ladder, stage: Stage, precision: str, data: str, teachers: tuple[str, ...]) -> dict[str, Any]:
+def stage_identity(
+    ladder: Ladder,
+    stage: Stage,
+    precision: str,
+    data: str,
+    teachers: tuple[str, ...],
+    parent: str | None = None,
+    signals: Signals | None = None,
+) -> dict[str, Any]:
     """Identity of a stage.
 
     Args:
@@ -77,11 +89,31 @@ def stage_identity(ladder: Ladder, stage: Stage, precision: str, data: str, teac
         stage: Its settings.
         precision: As resolved, never `auto`.
         data: Content hash of the corpus.
-        teachers: Weight hashes of its teachers.
+        teachers: Weight hashes of its teachers, nearest first.
+        parent: Weight hash of the model that its first weights are made from, where that is not the nearest teacher.
+        signals: What a cache of the teachers' answers holds; None: they answer live, whether that was set or chosen.
     """
     settings = numeric_settings(stage) | {"training": _training(stage.training, precision, ladder.evaluation.examples)}
     settings["seed"] = ladder.stage_seed(stage)
-    return {"kind": "stage", "numerics": NUMERICS, **settings, "data": data, "teachers": list(teachers)}
+    if signals is not None:
+        settings["signals"] = identity_of_signals(signals)
+    borrowed = {"parent": parent} if parent and parent not in teachers[:1] and stage.student.initialisation != "random" else {}
+    return {"kind": "stage", "numerics": NUMERICS, **settings, "data": data, "teachers": list(teachers), **borrowed}
+
+
+def teachers_of(stage: Stage, lineage: Sequence[T]) -> tuple[T, ...]:
+    """Those of the models above a stage that teach it, nearest first.
+
+    Args:
+        stage: Its `teachers` choose.
+        lineage: Models above it (or what stands for them), root first.
+    """
+    parent, root = lineage[-1], lineage[0]
+    if stage.teachers == ("ancestors",):
+        return tuple(reversed(lineage))
+    if len(stage.teachers) == 2 and len(lineage) > 1:
+        return parent, root
+    return (root,) if stage.teachers == ("root",) else (parent,)
 
 
 def teacher_identity(ladder: Ladder, teacher: TrainedTeacher, precision: str, data: str) -> dict[str, Any]:

@@ -16,20 +16,23 @@ from models.device import resolve_device
 from models.evaluation import collect, quality
 from models.interface import Interface
 from models.quality import Quality
+from models.vocabulary import read_kept, reduced
 from tasks.compute import corpus_of, interface_of
+from tasks.initialise import fit
 from tasks.records import DataRecord, StageRecord
 
 
 def measure(
     record: StageRecord, teachers: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
 ) -> Quality:
-    """Judge a model on its own and against its teachers, on held-out documents."""
+    """Judge a model on its own and against its teachers, on held-out documents; in the model's own vocabulary, if it has a smaller one."""
     use_threads(ladder)
-    corpus, device = corpus_of(data), torch.device(resolve_device(ladder.compute.device))
+    vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(ladder.compute.device))
+    corpus = reduced(corpus_of(data), vocabulary)
     models: dict[str, nn.Module] = {}
     for known in (record, *teachers.values()):
         if known.folder not in models:
-            models[known.folder] = load_model(Path(known.folder), ladder.workload).to(device)
+            models[known.folder] = fit(load_model(Path(known.folder), ladder.workload), Path(known.folder), vocabulary).to(device)
     columns = collect(
         models[record.folder],
         {name: models[teacher.folder] for name, teacher in teachers.items()},

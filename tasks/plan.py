@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +13,19 @@ import torch
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.schema import CheckpointTeacher, Ladder, Objective, Shape, TrainedTeacher, Training
+from conf.schema import CheckpointTeacher, Ladder, Objective, Shape, Stage, TrainedTeacher, Training
 from models.corpus import Corpus
 from models.device import resolve_device
+from models.interface import Interface
 from models.shapes import Size
-from tasks.checkpoints import checkpoint_identity, resolve_checkpoint
+from tasks.checkpoints import NotConverted, checkpoint_identity, resolve_checkpoint
 from tasks.compute import precision_of
 from tasks.data import content_hash, data_identity
 from tasks.expect import check_ladder, expected_interface
-from tasks.fingerprint import changes, fingerprint, stage_identity, teacher_identity
+from tasks.fingerprint import changes, fingerprint, stage_identity, teacher_identity, teachers_of
 from tasks.records import Record
-from tasks.runs import Context, all_runs
+from tasks.runs import PLAN, Context, all_runs
+from tasks.signal_choice import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
 from tasks.sources import source_hash
 from tasks.store import Found, Store
 from tasks.teacher import NAME
@@ -81,7 +84,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     Raises:
         UserError: The ladder cannot run as it is described; see `check_ladder`.
     """
-    context = Context(run="plan", ladder=ladder.name, home=str(home.root), base=str(base), start_at=start_at, fresh=fresh)
+    context = Context(run=PLAN, ladder=ladder.name, home=str(home.root), base=str(base), start_at=start_at, fresh=fresh)
     store, notes = Store(home), list[str]()
     found, data_action = _data(ladder, context, store, notes)
     corpus = Corpus(found.folder, content_hash(found)) if found else None
@@ -91,24 +94,33 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     teacher, weights = _plan_teacher(ladder, context, store, root, data_hash, pace, notes)
     if root is None and isinstance(ladder.teacher, CheckpointTeacher):
         notes.append("the teacher's size is unknown, so its forward passes are not counted; teacher.shape tells it before it is at hand")
+    if corpus is None and any(stage.student.vocabulary == "used" for stage in ladder.stages):
+        notes.append("student.vocabulary used: counted with all ids, as the data are not prepared yet; the students will be smaller")
     plans: list[ModelPlan] = []
     vocabulary = expected_interface(ladder, corpus).vocabulary or 0
-    above, reached = root, start_at is None
+    above, reached, lineage, known = root, start_at is None, [weights], [root]
     for stage, size in zip(ladder.stages, sizes, strict=True):
         reached = reached or stage.name == start_at
-        identity = stage_identity(ladder, stage, precision_of(ladder, stage.training), data_hash, (weights,))
+        choice = choose(stage, ladder, corpus.info if corpus else None)
+        if stage.signals.source != "live":
+            notes.append(f"{stage.name}: {_signals_note(stage, choice, corpus, size, expected_interface(ladder, corpus))}")
+        signals, precision = stage.signals if choice.cached else None, precision_of(ladder, stage.training)
+        identity = stage_identity(ladder, stage, precision, data_hash, teachers_of(stage, lineage), weights, signals)
         price = _price(
             stage.training,
             stage.objective,
             size,
-            above,
+            [teacher for teacher in teachers_of(stage, known) if teacher is not None],
             stage.student.shape,
             vocabulary,
             ladder,
             pace.of(stage.name, stage.student.shape.hidden_size),
+            _share_of_new(stage, corpus) if choice.cached else None,
         )
         plan, weights = _decide(store, "stage", stage.name, identity, size, above, price, ladder.name, fresh and reached)
         plans.append(plan)
+        lineage.append(weights)
+        known.append(size)
         above = size
     models = (teacher, *plans)
     before = models[: 1 + [stage.name for stage in ladder.stages].index(start_at)] if start_at else ()
@@ -130,6 +142,24 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     )
 
 
+def _share_of_new(stage: Stage, corpus: Corpus | None) -> float:
+    """Share of a training's examples that it sees for the first time."""
+    examples = stage.training.steps * stage.training.batch_size
+    return min(1.0, examples_of(corpus.info) / examples) if corpus else 1.0
+
+
+def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Size, interface: Interface) -> str:
+    """How the teacher will be asked, why, and what a cache of its answers takes."""
+    if not choice.cached:
+        return f"signals live ({choice.reason})"
+    text, rows = f"signals cached ({choice.reason}): {describe(stage.signals)}", size.tokens if interface.workload == "causal-lm" else 1
+    each = estimated_bytes(stage.signals, outputs_of(interface))
+    if corpus is None:
+        return f"{text}, about {each:.0f} bytes each"
+    examples = min(stage.training.steps * stage.training.batch_size, examples_of(corpus.info))
+    return f"{text}, about {each:.0f} bytes each and {examples * rows * each / 1e6:,.1f} MB in all for each teacher"
+
+
 def _steps(ladder: Ladder, name: str) -> int:
     trainings = {stage.name: stage.training for stage in ladder.stages}
     if isinstance(ladder.teacher, TrainedTeacher):
@@ -141,6 +171,9 @@ def _data(ladder: Ladder, context: Context, store: Store, notes: list[str]) -> t
     try:
         found = store.peek("data", fingerprint(data_identity(ladder, context)))
         return found, "reuse" if found else "prepare"
+    except NotConverted as note:
+        notes.append(str(note))
+        return None, "prepare"
     except UserError as error:
         notes.append(str(error))
     try:
@@ -158,7 +191,7 @@ def _plan_teacher(
         assert size is not None
         identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data_hash)
         vocabulary = expected_interface(ladder, None).vocabulary or 0
-        price = _price(teacher.training, None, size, None, teacher.shape, vocabulary, ladder, pace.of(NAME, teacher.shape.hidden_size))
+        price = _price(teacher.training, None, size, (), teacher.shape, vocabulary, ladder, pace.of(NAME, teacher.shape.hidden_size))
         return _decide(store, "teacher", NAME, identity, size, None, price, ladder.name, context.fresh and context.start_at is None)
     weights, mark, action = UNKNOWN, None, "import"
     try:
@@ -195,7 +228,7 @@ def _decide(
     fresh: bool,
 ) -> tuple[ModelPlan, str]:
     mark = fingerprint(identity)
-    known = UNKNOWN not in (identity["data"], *identity.get("teachers", []))
+    known = UNKNOWN not in (identity["data"], *identity.get("teachers", []), identity.get("parent"))
     found = store.peek(kind, mark) if known and not fresh else None
     step = store.resumable(mark) if known and not fresh and not found else None
     latest = store.latest(kind, name, ladder) if not found and step is None else None
@@ -222,23 +255,26 @@ def _price(
     training: Training,
     objective: Objective | None,
     size: Size,
-    above: Size | None,
+    above: Sequence[Size],
     shape: Shape,
     vocabulary: int,
     ladder: Ladder,
     speed: float,
+    cached: float | None = None,
 ) -> dict[str, float]:
-    """Tokens, FLOPs, seconds and bytes of a training from its start."""
+    """Tokens, FLOPs, seconds and bytes of a training from its start; `cached`: share of the tokens that a cache asks its teachers for."""
     positions = training.steps * training.batch_size * size.tokens
-    teaches = objective is not None and above is not None and bool(objective.alpha.start or objective.alpha.end)
+    teaches = objective is not None and bool(above) and bool(objective.alpha.start or objective.alpha.end or objective.features)
     per_token = 3 * size.forward_flops / size.tokens
-    if teaches and above is not None:
-        per_token += above.forward_flops / above.tokens
+    if teaches and objective is not None:
+        asked = 1.0 if len(above) == 1 else objective.keep + (1 - objective.keep) ** len(above) / len(above)
+        asked = asked if cached is None else cached
+        per_token += asked * sum(teacher.forward_flops / teacher.tokens for teacher in above)
     micro = training.batch_size // training.accumulation * size.tokens
     bytes_each = 2 if precision_of(ladder, training) == "bf16" else 4
     # Weights, gradients and AdamW's two moments in fp32; the frozen teacher; activations of a layer as Korthikanti et al. 2022
     # (arXiv:2205.05198) count them without the attention matrix; five copies of the logits in fp32 for each model.
-    memory = 16.0 * size.parameters + (4.0 * above.parameters if above else 0.0)
+    memory = 16.0 * size.parameters + sum(4.0 * teacher.parameters for teacher in above)
     memory += micro * shape.layers * shape.hidden_size * 17 * bytes_each
     memory += micro * max(vocabulary, 1) * 4 * 5 * (2 if teaches else 1)
     return {"tokens": positions, "flops": positions * per_token, "seconds": positions * per_token / speed, "memory": memory}

@@ -49,6 +49,9 @@ class StageRecord(Record):
         slices: The same per slice, with `count`.
         gate: Verdict of the gate, None for the teacher and for a stage that asks nothing; `approved` by a person though something
             was missed.
+        vocabulary: Ids of a student that has only those that the data use; None: all of the tokenizer's.
+        signals: How the teachers were asked: `live`, or what is cached of their answers, at what size and price; None: not at all.
+        initial: `nll` and `accuracy` of a student straight after its initialisation, on the examples that validate its training.
         extensions: How often the gate had the student trained on.
         inserted: Whether the gate put this stage into the ladder, as an assistant between a teacher and a student.
         decision: What a person, or the end of the time to answer, has decided, in words.
@@ -77,6 +80,9 @@ class StageRecord(Record):
     retention: Retention = Retention()
     gate: Verdict | None = None
     gate_reasons: tuple[str, ...] = ()
+    vocabulary: int | None = None
+    signals: str | None = None
+    initial: dict[str, float] = {}
     extensions: int = 0
     inserted: bool = False
     decision: str | None = None

@@ -20,6 +20,9 @@ from tasks.records import Record, RunRecord, StageRecord
 DIED = "the process ended without a word"
 
 
+PLAN = "plan"  # in place of a run's name, where nothing is computed
+
+
 class Context(Record):
     """What every task needs to know of the run that it works for; plain JSON, since it is a parameter of the stages' flows."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,12 @@ from prefect.client.schemas.objects import State
 
 from conf.errors import LadderError, UserError
 from conf.schema import Ladder, Stage
-from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of
-from tasks.fingerprint import stage_identity
+from tasks.compute import Work, corpus_of, obtain, precision_of
+from tasks.fingerprint import stage_identity, teachers_of
 from tasks.records import DataRecord, Extension, StageRecord
 from tasks.runs import Context
 from tasks.show import cancellable, shown
+from tasks.signal_choice import chosen_signals
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,10 +27,16 @@ if TYPE_CHECKING:
 @task(name="student", task_run_name="{stage.name} <- {parent.name}", cache_policy=NO_CACHE, persist_result=False)
 @cancellable
 def train_student(
-    stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord, context: Context, extension: Extension | None = None
+    stage: Stage,
+    parent: StageRecord,
+    ladder: Ladder,
+    data: DataRecord,
+    context: Context,
+    extension: Extension | None = None,
+    lineage: Sequence[StageRecord] = (),
 ) -> StageRecord | State[StageRecord]:
     """Find the student in the store, or teach it."""
-    work = student_work(stage, parent, ladder, data)
+    work = student_work(stage, parent, ladder, data, lineage)
     if extension is None:
         return shown(obtain(work, ladder, data, context))
     return shown(_added(extension, obtain(extended(work, extension, ladder), ladder, data, context)))
@@ -39,7 +47,7 @@ def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:
     training = work.training.model_copy(update={"steps": extension.steps})
     more = {"continues": extension.student.weights_sha256, "extension": extension.number, "steps": extension.steps}
 
-    def make(teacher: nn.Module | None) -> nn.Module:
+    def make(teacher: nn.Module | None, aside: Path) -> nn.Module:
         from models.checkpoint import load_model
 
         return load_model(Path(extension.student.folder), ladder.workload)
@@ -51,33 +59,42 @@ def _added(extension: Extension, record: StageRecord) -> StageRecord:
     """What the student has cost since its first step."""
     before = extension.student
     sums = {name: getattr(before, name) + getattr(record, name) for name in ("steps", "tokens", "flops", "seconds")}
-    return record.model_copy(update={**sums, "extensions": extension.number})
+    return record.model_copy(update={**sums, "extensions": extension.number, "initial": before.initial})
 
 
-def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord) -> Work:
+def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord, lineage: Sequence[StageRecord] = ()) -> Work:
     """A stage as a piece of work for `obtain`.
+
+    Args:
+        stage: The stage.
+        parent: The model above it, from which its first weights may be made.
+        ladder: The whole ladder.
+        data: The corpus.
+        lineage: All models above it, root first and `parent` last, from which its teachers are chosen; empty: the parent alone.
 
     Raises:
         LadderError: The parent may not teach, because its gate stopped it.
     """
     if parent.gate == "stopped":
         raise LadderError(f"{parent.name} was stopped by its gate and may not teach {stage.name}")
-    precision = precision_of(ladder, stage.training)
-    identity = stage_identity(ladder, stage, precision, data.content_hash, (parent.weights_sha256,))
-    interface, seed = interface_of(corpus_of(data)), ladder.stage_seed(stage)
+    precision, teachers = precision_of(ladder, stage.training), teachers_of(stage, lineage or (parent,))
+    hashes, signals = tuple(t.weights_sha256 for t in teachers), chosen_signals(stage, ladder, corpus_of(data).info)
+    identity = stage_identity(ladder, stage, precision, data.content_hash, hashes, parent.weights_sha256, signals)
+    seed = ladder.stage_seed(stage)
     key = f"stages[{ladder.stages.index(stage)}].student" if stage in ladder.stages else f"{stage.name}.student"
 
-    def make(teacher: nn.Module | None) -> nn.Module:
-        from models.students import make_student
+    def make(teacher: nn.Module | None, aside: Path) -> nn.Module:
+        from tasks.initialise import initialise
 
         assert teacher is not None
-        model = make_student(stage.student, teacher, interface, seed, key)
+        model = initialise(stage.student, teacher, corpus_of(data), seed, key, aside)
         own = sum(p.numel() for p in model.parameters())
         if own > parent.parameters:
             raise larger(f"{key}.shape", stage.name, own, parent.name, parent.parameters)
         return model
 
-    return Work(stage.name, "stage", identity, stage.training, stage.objective, seed, make, (parent,))
+    used = stage.student.vocabulary
+    return Work(stage.name, "stage", identity, stage.training, stage.objective, seed, make, teachers, used, signals, parent)
 
 
 def larger(key: str, student: str, parameters: int, teacher: str, teacher_parameters: int) -> UserError:

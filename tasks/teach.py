@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -17,42 +18,66 @@ from models.batches import TrainingBatches
 from models.checkpoint import load_model, save_model
 from models.corpus import Corpus
 from models.device import resolve_device
+from models.features import Features
 from models.files import weights_sha256
 from models.resume import Checkpoints
 from models.shapes import Size, count
 from models.signals import live
 from models.training import Plan, Step, Trained, train
+from models.vocabulary import VocabularyMap, reduced, reduced_tokenizer, write_kept
 from tasks import stopping
 from tasks.compute import Work, corpus_of, interface_of, precision_of, recorder_of, tracker_of
 from tasks.fingerprint import fingerprint
+from tasks.initialise import IMPORTANCE, fit, vocabulary_of_student
 from tasks.measure import use_threads, validator, vocabulary_of
 from tasks.progress import TrainingProgress
 from tasks.recording import Curves, points_of
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
+from tasks.signals import Asked, signals_for
 
 
 class Taught(NamedTuple):
-    """A finished training: the model, what the training has to tell, and the model's size."""
+    """A finished training: the model, what the training has to tell, and what belongs to the model beside its weights."""
 
     model: nn.Module
     trained: Trained
     size: Size
+    vocabulary: VocabularyMap | None  # the ids that it has; None: all
+    initial: dict[str, float]  # figures of a student before its first step
+    kept: tuple[Path, ...]  # files that its making left
+    asked: tuple[Asked, ...]  # caches of its teachers' answers; none: they answered live
 
 
 def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoints: Path) -> Taught:
     """Train a model, from where its checkpoints in a folder stand."""
     use_threads(ladder)
+    vocabulary = vocabulary_of_student(work.vocabulary, corpus)
+    corpus = reduced(corpus, vocabulary)
     interface = interface_of(corpus)
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, work.training)
     plan = Plan(work.training, work.objective, work.seed, vocabulary_of(interface), device, precision)
-    teacher = (
-        load_model(Path(work.teachers[0].folder), interface.workload, dtype=_frozen_dtype(device, precision)) if work.teachers else None
-    )
-    model = work.make(teacher)
-    signals = live(teacher.to(device), plan.vocabulary) if teacher is not None and _teaches(work) else None
+    parent = work.parent or next(iter(work.teachers), None)
+    # On their device before they are asked what in them matters.
+    dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
+    above = {
+        folder: fit(load_model(Path(folder), interface.workload, dtype=dtype), Path(folder), vocabulary).to(device) for folder in folders
+    }
+    teacher = above[parent.folder] if parent is not None else None
+    model = work.make(teacher, checkpoints)
+    features = _features(work, model, above)
+    validate = validator(corpus, ladder.evaluation, interface, device, precision)
+    initial = validate(model.to(device)) if teacher is not None else {}
     size = count(model, interface.sequence_length)
     unit = "tok" if interface.workload == "causal-lm" else "ex"
+    batches = TrainingBatches(corpus, work.training.batch_size, work.seed)
+    asked = _cached(work, above, corpus, batches, device, precision, context)
+    if asked:
+        teacher = None
+        above.clear()  # what they had to say is on disk; their memory is the student's
+        signals = [each.cache.source for each in asked]
+    else:
+        signals = [live(above[t.folder], plan.vocabulary, precision) for t in work.teachers] if _teaches(work) else None
     with ExitStack() as stack:
         progress = stack.enter_context(TrainingProgress(work.name, work.training.steps, unit))
         stack.enter_context(disk_errors(context.paths))
@@ -66,16 +91,33 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
 
         trained = train(
             model,
-            TrainingBatches(corpus, work.training.batch_size, work.seed),
+            batches,
             plan,
             signals=signals,
+            features=features,
             checkpoints=Checkpoints(checkpoints),
-            validate=validator(corpus, ladder.evaluation, interface, device, precision),
+            validate=validate,
             on_step=on_step,
             before_checkpoint=curves.flush if curves else None,
             should_stop=stopping.requested,
         )
-    return Taught(model, trained, size)
+    return Taught(model, trained, size, vocabulary, initial, tuple(checkpoints.glob(IMPORTANCE)), asked)
+
+
+def _cached(
+    work: Work,
+    above: dict[str, nn.Module],
+    corpus: Corpus,
+    batches: TrainingBatches,
+    device: str,
+    precision: str,
+    context: Context,
+) -> tuple[Asked, ...]:
+    """A cache of each teacher's answers, with all that the training will ask; none where they answer live."""
+    wanted = work.signals
+    if wanted is None:
+        return ()
+    return tuple(signals_for(work, wanted, t, above[t.folder], corpus, batches, device, precision, context) for t in work.teachers)
 
 
 def stage_curves(work: Work, context: Context) -> AbstractContextManager[Curves | None]:
@@ -96,7 +138,24 @@ def stage_curves(work: Work, context: Context) -> AbstractContextManager[Curves 
 
 def _teaches(work: Work) -> bool:
     """Whether the teacher's forward is worth its price: not where alpha is 0 throughout."""
-    return work.objective is not None and bool(work.teachers) and bool(work.objective.alpha.start or work.objective.alpha.end)
+    objective = work.objective
+    return objective is not None and bool(work.teachers) and bool(objective.alpha.start or objective.alpha.end or objective.features)
+
+
+def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Features | None:
+    """The feature losses against the one teacher that there is then."""
+    if work.objective is None or not work.objective.features:
+        return None
+    return Features(work.objective.features, model, above[work.teachers[0].folder], work.seed)
+
+
+def _teacher_forward(work: Work) -> float:
+    """Operations of the teachers' forward passes for a token, as often as they are asked on average."""
+    if work.objective is None or not _teaches(work):
+        return 0.0
+    count, keep = len(work.teachers), work.objective.keep
+    share = 1.0 if count == 1 else keep + (1 - keep) ** count / count
+    return share * sum(teacher.flops_per_token for teacher in work.teachers)
 
 
 def _frozen_dtype(device: str, precision: str) -> torch.dtype:
@@ -107,10 +166,18 @@ def _frozen_dtype(device: str, precision: str) -> torch.dtype:
 def write_model(folder: Path, work: Work, mark: str, taught: Taught, data: DataRecord) -> None:
     """The folder of a finished model: a Hugging Face folder with its record and curve."""
     trained, size = taught.trained, taught.size
-    save_model(taught.model.cpu(), folder, corpus_of(data).tokenizer_folder)
+    tokenizer = corpus_of(data).tokenizer_folder
+    save_model(taught.model.cpu(), folder, tokenizer if taught.vocabulary is None else None)
+    if taught.vocabulary is not None and tokenizer is not None:
+        reduced_tokenizer(tokenizer, taught.vocabulary.kept, folder)
+        write_kept(taught.vocabulary, folder)
+    for file in taught.kept:
+        shutil.copy(file, folder / file.name)
     forward = size.forward_flops / size.tokens
-    teacher_forward = work.teachers[0].flops_per_token if _teaches(work) else 0.0
     positions = trained.steps * work.training.batch_size * size.tokens
+    teachers = positions * _teacher_forward(work)
+    if taught.asked:
+        teachers = sum(each.examples * size.tokens * t.flops_per_token for each, t in zip(taught.asked, work.teachers, strict=True))
     record = StageRecord(
         name=work.name,
         fingerprint=mark,
@@ -122,12 +189,16 @@ def write_model(folder: Path, work: Work, mark: str, taught: Taught, data: DataR
         flops_per_token=forward,
         steps=trained.steps,
         tokens=trained.tokens,
-        flops=positions * (3 * forward + teacher_forward),
+        flops=positions * 3 * forward + teachers,
         seconds=trained.seconds,
         early_stopped=trained.early_stopped,
         reused=False,
+        vocabulary=len(taught.vocabulary.kept) if taught.vocabulary else None,
+        signals="; ".join(each.text for each in taught.asked) or ("live" if _teaches(work) else None),
+        initial=taught.initial,
         teachers=tuple(t.name for t in work.teachers),
         teacher_fingerprints=tuple(t.fingerprint for t in work.teachers),
     )
     (folder / "record.json").write_text(record.model_dump_json(indent=1))
-    (folder / "curve.json").write_text(json.dumps(trained.curve))
+    before = [{"step": 0, **taught.initial}] if taught.initial else []
+    (folder / "curve.json").write_text(json.dumps({**trained.curve, "valid": [*before, *trained.curve["valid"]]}))

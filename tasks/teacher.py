@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -38,7 +39,7 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
     identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data.content_hash)
     interface = interface_of(corpus_of(data))
 
-    def make(_: nn.Module | None) -> nn.Module:
+    def make(_: nn.Module | None, aside: Path) -> nn.Module:
         from models.shapes import config_for
         from models.students import fresh
 

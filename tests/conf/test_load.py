@@ -55,7 +55,7 @@ def refused(source: str, overrides: Sequence[str] = ()) -> str:
 
 class TestSources:
     def test_every_shipped_ladder_loads_by_its_name(self) -> None:
-        assert len(shipped()) == 3
+        assert len(shipped()) == 4
         for name in shipped():
             loaded = load(name)
             assert loaded.ladder.name == name
@@ -70,7 +70,7 @@ class TestSources:
     def test_an_unknown_ladder(self) -> None:
         message = refused("digit")
         assert message == (
-            "ladder: got 'digit'; allowed: a shipped ladder (digits, llama-1b, python-stdlib) or the path of a YAML file. "
+            "ladder: got 'digit'; allowed: a shipped ladder (digits, llama-1b, python-stdlib, smollm2) or the path of a YAML file. "
             "Did you mean 'digits'? `ladder list` shows the shipped ones."
         )
 
@@ -333,7 +333,7 @@ class TestMessages:
         assert len(told) < 400
 
 
-@pytest.mark.parametrize("name", ["digits", "python-stdlib", "llama-1b"])
+@pytest.mark.parametrize("name", ["digits", "python-stdlib", "llama-1b", "smollm2"])
 def test_the_printed_yaml_loads_to_the_same_ladder(name: str, tmp_path: Path) -> None:
     ladder = load(name, ["stages[0].objective.alpha={kind: cosine, start: 1.0, end: 0.3}"]).ladder
     assert load(write(tmp_path, to_yaml(ladder))).ladder == ladder

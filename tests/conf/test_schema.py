@@ -44,6 +44,7 @@ def test_all_settings_classes_are_reached() -> None:
     assert names == {
         *("Ladder", "StdlibData", "DigitsData", "FilesData", "DatasetData", "Columns", "Tokenizer", "TrainedTeacher", "CheckpointTeacher"),
         *("Shape", "Training", "Stage", "Student", "Objective", "Alpha", "Temperature", "Gate", "Evaluation", "Compute"),
+        *("Feature", "Signals"),
     }
 
 
@@ -275,7 +276,7 @@ def test_the_defaults_of_a_student_are_random_weights() -> None:
 
 
 def test_shipped_ladders_are_counted() -> None:
-    assert set(shipped()) == {"digits", "llama-1b", "python-stdlib"}
+    assert set(shipped()) == {"digits", "llama-1b", "python-stdlib", "smollm2"}
 
 
 def test_warmup_and_decay_share_the_steps() -> None:

@@ -95,7 +95,7 @@ def test_starting_at_an_unknown_stage(bare, helpers: Helpers):
 
 
 def test_an_unknown_ladder(bare, helpers: Helpers):
-    refused(bare, helpers, "digit", says=("ladder: got 'digit'", "digits, llama-1b, python-stdlib", "Did you mean 'digits'"))
+    refused(bare, helpers, "digit", says=("ladder: got 'digit'", "digits, llama-1b, python-stdlib, smollm2", "Did you mean 'digits'"))
     refused(bare, helpers, "nowhere/my.yaml", says=("ladder: got 'nowhere/my.yaml'", "path of a YAML file"))
 
 

@@ -38,12 +38,12 @@ def test_importing_the_command_line_imports_nothing_heavy(helpers: Helpers):
 
 def test_every_shipped_ladder_loads():
     paths = sorted(SHIPPED.glob("*.yaml"))
-    assert [path.stem for path in paths] == ["digits", "llama-1b", "python-stdlib"]
+    assert [path.stem for path in paths] == ["digits", "llama-1b", "python-stdlib", "smollm2"]
     assert [load(path.stem).ladder.name for path in paths] == [path.stem for path in paths]
 
 
 def test_list_names_every_shipped_ladder(bare):
-    assert [row["name"] for row in bare.json("list")] == ["digits", "llama-1b", "python-stdlib"]
+    assert [row["name"] for row in bare.json("list")] == ["digits", "llama-1b", "python-stdlib", "smollm2"]
     assert "llama-1b" in bare("list").out
 
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema import Objective, Shape, Student, Training
+from conf.schema import Objective, Shape, Training
 from models.batches import TrainingBatches
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.interface import Interface
 from models.numerics import NUMERICS
+from models.shapes import config_for
 from models.signals import live
-from models.students import make_student
+from models.students import fresh
 from models.training import Plan, Step, train
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,8 +61,8 @@ def model(corpus: Corpus, family: str, seed: int, hidden: int) -> nn.Module:
     known = corpus.info
     shape = Shape.model_validate({"family": family, "hidden_size": hidden, "layers": 2, "heads": 4, "feed_forward": 2 * hidden})
     interface = Interface(known.workload, known.sequence_length, known.vocabulary, 256, 257, known.classes, known.image_shape)
-    # By the way that students are made, so that a change of first weights moves the curve too; random ones need no teacher.
-    return make_student(Student(shape=shape), nn.Identity(), interface, seed, "student")
+    # By the way that students are made, so that a change of first weights moves the curve too.
+    return fresh(config_for(shape, interface), known.workload, seed)
 
 
 def course(make: Callable[[Path], Corpus], family: str) -> list[tuple[float, ...]]:

@@ -35,7 +35,7 @@ def student_of(initialisation: str = "layers", **changes) -> Student:
 
 
 def made(teacher: nn.Module, interface: Interface = TEXT, seed: int = 0, initialisation: str = "layers", **changes) -> nn.Module:
-    return make_student(student_of(initialisation, **changes), teacher, interface, seed, KEY).eval()
+    return make_student(student_of(initialisation, **changes), teacher, interface, seed, KEY).model.eval()
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class TestSizes:
             check_ladder(ladder(trained(SHAPE), {"shape": {**WIDTH, "layers": 1}}, {"shape": WIDTH}), context())
 
     def test_every_shipped_ladder_fits(self) -> None:
-        for name in ("digits", "llama-1b", "python-stdlib"):
+        for name in ("digits", "llama-1b", "python-stdlib", "smollm2"):
             loaded = load(name)
             root, sizes = check_ladder(loaded.ladder, context(loaded.base))
             assert root is not None

@@ -16,6 +16,7 @@ from conf.home import Home
 from conf.load import load
 from conf.schema import Ladder, TrainedTeacher
 from models.batches import TrainingBatches
+from models.checkpoint import load_model
 from models.resume import Checkpoints
 from models.shapes import size_of
 from models.training import Plan, train
@@ -86,7 +87,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     work = student_work(ladder.stages[1], first, ladder, data)
     half = work.training.model_copy(update={"steps": 2})
     checkpoints = Checkpoints(store_of(context).checkpoints(fingerprint(work.identity)))
-    model = work.make(torch.nn.Identity())  # random weights: the parent is not looked at
+    model = work.make(load_model(Path(first.folder), ladder.workload), checkpoints.folder)
     train(model, TrainingBatches(corpus_of(data), 8, 0), Plan(half, None, 0, None), checkpoints=checkpoints)
     return Made(home, teacher, first)
 

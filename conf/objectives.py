@@ -1,0 +1,63 @@
+"""Which objectives go together with which workloads, signals and settings; checked before anything is computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from conf.errors import UserError
+
+if TYPE_CHECKING:
+    from conf.schema import Objective
+
+SPARSE = ("top-k", "sampled")  # signals that do not hold every id's probability
+SOFTMAX_FREE = ("logit-mse",)
+
+
+def check_objective(objective: Objective, workload: str, signals_kind: str = "live", *, key: str = "objective", teachers: int = 1) -> None:
+    """Refuse an objective that its workload or its teacher's signals cannot serve.
+
+    Args:
+        objective: The stage's.
+        workload: The ladder's.
+        signals_kind: `live`, `full`, `top-k` or `sampled`.
+        key: Where the objective stands, such as `stages[1].objective`.
+        teachers: How many teachers the stage has.
+
+    Raises:
+        UserError: Naming the setting, what is allowed and the remedy.
+    """
+    kind = objective.kind
+    if kind == "logit-mse" and workload == "causal-lm":
+        raise UserError.about(f"{key}.kind", kind, "any other kind; logit-mse is for classification", "Choose another.")
+    if objective.standardize and kind in SOFTMAX_FREE:
+        raise UserError.about(f"{key}.standardize", True, f"false, for {kind}, which compares the logits' own size", "Set it to false.")
+    if objective.combine == "mean" and kind in SOFTMAX_FREE:
+        raise UserError.about(f"{key}.combine", "mean", f"sum, for {kind}, which has no probabilities to average", "Set it to sum.")
+    for index, feature in enumerate(objective.features):
+        where = f"{key}.features[{index}].kind"
+        if feature.kind == "minilm" and workload == "causal-lm":
+            raise UserError.about(where, "minilm", "hidden, for causal-lm; minilm is for encoders", "Choose hidden.")
+        if teachers > 1:
+            raise UserError.about(where, feature.kind, "no feature with several teachers", "Set teachers to [parent] or [root].")
+        if signals_kind != "live":
+            raise UserError.about(where, feature.kind, f"no feature with cached signals ({signals_kind})", "Set signals to live.")
+    if signals_kind in SPARSE:
+        _check_sparse(objective, signals_kind, key, teachers)
+
+
+def _check_sparse(objective: Objective, signals_kind: str, key: str, teachers: int) -> None:
+    remedy = "Change it, or set signals to live."
+    said = f"with {signals_kind} signals"
+    if objective.kind != "forward-kl":
+        raise UserError.about(f"{key}.kind", objective.kind, f"forward-kl {said}, which do not hold every probability", remedy)
+    if objective.wrong_teacher != "none":
+        raise UserError.about(f"{key}.wrong_teacher", objective.wrong_teacher, f"none {said}", remedy)
+    if objective.standardize:
+        raise UserError.about(f"{key}.standardize", True, f"false {said}", remedy)
+    if objective.combine == "mean" and teachers > 1:
+        raise UserError.about(f"{key}.combine", "mean", f"sum {said}", remedy)
+    temperature = objective.temperature
+    if signals_kind == "sampled" and {temperature.start, temperature.end} - {1.0, None}:
+        raise UserError.about(
+            f"{key}.temperature", temperature.start, "1 with sampled signals, which estimate the teacher at that temperature alone", remedy
+        )

@@ -1,0 +1,269 @@
+"""The same loss from hidden states, a few rows of logits at a time: neither model's logits ever exist as a whole.
+
+Shape legend: N rows that count, H width of the student's hidden state, V vocabulary, C rows of a chunk, R rows of a block.
+
+The head's product, the loss and the gradients of hidden state and head are done for one chunk before the next begins, so memory
+for logits is C * V instead of several times N * V, and backward has nothing left to do. As Liger Kernel's fused linear
+cross-entropy does (Hsu et al. 2024, arXiv:2410.10989), here for distillation, live or from stored signals, on any device.
+
+Within a chunk, forward KL is done block by block, small enough for a processor's cache, with its gradient in closed form:
+`(1 - alpha) (q - onehot) + alpha (q - p)` at T = 1 is one softmax less one combined target. Other objectives go through autograd
+over the chunk's logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.objectives import (
+    IGNORE,
+    LossSums,
+    Signal,
+    SparseSignal,
+    StepObjective,
+    TeacherSignal,
+    distillation_loss,
+    only,
+    precise,
+)
+from models.sparse_loss import sparse_gradient_, tempered
+
+CHUNK_ELEMENTS = {"cpu": 512 * 49152, "cuda": 2048 * 49152}  # logits of a chunk
+SLICE = 4096  # ids whose gradients are added at once, on a processor
+BLOCK_ELEMENTS = 4 * 49152  # logits of a block: 0.8 MB in fp32
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last linear layer of a causal LM: hidden state to logits."""
+
+    weight: Tensor  # (V or more, H)
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What goes into the loss beside what has a gradient; every row counts."""
+
+    signals: Sequence[Signal]
+    targets: Tensor  # (N,)
+    at: StepObjective
+    vocabulary: int
+    scale: float
+    dtype: torch.dtype  # of matrix products
+    chunk: int | None
+
+
+def head_of(model: nn.Module) -> Head | None:
+    """The output head of a causal LM, if it is a plain linear layer."""
+    layer = cast(Any, model).get_output_embeddings()
+    return Head(layer.weight, layer.bias) if type(layer) is nn.Linear else None
+
+
+def chunked_loss(
+    hidden: Tensor,
+    head: Head,
+    signals: Sequence[Signal],
+    targets: Tensor,
+    at: StepObjective,
+    *,
+    vocabulary: int | None = None,
+    scale: float = 1.0,
+    chunk: int | None = None,
+) -> LossSums:
+    """`distillation_loss` of `hidden @ head.weight.T + head.bias`, equal in value and gradient.
+
+    Matrix products are done in autocast's precision where it is on; everything over V in fp32.
+
+    Args:
+        hidden: (N, H), rows that do not count included.
+        head: Of the student.
+        signals: The teachers' answers for the same rows; none: labels alone.
+        targets: (N,) ids, `IGNORE` where the row does not count.
+        at: The objective at this step.
+        vocabulary: Ids of the tokenizer; the surplus of a padded head is cut. None: all.
+        scale: `total` and its gradient are multiplied by it, at no cost.
+        chunk: C; None: chosen by device.
+
+    Returns:
+        Sums; `total` carries the gradient.
+    """
+    keep = targets != IGNORE
+    if not bool(keep.all()):
+        hidden, targets, signals = hidden[keep], targets[keep], [only(signal, keep) for signal in signals]
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
+    work = _Work(tuple(signals), targets, at, vocabulary or head.weight.shape[0], scale, dtype, chunk)
+    with torch.autocast(kind, enabled=False):
+        return LossSums(*cast(tuple[Tensor, ...], _Chunked.apply(hidden, head.weight, head.bias, work)))
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, work: _Work) -> tuple[Tensor, ...]:
+        wants = ctx.needs_input_grad
+        half = weight[: work.vocabulary].to(work.dtype)
+        offset = None if bias is None else bias[: work.vocabulary].to(work.dtype)
+        grads: list[Tensor | None] = [
+            torch.empty_like(hidden) if wants[0] else None,
+            torch.zeros_like(weight) if wants[1] else None,
+            torch.zeros_like(bias) if bias is not None and wants[2] else None,
+        ]
+        sums = torch.zeros(4, dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32, device=hidden.device)
+        size = work.chunk or max(CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // work.vocabulary, 16)
+        count = max(-(-len(hidden) // size), 1)
+        size = -(-len(hidden) // count)  # even chunks: a short last one would cost as much as a long one
+        for start in range(0, len(hidden), max(size, 1)):
+            rows = slice(start, start + size)
+            states = hidden[rows].to(work.dtype)
+            logits = states @ half.T if offset is None else torch.addmm(offset, states, half.T)
+            parts, gradient = _chunk(logits, [only(signal, rows) for signal in work.signals], work.targets[rows], work.at, any(wants))
+            sums += parts
+            if gradient is not None:
+                _accumulate(grads, gradient, states, half, work, rows)
+        total = sums[0] * work.scale
+        ctx.save_for_backward(*grads)
+        ce, kd, teacher_ce = sums[1:].unbind()
+        ctx.mark_non_differentiable(ce, kd, teacher_ce)
+        return total, ce, kd, teacher_ce
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        factor = grad_outputs[0]
+        grads = ctx.saved_tensors
+        if factor.item() != 1:  # a pass over the head's gradient, which `scale` saves
+            grads = [grad if grad is None else grad * factor.to(grad.dtype) for grad in grads]
+        return (*grads, None)
+
+
+def _accumulate(grads: list[Tensor | None], gradient: Tensor, states: Tensor, half: Tensor, work: _Work, rows: slice) -> None:
+    """Add a chunk's share to the gradients of hidden states, head and bias."""
+    into_hidden, into_weight, into_bias = grads
+    if into_hidden is not None:
+        into_hidden[rows].copy_(gradient @ half).mul_(work.scale)
+    if into_weight is not None:
+        # By slices of the vocabulary: the product in half precision is still in the cache when it is added in full.
+        for start in range(0, work.vocabulary, slice_of(states)):
+            ids = slice(start, min(start + slice_of(states), work.vocabulary))
+            into_weight[ids].add_(gradient[:, ids].T @ states, alpha=work.scale)
+    if into_bias is not None:
+        into_bias[: work.vocabulary].add_(gradient.sum(0, dtype=into_bias.dtype), alpha=work.scale)
+
+
+def slice_of(states: Tensor) -> int:
+    """Ids whose gradients are added at once."""
+    return SLICE if states.device.type == "cpu" else 2**31
+
+
+def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective, wanted: bool) -> tuple[Tensor, Tensor | None]:
+    """Sums (total, ce, kd, teacher_ce) of a chunk, and the gradient of `total` by its logits, in their dtype."""
+    if not _closed_form(signals, at):
+        return _by_autograd(logits, signals, targets, at, wanted)
+    teacher = signals[0] if signals else None
+    dense = teacher.logits if teacher is not None and not isinstance(teacher, SparseSignal) else None
+    sums = None
+    size = max(BLOCK_ELEMENTS // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
+    for start in range(0, len(logits), size):
+        rows = slice(start, start + size)
+        source = None if dense is None else precise(dense[rows])
+        if source is not None and isinstance(teacher, TeacherSignal):
+            source = source.clone()  # it is overwritten, and belongs to somebody else
+        if source is None and teacher is not None:
+            block = only(teacher, rows)
+            assert isinstance(block, SparseSignal)
+            source = SparseSignal(block.ids, precise(block.log_probs), precise(block.log_residual))
+        part = logits[rows]
+        values = part if part.dtype == torch.float64 else part.to(torch.float32)
+        found = _block_(values, source, targets[rows], at, banned=isinstance(teacher, TeacherSignal))
+        sums = found if sums is None else sums + found
+        if values is not part:
+            part.copy_(values)
+    assert sums is not None
+    return sums, logits
+
+
+def _closed_form(signals: Sequence[Signal], at: StepObjective) -> bool:
+    settings = at.settings
+    plain = settings.kind == "forward-kl" and settings.wrong_teacher == "none" and not settings.standardize
+    return not signals or (len(signals) == 1 and plain)
+
+
+def _by_autograd(
+    logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    with torch.set_grad_enabled(wanted):
+        leaf = precise(logits).detach().requires_grad_(wanted)
+        sums = distillation_loss(leaf, signals, targets, at)
+        gradient = torch.autograd.grad(sums.total, leaf)[0].to(logits.dtype) if wanted else None
+    return torch.stack([value.detach() for value in sums]), gradient
+
+
+def _block_(logits: Tensor, teacher: Tensor | SparseSignal | None, targets: Tensor, at: StepObjective, banned: bool) -> Tensor:
+    """Put the gradient of `total` by a block's logits in their place; return (total, ce, kd, teacher_ce).
+
+    Args:
+        logits: (R, V), at least fp32, overwritten.
+        teacher: Dense logits (overwritten) or sparse signals of the block; None: labels alone.
+        targets: (R,) ids.
+        at: The objective at this step.
+        banned: Whether the teacher's logits may hold -inf.
+    """
+    label = targets[:, None]
+    label_logit = logits.gather(-1, label)[:, 0]
+    if teacher is None:
+        lse = _towards_(logits)
+        ce = (lse - label_logit).sum()
+        logits.scatter_add_(-1, label, torch.full_like(label_logit, -1.0)[:, None])
+        zero = torch.zeros_like(ce)
+        return torch.stack([ce, ce, zero, zero])
+    alpha, temperature = at.alpha, at.temperature
+    theirs = _own_cross_entropy(teacher, label) if temperature != 1 else None
+    warm = logits if temperature == 1 else logits / temperature
+    if isinstance(teacher, SparseSignal):
+        moved = tempered(teacher, temperature, logits.shape[1])
+        kd, lse = sparse_gradient_(warm, moved, alpha if temperature == 1 else 1.0)
+        theirs = torch.full_like(kd, torch.nan)
+    else:
+        at_label = teacher.gather(-1, label)[:, 0]
+        teacher = teacher if temperature == 1 else teacher.div_(temperature)
+        kd, lse, teacher_lse = _dense_gradient_(warm, teacher, alpha if temperature == 1 else 1.0, banned)
+        theirs = teacher_lse - at_label if theirs is None else theirs
+    if temperature != 1:
+        lse = _towards_(logits) if alpha < 1 else logits.logsumexp(-1)
+        warm.mul_(alpha * temperature)
+        logits.mul_(1 - alpha).add_(warm) if alpha < 1 else logits.copy_(warm)
+    ce, kd = (lse - label_logit).sum(), temperature**2 * kd.sum()
+    if alpha < 1:
+        logits.scatter_add_(-1, label, torch.full_like(label_logit, alpha - 1)[:, None])
+    return torch.stack([(1 - alpha) * ce + alpha * kd, ce, kd, theirs.sum()])
+
+
+def _own_cross_entropy(teacher: Tensor | SparseSignal, label: Tensor) -> Tensor | None:
+    return None if isinstance(teacher, SparseSignal) else teacher.logsumexp(-1) - teacher.gather(-1, label)[:, 0]
+
+
+def _towards_(logits: Tensor) -> Tensor:
+    """Put `softmax` in the place of the logits; return the log-partition (R,)."""
+    top = logits.amax(-1, keepdim=True)
+    total = logits.sub_(top).exp_().sum(-1, keepdim=True)
+    logits.div_(total)
+    return (total.log() + top)[:, 0]
+
+
+def _dense_gradient_(logits: Tensor, teacher: Tensor, weight: float, banned: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Put `q - weight p` in the place of the logits; return the divergence and both log-partitions, all (R,)."""
+    gap = teacher - logits
+    if banned:
+        gap.masked_fill_(teacher == -torch.inf, 0.0)
+    top = teacher.amax(-1, keepdim=True)
+    total = teacher.sub_(top).exp_().sum(-1, keepdim=True)
+    teacher_lse, lse = (total.log() + top)[:, 0], _towards_(logits)
+    # sum_v p_v (z_t - z_s), and the partitions apart: p sums to 1.
+    kd = torch.linalg.vecdot(teacher, gap) / total[:, 0] - teacher_lse + lse
+    logits.addcmul_(teacher, weight / total, value=-1)
+    return kd, lse, teacher_lse

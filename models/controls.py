@@ -1,0 +1,73 @@
+"""What is done about several teachers, and about a teacher that is wrong where the label is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def log_mean(logits: Sequence[Tensor]) -> Tensor:
+    """Log of the mean of several teachers' probabilities, (..., V) from tensors of that shape, divided by the temperature already."""
+    return torch.stack([functional.log_softmax(each, dim=-1) for each in logits]).logsumexp(0) - math.log(len(logits))
+
+
+def kept_teachers(count: int, keep: float, seed: int, step: int) -> list[int]:
+    """Which of several teachers teach in a step: each with probability `keep`, and one at random where none was drawn.
+
+    A function of seed and step, so a resumed run asks the same ones. DGKD, Son et al. 2021, arXiv:2009.08825, drops them so too
+    (survival probability 0.75); there a step may be left with none, which at alpha 1 would teach nothing.
+
+    Args:
+        count: Teachers in all; a single one is always kept.
+        keep: Probability, in (0, 1].
+        seed: Of the training.
+        step: From 0.
+    """
+    if count == 1:
+        return [0]
+    generator = np.random.default_rng([seed, step, 0x7EAC])
+    drawn = generator.random(count) < keep
+    fallback = int(generator.integers(count))
+    return [index for index in range(count) if drawn[index]] or [fallback]
+
+
+def label_led(teacher_logits: Tensor, targets: Tensor, margin: float) -> Tensor:
+    """Move probability to the label where the teacher's first choice `a` is another: `p' = (1 - m) p + m onehot(y)`.
+
+    `m = (p_a - p_y + margin) / (1 + p_a - p_y)` lets the label lead by exactly `margin`: `p'_y - p'_a = margin`. All else keeps its
+    proportions. Minifinetuning, arXiv:2506.15702.
+
+    Args:
+        teacher_logits: (N, V), divided by the temperature.
+        targets: (N,) labels in [0, V).
+        margin: tau, in [0, 1).
+
+    Returns:
+        (N, V) log-probabilities; rows where the teacher is right as they were.
+    """
+    p = teacher_logits.softmax(-1)
+    label, (first, choice) = p.gather(-1, targets[:, None]), p.max(-1, keepdim=True)
+    share = torch.where(choice == targets[:, None], 0.0, (first - label + margin) / (1 + first - label))
+    return (p * (1 - share)).scatter_add(-1, targets[:, None], share).log()
+
+
+def trust(teacher_logits: Tensor, targets: Tensor, control: str) -> Tensor | None:
+    """Weight of the teacher in each row.
+
+    `correct-only`: 1 where its first choice is the label, else 0. `confidence-gate`: its probability of the label. None: all weigh 1.
+
+    Args:
+        teacher_logits: (N, V), divided by the temperature.
+        targets: (N,) labels in [0, V).
+        control: `Objective.wrong_teacher`.
+    """
+    if control == "correct-only":
+        return (teacher_logits.argmax(-1) == targets).to(teacher_logits.dtype)
+    if control == "confidence-gate":
+        return teacher_logits.softmax(-1).gather(-1, targets[:, None])[:, 0]
+    return None

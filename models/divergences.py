@@ -1,0 +1,217 @@
+"""Divergences between teacher and student, and the labels' cross-entropy: free functions of logits, without reduction over rows.
+
+Shape legend: `...` any leading shape, V vocabulary or classes.
+
+A divergence is a sum over V for each position, in nats. Logits that enter one are divided by the temperature already. Where a
+teacher's logit is -inf its probability is 0 and the term takes its limit; torch's kl_div would give NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORE = -100  # target of a position without a label
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the labels, in nats.
+
+    Args:
+        logits: (..., V), any real numbers.
+        targets: (...) ids in [0, V), or `IGNORE`, where the result is 0.
+
+    Returns:
+        (...) values >= 0.
+    """
+    flat = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.flatten(), ignore_index=IGNORE, reduction="none")
+    return flat.view(targets.shape)
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """`KL(p || q)` of log-probabilities (..., V)."""
+    gap = (log_p - log_q).masked_fill(log_p == -torch.inf, 0.0)
+    return (log_p.exp() * gap).sum(dim=-1)
+
+
+def _log_mix(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
+    """`log(share a + (1 - share) b)` of log-probabilities; `share` strictly between 0 and 1."""
+    return torch.logaddexp(log_a + math.log(share), log_b + math.log1p(-share))
+
+
+def forward_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """`KL(p || q) = sum_v p_v log(p_v / q_v)` of `p = softmax(teacher)` and `q = softmax(student)`, in nats.
+
+    Covers every mode of the teacher; its gradient by the student's logits is `q - p`. Hinton et al. 2015, arXiv:1503.02531.
+
+    Args:
+        teacher_logits: (..., V), already divided by the temperature; -inf marks an id that cannot occur.
+        student_logits: (..., V), likewise.
+
+    Returns:
+        (...) values >= 0; 0 where both agree up to a constant.
+    """
+    return _kl(functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(student_logits, dim=-1))
+
+
+def reverse_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """`KL(q || p) = sum_v q_v log(q_v / p_v)`, in nats: the student keeps to modes that the teacher has.
+
+    Infinite where the student gives mass to what the teacher rules out. MiniLLM, Gu et al. 2024, arXiv:2306.08543.
+
+    Args:
+        teacher_logits: (..., V), divided by the temperature.
+        student_logits: (..., V), likewise.
+
+    Returns:
+        (...) values >= 0.
+    """
+    return _kl(functional.log_softmax(student_logits, dim=-1), functional.log_softmax(teacher_logits, dim=-1))
+
+
+def jsd(teacher_logits: Tensor, student_logits: Tensor, beta: float) -> Tensor:
+    """Generalised Jensen-Shannon: `beta KL(p || m) + (1 - beta) KL(q || m)` with `m = beta p + (1 - beta) q`, in nats.
+
+    At beta 0 and 1 it is forward and reverse KL, by definition: as beta tends to 0, `JSD / beta` tends to `KL(p || q)`. For beta in
+    between it is at most `H(beta) <= log 2`. GKD, Agarwal et al. 2024, arXiv:2306.13649.
+
+    Args:
+        teacher_logits: (..., V), divided by the temperature.
+        student_logits: (..., V), likewise.
+        beta: Weight of the teacher's side, in [0, 1].
+
+    Returns:
+        (...) values >= 0.
+    """
+    if beta == 0:
+        return forward_kl(teacher_logits, student_logits)
+    if beta == 1:
+        return reverse_kl(teacher_logits, student_logits)
+    log_p, log_q = functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(student_logits, dim=-1)
+    log_m = _log_mix(log_p, log_q, beta)
+    return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
+
+
+def skew_kl(teacher_logits: Tensor, student_logits: Tensor, skew: float) -> Tensor:
+    """`KL(p || skew p + (1 - skew) q)`, in nats, at most `-log(skew)`. DistiLLM, Ko et al. 2024, arXiv:2402.03898.
+
+    Args:
+        teacher_logits: (..., V), divided by the temperature.
+        student_logits: (..., V), likewise.
+        skew: The teacher's share of the mixture, in (0, 1); 0 is forward KL.
+
+    Returns:
+        (...) values >= 0.
+    """
+    if skew == 0:
+        return forward_kl(teacher_logits, student_logits)
+    log_p, log_q = functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(student_logits, dim=-1)
+    return _kl(log_p, _log_mix(log_p, log_q, skew))
+
+
+def skew_reverse_kl(teacher_logits: Tensor, student_logits: Tensor, skew: float) -> Tensor:
+    """`KL(q || (1 - skew) p + skew q)`, in nats, at most `-log(skew)`. DistiLLM, Ko et al. 2024, arXiv:2402.03898.
+
+    Args:
+        teacher_logits: (..., V), divided by the temperature.
+        student_logits: (..., V), likewise.
+        skew: The student's share of the mixture, in (0, 1); 0 is reverse KL.
+
+    Returns:
+        (...) values >= 0.
+    """
+    return skew_kl(student_logits, teacher_logits, skew)
+
+
+def tvd(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """Total variation distance `1/2 sum_v |p_v - q_v|`, at most 1. f-distill, Wen et al. 2023, arXiv:2307.15190.
+
+    Args:
+        teacher_logits: (..., V), divided by the temperature.
+        student_logits: (..., V), likewise.
+
+    Returns:
+        (...) values in [0, 1]; a pure number.
+    """
+    return 0.5 * (teacher_logits.softmax(-1) - student_logits.softmax(-1)).abs().sum(-1)
+
+
+def dkd(teacher_logits: Tensor, student_logits: Tensor, targets: Tensor, target_weight: float, other_weight: float) -> Tensor:
+    """Decoupled distillation `a TCKD + b NCKD`, in nats, over the label's probability and over the other classes.
+
+    `TCKD = KL(b_t || b_s)` with `b = (p_y, 1 - p_y)`; `NCKD = KL(p^_t || p^_s)` with `p^` the other classes' probabilities, summing
+    to 1. Ordinary KL is `TCKD + (1 - p_y) NCKD`: a sure teacher silences what it knows of the other classes, and `b` gives it its
+    voice back. Zhao et al. 2022, arXiv:2203.08679.
+
+    Args:
+        teacher_logits: (..., V), divided by the temperature.
+        student_logits: (..., V), likewise.
+        targets: (...) labels in [0, V).
+        target_weight: a.
+        other_weight: b.
+
+    Returns:
+        (...) values >= 0.
+    """
+    label = functional.one_hot(targets, teacher_logits.shape[-1]).bool()
+    pairs = []
+    for logits in (teacher_logits, student_logits):
+        others = logits.masked_fill(label, -torch.inf)
+        binary = torch.stack([logits.gather(-1, targets[..., None])[..., 0], others.logsumexp(-1)], -1)
+        # The label's own place keeps a finite number, so that its gradient is 0 and not 0 * inf.
+        pairs.append((binary, functional.log_softmax(others, -1)))
+    (binary_t, others_t), (binary_s, others_s) = pairs
+    nckd = _kl(others_t, others_s.masked_fill(label, 0.0))
+    return target_weight * forward_kl(binary_t, binary_s) + other_weight * nckd
+
+
+def logit_mse(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """`|z_s - z_t|^2 / V` of logits centred by row, in squared logits; the limit of `2 T^2 KL` for large T.
+
+    Ba and Caruana 2014, arXiv:1312.6184; Kim et al. 2021, arXiv:2105.08919.
+
+    Args:
+        teacher_logits: (..., V), not divided by any temperature.
+        student_logits: (..., V), likewise.
+
+    Returns:
+        (...) values >= 0.
+    """
+    gap = student_logits - teacher_logits
+    return (gap - gap.mean(-1, keepdim=True)).pow(2).mean(-1)
+
+
+def standardized(logits: Tensor) -> Tensor:
+    """Logits as z-scores of their row, `(z - mean) / (1e-7 + std)`: scale and offset no longer matter.
+
+    Sun et al. 2024, arXiv:2403.01427.
+
+    Args:
+        logits: (..., V), finite, V >= 2.
+
+    Returns:
+        (..., V), mean 0 and (sample) standard deviation 1.
+    """
+    return (logits - logits.mean(-1, keepdim=True)) / (1e-7 + logits.std(-1, keepdim=True))
+
+
+def interpolated(teacher_logits: Tensor, student_logits: Tensor, share: float) -> Tensor:
+    """TAID's teacher, `(1 - t) sg(z_s) + t z_t`: between what the student is now and what it shall be.
+
+    Shing et al. 2025, arXiv:2501.16937.
+
+    Args:
+        teacher_logits: (..., V).
+        student_logits: (..., V); no gradient flows through them here.
+        share: t in [0, 1].
+
+    Returns:
+        (..., V) logits.
+    """
+    return torch.lerp(student_logits.detach(), teacher_logits, share)

@@ -1,0 +1,231 @@
+"""Teacher signals on disk: computed once, found again by what was asked.
+
+A cache is a folder in the store: its identity in `manifest.json`, the order of ids in `order.npy`, and parts. A part is three files:
+records one after another (`.bin`), the key and place of each (`.npy`), and its own manifest (`.json`), written last: what has none
+does not exist. A killed dump goes on with the part after the last one that was committed.
+
+A record holds the signal of one example: a window of L positions for causal-lm, one row else. Its key is a 128-bit hash of the
+example's own input, not its number: shuffling, accumulation, epochs, ranks or another choice of examples cannot misalign it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from conf.errors import LadderError, UserError
+from models.batches import Batch
+from models.files import file_sha256, fsync_tree
+from models.objectives import SparseSignal, TeacherSignal
+from models.signal_codec import Bytes, Coding, decode, dense, encode
+
+MANIFEST, ORDER = "manifest.json", "order.npy"
+KEY = "S16"
+INDEX = np.dtype([("key", KEY), ("begin", "<i8"), ("bytes", "<i4")])
+TOLERANCE = 0.05  # mean total variation between a stored signal and the same computed anew; another teacher's differs by far more
+
+Keys = NDArray[np.bytes_]
+Logits = Callable[[Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A committed part: what its manifest says."""
+
+    name: str
+    examples: int
+    rows: int
+    bytes: int  # of the records
+    seconds: float  # of making it
+    made_for: str  # fingerprint of the model whose training asked for it
+    files: dict[str, str]  # name -> SHA-256
+
+
+def keys_of(batch: Batch) -> Keys:
+    """The key of each example of a batch: a hash of its pixels, or of its ids without padding."""
+    if "pixel_values" in batch.inputs:
+        texts = [image.tobytes() for image in batch.inputs["pixel_values"].cpu().numpy()]
+    else:
+        ids, mask = batch.inputs["input_ids"].cpu().numpy(), batch.inputs.get("attention_mask")
+        lengths = mask.sum(dim=1).tolist() if mask is not None else [ids.shape[1]] * len(ids)
+        texts = [row[:length].tobytes() for row, length in zip(ids.astype("<u4"), lengths, strict=True)]
+    return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=16).digest() for text in texts), dtype=KEY)
+
+
+class SignalCache:
+    """The records of one teacher on one corpus, coded in one way; open for reading, and for more."""
+
+    def __init__(self, folder: Path, coding: Coding, parts: Sequence[Part]) -> None:
+        self.folder, self.coding, self.parts = folder, coding, list(parts)
+        # Mapped now: what is mapped stays readable even where `ladder clean` removes the folder.
+        self._data = [np.memmap(folder / f"{part.name}.bin", dtype=np.uint8, mode="r") for part in self.parts]
+
+    @classmethod
+    def open(cls, folder: Path, fingerprint: str, identity: dict[str, Any], say: Callable[[str], None]) -> SignalCache:
+        """Open a cache; damaged parts are named and dropped, so that their examples are missing.
+
+        Args:
+            folder: Of the cache.
+            fingerprint: What it must be.
+            identity: What was hashed; says how records are coded.
+            say: Told of damaged parts.
+
+        Raises:
+            UserError: It belongs to another teacher, other data, or was coded in another way.
+        """
+        refuse_another(folder, fingerprint, identity)
+        order = np.load(folder / ORDER, allow_pickle=False) if (folder / ORDER).is_file() else None
+        parts: list[Part] = []
+        for path in sorted(folder.glob("part-*.json")):
+            part, fault = _read_part(path)
+            if part is not None:
+                parts.append(part)
+                continue
+            say(f"damaged part of cached signals {path.with_suffix('')}: {fault}; it will be computed again")
+            for left in folder.glob(f"{path.stem}.*"):
+                left.unlink()
+        coding = Coding(identity["signal"], identity["vocabulary"], identity["size"], identity["seed"], order)
+        return cls(folder, coding, parts)
+
+    @cached_property
+    def _index(self) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """All records sorted by key, and the part that each lies in."""
+        entries = [np.load(self.folder / f"{part.name}.npy", allow_pickle=False) for part in self.parts]
+        every = np.concatenate([np.empty(0, dtype=INDEX), *entries])
+        owner = np.repeat(np.arange(len(entries)), [len(some) for some in entries])
+        order = np.argsort(every["key"], kind="stable")
+        return every[order], owner[order]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all records."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all records."""
+        return sum(part.bytes for part in self.parts)
+
+    def made_for(self, fingerprint: str) -> tuple[int, float]:
+        """Examples that were computed for the training of one model, and the seconds that took, all attempts together."""
+        own = [part for part in self.parts if part.made_for == fingerprint]
+        return sum(part.examples for part in own), sum(part.seconds for part in own)
+
+    def missing(self, keys: Keys) -> NDArray[np.bool_]:
+        """Which of `keys` the cache has no record of."""
+        return self._places(keys) < 0
+
+    def append(self, keys: Keys, records: Sequence[bytes], rows: int, seconds: float, made_for: str) -> None:
+        """Commit a part.
+
+        Args:
+            keys: (n,) of the examples.
+            records: n records.
+            rows: Of all of them together.
+            seconds: What they took to make.
+            made_for: Fingerprint of the model that is trained with them.
+
+        Raises:
+            OSError: The disk is full; nothing of the part is left.
+        """
+        numbers = [int(part.name.rpartition("-")[2]) for part in self.parts]
+        name = f"part-{max(numbers, default=-1) + 1:05d}"
+        sizes = np.array([len(record) for record in records])
+        index = np.empty(len(records), dtype=INDEX)
+        index["key"], index["begin"], index["bytes"] = keys, np.cumsum(sizes) - sizes, sizes
+        paths = [self.folder / f"{name}{suffix}" for suffix in (".bin", ".npy", ".tmp")]
+        data, places, aside = paths
+        try:
+            data.write_bytes(b"".join(records))
+            np.save(places, index, allow_pickle=False)
+            files = {path.name: file_sha256(path) for path in (data, places)}
+            part = Part(name, len(records), rows, int(sizes.sum()), seconds, made_for, files)
+            aside.write_text(json.dumps(asdict(part), indent=1))
+            fsync_tree(self.folder)
+            aside.rename(self.folder / f"{name}.json")
+            fsync_tree(self.folder)
+        except BaseException:
+            if not (self.folder / f"{name}.json").exists():
+                for path in paths:
+                    path.unlink(missing_ok=True)
+            raise
+        self.parts.append(part)
+        self._data.append(np.memmap(data, dtype=np.uint8, mode="r"))
+        self.__dict__.pop("_index", None)
+
+    def records(self, keys: Keys) -> list[Bytes]:
+        """The records of examples, mapped and not copied.
+
+        Raises:
+            LadderError: The cache has none of an example.
+        """
+        index, owner = self._index
+        places = self._places(keys)
+        if (places < 0).any():
+            raise LadderError(f"{self.folder} has no signal of {int((places < 0).sum())} of {len(keys)} examples of a batch")
+        return [self._data[owner[at]][index[at]["begin"] : index[at]["begin"] + index[at]["bytes"]] for at in places]
+
+    def source(self, batch: Batch) -> TeacherSignal | SparseSignal:
+        """The teacher's signal for a batch, row after row, on the batch's device: a `SignalSource`."""
+        signal = decode(self.records(keys_of(batch)), self.coding)
+        return type(signal)(*(part.to(batch.targets.device) for part in signal))
+
+    def distance(self, batch: Batch, logits: Logits) -> float:
+        """Mean total variation, 0 to 1, between the stored signals of a batch and those computed from a teacher's logits now."""
+        keys, each = keys_of(batch), []
+        for place, (record, z) in enumerate(zip(self.records(keys), by_example(logits(batch), len(keys)), strict=True)):
+            again = np.frombuffer(encode(z, self.coding, keys[place : place + 1].tobytes()), dtype=np.uint8)
+            stored, computed = (dense(decode([some], self.coding), self.coding.vocabulary) for some in (record, again))
+            each.append(float((stored - computed).abs().sum(dim=1).mean()) / 2)
+        return sum(each) / len(each)
+
+    def _places(self, keys: Keys) -> NDArray[np.intp]:
+        """Where each key stands in the index; -1: nowhere."""
+        known = self._index[0]["key"]
+        at = np.searchsorted(known, keys)
+        found = at < len(known)
+        found[found] = known[at[found]] == keys[found]
+        return np.where(found, at, -1)
+
+
+def refuse_another(folder: Path, fingerprint: str, identity: dict[str, Any]) -> None:
+    """Refuse a cache that is not the one which is asked for; one whose manifest cannot be read is the store's matter.
+
+    Raises:
+        UserError: With both fingerprints, and what differs.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        found, other = manifest["fingerprint"], dict(manifest["identity"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if found != fingerprint:
+        differs = [f"{key} {other.get(key)} instead of {identity[key]}" for key in identity if other.get(key) != identity[key]]
+        reason = f"It holds other signals: {', '.join(differs)}. " if differs else ""
+        raise UserError.about(f"signals in {folder}", found, fingerprint, f"{reason}Move the folder away; signals are then computed anew.")
+
+
+def by_example(logits: Tensor, examples: int) -> Sequence[Tensor]:
+    """Logits (N, V) of a batch, example by example: (N / examples, V) each."""
+    return logits.split(len(logits) // examples)
+
+
+def _read_part(path: Path) -> tuple[Part | None, str]:
+    """A part, or what is wrong with it."""
+    try:
+        part = Part(**json.loads(path.read_text()))
+        for name, known in part.files.items():
+            if file_sha256(path.with_name(name)) != known:
+                return None, f"{name} differs from its recorded hash ({path.with_name(name).stat().st_size} bytes)"
+    except (OSError, ValueError, TypeError) as error:
+        return None, str(error)
+    return part, ""

@@ -1,0 +1,115 @@
+"""From a teacher and the batches of a training to a cache that lacks nothing of what the training will ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from conf.errors import RunCancelled, UserError
+from models.batches import Batch, TrainingBatches
+from models.signal_cache import Keys, Logits, SignalCache, by_example, keys_of
+from models.signal_codec import encode, mass_order
+
+LOGITS_BYTES = 2**28  # of the teacher's logits that are held at once
+FEW = 16  # examples by which ids are ordered
+PART_BYTES, PART_SECONDS = 2**26, 60.0  # a part is committed once it is as large, or took as long
+
+
+def needed(batches: TrainingBatches, steps: int) -> tuple[int, Keys]:
+    """The steps, and the keys of all examples, that a training of `steps` steps asks for; after one epoch none is new."""
+    first = min(steps, -(-batches.examples // batches.batch_size))
+    return first, np.unique(np.concatenate([keys_of(batches.at(step)) for step in range(first)]))
+
+
+def order_for(batch: Batch, logits: Logits, vocabulary: int) -> NDArray[np.int64]:
+    """The order of ids for a new cache, from a few examples.
+
+    Raises:
+        UserError: The teacher answers with NaN or infinity.
+    """
+    few = torch.cat([logits(group) for group in _groups(chosen(batch, range(min(FEW, len(batch.targets)))), vocabulary)])
+    _refuse_nan(few)
+    return mass_order(few)
+
+
+def dump(
+    cache: SignalCache,
+    batches: TrainingBatches,
+    steps: int,
+    logits: Logits,
+    made_for: str,
+    *,
+    on_example: Callable[[int], None] = lambda done: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    part_bytes: int = PART_BYTES,
+    part_seconds: float = PART_SECONDS,
+) -> None:
+    """Compute and store what the cache lacks for a training.
+
+    Args:
+        cache: To be added to.
+        batches: Of the training; asked in its own order.
+        steps: To look through; see `needed`.
+        logits: The teacher.
+        made_for: Fingerprint of the model that will be trained.
+        on_example: Told how many examples are done.
+        should_stop: Asked after each batch; once it says yes, what is done is committed.
+        part_bytes: A part is committed when its records take as much.
+        part_seconds: A part is committed when it took as long.
+
+    Raises:
+        RunCancelled: `should_stop` said so; the same call goes on from there.
+        UserError: The teacher answers with NaN or infinity.
+    """
+    keys: list[Keys] = []
+    records: list[bytes] = []
+    done, rows, began = 0, 0, time.monotonic()
+    pending: set[bytes] = set()
+    for step in range(steps):
+        batch = batches.at(step)
+        every = keys_of(batch)
+        new = [i for i, lacks in enumerate(cache.missing(every)) if lacks and not (every[i] in pending or pending.add(every[i]))]
+        for group in _groups(chosen(batch, new), cache.coding.vocabulary) if new else ():
+            z, own = logits(group), keys_of(group)
+            _refuse_nan(z)
+            records += [encode(some, cache.coding, own[i : i + 1].tobytes()) for i, some in enumerate(by_example(z, len(own)))]
+            keys.append(own)
+            rows += len(z)
+        done += len(new)
+        on_example(done)
+        asked = should_stop()
+        full = sum(map(len, records)) >= part_bytes or time.monotonic() - began >= part_seconds
+        if records and (full or asked or step == steps - 1):
+            cache.append(np.concatenate(keys), records, rows, time.monotonic() - began, made_for)
+            keys, records, rows, began = [], [], 0, time.monotonic()
+            pending.clear()
+        if asked:
+            raise RunCancelled(f"while the teacher's signals were computed, {done} examples done")
+
+
+def chosen(batch: Batch, places: Sequence[int]) -> Batch:
+    """Some examples of a batch."""
+    return Batch({name: value[places] for name, value in batch.inputs.items()}, batch.targets[places], batch.slices[places])
+
+
+def _groups(batch: Batch, vocabulary: int) -> list[Batch]:
+    """Parts of a batch whose logits fit into memory; their size depends on the batch and not on how much is there."""
+    rows = max(batch.targets[0].numel(), 1)
+    size = max(LOGITS_BYTES // (4 * rows * vocabulary), 1)
+    return [chosen(batch, range(at, min(at + size, len(batch.targets)))) for at in range(0, len(batch.targets), size)]
+
+
+def _refuse_nan(logits: Tensor) -> None:
+    if bool(torch.isnan(logits).any() | torch.isposinf(logits).any() | torch.isneginf(logits).all(dim=-1).any()):
+        wrong = int((~torch.isfinite(logits)).any(dim=-1).sum())
+        raise UserError.about(
+            "teacher",
+            f"logits that are NaN or infinite in {wrong} of {len(logits)} rows",
+            "finite logits",
+            "Its weights are damaged, or its training diverged; use another teacher, or compute it in training.precision=fp32.",
+        )

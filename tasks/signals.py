@@ -1,0 +1,188 @@
+"""Cached signals of a training: found in the store or added to, under the lock of what they are.
+
+Every stage, arm and trial with the same teacher and data shares one cache, whatever its temperature, alpha, steps or seed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conf.errors import LadderError
+from conf.home import disk_errors
+from conf.schema import Signals
+from models.batches import Batch, TrainingBatches
+from models.corpus import Corpus
+from models.numerics import NUMERICS
+from models.signal_cache import ORDER, TOLERANCE, Logits, SignalCache, refuse_another
+from models.signal_codec import FORMAT
+from models.signal_dump import chosen, dump, needed, order_for
+from models.signals import rows
+from models.tokenizers import tokenizer_hash
+from tasks import stopping
+from tasks.compute import Work, interface_of, store_of
+from tasks.console import log
+from tasks.fingerprint import fingerprint
+from tasks.progress import LINE_SECONDS
+from tasks.records import StageRecord
+from tasks.runs import Context
+from tasks.signal_choice import describe, outputs_of, size_of_signals
+from tasks.store import SHOWN, Found, Store
+
+KIND = "signals"  # part of the store
+CHECKED = 4  # examples that are put to the teacher again before a training
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a training asks its teacher.
+
+    Attributes:
+        text: For the record.
+        examples: That the teacher answered for this model, all attempts together.
+        cache: Where its answers are.
+    """
+
+    text: str
+    examples: int
+    cache: SignalCache
+
+
+def signals_for(
+    work: Work,
+    signals: Signals,
+    record: StageRecord,
+    teacher: nn.Module,
+    corpus: Corpus,
+    batches: TrainingBatches,
+    device: str,
+    precision: str,
+    context: Context,
+) -> Asked:
+    """Find the cache of a teacher's signals, compute what it lacks for a training, and put a few examples to the teacher again.
+
+    Args:
+        work: The model that is trained.
+        signals: What the cache holds.
+        record: Of the teacher.
+        teacher: On its device; in the student's vocabulary.
+        corpus: In the student's vocabulary.
+        batches: Of the training.
+        device: Where the teacher runs.
+        precision: `bf16` or `fp32`, in which it runs.
+        context: The run.
+
+    Raises:
+        UserError: The folder in the store is another's, or the teacher answers with NaN.
+        LadderError: The teacher does not give what is stored.
+        StoreError: The disk is full; finished parts are kept.
+        RunCancelled: The run was asked to stop; finished parts are kept.
+    """
+    identity = cache_identity(signals, record, corpus, precision)
+    mark, store, own = fingerprint(identity), store_of(context), fingerprint(work.identity)
+    logits = logits_of(teacher, corpus, device, precision)
+    with disk_errors(context.paths), stopping.training(work.name), store.lock(mark):
+        found = _folder(store, identity, mark, record.name, context, batches, logits)
+        cache = SignalCache.open(found.folder, mark, identity, log.warning)
+        steps, keys = needed(batches, work.training.steps)
+        missing = int(cache.missing(keys).sum())
+        log.info("%s: signals of %s %s (%s), %s", work.name, record.name, _state(missing, len(keys)), mark[:12], describe(signals))
+        if missing:
+            dump(cache, batches, steps, logits, own, on_example=_progress(work.name, missing), should_stop=stopping.requested)
+        check(cache, batches.at(0), logits, mark)
+    computed, seconds = cache.made_for(own)
+    each = cache.bytes / max(cache.rows, 1)
+    text = f"{describe(signals)}, {each:.1f} bytes each, {computed:,} examples computed in {seconds:.1f} s ({mark[:12]})"
+    return Asked(text, computed, cache)
+
+
+def cache_identity(signals: Signals, record: StageRecord, corpus: Corpus, precision: str) -> dict[str, Any]:
+    """What a cache is named by; not by how much of the data it holds."""
+    interface = interface_of(corpus)
+    outputs = outputs_of(interface)
+    return {
+        "kind": KIND,
+        "numerics": NUMERICS,
+        "format": FORMAT,
+        "teacher": record.weights_sha256,
+        "tokenizer": tokenizer_hash(corpus.tokenizer_folder) if corpus.tokenizer_folder else None,
+        "data": corpus.content_hash,
+        "workload": interface.workload,
+        "sequence_length": interface.sequence_length,
+        "vocabulary": outputs,
+        "signal": signals.kind,
+        "size": size_of_signals(signals, outputs),
+        "seed": signals.seed if signals.kind == "sampled" else 0,
+        "precision": precision,
+    }
+
+
+def logits_of(teacher: nn.Module, corpus: Corpus, device: str, precision: str) -> Logits:
+    """The teacher as it would answer live: frozen, under autocast where training is."""
+    teacher.eval().requires_grad_(False)
+    interface = interface_of(corpus)
+    vocabulary = interface.vocabulary if interface.workload == "causal-lm" else None
+
+    def logits(batch: Batch) -> Tensor:
+        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return rows(teacher, batch.to(torch.device(device)), vocabulary).float()
+
+    return logits
+
+
+def check(cache: SignalCache, batch: Batch, logits: Logits, mark: str) -> None:
+    """Put a handful of examples to the teacher again.
+
+    Raises:
+        LadderError: It answers otherwise than the cache.
+    """
+    few = chosen(batch, range(min(CHECKED, len(batch.targets))))
+    distance = cache.distance(few, logits)
+    if not distance <= TOLERANCE:
+        raise LadderError(
+            f"The signals {mark[:12]} in {cache.folder} are not those of this teacher: over {len(few.targets)} examples they are "
+            f"{distance:.3f} apart (total variation), at most {TOLERANCE:g} is rounding. Move the folder away; they are then computed anew."
+        )
+
+
+def _folder(
+    store: Store, identity: dict[str, Any], mark: str, name: str, context: Context, batches: TrainingBatches, logits: Logits
+) -> Found:
+    for folder in (store.home.store / KIND).glob(f"*-{mark[:SHOWN]}"):
+        refuse_another(folder, mark, identity)
+    found = store.find(KIND, mark)
+    if found is not None:
+        return found
+
+    def write(folder: Path) -> None:
+        if identity["signal"] != "full":
+            np.save(folder / ORDER, order_for(batches.at(0), logits, identity["vocabulary"]), allow_pickle=False)
+
+    return store.publish(KIND, name, identity, mark, context.made, write)
+
+
+def _state(missing: int, examples: int) -> str:
+    if not missing:
+        return "found in the store"
+    return f"to be computed for {missing:,} of {examples:,} examples"
+
+
+def _progress(name: str, missing: int) -> Callable[[int], None]:
+    began = last = time.monotonic()
+
+    def on_example(done: int) -> None:
+        nonlocal last
+        moment = time.monotonic()
+        if done == missing or moment - last >= LINE_SECONDS:
+            last = moment
+            speed = done / max(moment - began, 1e-9)
+            log.info("%s: signals %d/%d, %.1f examples/s, %.0f s left", name, done, missing, speed, (missing - done) / max(speed, 1e-9))
+
+    return on_example

@@ -1,0 +1,264 @@
+"""Signals on disk: found by what was asked, whole or not at all, and refused where they are another's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conf.errors import LadderError, RunCancelled, StoreError, UserError
+from conf.home import Home, disk_errors
+from models.batches import Batch, TrainingBatches
+from models.corpus import Corpus
+from models.objectives import SparseSignal, TeacherSignal
+from models.signal_cache import TOLERANCE, SignalCache, keys_of
+from models.signal_codec import Coding, decode, dense, encode
+from models.signal_dump import chosen, dump, needed
+from models.signals import rows
+from tests.machine import child, heard, kill, small_disk
+
+V = 258
+IDENTITY = {"teacher": "a" * 64, "tokenizer": "b" * 64, "sequence_length": 24, "signal": "sampled", "vocabulary": V, "size": 20, "seed": 1}
+MARK = "c" * 64
+
+
+@pytest.fixture
+def text(lm_corpus: Callable[..., Corpus]) -> Corpus:
+    """Windows that all differ, 150 of them."""
+    generator = np.random.default_rng(0)
+    documents = [generator.integers(0, 256, 119).tolist() for _ in range(30)]
+    return lm_corpus(documents, documents[:2], length=24)
+
+
+def pattern(batch: Batch) -> Tensor:
+    """A teacher whose answer is a function of the id at each place."""
+    ids = batch.inputs["input_ids"].flatten()
+    return ((ids[:, None] * 31 + torch.arange(V) * 7) % 23).float() / 3
+
+
+def made(folder: Path, **changes: Any) -> SignalCache:
+    """An empty cache in a folder, as the store publishes it."""
+    identity = IDENTITY | changes
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"fingerprint": MARK, "identity": identity, "files": {}}))
+    return SignalCache.open(folder, MARK, identity, pytest.fail)
+
+
+def opened(folder: Path, said: list[str] | None = None, **changes: Any) -> SignalCache:
+    return SignalCache.open(folder, MARK, IDENTITY | changes, pytest.fail if said is None else said.append)
+
+
+def filled(cache: SignalCache, batches: TrainingBatches, steps: int = 1000, logits: Callable[[Batch], Tensor] = pattern, **how: Any) -> int:
+    """Dump what is missing; how many examples the teacher was asked for."""
+    asked = []
+
+    def counted(batch: Batch) -> Tensor:
+        asked.append(len(batch.targets))
+        return logits(batch)
+
+    dump(cache, batches, needed(batches, steps)[0], counted, "mine", **how)
+    return sum(asked)
+
+
+def expected(batch: Batch, coding: Coding, logits: Tensor) -> Tensor:
+    """The probabilities that each example's own record gives."""
+    keys = keys_of(batch)
+    each = zip(logits.split(len(logits) // len(keys)), keys, strict=True)
+    records = [np.frombuffer(encode(z, coding, bytes(key).ljust(16, b"\0")), dtype=np.uint8) for z, key in each]
+    return torch.cat([dense(decode([record], coding), coding.vocabulary) for record in records])
+
+
+class TestRows:
+    @pytest.mark.parametrize("kind", ["sampled", "top-k", "full"])
+    def test_every_row_is_its_own_in_any_order_epoch_and_part(self, text: Corpus, tmp_path: Path, kind: str) -> None:
+        cache = made(tmp_path / "cache", signal=kind)
+        batches = TrainingBatches(text, 8, seed=0)
+        assert filled(cache, batches) == batches.examples
+        other = TrainingBatches(text, 6, seed=5)
+        for batch in (batches.at(0), batches.at(500), other.at(3), other.at(90).part(1, 3), other.at(2).part(1, 2)):
+            assert torch.equal(dense(cache.source(batch), V), expected(batch, cache.coding, pattern(batch)))
+
+    def test_padding_does_not_matter(self, sentences: Corpus, tmp_path: Path) -> None:
+        def teacher(batch: Batch) -> Tensor:
+            lengths = batch.inputs["attention_mask"].sum(1).float()
+            return torch.stack([lengths, batch.inputs["input_ids"][:, 0].float() / 100], 1)
+
+        cache = made(tmp_path / "cache", signal="full", vocabulary=2)
+        filled(cache, TrainingBatches(sentences, 10, seed=0), logits=teacher)
+        batches = TrainingBatches(sentences, 3, seed=7)  # padded to other lengths
+        for step in range(20):
+            signal = cache.source(batches.at(step))
+            assert isinstance(signal, TeacherSignal)
+            assert torch.allclose(signal.logits, torch.log_softmax(teacher(batches.at(step)), -1), rtol=1e-3, atol=1e-3)
+
+    def test_full_signals_of_a_model_are_its_own(self, images: Corpus, model_for: Callable[..., Any], tmp_path: Path) -> None:
+        teacher = model_for(images).eval()
+
+        def logits(batch: Batch) -> Tensor:
+            with torch.no_grad():
+                return rows(teacher, batch, None)
+
+        cache, batches = made(tmp_path / "cache", signal="full", vocabulary=3), TrainingBatches(images, 16, seed=0)
+        filled(cache, batches, logits=logits)
+        batch = TrainingBatches(images, 5, seed=3).at(4)
+        assert torch.allclose(dense(cache.source(batch), 3), torch.softmax(logits(batch), -1), atol=1e-3)
+        assert cache.distance(batch, logits) < 1e-3
+
+    def test_an_example_that_is_not_there_is_named(self, text: Corpus, tmp_path: Path) -> None:
+        cache = made(tmp_path / "cache")
+        filled(cache, TrainingBatches(text, 8, seed=0), steps=1)
+        with pytest.raises(LadderError, match=r"has no signal of 8 of 8 examples"):
+            cache.source(TrainingBatches(text, 8, seed=0).at(1))
+
+
+class TestMore:
+    def test_a_later_training_adds_what_is_missing_and_no_more(self, text: Corpus, tmp_path: Path) -> None:
+        cache = made(tmp_path / "cache")
+        batches, other = TrainingBatches(text, 8, seed=0), TrainingBatches(text, 8, seed=1)
+        assert filled(cache, batches, steps=3) == 24
+        assert filled(cache, batches, steps=5) == 16
+        again = opened(tmp_path / "cache")
+        assert filled(again, batches, steps=5) == 0
+        lacking = int(again.missing(needed(other, 1000)[1]).sum())
+        assert filled(again, other) == lacking > 0
+        assert filled(again, batches) == 0
+        assert opened(tmp_path / "cache").made_for("mine")[0] == 24 + 16 + lacking
+
+    def test_a_stop_keeps_what_is_done(self, text: Corpus, tmp_path: Path) -> None:
+        cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
+        answers = iter([False, False, True])
+        with pytest.raises(RunCancelled, match="24 examples done"):
+            filled(cache, batches, should_stop=lambda: next(answers))
+        assert int((~opened(tmp_path / "cache").missing(needed(batches, 1000)[1])).sum()) == 24
+
+    def test_what_is_open_stays_readable_when_the_folder_is_removed(self, text: Corpus, tmp_path: Path) -> None:
+        cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
+        filled(cache, batches)
+        again = opened(tmp_path / "cache")
+        before = dense(again.source(batches.at(0)), V)
+        shutil.rmtree(tmp_path / "cache")
+        assert torch.equal(dense(again.source(batches.at(0)), V), before)
+
+
+DUMP = """
+import sys, time
+from pathlib import Path
+import torch
+from models.batches import TrainingBatches
+from models.corpus import Corpus
+from models.signal_cache import SignalCache
+from models.signal_dump import dump, needed
+import json
+folder, corpus = Path(sys.argv[1]), Corpus(Path(sys.argv[2]), "hash")
+manifest = json.loads((folder / "manifest.json").read_text())
+cache = SignalCache.open(folder, manifest["fingerprint"], manifest["identity"], print)
+batches = TrainingBatches(corpus, 8, 0)
+def pattern(batch):
+    ids = batch.inputs["input_ids"].flatten()
+    return ((ids[:, None] * 31 + torch.arange(258) * 7) % 23).float() / 3
+def say(done):
+    print(done, flush=True)
+    time.sleep(0.2)
+dump(cache, batches, needed(batches, 1000)[0], pattern, "mine", on_example=say, part_bytes=int(sys.argv[3]))
+"""
+
+
+class TestHarm:
+    def test_a_killed_dump_goes_on_at_the_next_part(self, text: Corpus, tmp_path: Path) -> None:
+        batches = TrainingBatches(text, 8, seed=0)
+        whole = made(tmp_path / "whole")
+        every = filled(whole, batches, part_bytes=8000)
+        killed = made(tmp_path / "killed")
+        with child(DUMP, killed.folder, text.folder, 8000) as process:
+            while len(list(killed.folder.glob("part-*.json"))) < 2:
+                assert heard(process)
+            kill(process)
+        resumed = opened(killed.folder)
+        kept = sum(part.examples for part in resumed.parts)
+        assert 0 < kept < every
+        assert filled(resumed, batches, part_bytes=8000) == every - kept
+        names = sorted(path.name for path in whole.folder.glob("part-*.bin"))
+        assert [(killed.folder / name).read_bytes() for name in names] == [(whole.folder / name).read_bytes() for name in names]
+        assert sorted(path.name for path in killed.folder.glob("part-*.bin")) == names
+
+    @pytest.mark.parametrize("suffix", [".bin", ".npy"])
+    @pytest.mark.parametrize("harm", ["truncated", "changed", "gone"])
+    def test_a_damaged_part_is_named_and_redone(self, text: Corpus, tmp_path: Path, suffix: str, harm: str) -> None:
+        cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
+        filled(cache, batches, part_bytes=8000)
+        before = dense(cache.source(batches.at(2)), V)
+        path = tmp_path / "cache" / f"part-00001{suffix}"
+        raw = path.read_bytes()
+        path.unlink()
+        if harm != "gone":
+            path.write_bytes(raw[:-7] if harm == "truncated" else raw[:-1] + bytes([raw[-1] ^ 1]))
+        said: list[str] = []
+        again = opened(tmp_path / "cache", said)
+        assert len(said) == 1
+        assert f"damaged part of cached signals {tmp_path / 'cache' / 'part-00001'}" in said[0]
+        assert filled(again, batches) == cache.parts[1].examples
+        assert torch.equal(dense(opened(tmp_path / "cache").source(batches.at(2)), V), before)
+
+    def test_a_part_without_a_manifest_does_not_exist(self, text: Corpus, tmp_path: Path) -> None:
+        cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
+        filled(cache, batches, steps=2)
+        (tmp_path / "cache" / "part-00000.json").unlink()
+        assert filled(opened(tmp_path / "cache"), batches, steps=2) == 16
+
+    def test_a_full_disk_is_one_clear_error_and_finished_parts_stay(self, text: Corpus, tmp_path: Path) -> None:
+        batches = TrainingBatches(text, 8, seed=0)
+        with small_disk(tmp_path / "small", "300k") as place:
+            cache = made(place / "cache", signal="full")
+            with pytest.raises(StoreError, match="No space left on device"), disk_errors(Home(place)):
+                filled(cache, batches, part_bytes=1)
+            again = opened(place / "cache", signal="full")
+            assert len(again.parts) == len(list((place / "cache").glob("part-*.bin"))) >= 1
+            assert torch.allclose(dense(again.source(batches.at(0)), V), torch.softmax(pattern(batches.at(0)), -1), atol=1e-3)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(("key", "value"), [("teacher", "d" * 64), ("tokenizer", "e" * 64), ("sequence_length", 48), ("size", 50)])
+    def test_a_cache_of_another_kind(self, tmp_path: Path, key: str, value: Any) -> None:
+        made(tmp_path / "cache")
+        with pytest.raises(UserError) as error:
+            SignalCache.open(tmp_path / "cache", "d" * 64, IDENTITY | {key: value}, pytest.fail)
+        assert MARK in str(error.value)
+        assert "d" * 64 in str(error.value)
+        assert f"{key} {IDENTITY[key]} instead of {value}" in str(error.value)
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_a_teacher_that_answers_nan(self, text: Corpus, tmp_path: Path, value: float) -> None:
+        def broken(batch: Batch) -> Tensor:
+            z = pattern(batch)
+            z[5, 3] = value
+            return z
+
+        cache = made(tmp_path / "cache")
+        with pytest.raises(UserError, match="logits that are NaN or infinite in 1 of 192 rows"):
+            filled(cache, TrainingBatches(text, 8, seed=0), logits=broken)
+        assert cache.parts == []
+
+    @pytest.mark.parametrize("kind", ["sampled", "top-k", "full"])
+    def test_another_teacher_is_far_and_rounding_is_near(self, text: Corpus, tmp_path: Path, kind: str) -> None:
+        cache, batches = made(tmp_path / "cache", signal=kind), TrainingBatches(text, 8, seed=0)
+        filled(cache, batches)
+        few = chosen(batches.at(0), range(4))
+        rounded = cache.distance(few, lambda batch: pattern(batch).bfloat16().float())
+        assert rounded < TOLERANCE
+        assert cache.distance(few, lambda batch: 1.3 * pattern(batch).flip(1)) > 2 * TOLERANCE
+
+
+def test_the_signal_is_on_the_batchs_device_and_in_its_order(text: Corpus, tmp_path: Path) -> None:
+    cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
+    filled(cache, batches)
+    signal = cache.source(batches.at(1))
+    assert isinstance(signal, SparseSignal)
+    assert signal.ids.shape[0] == batches.at(1).targets.numel()
+    assert signal.ids.device == batches.at(1).targets.device

@@ -1,0 +1,54 @@
+"""Who teaches a stage, and what of that is part of its identity."""
+
+import pytest
+from pydantic import ValidationError
+
+from conf.load import load
+from conf.schema import Ladder, Stage
+from tasks.fingerprint import fingerprint, stage_identity, teachers_of
+
+LINEAGE = ["root", "first", "second"]
+
+
+def stage(teachers: object, **student: object) -> tuple[Ladder, Stage]:
+    ladder = load("digits").ladder
+    last = ladder.stages[-1]
+    changed = Stage.model_validate(last.model_dump() | {"teachers": teachers, "student": last.student.model_dump() | student})
+    return ladder, changed
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (["parent"], ("second",)),
+        (["root"], ("root",)),
+        (["root", "parent"], ("second", "root")),
+        (["ancestors"], ("second", "first", "root")),
+        ("ancestors", ("second", "first", "root")),
+    ],
+)
+def test_the_choice_of_teachers_nearest_first(choice: object, expected: tuple[str, ...]) -> None:
+    _, chosen = stage(choice)
+    assert teachers_of(chosen, LINEAGE) == expected
+    assert teachers_of(chosen, ["root"]) == ("root",)
+
+
+@pytest.mark.parametrize("choice", [["parent", "root"], ["grandparent"], [], ["root", "root"], 3])
+def test_any_other_choice_is_refused(choice: object) -> None:
+    with pytest.raises(ValidationError, match=r"allowed: \[parent\], \[root\], \[root, parent\] or ancestors\. Choose one of them\."):
+        stage(choice)
+
+
+def mark(choice: object, teachers: tuple[str, ...], parent: str | None = "b", **student: object) -> str:
+    return fingerprint(stage_identity(*stage(choice, **student), "fp32", "data", teachers, parent))
+
+
+def test_the_identity_holds_the_teachers_weights_in_order_and_not_what_they_are_called() -> None:
+    assert mark(["root"], ("b",)) == mark(["parent"], ("b",)) == mark("ancestors", ("b",))
+    assert len({mark("ancestors", each) for each in (("b",), ("b", "a"), ("a", "b"), ("c", "b"))}) == 4
+
+
+def test_a_parent_that_does_not_teach_counts_where_first_weights_are_made_from_it() -> None:
+    assert mark(["root"], ("a",), "b") == mark(["root"], ("a",), "c")
+    assert mark(["root"], ("a",), "b", initialisation="layers") != mark(["root"], ("a",), "c", initialisation="layers")
+    assert mark(["parent"], ("b",), "b", initialisation="layers") == mark(["parent"], ("b",), None, initialisation="layers")
