@@ -14,6 +14,7 @@ from models.checkpoint import load_model
 from models.corpus import Corpus, SplitName
 from models.device import resolve_device
 from models.evaluation import collect, quality
+from models.generation import continuations, prompts
 from models.interface import Interface
 from models.quality import Quality
 from tasks.compute import corpus_of, interface_of
@@ -22,8 +23,8 @@ from tasks.records import DataRecord, StageRecord
 
 def measure(
     record: StageRecord, teachers: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
-) -> Quality:
-    """Judge a model on its own and against its teachers, on held-out documents."""
+) -> tuple[Quality, list[dict[str, str]]]:
+    """Judge a model on its own and against its teachers, on held-out documents; and what it writes, if it is a language model."""
     use_threads(ladder)
     corpus, device = corpus_of(data), torch.device(resolve_device(ladder.compute.device))
     models: dict[str, nn.Module] = {}
@@ -38,7 +39,11 @@ def measure(
         device,
         precision,
     )
-    return quality(columns, corpus, split)
+    samples = []
+    if ladder.workload == "causal-lm" and ladder.evaluation.samples:
+        beginnings = prompts(corpus, split, ladder.evaluation.samples)
+        samples = continuations(models[record.folder], Path(record.folder), beginnings, ladder.evaluation.sample_tokens)
+    return quality(columns, corpus, split), [sample._asdict() for sample in samples]
 
 
 def validator(

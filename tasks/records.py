@@ -23,6 +23,13 @@ class Retention(Record):
     root: float | None = None
 
 
+class SampleRecord(Record):
+    """A held-out document's beginning, and how a language model went on."""
+
+    prompt: str
+    text: str
+
+
 class DataRecord(Record):
     """A prepared corpus in the store."""
 
@@ -47,6 +54,7 @@ class StageRecord(Record):
             `macro_f1`, `ece`; for students `agreement_parent`, `kl_parent`, `agreement_root`, `kl_root` (nats), `parent_nll`,
             `root_nll`.
         slices: The same per slice, with `count`.
+        samples: What a language model writes.
         gate: Verdict of the gate, None for the teacher and for a stage that asks nothing; `approved` by a person though something
             was missed.
         extensions: How often the gate had the student trained on.
@@ -75,6 +83,7 @@ class StageRecord(Record):
     metrics: dict[str, float] = {}
     slices: dict[str, dict[str, float]] = {}
     retention: Retention = Retention()
+    samples: tuple[SampleRecord, ...] = ()
     gate: Verdict | None = None
     gate_reasons: tuple[str, ...] = ()
     extensions: int = 0
