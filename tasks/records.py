@@ -109,9 +109,13 @@ class RunRecord(Record):
     """One `ladder run`: `runs/<run>/record.json`. `ladder show --json` prints it.
 
     Attributes:
+        budget: How the ladder was shortened to a time, in words.
+        only: The one stage that was made, where it was not the whole ladder; `named` are its teachers' fingerprints, the nearest first.
         repeats: The run that this one repeats, perhaps with other settings.
         served: Whether it was started through a deployment, and not on a command line.
         attempt: 1, and one more for each automatic restart after a crash.
+        restarts: How many of these are allowed.
+        restarted: The flow run that was started in its place after its process had died, or why none was.
         unrecorded: What MLflow did not take, in words; a rerun records it.
         waiting: What a person is asked, while the run waits for the answer.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
@@ -125,6 +129,9 @@ class RunRecord(Record):
     source: str  # the ladder's name or path, as given
     overrides: tuple[str, ...] = ()
     whole: bool = False  # the ladder was given in full: `ladder.yaml` in the run's folder is its source
+    budget: str | None = None
+    only: str | None = None
+    named: tuple[str, ...] = ()
     start_at: str | None = None
     fresh: bool = False
     started: str  # ISO 8601, UTC
@@ -147,6 +154,8 @@ class RunRecord(Record):
     repeats: str | None = None
     served: bool = False
     attempt: int = 1
+    restarts: int = 0
+    restarted: str | None = None
     unrecorded: tuple[str, ...] = ()
     waiting: str | None = None
     environment: dict[str, Any] = {}

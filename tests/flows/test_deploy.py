@@ -39,6 +39,7 @@ def pool(prefect_api: str) -> str:
 
 def test_mistakes_are_named(cli, bare, pool: str):
     assert f"--work-pool: got 'nowhere'; allowed: {pool}" in cli("deploy", "--work-pool", "nowhere", code=2).err
+    assert "--work-pool: got ''; allowed: " in cli("deploy", "--work-pool", "", code=2).err
     assert "PREFECT_API_URL: got None; allowed: the API of a Prefect server that stays" in bare("deploy", "--work-pool", "x", code=2).err
     assert "--job-variable: got 'image'; allowed: key=value" in cli("deploy", "--work-pool", pool, "--job-variable", "image", code=2).err
 
