@@ -20,7 +20,8 @@ SHIPPED = Path(__file__).with_name("deployments.yaml")
 NAME = "^[a-z0-9][a-z0-9-]{0,63}$"
 FlowName = Literal["distill", "stage"]
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-INTERVAL = "a number of seconds, or a number with s, m, h or d such as 30m or 6h; at least 1 second"
+INTERVAL = "a number of seconds, or a number with s, m, h or d such as 30m or 6h; at least 1 second, at most ten years"
+LONGEST = 10 * 366 * 86400.0
 
 
 class Timetable(Settings):
@@ -28,7 +29,7 @@ class Timetable(Settings):
 
     slug: str = setting(..., "Name of the schedule, by which it is known again", allowed=LADDER_NAME, pattern=NAME)
     cron: str | None = setting(None, "Cron expression: minute, hour, day, month, day of the week", allowed="text such as 0 2 * * *")
-    interval: float | None = setting(None, "Time from one start to the next", "seconds", allowed=INTERVAL, ge=1)
+    interval: float | None = setting(None, "Time from one start to the next", "seconds", allowed=INTERVAL, ge=1, le=LONGEST)
     rrule: str | None = setting(None, "Recurrence rule of iCalendar (RFC 5545)", allowed="text such as FREQ=WEEKLY;BYDAY=SA;BYHOUR=6")
     timezone: str = setting("UTC", "Time zone that the times are in", "IANA name", allowed="an IANA time zone such as Europe/Berlin")
     active: bool = setting(True, "Whether it starts runs; a paused schedule is shown and can be switched on in the UI")

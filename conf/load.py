@@ -7,6 +7,7 @@ whole validated: one place where a mistake is found, with one kind of message.
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ def _find(source: str) -> Path:
     known = shipped()
     if source in known:
         return known[source]
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         return path.absolute()
     names = ", ".join(known)

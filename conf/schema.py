@@ -293,6 +293,8 @@ class Evaluation(Settings):
 
     examples: int = setting(256, "Held-out sequences or examples to judge by; the first so many", "sequences", ge=1)
     batch_size: int = setting(64, "Sequences or examples evaluated at once", "sequences", identity=False, ge=1)
+    samples: int = setting(2, "Held-out documents whose beginnings each language model continues, for the report", "documents", ge=0, le=64)
+    sample_tokens: int = setting(64, "Most tokens of a continuation", "tokens", ge=1, le=4096)
 
 
 class Compute(Settings):

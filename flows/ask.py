@@ -22,8 +22,10 @@ from tasks.decisions import Choice, Decision, remember, remembered
 from tasks.ladder_run import LadderRun
 from tasks.records import RunRecord, StageRecord
 from tasks.runs import now
+from tasks.watch import AWAY
 
 POLL_SECONDS = 2
+RETRY_SECONDS = 5.0
 GRACE_SECONDS = 3600  # our own time limit comes first, so that its setting decides and not Prefect, which would fail the run
 
 
@@ -67,14 +69,26 @@ def _answered(page: str, stage: Stage, seconds: float) -> Answer:
     """Pause until somebody has answered, or the time is up and the setting answers."""
     default = "approve" if stage.gate.unanswered == "approve" else "reject"
     silent = {"choice": default, "by": "nobody", "note": f"no answer in {stage.gate.ask_hours:g} hours"}
-    timer = threading.Timer(seconds, resume, (UUID(str(flow_run.id)), silent))
-    timer.daemon = True
-    timer.start()
+    over = threading.Event()
+    threading.Thread(target=_answer_late, args=(UUID(str(flow_run.id)), silent, seconds, over), daemon=True).start()
     try:
         form = Answer.with_initial_data(description=page)
         return pause_flow_run(wait_for_input=form, timeout=int(seconds) + GRACE_SECONDS, poll_interval=POLL_SECONDS)
     finally:
-        timer.cancel()
+        over.set()
+
+
+def _answer_late(flow_run_id: UUID, answer: dict[str, Any], seconds: float, over: threading.Event) -> None:
+    """Answer when the time is up, and again until the pause is over: the server may be away, or not have heard of the pause yet."""
+    told = False
+    while not over.wait(seconds):
+        try:
+            refused = resume(flow_run_id, answer)
+        except AWAY as error:
+            refused = str(error) or type(error).__name__
+        if refused and not told:
+            log.warning("nobody has answered, and Prefect's server does not take %r yet: %s", answer["choice"], refused)
+        told, seconds = told or bool(refused), RETRY_SECONDS
 
 
 def resume(flow_run_id: UUID, answer: dict[str, Any]) -> str | None:

@@ -139,9 +139,10 @@ def runner_child(home: Home, deployments: Path | None, api: str, report: Path, l
     """The process that registers the deployments and starts flow runs; `report` says when it is ready."""
     # Its lines, and those of its runs, go into its own log.
     env = ours(PREFECT_API_URL=api, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO", PYTHONUNBUFFERED="1")
-    command = [sys.executable, "-m", "flows.runner", str(deployments.absolute()) if deployments else "", api, str(report)]
+    journal = home.root / "logs" / "runner.log"
+    command = [sys.executable, "-m", "flows.runner", str(deployments.absolute()) if deployments else "", api, str(report), str(journal)]
 
     def ready() -> bool:
         return report.is_file() and report.read_text() == "ready"
 
-    return Child("the runner", command, env, home.root / "logs" / "runner.log", ready, descriptors=lifelines)
+    return Child("the runner", command, env, journal, ready, descriptors=lifelines, outlived=True)

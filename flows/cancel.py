@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from contextlib import ExitStack
 from uuid import UUID
 
 from conf.errors import LadderError, UserError
 from conf.home import Home
+from conf.locks import is_held
 from conf.words import suggest
 from flows.environment import prepare_environment
 from tasks.records import RunRecord
-from tasks.runs import all_runs, is_alive, load_run
+from tasks.runs import all_runs, ask_to_end, is_alive, load_run
 
 PATIENCE_SECONDS = 30.0
+SETTLE_SECONDS = 5.0  # from the end of a run to the end of its process
 SIGNAL_SECONDS = 12.0  # a run hears of its cancellation within two seconds; one that has not ended by then gets a signal, too
 
 
@@ -35,20 +35,16 @@ def cancel_run(home: Home, run: str | None) -> str:
     """
     record = _running(home, run)
     prepare_environment(home)
-    began, signalled = time.monotonic(), not _tell(record)
-    if signalled:
-        os.kill(record.pid, signal.SIGTERM)
+    began, told, signalled = time.monotonic(), _tell(record), False
     while is_alive(home, record.run):
         waited = time.monotonic() - began
-        if waited > SIGNAL_SECONDS and not signalled:
-            signalled = True
-            os.kill(record.pid, signal.SIGTERM)
-        if waited > PATIENCE_SECONDS:
-            raise LadderError(
-                f"{record.run}: process {record.pid} was asked to stop and still runs after {waited:.0f} s; a training step may take "
-                f"longer. `kill {record.pid}` breaks the step off, and what is finished is kept."
-            )
+        if not signalled and (waited > SIGNAL_SECONDS or not told):
+            signalled = ask_to_end(home, record)
+        if waited > (PATIENCE_SECONDS if told or signalled else SETTLE_SECONDS):
+            raise LadderError(_stuck(record, told, signalled, waited))
         time.sleep(0.1)
+    if told:
+        _settle(home, record)
     ended = load_run(home, record.run)
     error = f" ({ended.error})" if ended.error else ""
     remedy = "" if ended.status == "done" else f"; what is finished is kept, `ladder rerun {ended.run}` goes on from there"
@@ -68,8 +64,31 @@ def _running(home: Home, run: str | None) -> RunRecord:
     raise UserError.about("RUN", run, f"a run that runs: {names}", f"This one is {known.status}. {suggest(run, list(running))}".strip())
 
 
+def _stuck(record: RunRecord, told: bool, signalled: bool, waited: float) -> str:
+    if not told and not signalled:
+        return f"{record.run}: Prefect's server does not answer, and process {record.pid} is not on this machine; cancel it where it runs."
+    text = f"{record.run}: it was asked to stop and still runs after {waited:.0f} s; a training step may take longer."
+    return text + (f" `kill {record.pid}` breaks the step off, and what is finished is kept." if signalled else "")
+
+
+def _settle(home: Home, record: RunRecord) -> None:
+    """Have Prefect show how the run has ended, where our request came so late that the run could no longer tell it."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from tasks.reap import claim_path, reap
+
+    until = time.monotonic() + SETTLE_SECONDS
+    while is_held(claim_path(home, str(record.prefect_run_id))) and time.monotonic() < until:
+        time.sleep(0.1)
+    with temporary_settings({PREFECT_API_URL: record.prefect_api}):
+        reap(home)
+
+
 def _tell(record: RunRecord) -> bool:
-    """Have Prefect's server say that the run is being cancelled; False where it does not answer, or there is none."""
+    """Have Prefect's server say that the run is being cancelled; False where it does not answer, or there is none.
+
+    Not by force: where the run has come to its end just now, that stands.
+    """
     if record.prefect_api is None or record.prefect_run_id is None:
         return False
     from prefect.states import Cancelling
@@ -78,7 +97,7 @@ def _tell(record: RunRecord) -> bool:
 
     try:
         with ExitStack() as stack:
-            brief_client(stack, record.prefect_api).set_flow_run_state(UUID(record.prefect_run_id), Cancelling(), force=True)
+            brief_client(stack, record.prefect_api).set_flow_run_state(UUID(record.prefect_run_id), Cancelling())
     except AWAY:
         return False
     return True

@@ -32,8 +32,10 @@ class Child:
         ready: Whether it does its work.
         stdin: Read end of the pipe whose end is its own; None: a pipe of its own, which `close` closes.
         descriptors: Open files that it takes over.
+        outlived: Whether its children go on when it dies, in their group, which the process that is started in its place joins.
         process: Set by `start`.
         deaths: When it died, by the monotonic clock.
+        group: Its process group; set by `start`.
     """
 
     name: str
@@ -43,21 +45,18 @@ class Child:
     ready: Callable[[], bool]
     stdin: int | None = None
     descriptors: Sequence[int] = ()
+    outlived: bool = False
     process: subprocess.Popen[bytes] | None = None
     deaths: list[float] = field(default_factory=list)
+    group: int = 0
 
     def start(self) -> None:
-        """Start it, in a session of its own, so that Ctrl-C at the terminal does not reach it."""
-        with self.journal.open("ab") as output:
-            self.process = subprocess.Popen(
-                self.command,
-                env=self.env,
-                stdin=subprocess.PIPE if self.stdin is None else self.stdin,
-                stdout=output,
-                stderr=output,
-                pass_fds=self.descriptors,
-                start_new_session=True,
-            )
+        """Start it, in a group of its own, so that Ctrl-C at the terminal does not reach it."""
+        try:
+            self.process = self._open(self.group if self.outlived else 0)
+        except PermissionError:  # nobody is left in the group, so it is none any more
+            self.process = self._open(0)
+        self.group = os.getpgid(self.process.pid)
 
     @property
     def code(self) -> int | None:
@@ -76,8 +75,21 @@ class Child:
         if len(self.deaths) > DEATHS:
             raise LadderError(f"{self.name} died {len(self.deaths)} times in {DEATHS_SECONDS / 60:.0f} minutes: {self.last_words()}")
         log.warning("%s has died (%s); it is started again", self.name, self.last_words())
-        self.end_group()
+        if not self.outlived:
+            self.end_group()
         self.start()
+
+    def _open(self, group: int) -> subprocess.Popen[bytes]:
+        with self.journal.open("ab") as output:
+            return subprocess.Popen(
+                self.command,
+                env=self.env,
+                stdin=subprocess.PIPE if self.stdin is None else self.stdin,
+                stdout=output,
+                stderr=output,
+                pass_fds=self.descriptors,
+                process_group=group,
+            )
 
     def close(self) -> None:
         """Tell it to end, by the end of a standard input of its own."""
@@ -85,14 +97,15 @@ class Child:
             self.process.stdin.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end, at most so long, then end what is left of it and its children at once."""
+        """Wait for its end, at most so long, then end what is left of it: at once, or so that runs can write their checkpoints."""
         if self.process is None:
             return
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             log.warning("%s did not end in %.0f s and is killed", self.name, seconds)
-        self.kill()
+            self.kill()
+        self.end_group()
 
     def kill(self) -> None:
         """End it and its children at once."""
@@ -114,9 +127,8 @@ class Child:
         return f"exit code {self.code}, {self.journal} ends with: {said[-1].strip() if said else 'nothing'}"
 
     def _signal(self, number: int) -> bool:
-        assert self.process is not None
         try:
-            os.killpg(self.process.pid, number)
+            os.killpg(self.group, number)
         except ProcessLookupError:
             return False
         return True

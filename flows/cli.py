@@ -41,16 +41,24 @@ Overrides = Annotated[
 StartAt = Annotated[str | None, typer.Option("--start-at", metavar="STAGE", help="First stage that may be computed.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of data order and first weights.")]
 RunArgument = Annotated[str, typer.Argument(help="Run, as `ladder runs` shows it.")]
+Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that it ends in about this time: 5m, 2h.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what is finished already, from --start-at on.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 @app.command()
-def run(ladder: LadderArgument, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, seed: Seed = None) -> None:
+def run(
+    ladder: LadderArgument,
+    overrides: Overrides = None,
+    start_at: StartAt = None,
+    fresh: Fresh = False,
+    seed: Seed = None,
+    budget: Budget = None,
+) -> None:
     """Distil a ladder: reuse what is finished, go on where it stopped, compute the rest."""
     from flows.launch import launch
 
-    launch(ladder, overrides or [], start_at, fresh, seed)
+    launch(ladder, overrides or [], start_at, fresh, seed, budget=budget)
 
 
 @app.command()

@@ -81,7 +81,7 @@ async def _require_pool(client: PrefectClient, pool: str) -> None:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        await client.read_work_pool(pool)
+        await client.read_work_pool(pool or " ")  # an empty name asks for the list of all
     except ObjectNotFound:
         known = [found.name for found in await client.read_work_pools()]
         remedy = f"{suggest(pool, known)}Make one with `prefect work-pool create --type process {pool}`; see docs/deploying.md."

@@ -10,8 +10,8 @@ from prefect.states import Failed
 from conf.errors import GateStopped
 from conf.load import to_yaml
 from conf.schema import Ladder
-from flows.labels import is_served, label, label_run, repeated
-from flows.parameters import LadderChoice, OptionalSeed, OptionalStage, Overrides, chosen, refuse_early
+from flows.labels import Asked, is_served, label, label_run, repeated
+from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, budgeted, chosen, refuse_early
 from flows.policies import climb
 from tasks.compute import precision_of
 from tasks.data import prepare_data
@@ -34,6 +34,7 @@ def distill(
     fresh: bool = False,
     whole: Ladder | None = None,
     repeats: str = "",
+    budget: OptionalBudget = "",
 ) -> RunRecord | State[RunRecord]:
     """Distil a teacher down a ladder.
 
@@ -45,13 +46,16 @@ def distill(
         fresh: Compute anew, from `start_at` on, what the store holds already.
         whole: A ladder given in full, in place of `ladder`.
         repeats: Name of the run that this one repeats, for the record; may be empty.
+        budget: Wall-clock time such as `5m`, to which steps and held-out examples are scaled down by a calibration; empty: no limit.
     """
     served = is_served()
     loaded, given = chosen(ladder, whole, overrides, seed, served)
     refuse_early(loaded, start_at or None, fresh)
+    loaded, given, shortened = budgeted(loaded, given, budget)
     settings, base = loaded
     source, given = (ladder, given) if whole is None else (settings.name, ())
-    more = {"repeats": repeated(source, repeats), "served": served, "whole": whole is not None}
+    asked = Asked(source, tuple(given), None, start_at or None, fresh)
+    more = {"repeats": repeated(asked, repeats), "served": served, "whole": whole is not None, "budget": shortened}
     with LadderRun.open(source, settings, base, given, start_at or None, fresh, str(flow_run.id), **more) as run:
         label_run(run.record)
         data = run.keep_data(unwrap(prepare_data(settings, run.context, return_state=True), DataRecord))

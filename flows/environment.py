@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+from conf.errors import UserError
 from conf.home import Home, disk_errors
+from conf.secrets import masked, without_user
 from conf.served import served
 
 OFFLINE = {
@@ -62,6 +64,7 @@ def prepare_environment(home: Home) -> None:
     Raises:
         StoreError: The home cannot be made.
     """
+    refuse_user_in_address()
     wanted = {**OFFLINE, **PREFECT, **MLFLOW, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if os.environ.get("HF_HUB_OFFLINE") == "0":
         wanted["HF_DATASETS_OFFLINE"] = "0"
@@ -78,6 +81,18 @@ def prepare_environment(home: Home) -> None:
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def refuse_user_in_address() -> None:
+    """A password in Prefect's address would be shown wherever the address is.
+
+    Raises:
+        UserError: `PREFECT_API_URL` holds a user's name.
+    """
+    given = os.environ.get("PREFECT_API_URL", "")
+    if without_user(given) != given:
+        remedy = "Set PREFECT_API_AUTH_STRING=user:password instead."
+        raise UserError.about("PREFECT_API_URL", masked(given), "an address without a user's name and password", remedy)
 
 
 def _served_api(home: Home) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -22,21 +23,45 @@ def is_served() -> bool:
     return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
-def repeated(ladder: str, named: str) -> str | None:
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked for."""
+
+    source: str
+    overrides: tuple[str, ...]
+    only: str | None = None
+    start_at: str | None = None
+    fresh: bool = False
+
+    def differs(self, record: RunRecord) -> int:
+        """In how many parameters an earlier run was asked for something else."""
+        mine, theirs = _values(self.overrides), _values(record.overrides)
+        changed = sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys())
+        return changed + (self.start_at != record.start_at) + (self.fresh != record.fresh)
+
+
+def _values(overrides: Iterable[str]) -> dict[str, str]:
+    parts = (text.partition("=") for text in overrides)
+    return {key: value for key, _, value in parts}
+
+
+def repeated(asked: Asked, named: str) -> str | None:
     """The run that this one repeats; a scheduled run repeats nothing.
 
     It is the one that is named; of a flow run that is retried, its earlier attempt; of a run that a person has started through a form,
-    the newest of the same ladder.
+    the one that was asked for the same, or for the same but one parameter; the newest of several.
     """
     context = FlowRunContext.get()
     if named or context is None or context.flow_run is None:
         return named or None
-    own = context.flow_run
-    by_hand = own.deployment_id is not None and not own.auto_scheduled
-    for record in all_runs(home()):
-        if record.prefect_run_id == str(own.id) or (by_hand and record.source == ladder):
+    own, earlier = context.flow_run, all_runs(home())
+    for record in earlier:
+        if record.prefect_run_id == str(own.id):
             return record.run
-    return None
+    if own.deployment_id is None or own.auto_scheduled:
+        return None
+    alike = [record for record in earlier if (record.source, record.only) == (asked.source, asked.only) and asked.differs(record) <= 1]
+    return min(alike, key=asked.differs).run if alike else None
 
 
 def label(name: str | None = None, tags: Iterable[str] = ()) -> None:

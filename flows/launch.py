@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from conf.errors import GateStopped, LadderError
+from conf.errors import GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
 from conf.load import load
 from conf.schema import Ladder
 from flows.environment import prepare_environment
 from flows.parameters import chosen, refuse_early
+from tasks.records import RunRecord
 
 
 def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None) -> None:
@@ -31,8 +32,11 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
     from tasks.runs import load_run
 
     record = load_run(home(), run)
+    if record.only and start_at:
+        raise UserError.about("--start-at", start_at, f"nothing: {run} made the one stage {record.only}", "Leave it out.")
     whole = load(str(Path(record.folder) / "ladder.yaml")).ladder if record.whole else None
-    launch(record.source, [*record.overrides, *overrides], start_at, fresh, seed, whole, record.run)
+    only = (record.only, record.named) if record.only else None
+    launch(record.source, [*record.overrides, *overrides], start_at, fresh, seed, whole, record.run, only)
 
 
 def launch(
@@ -43,8 +47,12 @@ def launch(
     seed: int | None = None,
     whole: Ladder | None = None,
     repeats: str | None = None,
+    only: tuple[str, Sequence[str]] | None = None,
+    budget: str | None = None,
 ) -> None:
     """Run a ladder in this process; see `flows.distill.distill` for the arguments.
+
+    `only` names one stage and its teachers, for `flows.one_stage.one_stage`.
 
     Raises:
         UserError: Something is wrong with the input; nothing was started.
@@ -67,9 +75,11 @@ def launch(
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
     reach_server(home())
+    from prefect.exceptions import UnfinishedRun
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.distill import distill
+    from flows.one_stage import one_stage
     from tasks.reap import reap
     from tasks.watch import in_words
 
@@ -80,19 +90,40 @@ def launch(
     silence = nullcontext() if wanted else temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     try:
         with silence:
-            state = distill(path, given, start_at or "", fresh=fresh, whole=whole, repeats=repeats or "", return_state=True)
+            if only:
+                state = one_stage(path, only[0], tuple(only[1]), given, fresh=fresh, repeats=repeats or "", return_state=True)
+            else:
+                state = distill(
+                    path, given, start_at or "", fresh=fresh, whole=whole, repeats=repeats or "", budget=budget or "", return_state=True
+                )
     except Exception as error:  # noqa: BLE001 - of Prefect's engine, whatever it is; ours it hands back in the state
         raise in_words(error) from None
-    outcome = state.result(raise_on_failure=False)
+    flow_run_id = str(state.state_details.flow_run_id)
+    try:
+        outcome = state.result(raise_on_failure=False)
+    except UnfinishedRun:  # somebody cancelled it at its very end, and Prefect takes no other end any more
+        outcome = _recorded_error(flow_run_id)
     if isinstance(outcome, LadderError) and not isinstance(outcome, GateStopped):
         raise outcome
     if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped):
         if isinstance(outcome, KeyboardInterrupt):
             raise outcome
-        raise LadderError(
-            f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {state.state_details.flow_run_id}` has the traceback."
-        )
-    _conclude(str(state.state_details.flow_run_id), outcome if isinstance(outcome, GateStopped) else None)
+        raise LadderError(f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {flow_run_id}` has the traceback.")
+    _conclude(flow_run_id, outcome if isinstance(outcome, GateStopped) else None)
+
+
+def _record_of(flow_run_id: str) -> RunRecord | None:
+    from tasks.runs import all_runs
+
+    return next((known for known in all_runs(home()) if known.prefect_run_id == flow_run_id), None)  # another run may be newer
+
+
+def _recorded_error(flow_run_id: str) -> LadderError | None:
+    record = _record_of(flow_run_id)
+    if record is None:
+        return RunCancelled("cancelled before it began")
+    kinds: dict[str, type[LadderError]] = {"stopped": GateStopped, "cancelled": RunCancelled}
+    return kinds.get(record.status, LadderError)(record.error) if record.error else None
 
 
 def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
@@ -100,9 +131,9 @@ def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
 
     from flows.views import links
     from tasks import tables
-    from tasks.runs import all_runs
 
-    record = next(known for known in all_runs(home()) if known.prefect_run_id == flow_run_id)  # another run may be newer
+    record = _record_of(flow_run_id)
+    assert record is not None
     console = Console(highlight=False)
     console.print(tables.render_rich(record))
     for line in links(record):

@@ -10,7 +10,7 @@ from conf.errors import UserError
 from conf.home import home
 from conf.load import suggest
 from flows.distill import conclude
-from flows.labels import is_served, label_run
+from flows.labels import Asked, is_served, label_run, repeated
 from flows.parameters import LadderChoice, OptionalSeed, Overrides, StageName, TeacherNames, chosen, refuse_early
 from flows.policies import climb
 from tasks.data import prepare_data
@@ -18,10 +18,11 @@ from tasks.ladder_run import LadderRun
 from tasks.named import named_models
 from tasks.records import DataRecord, RunRecord, StageRecord
 from tasks.register import record_model
-from tasks.show import unwrap
+from tasks.show import cancellable, unwrap
 
 
 @flow(name="one-stage", flow_run_name="{stage} of {ladder}", persist_result=False)
+@cancellable
 def one_stage(
     ladder: LadderChoice = "python-stdlib",
     stage: StageName = "100k",
@@ -29,6 +30,7 @@ def one_stage(
     overrides: Overrides = (),
     seed: OptionalSeed = -1,
     fresh: bool = False,
+    repeats: str = "",
 ) -> RunRecord | State[RunRecord]:
     """Make one student from named teachers, judge it and report it.
 
@@ -39,6 +41,7 @@ def one_stage(
         overrides: Settings to change, as `key=value` with dotted keys: `stages.100k.objective.alpha=0.5`.
         seed: Seed of data order and first weights; -1: the ladder's own.
         fresh: Compute anew what the store holds already.
+        repeats: Name of the run that this one repeats, for the record; may be empty.
     """
     served = is_served()
     loaded, given = chosen(ladder, None, overrides, seed, served)
@@ -50,7 +53,9 @@ def one_stage(
     above = ["teacher", *names[: names.index(stage)]]
     found = named_models(home(), settings.name, list(reversed(teachers)) or above)
     single = settings.model_copy(update={"stages": (settings.stages[names.index(stage)],)})
-    with LadderRun.open(ladder, single, base, given, None, fresh, str(flow_run.id), served=served) as run:
+    more = {"named": [model.fingerprint for model in reversed(found)], "served": served}
+    of = repeated(Asked(ladder, tuple(given), stage, fresh=fresh), repeats)
+    with LadderRun.open(ladder, single, base, given, None, fresh, str(flow_run.id), of, **more) as run:
         label_run(run.record)
         data = run.keep_data(unwrap(prepare_data(single, run.context, return_state=True), DataRecord))
         lineage: list[StageRecord] = []

@@ -31,6 +31,7 @@ StageName = Annotated[str, Field(pattern=STAGE_NAME_PATTERN)]
 # Empty text and -1 stand for "none": a field that may also be null is refused by a form with no reason but that nothing fits.
 OptionalStage = Annotated[str, Field(pattern=rf"^$|{STAGE_NAME_PATTERN}")]
 TeacherNames = tuple[Annotated[str, Field(min_length=1)], ...]
+OptionalBudget = Annotated[str, Field(pattern=r"^$|^[0-9]{1,6}[smhd]$")]
 OptionalSeed = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
@@ -58,6 +59,22 @@ def chosen(ladder: str, whole: Ladder | None, overrides: Sequence[str], seed: in
     loaded = load(ladder, given) if whole is None else load_whole(whole, given)
     confine(ladder, loaded.ladder, loaded.base, allowed)
     return loaded, given
+
+
+def budgeted(loaded: Loaded, given: tuple[str, ...], budget: str) -> tuple[Loaded, tuple[str, ...], str | None]:
+    """A ladder shortened to a budget, the overrides that did it among the others, and what was done in words; as it was without one.
+
+    Raises:
+        UserError: The budget is no time, or too short.
+    """
+    if not budget:
+        return loaded, given, None
+    from tasks.budget import fit_budget
+    from tasks.console import log
+
+    found = fit_budget(loaded, budget, home())
+    log.info("budget %s", found.words)
+    return load_whole(loaded.ladder, found.overrides)._replace(base=loaded.base), (*given, *found.overrides), found.words
 
 
 def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool) -> None:

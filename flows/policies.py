@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prefect import tags
+
 from conf.schema import Gate, Ladder, Stage, Student
 from flows.ask import ask
 from flows.stage import distill_stage
@@ -64,7 +66,8 @@ class Rung:
 
     def teach(self, stage: Stage, extension: Extension | None = None, inserted: bool = False) -> StageRecord:
         """Run a stage as a flow of its own."""
-        state = distill_stage(stage, self.lineage, self.ladder, self.data, self.run.context, extension, inserted, return_state=True)
+        with tags(f"ladder:{self.ladder.name}", f"stage:{stage.name}"):
+            state = distill_stage(stage, self.lineage, self.ladder, self.data, self.run.context, extension, inserted, return_state=True)
         return unwrap(state, StageRecord)
 
     def extend(self, stage: Stage, student: StageRecord, steps: int | None) -> StageRecord:

@@ -1,12 +1,15 @@
 """The process of `ladder serve` that registers the deployments and runs their flow runs, each in a process of its own.
 
 Apart from `ladder serve` itself, so that Ctrl-C at a terminal reaches no training, and so that whatever ends `ladder serve`, this process
-sees it and has the trainings write their checkpoints.
+sees it and has the trainings write their checkpoints. When this process itself dies its runs go on; the one that `ladder serve` starts in
+its place leaves them alone, as their locks show that they live, and ends them with its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 import signal
 import sys
 import threading
@@ -17,9 +20,13 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+import psutil
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectException
 from prefect.runner import Runner
+from prefect.runner._flow_run_executor import ProcessStarter
+from prefect.runner._starter_engine import EngineCommandStarter
 
 from conf.deployments import Deployments, load_deployments
 from conf.errors import LadderError, UserError
@@ -28,7 +35,7 @@ from flows.deployments import apply_schedules, build, check
 from flows.environment import answers
 from flows.guard import end_with_parent
 from tasks.console import log
-from tasks.reap import reap, restart
+from tasks.reap import reap, restart_dead
 
 POLL_SECONDS = 2.0
 REAP_SECONDS = 15.0
@@ -36,7 +43,23 @@ PATIENCE_SECONDS = 12.0  # for the runs to write their checkpoints, when this pr
 
 
 class _Runner(Runner):
-    """Prefect's runner, but one that ends all runs at once: its own ends one after the other, each with half a minute of patience."""
+    """Prefect's runner, but with runs that outlive it, and that it ends all at once.
+
+    Prefect's own ends one after the other, each with half a minute of patience; and its runs print into a pipe, and die with the reader.
+    """
+
+    def print_to(self, journal: str) -> None:
+        """Have the runs from now on print into a file."""
+        poller, command = self._scheduled_run_poller, shlex.join([sys.executable, "-m", "prefect.engine"])
+        resolve = poller._resolve_starter
+
+        def starter_of(flow_run: FlowRun) -> ProcessStarter:
+            starter = resolve(flow_run)
+            assert isinstance(starter, EngineCommandStarter)
+            starter._command = shlex.join(["sh", "-c", f"exec {command} >>{shlex.quote(journal)} 2>&1"])
+            return starter
+
+        poller._resolve_starter = starter_of
 
     async def cancel_all(self) -> None:
         await asyncio.gather(*(self._end(run) for run in self._process_manager.flow_run_ids()))
@@ -49,7 +72,22 @@ class _Runner(Runner):
                 process.graceful_kill()
 
 
-async def run(deployments: Deployments, place: Home, ready: Callable[[], object]) -> None:
+def end_strays() -> None:
+    """End the runs of an earlier runner, which has died: they are in this process's group, and not among its children."""
+    own = psutil.Process()
+    mine, group = {own.pid, *(child.pid for child in own.children(recursive=True))}, {}
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if process.pid not in mine and os.getpgid(process.pid) == os.getpgrp():
+                group[process.pid] = process
+    for process in group.values():
+        with suppress(psutil.NoSuchProcess):
+            if process.ppid() not in group:  # a run, and no helper of one
+                process.terminate()
+    psutil.wait_procs(group.values(), PATIENCE_SECONDS)
+
+
+async def run(deployments: Deployments, place: Home, journal: str, ready: Callable[[], object]) -> None:
     """Register the deployments and start what is due, until a SIGTERM."""
     runner = _Runner("ladder", query_seconds=POLL_SECONDS, limit=deployments.limit, pause_on_shutdown=False)
     ending = asyncio.Event()
@@ -59,6 +97,7 @@ async def run(deployments: Deployments, place: Home, ready: Callable[[], object]
             await apply_schedules(place, client, known, offered)
     async with runner:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
+        runner.print_to(journal)
         ready()
         while not ending.is_set():
             # Not `runner.start`, which gives up, and ends all that runs, after a few questions that a server left unanswered.
@@ -69,15 +108,15 @@ async def run(deployments: Deployments, place: Home, ready: Callable[[], object]
             with suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), POLL_SECONDS)
         runner.stopping = True
-        await runner.cancel_all()
+        await asyncio.gather(runner.cancel_all(), asyncio.to_thread(end_strays))
 
 
 def keep_house(place: Home) -> None:
     """Find the runs that have died, again and again, and restart those that may be."""
     while True:
         try:
-            for record in reap(place):
-                restart(record)
+            reap(place)
+            restart_dead(place)
         except (LadderError, OSError) as error:  # such as a full disk: the next time may go well
             log.warning("%s", error)
         time.sleep(REAP_SECONDS)
@@ -89,8 +128,16 @@ def wait_for_server(api: str) -> None:
         time.sleep(0.2)
 
 
-def main(deployments_file: str, api: str, report: str) -> None:
-    """Run until standard input ends; `report` is where to say that all is ready, or what the user got wrong."""
+def main(deployments_file: str, api: str, report: str, journal: str) -> None:
+    """Run until standard input ends.
+
+    Args:
+        deployments_file: What to offer; empty: what is shipped.
+        api: Address of Prefect's API.
+        report: File in which to say that all is ready, or what the user got wrong.
+        journal: File that takes what the runs print.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: (end_strays(), sys.exit()))  # until `run` takes it over
     threading.Thread(target=end_with_parent, args=(PATIENCE_SECONDS,), daemon=True).start()
 
     def tell(text: str) -> None:
@@ -98,12 +145,15 @@ def main(deployments_file: str, api: str, report: str) -> None:
         aside.write_text(text)
         aside.replace(report)
 
+    def ready() -> None:
+        tell("ready")
+        threading.Thread(target=keep_house, args=(home(),), daemon=True).start()  # not before: it needs the deployments
+
     try:
         deployments = load_deployments(Path(deployments_file) if deployments_file else None)
         check(deployments)
         wait_for_server(api)
-        threading.Thread(target=keep_house, args=(home(),), daemon=True).start()
-        asyncio.run(run(deployments, home(), lambda: tell("ready")))
+        asyncio.run(run(deployments, home(), journal, ready))
     except UserError as error:
         tell(str(error))
         sys.exit(error.exit_code)

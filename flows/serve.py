@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from conf.deployments import load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors, home, require_space
+from conf.secrets import without_user
 from conf.served import Served, announce, lock_of, served, withdraw
 from flows.backend import address, check_authentication, listen, mlflow_child, ours, prefect_child, runner_child, warn_if_open
 from flows.children import Child
@@ -128,7 +129,7 @@ def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | N
         api, ui = f"{address(host, port)}/api", address(host, port, outside=True)
         prefect = prefect_child(place, host, listening, ends)
     if is_server(store):
-        record = store
+        record = without_user(store)
     else:
         with listen("--mlflow-port", host, ports[1], MLFLOW_PORT) as probe:
             port = probe.getsockname()[1]

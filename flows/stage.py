@@ -57,7 +57,7 @@ def distill_stage(
     own = decided.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
     record = record_model(own, lineage, ladder, data, context)
     require_server()
-    label(tags=[f"ladder:{ladder.name}", f"stage:{stage.name}", f"quality:{record.gate or 'not asked'}"])
+    label(tags=[f"quality:{record.gate or 'not asked'}"])
     message = "; ".join(record.gate_reasons) or None
     if record.reused:
         return Completed(name="Cached", message=message or f"reused {record.fingerprint[:12]}", data=record)

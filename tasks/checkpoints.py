@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from importlib.util import find_spec
@@ -58,7 +59,7 @@ def is_local(teacher: CheckpointTeacher, context: Context) -> bool:
         return False
     if teacher.path.startswith(PACKAGE):
         return find_spec(_module(teacher.path)) is not None
-    return (Path(context.base) / Path(teacher.path).expanduser()).exists()
+    return (Path(context.base) / os.path.expanduser(teacher.path)).exists()
 
 
 def checkpoint_identity(folder: Path, workload: str) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _place(teacher: CheckpointTeacher, context: Context) -> Path:
         return tracker_of(context.paths).resolve_model(teacher.path)
     if teacher.path.startswith(PACKAGE):
         return _from_package(teacher.path)
-    local = Path(context.base) / Path(teacher.path).expanduser()
+    local = Path(context.base) / os.path.expanduser(teacher.path)
     if local.suffix == SUFFIX and not local.is_file():
         raise UserError.about("teacher.path", teacher.path, "an existing GGUF file", f"There is no file {local}.")
     if local.exists() or teacher.path.startswith((".", "/", "~")) or not HUB_ID.match(teacher.path):

@@ -6,16 +6,16 @@ What is logged here also reaches Prefect's run logs, so this is the one place th
 from __future__ import annotations
 
 import logging
-import re
 import time
 
 from rich.console import Console
+
+from conf.secrets import masked
 
 console = Console(stderr=True, highlight=False)
 log = logging.getLogger("ladder")
 
 NOT_ON_TERMINAL = {"not_on_terminal": True}  # for `extra=`: a bar shows it there
-PASSWORD = re.compile(r"(?<=://)[^/\s@]*@")
 LINES_A_SECOND = 1.0
 BURST = 60  # lines that may come at once; a whole run of short stages needs about as many
 
@@ -35,7 +35,7 @@ class _Calm(logging.Filter):
             self.dropped += 1
             return False
         self.allowed -= 1
-        text = PASSWORD.sub("***@", record.getMessage())
+        text = masked(record.getMessage())
         if self.dropped:
             text += f" (left out before this line: {self.dropped})"
             self.dropped = 0

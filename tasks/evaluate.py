@@ -18,7 +18,7 @@ from models.quality import Quality, retention
 from tasks.compute import store_of
 from tasks.console import log
 from tasks.fingerprint import fingerprint
-from tasks.records import DataRecord, Retention, StageRecord
+from tasks.records import DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runs import Context
 from tasks.show import cancellable
 
@@ -37,6 +37,7 @@ def evaluation_identity(
         "data": data.content_hash,
         "split": SPLIT,
         "examples": evaluation.examples,
+        "samples": [evaluation.samples, evaluation.sample_tokens],
         "precision": precision,
     }
 
@@ -57,11 +58,12 @@ def evaluate_model(
         if not found:
             from tasks.measure import measure  # torch is imported where something is computed
 
-            result = measure(record, teachers, ladder, data, precision, SPLIT)
-            found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result))
+            result, written = measure(record, teachers, ladder, data, precision, SPLIT)
+            found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result, written))
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
+    samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
-    judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept})
+    judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept, "samples": samples})
     log.info("%s: %s", record.name, summary(judged))
     return Completed(name="Cached", message=f"reused {mark[:12]}", data=judged) if reused else judged
 
@@ -75,5 +77,6 @@ def summary(record: StageRecord) -> str:
     return f"{main}, keeps {record.retention.parent:.1%} of its teacher and {record.retention.root:.1%} of the root"
 
 
-def _write(folder: Path, result: Quality) -> None:
+def _write(folder: Path, result: Quality, samples: list[dict[str, str]]) -> None:
     (folder / "evaluation.json").write_text(json.dumps([result.metrics, result.slices]))
+    (folder / "samples.json").write_text(json.dumps(samples))

@@ -61,6 +61,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         repeats: str | None = None,
         served: bool = False,
         whole: bool = False,
+        named: Sequence[str] | None = None,
+        budget: str | None = None,
     ) -> LadderRun:
         """Begin a run, or go on with the last one of the same command if it died or was interrupted.
 
@@ -75,6 +77,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             repeats: Name of the run that this one repeats.
             served: Whether it was started through a deployment.
             whole: Whether the ladder was given in full, overrides applied.
+            named: Fingerprints of the teachers that were named for the one stage of `ladder`, the nearest first; None: a whole ladder.
+            budget: How the ladder was shortened, in words.
 
         Raises:
             UserError: `start_at` names no stage, or MLflow's address answers nothing.
@@ -126,9 +130,13 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             prefect_url=_prefect_url(prefect_run_id),
             prefect_api=api_address() if prefect_run_id else None,
             attempt=attempt_of(flow_run.tags or []),
+            restarts=ladder.compute.restarts,
             repeats=repeats if earlier is None else earlier.repeats,
             served=served,
             whole=whole,
+            only=None if named is None else ladder.stages[0].name,
+            named=tuple(named or ()),
+            budget=budget,
             environment=known,
         )
         context = Context(

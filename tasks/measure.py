@@ -14,6 +14,7 @@ from models.checkpoint import load_model
 from models.corpus import Corpus, SplitName
 from models.device import resolve_device
 from models.evaluation import collect, quality
+from models.generation import continuations, prompts
 from models.interface import Interface
 from models.quality import Quality
 from models.vocabulary import read_kept, reduced
@@ -21,14 +22,17 @@ from tasks.compute import corpus_of, interface_of
 from tasks.initialise import fit
 from tasks.records import DataRecord, StageRecord
 
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # a checkpoint may come without
+
 
 def measure(
     record: StageRecord, teachers: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
-) -> Quality:
-    """Judge a model on its own and against its teachers, on held-out documents; in the model's own vocabulary, if it has a smaller one."""
+) -> tuple[Quality, list[dict[str, str]]]:
+    """Judge a model on its own and against its teachers, on held-out documents, in the model's own vocabulary; and what it writes."""
     use_threads(ladder)
     vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(ladder.compute.device))
-    corpus = reduced(corpus_of(data), vocabulary)
+    whole = corpus_of(data)
+    corpus = reduced(whole, vocabulary)
     models: dict[str, nn.Module] = {}
     for known in (record, *teachers.values()):
         if known.folder not in models:
@@ -41,7 +45,14 @@ def measure(
         device,
         precision,
     )
-    return quality(columns, corpus, split)
+    samples = []
+    if ladder.workload == "causal-lm" and ladder.evaluation.samples:
+        own = Path(record.folder)
+        folder = own if any((own / name).is_file() for name in TOKENIZER) else whole.tokenizer_folder
+        assert folder is not None
+        beginnings = prompts(whole, split, ladder.evaluation.samples)
+        samples = continuations(models[record.folder], folder, beginnings, ladder.evaluation.sample_tokens)
+    return quality(columns, corpus, split), [sample._asdict() for sample in samples]
 
 
 def validator(

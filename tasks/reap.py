@@ -29,13 +29,12 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from conf.errors import LadderError, UserError
+from conf.errors import LadderError
 from conf.home import Home
-from conf.load import load
 from tasks import tracking
 from tasks.console import log
 from tasks.records import RunRecord
-from tasks.runs import DIED, all_runs, bury
+from tasks.runs import DIED, all_runs, bury, note_restart
 from tasks.watch import AWAY, brief_client
 
 RESTART = re.compile(r"restart:(\d+)")
@@ -44,12 +43,17 @@ OPEN = [StateType.RUNNING, StateType.PENDING, StateType.PAUSED, StateType.CANCEL
 _claims: dict[str, int] = {}  # descriptors, open as long as the process lives
 
 
+def claim_path(home: Home, flow_run_id: str) -> Path:
+    """The file whose lock the process of a flow run holds as long as it lives."""
+    return home.locks / f"flow-{flow_run_id}.lock"
+
+
 def claim(home: Home, flow_run_id: str) -> None:
     """Say that this process runs a flow run, until it ends."""
     if flow_run_id in _claims:  # the flow is retried in this process
         return
     home.locks.mkdir(parents=True, exist_ok=True)
-    _claims[flow_run_id] = os.open(home.locks / f"flow-{flow_run_id}.lock", os.O_RDWR | os.O_CREAT)
+    _claims[flow_run_id] = os.open(claim_path(home, flow_run_id), os.O_RDWR | os.O_CREAT)
     fcntl.flock(_claims[flow_run_id], fcntl.LOCK_EX)
 
 
@@ -84,29 +88,46 @@ def reap(home: Home) -> list[RunRecord]:
     return dead
 
 
-def restart(record: RunRecord) -> UUID | None:
-    """Start a dead run again through the deployment `distill/distill`, as often as its `compute.restarts` allows.
+def restart_dead(home: Home) -> list[UUID]:
+    """Start runs that have died again, each through the deployment of its flow run, as often as its `compute.restarts` allows.
+
+    The records say which, so that it does not matter who has found them dead, and a server that is away is asked again by the next call.
 
     Returns:
-        The new flow run; None where it may not be restarted, or there is no such deployment.
+        The new flow runs.
     """
-    if record.attempt > _restarts(record) or record.prefect_run_id is None:
-        return None
-    number = record.attempt
+    dead = [record for record in all_runs(home) if record.status == "interrupted" and record.error == DIED]
+    due = [record for record in dead if record.attempt <= record.restarts and record.restarted is None and record.prefect_run_id]
+    started: list[UUID] = []
+    if not due:
+        return started
     try:
         with ExitStack() as stack:
             client = brief_client(stack)
-            old = client.read_flow_run(UUID(record.prefect_run_id))
-            deployment = old.deployment_id or client.read_deployment_by_name("distill/distill").id
-            tags = [*(tag for tag in old.tags if not RESTART.fullmatch(tag)), f"restart:{number}"]
-            again = client.create_flow_run_from_deployment(
-                deployment, parameters=old.parameters, tags=tags, idempotency_key=f"{record.run}-restart-{number}-{old.id}"
-            )
+            for record in due:
+                started += _restart(home, client, record)
     except AWAY as error:
-        log.warning("run %s cannot be restarted: %s", record.run, error or type(error).__name__)
-        return None
+        log.warning("runs that have died cannot be restarted yet: %s", error or type(error).__name__)
+    return started
+
+
+def _restart(home: Home, client: SyncPrefectClient, record: RunRecord) -> list[UUID]:
+    number = record.attempt
+    try:
+        old = client.read_flow_run(UUID(record.prefect_run_id))
+        name = "one-stage/stage" if record.only else "distill/distill"
+        deployment = old.deployment_id or client.read_deployment_by_name(name).id
+        tags = [*(tag for tag in old.tags if not RESTART.fullmatch(tag) and not tag.startswith("repeats:")), f"restart:{number}"]
+        again = client.create_flow_run_from_deployment(
+            deployment, parameters=old.parameters, tags=tags, idempotency_key=f"{record.run}-restart-{number}-{old.id}"
+        )
+    except ObjectNotFound:
+        log.warning("run %s cannot be restarted: the server lacks its flow run, or the deployment of its flow", record.run)
+        note_restart(home, record.run, "no: the server lacked its flow run, or the deployment")
+        return []
+    note_restart(home, record.run, str(again.id))
     log.warning("run %s: restarted, attempt %d", record.run, number + 1)
-    return again.id
+    return [again.id]
 
 
 def attempt_of(tags: Iterable[str]) -> int:
@@ -187,11 +208,3 @@ def _close_mlflow(home: Home, record: RunRecord) -> None:
         tracker.close(record.mlflow_run_id, "KILLED")
     except LadderError as error:
         log.warning("run %s stays open in MLflow: %s", record.run, error)
-
-
-def _restarts(record: RunRecord) -> int:
-    """`compute.restarts` of a run's resolved settings."""
-    try:
-        return load(str(Path(record.folder) / "ladder.yaml")).ladder.compute.restarts
-    except UserError:  # it died before it had written them
-        return 0

@@ -218,6 +218,8 @@ def valid_points(figures: Mapping[str, float]) -> dict[str, float]:
 
 def curve_of(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """The curve that the store keeps of a trained model, as points for MLflow: every step of a short training, a thousand of a long one."""
+    from models.training import Step  # imports torch, which a run that only reuses does not need
+
     file = folder / "curve.json"
     curve = json.loads(file.read_text()) if file.is_file() else {"train": [], "valid": []}  # an imported checkpoint has none
     for point in curve["train"]:

@@ -23,6 +23,13 @@ class Retention(Record):
     root: float | None = None
 
 
+class SampleRecord(Record):
+    """A held-out document's beginning, and how a language model went on."""
+
+    prompt: str
+    text: str
+
+
 class DataRecord(Record):
     """A prepared corpus in the store."""
 
@@ -47,6 +54,7 @@ class StageRecord(Record):
             `macro_f1`, `ece`; for students `agreement_parent`, `kl_parent`, `agreement_root`, `kl_root` (nats), `parent_nll`,
             `root_nll`.
         slices: The same per slice, with `count`.
+        samples: What a language model writes.
         gate: Verdict of the gate, None for the teacher and for a stage that asks nothing; `approved` by a person though something
             was missed.
         vocabulary: Ids of a student that has only those that the data use; None: all of the tokenizer's.
@@ -78,6 +86,7 @@ class StageRecord(Record):
     metrics: dict[str, float] = {}
     slices: dict[str, dict[str, float]] = {}
     retention: Retention = Retention()
+    samples: tuple[SampleRecord, ...] = ()
     gate: Verdict | None = None
     gate_reasons: tuple[str, ...] = ()
     vocabulary: int | None = None
@@ -106,9 +115,13 @@ class RunRecord(Record):
     """One `ladder run`: `runs/<run>/record.json`. `ladder show --json` prints it.
 
     Attributes:
+        budget: How the ladder was shortened to a time, in words.
+        only: The one stage that was made, where it was not the whole ladder; `named` are its teachers' fingerprints, the nearest first.
         repeats: The run that this one repeats, perhaps with other settings.
         served: Whether it was started through a deployment, and not on a command line.
         attempt: 1, and one more for each automatic restart after a crash.
+        restarts: How many of these are allowed.
+        restarted: The flow run that was started in its place after its process had died, or why none was.
         unrecorded: What MLflow did not take, in words; a rerun records it.
         waiting: What a person is asked, while the run waits for the answer.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
@@ -122,6 +135,9 @@ class RunRecord(Record):
     source: str  # the ladder's name or path, as given
     overrides: tuple[str, ...] = ()
     whole: bool = False  # the ladder was given in full: `ladder.yaml` in the run's folder is its source
+    budget: str | None = None
+    only: str | None = None
+    named: tuple[str, ...] = ()
     start_at: str | None = None
     fresh: bool = False
     started: str  # ISO 8601, UTC
@@ -144,6 +160,8 @@ class RunRecord(Record):
     repeats: str | None = None
     served: bool = False
     attempt: int = 1
+    restarts: int = 0
+    restarted: str | None = None
     unrecorded: tuple[str, ...] = ()
     waiting: str | None = None
     environment: dict[str, Any] = {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conf.errors import StoreError
+from conf.secrets import without_user
 from tasks import plot, tables
 from tasks.records import RunRecord, StageRecord
 
@@ -80,7 +80,7 @@ def render(record: RunRecord, settings_yaml: str) -> str:
         "duration": duration,
         "operations": operations,
         "moment": moment,
-        "no_password": lambda uri: re.sub(r"//[^/]*@", "//", uri),
+        "no_password": without_user,
         "short": lambda text: text[:12],
         "numeric": tables.is_numeric,
     }

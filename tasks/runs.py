@@ -7,6 +7,7 @@ import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from conf.errors import UserError
 from conf.home import Home, disk_errors
 from conf.load import suggest
 from conf.locks import is_held
-from tasks.records import Record, RunRecord, StageRecord
+from tasks.records import Record, RunRecord, StageRecord, Status
 
 DIED = "the process ended without a word"
 
@@ -147,14 +148,42 @@ def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
 
 def bury(home: Home, run: str) -> RunRecord | None:
     """Write down that a run's process has died; None where it lives, has ended, or is continued by another."""
+    return _amend(home, run, "running", {"status": "interrupted", "error": DIED, "waiting": None, "finished": now()})
+
+
+def note_restart(home: Home, run: str, said: str) -> None:
+    """Write down what was started in place of a run that has died, or why nothing was, unless it is continued by now."""
+    _amend(home, run, "interrupted", {"restarted": said})
+
+
+def ask_to_end(home: Home, record: RunRecord) -> bool:
+    """Send SIGTERM to the process of a run; False where the process of that number here is not the one that holds the run's lock.
+
+    The number may be another's by now, or count in a container that shares the home.
+    """
+    import psutil
+
+    path = lock_path(home, record.run).resolve()
+    try:
+        process = psutil.Process(record.pid)
+        ours = is_alive(home, record.run) and any(Path(file.path) == path for file in process.open_files())
+        if ours:
+            process.terminate()  # not where the number is another's since the line above
+    except psutil.Error:
+        return False
+    return ours
+
+
+def _amend(home: Home, run: str, status: Status, update: dict[str, Any]) -> RunRecord | None:
+    """Change the record of a run without a process; None where it has one, or another status than this."""
     lock = RunLock(home, run)
     if not lock.take():
         return None
     try:
         record = RunRecord.model_validate_json((home.runs / run / "record.json").read_text())
-        if record.status != "running":
+        if record.status != status:
             return None
-        record = record.model_copy(update={"status": "interrupted", "error": DIED, "waiting": None, "finished": now()})
+        record = record.model_copy(update=update)
         save(home, record)
         return record
     finally:

@@ -170,7 +170,7 @@ def _file_documents(data: FilesData, workload: Workload, base: Path) -> Iterator
 
 def _dataset_folder(data: DatasetData, base: Path) -> Path | None:
     """The saved folder that the name means; None for a dataset of the hub."""
-    folder = Path(os.path.abspath(base / Path(data.name).expanduser()))
+    folder = Path(os.path.abspath(base / os.path.expanduser(data.name)))
     if any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
         return folder
     if folder.exists() or data.name.startswith((".", "/", "~")) or data.name.count("/") > 1:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from conf.home import Home
+from conf.secrets import masked
 from tasks import flavour, tracking_model, tracking_runs
 from tasks.records import StageRecord
 from tasks.tracking_client import (
@@ -23,7 +24,6 @@ from tasks.tracking_client import (
     is_server,
     open_client,
     probe,
-    public_uri,
     run_url,
     told,
     tracking_uri,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from models.corpus import Corpus
 
-__all__ = ["RecordRefused", "RunStatus", "StageRun", "Tracker", "connect", "public_uri", "run_url", "tracking_uri", "ui_command"]
+__all__ = ["RecordRefused", "RunStatus", "StageRun", "Tracker", "connect", "run_url", "tracking_uri", "ui_command"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Tracker:
     @property
     def uri(self) -> str:
         """The tracking URI, fit to be shown."""
-        return public_uri(self.address)
+        return masked(self.address)
 
     @_told
     def probe(self) -> None:

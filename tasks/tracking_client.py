@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, RecordUnavailable, StoreError, UserError
 from conf.home import Home, disk_errors
+from conf.secrets import masked, without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,8 +26,6 @@ QUIET = {
     # MLflow would try each request for minutes; tasks/recording.py knows better what may wait, and for how long.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-# user:password@ of a URL, and a password among its options.
-SECRETS = re.compile(r"(://[^:/?#@\s]*:)[^@\s]*@(?:[^/@\s]*@)*|([?&](?:password|sslpassword|token)=)[^&#\s'\"]+")
 # Libraries whose errors mean that MLflow, its database or its object store did not take something.
 FOREIGN = {"mlflow", "requests", "urllib3", "sqlalchemy", "botocore", "boto3", "azure", "google"}
 AGAIN = {408, 429}  # of the HTTP codes below 500, those that pass
@@ -42,20 +40,15 @@ def tracking_uri(home: Home) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlflow / 'mlflow.db'}"
 
 
-def public_uri(text: str) -> str:
-    """A tracking URI, or any text that may hold one, without passwords: fit for logs, records and pages."""
-    return SECRETS.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
-
-
 def ui_command(uri: str) -> str:
     """What a user types to look at the record: a command for a database, a server's own address otherwise."""
-    uri = public_uri(uri)
+    uri = masked(uri)
     return uri if is_server(uri) else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
 
 def run_url(base: str, experiment_id: str, run_id: str) -> str:
     """Address of a run's page on the MLflow server at `base`, without the user's name and password."""
-    plain = re.sub(r"://[^/]*@", "://", public_uri(base)).rstrip("/")
+    plain = without_user(base).rstrip("/")
     return f"{plain}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
@@ -66,7 +59,7 @@ def is_server(uri: str) -> bool:
 
 def first_line(error: Exception) -> str:
     """The first line of what an error says, without passwords, at most 300 characters."""
-    return public_uri(next(iter(str(error).strip().splitlines()), type(error).__name__))[:300]
+    return masked(next(iter(str(error).strip().splitlines()), type(error).__name__))[:300]
 
 
 def refused(error: Exception) -> bool:
@@ -92,9 +85,9 @@ def told(home: Home, uri: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.partition(".")[0] in FOREIGN:
             kind = RecordRefused if refused(error) else RecordUnavailable
-            raise kind(f"MLflow at {public_uri(uri)} did not take it: {_reason(error)}") from None
+            raise kind(f"MLflow at {masked(uri)} did not take it: {_reason(error)}") from None
         if isinstance(error, OSError):
-            raise StoreError(f"The record in MLflow ({public_uri(uri)}) could not be written: {error}.") from None
+            raise StoreError(f"The record in MLflow ({masked(uri)}) could not be written: {error}.") from None
         raise
 
 
@@ -166,4 +159,4 @@ def probe(uri: str) -> None:
 def _refused(uri: str, reason: str) -> UserError:
     allowed = "an MLflow server that answers, or a database URI such as sqlite:///file.db"
     remedy = f"MLflow said: {reason} Start the server, correct the variable, or unset it to keep the record under LADDER_HOME."
-    return UserError.about("MLFLOW_TRACKING_URI", public_uri(uri), allowed, remedy)
+    return UserError.about("MLFLOW_TRACKING_URI", masked(uri), allowed, remedy)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import TransientError, UserError
+from conf.secrets import masked
 from tasks import flavour
 from tasks.records import StageRecord
-from tasks.tracking_client import first_line, is_server, public_uri, refused
+from tasks.tracking_client import first_line, is_server, refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -131,7 +132,7 @@ def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) 
     """
     from mlflow.exceptions import MlflowException
 
-    uri_shown = public_uri(tracking_uri)
+    uri_shown = masked(tracking_uri)
     allowed = "models:/<name>/<version>, models:/<name>@<alias>, models:/<model id> or runs:/<run id>/<path>, with config.json"
     try:
         folder = _fetch(_storage(client, uri), tracking_uri, downloads)

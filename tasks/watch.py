@@ -169,8 +169,9 @@ def _answers(url: str) -> bool:
             return True
     except HTTPError as error:
         return error.code < 500
-    except OSError:
-        return False
+    except OSError:  # away; or behind a proxy, or a certificate, that only Prefect's settings know of
+        with ExitStack() as stack:
+            return brief_client(stack).api_healthcheck() is None
 
 
 def stop_waiting() -> None:

@@ -49,6 +49,7 @@ def test_an_interval_is_seconds_or_has_a_unit(text: object, seconds: float):
             "deployments[0].schedules[0].interval: got '3x'; allowed: a number of seconds, or",
         ),
         (offered("{slug: x, interval: true}"), "deployments[0].schedules[0].interval: got True; allowed: a number of seconds"),
+        (offered("{slug: x, interval: 11000d}"), "interval: got 950400000.0; allowed: a number of seconds"),
         (offered("{slug: x, interval: 0}"), "deployments[0].schedules[0].interval: got 0; allowed: a number of seconds"),
         (offered("{slug: x, interval: 3, timezone: Europe/Berlinn}"), "timezone: got 'Europe/Berlinn'; allowed: an IANA time zone"),
         (offered("{slug: x, interval: 3, timezone: ../../etc/passwd}"), "timezone: got '../../etc/passwd'; allowed: an IANA time zone"),

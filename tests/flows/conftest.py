@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from tests.flows.ladders import TINY
+from tests.flows.served import Server, Start
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # seconds for any one command, on a machine that does other things too
@@ -226,6 +227,28 @@ def finished(undisturbed: Cli, tmp_path: Path) -> Cli:
     """A copy of the undisturbed home."""
     shutil.copytree(undisturbed.home, tmp_path / "home")
     return Cli(tmp_path / "home", dict(undisturbed.env))
+
+
+@pytest.fixture
+def start(helpers: Any) -> Iterator[Start]:
+    """Puts up a `ladder serve`, and ends it after the test."""
+    started: list[Server] = []
+
+    def put_up(cli: Any, *args: object, **env: str) -> Server:
+        started.append(Server(cli, helpers, *args, **env))
+        return started[-1]
+
+    yield put_up
+    for server in started:
+        if server.process.poll() is None:
+            server.end(signal.SIGTERM)
+
+
+@pytest.fixture
+def done(undisturbed: Cli, tmp_path: Path) -> Cli:
+    """A home in which `tiny` is finished, with no server configured."""
+    shutil.copytree(undisturbed.home, tmp_path / "home")
+    return Cli(tmp_path / "home")
 
 
 @dataclass

@@ -204,8 +204,13 @@ def test_a_server_that_does_not_answer(cli, tiny, helpers: Helpers, variable, pa
 
 
 def test_nothing_answers_as_prefect(cli, tiny, helpers: Helpers):
-    cli.env["PREFECT_API_URL"] = cli.env["PREFECT_API_URL"] + "/elsewhere"
+    given = cli.env["PREFECT_API_URL"]
+    cli.env["PREFECT_API_URL"] = given + "/elsewhere"
     refused(cli, helpers, tiny, says=("PREFECT_API_URL: got", "such as http://127.0.0.1:4200/api"))
+
+    cli.env["PREFECT_API_URL"] = given.replace("://", "://ann:s3cret@")
+    said = refused(cli, helpers, tiny, says=("PREFECT_API_URL: got 'http://ann:***@127.0.0.1:", "Set PREFECT_API_AUTH_STRING"))
+    assert "s3cret" not in said
 
 
 def test_a_home_that_is_no_folder(bare, tiny, tmp_path, helpers: Helpers):

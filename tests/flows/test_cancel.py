@@ -163,6 +163,102 @@ def test_a_run_that_asks_a_person_is_cancelled_too(finished, tiny, tmp_path, hel
     assert prefect.state == "CANCELLED"
 
 
+AT_THE_END = """
+import sys
+from prefect.client.orchestration import get_client
+from prefect.states import Cancelling
+from tasks.ladder_run import LadderRun
+
+close = LadderRun.__exit__
+
+def closed(run, *error):
+    close(run, *error)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.watch.flow_run_id, Cancelling(), force=True)
+
+LadderRun.__exit__ = closed
+from flows.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("more", "code", "end"), [((), 0, "COMPLETED"), (("stages.one.gate.max_parameters=1",), 3, "FAILED")])
+def test_cancelled_at_its_very_end_a_run_is_what_its_record_says(finished, tiny, tmp_path, helpers: Helpers, more, code, end):
+    env = helpers.clean_environment(LADDER_HOME=str(finished.home), **finished.env)
+    command = [sys.executable, "-c", AT_THE_END, "run", str(tiny), *more]
+    ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "teacher" in ended.stdout, "the table"
+    shown, prefect = finished.json("show"), last_run(finished, helpers)
+    assert shown["status"] == ("done" if code == 0 else "stopped")
+    assert prefect.state == "CANCELLING", "which the next run corrects, or `ladder serve`"
+    finished("run", tiny)
+    assert prefect.state == end
+
+
+LATE = """
+import sys
+from conf.home import home
+from flows import cancel
+
+prepare = cancel.prepare_environment
+
+def slow(place):
+    prepare(place)
+    print("chosen", flush=True)
+    sys.stdin.readline()
+
+cancel.prepare_environment = slow
+print(cancel.cancel_run(home(), None))
+"""
+
+
+def test_a_run_that_ends_while_it_is_being_cancelled_stays_done(cli, tiny, tmp_path, helpers: Helpers):
+    process = in_stage_two(cli, tmp_path / "run.log", helpers, tiny)
+    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LATE], env=env, text=True, **pipes) as cancel:
+        assert cancel.stdout
+        assert cancel.stdout.readline() == "chosen\n"
+        assert process.wait(120) == 0
+        out, err = cancel.communicate("\n", timeout=60)
+    assert (cancel.returncode, err) == (0, "")
+    assert ": done after " in out
+    assert last_run(cli, helpers).state == "COMPLETED"
+
+
+STAGE = """
+import sys
+from conf.home import home
+from flows.environment import prepare_environment
+prepare_environment(home())
+from flows.one_stage import one_stage
+one_stage(sys.argv[1], "two", overrides=["stages.two.training.steps=4001"], return_state=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_one_stage_is_cancelled_too(finished, tiny, tmp_path, helpers: Helpers):
+    env = helpers.clean_environment(LADDER_HOME=str(finished.home), LADDER_ROOTS=str(tiny.parent), **finished.env)
+    with (tmp_path / "stage.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", STAGE, str(tiny)], env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        helpers.wait_for(lambda: newest_checkpoint(finished.home) > 0 or process.poll() is not None, "a checkpoint of stage two", 120)
+        prefect, began = last_run(finished, helpers), time.monotonic()
+        prefect.cancel()
+        process.wait(BOUND)
+        print(f"one stage: ended in {time.monotonic() - began:.1f} s")
+    finally:
+        if process.poll() is None:
+            process.kill()
+    shown, step = finished.json("show"), newest_checkpoint(finished.home)
+    assert (shown["status"], shown["error"]) == ("cancelled", f"cancelled in the training of two, at step {step} of 4001")
+    assert prefect.state == "CANCELLED", (tmp_path / "stage.log").read_text()
+    assert set(prefect.subflows.values()) == {"CANCELLED"}
+    assert finished.json("plan", tiny, "stages.two.training.steps=4001")["stages"][1]["action"] == "resume"
+
+
 def test_nothing_to_cancel(finished):
     assert "RUN: got None; allowed: the name of a running run: none runs now." in finished("cancel", code=2).err
     name = finished.json("show")["run"]

@@ -8,12 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace as Helpers
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LONG = "teacher.training.steps=100000"
+BOUND = 15.0  # seconds from a cancellation to the end of the process
 
 
 def ask(api: str, method: str, path: str, **more: Any) -> Any:
@@ -31,6 +39,7 @@ def pool(prefect_api: str) -> str:
 
 def test_mistakes_are_named(cli, bare, pool: str):
     assert f"--work-pool: got 'nowhere'; allowed: {pool}" in cli("deploy", "--work-pool", "nowhere", code=2).err
+    assert "--work-pool: got ''; allowed: " in cli("deploy", "--work-pool", "", code=2).err
     assert "PREFECT_API_URL: got None; allowed: the API of a Prefect server that stays" in bare("deploy", "--work-pool", "x", code=2).err
     assert "--job-variable: got 'image'; allowed: key=value" in cli("deploy", "--work-pool", pool, "--job-variable", "image", code=2).err
 
@@ -46,8 +55,47 @@ def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
     assert not any(schedule["active"] for schedule in made["schedules"])
 
 
-@pytest.mark.slow
-def test_a_worker_runs_it_and_its_death_shows(cli, tiny, pool: str, prefect_api: str, tmp_path: Path, helpers: Helpers):
+def test_heartbeats_come_often_enough_for_the_automation_of_silent_runs(cli, pool: str, prefect_api: str):
+    cli("deploy", "--work-pool", pool)
+    sent = int(ask(prefect_api, "GET", "/deployments/name/distill/distill")["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    trigger = yaml.safe_load((ROOT / "docs" / "deploying" / "silent-runs.yaml").read_text())["automations"][0]["trigger"]
+    assert 2 * sent < trigger["within"]
+
+
+@dataclass
+class Pool:
+    """A worker of a process pool, and what can be asked of it."""
+
+    api: str
+    home: Path
+    worker: subprocess.Popen[bytes]
+    log: Path
+    helpers: Helpers
+
+    def start(self, ladder: object, *overrides: str) -> str:
+        deployment = ask(self.api, "GET", "/deployments/name/distill/distill")["id"]
+        body = {"parameters": {"ladder": str(ladder), "overrides": overrides}}
+        return ask(self.api, "POST", f"/deployments/{deployment}/create_flow_run", json=body)["id"]
+
+    def state(self, run: str) -> dict[str, Any]:
+        return ask(self.api, "GET", f"/flow_runs/{run}")["state"]
+
+    def wait(self, run: str, *kinds: str, seconds: float = 400.0) -> dict[str, Any]:
+        """The state of a run once it is of one of these kinds."""
+        what = f"{run} to be {' or '.join(kinds)}"
+        return self.helpers.wait_for(lambda: (now := self.state(run))["type"] in kinds and now, what, seconds)
+
+    def training(self, ladder: object) -> tuple[str, psutil.Process]:
+        """A run that has written a checkpoint, and its process."""
+        run = self.start(ladder, LONG)
+        record = self.helpers.wait_for(lambda: alive(self.home, run), "the run's process")
+        self.helpers.wait_for(lambda: list(self.home.glob("store/checkpoints/*/step-*")), "a checkpoint")
+        return run, psutil.Process(record["pid"])
+
+
+@pytest.fixture
+def working(cli, tiny, pool: str, prefect_api: str, tmp_path: Path, helpers: Helpers) -> Iterator[Pool]:
+    """The deployments on a pool, and a worker that serves it."""
     cli("deploy", "--work-pool", pool)
     roots = os.pathsep.join([str(Path(tiny).parent), str(cli.home)])
     own = {"PREFECT_API_URL": prefect_api, "LADDER_HOME": str(cli.home), "LADDER_ROOTS": roots, "PREFECT_HOME": str(tmp_path / "worker")}
@@ -56,31 +104,7 @@ def test_a_worker_runs_it_and_its_death_shows(cli, tiny, pool: str, prefect_api:
         env = helpers.clean_environment(**own)
         worker = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     try:
-        deployment = ask(prefect_api, "GET", "/deployments/name/distill/distill")["id"]
-
-        def start(**parameters: Any) -> str:
-            body = {"parameters": {"ladder": str(tiny), **parameters}}
-            return ask(prefect_api, "POST", f"/deployments/{deployment}/create_flow_run", json=body)["id"]
-
-        def state(run: str) -> dict:
-            return ask(prefect_api, "GET", f"/flow_runs/{run}")["state"]
-
-        run = start()
-        ended = helpers.wait_for(lambda: (s := state(run))["type"] in ("COMPLETED", "FAILED", "CRASHED") and s, "the run")
-        assert ended["type"] == "COMPLETED", f"{ended}\n{(tmp_path / 'worker.log').read_text()}"
-        assert cli.json("show")["prefect_run_id"] == run
-
-        outside = start(ladder="/etc/other.yaml")
-        refused = helpers.wait_for(lambda: (s := state(outside))["type"] == "FAILED" and s, "the refusal")
-        assert "ladder: got '/etc/other.yaml'; allowed: a path inside the allowed folders" in refused["message"]
-
-        killed = start(overrides=["teacher.training.steps=100000"])
-        record = helpers.wait_for(lambda: alive(cli.home, killed), "the run's process")
-        helpers.wait_for(lambda: list(cli.home.glob("store/checkpoints/*/step-*")), "a checkpoint")
-        began = time.monotonic()
-        os.kill(record["pid"], signal.SIGKILL)
-        helpers.wait_for(lambda: state(killed)["type"] == "CRASHED", "the crash to show", 120)
-        print(f"shown as crashed after {time.monotonic() - began:.1f} s")
+        yield Pool(prefect_api, cli.home, worker, tmp_path / "worker.log", helpers)
     finally:
         worker.send_signal(signal.SIGTERM)
         try:
@@ -89,9 +113,61 @@ def test_a_worker_runs_it_and_its_death_shows(cli, tiny, pool: str, prefect_api:
             os.killpg(worker.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
+def test_a_worker_runs_it_and_its_death_shows(cli, tiny, working: Pool):
+    run = working.start(tiny)
+    ended = working.wait(run, "COMPLETED", "FAILED", "CRASHED")
+    assert ended["type"] == "COMPLETED", f"{ended}\n{working.log.read_text()}"
+    assert cli.json("show")["prefect_run_id"] == run
+
+    refused = working.wait(working.start("/etc/other.yaml"), "FAILED")
+    assert "ladder: got '/etc/other.yaml'; allowed: a path inside the allowed folders" in refused["message"]
+
+    killed, process = working.training(tiny)
+    began = time.monotonic()
+    process.kill()
+    working.wait(killed, "CRASHED", seconds=120)
+    print(f"kill -9 of a worker's run: shown as crashed after {time.monotonic() - began:.1f} s")
+
+
+@pytest.mark.slow
+def test_cancelled_under_a_worker(cli, tiny, working: Pool):
+    run, process = working.training(tiny)
+    processes = [process, *process.children(recursive=True)]
+    began = time.monotonic()
+    ask(working.api, "POST", f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    assert psutil.wait_procs(processes, timeout=BOUND)[1] == []
+    print(f"cancelled under a worker: ended in {time.monotonic() - began:.1f} s")
+    working.wait(run, "CANCELLED", seconds=10)
+    shown = cli.json("show")
+    assert shown["status"] == "cancelled"
+    assert shown["error"].startswith("cancelled in the training of teacher, at step ")
+
+
+@pytest.mark.slow
+def test_the_worker_dies_and_its_run_goes_on(cli, tiny, working: Pool):
+    """A run needs its worker for its beginning alone; where both die, Prefect's automation of silent runs says so."""
+    automation = ROOT / "docs" / "deploying" / "silent-runs.yaml"
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "automation", "create", "--from-file", str(automation)]
+    env = working.helpers.clean_environment(PREFECT_API_URL=working.api, PREFECT_HOME=str(cli.home.parent / "prefect"))
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    silent, process = working.training(tiny)
+    orphan = working.start(tiny, "seed=1", "compute.at_once=null")
+    working.helpers.wait_for(lambda: alive(cli.home, orphan), "the second run's process")
+    began = time.monotonic()
+    working.worker.kill()
+    process.kill()
+    assert working.wait(orphan, "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
+    assert next(record for record in records(cli.home) if record["prefect_run_id"] == orphan)["status"] == "done"
+    found = working.wait(silent, "CRASHED", seconds=150)
+    took = time.monotonic() - began
+    print(f"kill -9 of worker and run: shown as crashed after {took:.1f} s: {found['message']}")
+    assert took < 120
+
+
+def records(home: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in home.glob("runs/*/record.json")]
+
+
 def alive(home: Path, flow_run: str) -> Any:
-    for path in home.glob("runs/*/record.json"):
-        record = json.loads(path.read_text())
-        if record["prefect_run_id"] == flow_run and record["status"] == "running":
-            return record
-    return None
+    return next((known for known in records(home) if known["prefect_run_id"] == flow_run and known["status"] == "running"), None)

@@ -33,7 +33,7 @@ def schema(api: str, deployment: str) -> dict:
 def test_the_form_has_descriptions_choices_bounds_and_defaults(prefect_api: str, deployments: tuple[str, str]):
     whole = schema(prefect_api, deployments[0])
     form = whole["properties"]
-    assert list(form) == ["ladder", "overrides", "start_at", "seed", "fresh", "whole", "repeats"]
+    assert list(form) == ["ladder", "overrides", "start_at", "seed", "fresh", "whole", "repeats", "budget"]
     assert all(field["description"] for field in form.values())
     assert "required" not in whole or whole["required"] == [], "an engineer may submit the form as it is"
     assert form["overrides"]["default"] == []

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
+import socketserver
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace as Helpers
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -133,3 +139,49 @@ def test_a_question_that_nobody_answers_is_decided_by_its_setting(cli, gated, un
     assert "by nobody" in student["decision"]
     kept = list((cli.home / "store" / "decision").glob("*/decision.json"))
     assert [json.loads(path.read_text())["choice"] for path in kept] == (["approve"] if code == 0 else [])
+
+
+class _Forgetful(socketserver.BaseRequestHandler):
+    """Passes everything on to a server, but for the first answers to a paused run, which fail."""
+
+    to, failures = ("", 0), 2
+
+    def handle(self) -> None:
+        with socket.create_connection(self.to) as server:
+            back = threading.Thread(target=self._pass, args=(server, self.request, False), daemon=True)
+            back.start()
+            self._pass(self.request, server, True)
+            back.join()
+
+    def _pass(self, source: socket.socket, target: socket.socket, asks: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if asks and b"/resume HTTP" in data and _Forgetful.failures:
+                    _Forgetful.failures -= 1
+                    self.request.sendall(b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def forgetful(prefect_api: str) -> Iterator[str]:
+    there = urlsplit(prefect_api)
+    _Forgetful.to, _Forgetful.failures = (there.hostname or "", there.port or 0), 2
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Forgetful) as proxy:
+        proxy.daemon_threads = True
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_address[1]}/api"
+        proxy.shutdown()
+
+
+@pytest.mark.slow
+def test_an_answer_that_the_server_does_not_take_is_given_again(cli, gated, forgetful):
+    cli.env["PREFECT_API_URL"] = forgetful
+    ended = cli("run", gated("policy: ask, ask_hours: 0.001, unanswered: approve"))
+    print(f"ended after {ended.seconds:.1f} s")
+    assert _Forgetful.failures == 0
+    assert ended.err.count("does not take 'approve' yet") == 1
+    assert last_run(cli)["stages"][0]["gate"] == "approved"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import os
 import re
 import shutil
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace as Helpers
@@ -65,8 +69,9 @@ def mlflow(tmp_path: Path, empty_record: Path, helpers: Helpers) -> Iterator[Ser
     server = Server(place, helpers)
     server.start()
     yield server
-    server.signal(signal.SIGCONT)
-    server.signal(signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # the test has killed it
+        server.signal(signal.SIGCONT)
+        server.signal(signal.SIGKILL)
 
 
 def client_of(server: Server) -> Any:
@@ -181,3 +186,29 @@ def test_a_record_that_is_away_for_good_is_made_by_a_rerun(cli, tiny, mlflow: Se
         found = httpx.post(f"{prefect_api}/{what}/filter", json={"limit": 200}, trust_env=False)
         assert found.status_code == httpx.codes.OK
         assert PASSWORD not in found.text, what
+
+
+@pytest.mark.slow
+def test_the_lines_of_a_training_are_in_prefects_run_logs(cli, mlflow: Server, tiny, tmp_path, helpers: Helpers):
+    """With their levels, about one a second at most, and without the password of the server that goes away meanwhile."""
+    log = tmp_path / "run.log"
+    process = begin(cli, mlflow, log, tiny, "stages.one.training.steps=100000", LADDER_RECORD_PATIENCE="2")
+    in_training(log, process, helpers)
+    mlflow.signal(signal.SIGKILL)
+    helpers.wait_for(lambda: log.read_text().count("one: step ") >= 4 and "MLflow" in log.read_text(), "more lines", 120)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130, log.read_text()
+
+    prefect = helpers.Shown(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
+    asked = {"logs": {"flow_run_id": {"any_": [prefect.flow_run, *prefect.subflows]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
+    logs = helpers.wait_for(lambda: [line for line in prefect.post("logs/filter", asked) if line["name"] == "ladder"], "the lines", 30)
+    steps = [line for line in logs if line["message"].startswith("one: step ")]
+    assert len(steps) >= 4
+    assert all(line["level"] == logging.INFO and line["task_run_id"] for line in steps)
+    stamps = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in steps]
+    print("seconds from line to line:", [round(later - earlier, 1) for earlier, later in pairwise(stamps)])
+    assert min(later - earlier for earlier, later in pairwise(stamps)) > 1
+    assert [line for line in logs if line["level"] == logging.WARNING and "MLflow" in line["message"]]
+    everything = json.dumps(prefect.post("logs/filter", asked))
+    assert "127.0.0.1" in everything, "an address is told"
+    assert PASSWORD not in everything + log.read_text()

@@ -11,6 +11,9 @@ import httpx
 import pytest
 import yaml
 
+from flows.labels import Asked
+from tasks.records import RunRecord
+
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
 
 
@@ -47,11 +50,26 @@ def test_a_seed_is_a_parameter(finished, tiny, helpers: Helpers):
     ran = finished("run", tiny, "--seed", "7")
     assert helpers.actions(ran.err)["teacher"] == "computed"
     assert finished.json("show")["overrides"] == ["seed=7"]
-    assert "seed: got '-1'" in finished("run", tiny, "seed=-1", code=2).err or "seed" in finished("run", tiny, "seed=-1", code=2).err
+    assert "seed: got -1; allowed: " in finished("run", tiny, "seed=-1", code=2).err
 
 
 def test_a_run_that_does_not_exist_is_refused(finished):
     assert "RUN: got 'nothing'" in finished("rerun", "nothing", code=2).err
+
+
+def test_what_counts_as_one_parameter():
+    common = {"run": "r", "ladder": "tiny", "status": "done", "settings_hash": "h", "started": "", "pid": 1, "folder": ""}
+    earlier = RunRecord(**common, source="tiny", overrides=("seed=1", "a.b=2"))
+    for overrides, start_at, differs in (
+        (("a.b=2", "seed=1"), None, 0),
+        (("a.b=3", "seed=1"), None, 1),
+        (("seed=1",), None, 1),
+        (("seed=1", "a.b=2", "c=x=y"), None, 1),
+        (("seed=1", "a.b=2"), "two", 1),
+        ((), None, 2),
+    ):
+        assert Asked("tiny", overrides, None, start_at).differs(earlier) == differs
+    assert Asked("tiny", earlier.overrides, fresh=True).differs(earlier) == 1
 
 
 def call(cli, code: str, helpers: Helpers) -> subprocess.CompletedProcess[str]:
@@ -77,6 +95,19 @@ def test_one_stage_from_named_teachers(finished, tiny, undisturbed, helpers: Hel
     assert shown["stages"][1]["teachers"] == ["one"]
     assert not shown["stages"][1]["reused"]
     assert shown["stages"][1]["retention"]["root"] is not None
+
+    first = shown
+    again = finished("rerun", first["run"])
+    shown = finished.json("show")
+    assert helpers.actions(again.err) == {"three": "reused"}
+    assert ([stage["name"] for stage in shown["stages"]], shown["repeats"]) == (["one", "three"], first["run"])
+    changed = finished("rerun", first["run"], "stages.three.training.steps=7")
+    assert helpers.actions(changed.err) == {"three": "computed"}
+    assert finished.json("show")["stages"][1]["teachers"] == ["one"]
+    assert (
+        f"--start-at: got 'three'; allowed: nothing: {first['run']} made the one stage three"
+        in finished("rerun", first["run"], "--start-at", "three", code=2).err
+    )
 
     wrong = call(finished, code.replace("TEACHERS", "('oen',)"), helpers)
     assert wrong.returncode != 0

@@ -150,6 +150,14 @@ def test_mlflow_asks_for_the_password_and_both_listen_to_this_machine_alone(bare
     assert httpx.get(search, trust_env=False).status_code == 401
     assert httpx.get(search, auth=("admin", LONG), trust_env=False).status_code == 200
 
+    named = where["mlflow_ui"].replace("://", f"://admin:{LONG}@")
+    (tmp_path / "second").mkdir()
+    second, there, said = put_up(helpers.Cli(tmp_path / "second" / "home"), helpers, MLFLOW_TRACKING_URI=named)
+    assert there["mlflow_ui"] == where["mlflow_ui"]
+    assert LONG not in said.read_text()
+    second.send_signal(signal.SIGINT)
+    assert second.wait(60) == 0
+
     # A page from elsewhere, open in the same browser, gets nothing.
     origin = {"Origin": "http://elsewhere.example", "Access-Control-Request-Method": "POST"}
     question = httpx.options(f"{where['prefect_api']}/flow_runs/filter", headers=origin, trust_env=False)

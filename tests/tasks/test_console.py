@@ -33,9 +33,11 @@ def test_no_password_is_logged(calm: None, caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.INFO, logger="ladder")
     log.warning("%s does not answer", "postgresql://ann:s3cret@db:5432/mlflow")
     log.warning("https://ann:s3cret@host/api and http://127.0.0.1:4200/api, mail@host")
+    log.warning("http://ann:s3@cret@host and postgresql://h/db?password=s3cret and http://s3cret@host")
     assert caplog.messages == [
-        "postgresql://***@db:5432/mlflow does not answer",
-        "https://***@host/api and http://127.0.0.1:4200/api, mail@host",
+        "postgresql://ann:***@db:5432/mlflow does not answer",
+        "https://ann:***@host/api and http://127.0.0.1:4200/api, mail@host",
+        "http://ann:***@host and postgresql://h/db?password=*** and http://***@host",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from conf.home import Home
 from tasks import reap
-from tasks.reap import attempt_of, restart
+from tasks.reap import attempt_of, restart_dead
 from tasks.records import RunRecord
-from tasks.runs import DIED, all_runs, save, unfinished
+from tasks.runs import DIED, all_runs, ask_to_end, lock_path, note_restart, save, unfinished
 
 ROOT = Path(__file__).parents[2]
 ALIVE = """
@@ -40,9 +42,10 @@ time.sleep(600)
 
 
 @pytest.fixture(autouse=True)
-def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        yield
 
 
 @pytest.fixture
@@ -92,6 +95,36 @@ def test_a_living_run_is_left_alone_and_a_dead_one_is_written_down_once(home: Ho
     assert unfinished(home, record.settings_hash, None, False) == dead
 
 
+def test_a_restart_is_noted_unless_the_run_is_continued_by_now(home: Home) -> None:
+    record = running(home)
+    with run(home, record):
+        note_restart(home, record.run, "x")
+        assert all_runs(home)[0].restarted is None
+    note_restart(home, record.run, "x")
+    assert all_runs(home)[0].restarted is None, "its death is not written down"
+    reap.reap(home)
+    note_restart(home, record.run, "x")
+    assert all_runs(home)[0].restarted == "x"
+
+
+def test_only_the_process_that_holds_the_lock_of_a_run_is_asked_to_end(home: Home) -> None:
+    record = running(home)
+    with run(home, record) as process, subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            assert not ask_to_end(home, record.model_copy(update={"pid": other.pid})), "another's process, under the number of the run"
+            ended = subprocess.Popen(["true"])
+            ended.wait()
+            assert not ask_to_end(home, record.model_copy(update={"pid": ended.pid})), "none has the number any more"
+            assert (process.poll(), other.poll()) == (None, None)
+            assert ask_to_end(home, record.model_copy(update={"pid": process.pid}))
+            assert process.wait(10) == -signal.SIGTERM
+            descriptor = os.open(lock_path(home, record.run), os.O_RDWR)
+            assert not ask_to_end(home, record), "it has the file open, and nobody holds the lock"
+            os.close(descriptor)
+        finally:
+            other.kill()
+
+
 def test_a_flow_run_that_its_server_could_not_be_told_of_waits(home: Home) -> None:
     record = running(home)
     with run(home, record):
@@ -115,16 +148,32 @@ def test_attempts_are_counted_by_the_tag_of_the_restart() -> None:
     assert attempt_of(["restart:1", "restart:12"]) == 13
 
 
-@pytest.mark.parametrize(("restarts", "attempt"), [(0, 1), (2, 3)])
-def test_no_more_restarts_than_the_setting_says(home: Home, restarts: int, attempt: int) -> None:
-    """It asks the server for nothing then, which would not answer here."""
-    from conf.load import load, to_yaml
-
-    record = running(home, attempt=attempt)
-    Path(record.folder).mkdir(parents=True)
-    (Path(record.folder) / "ladder.yaml").write_text(to_yaml(load("digits", [f"compute.restarts={restarts}"]).ladder))
-    assert restart(record) is None
+DEAD = {"status": "interrupted", "error": DIED, "restarts": 2}
 
 
-def test_a_run_without_settings_is_not_restarted(home: Home) -> None:
-    assert restart(running(home)) is None
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"restarts": 0},
+        {"attempt": 3},
+        {"restarted": str(uuid.uuid4())},
+        {"error": "interrupted in the training of two"},
+        {"status": "failed"},
+        {"prefect_run_id": None},
+    ],
+)
+def test_the_record_says_that_a_run_is_not_to_be_restarted(
+    home: Home, changed: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    save(home, running(home, **{**DEAD, **changed}))
+    log = logging.getLogger("ladder")
+    log.addHandler(caplog.handler)
+    try:
+        assert restart_dead(home) == []
+        assert caplog.messages == [], "it asks the server for nothing, which would not answer here"
+        save(home, running(home, run="tiny-2", **DEAD))
+        assert restart_dead(home) == []
+        assert "cannot be restarted yet" in caplog.text
+    finally:
+        log.removeHandler(caplog.handler)
+    assert next(record for record in all_runs(home) if record.run == "tiny-2").restarted is None, "the next call tries again"

@@ -11,7 +11,7 @@ import pytest
 
 from conf.errors import StoreError
 from tasks import plot, report
-from tasks.records import DataRecord, Retention, RunRecord, StageRecord
+from tasks.records import DataRecord, Retention, RunRecord, SampleRecord, StageRecord
 
 SETTINGS = "name: python-stdlib\ndescription: A scale model\nstages:\n- name: 300k\n"
 PACKAGES = ("accelerate", "datasets", "mlflow", "numpy", "omegaconf", "prefect", "pydantic", "safetensors", "tokenizers", "torch")
@@ -298,6 +298,18 @@ def test_a_running_run_reports_what_there_is(language: RunRecord, page: Callable
     assert "300k keeps 93.4 %" in shown.text
     assert "100k, 30k: not finished yet." in shown.text
     assert shown.tags.count("svg") == 4
+
+
+def test_what_the_models_write_is_shown_side_by_side(language: RunRecord, page: Callable[..., Page]) -> None:
+    assert "What the models write" not in page(language).text
+    assert language.teacher
+    said = [SampleRecord(prompt="def f(", text="<b>x"), SampleRecord(prompt="import ", text="")]
+    teacher = language.teacher.model_copy(update={"samples": tuple(said)})
+    student = language.stages[0].model_copy(update={"samples": (said[0].model_copy(update={"text": "y):"}), said[1])})
+    text = page(language.model_copy(update={"teacher": teacher, "stages": (student, *language.stages[1:])})).text
+    section = text[text.index("What the models write") :]
+    for part in ("def f(", "<b>x", "y):", "import ", "(nothing)"):
+        assert part in section
 
 
 def test_hostile_text_stays_text(language: RunRecord, page: Callable[..., Page]) -> None:

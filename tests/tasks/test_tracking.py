@@ -16,6 +16,7 @@ import pytest
 
 from conf.errors import LadderError, UserError
 from conf.home import Home
+from conf.secrets import masked
 from models.corpus import Corpus, CorpusInfo, Split, write_corpus
 from tasks import recording, tracking
 from tasks.recording import Curves
@@ -277,13 +278,14 @@ def test_importing_the_record_does_not_import_mlflow() -> None:
         ("postgresql://h/db?user=ann&password=s3cret&sslmode=require", "postgresql://h/db?user=ann&password=***&sslmode=require"),
         ("http://:s3cret@h", "http://:***@h"),
         ("http://h:5000", "http://h:5000"),
+        ("https://s3cret@h:5000", "https://***@h:5000"),
         ("postgresql://ann@h/db", "postgresql://ann@h/db"),
         ("sqlite:////a b/mlflow.db", "sqlite:////a b/mlflow.db"),
     ],
 )
 def test_a_password_is_never_shown(uri: str, shown: str) -> None:
-    assert tracking.public_uri(uri) == shown
-    assert tracking.public_uri(f"API request to {uri} failed, see {uri}.") == f"API request to {shown} failed, see {shown}."
+    assert masked(uri) == shown
+    assert masked(f"API request to {uri} failed, see {uri}.") == f"API request to {shown} failed, see {shown}."
     assert shown in tracking.ui_command(uri)
 
 

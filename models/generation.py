@@ -1,0 +1,69 @@
+"""What a language model writes: the beginnings of held-out documents, continued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from models import tokenizers
+from models.corpus import Corpus, SplitName
+
+PROMPT_TOKENS = 32
+TEMPERATURE = 0.8
+TOP_P = 0.95
+
+
+class Sample(NamedTuple):
+    """A beginning, what was asked of the model to go on from, and what it wrote."""
+
+    prompt: str
+    text: str
+
+
+def prompts(corpus: Corpus, split: SplitName, count: int) -> list[str]:
+    """The first tokens of `count` held-out documents, drawn once for all models, as text."""
+    folder = corpus.tokenizer_folder
+    assert folder is not None
+    tokenizer, documents = tokenizers.load(folder), corpus.split(split)
+    long_enough = np.flatnonzero(np.diff(documents.offsets) > PROMPT_TOKENS)
+    chosen = np.random.default_rng(0).permutation(long_enough)[:count]
+    starts = [int(documents.offsets[index]) for index in chosen]
+    return [cast(str, tokenizer.decode(documents.values[start : start + PROMPT_TOKENS].tolist())) for start in starts]
+
+
+def continuations(model: nn.Module, folder: Path, beginnings: list[str], new_tokens: int, seed: int = 0) -> list[Sample]:
+    """Sample a continuation of each beginning (temperature 0.8, nucleus 0.95: Holtzman et al. 2020, arXiv:1904.09751).
+
+    Args:
+        model: A causal LM on any device.
+        folder: Of its tokenizer: its own, as ids differ between vocabularies.
+        beginnings: Texts.
+        new_tokens: Most tokens to write; the end of a text ends it.
+        seed: Of the sampling; the same for every model.
+    """
+    tokenizer, written = tokenizers.load(folder), list[Sample]()
+    end_id, pad_id = tokenizers.special_ids(tokenizer)
+    device = next(model.parameters()).device
+    for beginning in beginnings:
+        ids = torch.tensor([tokenizer(beginning, add_special_tokens=False)["input_ids"]], device=device)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            found = cast(Any, model).generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=new_tokens,
+                do_sample=True,
+                temperature=TEMPERATURE,
+                top_p=TOP_P,
+                top_k=0,
+                use_cache=True,
+                eos_token_id=end_id,
+                pad_token_id=pad_id,
+            )
+        answer = cast(str, tokenizer.decode(found[0, ids.shape[1] :].tolist(), skip_special_tokens=True))
+        written.append(Sample(beginning, answer))
+    return written

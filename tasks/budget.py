@@ -1,0 +1,229 @@
+"""A ladder within a budget of wall-clock time: fewer steps and held-out examples, by a calibration that is measured here, once.
+
+What one step of each student costs, and one forward pass of each teacher, is measured in a few real steps on the ladder's own data and
+remembered under the home, so that the same budget gives the same steps, and a second run finds the first one's stages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.errors import UserError
+from conf.home import Home
+from conf.load import Loaded
+from conf.schema import Ladder, Shape, Stage, Training
+from tasks.compute import corpus_of, interface_of, precision_of
+from tasks.console import log
+from tasks.data import prepare_data
+from tasks.fingerprint import fingerprint
+from tasks.records import DataRecord, StageRecord
+from tasks.runs import Context
+from tasks.teacher import NAME, prepare_teacher
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+WARM, TIMED = 2, 3  # steps before and in a measurement
+START_SECONDS, STAGE_SECONDS = 20.0, 3.0  # of a run and of each of its models, beside training and evaluation
+LEAST_STEPS, LEAST_EXAMPLES = 10, 32
+KEPT = 0.9  # share of the budget that is planned with: a machine is not equally fast all the time
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one model: a training step without its teacher, and its forward pass over as many examples."""
+
+    step: float
+    forward: float
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """What makes a ladder fit: overrides, and in words why."""
+
+    overrides: tuple[str, ...]
+    words: str
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of a budget such as `5m`, `90s` or `2h`.
+
+    Raises:
+        UserError: It is none.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text.strip())
+    if match is None or int(match[1]) == 0:
+        raise UserError.about("--budget", text, "a whole number with s, m, h or d, such as 5m", "For instance --budget 30m.")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def fit_budget(loaded: Loaded, text: str, home: Home) -> Budgeted:
+    """Overrides that make a ladder end within a budget; none where it does so anyway.
+
+    Raises:
+        UserError: The budget is no time, or too short for anything.
+    """
+    ladder, budget, began = loaded.ladder, parse_budget(text), time.monotonic()
+    context = Context(run="calibration", ladder=ladder.name, home=str(home.root), base=str(loaded.base))
+    data = _done(prepare_data.fn(ladder, context), DataRecord)
+    paces, remembered = _calibration(ladder, data, context)
+    took = time.monotonic() - began
+
+    def seconds(share: float) -> float:
+        return _seconds(ladder, data, paces, share) + took
+
+    if seconds(1.0) <= KEPT * budget:
+        words = f"{text}: the whole ladder fits, about {seconds(1.0):.0f} s; nothing was shortened"
+        return Budgeted((), words)
+    least, most = 0.0, 1.0
+    if seconds(least) > budget:
+        remedy = "Give more time, or name fewer stages."
+        raise UserError.about("--budget", text, f"at least {seconds(least):.0f}s for {ladder.name} on this machine", remedy)
+    for _ in range(40):
+        share = (least + most) / 2
+        least, most = (share, most) if seconds(share) <= KEPT * budget else (least, share)
+    how = "a calibration remembered from before" if remembered else f"a calibration of {took:.0f} s"
+    words = f"{text}: steps and held-out examples x {least:.3f}, by {how}; about {seconds(least):.0f} s"
+    return Budgeted(_overrides(ladder, least), words)
+
+
+def _overrides(ladder: Ladder, share: float) -> tuple[str, ...]:
+    steps = [f"stages.{stage.name}.training.steps={scaled(stage.training, share)}" for stage in ladder.stages]
+    if ladder.teacher.source == "train":
+        steps.insert(0, f"teacher.training.steps={scaled(ladder.teacher.training, share)}")
+    return (*steps, f"evaluation.examples={_examples(ladder, share)}")
+
+
+def scaled(training: Training, share: float) -> int:
+    """Steps of a shortened training."""
+    return max(min(LEAST_STEPS, training.steps), round(training.steps * share))
+
+
+def _examples(ladder: Ladder, share: float) -> int:
+    return max(min(LEAST_EXAMPLES, ladder.evaluation.examples), round(ladder.evaluation.examples * share))
+
+
+def _seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: float) -> float:
+    """How long a run takes with that share of its steps: training, teachers' forward passes, evaluation, the rest."""
+    total = START_SECONDS + STAGE_SECONDS * len(paces)
+    if ladder.teacher.source == "train":
+        total += scaled(ladder.teacher.training, share) * paces[NAME].step
+    above, batch = NAME, _batch(ladder, ladder.stages[0])
+    examples = _examples(ladder, share)
+    total += examples / batch * paces[NAME].forward
+    for stage in ladder.stages:
+        steps, batch = scaled(stage.training, share), _batch(ladder, stage)
+        total += steps * paces[stage.name].step + _asked(stage, steps, data) * paces[above].forward
+        total += examples / batch * (paces[stage.name].forward + paces[above].forward + paces[NAME].forward * (above != NAME))
+        above = stage.name
+    return total
+
+
+def _asked(stage: Stage, steps: int, data: DataRecord) -> float:
+    """Forward passes of the teacher, in batches: one for each step, or one for each window where its signals are kept."""
+    return steps
+
+
+def _batch(ladder: Ladder, stage: Stage) -> int:
+    return stage.training.batch_size
+
+
+def _calibration(ladder: Ladder, data: DataRecord, context: Context) -> tuple[dict[str, Pace], bool]:
+    """Paces of all models, and whether they were known."""
+    place = context.paths.root / "calibration.json"
+    mark = fingerprint(_circumstances(ladder, data))
+    try:
+        known = json.loads(place.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if mark in known:
+        return {name: Pace(**pace) for name, pace in known[mark].items()}, True
+    log.info("budget: measuring a few steps of each model")
+    paces = _measure(ladder, data, context)
+    known[mark] = {name: asdict(pace) for name, pace in paces.items()}
+    aside = place.with_suffix(".writing")
+    aside.write_text(json.dumps(known, indent=1))
+    aside.replace(place)
+    return paces, False
+
+
+def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
+    """What the pace of each model depends on."""
+    from importlib.metadata import version
+
+    from tasks.environment import processor
+
+    stages = [[stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training)] for stage in ladder.stages]
+    teacher = ladder.teacher.model_dump(mode="json", exclude={"training": True})
+    own = _speed(ladder, ladder.teacher.training) if ladder.teacher.source == "train" else None
+    machine = [processor(), version("torch"), ladder.compute.threads, ladder.compute.device]
+    return {"stages": stages, "teacher": teacher, "training": own, "data": data.content_hash, "machine": machine}
+
+
+def _speed(ladder: Ladder, training: Training) -> list[Any]:
+    return [training.batch_size, training.accumulation, precision_of(ladder, training)]
+
+
+def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pace]:
+    from models.checkpoint import load_model
+    from models.shapes import config_for
+    from models.students import fresh
+    from tasks.measure import use_threads
+
+    use_threads(ladder)
+    interface = interface_of(corpus_of(data))
+
+    def random(shape: Shape) -> Any:
+        return fresh(config_for(shape, interface), ladder.workload, 0)
+
+    first = ladder.stages[0].training
+    if ladder.teacher.source == "train":
+        paces = {NAME: _pace(ladder, data, random(ladder.teacher.shape), ladder.teacher.training)}
+    else:
+        imported = _done(prepare_teacher.fn(ladder, data, context), StageRecord)
+        paces = {NAME: _pace(ladder, data, load_model(Path(imported.folder), ladder.workload), first, trains=False)}
+    for stage in ladder.stages:
+        paces[stage.name] = _pace(ladder, data, random(stage.student.shape), stage.training)
+    return paces
+
+
+def _pace(ladder: Ladder, data: DataRecord, model: Any, training: Training, trains: bool = True) -> Pace:
+    """Time a few steps on the ladder's own batches, and forward passes without gradient."""
+    import torch
+
+    from models.batches import TrainingBatches
+    from models.device import resolve_device
+    from models.training import Plan, Step, train
+    from tasks.measure import vocabulary_of
+
+    corpus = corpus_of(data)
+    device, precision = resolve_device(ladder.compute.device), precision_of(ladder, training)
+    batches, moments = TrainingBatches(corpus, training.batch_size, 0), list[float]()
+
+    def on_step(step: Step) -> None:
+        moments.append(time.perf_counter())
+
+    if trains:
+        few = training.model_copy(update={"steps": WARM + TIMED, "patience": None})
+        train(model, batches, Plan(few, None, 0, vocabulary_of(interface_of(corpus)), device, precision), on_step=on_step)
+    step = (moments[-1] - moments[WARM - 1]) / TIMED if trains else 0.0
+    model.to(device).eval()
+    batch = batches.at(0).part(0, training.accumulation).to(torch.device(device))
+    half = torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+    def forward() -> float:
+        began = time.perf_counter()
+        model(**batch.inputs).logits[..., 0].sum().item()  # waits for a GPU
+        return time.perf_counter() - began
+
+    with torch.no_grad(), half:
+        forward()
+        return Pace(step, min(forward() for _ in range(TIMED - 1)) * training.accumulation)
+
+
+def _done(result: Any, kind: type[Any]) -> Any:
+    """The record that a task's function has returned, by itself or within a state."""
+    return result if isinstance(result, kind) else result.result()

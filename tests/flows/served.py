@@ -1,0 +1,96 @@
+"""A `ladder serve` in processes of its own, for the tests that need one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+
+UP_SECONDS = 300.0  # on a machine that does much else; some 15 on an idle one
+Start = Callable[..., "Server"]
+
+
+class Server:
+    """A `ladder serve` under test."""
+
+    def __init__(self, cli: Any, helpers: Helpers, *args: object, **env: str) -> None:
+        self.cli, self.helpers, self.out = cli, helpers, cli.home.parent / f"serve-{time.monotonic_ns()}.txt"
+        cli = helpers.Cli(cli.home, {**cli.env, **env})
+        with self.out.open("w") as out:
+            self.process: subprocess.Popen[str] = cli.start("serve", *args, stdout=out, stderr=out)
+        began = time.monotonic()
+        helpers.wait_for(lambda: "until Ctrl-C" in self.text or self.process.poll() is not None, "ladder serve", UP_SECONDS)
+        assert self.process.poll() is None, self.text
+        print(f"up in {time.monotonic() - began:.1f} s")
+        self.where = json.loads((cli.home / "serve.json").read_text())
+        self.children = psutil.Process(self.process.pid).children(recursive=True)
+        assert len(self.children) >= 3
+
+    @property
+    def text(self) -> str:
+        return self.out.read_text()
+
+    def ask(self, method: str, path: str, **more: Any) -> Any:
+        """A question to Prefect's API; like Prefect's own client it asks again where the database was busy."""
+        for _ in range(10):
+            answer = httpx.request(method, self.where["prefect_api"] + path, timeout=90, trust_env=False, **more)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def flow_runs(self) -> dict[str, Any]:
+        """Flow runs by id."""
+        return {run["id"]: run for run in self.ask("POST", "/flow_runs/filter", json={})}
+
+    def deployment(self, name: str) -> Any:
+        return self.ask("GET", f"/deployments/name/{name}")
+
+    def start_run(self, name: str, **parameters: Any) -> str:
+        """Start a flow run through a deployment, as the form does."""
+        deployment = self.deployment(name)["id"]
+        return self.ask("POST", f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})["id"]
+
+    def state(self, run: str) -> str:
+        return self.ask("GET", f"/flow_runs/{run}")["state"]["name"]
+
+    def end(self, number: int = signal.SIGINT, seconds: float = 30.0) -> float:
+        """End it and see that nothing of it is left; the seconds that it took."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(seconds)
+        left = psutil.wait_procs(self.children, timeout=max(seconds - (time.monotonic() - began), 0))[1]
+        took = time.monotonic() - began
+        assert left == [], left
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), self.text
+        assert not any(listening(self.where[name]) for name in ("prefect_ui", "mlflow_ui"))
+        assert (self.cli.home / "serve.json").is_file() == (number == signal.SIGKILL)
+        assert "Traceback" not in self.text
+        return took
+
+
+def listening(address: str) -> bool:
+    """Whether anything listens there."""
+    there = urlsplit(address)
+    try:
+        socket.create_connection((there.hostname or "", there.port or 0), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def offer(folder: Path, schedules: str = "[]", more: str = "") -> Path:
+    """A file of deployments with `distill`, and whatever `more` says."""
+    path = folder / "deployments.yaml"
+    path.write_text(f"{more}\ndeployments: [{{name: distill, flow: distill, schedules: {schedules}}}]")
+    return path

@@ -1,0 +1,79 @@
+"""Continuations are a function of model, text and seed; they end where a text ends, and are read by the model's own tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import nn
+
+from conf.schema import Shape
+from models.corpus import Corpus
+from models.generation import PROMPT_TOKENS, continuations, prompts
+from models.interface import Interface
+from models.shapes import build, config_for
+from models.tokenizers import bytes_tokenizer
+
+NEW = 12
+
+
+@pytest.fixture
+def corpus(prose: Corpus) -> Corpus:
+    bytes_tokenizer().save_pretrained(prose.folder / "tokenizer")
+    return prose
+
+
+@pytest.fixture
+def model(corpus: Corpus) -> nn.Module:
+    info = corpus.info
+    shape = Shape(hidden_size=16, layers=1, heads=2, feed_forward=32)
+    torch.manual_seed(0)
+    return build(
+        config_for(shape, Interface("causal-lm", info.sequence_length, info.vocabulary, info.end_id, info.pad_id)), "causal-lm"
+    ).eval()
+
+
+def folder(corpus: Corpus) -> Path:
+    assert corpus.tokenizer_folder
+    return corpus.tokenizer_folder
+
+
+def test_prompts_are_beginnings_of_held_out_documents(corpus: Corpus) -> None:
+    found = prompts(corpus, "valid", 3)
+    split = corpus.split("valid")
+    beginnings = {bytes(split.values[start : start + PROMPT_TOKENS].tolist()).decode() for start in split.offsets[:-1]}
+    assert len(set(found)) == 3
+    assert set(found) <= beginnings
+    assert found == prompts(corpus, "valid", 3)
+    assert found[:2] == prompts(corpus, "valid", 2)
+    assert len(prompts(corpus, "valid", 100)) == len(split)
+
+
+def test_the_same_seed_writes_the_same(corpus: Corpus, model: nn.Module) -> None:
+    asked = prompts(corpus, "valid", 2)
+    before = torch.get_rng_state()
+    first = continuations(model, folder(corpus), asked, NEW)
+    assert torch.equal(before, torch.get_rng_state())
+    assert first == continuations(model, folder(corpus), asked, NEW)
+    assert [sample.prompt for sample in first] == asked
+    assert first != continuations(model, folder(corpus), asked, NEW, seed=1)
+
+
+def test_it_goes_on_as_the_model_says_and_ends_with_the_text(corpus: Corpus, model: nn.Module) -> None:
+    info = corpus.info
+    assert info.end_id is not None
+    head = cast(Any, model).get_output_embeddings()
+    steps = iter([ord("a"), ord("b"), info.end_id, ord("c")])
+
+    def speak(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        said = torch.full_like(output, -1e4)
+        said[..., next(steps)] = 1e4
+        return said
+
+    with_hook = head.register_forward_hook(speak)
+    sample = continuations(model, folder(corpus), ["the quick"], NEW)[0]
+    with_hook.remove()
+    assert sample.text == "ab"
+    assert next(steps) == ord("c"), "it ended with the end id"
