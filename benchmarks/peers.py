@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import machine, spread
+from conf.home import home
 from conf.load import load
 from conf.schema import Objective, Training
 from models.batches import TrainingBatches
@@ -117,8 +118,7 @@ def _smollm2() -> tuple[Any, np.ndarray, int]:
     from tasks.runs import Context
 
     loaded = load("smollm2")
-    home = tempfile.mkdtemp() if "LADDER_HOME" not in os.environ else os.environ["LADDER_HOME"]
-    context = Context(run="peers", ladder="smollm2", home=home, base=str(loaded.base))
+    context = Context(run="peers", ladder="smollm2", home=str(home().root), base=str(loaded.base))
     assert loaded.ladder.teacher.source == "checkpoint"
     folder = resolve_checkpoint(loaded.ladder.teacher, context)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -102,6 +102,7 @@ def render(record: RunRecord, settings_yaml: str) -> str:
         curve_plots=[(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := plot.curves_svg(curves, order, layout))],
         without_curves=[name for name in order if name not in curves and name not in damaged],
         damaged=damaged,
+        starts=starts(record, curves),
         slices=slices,
         worst=slices[:SLICES_SHOWN],
         best=slices[-SLICES_SHOWN:],
@@ -113,6 +114,17 @@ def render(record: RunRecord, settings_yaml: str) -> str:
         facts=facts(record.environment),
         machine=machine(record.environment),
     )
+
+
+def starts(record: RunRecord, curves: dict[str, plot.Curve]) -> list[dict[str, str]]:
+    """Of each student: how it came by its first weights, and its validation loss before and after training, on the same examples."""
+    found = []
+    for stage in record.stages:
+        curve = curves.get(stage.name)
+        if "nll" in stage.initial and curve is not None and len(curve.valid):
+            how = stage.identity.get("student", {}).get("initialisation", "-")
+            found.append({"model": stage.name, "how": how, "before": f"{stage.initial['nll']:.3f}", "after": f"{curve.valid[-1, 1]:.3f}"})
+    return found
 
 
 def verdicts(record: RunRecord) -> list[str]:
