@@ -17,12 +17,14 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.load import Loaded
 from conf.schema import Ladder, Shape, Stage, Training
+from models.corpus import Corpus
 from tasks.compute import corpus_of, interface_of, precision_of
 from tasks.console import log
 from tasks.data import prepare_data
 from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
+from tasks.signal_choice import chosen_signals, examples_of
 from tasks.teacher import NAME, prepare_teacher
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -111,24 +113,26 @@ def _seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: fl
     total = START_SECONDS + STAGE_SECONDS * len(paces)
     if ladder.teacher.source == "train":
         total += scaled(ladder.teacher.training, share) * paces[NAME].step
-    above, batch = NAME, _batch(ladder, ladder.stages[0])
+    above, batch = NAME, ladder.stages[0].training.batch_size
     examples = _examples(ladder, share)
     total += examples / batch * paces[NAME].forward
     for stage in ladder.stages:
-        steps, batch = scaled(stage.training, share), _batch(ladder, stage)
-        total += steps * paces[stage.name].step + _asked(stage, steps, data) * paces[above].forward
+        steps, batch = scaled(stage.training, share), stage.training.batch_size
+        total += steps * paces[stage.name].step + _asked(ladder, stage, steps, data) * paces[above].forward
         total += examples / batch * (paces[stage.name].forward + paces[above].forward + paces[NAME].forward * (above != NAME))
+        total += (2 + steps / stage.training.validate_every) * examples / 4 / batch * paces[stage.name].forward  # validations
+        if stage.student.initialisation == "prune":
+            total += stage.student.samples / batch * paces[above].forward
         above = stage.name
     return total
 
 
-def _asked(stage: Stage, steps: int, data: DataRecord) -> float:
-    """Forward passes of the teacher, in batches: one for each step, or one for each window where its signals are kept."""
-    return steps
-
-
-def _batch(ladder: Ladder, stage: Stage) -> int:
-    return stage.training.batch_size
+def _asked(ladder: Ladder, stage: Stage, steps: int, data: DataRecord) -> float:
+    """Forward passes of the teacher, in batches: one for each step; where its signals are kept, none after the first epoch."""
+    info = corpus_of(data).info
+    if chosen_signals(stage, ladder, info) is None:
+        return steps
+    return min(steps, examples_of(info) / stage.training.batch_size)
 
 
 def _calibration(ladder: Ladder, data: DataRecord, context: Context) -> tuple[dict[str, Pace], bool]:
@@ -171,26 +175,28 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pa
     from models.checkpoint import load_model
     from models.shapes import config_for
     from models.students import fresh
+    from models.vocabulary import reduced
+    from tasks.initialise import vocabulary_of_student
     from tasks.measure import use_threads
 
     use_threads(ladder)
-    interface = interface_of(corpus_of(data))
+    whole, first = corpus_of(data), ladder.stages[0].training
 
-    def random(shape: Shape) -> Any:
-        return fresh(config_for(shape, interface), ladder.workload, 0)
+    def random(shape: Shape, corpus: Corpus) -> Any:
+        return fresh(config_for(shape, interface_of(corpus)), ladder.workload, 0)
 
-    first = ladder.stages[0].training
     if ladder.teacher.source == "train":
-        paces = {NAME: _pace(ladder, data, random(ladder.teacher.shape), ladder.teacher.training)}
+        paces = {NAME: _pace(ladder, whole, random(ladder.teacher.shape, whole), ladder.teacher.training)}
     else:
         imported = _done(prepare_teacher.fn(ladder, data, context), StageRecord)
-        paces = {NAME: _pace(ladder, data, load_model(Path(imported.folder), ladder.workload), first, trains=False)}
+        paces = {NAME: _pace(ladder, whole, load_model(Path(imported.folder), ladder.workload), first, trains=False)}
     for stage in ladder.stages:
-        paces[stage.name] = _pace(ladder, data, random(stage.student.shape), stage.training)
+        corpus = reduced(whole, vocabulary_of_student(stage.student.vocabulary, whole))
+        paces[stage.name] = _pace(ladder, corpus, random(stage.student.shape, corpus), stage.training)
     return paces
 
 
-def _pace(ladder: Ladder, data: DataRecord, model: Any, training: Training, trains: bool = True) -> Pace:
+def _pace(ladder: Ladder, corpus: Corpus, model: Any, training: Training, trains: bool = True) -> Pace:
     """Time a few steps on the ladder's own batches, and forward passes without gradient."""
     import torch
 
@@ -199,7 +205,6 @@ def _pace(ladder: Ladder, data: DataRecord, model: Any, training: Training, trai
     from models.training import Plan, Step, train
     from tasks.measure import vocabulary_of
 
-    corpus = corpus_of(data)
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, training)
     batches, moments = TrainingBatches(corpus, training.batch_size, 0), list[float]()
 

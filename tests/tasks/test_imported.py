@@ -108,7 +108,7 @@ def test_a_ladder_of_students_that_keep_only_the_used_ids(folder: Path, source: 
     assert kept is not None
     assert one.vocabulary == two.vocabulary == len(kept.kept) < whole
     assert two.parameters < one.parameters < root.parameters
-    figures = measure(two, {"parent": one, "root": root}, ladder, data, "fp32", "valid").metrics
+    figures = measure(two, {"parent": one, "root": root}, ladder, data, "fp32", "valid")[0].metrics
     assert {"bits_per_byte", "agreement_parent", "agreement_root", "kl_root"} <= set(figures)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(two.folder), AutoTokenizer.from_pretrained(two.folder)
     assert len(tokenizer) == two.vocabulary == model.config.vocab_size
