@@ -10,7 +10,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from conf.errors import GateStopped, LadderError, RunCancelled, UserError
@@ -76,7 +75,7 @@ def launch(
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
     reach_server(home())
     from prefect.exceptions import UnfinishedRun
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import get_current_settings
 
     from flows.distill import distill
     from flows.one_stage import one_stage
@@ -86,16 +85,14 @@ def launch(
     reap(home())
     path = str(Path(source).absolute()) if Path(source).is_file() else source
     # A run is alive while its process holds a lock; a heartbeat would only hold up its end, for up to a second.
-    wanted = os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
-    silence = nullcontext() if wanted else temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    if not os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY"):
+        get_current_settings().flows.heartbeat_frequency = None
     try:
-        with silence:
-            if only:
-                state = one_stage(path, only[0], tuple(only[1]), given, fresh=fresh, repeats=repeats or "", return_state=True)
-            else:
-                state = distill(
-                    path, given, start_at or "", fresh=fresh, whole=whole, repeats=repeats or "", budget=budget or "", return_state=True
-                )
+        if only:
+            state = one_stage(path, only[0], tuple(only[1]), given, fresh=fresh, repeats=repeats or "", return_state=True)
+        else:
+            more = {"repeats": repeats or "", "budget": budget or ""}
+            state = distill(path, given, start_at or "", fresh=fresh, whole=whole, **more, return_state=True)
     except Exception as error:  # noqa: BLE001 - of Prefect's engine, whatever it is; ours it hands back in the state
         raise in_words(error) from None
     flow_run_id = str(state.state_details.flow_run_id)
