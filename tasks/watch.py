@@ -28,7 +28,7 @@ from tasks.progress import BOARD, Shown
 
 POLL_SECONDS = 2.0
 TIMEOUT_SECONDS = 5.0
-gone = False  # whether this process has given up its server
+gone: float | None = None  # seconds after which this process has given up its server, if it has
 AWAY = (httpx.HTTPError, PrefectException)  # what a client raises whose server is away, or is being restarted
 
 
@@ -154,8 +154,7 @@ def require_server() -> None:
     Raises:
         ServerAway: It does not come back.
     """
-    settings, health = get_current_settings(), f"{api_address()}/health"
-    patience, began = 2.0 ** (settings.client.max_retries + 1), time.monotonic()
+    health, patience, began = f"{api_address()}/health", _patience(), time.monotonic()
     while not _answers(health):
         if time.monotonic() - began > patience:
             raise _gone(patience)
@@ -178,11 +177,16 @@ def stop_waiting() -> None:
     """From now on nothing in this process waits for the server to come back."""
     import prefect.context
 
+    global gone
+    gone = _patience()
     for context in (prefect.context.get_settings_context(), prefect.context.GLOBAL_SETTINGS_CONTEXT):
         if context is not None:
             context.settings.client.max_retries = 0
-    global gone
-    gone = True
+
+
+def _patience() -> float:
+    """Seconds that a server which is away is waited for, as Prefect's own client would."""
+    return gone or 2.0 ** (get_current_settings().client.max_retries + 1)
 
 
 def _gone(patience: float) -> ServerAway:
@@ -203,5 +207,5 @@ def in_words(error: BaseException) -> BaseException:
             return seen
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, httpx.TransportError):  # the server went away at the very moment when the engine spoke to it
-        return _gone(2.0 ** (get_current_settings().client.max_retries + 1))
+        return _gone(_patience())
     return error
