@@ -75,7 +75,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home) -> Budgeted:
     took = time.monotonic() - began
 
     def seconds(share: float) -> float:
-        return _seconds(ladder, data, paces, share) + took
+        return _seconds(ladder, data, paces, share)  # the calibration is apart, or a second run would have other steps
 
     if seconds(1.0) <= KEPT * budget:
         words = f"{text}: the whole ladder fits, about {seconds(1.0):.0f} s; nothing was shortened"
