@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from conf.schema import Ladder, Objective, Shape, TrainedTeacher, Training
+from conf.lessons import Objective, Training
+from conf.schema import Ladder, Shape, TrainedTeacher
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.device import resolve_device
 from models.interface import Interface

@@ -24,7 +24,7 @@ from scipy.stats import linregress
 
 from benchmarks.common import machine
 from benchmarks.peers import PAIRS, WARM, prepare
-from conf.schema import Objective, Training
+from conf.lessons import Objective, Training
 from models.batches import Batch, TrainingBatches
 from models.checkpoint import load_model
 from models.corpus import Corpus

@@ -22,8 +22,9 @@ from typing import Any
 from benchmarks.common import machine
 from benchmarks.scratch import interval, plain
 from conf.home import home
+from conf.lessons import Objective
 from conf.load import load
-from conf.schema import Ladder, Objective, Stage, TrainedTeacher
+from conf.schema import Ladder, Stage, TrainedTeacher
 from flows.environment import prepare_environment
 from models.device import resolve_device
 from tasks.compute import obtain, precision_of

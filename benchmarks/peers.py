@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.common import machine, spread
 from conf.home import home
+from conf.lessons import Objective, Training
 from conf.load import load
-from conf.schema import Objective, Training
 from models.batches import TrainingBatches
 from models.checkpoint import load_model, save_model
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus

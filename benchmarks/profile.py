@@ -29,7 +29,7 @@ import models.training as training
 from benchmarks.common import machine, spread
 from benchmarks.peers import PAIRS, WARM, prepare
 from benchmarks.step import peak
-from conf.schema import Objective, Training
+from conf.lessons import Objective, Training
 from models.batches import TrainingBatches
 from models.checkpoint import load_model
 from models.corpus import Corpus

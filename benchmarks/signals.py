@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import fresh_model, machine
-from conf.schema import Objective, Shape, Training
+from conf.lessons import Objective, Training
+from conf.schema import Shape
 from models.batches import Batch, TrainingBatches
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.device import resolve_device, resolve_precision

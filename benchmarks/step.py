@@ -29,7 +29,7 @@ from models.signals import live
 from models.training import Step, train
 from tasks.expect import expected_interface
 from tasks.measure import use_threads
-from tasks.plan import matrix_product_peak
+from tasks.pace import matrix_product_peak
 
 WARM = 3  # steps that do not count: allocation, first touch
 PEAK_SIZES = (1024, 2048, 4096)

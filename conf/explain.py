@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from conf.errors import UserError
-from conf.schema import Ladder, Schedule
+from conf.lessons import Schedule
+from conf.schema import Ladder
 from conf.words import allowed, classes, suggest
 
 

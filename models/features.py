@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conf.errors import UserError
-from conf.schema import Feature
+from conf.lessons import Feature
 from models.batches import Batch
 from models.divergences import forward_kl
 from models.objectives import IGNORE

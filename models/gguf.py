@@ -47,6 +47,7 @@ def convert(file: Path, folder: Path, key: str = "teacher.path") -> None:
                 output_loading_info=True,
             )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    # The readers check little: each of these is what a truncated file, a foreign architecture or a wrong table of tensors has raised there.
     except (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError, struct.error) as error:
         raise _unreadable(file, key, (str(error).splitlines() or [type(error).__name__])[0][:300]) from error
     model, info = loaded

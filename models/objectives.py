@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from conf.schema import Objective
+from conf.lessons import Objective
 from models import divergences as d
 from models.controls import label_led, log_mean, trust
 from models.divergences import IGNORE, cross_entropy, forward_kl

@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from conf.errors import RunCancelled, TrainingDiverged
-from conf.schema import Objective, Training
+from conf.lessons import Objective, Training
 from models.batches import Batch, TrainingBatches
 from models.chunked import Head, chunked_loss
 from models.controls import kept_teachers

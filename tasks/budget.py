@@ -15,8 +15,9 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.home import Home
+from conf.lessons import Training
 from conf.load import Loaded
-from conf.schema import Ladder, Shape, Stage, Training
+from conf.schema import Ladder, Shape, Stage
 from models.corpus import Corpus
 from tasks.compute import corpus_of, interface_of, precision_of
 from tasks.console import log

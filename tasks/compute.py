@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from conf.errors import UserError
 from conf.home import Home, disk_errors
-from conf.schema import Ladder, Objective, Signals, Training
+from conf.lessons import Objective, Signals, Training
+from conf.schema import Ladder
 from models.corpus import Corpus
 from models.device import resolve_device, resolve_precision
+from models.files import weights_sha256
 from models.interface import Interface
 from tasks import tracking
 from tasks.console import log
@@ -26,6 +28,8 @@ from tasks.store import Found, Store
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from models.shapes import Size
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,23 @@ def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> St
         )
         shutil.rmtree(checkpoints, ignore_errors=True)
         return read_record(found, reused=False, resumed_at=taught.trained.resumed_at)
+
+
+def record_of(folder: Path, name: str, mark: str, size: Size, **trained: Any) -> StageRecord:
+    """The record of a model whose weights lie in `folder`: what it is; `trained` says how it came to be, by default not here."""
+    untrained = {"steps": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0}
+    return StageRecord(
+        name=name,
+        fingerprint=mark,
+        identity={},  # in the manifest
+        folder="",
+        weights_sha256=weights_sha256(folder),
+        parameters=size.parameters,
+        non_embedding=size.non_embedding,
+        flops_per_token=size.forward_flops / size.tokens,
+        reused=False,
+        **{**untrained, **trained},
+    )
 
 
 def read_record(found: Found, *, reused: bool, resumed_at: int | None = None) -> StageRecord:

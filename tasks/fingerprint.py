@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from conf.schema import Ladder, Signals, Stage, TrainedTeacher, Training
+from conf.lessons import Signals, Training
+from conf.schema import Ladder, Stage, TrainedTeacher
 from models.numerics import NUMERICS
 from tasks.signal_choice import identity_of_signals
 

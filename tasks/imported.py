@@ -11,10 +11,9 @@ from conf.schema import CheckpointTeacher, Ladder
 from models import tokenizers
 from models.checkpoint import check_interface, load_model, skeleton
 from models.corpus import Corpus
-from models.files import weights_sha256
 from models.shapes import Size, count
 from tasks.checkpoints import checkpoint_identity, copy_checkpoint, resolve_checkpoint
-from tasks.compute import corpus_of, interface_of, read_record, require_started, store_of
+from tasks.compute import corpus_of, interface_of, read_record, record_of, require_started, store_of
 from tasks.console import log
 from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord, StageRecord
@@ -46,21 +45,7 @@ def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataReco
 
 def _write(folder: Path, source: Path, mark: str, size: Size) -> None:
     copy_checkpoint(source, folder)
-    record = StageRecord(
-        name=NAME,
-        fingerprint=mark,
-        identity={},
-        folder="",
-        weights_sha256=weights_sha256(folder),
-        parameters=size.parameters,
-        non_embedding=size.non_embedding,
-        flops_per_token=size.forward_flops / size.tokens,
-        steps=0,
-        tokens=0,
-        flops=0.0,
-        seconds=0.0,
-        reused=False,
-    )
+    record = record_of(folder, NAME, mark, size)
     (folder / "record.json").write_text(record.model_dump_json(indent=1))
 
 

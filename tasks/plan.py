@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from conf.errors import UserError
 from conf.home import Home
-from conf.schema import CheckpointTeacher, Ladder, Objective, Shape, Stage, TrainedTeacher, Training
+from conf.lessons import Objective, Training
+from conf.schema import CheckpointTeacher, Ladder, Shape, Stage, TrainedTeacher
 from models.corpus import Corpus
-from models.device import resolve_device
 from models.interface import Interface
 from models.shapes import Size
 from tasks.checkpoints import NotConverted, checkpoint_identity, resolve_checkpoint
@@ -23,8 +19,9 @@ from tasks.compute import precision_of
 from tasks.data import content_hash, data_identity
 from tasks.expect import check_ladder, expected_interface
 from tasks.fingerprint import changes, fingerprint, stage_identity, teacher_identity, teachers_of
+from tasks.pace import Pace, expected_pace
 from tasks.records import Record
-from tasks.runs import PLAN, Context, all_runs
+from tasks.runs import PLAN, Context
 from tasks.signal_choice import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
 from tasks.sources import source_hash
 from tasks.store import Found, Store
@@ -33,10 +30,6 @@ from tasks.teacher import NAME
 Action = Literal["compute", "resume", "reuse", "import"]
 TO_TRAIN = ("compute", "resume")
 UNKNOWN = "to be computed"
-# Where nothing was trained here yet: the share of the measured matrix-product peak that a wide model reaches, and the width that
-# reaches half of it. Narrow matrices keep a machine waiting for memory.
-ASSUMED_SHARE = 0.3
-HALF_WIDTH = 256
 
 
 class ModelPlan(Record):
@@ -90,7 +83,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     corpus = Corpus(found.folder, content_hash(found)) if found else None
     root, sizes = check_ladder(ladder, context, corpus)
     data_hash = content_hash(found) if found else UNKNOWN
-    pace = _pace(home, ladder)
+    pace = expected_pace(home, ladder)
     teacher, weights = _plan_teacher(ladder, context, store, root, data_hash, pace, notes)
     if root is None and isinstance(ladder.teacher, CheckpointTeacher):
         notes.append("the teacher's size is unknown, so its forward passes are not counted; teacher.shape tells it before it is at hand")
@@ -278,53 +271,3 @@ def _price(
     memory += micro * shape.layers * shape.hidden_size * 17 * bytes_each
     memory += micro * max(vocabulary, 1) * 4 * 5 * (2 if teaches else 1)
     return {"tokens": positions, "flops": positions * per_token, "seconds": positions * per_token / speed, "memory": memory}
-
-
-@dataclass(frozen=True)
-class Pace:
-    """FLOP/s to expect of a training: what a model of that name reached before, or a share of the machine's peak."""
-
-    known: dict[str, float]
-    peak: float  # FLOP/s of a large matrix product; 0 where nothing had to be measured
-    basis: str
-
-    def of(self, name: str, width: int) -> float:
-        """What to expect of a model whose residual stream has `width` features."""
-        if name in self.known:
-            return self.known[name]
-        if not self.peak:
-            return sum(self.known.values()) / len(self.known)
-        return self.peak * ASSUMED_SHARE * width / (width + HALF_WIDTH)
-
-
-def _pace(home: Home, ladder: Ladder) -> Pace:
-    """What was reached before on this kind of device, or shares of what a matrix product reaches now."""
-    device = resolve_device(ladder.compute.device)
-    for run in all_runs(home):
-        trained = [m for m in (run.teacher, *run.stages) if m and m.seconds > 0 and m.flops > 0]
-        if run.ladder == ladder.name and trained and bool(run.environment.get("gpus")) == (device == "cuda"):
-            speed = sum(m.flops for m in trained) / sum(m.seconds for m in trained)
-            basis = f"the speed that each model reached in {run.run}, {_rate(speed)} on the whole"
-            return Pace({m.name: m.flops / m.seconds for m in trained}, 0.0, basis)
-    precision = precision_of(ladder, ladder.stages[0].training)
-    peak = matrix_product_peak(dtype=torch.bfloat16 if precision == "bf16" else torch.float32, device=device)
-    where = (
-        torch.cuda.get_device_name() if device == "cuda" else f"this machine's processor ({torch.get_num_threads()} threads, no GPU in use)"
-    )
-    basis = f"up to {ASSUMED_SHARE:.0%} for wide models, of the {_rate(peak)} of a {precision} matrix product measured now on {where}"
-    return Pace({}, peak, basis)
-
-
-def _rate(speed: float) -> str:
-    return f"{speed / 1e12:.3g} TFLOP/s" if speed >= 1e12 else f"{speed / 1e9:.3g} GFLOP/s"
-
-
-def matrix_product_peak(size: int = 1024, dtype: torch.dtype = torch.float32, device: str = "cpu", tries: int = 5) -> float:
-    """FLOP/s of a square matrix product on `device`: the best of a few tries, after one that warms it up."""
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(tries + 1):
-        began = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for a GPU
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best

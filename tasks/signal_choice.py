@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from conf.errors import UserError
+from conf.lessons import Signals
 from conf.objectives import check_objective
-from conf.schema import Ladder, Signals, Stage
+from conf.schema import Ladder, Stage
 from models.corpus import CorpusInfo
 from models.interface import Interface
 

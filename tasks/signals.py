@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from conf.errors import LadderError
 from conf.home import disk_errors
-from conf.schema import Signals
+from conf.lessons import Signals
 from models.batches import Batch, TrainingBatches
 from models.corpus import Corpus
 from models.numerics import NUMERICS

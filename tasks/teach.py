@@ -19,20 +19,19 @@ from models.checkpoint import load_model, save_model
 from models.corpus import Corpus
 from models.device import resolve_device
 from models.features import Features
-from models.files import weights_sha256
 from models.resume import Checkpoints
 from models.shapes import Size, count
 from models.signals import live
 from models.training import Plan, Step, Trained, train
 from models.vocabulary import VocabularyMap, reduced, reduced_tokenizer, write_kept
 from tasks import stopping
-from tasks.compute import Work, corpus_of, interface_of, precision_of, recorder_of, tracker_of
+from tasks.compute import Work, corpus_of, interface_of, precision_of, record_of, recorder_of, tracker_of
 from tasks.fingerprint import fingerprint
 from tasks.initialise import IMPORTANCE, fit, vocabulary_of_student
 from tasks.measure import use_threads, validator, vocabulary_of
 from tasks.progress import TrainingProgress
 from tasks.recording import Curves, points_of
-from tasks.records import DataRecord, StageRecord
+from tasks.records import DataRecord
 from tasks.runs import Context
 from tasks.signals import Asked, signals_for
 
@@ -178,21 +177,16 @@ def write_model(folder: Path, work: Work, mark: str, taught: Taught, data: DataR
     teachers = positions * _teacher_forward(work)
     if taught.asked:
         teachers = sum(each.examples * size.tokens * t.flops_per_token for each, t in zip(taught.asked, work.teachers, strict=True))
-    record = StageRecord(
-        name=work.name,
-        fingerprint=mark,
-        identity={},
-        folder="",
-        weights_sha256=weights_sha256(folder),
-        parameters=size.parameters,
-        non_embedding=size.non_embedding,
-        flops_per_token=forward,
+    record = record_of(
+        folder,
+        work.name,
+        mark,
+        size,
         steps=trained.steps,
         tokens=trained.tokens,
         flops=positions * 3 * forward + teachers,
         seconds=trained.seconds,
         early_stopped=trained.early_stopped,
-        reused=False,
         vocabulary=len(taught.vocabulary.kept) if taught.vocabulary else None,
         signals="; ".join(each.text for each in taught.asked) or ("live" if _teaches(work) else None),
         initial=taught.initial,

@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from conf.data import Tokenizer
+from conf.lessons import Alpha, Objective, Schedule, Temperature, Training
 from conf.load import shipped
-from conf.schema import Alpha, Gate, Ladder, Objective, Schedule, Shape, Stage, Student, Temperature, Training
+from conf.schema import Gate, Ladder, Shape, Stage, Student
 from conf.settings import Settings
 from conf.words import classes
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema import Shape, Training
+from conf.lessons import Training
+from conf.schema import Shape
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.interface import Interface
 from models.shapes import build, config_for

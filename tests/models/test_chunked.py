@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conf.schema import Objective
+from conf.lessons import Objective
 from models import chunked
 from models.batches import Batch
 from models.chunked import Head, chunked_loss

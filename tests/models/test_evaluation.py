@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema import Training
+from conf.lessons import Training
 from models.batches import Batch, TrainingBatches, evaluation_batches
 from models.corpus import Corpus
 from models.evaluation import Columns, collect, expected_calibration_error, macro_f1, quality

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.schema import Feature, Objective, Training
+from conf.lessons import Feature, Objective, Training
 from models.batches import TrainingBatches
 from models.corpus import Corpus
 from models.features import Features, hidden_loss, relation_loss

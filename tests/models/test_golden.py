@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema import Objective, Shape, Training
+from conf.lessons import Objective, Training
+from conf.schema import Shape
 from models.batches import TrainingBatches
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.interface import Interface

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 from torch.nn import functional
 
-from conf.schema import Objective
+from conf.lessons import Objective
 from models.objectives import IGNORE, StepObjective, TeacherSignal, cross_entropy, distillation_loss, forward_kl
 
 REAL = st.floats(-8, 8, width=64)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from conf.schema import Objective, ObjectiveKind
+from conf.lessons import Objective, ObjectiveKind
 from models import divergences as d
 from models.controls import kept_teachers, label_led, log_mean, trust
 from models.objectives import DIVERGENCES, IGNORE, StepObjective, TeacherSignal, distillation_loss

@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from conf.errors import UserError
+from conf.lessons import Objective
 from conf.objectives import check_objective
-from conf.schema import Objective
 from models.objectives import StepObjective, distillation_loss, forward_kl
 from models.sparse_loss import SparseSignal, sparse_forward_kl, sparse_gradient_, tempered
 

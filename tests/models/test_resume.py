@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema import Objective, Training
+from conf.lessons import Objective, Training
 from models.batches import TrainingBatches
 from models.corpus import Corpus
 from models.resume import Checkpoints

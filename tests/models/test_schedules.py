@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.schema import Alpha, Temperature, Training
+from conf.lessons import Alpha, Temperature, Training
 from models.schedules import half_cosine, learning_rate_at, value_at
 
 

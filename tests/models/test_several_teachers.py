@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema import Objective, Training
+from conf.lessons import Objective, Training
 from models.batches import Batch, TrainingBatches
 from models.controls import kept_teachers
 from models.corpus import Corpus

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from conf.errors import TrainingDiverged
-from conf.schema import Objective, Training
+from conf.lessons import Objective, Training
 from models.batches import Batch, TrainingBatches, evaluation_batches
 from models.corpus import Corpus
 from models.evaluation import collect

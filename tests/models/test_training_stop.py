@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from conf.errors import RunCancelled
-from conf.schema import Training
+from conf.lessons import Training
 from models.batches import TrainingBatches
 from models.corpus import Corpus
 from models.resume import Checkpoints
@@ -61,7 +61,8 @@ TWO = """
 import sys, torch
 from pathlib import Path
 from conf.errors import RunCancelled
-from conf.schema import Shape, Training
+from conf.schema import Shape
+from conf.lessons import Training
 from models.batches import TrainingBatches
 from models.corpus import Corpus
 from models.resume import Checkpoints

@@ -7,14 +7,7 @@ import time
 
 import pytest
 
-from tasks.console import BURST, NOT_ON_TERMINAL, _Calm, _Lines, log
-
-
-@pytest.fixture
-def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The filter, as new."""
-    monkeypatch.setattr(log, "filters", [_Calm()])
-    monkeypatch.setattr(log, "propagate", True)
+from tasks.console import BURST, NOT_ON_TERMINAL, _Lines, log
 
 
 def test_a_flood_is_cut_to_a_line_a_second_and_says_so(calm: None, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,7 +24,8 @@ from tasks.compute import corpus_of, obtain, store_of
 from tasks.data import prepare_data
 from tasks.expect import expected_interface
 from tasks.fingerprint import fingerprint
-from tasks.plan import LadderPlan, make_plan, matrix_product_peak
+from tasks.pace import matrix_product_peak
+from tasks.plan import LadderPlan, make_plan
 from tasks.records import DataRecord, RunRecord, StageRecord
 from tasks.runs import Context, save
 from tasks.student import student_work

@@ -31,12 +31,11 @@ print("done", flush=True)
 
 
 @pytest.fixture(autouse=True)
-def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def own_machine(calm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A temporary folder of the test's own: what else trains on this machine is not in its way."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     caplog.set_level(logging.INFO, "ladder")
-    monkeypatch.setattr(logging.getLogger("ladder"), "propagate", True)
 
 
 @pytest.fixture

@@ -1,0 +1,14 @@
+"""Shared by the tests of `tasks/`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.console import _Calm, log
+
+
+@pytest.fixture
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filter, as new."""
+    monkeypatch.setattr(log, "filters", [_Calm()])
+    monkeypatch.setattr(log, "propagate", True)
