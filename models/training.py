@@ -151,8 +151,10 @@ def train(
     whole = model if features is None else nn.ModuleDict({"student": model, "features": features.to(accelerator.device)})
     optimizer = torch.optim.AdamW(parameter_groups(whole, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
     plain, state = model, Progress()
+    # Asked before autocast wraps it: in half precision large logits are not exactly those of the head.
+    head = split_head(plain) if plan.vocabulary is not None else None
     model, optimizer = accelerator.prepare(model, optimizer)
-    student = Taught(model, plain, split_head(plain) if plan.vocabulary is not None else None, features)
+    student = Taught(model, plain, head, features)
     loaded = checkpoints.load(whole, optimizer.optimizer) if checkpoints else None
     first = 0
     if loaded is not None:

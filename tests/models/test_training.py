@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import models.training
 from conf.errors import TrainingDiverged
 from conf.lessons import Objective, Training
 from models.batches import Batch, TrainingBatches, evaluation_batches
@@ -279,3 +280,21 @@ def test_patience_that_is_never_lost_ends_with_the_best_too(
     trained = train(model, batches, plan_for(overfitted, lesson), checkpoints=Checkpoints(tmp_path / "work"), validate=validate)
     assert (trained.steps, trained.early_stopped) == (30, False)
     assert validate(model)["nll"] == min(point["nll"] for point in trained.curve["valid"])
+
+
+def test_a_head_with_large_logits_is_split_off_in_half_precision(
+    prose: Corpus, training: Settings, model_for: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pretrained model's logits reach 30 and more, where half precision is coarse."""
+    model, seen = model_for(prose), list[int]()
+    with torch.no_grad():
+        model.get_parameter("model.embed_tokens.weight").mul_(300.0)
+    plain = models.training.chunked_loss
+
+    def watched(hidden: torch.Tensor, *args: object, **more: object) -> object:
+        seen.append(len(hidden))
+        return plain(hidden, *args, **more)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(models.training, "chunked_loss", watched)
+    train(model, TrainingBatches(prose, 8, 0), plan_for(prose, training(steps=2, precision="bf16", explosion=1e6)))
+    assert seen == [8 * 24] * 2
