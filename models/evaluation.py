@@ -6,21 +6,23 @@ Shape legend: N rows of a batch, V vocabulary or classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.batches import Batch
 from models.corpus import Corpus, Split, SplitName
-from models.objectives import IGNORE, cross_entropy, forward_kl
+from models.objectives import IGNORE, HiddenSignal, precise
 from models.quality import Quality
-from models.signals import rows
+from models.signals import hidden_rows, rows, split_head
 
 ECE_BINS = 15
+CHUNK_ELEMENTS = 64 * 49152  # logits judged at once, of each model
 AGAINST = ("nll", "accuracy", "agreement", "kl")
 
 
@@ -55,33 +57,69 @@ def collect(
         precision: `bf16` or `fp32`.
     """
     parts: dict[str, list[Tensor]] = {}
-    model.eval()
     with torch.no_grad(), _autocast(device, precision):
+        ask = {id(each): _asker(each, vocabulary) for each in (model, *teachers.values())}
         for batch in batches:
             moved = batch.to(device)
             targets = moved.targets.flatten()
             keep = targets != IGNORE
             targets = targets[keep]
-            own = rows(model, moved, vocabulary)[keep].float()
-            per_row = {"nll": cross_entropy(own, targets), "target": targets, "predicted": own.argmax(-1)}
-            per_row["confidence"] = own.softmax(-1).amax(-1)
+            said = {key: answer(moved, keep) for key, answer in ask.items()}
             spread = batch.slices[:, None].expand(batch.targets.shape) if batch.targets.ndim == 2 else batch.slices
-            per_row["slice"] = spread.flatten()[keep.cpu()]
-            seen: dict[int, Tensor] = {}
-            for name, teacher in teachers.items():
-                if id(teacher) not in seen:
-                    seen[id(teacher)] = rows(teacher.eval(), moved, vocabulary)[keep].float()
-                theirs = seen[id(teacher)]
-                per_row[f"{name}.nll"] = cross_entropy(theirs, targets)
-                per_row[f"{name}.accuracy"] = (theirs.argmax(-1) == targets).float()
-                per_row[f"{name}.agreement"] = (theirs.argmax(-1) == per_row["predicted"]).float()
-                per_row[f"{name}.kl"] = forward_kl(theirs, own)
-            for key, value in per_row.items():
-                parts.setdefault(key, []).append(value.cpu())
+            parts.setdefault("slice", []).append(spread.flatten()[keep.cpu()])
+            size = max(CHUNK_ELEMENTS // vocabulary, 1) if vocabulary else max(len(targets), 1)
+            for start in range(0, len(targets), size):
+                part = slice(start, start + size)
+                logits = {key: precise(signal(part)) for key, signal in said.items()}
+                judged = {name: logits[id(teacher)] for name, teacher in teachers.items()}
+                with torch.autocast(device.type, enabled=False):
+                    found = _judge(logits[id(model)], judged, targets[part])
+                for key, value in found.items():
+                    parts.setdefault(key, []).append(value.cpu())
     whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
     against = {name: {k: whole[f"{name}.{k}"] for k in AGAINST} for name in teachers}
     correct = (whole["predicted"] == whole["target"]).astype(np.float64)
     return Columns(whole["nll"], correct, whole["predicted"], whole["target"], whole["confidence"], whole["slice"], against)
+
+
+def _asker(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], Callable[[slice], Tensor]]:
+    """How a model's logits are had a few rows at a time: those of a large vocabulary would not fit as a whole."""
+    model.eval()
+    head = split_head(model) if vocabulary is not None else None
+    if head is None:
+
+        def whole(batch: Batch, keep: Tensor) -> Callable[[slice], Tensor]:
+            logits = rows(model, batch, vocabulary)[keep]
+            return lambda part: logits[part]
+
+        return whole
+    weight, bias = head.weight[:vocabulary], None if head.bias is None else head.bias[:vocabulary]
+    if torch.is_autocast_enabled(head.weight.device.type):  # cast once, and not for each part
+        weight = weight.to(torch.get_autocast_dtype(head.weight.device.type))
+
+    def chunked(batch: Batch, keep: Tensor) -> Callable[[slice], Tensor]:
+        hidden = hidden_rows(model, batch)[keep]
+        return lambda part: HiddenSignal(hidden[part], weight, bias).logits
+
+    return chunked
+
+
+def _judge(own: Tensor, teachers: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+    """Figures of each row of logits, and of the same rows of each teacher."""
+    log_q, at = functional.log_softmax(own, dim=-1), targets[:, None]
+    top, predicted = log_q.max(-1)
+    found = {"nll": -log_q.gather(-1, at)[:, 0], "target": targets, "predicted": predicted, "confidence": top.exp()}
+    for name, theirs in teachers.items():
+        log_p = functional.log_softmax(theirs, dim=-1)
+        first = log_p.argmax(-1)
+        found[f"{name}.nll"] = -log_p.gather(-1, at)[:, 0]
+        found[f"{name}.accuracy"] = (first == targets).float()
+        found[f"{name}.agreement"] = (first == predicted).float()
+        # In the teacher's place, which is not needed any more; p log p is 0 where p is.
+        found[f"{name}.kl"] = torch.linalg.vecdot(log_p.exp(), log_p.sub_(log_q).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=0.0)).clamp(
+            min=0.0
+        )
+    return found
 
 
 def quality(columns: Columns, corpus: Corpus, split: str) -> Quality:

@@ -215,6 +215,19 @@ def test_bf16_is_close_and_judged_in_full_precision(prose: Corpus, model_for: Ma
     assert columns.nll.dtype == np.float32
 
 
+def test_rows_judged_a_few_at_a_time_give_the_same_figures(prose: Corpus, model_for: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, teacher = model_for(prose), model_for(prose, seed=1)
+    whole = judge(model, prose, root=teacher)[0]
+    monkeypatch.setattr("models.evaluation.CHUNK_ELEMENTS", 7 * 258)
+    parts, half = judge(model, prose, root=teacher)[0], judge(model, prose, precision="bf16", root=teacher)[0]
+    assert np.array_equal(parts.predicted, whole.predicted)
+    for key in ("nll", "kl"):
+        assert parts.against["root"][key] == pytest.approx(whole.against["root"][key], rel=1e-4, abs=1e-6)
+        assert half.against["root"][key].mean() == pytest.approx(whole.against["root"][key].mean(), rel=0.05)
+        assert half.against["root"][key].dtype == np.float32
+    assert whole.against["root"]["kl"].min() > 0
+
+
 def test_evaluation_leaves_no_trace_in_the_model(sentences: Corpus, model_for: Make) -> None:
     model = model_for(sentences).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
