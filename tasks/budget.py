@@ -32,7 +32,8 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 WARM, TIMED = 2, 3  # steps before and in a measurement
 START_SECONDS, STAGE_SECONDS = 20.0, 3.0  # of a run and of each of its models, beside training and evaluation
 LEAST_STEPS, LEAST_EXAMPLES = 10, 32
-KEPT = 0.9  # share of the budget that is planned with: a machine is not equally fast all the time
+KEPT = 0.8  # share of the budget that is planned with: a machine is not equally fast all the time
+PRUNE_PASSES = 3.0  # what judging the teacher's parts takes, in its forward passes: once whole, once narrowed, with the notes kept of both
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: fl
         total += examples / batch * (paces[stage.name].forward + paces[above].forward + paces[NAME].forward * (above != NAME))
         total += (2 + steps / stage.training.validate_every) * examples / 4 / batch * paces[stage.name].forward  # validations
         if stage.student.initialisation == "prune":
-            total += stage.student.samples / batch * paces[above].forward
+            total += PRUNE_PASSES * stage.student.samples / batch * paces[above].forward
         above = stage.name
     return total
 
