@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,24 @@ MODELS = ("#0072b2", "#d55e00", "#008f68", "#a8478a", "#8a6a00", "#4d5b9e", "#7a
 MARKERS = "so^DvPX*"
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", CARD: "--card", **{colour: f"--model-{i}" for i, colour in enumerate(MODELS)}}
 POINTS = 240  # of a drawn training curve: more than a narrow screen can show
+
+
+class Control(NamedTuple):
+    """What a control arm reaches, beside the models of the run.
+
+    Attributes:
+        name: For readers.
+        parameters: Its size.
+        quality: A fraction for accuracy, bits per byte for language models; the mean over seeds where there are several.
+        low: Lower end of its interval; None where it has none.
+        high: Upper end.
+    """
+
+    name: str
+    parameters: int
+    quality: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from conf.errors import StoreError
 from conf.secrets import without_user
-from tasks import plot, tables
+from tasks import plot, sections, tables
 from tasks.records import RunRecord, StageRecord
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -88,6 +88,8 @@ def render(record: RunRecord, settings_yaml: str) -> str:
     curves, damaged = _curves(record)
     order = [model.name for model in tables.finished(record)]
     slices = slice_rows(record)
+    found = sections.gather(record)
+    verdict = next((str(section["verdict"]) for section in found.values() if "verdict" in section), None)
     return environment.get_template("report.html.j2").render(
         record=record,
         settings_yaml=settings_yaml,
@@ -113,6 +115,8 @@ def render(record: RunRecord, settings_yaml: str) -> str:
         packages=packages(record.environment),
         facts=facts(record.environment),
         machine=machine(record.environment),
+        sections=found,
+        verdict=verdict,
     )
 
 
