@@ -1,4 +1,4 @@
-"""The two pictures of a run: quality against parameters, and the learning curves.
+"""How pictures are drawn here, and the picture of quality against parameters.
 
 Drawn with matplotlib's object interface, without pyplot's global state. A figure's point is a CSS pixel, so the report shows one SVG
 for wide windows and one for narrow ones at the size they were drawn for. Colours become CSS variables with the drawn colour as their
@@ -7,31 +7,27 @@ fallback: inside the report the pictures follow its light or dark theme, outside
 
 from __future__ import annotations
 
+import html
 import io
-import json
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tasks.records import RunRecord
-from tasks.tables import ACCURACY, finished, human, quality_of
+from tasks.records import RunRecord, StageRecord
+from tasks.tables import ACCURACY, Quality, finished, human, quality_of, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Layout = Literal["wide", "narrow"]
+Interval = tuple[float, float]
 INK, MUTED, GRID, CARD = "#1d2530", "#5d6875", "#e1e6ec", "#fdfdfe"
 MODELS = ("#0072b2", "#d55e00", "#008f68", "#a8478a", "#8a6a00", "#4d5b9e", "#7a4a21", "#555555")
 MARKERS = "so^DvPX*"
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", CARD: "--card", **{colour: f"--model-{i}" for i, colour in enumerate(MODELS)}}
-POINTS = 240  # of a drawn training curve: more than a narrow screen can show
+MANY = 12  # models; of more, only some are named and coloured
+NAMED = 8
 
 
 class Control(NamedTuple):
@@ -52,59 +48,47 @@ class Control(NamedTuple):
     high: float | None = None
 
 
-@dataclass(frozen=True)
-class Curve:
-    """What one model's training logged, non-finite values left out.
+class Look(NamedTuple):
+    """How a model looks in every picture and beside its name in a table."""
 
-    Attributes:
-        train: (n, 2) step and loss, the objective's.
-        valid: (m, 2) step and held-out nll, nats per token or example.
+    colour: str
+    marker: str
+    named: bool  # whether a picture has room for its name
+
+    @property
+    def variable(self) -> str:
+        """The CSS variable of its colour."""
+        return VARIABLES[self.colour]
+
+
+def looks(number: int) -> list[Look]:
+    """A look for each of so many models: a colour each, or, of more than `MANY`, for the first, the last and some between."""
+    if number <= MANY:
+        return [Look(MODELS[i % len(MODELS)], MARKERS[i % len(MARKERS)], named=True) for i in range(number)]
+    chosen = {round(i * (number - 1) / (NAMED - 1)): i for i in range(NAMED)}
+    return [
+        Look(MODELS[chosen[i]], MARKERS[chosen[i]], named=True) if i in chosen else Look(MUTED, "o", named=False) for i in range(number)
+    ]
+
+
+def quality_svg(
+    record: RunRecord, layout: Layout = "wide", controls: Sequence[Control] = (), intervals: Mapping[str, Interval] | None = None
+) -> str | None:
+    """Quality against parameters as an `<svg>` element; None while no model is finished.
+
+    Args:
+        record: The run.
+        layout: For wide windows or for narrow ones.
+        controls: Control arms, drawn hollow.
+        intervals: Model -> interval of its quality, in the unit of `Control.quality`.
     """
-
-    train: NDArray[np.float64]
-    valid: NDArray[np.float64]
-
-
-def read_curve(folder: Path) -> Curve | None:
-    """The curve in `folder/curve.json`; None when there is none, as for an imported checkpoint.
-
-    Raises:
-        ValueError: The file is not the JSON that a training writes.
-    """
-    path = folder / "curve.json"
-    if not path.is_file():
-        return None
-    raw = json.loads(path.read_text())
-    try:
-        return Curve(_pairs(raw["train"], "loss"), _pairs(raw["valid"], "nll"))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a training curve ({error!r})") from error
-
-
-def _pairs(points: list[dict[str, Any]], key: str) -> NDArray[np.float64]:
-    kept = [(point["step"], point[key]) for point in points if point[key] is not None and math.isfinite(point[key])]
-    return np.array(kept, dtype=np.float64).reshape(-1, 2)
-
-
-def smooth(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The centred moving average of (n, 2) pairs over a 40th of them, thinned to at most `POINTS`."""
-    half = len(pairs) // 80
-    sums = np.concatenate([[0.0], np.cumsum(pairs[:, 1])])
-    at = np.arange(len(pairs))
-    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(pairs))
-    averaged = np.column_stack([pairs[:, 0], (sums[high] - sums[low]) / (high - low)])
-    return averaged[np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), POINTS)).round().astype(int))] if len(pairs) else pairs
-
-
-def quality_svg(record: RunRecord, layout: Layout = "wide") -> str | None:
-    """Quality against parameters as an `<svg>` element; None while no model is finished."""
-    figure = _quality(record, layout)
-    return figure and _svg(figure, f"quality-{layout}", "Quality against parameters, one point for each model")
+    figure = _quality(record, layout, controls, intervals or {})
+    return figure and svg(figure, f"quality-{layout}", _told(record, controls, intervals or {}))
 
 
 def quality_png(record: RunRecord) -> bytes | None:
     """Quality against parameters as a PNG on white, 1840 pixels wide; None while no model is finished."""
-    figure = _quality(record, "wide")
+    figure = _quality(record, "wide", (), {})
     if figure is None:
         return None
     figure.patch.set_facecolor("white")
@@ -113,87 +97,101 @@ def quality_png(record: RunRecord) -> bytes | None:
     return buffer.getvalue()
 
 
-def curves_svg(curves: dict[str, Curve], order: Sequence[str], layout: Layout = "wide") -> str | None:
-    """Learning curves as an `<svg>` element; None when there are none.
-
-    Args:
-        curves: A curve for each model that has one.
-        order: Names of all models, the root teacher first: their places give the colours, as in the other picture.
-        layout: Whether the two panels stand side by side or one under the other.
-    """
-    drawn = {name: curve for name, curve in curves.items() if len(curve.train) or len(curve.valid)}
-    if not drawn:
-        return None
-    figure = _figure((920, 370) if layout == "wide" else (340, 610))
-    left, right = figure.subplots(1, 2) if layout == "wide" else figure.subplots(2, 1)
-    for name, curve in drawn.items():
-        look = {"color": MODELS[order.index(name) % len(MODELS)], "label": _short(name)}
-        left.plot(*smooth(curve.train).T, linewidth=1.3, **look)
-        marker = MARKERS[order.index(name) % len(MARKERS)]
-        right.plot(*curve.valid.T, linewidth=1.8, marker=marker, markersize=4.5, markevery=max(1, len(curve.valid) // 8), **look)
-    left.set_yscale("log")
-    _plain_log(left.yaxis)
-    for axes, title, unit in ((left, "Training", "loss, smoothed (log scale)"), (right, "Validation", "nll in nats (lower is better)")):
-        _dress(axes, "step", unit)
-        axes.set_title(title, loc="left", color=INK, fontsize=13, fontweight="bold")
-    handles, labels = right.get_legend_handles_labels()
-    columns = max(1, (900 if layout == "wide" else 320) // (46 + 8 * max(map(len, labels))))
-    by_row = [i for column in range(columns) for i in range(column, len(labels), columns)]  # matplotlib fills columns first
-    figure.legend(
-        [handles[i] for i in by_row],
-        [labels[i] for i in by_row],
-        loc="outside upper left",
-        ncols=columns,
-        frameon=False,
-        labelcolor=INK,
-        fontsize=12.5,
-    )
-    return _svg(figure, f"curves-{layout}", "Training loss and validation loss of each model against the step")
-
-
-def _quality(record: RunRecord, layout: Layout) -> Figure | None:
+def _told(record: RunRecord, controls: Sequence[Control], intervals: Mapping[str, Interval]) -> str:
+    """The picture in words."""
     quality = quality_of(record)
-    places = [(i, model) for i, model in enumerate(finished(record)) if quality.key in model.metrics]
-    if not places:
+
+    def words(name: str, parameters: int, value: float, ends: Interval | None) -> str:
+        between = f" ({_score(quality, ends[0])} to {_score(quality, ends[1])})" if ends else ""
+        return f"{name} {_score(quality, value)}{between} with {human(parameters)} parameters"
+
+    models = [model for model in finished(record) if quality.key in model.metrics]
+    said = [
+        words(model.name, model.parameters, model.metrics[quality.key], intervals.get(model.name))
+        + (", refused by its gate" if model.gate == "stopped" else "")
+        for model, look in zip(models, looks(len(models)), strict=True)
+        if look.named
+    ]
+    more = f"; and {len(models) - len(said)} between" if len(said) < len(models) else ""
+    arms = [words(arm.name, arm.parameters, arm.quality, _ends(arm)) for arm in controls]
+    return f"Quality against parameters, {quality.axis}: {'; '.join(said)}{more}." + (f" Controls: {'; '.join(arms)}." if arms else "")
+
+
+def _score(quality: Quality, value: float) -> str:
+    return score(quality, {quality.key: value})
+
+
+def _ends(arm: Control) -> Interval | None:
+    return None if arm.low is None or arm.high is None else (arm.low, arm.high)
+
+
+def _quality(record: RunRecord, layout: Layout, controls: Sequence[Control], intervals: Mapping[str, Interval]) -> Figure | None:
+    quality = quality_of(record)
+    models = [model for model in finished(record) if quality.key in model.metrics]
+    if not models:
         return None
-    figure = _figure((920, 380) if layout == "wide" else (340, 330))
-    axes = figure.subplots()
+    drawing = figure((920, 380 + 30 * bool(controls)) if layout == "wide" else (340, 330 + 24 * len(controls)))
+    axes = drawing.subplots()
     scale = 100 if quality is ACCURACY else 1
-    sizes = [model.parameters for _, model in places]
-    scores = [scale * model.metrics[quality.key] for _, model in places]
+    sizes = [model.parameters for model in models]
+    scores = [scale * model.metrics[quality.key] for model in models]
     axes.plot(sizes, scores, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-    for (i, model), size, value in zip(places, sizes, scores, strict=True):
-        colour, refused = MODELS[i % len(MODELS)], model.gate == "stopped"
-        face = CARD if refused else colour
-        axes.plot(size, value, MARKERS[i % len(MARKERS)], color=colour, markerfacecolor=face, markersize=10, markeredgewidth=2)
-        label = f"{_short(model.name)}, refused" if refused else _short(model.name)
-        left = size * size <= min(sizes) * max(sizes)  # a label leans inwards, on the side that the chain's line leaves free
-        above = left == ((scores[0] - scores[-1]) * (sizes[0] - sizes[-1]) <= 0)
-        look = {
-            "ha": "left" if left else "right",
-            "va": "bottom" if above else "top",
-            "color": colour,
-            "fontsize": 12.5,
-            "fontweight": "bold",
-        }
-        axes.annotate(label, (size, value), (9 if left else -9, 5 if above else -5), textcoords="offset points", **look)
+    for model, look in zip(models, looks(len(models)), strict=True):
+        _point(axes, model, look, scale * model.metrics[quality.key])
+        _bar(axes, model.parameters, intervals.get(model.name), scale, look.colour)
+    _labels(axes, models, sizes, scores)
+    for i, arm in enumerate(controls):
+        style: dict[str, Any] = {"color": MUTED, "markerfacecolor": CARD, "markersize": 8, "markeredgewidth": 1.5, "linestyle": "none"}
+        axes.plot(arm.parameters, scale * arm.quality, MARKERS[::-1][i % len(MARKERS)], label=short(arm.name), zorder=3, **style)
+        _bar(axes, arm.parameters, _ends(arm), scale, MUTED)
+    if controls:
+        columns = min(len(controls), 6) if layout == "wide" else 1
+        drawing.legend(loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK, fontsize=12)
+    shown = [*sizes, *(arm.parameters for arm in controls)]
     axes.set_xscale("log")
-    axes.set_xlim(min(sizes) / 1.9, max(sizes) * 1.9)
+    axes.set_xlim(min(shown) / 1.9, max(shown) * 1.9)
     axes.margins(y=0.28)
     if quality is ACCURACY:
         axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
-    _plain_log(axes.xaxis)
-    _dress(axes, "parameters (log scale)", quality.axis)
-    return figure
+    plain_log(axes.xaxis)
+    dress(axes, "parameters (log scale)", quality.axis)
+    return drawing
 
 
-def _figure(pixels: tuple[int, int]) -> Figure:
+def _point(axes: Axes, model: StageRecord, look: Look, value: float) -> None:
+    face = CARD if model.gate == "stopped" else look.colour
+    size: dict[str, Any] = (
+        {"markersize": 10, "markeredgewidth": 2, "zorder": 4} if look.named else {"markersize": 4, "alpha": 0.6, "zorder": 2}
+    )
+    axes.plot(model.parameters, value, look.marker, color=look.colour, markerfacecolor=face, **size)
+
+
+def _bar(axes: Axes, size: float, ends: Interval | None, scale: float, colour: str) -> None:
+    if ends is not None:
+        axes.vlines(size, scale * ends[0], scale * ends[1], color=colour, linewidth=2, zorder=2)
+
+
+def _labels(axes: Axes, models: Sequence[StageRecord], sizes: Sequence[int], scores: Sequence[float]) -> None:
+    """Names beside the points: they lean inwards, on the side that the chain's line leaves free."""
+    for model, look, size, value in zip(models, looks(len(models)), sizes, scores, strict=True):
+        if not look.named:
+            continue
+        label = f"{short(model.name)}, refused" if model.gate == "stopped" else short(model.name)
+        left = size * size <= min(sizes) * max(sizes)
+        above = left == ((scores[0] - scores[-1]) * (sizes[0] - sizes[-1]) <= 0)
+        sides = {"ha": "left" if left else "right", "va": "bottom" if above else "top"}
+        style = {"color": look.colour, "fontsize": 12.5, "fontweight": "bold"}
+        axes.annotate(label, (size, value), (9 if left else -9, 5 if above else -5), textcoords="offset points", **sides, **style)
+
+
+def figure(pixels: tuple[int, int]) -> Figure:
+    """An empty figure, width and height in CSS pixels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(pixels[0] / 72, pixels[1] / 72), layout="constrained", facecolor="none")
 
 
-def _plain_log(axis: Any) -> None:
+def plain_log(axis: Any) -> None:
     """Ticks of a logarithmic axis as counts (30k, 100k), as many as its range needs."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -205,7 +203,8 @@ def _plain_log(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _dress(axes: Axes, x: str, y: str) -> None:
+def dress(axes: Axes, x: str, y: str) -> None:
+    """Give axes their labels, and the look of all pictures here."""
     axes.set_facecolor("none")
     axes.set_xlabel(x, color=MUTED, fontsize=12.5)
     axes.set_ylabel(y, color=MUTED, fontsize=12.5)
@@ -217,23 +216,31 @@ def _dress(axes: Axes, x: str, y: str) -> None:
         spine.set_color(GRID)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name that fits into a picture."""
     return name if len(name) <= 20 else f"{name[:19]}…"
 
 
-def _svg(figure: Figure, prefix: str, label: str) -> str:
-    """The figure as an element for HTML: real text, theme colours, ids that no other picture on the page has."""
+def svg(figure: Figure, prefix: str, label: str) -> str:
+    """The figure as an element for HTML: real text, theme colours, ids that no other picture on the page has.
+
+    Args:
+        figure: What was drawn.
+        prefix: Unique on the page.
+        label: What the picture shows, its figures included, for those who do not see it: plain text.
+    """
     from matplotlib import rc_context
 
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    view = re.search(r'viewBox="[^"]+"', svg)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    view = re.search(r'viewBox="[^"]+"', text)
     assert view is not None
-    svg = re.sub(r"<svg[^>]*>", f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view[0]} role="img" aria-label="{label}">', svg, count=1)
+    opening = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view[0]} role="img" aria-label="{html.escape(label)}">'
+    text = re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1)
     for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable}, {colour})")
-    return svg
+        text = text.replace(colour, f"var({variable}, {colour})")
+    return text

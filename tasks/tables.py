@@ -5,6 +5,7 @@ The formats of numbers live here too, so that a figure reads the same wherever i
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 from rich import box
@@ -160,3 +161,26 @@ def table_cells(record: RunRecord) -> list[dict[str, str]]:
     headers, lines = rows(record)
     # The page renders cells as Markdown, where a lone hyphen is a list.
     return [{header: "" if cell == NONE else cell for header, cell in zip(headers, line, strict=True)} for line in lines]
+
+
+def duration(value: float) -> str:
+    """Seconds for a reader: `4.2 s`, `42 s`, `3 min 12 s`, `5 h 12 min`."""
+    if value < 99.5:
+        return f"{seconds(value)} s"
+    whole = round(value)
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def operations(flops: float) -> str:
+    """Floating-point operations with an SI prefix: `3.42 TFLOP`."""
+    for size, prefix in ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if flops >= 0.9995 * size:
+            return f"{flops / size:.3g} {prefix}FLOP"
+    return f"{flops:,.0f} FLOP"
+
+
+def moment(iso: str | None) -> str:
+    """An ISO 8601 time as `2026-03-01 14:05 UTC`; a dash for none."""
+    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC") if iso else NONE

@@ -17,18 +17,41 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from tasks.records import RunRecord
 
-# In the order of the page: was it worth it, how good, at what price, how fast, what was inherited, where it comes from.
-ORDER = ("proof", "economics", "bench", "audit")
+# In the order of the page: was it worth it, how good, at what price, how fast, what was inherited, how it came about, from what.
+ORDER = (
+    "outcome",
+    "models",
+    "quality",
+    "proof",
+    "costs",
+    "economics",
+    "bench",
+    "audit",
+    "slices",
+    "curves",
+    "samples",
+    "lineage",
+    "settings",
+)
+LATE = "quality"  # draws what the others have found
 
 
 def gather(record: RunRecord) -> dict[str, Mapping[str, Any]]:
     """The sections that have something to show, in the order of the page."""
-    found = {name: importlib.import_module(f"{__name__}.{name}").section(record) for name in ORDER if _is_there(name)}
-    return {name: section for name, section in found.items() if section is not None}
+    found = {name: _module(name).section(record) for name in ORDER if name != LATE and _is_there(name)}
+    controls = [control for section in found.values() for control in (section or {}).get("controls", ())]
+    intervals = {name: ends for section in found.values() for name, ends in (section or {}).get("intervals", {}).items()}
+    found[LATE] = _module(LATE).section(record, controls, intervals)
+    return {name: section for name in ORDER if (section := found.get(name)) is not None}
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def _is_there(name: str) -> bool:

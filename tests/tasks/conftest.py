@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tasks.console import _Calm, log
+from tests.tasks.reports import digits, language, page
+
+__all__ = ["calm", "digits", "language", "page"]
 
 
 @pytest.fixture

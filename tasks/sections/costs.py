@@ -1,0 +1,42 @@
+"""What each model cost to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks import tables
+from tasks.records import RunRecord, StageRecord
+
+
+def section(record: RunRecord) -> Mapping[str, Any] | None:
+    """The costs, once there are any."""
+    return {"lines": costs(record)} if tables.finished(record) else None
+
+
+def costs(record: RunRecord) -> list[dict[str, str]]:
+    """What each model cost, and last two sums: of what this run computed, and of what it reused."""
+
+    def line(name: str, models: list[StageRecord], note: str = "", extra: float = 0.0) -> dict[str, str]:
+        spent, tokens = sum(model.seconds for model in models), sum(model.tokens for model in models)
+        return {
+            "model": name,
+            "steps": f"{sum(model.steps for model in models):,}",
+            "tokens": tables.human(tokens),
+            "FLOPs": tables.operations(sum(model.flops for model in models)),
+            "speed": tables.human(tokens / spent) if spent and tokens else tables.NONE,
+            "time": tables.duration(spent + extra),
+            "origin": note,
+        }
+
+    done = tables.finished(record)
+    lines = [line(model.name, [model], tables.origin(model)) for model in done]
+    data = record.data
+    if data:
+        lines.insert(0, {**dict.fromkeys(("steps", "tokens", "FLOPs", "speed"), tables.NONE), "model": "data"})
+        lines[0] |= {"time": tables.duration(data.seconds), "origin": "reused" if data.reused else "computed"}
+    if lines:
+        for label, reused in (("computed in this run", False), ("reused", True)):
+            extra = data.seconds if data and data.reused is reused else 0.0
+            lines.append(line(f"Sum {label}", [model for model in done if model.reused is reused], extra=extra))
+    return lines

@@ -1,0 +1,49 @@
+"""How the trainings went: learning curves, and the loss before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from tasks import tables
+from tasks.curves import Curve, curves_svg, read_curve
+from tasks.records import RunRecord
+
+
+def section(record: RunRecord) -> Mapping[str, Any] | None:
+    """The curves in the models' folders, drawn; and what could not be."""
+    curves, damaged = _curves(record)
+    order = [model.name for model in tables.finished(record)]
+    plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := curves_svg(curves, order, layout))]
+    if not plots and not damaged:
+        return None
+    without = [name for name in order if name not in curves and name not in damaged]
+    return {"plots": plots, "without": without, "damaged": damaged, "starts": starts(record, curves)}
+
+
+def starts(record: RunRecord, curves: dict[str, Curve]) -> list[dict[str, str]]:
+    """Of each student: how it came by its first weights, and its validation loss before and after training, on the same examples."""
+    found = []
+    for stage in record.stages:
+        curve = curves.get(stage.name)
+        if "nll" in stage.initial and curve is not None and len(curve.valid):
+            how = stage.identity.get("student", {}).get("initialisation", "-")
+            found.append({"model": stage.name, "how": how, "before": f"{stage.initial['nll']:.3f}", "after": f"{curve.valid[-1, 1]:.3f}"})
+    return found
+
+
+def _curves(record: RunRecord) -> tuple[dict[str, Curve], list[str]]:
+    """The curves that can be read, and the names of the models whose file is damaged."""
+    curves, damaged = {}, []
+    for model in tables.finished(record):
+        try:
+            curve = read_curve(Path(model.folder))
+        except ValueError:
+            damaged.append(model.name)
+            continue
+        if curve is not None:
+            curves[model.name] = curve
+    return curves, damaged

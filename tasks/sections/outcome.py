@@ -1,0 +1,119 @@
+"""What came out: whether the ladder was worth it, as far as that is known, and what each model keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks import tables
+from tasks.records import RunRecord, StageRecord
+from tasks.reproduce import prove_command
+
+SENTENCES = 8  # shown at once
+ROWS = {tables.BITS.key: "tokens", tables.ACCURACY.key: "examples"}
+REASONS = {
+    "failed": "not finished, the run failed",
+    "stopped": "not run, a gate stopped the run",
+    "interrupted": "not finished, the run was interrupted",
+    "cancelled": "not finished, the run was cancelled",
+    "running": "not finished yet",
+}
+ENDED = {"running": "has not ended yet"} | {status: f"was {status}" for status in ("interrupted", "cancelled")} | {"failed": "failed"}
+
+
+def section(record: RunRecord) -> Mapping[str, Any] | None:
+    """The sentences: those on the root, the last student and what was not reached first; and the command of the proof."""
+    said = verdicts(record)
+    folded = said if len(said) > SENTENCES else []
+    return {
+        "sentences": [said[0], *said[len(record.stages) :]] if folded else said,
+        "folded": folded,
+        "judged": _judged(record),
+        "prove": prove_command(record),
+        "unfinished": _unfinished(record),
+    }
+
+
+def _unfinished(record: RunRecord) -> str | None:
+    """That the report is of a part of a run."""
+    if record.status not in ENDED:
+        return None
+    count = len(record.stages)
+    reached = f"{count} of {len(record.planned)} stages {'is' if count == 1 else 'are'} finished"
+    return f"The run {ENDED[record.status]}: {reached}, and the report shows what there is."
+
+
+def verdicts(record: RunRecord) -> list[str]:
+    """A plain sentence for each finished model on what it keeps, and one for those that were not reached."""
+    quality = tables.quality_of(record)
+    root = record.teacher
+    said = []
+    if root:
+        said.append(f"The root {root.name} has {tables.human(root.parameters)} parameters and scores {_scored(quality, root)}.")
+    said += [_verdict(stage, root, quality) for stage in record.stages]
+    missing = tables.not_run(record)
+    names = ", ".join(missing) if len(missing) <= SENTENCES else f"{missing[0]} to {missing[-1]}, {len(missing)} models"
+    said += [f"{names}: {REASONS.get(record.status, 'not run')}."] if missing else []
+    return said
+
+
+def _verdict(stage: StageRecord, root: StageRecord | None, quality: tables.Quality) -> str:
+    parent = stage.teachers[0] if stage.teachers else None
+    kept = []
+    if stage.retention.parent is not None and parent and not (root and parent == root.name):
+        kept.append(f"{tables.percent(stage.retention.parent)} of {parent}")
+    if stage.retention.root is not None:
+        kept.append(f"{tables.percent(stage.retention.root)} of the root")
+    sentence = f"{stage.name} scores {_scored(quality, stage)}"
+    if kept:
+        sentence = f"{stage.name} keeps {' and '.join(kept)} ({quality.ratio})"
+    if root:
+        sentence += f" with {smaller(root.parameters, stage.parameters)} parameters"
+    endings = {
+        "passed": "its gate passed",
+        "warned": "its gate warned",
+        "stopped": "its gate refused it",
+        "approved": "approved by a person",
+    }
+    ends = [sentence, *(["put in by the next gate"] if stage.inserted else []), *([endings[stage.gate]] if stage.gate else [])]
+    return f"{'; '.join(ends)}."
+
+
+def smaller(root: int, student: int) -> str:
+    """How much smaller a student is: `9.1x fewer`."""
+    ratio = root / student
+    if ratio < 1:
+        return f"{1 / ratio:.1f}x more"
+    return "as many" if ratio < 1.05 else f"{ratio:.1f}x fewer" if ratio < 99.5 else f"{ratio:.0f}x fewer"
+
+
+def _scored(quality: tables.Quality, model: StageRecord) -> str:
+    score = tables.score(quality, model.metrics)
+    return f"{score} bits per byte" if quality is tables.BITS else f"{score} accuracy"
+
+
+def _judged(record: RunRecord) -> str | None:
+    """How many held-out rows the models were judged by, as far as the slices tell."""
+    models = tables.finished(record)
+    counted = int(sum(metrics.get("count", 0) for metrics in models[-1].slices.values())) if models else 0
+    return f"{counted:,} held-out {ROWS[tables.quality_of(record).key]}" if counted else None
+
+
+def tiles(record: RunRecord) -> list[tuple[str, str]]:
+    """The few figures a reader looks for first: value and what it is, of the last finished student."""
+    quality, root = tables.quality_of(record), record.teacher
+    shown = []
+    if record.stages:
+        last = record.stages[-1]
+        shown = [
+            (tables.human(last.parameters), f"parameters in {last.name}"),
+            (tables.score(quality, last.metrics), f"{quality.unit} of {last.name}"),
+        ]
+        if root and last.retention.root is not None:
+            shown.append((tables.percent(last.retention.root), f"of the root kept, {smaller(root.parameters, last.parameters)} parameters"))
+    elif root:
+        shown = [
+            (tables.human(root.parameters), f"parameters in {root.name}"),
+            (tables.score(quality, root.metrics), f"{quality.unit} of {root.name}"),
+        ]
+    return [*shown, (tables.duration(record.seconds), "the last attempt took")] if shown and record.seconds is not None else shown

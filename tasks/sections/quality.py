@@ -1,0 +1,19 @@
+"""Quality against size: the picture that the run is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from tasks.plot import Control, Interval, quality_svg
+from tasks.records import RunRecord
+
+
+def section(
+    record: RunRecord, controls: Sequence[Control] = (), intervals: Mapping[str, Interval] | None = None
+) -> Mapping[str, Any] | None:
+    """The picture, for wide and for narrow windows, with the control arms and the intervals that other sections know of."""
+    plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := quality_svg(record, layout, controls, intervals))]
+    return {"plots": plots, "controls": controls, "intervals": intervals} if plots else None
