@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from conf.errors import LadderError, RunCancelled
+from flows.commands_report import compare, report
 
 INTERRUPTED = 130
 
@@ -168,6 +169,10 @@ def show(run: Annotated[str | None, typer.Argument(help="Run; none: the last.")]
 
     record = load_run(home(), run)
     _show(show_json(record), as_json, lambda: show_text(record))
+
+
+app.command()(report)
+app.command()(compare)
 
 
 @app.command()

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 # By module, not by file: a file's path would make a second module of what is imported already.
-FLOWS: dict[FlowName, tuple[str, str]] = {"distill": ("flows.distill", "distill"), "stage": ("flows.one_stage", "one_stage")}
+FLOWS: dict[FlowName, tuple[str, str]] = {
+    "distill": ("flows.distill", "distill"),
+    "stage": ("flows.one_stage", "one_stage"),
+    "report": ("flows.reports", "report"),
+    "compare": ("flows.reports", "compare"),
+}
 
 ALLOWED = {"cron": "a cron expression such as 0 2 * * *", "rrule": "a rule of RFC 5545 such as FREQ=WEEKLY;BYDAY=SA;BYHOUR=6"}
 

@@ -31,6 +31,8 @@ StageName = Annotated[str, Field(pattern=STAGE_NAME_PATTERN)]
 # Empty text and -1 stand for "none": a field that may also be null is refused by a form with no reason but that nothing fits.
 OptionalStage = Annotated[str, Field(pattern=rf"^$|{STAGE_NAME_PATTERN}")]
 TeacherNames = tuple[Annotated[str, Field(min_length=1)], ...]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+OptionalRun = Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 OptionalBudget = Annotated[str, Field(pattern=r"^$|^[0-9]{1,6}[smhd]$")]
 OptionalSeed = Annotated[int, Field(ge=-1, lt=2**31)]
 

@@ -97,5 +97,6 @@ def templates() -> Environment:
         "no_password": without_user,
         "short": lambda text: text[:12],
         "numeric": tables.is_numeric,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
     return environment

@@ -2,7 +2,8 @@
 
 `tasks/sections/<topic>.py` has `section(record) -> Mapping[str, Any] | None`; None: there is nothing to show, and the section is left out.
 `tasks/templates/<topic>.html.j2` lays the mapping out: it is `section` there, beside `record`, `models` (the finished ones), `quality`
-(what they are judged by), `unit` (tokens or examples) and the filters of `tasks.report`. It is one `<section>` with an `<h2>`, its tables in `<div class="scroll">`, its pictures in a `<figure>`.
+(what they are judged by), `unit` (tokens or examples) and the filters of `tasks.report`. It is one `<section>` with an `<h2>`, its tables
+in `<div class="scroll">`, their heads in `<thead>`, its pictures in a `<figure>`.
 
 Three keys of a mapping are for the frame, all optional:
     verdict: The sentence that the report begins with, its interval in it: text, not HTML.

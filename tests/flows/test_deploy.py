@@ -50,7 +50,9 @@ def test_mistakes_are_named(cli, bare, pool: str):
 
 
 def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
-    assert cli("deploy", "--work-pool", pool).out.splitlines() == [f"distill/distill on {pool}", f"one-stage/stage on {pool}"]
+    assert cli("deploy", "--work-pool", pool).out.splitlines() == [
+        f"{name} on {pool}" for name in ("distill/distill", "one-stage/stage", "report/report", "compare/compare")
+    ]
     cli("deploy", "--work-pool", pool)
     made = ask(prefect_api, "GET", "/deployments/name/distill/distill")
     assert made["work_pool_name"] == pool

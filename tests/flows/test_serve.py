@@ -129,7 +129,10 @@ def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(d
     ("text", "message"),
     [
         ("limit: none\ndeployments: []", "limit: got 'none'; allowed: a whole number in [1, 256]"),
-        ("deployments: [{name: a, flow: distil}]", "deployments[0].flow: got 'distil'; allowed: distill or stage. Did you mean 'distill'?"),
+        (
+            "deployments: [{name: a, flow: distil}]",
+            "deployments[0].flow: got 'distil'; allowed: distill, stage, report or compare. Did you mean 'distill'?",
+        ),
     ],
 )
 def test_a_wrong_file_of_deployments_starts_nothing(bare, tmp_path, text, message):

@@ -1,0 +1,206 @@
+"""Two runs side by side: the settings that differ, and each model's quality, retention and cost, with the direction said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from conf.errors import UserError
+from tasks import tables
+from tasks.fingerprint import changes
+from tasks.records import Record, RunRecord, StageRecord
+
+Direction = Literal["better", "worse", "same"]
+
+
+class Kind(NamedTuple):
+    """A figure of a model that two runs are compared by.
+
+    Attributes:
+        name: For readers.
+        value: Reads it from a record; None where it was not measured.
+        better: Which direction is better; None: neither.
+        form: How a difference is told: in percentage points, as it is, or in per cent of the first run's.
+        show: The value for readers.
+    """
+
+    name: str
+    value: Callable[[StageRecord], float | None]
+    better: Literal["higher", "lower"] | None
+    form: Literal["points", "absolute", "percent"]
+    show: Callable[[float], str]
+
+
+class Figure(Record):
+    """One figure of a model in both runs.
+
+    Attributes:
+        name: What it is, with its unit.
+        a: In the first run; None where it was not measured.
+        b: In the second run.
+        difference: b - a, in the figure's own unit.
+        direction: What the difference means for the second run; None where it means neither, or cannot be told.
+        shown: For readers: the figure in both runs, and the difference.
+    """
+
+    name: str
+    a: float | None
+    b: float | None
+    difference: float | None
+    direction: Direction | None
+    shown: tuple[str, str, str]
+
+
+class Pair(Record):
+    """A model in both runs, matched by its name; `only` says in which run it is, where the other has none of that name."""
+
+    name: str
+    only: Literal["a", "b"] | None
+    same_weights: bool
+    figures: tuple[Figure, ...]
+
+    @property
+    def note(self) -> str:
+        """What to say behind its name."""
+        return f" (only {self.only.upper()})" if self.only else " (same weights)" if self.same_weights else ""
+
+    @property
+    def told(self) -> tuple[Figure, ...]:
+        """The figures worth showing: of one and the same model only the first, its quality."""
+        return self.figures[:1] if self.same_weights else self.figures
+
+
+class Side(Record):
+    """One of the two runs."""
+
+    run: str
+    ladder: str
+    status: str
+    started: str
+    folder: str
+
+
+class Comparison(Record):
+    """What `ladder compare --json` prints.
+
+    Attributes:
+        a: The first run.
+        b: The second one: `better` means that it is better here.
+        settings: Settings that differ, one line each: `seed: 0 -> 1`.
+        notes: Why some figures may not compare.
+        models: The models, in the order of the second run's ladder, the root teacher first.
+    """
+
+    a: Side
+    b: Side
+    settings: tuple[str, ...]
+    notes: tuple[str, ...]
+    models: tuple[Pair, ...]
+
+
+def compare_runs(a: RunRecord, b: RunRecord) -> Comparison:
+    """Compare two runs.
+
+    Raises:
+        UserError: They are the same run, or their models are judged by different things.
+    """
+    if a.run == b.run:
+        raise UserError.about("RUN", b.run, "two different runs", "`ladder runs` shows them; `ladder show` shows one.")
+    if a.workload != b.workload:
+        allowed = f"a run with the workload of {a.run}, {a.workload}"
+        raise UserError.about("RUN", f"{b.run} with the workload {b.workload}", allowed, "`ladder runs` shows all runs.")
+    models_a, models_b = ({model.name: model for model in tables.finished(run)} for run in (a, b))
+    names = [*models_b, *(name for name in models_a if name not in models_b)]
+    kinds = kinds_of(b)
+    return Comparison(
+        a=_side(a),
+        b=_side(b),
+        settings=tuple(settings_that_differ(a, b)),
+        notes=tuple(_notes(a, b)),
+        models=tuple(_pair(name, models_a.get(name), models_b.get(name), kinds) for name in names),
+    )
+
+
+def kinds_of(record: RunRecord) -> list[Kind]:
+    """The figures that models of this workload are compared by."""
+    quality = tables.quality_of(record)
+    accuracy = quality is tables.ACCURACY
+    return [
+        Kind(
+            quality.unit,
+            lambda model: model.metrics.get(quality.key),
+            "higher" if accuracy else "lower",
+            "points" if accuracy else "absolute",
+            lambda value: tables.score(quality, {quality.key: value}),
+        ),
+        Kind("of parent", lambda model: model.retention.parent, "higher", "points", tables.percent),
+        Kind("of root", lambda model: model.retention.root, "higher", "points", tables.percent),
+        Kind("parameters", lambda model: float(model.parameters), None, "percent", tables.human),
+        Kind("FLOPs", lambda model: model.flops or None, "lower", "percent", tables.operations),
+        Kind("training", lambda model: model.seconds or None, "lower", "percent", tables.duration),
+    ]
+
+
+def settings_that_differ(a: RunRecord, b: RunRecord) -> list[str]:
+    """The resolved settings that differ, one line each, stages by name; what the models were made from, where a run kept no settings."""
+    old, new = _settings(a), _settings(b)
+    if old is None or new is None:
+        old, new = ({model.name: model.identity for model in tables.finished(run)} for run in (a, b))
+    return changes(old, new)
+
+
+def _settings(record: RunRecord) -> dict[str, Any] | None:
+    try:
+        plain = yaml.safe_load((Path(record.folder) / "ladder.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return None
+    return {**plain, "stages": {stage["name"]: stage for stage in plain["stages"]}}
+
+
+def _notes(a: RunRecord, b: RunRecord) -> list[str]:
+    notes = [f"{run.run}: {run.status}, its figures are of what is finished" for run in (a, b) if run.status != "done"]
+    if a.data and b.data and a.data.content_hash != b.data.content_hash:
+        notes.append("the data differ, so the models were judged on other examples")
+    machines = [[run.environment.get(key) for key in ("processor", "cores", "gpus")] for run in (a, b)]
+    if machines[0] != machines[1]:
+        notes.append("the machines differ, so times do not compare")
+    return [*notes, "one run each: small differences may be chance"]
+
+
+def _side(record: RunRecord) -> Side:
+    return Side(run=record.run, ladder=record.ladder, status=record.status, started=record.started, folder=record.folder)
+
+
+def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[Kind]) -> Pair:
+    figures = [_figure(kind, a and kind.value(a), b and kind.value(b)) for kind in kinds]
+    return Pair(
+        name=name,
+        only="b" if a is None else "a" if b is None else None,
+        same_weights=a is not None and b is not None and a.weights_sha256 == b.weights_sha256,
+        figures=tuple(figure for figure in figures if figure.a is not None or figure.b is not None),
+    )
+
+
+def _figure(kind: Kind, a: float | None, b: float | None) -> Figure:
+    difference = None if a is None or b is None else b - a
+    direction: Direction | None = None
+    if difference == 0:
+        direction = "same"
+    elif difference is not None and kind.better is not None:
+        direction = "better" if (difference > 0) == (kind.better == "higher") else "worse"
+    values = [tables.NONE if value is None else kind.show(value) for value in (a, b)]
+    shown = (values[0], values[1], _told(kind, a, difference))
+    return Figure(name=kind.name, a=a, b=b, difference=difference, direction=direction, shown=shown)
+
+
+def _told(kind: Kind, a: float | None, difference: float | None) -> str:
+    if not difference or a is None:
+        return tables.NONE
+    if kind.form == "points":
+        return f"{100 * difference:+.1f} points"
+    if kind.form == "absolute" or not a:
+        return f"{difference:+.3f}"
+    return f"{100 * difference / a:+.1f} %"

@@ -1,0 +1,41 @@
+"""Pages written again from the records: the report of a run, and two runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conf.home import Home
+from tasks.compare import Comparison, compare_runs
+from tasks.compare_page import write_comparison
+from tasks.records import RunRecord
+from tasks.report import write_report
+from tasks.runs import load_run
+
+
+def rebuild_report(home: Home, run: str | None) -> Path:
+    """Write the report of a run, or of the last one, from its record, however the run has ended.
+
+    Raises:
+        UserError: There is no such run.
+        StoreError: The report could not be written.
+    """
+    record = load_run(home, run)
+    return write_report(record, settings_of(home, record), home.runs / record.run)
+
+
+def settings_of(home: Home, record: RunRecord) -> str:
+    """The resolved settings of a run, as it keeps them."""
+    path = home.runs / record.run / "ladder.yaml"
+    return path.read_text() if path.is_file() else "# not kept\n"
+
+
+def compare(home: Home, a: str, b: str) -> tuple[Comparison, Path]:
+    """Compare two runs and write the page.
+
+    Raises:
+        UserError: There is no such run, they are the same, or their models are judged by different things.
+        StoreError: The page could not be written.
+    """
+    records = load_run(home, a), load_run(home, b)
+    found = compare_runs(*records)
+    return found, write_comparison(found, *records)
