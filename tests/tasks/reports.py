@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks import report
-from tasks.records import DataRecord, Retention, RunRecord, StageRecord
+from tasks.records import DataRecord, Retention, RunRecord, SampleRecord, StageRecord
 
 SETTINGS = "name: python-stdlib\ndescription: A scale model\nstages:\n- name: 300k\n"
 PACKAGES = ("accelerate", "datasets", "mlflow", "numpy", "omegaconf", "prefect", "pydantic", "safetensors", "tokenizers", "torch")
@@ -136,6 +136,20 @@ def language(tmp_path: Path) -> RunRecord:
     return run(tmp_path, teacher=made[0], stages=tuple(made[1:]))
 
 
+def long_ladder(root: Path, number: int) -> RunRecord:
+    """A finished ladder of so many students, each with a curve, a gate's reason, samples and slices."""
+    made: list[StageRecord] = []
+    for i in range(number + 1):
+        nll, name = 1.4 + 0.01 * i, f"stage-{i:03}" if i else "teacher"
+        more = language_figures(nll, i) | {"samples": tuple(SampleRecord(prompt=f"def f{k}(", text="x" * 200) for k in range(2))}
+        if i:
+            more |= {"retention": Retention(parent=math.exp(-0.01), root=math.exp(-0.01 * i)), "teachers": (made[-1].name,)}
+            more |= {"gate": "warned", "gate_reasons": (f"root retention is below {i} %",)}
+        made.append(model(root, name, int(1e9 * 0.93**i), **more))
+        write_curve(root / "store" / name, i, 800, 5.5, nll, student=bool(i))
+    return run(root, teacher=made[0], stages=tuple(made[1:]), planned=tuple(stage.name for stage in made[1:]))
+
+
 @pytest.fixture
 def digits(tmp_path: Path) -> RunRecord:
     """A classification ladder whose first student was refused, so that the second was not run."""
@@ -166,12 +180,15 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.links: list[str] = []
         self.open: list[str] = []
+        self.labels: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         if tag not in self.VOID:
             self.open.append(tag)
         for name, value in attrs:
+            if name == "aria-label":
+                self.labels.append(value or "")
             if name == "id":
                 self.ids.append(value or "")
             if name in {"src", "href", "xlink:href", "srcset", "action", "data"}:
@@ -194,6 +211,21 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", "".join(self.words))
 
 
+def check(html: str) -> Page:
+    """Hold a page to what every page must be."""
+    parsed = Page()
+    parsed.feed(html)
+    parsed.close()
+    assert parsed.open == []
+    assert "script" not in parsed.tags
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert [link for link in parsed.links if not link.startswith(("#", "data:"))] == []
+    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
+    assert re.findall(r"@import|url\((?!#)", html) == []
+    assert len(parsed.labels) == parsed.tags.count("svg"), "a picture without words"
+    return parsed
+
+
 @pytest.fixture
 def page() -> Callable[..., Page]:
     """Write a report, read it back, and hold it to what every report must be."""
@@ -202,16 +234,6 @@ def page() -> Callable[..., Page]:
         path = report.write_report(record, settings, Path(record.folder))
         assert path == Path(record.folder) / "report.html"
         assert [file.name for file in path.parent.iterdir()] == ["report.html"]
-        html = path.read_text(encoding="utf-8")
-        parsed = Page()
-        parsed.feed(html)
-        parsed.close()
-        assert parsed.open == []
-        assert "script" not in parsed.tags
-        assert len(parsed.ids) == len(set(parsed.ids))
-        assert [link for link in parsed.links if not link.startswith(("#", "data:"))] == []
-        assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
-        assert re.findall(r"@import|url\((?!#)", html) == []
-        return parsed
+        return check(path.read_text(encoding="utf-8"))
 
     return read

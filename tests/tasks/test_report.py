@@ -7,9 +7,11 @@ import pytest
 from conf.errors import StoreError
 from tasks import curves, plot, report, tables
 from tasks.records import RunRecord, SampleRecord
+from tasks.reproduce import reproduction
+from tasks.sections import slices
 from tasks.sections.costs import costs
 from tasks.sections.slices import slice_rows
-from tests.tasks.reports import MODULES, PACKAGES, SETTINGS, Page, run
+from tests.tasks.reports import MODULES, PACKAGES, SETTINGS, Page, long_ladder, run
 
 
 def test_a_finished_language_run_shows_every_models_figures(language: RunRecord, page: Callable[..., Page]) -> None:
@@ -197,3 +199,86 @@ def test_smoothing_keeps_the_mean_and_the_ends_in_place(language: RunRecord) -> 
 )
 def test_durations_read_well(value: float, text: str) -> None:
     assert tables.duration(value) == text
+
+
+def test_a_hundred_stages_do_not_break_it(tmp_path: Path, page: Callable[..., Page]) -> None:
+    record = long_ladder(tmp_path, 100)
+    shown = page(record)
+    size = (Path(record.folder) / "report.html").stat().st_size
+    assert size < 2_000_000, f"{size:,} bytes"
+    quality = plot.quality_svg(record)
+    assert quality
+    named = [stage.name for stage in record.stages if f">{stage.name}</text>" in quality]
+    assert len(named) == plot.NAMED - 1, "the teacher and some stages are named, the others only drawn"
+    assert named[-1] == "stage-100"
+    assert "; and 93 between." in shown.labels[0]
+    assert quality.count("<use ") >= 101
+    assert all(words in shown.text for words in ("What 100 gates said", "All 101 sentences", "89 more", "93 models between are left out"))
+    assert all(stage.fingerprint[:12] in shown.text for stage in record.stages)
+
+
+def test_as_many_looks_as_models_and_the_ends_are_named() -> None:
+    for number in (1, 8, 12, 13, 40, 101):
+        found = plot.looks(number)
+        assert len(found) == number
+        assert found[0].named
+        assert found[-1].named
+        assert sum(look.named for look in found) == (number if number <= plot.MANY else plot.NAMED)
+
+
+def test_the_pictures_say_their_figures_to_those_who_do_not_see_them(language: RunRecord, page: Callable[..., Page]) -> None:
+    labels = page(language).labels
+    assert len(labels) == 4
+    last = language.stages[-1]
+    assert f"30k {last.metrics['bits_per_byte']:.3f} with 32.1k parameters" in labels[0]
+    assert "bits per byte (lower is better): teacher 2.023 with 1.01M parameters; 300k" in labels[0]
+    curve = curves.read_curve(Path(last.folder))
+    assert curve
+    assert f"30k {curve.valid[0, 1]:.3f} at step 50, {curve.valid[-1, 1]:.3f} at step 400" in labels[2]
+
+
+def test_a_proof_comes_first_and_its_arms_are_drawn(
+    language: RunRecord, page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Whether the ladder was worth it is not known: no proof was run." in page(language).text
+    assert "ladder prove python-stdlib stages.100k.objective.alpha=0.8" in page(language).text
+    verdict = "Staged is better than direct-matched by 0.021 bits per byte (95 % interval 0.010 to 0.032, five seeds)."
+    arms = (plot.Control("direct-matched", 32_064, 2.93, 2.91, 2.95), plot.Control("scratch", 32_064, 3.1))
+    proof = {"verdict": verdict, "controls": arms, "intervals": {"30k": (2.88, 2.92)}}
+    known = slices.section
+    # Stands in for the section of proofs: slices are left out, what it would say is said.
+    monkeypatch.setattr(slices, "section", lambda record: {**(known(record) or {}), **proof})
+    shown = page(language)
+    assert shown.text.index(verdict) < shown.text.index("What came out") < shown.text.index("Models")
+    assert "no proof was run" not in shown.text
+    assert "One seed, and no control arm was run" not in shown.text
+    assert "30k 2.906 (2.880 to 2.920) with 32.1k parameters." in shown.labels[0]
+    assert "Controls: direct-matched 2.930 (2.910 to 2.950) with 32.1k parameters; scratch 3.100 with 32.1k parameters." in shown.labels[0]
+    assert "Hollow: control arms." in shown.text
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("interrupted", "The run was interrupted: 1 of 3 stages is finished, and the report shows what there is."),
+        ("cancelled", "The run was cancelled: 1 of 3 stages is finished"),
+        ("failed", "The run failed: 1 of 3 stages is finished"),
+        ("running", "The run has not ended yet: 1 of 3 stages is finished"),
+    ],
+)
+def test_a_run_that_was_stopped_in_the_middle_says_so(language: RunRecord, page: Callable[..., Page], status: str, words: str) -> None:
+    record = language.model_copy(update={"status": status, "stages": language.stages[:1]})
+    assert words in page(record).text
+    assert "The run" not in page(language).text
+
+
+def test_the_commands_that_make_the_same_models_again(language: RunRecord, page: Callable[..., Page], tmp_path: Path) -> None:
+    assert "git checkout 4f0c2d1e9b\nladder run python-stdlib stages.100k.objective.alpha=0.8" in "".join(page(language).words)
+    dirty = language.model_copy(update={"environment": {"git_commit": "4f0c", "git_dirty": True}, "whole": True})
+    assert reproduction(dirty) == [
+        "git checkout 4f0c  # and the changes that were not committed",
+        f"ladder run {tmp_path}/runs/20260301-140500-ab12/ladder.yaml",
+    ]
+    gone = language.model_copy(update={"environment": {}, "source": "/gone/ladder.yaml"})
+    assert reproduction(gone) == [f"ladder run {tmp_path}/runs/20260301-140500-ab12/ladder.yaml"]
+    assert reproduction(gone.model_copy(update={"only": "100k"})) == ["ladder rerun 20260301-140500-ab12"]
