@@ -140,10 +140,7 @@ def _quality(record: RunRecord, layout: Layout, controls: Sequence[Control], int
         _point(axes, model, look, scale * model.metrics[quality.key])
         _bar(axes, model.parameters, intervals.get(model.name), scale, look.colour)
     _labels(axes, models, sizes, scores)
-    for i, arm in enumerate(controls):
-        style: dict[str, Any] = {"color": MUTED, "markerfacecolor": CARD, "markersize": 8, "markeredgewidth": 1.5, "linestyle": "none"}
-        axes.plot(arm.parameters, scale * arm.quality, MARKERS[::-1][i % len(MARKERS)], label=short(arm.name), zorder=3, **style)
-        _bar(axes, arm.parameters, _ends(arm), scale, MUTED)
+    _arms(axes, controls, scale, max(sizes) / min(sizes))
     if controls:
         columns = min(len(controls), 6) if layout == "wide" else 1
         drawing.legend(loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK, fontsize=12)
@@ -164,6 +161,16 @@ def _point(axes: Axes, model: StageRecord, look: Look, value: float) -> None:
         {"markersize": 10, "markeredgewidth": 2, "zorder": 4} if look.named else {"markersize": 4, "alpha": 0.6, "zorder": 2}
     )
     axes.plot(model.parameters, value, look.marker, color=look.colour, markerfacecolor=face, **size)
+
+
+def _arms(axes: Axes, controls: Sequence[Control], scale: float, span: float) -> None:
+    """Control arms, hollow; those of the same size beside one another."""
+    for i, arm in enumerate(controls):
+        alike = [j for j, other in enumerate(controls) if other.parameters == arm.parameters]
+        size = arm.parameters * max(span, 2) ** (0.025 * (alike.index(i) - (len(alike) - 1) / 2))
+        style: dict[str, Any] = {"color": MUTED, "markerfacecolor": CARD, "markersize": 8, "markeredgewidth": 1.5, "linestyle": "none"}
+        axes.plot(size, scale * arm.quality, MARKERS[::-1][i % len(MARKERS)], label=short(arm.name), zorder=3, **style)
+        _bar(axes, size, _ends(arm), scale, MUTED)
 
 
 def _bar(axes: Axes, size: float, ends: Interval | None, scale: float, colour: str) -> None:

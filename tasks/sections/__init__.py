@@ -26,8 +26,8 @@ from tasks.records import RunRecord
 # In the order of the page: was it worth it, how good, at what price, how fast, what was inherited, how it came about, from what.
 ORDER = (
     "outcome",
-    "models",
     "quality",
+    "models",
     "proof",
     "costs",
     "economics",

@@ -254,7 +254,7 @@ def test_a_proof_comes_first_and_its_arms_are_drawn(
     assert "One seed, and no control arm was run" not in shown.text
     assert "30k 2.906 (2.880 to 2.920) with 32.1k parameters." in shown.labels[0]
     assert "Controls: direct-matched 2.930 (2.910 to 2.950) with 32.1k parameters; scratch 3.100 with 32.1k parameters." in shown.labels[0]
-    assert "Hollow: control arms." in shown.text
+    assert "Hollow: control arms" in shown.text
 
 
 @pytest.mark.parametrize(
