@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from conf.schema import Ladder
+from tasks.card import write_card
 from tasks.compute import corpus_of, recorder_of
 from tasks.recording import Recorder, curve_of
 from tasks.records import DataRecord, StageRecord
@@ -17,10 +18,12 @@ from tasks.runs import Context, original_mlflow_run
 
 @task(name="record", task_run_name="record {record.name}", cache_policy=NO_CACHE, persist_result=False)
 def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
-    """Record a judged model in MLflow; a reused one is linked to the run that made it, not stored again.
+    """Record a judged model in MLflow, a student with its card; a reused one is linked to the run that made it, not stored again.
 
     Where MLflow does not take it, the run goes on, and its record says what is missing; the same command records it later.
     """
+    if lineage:
+        write_card(record, lineage, ladder, data, context)
     recorder = recorder_of(context.paths, context.run)
     act = partial(_record, recorder, record, lineage, ladder, data, context)
     return recorder.attempt(f"{record.name} (curve, figures, model)", act) or record

@@ -141,7 +141,9 @@ def long_ladder(root: Path, number: int) -> RunRecord:
     made: list[StageRecord] = []
     for i in range(number + 1):
         nll, name = 1.4 + 0.01 * i, f"stage-{i:03}" if i else "teacher"
-        more: dict[str, Any] = language_figures(nll, i) | {"samples": tuple(SampleRecord(prompt=f"def f{k}(", text="x" * 200) for k in range(2))}
+        more: dict[str, Any] = language_figures(nll, i) | {
+            "samples": tuple(SampleRecord(prompt=f"def f{k}(", text="x" * 200) for k in range(2))
+        }
         if i:
             more |= {"retention": Retention(parent=math.exp(-0.01), root=math.exp(-0.01 * i)), "teachers": (made[-1].name,)}
             more |= {"gate": "warned", "gate_reasons": (f"root retention is below {i} %",)}

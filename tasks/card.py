@@ -1,0 +1,186 @@
+"""The model card: `README.md` in a student's folder, with the metadata that the Hugging Face Hub reads.
+
+A card is a view, as the report is: written again whenever a run has judged the student, beside the files that the store verifies and not
+among them, and logged with them as MLflow's artifact `student/`. The metadata are written by huggingface_hub, whose format they are:
+https://huggingface.co/docs/hub/model-cards#model-card-metadata
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from conf.schema import CheckpointTeacher, Ladder
+from tasks import tables
+from tasks.checkpoints import HUB_ID, is_local
+from tasks.compute import corpus_of
+from tasks.console import log
+from tasks.flavour import TASKS, parts_of
+from tasks.records import DataRecord, RunRecord, StageRecord
+from tasks.reproduce import reproduction
+from tasks.runs import Context
+from tasks.sections.outcome import smaller
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+CARD = "README.md"
+TEMPLATES = Path(__file__).with_name("templates")
+# Figure -> type and name of the metric for the Hub, https://huggingface.co/metrics where there is one.
+METRICS = {
+    "accuracy": ("accuracy", "Accuracy"),
+    "macro_f1": ("f1", "Macro F1"),
+    "bits_per_byte": ("bits_per_byte", "Bits per byte"),
+    "perplexity": ("perplexity", "Perplexity per token"),
+    "nll": ("nll", "Negative log-likelihood in nats"),
+    "ece": ("ece", "Expected calibration error"),
+}
+OF_WORKLOAD = {"causal-lm": ("bits_per_byte", "perplexity", "nll")}
+OTHERS = ("accuracy", "macro_f1", "nll", "ece")
+SHOWN = ("student", "objective", "signals", "training", "seed")  # of the identity, in this order
+WORST = 5
+
+
+def write_card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> Path | None:
+    """Write a student's card, whole or not at all, over an older one; None where its folder takes none, which ends no run.
+
+    Args:
+        record: The student, judged.
+        lineage: The models above it, the root first.
+        ladder: The settings.
+        data: The corpus.
+        context: The run, whose record is on disk.
+    """
+    run = RunRecord.model_validate_json((context.paths.runs / context.run / "record.json").read_text())
+    path = Path(record.folder) / CARD
+    aside = path.with_name(f".{CARD}.{os.getpid()}")
+    try:
+        aside.write_text(card(record, lineage, ladder, data, context, run), encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        log.warning("%s: no model card was written (%s)", record.name, error.strerror or error)
+        return None
+    return path
+
+
+def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, data: DataRecord, context: Context, run: RunRecord) -> str:
+    """The text of a card; see `write_card` for the arguments."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "human": tables.human,
+        "percent": tables.percent,
+        "duration": tables.duration,
+        "operations": tables.operations,
+        "short": lambda text: text[:12],
+        "cell": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " "),
+    }
+    info, root = corpus_of(data).info, lineage[0]
+    text = environment.get_template("card.md.j2").render(
+        record=record,
+        models=[*lineage, record],
+        root=root,
+        run=run,
+        ladder=ladder,
+        info=info,
+        data=data,
+        data_name=data_name(ladder),
+        quality=tables.quality_of(run),
+        smaller=smaller(root.parameters, record.parameters),
+        base=_hub_root(ladder, context),
+        parts=parts_of(Path(record.folder)),
+        auto_class=TASKS[ladder.workload][2],
+        figures=[(METRICS[key][1], model_figures(key, record, root)) for key in figures_of(ladder) if key in record.metrics],
+        limits=limits(record),
+        settings=yaml.safe_dump({key: record.identity[key] for key in SHOWN if key in record.identity}, sort_keys=False).rstrip(),
+        commands=reproduction(run),
+    )
+    return f"---\n{metadata(record, lineage, ladder, context)}\n---\n\n{text}"
+
+
+def metadata(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, context: Context) -> str:
+    """The card's metadata as YAML.
+
+    `base_model` is the root's id on the Hub where it came from there. Any other name could be somebody else's model, so a root that was
+    made here gives the parent's name with its fingerprint. Neither the root's licence nor that of the data is known here.
+    """
+    from huggingface_hub import ModelCardData
+
+    tags = ["distillation", "knowledge-distillation", f"ladder:{ladder.name}"]
+    on_hub = ladder.data.source == "dataset" and HUB_ID.match(ladder.data.name) and not Path(context.base, ladder.data.name).exists()
+    return ModelCardData(
+        base_model=_hub_root(ladder, context) or model_name(ladder, lineage[-1]),
+        library_name="transformers",
+        pipeline_tag=TASKS[ladder.workload][0],
+        tags=tags,
+        model_name=model_name(ladder, record),
+        eval_results=_results(record, ladder),
+        datasets=[data_name(ladder)] if on_hub else None,
+    ).to_yaml()
+
+
+def model_name(ladder: Ladder, record: StageRecord) -> str:
+    """A name that no other model has."""
+    return f"{ladder.name}-{record.name}-{record.fingerprint[:12]}"
+
+
+def _results(record: StageRecord, ladder: Ladder) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=TASKS[ladder.workload][0],
+            dataset_type=data_name(ladder),
+            dataset_name=data_name(ladder),
+            dataset_split="validation",
+            metric_type=METRICS[key][0],
+            metric_name=METRICS[key][1],
+            metric_value=round(record.metrics[key], 6),
+        )
+        for key in figures_of(ladder)
+        if key in record.metrics
+    ]
+
+
+def figures_of(ladder: Ladder) -> tuple[str, ...]:
+    """The figures that a card shows."""
+    return OF_WORKLOAD.get(ladder.workload, OTHERS)
+
+
+def model_figures(key: str, record: StageRecord, root: StageRecord) -> tuple[str, str]:
+    """A figure of the student and of the root, for readers."""
+    kind = tables.ACCURACY if key in ("accuracy", "macro_f1") else tables.BITS
+    found = [model.metrics.get(key) for model in (record, root)]
+    student, teacher = (tables.NONE if value is None else tables.score(kind, {kind.key: value}) for value in found)
+    return student, teacher
+
+
+def data_name(ladder: Ladder) -> str:
+    """The data's name for readers: the id of a data set, else the kind of source."""
+    return ladder.data.name if ladder.data.source == "dataset" else ladder.data.source
+
+
+def limits(record: StageRecord) -> list[str]:
+    """What is known to be wrong with a student: what its gate missed, and the slices on which it is worst."""
+    found = [f"Its gate: {reason}." for reason in record.gate_reasons]
+    found += [f"A person decided: {record.decision}."] if record.decision else []
+    quality = tables.ACCURACY if "accuracy" in record.metrics and "bits_per_byte" not in record.metrics else tables.BITS
+    judged = [(name, figures) for name, figures in record.slices.items() if quality.key in figures]
+    worst = sorted(judged, key=lambda item: item[1][quality.key], reverse=quality is tables.BITS)[:WORST]
+    if worst:
+        named = ", ".join(f"{name} {tables.score(quality, figures)} ({figures.get('count', 0):,.0f})" for name, figures in worst)
+        found.append(f"Weakest slices, {quality.unit} (and what they rest on): {named}.")
+    return found
+
+
+def _hub_root(ladder: Ladder, context: Context) -> str | None:
+    """The root's id on the Hub; None where it was made here, or came from a file, a package or MLflow."""
+    teacher = ladder.teacher
+    if not isinstance(teacher, CheckpointTeacher) or is_local(teacher, context) or not HUB_ID.match(teacher.path):
+        return None
+    return teacher.path

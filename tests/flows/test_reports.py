@@ -1,0 +1,119 @@
+"""Reports, comparisons and model cards of real runs: on the command line, as flows, in the store and in MLflow."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+
+import httpx
+import pytest
+
+
+@pytest.fixture(scope="module")
+def two(undisturbed, tiny, tmp_path_factory, helpers: Helpers):
+    """A home with two runs, of which the second has another last stage; with their names, the first one first."""
+    home = tmp_path_factory.mktemp("two") / "home"
+    shutil.copytree(undisturbed.home, home)
+    cli = helpers.Cli(home, dict(undisturbed.env))
+    cli("run", tiny, "stages.three.objective.alpha=0.2")
+    return cli, [run["run"] for run in reversed(cli.json("runs"))]
+
+
+def test_a_report_is_written_again(two):
+    cli, names = two
+    page = cli.home / "runs" / names[0] / "report.html"
+    before = page.read_text()
+    page.unlink()
+    assert cli("report", names[0]).out.strip() == str(page)
+    assert page.read_text() == before, "the same record gives the same page"
+    assert cli("report").out.strip() == str(cli.home / "runs" / names[1] / "report.html"), "the last one"
+
+
+def test_a_run_that_died_gets_its_report(two):
+    cli, names = two
+    path = cli.home / "runs" / names[1] / "record.json"
+    record = json.loads(path.read_text())
+    try:
+        path.write_text(json.dumps({**record, "status": "running", "stages": record["stages"][:1], "finished": None}))
+        page = Path(cli("report", names[1]).out.strip()).read_text()
+    finally:
+        path.write_text(json.dumps(record))
+    assert "The run was interrupted: 1 of 3 stages is finished, and the report shows what there is." in page
+    assert "Why it was interrupted" in page
+
+
+@pytest.mark.parametrize(
+    "command", [("report", "nix"), ("compare", "nix", "nix"), ("compare", "FIRST", "nix"), ("compare", "FIRST", "FIRST")]
+)
+def test_an_unknown_run_is_refused(two, command: tuple[str, ...]):
+    cli, names = two
+    refused = cli(*(names[0] if word == "FIRST" else word for word in command), code=2)
+    got = names[0] if command[-1] == "FIRST" else "nix"
+    allowed = "two different runs" if command[-1] == "FIRST" else "a run of this home"
+    assert refused.err.startswith(f"error: RUN: got {got!r}; allowed: {allowed}. ")
+    assert refused.err.count("\n") == 1
+
+
+def test_two_runs_are_put_side_by_side(two):
+    cli, names = two
+    told = cli("compare", *names).out
+    assert max(map(len, told.partition("Page: ")[0].splitlines())) <= 80
+    assert "stages.three.objective.alpha.start: 0.7 -> 0.2" in told
+    for name in ("teacher", "one", "two"):
+        assert f"{name} (same weights)" in told
+    page = Path(re.findall(r"^Page: (.+)$", told, re.MULTILINE)[0])
+    assert page == cli.home / "runs" / names[1] / f"compare-{names[0]}-{names[1]}.html"
+    found = cli.json("compare", *names)
+    assert [model["same_weights"] for model in found["models"]] == [True, True, True, False]
+    assert found["settings"] == ["stages.three.objective.alpha.start: 0.7 -> 0.2"]
+    assert found["page"] == str(page)
+
+
+def test_both_are_flows_too(two, helpers: Helpers):
+    cli, names = two
+    script = f"from flows.reports import report, compare; print(report()); print(compare({names[0]!r}, {names[1]!r}))"
+    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=200, check=True)
+    first, second = done.stdout.split()
+    assert first == str(cli.home / "runs" / names[1] / "report.html")
+    assert Path(second).name == f"compare-{names[0]}-{names[1]}.html"
+    url, filter_ = f"{cli.env['PREFECT_API_URL']}/artifacts/filter", {"artifacts": {"key": {"any_": ["ladder-comparison"]}}}
+    made = httpx.post(url, json=filter_, trust_env=False).raise_for_status().json()
+    assert "stages.three.objective.alpha.start: 0.7 -> 0.2" in made[0]["data"]
+
+
+def test_every_student_has_a_card_that_harms_nothing(undisturbed, helpers: Helpers):
+    from huggingface_hub import ModelCard, ModelCardData
+    from mlflow import MlflowClient
+
+    from conf.home import Home
+    from tasks.store import Store
+
+    shown, client = undisturbed.json("show"), MlflowClient(f"sqlite:///{undisturbed.home}/mlflow/mlflow.db")
+    above = shown["teacher"]
+    for model in shown["stages"]:
+        folder = Path(model["folder"])
+        data = ModelCard.load(folder / "README.md").data
+        assert isinstance(data, ModelCardData)
+        assert data.base_model == f"tiny-{above['name']}-{above['fingerprint'][:12]}"
+        assert {r.metric_type: r.metric_value for r in data.eval_results or []}["accuracy"] == pytest.approx(
+            model["metrics"]["accuracy"], abs=1e-6
+        )
+        assert "student/README.md" in {item.path for item in client.list_artifacts(model["mlflow_run_id"], "student")}
+        assert "README.md" not in json.loads((folder / "manifest.json").read_text())["files"]
+        assert Store(Home(undisturbed.home)).find("stage", model["fingerprint"]), "verified, hashes and all"
+        above = model
+    assert not (Path(shown["teacher"]["folder"]) / "README.md").exists(), "the root is nobody's student"
+
+
+def test_the_cards_code_loads_the_model(undisturbed, helpers: Helpers):
+    folder = undisturbed.json("show")["stages"][-1]["folder"]
+    code = re.findall(r"```python\n(.*?)```", (Path(folder) / "README.md").read_text(), re.DOTALL)[0].replace("FOLDER", folder)
+    env = helpers.clean_environment(HF_HUB_OFFLINE="1")
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=200, check=True)
+    assert said.stdout.strip()

@@ -1,0 +1,112 @@
+"""Model cards: the metadata are the Hub's, the figures the record's, and what is verified stays as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard, ModelCardData
+
+from conf.load import load
+from conf.schema import Ladder
+from models.corpus import CorpusInfo
+from tasks.card import CARD, card, metadata, write_card
+from tasks.records import DataRecord, RunRecord, SampleRecord, StageRecord
+from tasks.runs import Context, save
+
+IDENTITY = {"student": {"initialisation": "layers"}, "training": {"steps": 300}, "data": "d" * 64}
+HUB = "teacher={source: checkpoint, path: someone/large}"
+
+
+@pytest.fixture
+def place(tmp_path: Path, digits: RunRecord) -> tuple[StageRecord, StageRecord, DataRecord, Context]:
+    """A root and a student whose folders are there, their corpus and their run."""
+    assert digits.teacher
+    info = CorpusInfo(
+        "image-classification", 17, None, None, None, ("0", "1"), ("0",), (1, 8, 8), {"train": 1_269, "valid": 342, "test": 186}, {}
+    )
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "corpus.json").write_text(json.dumps(vars(info)))
+    data = DataRecord(fingerprint="d" * 64, folder=str(tmp_path / "corpus"), content_hash="c0ffee" * 10, reused=True, seconds=1.0)
+    context = Context(run=digits.run, ladder="digits", home=str(tmp_path), base=str(tmp_path))
+    save(context.paths, digits.model_copy(update={"source": "digits", "overrides": ("seed=3",)}))
+    return digits.teacher, digits.stages[0].model_copy(update={"identity": IDENTITY}), data, context
+
+
+def data_of(text: str) -> ModelCardData:
+    found = ModelCard(text).data
+    assert isinstance(found, ModelCardData)
+    return found
+
+
+def text_of(place: Any, ladder: Ladder | None = None, **more: Any) -> str:
+    root, student, data, context = place
+    run = RunRecord.model_validate_json((context.paths.runs / context.run / "record.json").read_text())
+    return card(student.model_copy(update=more), [root], ladder or load("digits").ladder, data, context, run)
+
+
+def test_the_metadata_are_in_the_hubs_format(place: Any):
+    root, student, _, _ = place
+    found = data_of(text_of(place))
+    assert found.library_name == "transformers"
+    assert found.pipeline_tag == "image-classification"
+    assert found.tags == ["distillation", "knowledge-distillation", "ladder:digits"]
+    assert found.base_model == f"digits-teacher-{root.fingerprint[:12]}", "no name that could be somebody else's"
+    assert found.license is None
+    results = {result.metric_type: result.metric_value for result in found.eval_results or []}
+    assert results == {"accuracy": 0.8444, "f1": 0.8344, "nll": 0.2, "ece": 0.02}
+    assert {(result.dataset_name, result.dataset_split) for result in found.eval_results or []} == {("digits", "validation")}
+    assert found.model_name == f"digits-small-{student.fingerprint[:12]}"
+
+
+def test_a_root_from_the_hub_is_the_base_model(place: Any, tmp_path: Path):
+    root, student, _, context = place
+    ladder = load("digits", ["teacher=null", HUB]).ladder
+    assert data_of(f"---\n{metadata(student, [root], ladder, context)}\n---\n").base_model == "someone/large"
+    (tmp_path / "someone" / "large").mkdir(parents=True)
+    again = data_of(f"---\n{metadata(student, [root], ladder, context)}\n---\n")
+    assert again.base_model == f"digits-teacher-{root.fingerprint[:12]}", "a folder of that name is not the Hub's"
+
+
+def test_the_text_says_what_a_reader_must_know(place: Any):
+    root, student, _, _ = place
+    text = text_of(place)
+    for words in (
+        "A model of 6.92k parameters, distilled from teacher of 26.6k parameters: 3.8x fewer parameters, 87.1 % of the root's quality",
+        f"| small | 6,922 | teacher | `{student.fingerprint[:12]}` | `{student.weights_sha256}` |",
+        f"`{root.weights_sha256}`",
+        "digits: 1,269 train, 342 valid, 186 test documents; content hash `c0ffeec0ffee`.",
+        "| Accuracy | 84.4 % | 96.9 % |",
+        "| kept of the root (accuracy ratio) | 87.1 % | |",
+        "Its gate: root retention 87.1 % is below the 95.0 % that stages.small.gate.min_root_retention asks.",
+        "Weakest slices, accuracy (and what they rest on): 0 69.4 % (9), 1 72.4 % (13)",
+        "160 steps, 2.46M examples",
+        "images = torch.zeros(1, 1, 8, 8)",
+        "ladder run digits seed=3",
+        "initialisation: layers",
+    ):
+        assert words in text, words
+    assert "data: dddd" not in text
+
+
+def test_hostile_names_do_not_break_the_tables(place: Any):
+    evil = {"a|b\n# x <img src=x>": {"count": 3.0, "accuracy": 0.1}}
+    text = text_of(place, slices=evil, samples=(SampleRecord(prompt="x", text="y"),))
+    assert "a\\|b # x &lt;img src=x> 10.0 % (3)" in text
+
+
+def test_it_is_written_over_an_older_one_or_not_at_all(place: Any, caplog: pytest.LogCaptureFixture, calm: None):
+    root, student, data, context = place
+    ladder = load("digits").ladder
+    path = write_card(student, [root], ladder, data, context)
+    assert path
+    assert path == Path(student.folder) / CARD
+    first = path.read_text()
+    assert write_card(student.model_copy(update={"steps": 161}), [root], ladder, data, context) == path
+    assert path.read_text() == first.replace("160 steps", "161 steps")
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
+    gone = student.model_copy(update={"folder": str(path.parent / "gone")})
+    assert write_card(gone, [root], ladder, data, context) is None, "a run goes on without a card"
+    assert "small: no model card was written (No such file or directory)" in caplog.text
