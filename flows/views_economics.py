@@ -53,6 +53,10 @@ def _tornado(bars: tuple[Bar, ...]) -> tuple[list[str], list[list[str]]]:
 
 
 def _days(days: float | None) -> str:
+    """Days for a narrow column."""
     if days is None:
         return "never"
-    return days_text(days).replace(" days", " d").replace(" hours", " h").replace(" minutes", " min").replace(" years", " y") or NONE
+    text = days_text(days)
+    for long, short in ((" days", " d"), (" hours", " h"), (" minutes", " min"), (" years", " y"), ("less than a minute", "< 1 min")):
+        text = text.replace(long, short)
+    return text

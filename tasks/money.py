@@ -18,8 +18,10 @@ def days_text(days: float) -> str:
     """Days in the unit that suits them."""
     if days == 0:
         return "0 days"
+    if days < 1 / 24 / 60:
+        return "less than a minute"
     if days < 1 / 24:
-        return f"{days * 24 * 60:.3g} minutes"
+        return f"{days * 24 * 60:.0f} minutes"
     if days < 2:
         return f"{days * 24:.1f} hours"
     if days < 1000:
