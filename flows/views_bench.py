@@ -43,7 +43,7 @@ def bench_text(result: RunBench) -> str:
         f"torch {machine.torch}; {what}; {first.rounds} rounds, the models in turn"
     ]
     for part in found:
-        lines += ["", part.title, table_of(*_speed(part))]
+        lines += ["", part.title.capitalize(), table_of(*_speed(part))]
     lines += ["", "Start in a process of its own, and memory", table_of(*_memory(result))]
     main = headline(found)
     if main:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LOW, HIGH = MODELS[0], MODELS[1]  # colours of an input's two ends
 SHOWN = 8  # inputs of the tornado: the strongest
+LEAST = 0.005  # of the strongest one's span, below which a bar cannot be seen
 
 
 def payback_svg(report: Report, layout: Layout = "wide") -> str:
@@ -33,7 +34,7 @@ def payback_svg(report: Report, layout: Layout = "wide") -> str:
         axes.plot(reached, 0, "o", color=INK, markersize=9)
         side = {"color": INK, "fontsize": 12.5, "fontweight": "bold", "textcoords": "offset points"}
         late = reached > 0.6 * days[-1]
-        axes.annotate(days_text(reached), (reached, 0), (-8 if late else 8, 8), ha="right" if late else "left", va="bottom", **side)
+        axes.annotate(days_text(reached), (reached, 0), (-8 if late else 8, -8), ha="right" if late else "left", va="top", **side)
     axes.margins(x=0.01, y=0.12)
     plot.dress(axes, "days in service", f"saved, less what it cost ({report.currency})")
     end = money(balances[-1], report.currency)
@@ -46,7 +47,8 @@ def payback_svg(report: Report, layout: Layout = "wide") -> str:
 
 def tornado_svg(report: Report, layout: Layout = "wide") -> str | None:
     """Net saving of a cycle as each input moves alone, the strongest at the top, as an `<svg>` element; None where nothing moves it."""
-    bars = report.tornado[:SHOWN]
+    spans = [abs(bar.net_high - bar.net_low) for bar in report.tornado[:SHOWN]]
+    bars = [bar for bar, span in zip(report.tornado, spans, strict=False) if span >= LEAST * max(spans)]
     if not bars:
         return None
     wide, centre = layout == "wide", report.main.net_per_cycle

@@ -10,7 +10,7 @@ from tasks.bench_records import Case, ModelBench, Spread
 
 CONFIDENCE = 0.95
 CLAIMED = (3.0, 5.0)  # how much faster a model that is ten times smaller is said to be
-PARTS = {"whole": "request", "prefill": "prefill", "decode": "each further token"}
+PARTS = {"whole": "a whole request", "prefill": "the first token", "decode": "each further token"}
 
 
 class Exponent(NamedTuple):

@@ -186,9 +186,7 @@ def test_the_payback_curve_crosses_zero_at_the_break_even() -> None:
 
 class TestOfARun:
     def test_hours_and_throughput_are_the_measured_ones(self, tmp_path: Path) -> None:
-        record = run(
-            tmp_path, model("teacher", 7 * HOUR, 100), model("one", 2 * HOUR, 200, signal_seconds=HOUR), model("two", HOUR, 1000)
-        )
+        record = run(tmp_path, model("teacher", 7 * HOUR, 100), model("one", 2 * HOUR, 200, signal_seconds=HOUR), model("two", HOUR, 1000))
         settings = Economics(price_per_hour=2, machine_factor=0.5, serving_price_per_hour=3.6, requests_per_day=1e6)
         found = economics_of(record, settings)
         given = found.main.inputs
