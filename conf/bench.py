@@ -25,6 +25,7 @@ class Bench(Settings):
     new_tokens: int = setting(32, "Tokens written in answer to a request (causal-lm)", "tokens", identity=False, ge=1, le=1_000_000)
     repeats: int = setting(100, "Rounds: every model is asked once in each, in turn", "rounds", identity=False, ge=1, le=1_000_000)
     warmup: int = setting(5, "Rounds before them that do not count", "rounds", identity=False, ge=0, le=10_000)
+    start: bool = setting(True, "`ladder bench`: also start each model in a process of its own, for load time and memory", identity=False)
     threads: int | None = setting(None, "Processor threads; none: compute.threads", "threads", identity=False, ge=1)
     dtype: Literal["fp32", "bf16"] = setting("fp32", "Format of weights and activations", identity=False)
 

@@ -7,7 +7,6 @@ from typing import Any
 from flows.views_bench import table_of, text_of
 from tasks.economics import WORDS, Bar, Report, Result, verdict
 from tasks.money import amount, days_text
-from tasks.tables import NONE
 
 
 def economics_text(report: Report) -> str:

@@ -40,7 +40,7 @@ def bench_identity(ladder: Ladder, weights: str | list[str]) -> dict[str, Any]:
     bench, device = ladder.bench, resolve_device(ladder.compute.device)
     unused = {"after_stage", *(("prompt_tokens",) if ladder.workload == "image-classification" else ())}
     unused |= {"new_tokens"} if ladder.workload != "causal-lm" else set()
-    settings = bench.model_dump(mode="json", exclude={*unused, *(() if isinstance(weights, str) else ("stage_seconds",))})
+    settings = bench.model_dump(mode="json", exclude={*unused, *(("start",) if isinstance(weights, str) else ("stage_seconds",))})
     threads = bench.threads or ladder.compute.threads or os.environ.get("OMP_NUM_THREADS")
     gpus = list(hardware().gpus) if device == "cuda" else []
     machine = {"processor": processor(), "cores": os.cpu_count(), "device": device, "gpus": gpus, "torch": version("torch")}

@@ -42,7 +42,7 @@ def measure_shortly(record: StageRecord, ladder: Ladder) -> ModelBench:
 
 
 def measure_run(records: Sequence[StageRecord], ladder: Ladder) -> tuple[ModelBench, ...]:
-    """All models of a run in turn, with their roofline; then each one's start and memory in a process of its own.
+    """All models of a run in turn, with their roofline; then each one's start and memory in a process of its own, if asked.
 
     Raises:
         UserError: A request is longer than a model has positions for.
@@ -50,6 +50,8 @@ def measure_run(records: Sequence[StageRecord], ladder: Ladder) -> tuple[ModelBe
     """
     with _circumstances(ladder) as threads:
         measured = _measure(records, ladder, threads, None)
+        if not ladder.bench.start:
+            return tuple(measured)
         starts = []
         for record in records:
             log.info("bench: %s in a process of its own", record.name)
