@@ -149,14 +149,17 @@ def _start(record: StageRecord, ladder: Ladder, threads: int) -> Loading:
     bench, device = ladder.bench, resolve_device(ladder.compute.device)
     words = (record.folder, ladder.workload, bench.dtype, device, threads, max(bench.batch_sizes), bench.prompt_tokens, bench.new_tokens)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "models.start", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "models.start", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            env={**os.environ, "PYTHONPATH": path},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LadderError(f"{record.name} did not start in a process of its own within {START_SECONDS:.0f} s") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise LadderError(f"{record.name} did not start in a process of its own: {last}")
