@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from conf.bench import Bench
 from conf.data import Data, Tokenizer
+from conf.economics import Economics
 from conf.errors import UserError
 from conf.lessons import Objective, Signals, Training
 from conf.objectives import check_objective
@@ -200,6 +202,8 @@ class Ladder(Settings):
     stages: tuple[Stage, ...] = setting(..., "The stages, from the largest student to the smallest", "stages", min_length=1)
     evaluation: Evaluation = setting(Evaluation(), "How models are judged")
     compute: Compute = setting(Compute(), "Where it runs", identity=False)
+    bench: Bench = setting(Bench(), "How latency and memory are measured", identity=False)
+    economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Ladder:

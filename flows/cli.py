@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from conf.errors import LadderError, RunCancelled
+from flows import commands_bench
 from flows.commands_report import compare, report
 
 INTERRUPTED = 130
@@ -238,6 +239,10 @@ def notify(
         typer.echo(f"removed: {', '.join(notifying.remove()) or 'nothing was there'}")
     else:
         typer.echo(f"set up: {', '.join(notifying.notify(url, events))}")
+
+
+app.command()(commands_bench.bench)
+app.command()(commands_bench.economics)
 
 
 def _show(document: Any, as_json: bool, text: Any) -> None:

@@ -13,6 +13,7 @@ from conf.schema import Ladder
 from flows.labels import Asked, is_served, label, label_run, repeated
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, budgeted, chosen, refuse_early
 from flows.policies import climb
+from tasks.bench import bench_model
 from tasks.compute import precision_of
 from tasks.data import prepare_data
 from tasks.evaluate import evaluate_model
@@ -62,6 +63,7 @@ def distill(
         teacher = unwrap(prepare_teacher(settings, data, run.context, return_state=True), StageRecord)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
         teacher = unwrap(evaluate_model(teacher, [], settings, data, run.context, precision, return_state=True), StageRecord)
+        teacher = unwrap(bench_model(teacher, settings, run.context, return_state=True), StageRecord)
         lineage = [run.keep(record_model(teacher, [], settings, data, run.context))]
         for stage in settings.stages:
             made = climb(stage, lineage, settings, data, run)

@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from conf.schema import Ladder, Stage
 from flows.labels import label
+from tasks.bench import bench_model
 from tasks.compute import precision_of
 from tasks.console import log
 from tasks.evaluate import evaluate_model
@@ -53,6 +54,7 @@ def distill_stage(
     judged = unwrap(
         evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training), return_state=True), StageRecord
     )
+    judged = unwrap(bench_model(judged, ladder, context, return_state=True), StageRecord)
     decided = decide(judged, stage, lineage)
     own = decided.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
     record = record_model(own, lineage, ladder, data, context)

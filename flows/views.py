@@ -11,10 +11,12 @@ from rich.table import Table
 from conf.home import home
 from conf.served import served
 from tasks import tables, tracking
+from tasks.money import money
 from tasks.records import RunRecord, StageRecord
 
 if TYPE_CHECKING:  # it needs torch and Prefect, which take seconds to import
     from tasks.plan import LadderPlan, ModelPlan
+    from tasks.plan_costs import PlanCosts
 
 
 def _text(*renderables: Any) -> str:
@@ -43,8 +45,22 @@ def plan_text(plan: LadderPlan) -> str:
     lines = [f"{model.name}: {'; '.join(model.changes)}" for model in (plan.teacher, *plan.stages) if model.changes]
     changed = ["", "Computed again because:", *lines] if lines else []
     total = f"To compute: {plan.flops:.2e} FLOPs, about {duration(plan.seconds)} of training at {plan.basis}."
+    costs = costs_text(plan.costs, plan.teacher.name)
     data = {"prepare": "will be prepared", "reuse": "reused", "missing": "missing"}[plan.data]
-    return _text(f"{plan.ladder}: data {data}", table, *changed, "", total, *(f"note: {note}" for note in plan.notes))
+    return _text(f"{plan.ladder}: data {data}", table, *changed, "", total, costs, *(f"note: {note}" for note in plan.notes))
+
+
+def costs_text(costs: PlanCosts, root: str) -> str:
+    """The price of a plan, beside that of one jump."""
+    text = (
+        f"Price at {money(costs.price_per_hour, costs.currency)} an hour: {money(costs.to_compute, costs.currency)} for what is to be "
+        f"computed. The whole ladder: {costs.flops:.2e} FLOPs, about {duration(costs.seconds)}, {money(costs.price, costs.currency)}"
+    )
+    jump = costs.jump
+    if jump is None:
+        return f"{text}."
+    price = money(jump.price, costs.currency)
+    return f"{text}; one jump {root} -> {jump.student} with as many FLOPs: {jump.steps:,} steps, about {duration(jump.seconds)}, {price}."
 
 
 def _plan_row(model: ModelPlan) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models.corpus import CorpusInfo
+    from tasks.bench_records import ModelBench
     from tasks.records import StageRecord
 
 LONGEST = 500  # characters of a parameter's value; the whole settings are in the run's ladder.yaml
@@ -98,8 +99,27 @@ def metrics_of(record: StageRecord) -> dict[str, float]:
     figures = {renamed.get(key, f"valid/{key}"): value for key, value in record.metrics.items()}
     figures |= {"cost/flops": record.flops, "cost/seconds": record.seconds}
     figures |= {"model/parameters": float(record.parameters), "model/non_embedding": float(record.non_embedding)}
+    if record.bench is not None:
+        figures |= latency_metrics(record.bench)
     kept = {"retention/parent": record.retention.parent, "retention/root": record.retention.root}
     return figures | {key: value for key, value in kept.items() if value is not None}
+
+
+def latency_metrics(bench: ModelBench) -> dict[str, float]:
+    """A measured model's speed as `latency/*`: milliseconds, requests and tokens a second, by batch size; MiB."""
+    figures = {"latency/file_mib": bench.file_bytes / 2**20}
+    for case in bench.cases:
+        size = f"batch_{case.batch_size}"
+        for part, spread in (("whole", case.whole), ("prefill", case.prefill), ("decode", case.decode)):
+            if spread is not None:
+                named = {"p50": spread.p50, "p95": spread.p95, "p99": spread.p99}
+                figures |= {f"latency/{size}/{part}_{name}_ms": 1000 * value for name, value in named.items()}
+        figures[f"latency/{size}/requests_per_second"] = case.requests_per_second
+        if case.tokens_per_second is not None:
+            figures[f"latency/{size}/tokens_per_second"] = case.tokens_per_second
+    if bench.loading is not None:
+        figures |= {"latency/load_seconds": bench.loading.load_seconds, "latency/peak_mib": bench.loading.peak_bytes / 2**20}
+    return figures
 
 
 def schema_of(info: CorpusInfo) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tasks.data import content_hash, data_identity
 from tasks.expect import check_ladder, expected_interface
 from tasks.fingerprint import changes, fingerprint, stage_identity, teacher_identity, teachers_of
 from tasks.pace import Pace, expected_pace
+from tasks.plan_costs import PlanCosts, plan_costs
 from tasks.records import Record
 from tasks.runs import PLAN, Context
 from tasks.signal_choice import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
@@ -69,6 +70,7 @@ class LadderPlan(Record):
     flops: float
     basis: str  # where the estimated speed comes from
     notes: tuple[str, ...] = ()
+    costs: PlanCosts
 
 
 def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = None, fresh: bool = False) -> LadderPlan:
@@ -123,16 +125,33 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
                 f"{model.name} comes before --start-at {start_at} and is not finished with these settings; the run would refuse to start"
             )
     todo = {model.name: 1 - (model.resume_step or 0) / max(_steps(ladder, model.name), 1) for model in models if model.action in TO_TRAIN}
+    seconds = sum(m.seconds * todo[m.name] for m in models if m.name in todo)
     return LadderPlan(
         ladder=ladder.name,
         data=data_action,
         teacher=teacher,
         stages=tuple(plans),
-        seconds=sum(m.seconds * todo[m.name] for m in models if m.name in todo),
+        seconds=seconds,
         flops=sum(m.flops * todo[m.name] for m in models if m.name in todo),
         basis=pace.basis,
         notes=tuple(dict.fromkeys(notes)),
+        costs=_costs(ladder, models, seconds, root, sizes[-1], vocabulary, pace),
     )
+
+
+def _costs(
+    ladder: Ladder, models: Sequence[ModelPlan], seconds: float, root: Size | None, last: Size, vocabulary: int, pace: Pace
+) -> PlanCosts:
+    """Prices, beside those of one jump from the root to the last student, which is taught as its own stage says."""
+    stage = ladder.stages[-1]
+    shape = stage.student.shape
+    speed = pace.of(stage.name, shape.hidden_size)
+    direct = _price(stage.training, stage.objective, last, [root], shape, vocabulary, ladder, speed) if root else None
+    if direct and NAME in pace.known:  # in a jump the root has the larger part, at the speed that it was seen to have
+        own = direct["tokens"] * 3 * last.forward_flops / last.tokens
+        direct["seconds"] = own / speed + (direct["flops"] - own) / pace.known[NAME]
+    counted = [(model.flops, model.seconds) for model in (models if ladder.economics.include_teacher else models[1:])]
+    return plan_costs(ladder.economics, seconds, counted, stage.name, stage.training.steps, direct)
 
 
 def _share_of_new(stage: Stage, corpus: Corpus | None) -> float:

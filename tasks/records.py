@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.bench_records import ModelBench
+
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
 Verdict = Literal["passed", "warned", "stopped", "approved"]
 
@@ -63,6 +65,8 @@ class StageRecord(Record):
         extensions: How often the gate had the student trained on.
         inserted: Whether the gate put this stage into the ladder, as an assistant between a teacher and a student.
         decision: What a person, or the end of the time to answer, has decided, in words.
+        signal_seconds: Seconds that the teachers' answers took, where they were put on disk for this training.
+        bench: How fast it answers; None where it was not measured.
     """
 
     name: str
@@ -95,6 +99,8 @@ class StageRecord(Record):
     extensions: int = 0
     inserted: bool = False
     decision: str | None = None
+    signal_seconds: float = 0.0
+    bench: ModelBench | None = None
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
 

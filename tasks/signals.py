@@ -48,11 +48,13 @@ class Asked:
         text: For the record.
         examples: That the teacher answered for this model, all attempts together.
         cache: Where its answers are.
+        seconds: That these answers took.
     """
 
     text: str
     examples: int
     cache: SignalCache
+    seconds: float
 
 
 def signals_for(
@@ -100,7 +102,7 @@ def signals_for(
     computed, seconds = cache.made_for(own)
     each = cache.bytes / max(cache.rows, 1)
     text = f"{describe(signals)}, {each:.1f} bytes each, {computed:,} examples computed in {seconds:.1f} s ({mark[:12]})"
-    return Asked(text, computed, cache)
+    return Asked(text, computed, cache, seconds)
 
 
 def cache_identity(signals: Signals, record: StageRecord, corpus: Corpus, precision: str) -> dict[str, Any]:

@@ -79,6 +79,12 @@ def seconds(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
+def milliseconds(seconds: float) -> str:
+    """Three significant digits of a time, in milliseconds."""
+    value = 1000 * seconds
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}" if value >= 0.995 else f"{value:.3f}"
+
+
 def score(quality: Quality, metrics: dict[str, float]) -> str:
     """The quality in `metrics`: bits per byte with three decimals, accuracy in per cent."""
     value = metrics.get(quality.key)

@@ -189,6 +189,7 @@ def write_model(folder: Path, work: Work, mark: str, taught: Taught, data: DataR
         early_stopped=trained.early_stopped,
         vocabulary=len(taught.vocabulary.kept) if taught.vocabulary else None,
         signals="; ".join(each.text for each in taught.asked) or ("live" if _teaches(work) else None),
+        signal_seconds=sum(each.seconds for each in taught.asked),
         initial=taught.initial,
         teachers=tuple(t.name for t in work.teachers),
         teacher_fingerprints=tuple(t.fingerprint for t in work.teachers),

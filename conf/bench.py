@@ -1,0 +1,39 @@
+"""How latency and memory are measured, shortly after each stage and in full by `ladder bench`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from conf.settings import Settings, setting
+
+SIZES = "a list of 1 to 8 different whole numbers from 1 to 65536, such as [1, 16]"
+
+
+class Bench(Settings):
+    """How fast a model answers: at which batch sizes, for how long a text, how often it is asked."""
+
+    after_stage: bool = setting(True, "Measure each model shortly, once it is evaluated", identity=False)
+    stage_seconds: float = setting(
+        1.5, "Most time of the short measurement, after its first round", "seconds", identity=False, gt=0, le=3600
+    )
+    batch_sizes: tuple[int, ...] = setting(
+        (1, 16), "Requests answered at once, each size measured", "requests", identity=False, allowed=SIZES
+    )
+    prompt_tokens: int = setting(64, "Tokens of a request (text)", "tokens", identity=False, ge=1, le=1_000_000)
+    new_tokens: int = setting(32, "Tokens written in answer to a request (causal-lm)", "tokens", identity=False, ge=1, le=1_000_000)
+    repeats: int = setting(100, "Rounds: every model is asked once in each, in turn", "rounds", identity=False, ge=1, le=1_000_000)
+    warmup: int = setting(5, "Rounds before them that do not count", "rounds", identity=False, ge=0, le=10_000)
+    start: bool = setting(True, "`ladder bench`: also start each model in a process of its own, for load time and memory", identity=False)
+    threads: int | None = setting(None, "Processor threads; none: compute.threads", "threads", identity=False, ge=1)
+    dtype: Literal["fp32", "bf16"] = setting("fp32", "Format of weights and activations", identity=False)
+
+    @field_validator("batch_sizes", mode="before")
+    @classmethod
+    def _sizes_are_a_list(cls, value: Any) -> Any:
+        listed = list(value) if isinstance(value, list | tuple) else []
+        whole = [size for size in listed if isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= 65536]
+        if not 1 <= len(whole) <= 8 or len(whole) != len(listed) or len(set(whole)) != len(whole):
+            raise ValueError(f"got {value!r}; allowed: {SIZES}. Correct it.")
+        return listed

@@ -1,0 +1,82 @@
+"""`ladder bench` and `ladder economics`: how fast the models of a run answer, and when the ladder has paid for itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from conf.schema import Ladder
+    from tasks.records import RunRecord
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[RUN] [KEY=VALUE]...", help="Run, none: the last; then settings to change.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again what is known already.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def bench(words: Words = None, fresh: Fresh = False, as_json: Json = False) -> None:
+    """Measure latency, memory and throughput of all models of a run, in turn, as bench.* asks: batch_sizes=[1,8] repeats=200."""
+    from flows.environment import go_offline
+
+    record, ladder = chosen_run(words or [], "bench")
+    go_offline()
+    from flows.views_bench import bench_text
+    from tasks.bench import bench_run
+    from tasks.console import show_logs
+
+    show_logs()
+    result = bench_run(record, ladder, fresh)
+    _write_again(record)
+    _show(result.model_dump(mode="json"), as_json, lambda: bench_text(result))
+
+
+def economics(words: Words = None, as_json: Json = False) -> None:
+    """Show when a run's ladder has paid for itself, and what decides it: price_per_hour=2 requests_per_day=1e6."""
+    record, ladder = chosen_run(words or [], "economics")
+    from flows.views_economics import economics_text
+    from tasks.economics import economics_of
+
+    result = economics_of(record, ladder.economics)
+    _show(result.model_dump(mode="json"), as_json, lambda: economics_text(result))
+
+
+def chosen_run(words: list[str], section: str) -> tuple[RunRecord, Ladder]:
+    """The run that is meant, and its ladder with some settings changed.
+
+    Args:
+        words: A run's name, or none for the last, and `key=value`; keys of `section` may come without its name.
+        section: `bench` or `economics`.
+
+    Raises:
+        UserError: No such run, a run without its settings, or a setting that the schema refuses.
+    """
+    from conf.errors import UserError
+    from conf.home import home
+    from conf.load import load
+    from tasks.runs import load_run
+
+    names, changes = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+    if len(names) > 1:
+        raise UserError.about("RUN", " ".join(names), "one run, and key=value", "`ladder runs` shows the runs.")
+    record = load_run(home(), names[0] if names else None)
+    settings = Path(record.folder) / "ladder.yaml"
+    if not settings.is_file():
+        raise UserError.about("RUN", record.run, f"a run with its settings in {settings}", "The file is gone; choose another run.")
+    return record, load(str(settings), [word if word.startswith(f"{section}.") else f"{section}.{word}" for word in changes]).ladder
+
+
+def _write_again(record: RunRecord) -> None:
+    """Have the run's report show what was measured."""
+    from conf.home import home
+    from tasks.rebuild import rebuild_report
+
+    if record.report and record.status != "running":
+        rebuild_report(home(), record.run)
+
+
+def _show(document: Any, as_json: bool, text: Callable[[], str]) -> None:
+    typer.echo(json.dumps(document, indent=1, ensure_ascii=False) if as_json else text())

@@ -1,0 +1,86 @@
+"""What `ladder bench` prints, within 80 columns."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.bench_records import RunBench
+from tasks.speedup import Part, answer, headline, parts
+from tasks.tables import NONE, human, milliseconds
+
+WIDTH = 80
+
+
+def text_of(*renderables: Any, width: int = WIDTH) -> str:
+    """Tables and sentences as plain text."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, highlight=False)
+    for renderable in renderables:
+        console.print(renderable, markup=False)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
+
+
+def table_of(headers: list[str], rows: list[list[str]]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(box=None, pad_edge=False)
+    for place, header in enumerate(headers):
+        table.add_column(header, justify="right" if place else "left", overflow="fold", no_wrap=bool(place))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def bench_text(result: RunBench) -> str:
+    """Latency by part and batch size, start and memory, and how speed goes with size."""
+    found, machine, first = parts(result.models), result.models[0].machine, result.models[0]
+    what = f"{first.tokens} prompt tokens, {first.new_tokens} new ones" if first.new_tokens else f"{first.tokens} positions a request"
+    lines: list[Any] = [
+        f"{machine.processor}, {machine.device}, {machine.threads} thread{'s' * (machine.threads != 1)}, {machine.dtype}, "
+        f"torch {machine.torch}; {what}; {first.rounds} rounds, the models in turn"
+    ]
+    for part in found:
+        lines += ["", part.title.capitalize(), table_of(*_speed(part))]
+    lines += ["", "Start in a process of its own, and memory", table_of(*_memory(result))]
+    main = headline(found)
+    if main:
+        lines += ["", answer(main)]
+        lines += ["Exponents, measured (roofline): " + "; ".join(f"{part.title} {_exponents(part)}" for part in found)]
+    return text_of(*lines)
+
+
+def _speed(part: Part) -> tuple[list[str], list[list[str]]]:
+    unit = "tokens/s" if part.part == "decode" else "requests/s"
+    headers = ["model", "params", "p50 ms", "p95 ms", "p99 ms", "roofline", "speed-up", unit]
+    return headers, [
+        [
+            row.name,
+            human(row.parameters),
+            *(milliseconds(value) for value in (row.spread.p50, row.spread.p95, row.spread.p99)),
+            NONE if row.limit is None else milliseconds(row.limit),
+            f"{row.speed_up:.2f}x",
+            f"{row.throughput:,.0f}" if row.throughput >= 10 else f"{row.throughput:.2f}",
+        ]
+        for row in part.rows
+    ]
+
+
+def _memory(result: RunBench) -> tuple[list[str], list[list[str]]]:
+    headers, rows = ["model", "file MiB", "import s", "load s", "first ms", "peak MiB", "own MiB"], []
+    for model in result.models:
+        start, file = model.loading, f"{model.file_bytes / 2**20:.2f}"
+        own = [NONE] * 5
+        if start:
+            peak, alone = start.peak_bytes / 2**20, (start.peak_bytes - start.library_bytes) / 2**20
+            own = [f"{start.import_seconds:.1f}", f"{start.load_seconds:.2f}", milliseconds(start.first_seconds)]
+            own += [f"{peak:,.0f}", f"{alone:,.1f}"]
+        rows.append([model.name, file, *own])
+    return headers, rows
+
+
+def _exponents(part: Part) -> str:
+    fitted, roof = part.exponent, part.limit_exponent
+    return f"{NONE if fitted is None else f'{fitted.value:.2f}'} ({NONE if roof is None else f'{roof.value:.2f}'})"

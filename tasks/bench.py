@@ -1,0 +1,120 @@
+"""How fast the models of a run answer: measured shortly after each stage, in full by `ladder bench`; never twice.
+
+A measurement is named by the model's weights, the settings and the machine. Finding one imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from conf.errors import UserError
+from conf.home import disk_errors, home
+from conf.schema import Ladder
+from models.device import hardware, resolve_device
+from tasks.bench_records import ModelBench, RunBench
+from tasks.compute import store_of
+from tasks.console import log
+from tasks.environment import processor
+from tasks.fingerprint import fingerprint
+from tasks.records import RunRecord, StageRecord
+from tasks.runs import Context, now
+from tasks.show import cancellable
+from tasks.slots import training_slot
+from tasks.speeds import FILE, read_bench
+from tasks.tables import finished
+
+KIND = "bench"  # part of the store
+FORMAT = 1  # of the measurement: another number, and all is measured anew
+
+
+def bench_identity(ladder: Ladder, weights: str | list[str]) -> dict[str, Any]:
+    """What a measurement depends on: whose weights, how they are asked, on what machine."""
+    bench, device = ladder.bench, resolve_device(ladder.compute.device)
+    unused = {"after_stage", *(("prompt_tokens",) if ladder.workload == "image-classification" else ())}
+    unused |= {"new_tokens"} if ladder.workload != "causal-lm" else set()
+    settings = bench.model_dump(mode="json", exclude={*unused, *(("start",) if isinstance(weights, str) else ("stage_seconds",))})
+    threads = bench.threads or ladder.compute.threads or os.environ.get("OMP_NUM_THREADS")
+    gpus = list(hardware().gpus) if device == "cuda" else []
+    machine = {"processor": processor(), "cores": os.cpu_count(), "device": device, "gpus": gpus, "torch": version("torch")}
+    return {"kind": KIND, "format": FORMAT, "weights": weights, "settings": {**settings, "threads": threads}, "machine": machine}
+
+
+@task(name="bench", task_run_name="bench {record.name}", cache_policy=NO_CACHE, persist_result=False)
+@cancellable
+def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageRecord | State[StageRecord]:
+    """Measure a model shortly, by itself, unless `bench.after_stage` is off; what cannot be asked like this is said and left out."""
+    if not ladder.bench.after_stage:
+        return record
+    store, identity = store_of(context), bench_identity(ladder, record.weights_sha256)
+    mark = fingerprint(identity)
+    with store.lock(mark):
+        found = store.find(KIND, mark)
+        reused = found is not None
+        if not found:
+            from tasks.bench_measure import measure_shortly  # torch is imported where something is computed
+
+            try:
+                with training_slot(ladder.compute.at_once, context.run):  # a training beside it would be measured too
+                    result = measure_shortly(record, ladder)
+            except UserError as error:
+                log.warning("%s: its speed was not measured: %s", record.name, error)
+                return record
+            found = store.publish(KIND, record.name, identity, mark, context.made, lambda folder: _write(folder, result))
+    bench = ModelBench.model_validate_json((found.folder / FILE).read_text()).model_copy(update={"name": record.name})
+    measured = record.model_copy(update={"bench": bench})
+    log.info("%s: %s", record.name, summary(bench))
+    return Completed(name="Cached", message=f"reused {mark[:12]}", data=measured) if reused else measured
+
+
+def summary(bench: ModelBench) -> str:
+    """The median at the smallest and the throughput at the largest batch size, in one line."""
+    first, last = bench.cases[0], max(bench.cases, key=lambda case: case.batch_size)
+    what = f"{1000 * first.whole.p50:.2f} ms for {first.batch_size} at once (median of {first.whole.count})"
+    return f"{what}, {last.requests_per_second:,.0f} requests/s at {last.batch_size}"
+
+
+def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBench:
+    """All finished models of a run, measured in turn, or as they were measured before under the same circumstances.
+
+    Args:
+        record: The run; stopped or interrupted ones have what they finished.
+        ladder: Its settings, with what the caller changed of `bench`.
+        fresh: Measure again in any case.
+
+    Raises:
+        UserError: The run has no finished model, or a request does not fit a model.
+    """
+    models = finished(record)
+    if not models:
+        raise UserError.about("RUN", record.run, "a run with a finished model", "This one ended before its teacher was ready.")
+    missing = [model.name for model in models if not (Path(model.folder) / "config.json").is_file()]
+    if missing:
+        raise UserError.about("RUN", record.run, f"a run whose models are in the store; {missing[0]} is not", "Run the ladder again.")
+    identity = bench_identity(ladder, [model.weights_sha256 for model in models])
+    mark = fingerprint(identity)
+    known = read_bench(record)
+    if known and known.mark == mark and not fresh:
+        return known
+    from tasks.bench_measure import measure_run
+
+    with training_slot(ladder.compute.at_once, record.run):
+        measured = measure_run(models, ladder)
+    result = RunBench(mark=mark, measured=now(), workload=ladder.workload, models=measured)
+    folder = Path(record.folder)
+    aside = folder / f".{FILE}.{os.getpid()}"
+    with disk_errors(home()):
+        aside.write_text(result.model_dump_json(indent=1))
+        aside.replace(folder / FILE)
+    return result
+
+
+def _write(folder: Path, result: ModelBench) -> None:
+    (folder / FILE).write_text(result.model_dump_json(indent=1))

@@ -1,0 +1,85 @@
+"""How fast the models answer, and what they need for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from tasks.bench_plot import speed_svg
+from tasks.bench_records import ModelBench
+from tasks.records import RunRecord
+from tasks.speeds import best_known, read_bench
+from tasks.speedup import Part, answer, headline, parts
+from tasks.tables import NONE, human, milliseconds
+
+
+def section(record: RunRecord) -> Mapping[str, Any] | None:
+    """What `ladder bench` measured, or else what was measured after each stage."""
+    models = best_known(record)
+    if not models:
+        return None
+    found = parts(models)
+    main = headline(found)
+    shown = [part for part in (main, _largest(found)) if part is not None]
+    plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := speed_svg(shown, layout))]
+    return {
+        "whole": read_bench(record) is not None,
+        "machine": _machine(models[0]),
+        "rounds": models[0].rounds,
+        "tokens": models[0].tokens,
+        "new_tokens": models[0].new_tokens,
+        "answer": answer(main) if main and len(main.rows) > 1 else None,
+        "plots": plots,
+        "parts": [{"title": part.title, "unit": _unit(part), "rows": _rows(part), "exponent": _exponent(part)} for part in found],
+        "memory": [_memory(model) for model in models],
+    }
+
+
+def _largest(found: list[Part]) -> Part | None:
+    """A whole request at the largest batch size: the throughput that a served model has."""
+    whole = [part for part in found if part.part == "whole"]
+    return max(whole, key=lambda part: part.batch_size, default=None)
+
+
+def _unit(part: Part) -> str:
+    return "tokens/s" if part.part == "decode" else "requests/s"
+
+
+def _rows(part: Part) -> list[list[str]]:
+    return [
+        [
+            row.name,
+            human(row.parameters),
+            *(milliseconds(value) for value in (row.spread.p50, row.spread.p95, row.spread.p99)),
+            NONE if row.limit is None else milliseconds(row.limit),
+            f"{row.speed_up:.2f}x",
+            human(row.throughput) if row.throughput >= 10 else f"{row.throughput:.2f}",
+        ]
+        for row in part.rows
+    ]
+
+
+def _exponent(part: Part) -> str | None:
+    fitted = part.exponent
+    if fitted is None:
+        return None
+    ends = "" if fitted.low is None or fitted.high is None else f" ({fitted.low:.2f} to {fitted.high:.2f})"
+    roof = "" if part.limit_exponent is None else f"; the roofline leaves {part.limit_exponent.value:.2f}"
+    return f"Speed-up goes with size to the power of {fitted.value:.2f}{ends}{roof}."
+
+
+def _memory(model: ModelBench) -> list[str]:
+    start, mib = model.loading, 2**20
+    file = f"{model.file_bytes / mib:.2f}"
+    if start is None:
+        return [model.name, file, NONE, NONE, NONE, NONE]
+    times = [f"{start.load_seconds:.2f}", milliseconds(start.first_seconds)]
+    return [model.name, file, *times, f"{start.peak_bytes / mib:,.0f}", f"{(start.peak_bytes - start.library_bytes) / mib:,.1f}"]
+
+
+def _machine(model: ModelBench) -> str:
+    machine = model.machine
+    threads = "1 thread" if machine.threads == 1 else f"{machine.threads} threads"
+    return f"{machine.processor}, {threads}, {machine.dtype}, torch {machine.torch}"

@@ -1,0 +1,153 @@
+"""How much faster a smaller model is: the exponent `a` of `speed-up = size ratio ** a`, fitted to what was measured. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tasks.bench_records import Case, ModelBench, Spread
+
+CONFIDENCE = 0.95
+CLAIMED = (3.0, 5.0)  # how much faster a model that is ten times smaller is said to be
+PARTS = {"whole": "a whole request", "prefill": "the first token", "decode": "each further token"}
+
+
+class Exponent(NamedTuple):
+    """A fitted exponent.
+
+    Attributes:
+        value: `a`; 1: as much faster as smaller, 0: not faster at all.
+        low: Lower end of its 95 % interval; None with fewer than two students.
+        high: Upper end.
+        students: That it was fitted to.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    students: int
+
+    def at_ten(self) -> tuple[float, float | None, float | None]:
+        """Speed-up of a model a tenth the size, and the ends of its interval."""
+        return 10**self.value, None if self.low is None else 10**self.low, None if self.high is None else 10**self.high
+
+
+class Row(NamedTuple):
+    """One model in one part of the measurement; `speed_up` and `ratio` are against the first model, the root."""
+
+    name: str
+    parameters: int
+    spread: Spread
+    throughput: float  # requests a second; tokens a second for decode
+    speed_up: float
+    ratio: float
+    limit: float | None  # seconds that the roofline leaves
+    limit_speed_up: float | None
+
+
+class Part(NamedTuple):
+    """One part of the measurement at one batch size, for all models."""
+
+    part: str
+    batch_size: int
+    rows: tuple[Row, ...]
+    exponent: Exponent | None  # of the measured medians
+    limit_exponent: Exponent | None  # of the roofline
+
+    @property
+    def title(self) -> str:
+        """For readers."""
+        return f"{PARTS[self.part]}, {self.batch_size} at once"
+
+
+def fit_exponent(ratios: Sequence[float], speed_ups: Sequence[float]) -> Exponent | None:
+    """Least squares through the origin of `log speed-up` on `log ratio`, with Student's interval; None without a student of another size.
+
+    Args:
+        ratios: Parameters of the root over those of each student.
+        speed_ups: Time of the root over that of each student.
+    """
+    points = [(math.log(x), math.log(y)) for x, y in zip(ratios, speed_ups, strict=True) if x != 1]
+    squares = sum(x * x for x, _ in points)
+    if not squares:
+        return None
+    value, free = sum(x * y for x, y in points) / squares, len(points) - 1
+    if free < 1:
+        return Exponent(value, None, None, len(points))
+    from scipy.stats import t
+
+    rest = sum((y - value * x) ** 2 for x, y in points)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, free)) * math.sqrt(rest / free / squares)
+    return Exponent(value, value - half, value + half, len(points))
+
+
+def parts(models: Sequence[ModelBench]) -> list[Part]:
+    """Every part of the measurement at every batch size that all models have; the first model is the root."""
+    if not models:
+        return []
+    sizes = [case.batch_size for case in models[0].cases if all(model.case(case.batch_size) for model in models)]
+    return [part for name in PARTS for size in sizes if (part := _part(name, size, [(m, case) for m in models if (case := m.case(size))]))]
+
+
+def headline(found: Iterable[Part]) -> Part | None:
+    """The part that answers how much faster a smaller model is: one request at a time, and for language models a further token of it."""
+    ranked = sorted(found, key=lambda part: (part.batch_size, part.part != "decode"))
+    return ranked[0] if ranked else None
+
+
+def _part(name: str, size: int, cases: list[tuple[ModelBench, Case]]) -> Part | None:
+    spreads = [getattr(case, name) for _, case in cases]
+    if any(spread is None for spread in spreads):
+        return None
+    roofs = [_limit(model, name, size) for model, _ in cases]
+    root, rows = spreads[0], list[Row]()
+    for (model, case), spread, roof in zip(cases, spreads, roofs, strict=True):
+        throughput = case.tokens_per_second if name == "decode" else size / spread.mean
+        rows.append(
+            Row(
+                name=model.name,
+                parameters=model.parameters,
+                spread=spread,
+                throughput=throughput or 0.0,
+                speed_up=root.p50 / spread.p50,
+                ratio=cases[0][0].parameters / model.parameters,
+                limit=roof,
+                limit_speed_up=roofs[0] / roof if roof and roofs[0] else None,
+            )
+        )
+    ratios, lines = [row.ratio for row in rows[1:]], [row.limit_speed_up for row in rows[1:]]
+    roofed = [line for line in lines if line is not None]
+    limit = fit_exponent(ratios, roofed) if len(roofed) == len(lines) else None
+    return Part(name, size, tuple(rows), fit_exponent(ratios, [row.speed_up for row in rows[1:]]), limit)
+
+
+def _limit(model: ModelBench, part: str, size: int) -> float | None:
+    """What the roofline leaves of a part; a whole request is its prefill and every further token."""
+    line = next((limit for limit in model.limits if limit.batch_size == size), None)
+    if line is None or part == "prefill":
+        return line and line.prefill
+    if part == "decode":
+        return line.decode
+    return line.prefill + (line.decode or 0.0) * max(model.new_tokens - 1, 0)
+
+
+def answer(part: Part) -> str:
+    """How much faster a model a tenth the size is here, against what is said of it; in one sentence."""
+    fitted = part.exponent
+    if fitted is None:
+        return "No student of another size was measured, so nothing is said about how speed goes with size."
+    value, low, high = fitted.at_ten()
+    said = f"For {part.title}, a model a tenth the size is {value:.1f}x as fast here"
+    least, most = CLAIMED
+    claim = f'"10x smaller is {least:.0f}-{most:.0f}x faster"'
+    if low is None or high is None:
+        return f"{said} (exponent {fitted.value:.2f}, from one student, so without an interval)."
+    said += f" (95 % interval {low:.1f} to {high:.1f}; exponent {fitted.value:.2f}, from {fitted.students} students): "
+    if low > most:
+        return f"{said}more than {claim}."
+    if high < least:
+        return f"{said}less than {claim}."
+    if low >= least and high <= most:
+        return f"{said}as {claim} says."
+    return f"{said}{claim} is neither shown nor refuted."

@@ -1,0 +1,64 @@
+"""Prices of a plan, by hand; and of the shipped ladder, against the counts of its shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf.economics import Economics
+from conf.home import Home
+from conf.load import load
+from conf.schema import TrainedTeacher
+from flows.views import costs_text, plan_text
+from models.shapes import size_of
+from tasks.expect import expected_interface
+from tasks.plan import LadderPlan, make_plan
+from tasks.plan_costs import plan_costs
+
+PRICES = Economics(currency="EUR", price_per_hour=2, machine_factor=0.5, search_factor=1, data_cost=3, evaluation_cost=1)
+
+
+def planned(tmp_path: Path, *overrides: str) -> LadderPlan:
+    loaded = load("digits", overrides)
+    return make_plan(loaded.ladder, loaded.base, Home(tmp_path / "home"))
+
+
+def test_by_hand() -> None:
+    trainings, direct = [(1e12, 1800.0), (2e12, 5400.0)], {"flops": 1e12, "seconds": 900.0}
+    costs = plan_costs(PRICES, 3600.0, trainings, "small", 100, direct)
+    assert costs.to_compute == pytest.approx(1)  # an hour here is half an hour there, at 2 an hour
+    assert (costs.flops, costs.seconds) == (3e12, 7200)
+    assert costs.price == pytest.approx(2 * 0.5 * 2 * 2 + 3 + 1)
+    assert costs.jump is not None
+    assert (costs.jump.steps, costs.jump.flops, costs.jump.seconds) == (300, 3e12, 2700)
+    assert costs.jump.price == pytest.approx(0.75 * 0.5 * 2 * 2 + 3 + 1)
+    said = costs_text(costs, "teacher")
+    assert "1.00 EUR for what is to be computed" in said
+    assert "one jump teacher -> small with as many FLOPs: 300 steps, about 45 min, 5.50 EUR." in said
+
+
+def test_without_the_roots_size_there_is_no_jump() -> None:
+    costs = plan_costs(PRICES, 0.0, [(1.0, 1.0)], "small", 1, None)
+    assert costs.jump is None
+    assert "one jump" not in costs_text(costs, "teacher")
+
+
+def test_a_jump_has_the_operations_of_all_stages(tmp_path: Path) -> None:
+    plan, ladder = planned(tmp_path), load("digits").ladder
+    jump = plan.costs.jump
+    assert jump is not None
+    assert jump.flops == plan.costs.flops == sum(stage.flops for stage in plan.stages)
+    assert isinstance(ladder.teacher, TrainedTeacher)
+    interface, last = expected_interface(ladder, None), ladder.stages[-1]
+    root, student = size_of(ladder.teacher.shape, interface), size_of(last.student.shape, interface)
+    step = last.training.batch_size * (3 * student.forward_flops + root.forward_flops)
+    assert jump.steps == round(jump.flops / step)
+    assert "one jump teacher -> eighth" in " ".join(plan_text(plan).split())
+
+
+def test_the_roots_training_counts_when_asked(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "economics.include_teacher=true", "economics.price_per_hour=36000")
+    assert plan.costs.flops == plan.teacher.flops + sum(stage.flops for stage in plan.stages)
+    assert plan.costs.price == pytest.approx(10 * plan.costs.seconds)
+    assert plan.costs.to_compute == pytest.approx(10 * plan.seconds)
