@@ -104,7 +104,7 @@ def half_written(home: Path) -> list[str]:
     """Folders of the store that have no valid manifest, and whatever is left where results are written aside."""
     store = home / "store"
     bad = [str(path) for path in (store / "writing").glob("*")]
-    for folder in (path for kind in ("data", "teacher", "stage", "evaluation") for path in (store / kind).glob("*")):
+    for folder in (path for kind in ("data", "teacher", "stage", "evaluation", "bench") for path in (store / kind).glob("*")):
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
         except (OSError, ValueError):
