@@ -19,7 +19,7 @@ from conf.objectives import check_objective
 from conf.settings import Choices, Settings, setting
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
-Teachers = Literal["parent", "root", "ancestors"]
+Teachers = Literal["parent", "root", "ancestors", "none"]
 Policy = Literal["stop", "warn", "ask", "extend", "insert"]
 
 STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
@@ -109,7 +109,7 @@ class Stage(Settings):
     student: Student = setting(..., "The model to make")
     teachers: tuple[Teachers, ...] = setting(
         ("parent",),
-        "Who teaches: [parent], [root], [root, parent], or ancestors: all models above",
+        "Who teaches: [parent], [root], [root, parent], ancestors: all models above, or none: labels alone, which alpha then smooths",
         "teachers",
         identity=False,  # the teachers' weights are in the identity, in order
         min_length=1,
@@ -125,8 +125,9 @@ class Stage(Settings):
     @classmethod
     def _teachers_are_a_choice(cls, value: Any) -> Any:
         listed = (value,) if isinstance(value, str) else value
-        if not isinstance(listed, list | tuple) or tuple(listed) not in (("parent",), ("root",), ("root", "parent"), ("ancestors",)):
-            raise ValueError(f"got {value!r}; allowed: [parent], [root], [root, parent] or ancestors. Choose one of them.")
+        known = (("parent",), ("root",), ("root", "parent"), ("ancestors",), ("none",))
+        if not isinstance(listed, list | tuple) or tuple(listed) not in known:
+            raise ValueError(f"got {value!r}; allowed: [parent], [root], [root, parent], ancestors or none. Choose one of them.")
         return listed
 
 
@@ -263,6 +264,8 @@ class Ladder(Settings):
         for index, stage in enumerate(self.stages):
             try:
                 several = 1 if len(stage.teachers) == 1 and stage.teachers != ("ancestors",) else 2
+                if stage.teachers == ("none",) and (stage.objective.features or stage.signals.source == "cached"):
+                    raise UserError.about(f"stages[{index}].teachers", "none", "a teacher, for features and cached signals", "Name one.")
                 # auto gives way to live where the objective asks for more than a cache holds
                 kind = stage.signals.kind if stage.signals.source == "cached" else "live"
                 check_objective(stage.objective, self.workload, kind, key=f"stages[{index}].objective", teachers=several)

@@ -111,6 +111,21 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") ->
     return source
 
 
+def uniform(outputs: int) -> SignalSource:
+    """A null teacher, to which all ids or classes are alike.
+
+    With weight alpha, forward KL to it is label smoothing by alpha, but for a constant. Szegedy et al. 2016, arXiv:1512.00567.
+
+    Args:
+        outputs: V, ids or classes.
+    """
+
+    def source(batch: Batch) -> Signal:
+        return TeacherSignal(torch.zeros(1, 1, device=batch.targets.device).expand(batch.targets.numel(), outputs))
+
+    return source
+
+
 def _round_matrices(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Linear:

@@ -110,6 +110,8 @@ def teachers_of(stage: Stage, lineage: Sequence[T]) -> tuple[T, ...]:
         lineage: Models above it (or what stands for them), root first.
     """
     parent, root = lineage[-1], lineage[0]
+    if stage.teachers == ("none",):
+        return ()
     if stage.teachers == ("ancestors",):
         return tuple(reversed(lineage))
     if len(stage.teachers) == 2 and len(lineage) > 1:

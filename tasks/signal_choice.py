@@ -46,6 +46,8 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
     signals, alpha = stage.signals, stage.objective.alpha
     if not (alpha.start or alpha.end):
         return Choice(False, "alpha is 0, so no teacher is asked")
+    if stage.teachers == ("none",):
+        return Choice(False, "no teacher is asked")
     if signals.source != "auto":
         return Choice(signals.source == "cached", "as set")
     try:
@@ -121,7 +123,7 @@ def _students(stage: Stage, ladder: Ladder) -> int:
 
     def teachers(index: int) -> set[int]:
         """Numbers of a stage's teachers, 0 for the root."""
-        named = {"root": {0}, "parent": {index}, "ancestors": set(range(index + 1))}
+        named = {"root": {0}, "parent": {index}, "ancestors": set(range(index + 1)), "none": set()}
         return set[int]().union(*(named[who] for who in ladder.stages[index].teachers))
 
     own = teachers(ladder.stages.index(stage))

@@ -19,9 +19,10 @@ from models.checkpoint import load_model, save_model
 from models.corpus import Corpus
 from models.device import resolve_device
 from models.features import Features
+from models.interface import Interface
 from models.resume import Checkpoints
 from models.shapes import Size, count
-from models.signals import live
+from models.signals import SignalSource, live, uniform
 from models.training import Plan, Step, Trained, train
 from models.vocabulary import VocabularyMap, reduced, reduced_tokenizer, write_kept
 from tasks import stopping
@@ -33,6 +34,7 @@ from tasks.progress import TrainingProgress
 from tasks.recording import Curves, points_of
 from tasks.records import DataRecord
 from tasks.runs import Context
+from tasks.signal_choice import outputs_of
 from tasks.signals import Asked, signals_for
 
 
@@ -76,7 +78,7 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
         above.clear()  # what they had to say is on disk; their memory is the student's
         signals = [each.cache.source for each in asked]
     else:
-        signals = [live(above[t.folder], plan.vocabulary, precision) for t in work.teachers] if _teaches(work) else None
+        signals = _live(work, above, interface, precision)
     with ExitStack() as stack:
         progress = stack.enter_context(TrainingProgress(work.name, work.training.steps, unit))
         stack.enter_context(disk_errors(context.paths))
@@ -139,6 +141,14 @@ def _teaches(work: Work) -> bool:
     """Whether the teacher's forward is worth its price: not where alpha is 0 throughout."""
     objective = work.objective
     return objective is not None and bool(work.teachers) and bool(objective.alpha.start or objective.alpha.end or objective.features)
+
+
+def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precision: str) -> list[SignalSource] | None:
+    """The teachers themselves; where a student has none, what smooths its labels; None: labels alone."""
+    objective = work.objective
+    if objective is not None and not work.teachers and (objective.alpha.start or objective.alpha.end):
+        return [uniform(outputs_of(interface))]
+    return [live(above[t.folder], vocabulary_of(interface), precision) for t in work.teachers] if _teaches(work) else None
 
 
 def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Features | None:

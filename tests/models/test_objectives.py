@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from conf.lessons import Objective
+from models.batches import Batch
 from models.objectives import IGNORE, StepObjective, TeacherSignal, cross_entropy, distillation_loss, forward_kl
+from models.signals import uniform
 
 REAL = st.floats(-8, 8, width=64)
 SHAPES = st.tuples(st.integers(1, 6), st.integers(2, 9))
@@ -234,3 +236,16 @@ def test_half_precision_logits_are_judged_in_full_precision() -> None:
     for half, full in zip(loss(teacher, student, targets), loss(teacher.float(), student.float(), targets), strict=True):
         assert half.dtype == torch.float32
         assert torch.equal(half, full)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_a_null_teacher_smooths_the_labels_as_torch_does(smoothing: float) -> None:
+    torch.manual_seed(0)
+    student = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([0, 4, 2, IGNORE, 1, 3])
+    answer = uniform(5)(Batch({}, targets, targets))
+    ours = distillation_loss(student, [answer], targets, StepObjective(Objective(), smoothing, 1.0)).total
+    theirs = functional.cross_entropy(student, targets, ignore_index=IGNORE, label_smoothing=smoothing, reduction="sum")
+    constant = 5 * smoothing * math.log(5)  # the entropy of the uniform answer, on five rows
+    assert close(ours, theirs - constant, 1e-6)
+    assert close(torch.autograd.grad(ours, student)[0], torch.autograd.grad(theirs, student)[0], 1e-6)

@@ -25,17 +25,18 @@ def stage(teachers: object, **student: object) -> tuple[Ladder, Stage]:
         (["root", "parent"], ("second", "root")),
         (["ancestors"], ("second", "first", "root")),
         ("ancestors", ("second", "first", "root")),
+        ("none", ()),
     ],
 )
 def test_the_choice_of_teachers_nearest_first(choice: object, expected: tuple[str, ...]) -> None:
     _, chosen = stage(choice)
     assert teachers_of(chosen, LINEAGE) == expected
-    assert teachers_of(chosen, ["root"]) == ("root",)
+    assert teachers_of(chosen, ["root"]) == (() if choice == "none" else ("root",))
 
 
 @pytest.mark.parametrize("choice", [["parent", "root"], ["grandparent"], [], ["root", "root"], 3])
 def test_any_other_choice_is_refused(choice: object) -> None:
-    with pytest.raises(ValidationError, match=r"allowed: \[parent\], \[root\], \[root, parent\] or ancestors\. Choose one of them\."):
+    with pytest.raises(ValidationError, match=r"allowed: \[parent\], \[root\], \[root, parent\], ancestors or none\. Choose one of them\."):
         stage(choice)
 
 
@@ -52,3 +53,12 @@ def test_a_parent_that_does_not_teach_counts_where_first_weights_are_made_from_i
     assert mark(["root"], ("a",), "b") == mark(["root"], ("a",), "c")
     assert mark(["root"], ("a",), "b", initialisation="layers") != mark(["root"], ("a",), "c", initialisation="layers")
     assert mark(["parent"], ("b",), "b", initialisation="layers") == mark(["parent"], ("b",), None, initialisation="layers")
+
+
+def test_a_student_without_a_teacher_has_no_features_and_no_cached_answers() -> None:
+    ladder = load("digits").ladder
+    for change in ({"objective": {"features": [{"kind": "hidden"}]}}, {"signals": {"source": "cached"}}):
+        bad = ladder.model_dump()
+        bad["stages"][1] |= change | {"teachers": ["none"]}
+        with pytest.raises(ValidationError, match=r"stages\[1\]\.teachers: got 'none'; allowed: a teacher"):
+            Ladder.model_validate(bad)
