@@ -58,7 +58,7 @@ def test_a_parent_that_does_not_teach_counts_where_first_weights_are_made_from_i
 def test_a_student_without_a_teacher_has_no_features_and_no_cached_answers() -> None:
     ladder = load("digits").ladder
     for change in ({"objective": {"features": [{"kind": "hidden"}]}}, {"signals": {"source": "cached"}}):
-        bad = ladder.model_dump()
+        bad = ladder.model_dump(mode="json")
         bad["stages"][1] |= change | {"teachers": ["none"]}
         with pytest.raises(ValidationError, match=r"stages\[1\]\.teachers: got 'none'; allowed: a teacher"):
             Ladder.model_validate(bad)
