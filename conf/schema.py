@@ -16,6 +16,7 @@ from conf.economics import Economics
 from conf.errors import UserError
 from conf.lessons import Objective, Signals, Training
 from conf.objectives import check_objective
+from conf.proof import Comparison
 from conf.settings import Choices, Settings, setting
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
@@ -205,6 +206,7 @@ class Ladder(Settings):
     compute: Compute = setting(Compute(), "Where it runs", identity=False)
     bench: Bench = setting(Bench(), "How latency and memory are measured", identity=False)
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
+    proof: Comparison = setting(Comparison(), "How `ladder prove` compares", identity=False)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Ladder:

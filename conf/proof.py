@@ -1,0 +1,69 @@
+"""How `ladder prove` compares a ladder with its control arms: fixed beforehand, so that no result can choose its own test."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from conf.settings import Settings, setting
+
+Arm = Literal["staged", "staged-root", "ancestors", "direct", "direct-matched", "direct-free", "scratch", "label-smoothing", "pruned-only"]
+Accounting = Literal["flops", "flops-free", "tokens"]
+ARMS: tuple[Arm, ...] = (
+    "staged",
+    "staged-root",
+    "ancestors",
+    "direct",
+    "direct-matched",
+    "direct-free",
+    "scratch",
+    "label-smoothing",
+    "pruned-only",
+)
+MATCHED: dict[Accounting, Arm] = {"flops": "direct-matched", "flops-free": "direct-free", "tokens": "direct"}
+DELTA = {"causal-lm": 0.01}  # bits per byte
+DELTA_ACCURACY = 0.005
+
+
+class Comparison(Settings):
+    """What `ladder prove` compares, over how many seeds, and from which difference on it matters; see docs/proof.md."""
+
+    arms: tuple[Arm, ...] = setting((), "Arms to run; none: all that the ladder can have", "arms", identity=False)
+    seeds: int = setting(5, "Replicates of every arm, paired by seed; an interval needs two at least", "seeds", identity=False, le=1000)
+    delta: float | None = setting(
+        None,
+        "Smallest difference of interest; none: 0.01 bits per byte (causal-lm), else 0.005 of accuracy",
+        "bits per byte or accuracy",
+        identity=False,
+        gt=0,
+    )
+    confidence: float = setting(0.95, "Confidence of the intervals", "probability", identity=False, ge=0.5, lt=1)
+    accounting: Accounting = setting(
+        "flops",
+        "Which direct jump the ladder is held against: flops: one of the same FLOPs, assistants counted (direct-matched); flops-free: "
+        "assistants free, as they ship anyway (direct-free); tokens: the last student's tokens (direct)",
+        identity=False,
+    )
+    smoothing: float = setting(0.1, "Probability that label-smoothing spreads over all classes", "fraction", identity=False, gt=0, lt=1)
+    pilot: bool = setting(False, "A tenth of every student's steps, for a first look; the root teacher is trained whole", identity=False)
+
+    @field_validator("seeds")
+    @classmethod
+    def _an_interval_needs_two(cls, value: int) -> int:
+        if value < 2:
+            raise ValueError(f"got {value}; allowed: 2 to 1000. An interval over seeds needs at least two replicates; five say much more.")
+        return value
+
+    @field_validator("arms")
+    @classmethod
+    def _each_once(cls, value: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        if twice := sorted({arm for arm in value if value.count(arm) > 1}):
+            raise ValueError(f"got {', '.join(twice)} more than once; allowed: each arm once. Leave the others out.")
+        if len(value) == 1:
+            raise ValueError(f"got {value[0]!r} alone; allowed: two arms or more. A comparison needs something to compare with.")
+        return value
+
+    def least(self, workload: str) -> float:
+        """The smallest difference of interest, in the unit of the workload's score."""
+        return DELTA.get(workload, DELTA_ACCURACY) if self.delta is None else self.delta
