@@ -15,6 +15,7 @@ import typer
 from conf.errors import LadderError, RunCancelled
 from flows import commands_bench
 from flows.commands_report import compare, report
+from flows.commands_prove import prove
 
 INTERRUPTED = 130
 
@@ -243,6 +244,7 @@ def notify(
 
 app.command()(commands_bench.bench)
 app.command()(commands_bench.economics)
+app.command()(prove)
 
 
 def _show(document: Any, as_json: bool, text: Any) -> None:

@@ -35,7 +35,9 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
         raise UserError.about("--start-at", start_at, f"nothing: {run} made the one stage {record.only}", "Leave it out.")
     whole = load(str(Path(record.folder) / "ladder.yaml")).ladder if record.whole else None
     only = (record.only, record.named) if record.only else None
-    launch(record.source, [*record.overrides, *overrides], start_at, fresh, seed, whole, record.run, only)
+    if record.proof and start_at:
+        raise UserError.about("--start-at", start_at, f"nothing: {run} is a proof, whose arms have stages of their own", "Leave it out.")
+    launch(record.source, [*record.overrides, *overrides], start_at, fresh, seed, whole, record.run, only, proof=record.proof)
 
 
 def launch(
@@ -48,10 +50,12 @@ def launch(
     repeats: str | None = None,
     only: tuple[str, Sequence[str]] | None = None,
     budget: str | None = None,
+    proof: bool = False,
 ) -> None:
     """Run a ladder in this process; see `flows.distill.distill` for the arguments.
 
-    `only` names one stage and its teachers, for `flows.one_stage.one_stage`.
+    `only` names one stage and its teachers, for `flows.one_stage.one_stage`; `proof` compares the ladder with its
+    control arms, by `flows.prove.prove`.
 
     Raises:
         UserError: Something is wrong with the input; nothing was started.
@@ -90,6 +94,11 @@ def launch(
     try:
         if only:
             state = one_stage(path, only[0], tuple(only[1]), given, fresh=fresh, repeats=repeats or "", return_state=True)
+        elif proof:
+            from flows.prove import prove
+
+            more = {"repeats": repeats or "", "budget": budget or ""}
+            state = prove(path, given, fresh=fresh, whole=whole, **more, return_state=True)
         else:
             more = {"repeats": repeats or "", "budget": budget or ""}
             state = distill(path, given, start_at or "", fresh=fresh, whole=whole, **more, return_state=True)
@@ -128,11 +137,17 @@ def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
 
     from flows.views import links
     from tasks import tables
+    from tasks.proof_words import render
+    from tasks.prove import read_proof
 
     record = _record_of(flow_run_id)
     assert record is not None
     console = Console(highlight=False)
-    console.print(tables.render_rich(record))
+    if (compared := read_proof(record)) is not None:
+        console.print(render(compared))
+        console.print(f"\n{compared.verdict}", markup=False)
+    else:
+        console.print(tables.render_rich(record))
     for line in links(record):
         console.print(line, markup=False, soft_wrap=True)
     if not record.prefect_url:

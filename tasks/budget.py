@@ -64,8 +64,8 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def fit_budget(loaded: Loaded, text: str, home: Home) -> Budgeted:
-    """Overrides that make a ladder end within a budget; none where it does so anyway.
+def fit_budget(loaded: Loaded, text: str, home: Home, times: float = 1.0) -> Budgeted:
+    """Overrides that make a ladder end within a budget, its stages made `times` over; none where it does so anyway.
 
     Raises:
         UserError: The budget is no time, or too short for anything.
@@ -77,7 +77,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home) -> Budgeted:
     took = time.monotonic() - began
 
     def seconds(share: float) -> float:
-        return _seconds(ladder, data, paces, share)  # the calibration is apart, or a second run would have other steps
+        return _seconds(ladder, data, paces, share, times)  # the calibration is apart, or a second run would have other steps
 
     if seconds(1.0) <= KEPT * budget:
         words = f"{text}: the whole ladder fits, about {seconds(1.0):.0f} s; nothing was shortened"
@@ -110,14 +110,19 @@ def _examples(ladder: Ladder, share: float) -> int:
     return max(min(LEAST_EXAMPLES, ladder.evaluation.examples), round(ladder.evaluation.examples * share))
 
 
-def _seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: float) -> float:
+def _seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: float, times: float = 1.0) -> float:
     """How long a run takes with that share of its steps: training, teachers' forward passes, evaluation, the rest."""
-    total = START_SECONDS + STAGE_SECONDS * len(paces)
+    total = START_SECONDS + STAGE_SECONDS
     if ladder.teacher.source == "train":
         total += scaled(ladder.teacher.training, share) * paces[NAME].step
-    above, batch = NAME, ladder.stages[0].training.batch_size
+    batch = ladder.stages[0].training.batch_size
     examples = _examples(ladder, share)
     total += examples / batch * paces[NAME].forward
+    return total + times * _stages_seconds(ladder, data, paces, share)
+
+
+def _stages_seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: float) -> float:
+    total, above, examples = STAGE_SECONDS * len(ladder.stages), NAME, _examples(ladder, share)
     for stage in ladder.stages:
         steps, batch = scaled(stage.training, share), stage.training.batch_size
         total += steps * paces[stage.name].step + _asked(ladder, stage, steps, data) * paces[above].forward

@@ -26,7 +26,12 @@ SPLIT: SplitName = "valid"
 
 
 def evaluation_identity(
-    record: StageRecord, teachers: dict[str, StageRecord], data: DataRecord, evaluation: Evaluation, precision: str
+    record: StageRecord,
+    teachers: dict[str, StageRecord],
+    data: DataRecord,
+    evaluation: Evaluation,
+    precision: str,
+    split: SplitName = SPLIT,
 ) -> dict[str, Any]:
     """Whose weights were judged against whose, on what."""
     return {
@@ -35,7 +40,7 @@ def evaluation_identity(
         "weights": record.weights_sha256,
         "teachers": {name: teacher.weights_sha256 for name, teacher in teachers.items()},
         "data": data.content_hash,
-        "split": SPLIT,
+        "split": split,
         "examples": evaluation.examples,
         "samples": [evaluation.samples, evaluation.sample_tokens],
         "precision": precision,
@@ -45,12 +50,18 @@ def evaluation_identity(
 @task(name="evaluate", task_run_name="evaluate {record.name}", cache_policy=NO_CACHE, persist_result=False)
 @cancellable
 def evaluate_model(
-    record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context, precision: str
+    record: StageRecord,
+    lineage: list[StageRecord],
+    ladder: Ladder,
+    data: DataRecord,
+    context: Context,
+    precision: str,
+    split: SplitName = SPLIT,
 ) -> StageRecord | State[StageRecord]:
-    """Judge a model; `lineage` are its ancestors, root first, empty for the root teacher."""
+    """Judge a model; `lineage` are its ancestors, root first, empty for the root teacher. The test split is for the end of a proof."""
     store = store_of(context)
     teachers = {"parent": lineage[-1], "root": lineage[0]} if lineage else {}
-    identity = evaluation_identity(record, teachers, data, ladder.evaluation, precision)
+    identity = evaluation_identity(record, teachers, data, ladder.evaluation, precision, split)
     mark = fingerprint(identity)
     with store.lock(mark):
         found = store.find("evaluation", mark)
@@ -58,7 +69,7 @@ def evaluate_model(
         if not found:
             from tasks.measure import measure  # torch is imported where something is computed
 
-            result, written = measure(record, teachers, ladder, data, precision, SPLIT)
+            result, written = measure(record, teachers, ladder, data, precision, split)
             found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result, written))
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
     samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))

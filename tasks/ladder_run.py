@@ -63,6 +63,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         whole: bool = False,
         named: Sequence[str] | None = None,
         budget: str | None = None,
+        proof: bool = False,
     ) -> LadderRun:
         """Begin a run, or go on with the last one of the same command if it died or was interrupted.
 
@@ -79,12 +80,14 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             whole: Whether the ladder was given in full, overrides applied.
             named: Fingerprints of the teachers that were named for the one stage of `ladder`, the nearest first; None: a whole ladder.
             budget: How the ladder was shortened, in words.
+            proof: Whether it is compared with its control arms.
 
         Raises:
             UserError: `start_at` names no stage, or MLflow's address answers nothing.
         """
         paths, kept = home(), kept_before(ladder, start_at)
-        settings_hash = fingerprint(ladder.model_dump(mode="json"))
+        # A proof goes on with a proof, and a run with a run.
+        settings_hash = fingerprint(ladder.model_dump(mode="json") | ({"purpose": "proof"} if proof else {}))
         earlier = unfinished(paths, settings_hash, start_at, fresh)
         name = earlier.run if earlier else new_name(ladder.name)
         lock = RunLock(paths, name)
@@ -137,6 +140,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             only=None if named is None else ladder.stages[0].name,
             named=tuple(named or ()),
             budget=budget,
+            proof=proof,
             environment=known,
         )
         context = Context(
@@ -182,6 +186,10 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         if self.watch:
             require_server()
         return model
+
+    def plan(self, stages: tuple[str, ...]) -> None:
+        """Note the names of the stages that are to be made, where they are not the ladder's."""
+        self.save(self.record.model_copy(update={"planned": stages}))
 
     def plan_before(self, stage: str, assistant: str) -> None:
         """Note a stage that a gate inserts before another one."""

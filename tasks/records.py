@@ -130,6 +130,7 @@ class RunRecord(Record):
         restarted: The flow run that was started in its place after its process had died, or why none was.
         unrecorded: What MLflow did not take, in words; a rerun records it.
         waiting: What a person is asked, while the run waits for the answer.
+        proof: Whether it was `ladder prove`: beside its record lies `proof.json`, and `stages` are those of the first arm's first seed.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
     """
 
@@ -165,6 +166,7 @@ class RunRecord(Record):
     prefect_api: str | None = None
     repeats: str | None = None
     served: bool = False
+    proof: bool = False
     attempt: int = 1
     restarts: int = 0
     restarted: str | None = None

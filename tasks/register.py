@@ -35,7 +35,7 @@ def _record(
     assert context.mlflow_run_id
     tracker = recorder.tracker
     recorder.send_rest(record.fingerprint)
-    tags = {"prefect.flow_run_id": record.prefect_run_id} if record.prefect_run_id else {}
+    tags = context.tags | ({"prefect.flow_run_id": record.prefect_run_id} if record.prefect_run_id else {})
     stage = tracker.open_stage(
         context.mlflow_run_id,
         record.name,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from conf.errors import UserError
 from conf.home import Home, disk_errors
@@ -35,6 +35,7 @@ class Context(Record):
     start_at: str | None = None
     kept: tuple[str, ...] = ()  # models before `start_at`: reused, never computed
     mlflow_run_id: str | None = None
+    tags: dict[str, str] = Field(default={})  # of the models' runs in MLflow
 
     @property
     def made(self) -> dict[str, str]:

@@ -1,0 +1,36 @@
+"""`ladder prove`: the ladder beside its control arms, over several seeds, with a verdict."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Ladder = Annotated[str, typer.Argument(metavar="LADDER", help="Name of a shipped ladder, or path of a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: proof.delta=0.01")]
+Arms = Annotated[str | None, typer.Option("--arms", metavar="NAMES", help="Arms, separated by commas; none: all that the ladder can have.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", metavar="N", help="Replicates of each arm; none: the ladder's own number.")]
+Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that the whole proof ends in about it.")]
+Pilot = Annotated[bool, typer.Option("--pilot", help="A tenth of every student's steps, for a first look.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what is finished already.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="First seed of data order and first weights.")]
+
+
+def prove(
+    ladder: Ladder,
+    overrides: Overrides = None,
+    arms: Arms = None,
+    seeds: Seeds = None,
+    budget: Budget = None,
+    pilot: Pilot = False,
+    fresh: Fresh = False,
+    seed: Seed = None,
+) -> None:
+    """Compare a ladder with its control arms over several seeds: was it worth it?"""
+    from flows.launch import launch
+
+    given = list(overrides or [])
+    given += [f"proof.arms=[{arms}]"] if arms is not None else []
+    given += [f"proof.seeds={seeds}"] if seeds is not None else []
+    given += ["proof.pilot=true"] if pilot else []
+    launch(ladder, given, None, fresh, seed, budget=budget, proof=True)

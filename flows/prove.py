@@ -1,0 +1,137 @@
+"""Was the ladder worth it? The ladder and its control arms over several seeds, each by the same stages and from the same store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect import flow, tags
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from conf.load import Loaded, load_whole
+from conf.proof import Arm
+from conf.schema import Ladder
+from flows.distill import conclude
+from flows.labels import Asked, is_served, label_run, repeated
+from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, chosen, refuse_early
+from flows.policies import climb
+from tasks.arms import replicate
+from tasks.compute import precision_of
+from tasks.console import log
+from tasks.data import prepare_data
+from tasks.evaluate import evaluate_model
+from tasks.ladder_run import LadderRun
+from tasks.proof_records import Proof, Replicate
+from tasks.prove import Arms, arms_of, proof_of, record_proof, replicate_of, save_proof
+from tasks.records import DataRecord, RunRecord, StageRecord
+from tasks.register import record_model
+from tasks.show import cancellable, unwrap
+from tasks.teacher import prepare_teacher
+
+
+@flow(name="prove", flow_run_name="proof of {ladder}", persist_result=False)
+@cancellable
+def prove(
+    ladder: LadderChoice = "digits",
+    overrides: Overrides = (),
+    seed: OptionalSeed = -1,
+    fresh: bool = False,
+    whole: Ladder | None = None,
+    repeats: str = "",
+    budget: OptionalBudget = "",
+) -> RunRecord | State[RunRecord]:
+    """Compare a ladder with its control arms.
+
+    Args:
+        ladder: A shipped ladder, or the path of a YAML file.
+        overrides: Settings to change, as `key=value`: `proof.seeds=10`, `proof.arms=[staged,direct-matched]`, `proof.pilot=true`.
+        seed: First seed of data order and first weights; -1: the ladder's own.
+        fresh: Compute anew what the store holds already.
+        whole: A ladder given in full, in place of `ladder`.
+        repeats: Name of the run that this one repeats, for the record; may be empty.
+        budget: Wall-clock time such as `2h` for the whole proof, to which steps and held-out examples are scaled down; empty: no limit.
+    """
+    served = is_served()
+    loaded, given = chosen(ladder, whole, overrides, seed, served)
+    refuse_early(loaded, None, fresh)
+    loaded, given, shortened = _budgeted(loaded, given, budget)
+    settings, base = loaded
+    source, given = (ladder, given) if whole is None else (settings.name, ())
+    of = repeated(Asked(source, tuple(given), "proof", fresh=fresh), repeats)
+    more = {"served": served, "whole": whole is not None, "budget": shortened, "proof": True}
+    with LadderRun.open(source, settings, base, given, None, fresh, str(flow_run.id), of, **more) as run:
+        label_run(run.record)
+        data = run.keep_data(unwrap(prepare_data(settings, run.context, return_state=True), DataRecord))
+        teacher = unwrap(prepare_teacher(settings, data, run.context, return_state=True), StageRecord)
+        precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
+        teacher = unwrap(evaluate_model(teacher, [], settings, data, run.context, precision, return_state=True), StageRecord)
+        root = run.keep(record_model(teacher, [], settings, data, run.context))
+        arms = arms_of(settings, data, run.context)
+        for note in arms.notes:
+            log.info("%s", note)
+        proof = _compared(arms, root, _tested(root, settings, data, run, precision), settings, data, run)
+        record_proof(run.record, proof, run.context)
+        return conclude(run, settings)
+
+
+def _compared(arms: Arms, root: StageRecord, tested: StageRecord, settings: Ladder, data: DataRecord, run: LadderRun) -> Proof:
+    """Run all arms, seed by seed, so that what is finished can be compared at any time."""
+    results: dict[Arm, list[Replicate]] = {arm: [] for arm in arms.ladders}
+    examples = int(sum(figures.get("count", 0) for figures in tested.slices.values()))
+    run.plan(tuple(stage.name for stage in next(iter(arms.ladders.values())).stages))
+    for number in range(settings.proof.seeds):
+        for arm, whole in arms.ladders.items():
+            ladder = replicate(whole, number)
+            log.info("proof: %s, seed %d of %d", arm, number + 1, settings.proof.seeds)
+            with _of_arm(run, arm, ladder):
+                students = _climbed(root, ladder, data, run)
+                if len(run.record.stages) < len(run.record.planned):
+                    for student in students:
+                        run.keep(student)
+                last = _tested(students[-1], ladder, data, run, precision_of(ladder, ladder.stages[-1].training))
+            results[arm].append(replicate_of(arm, ladder, students, last, arms.prices))
+            save_proof(run.record, proof_of(settings, run.record.run, tested, examples, results, arms.notes))
+    return proof_of(settings, run.record.run, tested, examples, results, arms.notes)
+
+
+def _climbed(root: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
+    lineage = [root]
+    for stage in ladder.stages:
+        lineage += climb(stage, lineage, ladder, data, run)
+    return lineage[1:]
+
+
+def _tested(model: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun, precision: str) -> StageRecord:
+    """The model judged on the test split, alone and without samples."""
+    quiet = ladder.model_copy(update={"evaluation": ladder.evaluation.model_copy(update={"samples": 0})})
+    return unwrap(evaluate_model(model, [], quiet, data, run.context, precision, "test", return_state=True), StageRecord)
+
+
+@contextmanager
+def _of_arm(run: LadderRun, arm: Arm, ladder: Ladder) -> Iterator[None]:
+    """Tag what is made within, in Prefect and in MLflow."""
+    before, seed = run.context, ladder.stage_seed(ladder.stages[-1])
+    run.context = before.model_copy(update={"tags": {"ladder.arm": arm, "ladder.seed": str(seed)}})
+    try:
+        with tags(f"arm:{arm}", f"seed:{seed}"):
+            yield
+    finally:
+        run.context = before
+
+
+def _budgeted(loaded: Loaded, given: tuple[str, ...], budget: str) -> tuple[Loaded, tuple[str, ...], str | None]:
+    """A ladder whose whole proof ends within a budget, as `flows.parameters.budgeted` has it for a run.
+
+    Raises:
+        UserError: The budget is no time, or too short.
+    """
+    if not budget:
+        return loaded, given, None
+    from conf.home import home
+    from tasks.budget import fit_budget
+    from tasks.prove import passes
+
+    found = fit_budget(loaded, budget, home(), passes(loaded, home()))
+    log.info("budget %s", found.words)
+    return load_whole(loaded.ladder, found.overrides)._replace(base=loaded.base), (*given, *found.overrides), found.words

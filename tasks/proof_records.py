@@ -1,0 +1,116 @@
+"""What a proof found: `runs/<run>/proof.json`. Frozen records of plain JSON, as all records are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from conf.proof import Accounting, Arm
+from models.statistics import Interval, Outcome
+from tasks.records import Record
+
+PROOF = "proof.json"
+
+
+class Replicate(Record):
+    """One arm with one seed.
+
+    Attributes:
+        seed: Of the last student.
+        score: Of the last student on the test split, which is read this once: bits per byte, or accuracy.
+        valid: The same on the validation split.
+        flops: Of all trainings of the arm.
+        seconds: Of all trainings of the arm, as measured where each was computed.
+        money: What these seconds cost, where a price is set.
+        steps: Of each training.
+        fingerprints: Of each student; those of an arm that shares a student with another are the same.
+        reused: How many of them were found in the store.
+    """
+
+    seed: int
+    score: float
+    valid: float
+    flops: float
+    seconds: float
+    money: float | None = None
+    steps: tuple[int, ...]
+    fingerprints: tuple[str, ...]
+    reused: int
+
+
+class Estimate(Record):
+    """A mean over seeds with its interval."""
+
+    mean: float
+    low: float
+    high: float
+    sd: float
+    pairs: int
+    method: Literal["t", "bootstrap"]
+
+    @classmethod
+    def of(cls, found: Interval) -> Estimate:
+        """The interval as a record."""
+        return cls(**found._asdict())
+
+
+class ArmResult(Record):
+    """An arm over its seeds; `score` is None before two of them are finished."""
+
+    arm: Arm
+    meaning: str
+    replicates: tuple[Replicate, ...]
+    score: Estimate | None
+
+    @property
+    def flops(self) -> float:
+        """Mean operations of a replicate."""
+        return sum(each.flops for each in self.replicates) / len(self.replicates)
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds of a replicate."""
+        return sum(each.seconds for each in self.replicates) / len(self.replicates)
+
+
+class Contrast(Record):
+    """One arm held against another: `gain` is positive where the first is better, in the score's unit."""
+
+    first: Arm
+    second: Arm
+    gains: tuple[float, ...]  # by seed
+    gain: Estimate
+    outcome: Outcome
+    seeds_to_decide: int | None
+
+
+class Proof(Record):
+    """A whole proof.
+
+    Attributes:
+        metric: `bits_per_byte` (less is better) or `accuracy`.
+        test_examples: Held-out rows that each score is taken over: examples, or tokens for text.
+        root: The root teacher's score on the test split.
+        contrasts: The first is the one that the verdict is about; the others hold the first arm against each other one.
+        verdict: One sentence; while seeds are missing, what is missing.
+        notes: Arms left out, and how far to trust what was found.
+    """
+
+    run: str
+    ladder: str
+    metric: str
+    delta: float
+    confidence: float
+    accounting: Accounting
+    seeds: int
+    pilot: bool
+    test_examples: int
+    root: float | None
+    arms: tuple[ArmResult, ...]
+    contrasts: tuple[Contrast, ...]
+    verdict: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every arm has all its seeds."""
+        return bool(self.arms) and all(len(arm.replicates) == self.seeds for arm in self.arms)

@@ -1,0 +1,146 @@
+"""What a proof says, in words and as a table of at most 80 columns; the same for the terminal, the report and scripts."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from tasks.proof_records import ArmResult, Contrast, Estimate, Proof
+from tasks.tables import NONE, operations, seconds
+
+METHODS = {"t": "Student's t", "bootstrap": "studentised bootstrap"}
+
+
+def points(proof: Proof, value: float, signed: bool = False) -> str:
+    """A score or a difference: bits per byte with four decimals, accuracy in per cent with two."""
+    sign = "+" if signed else ""
+    return f"{value:{sign}.4f}" if proof.metric == "bits_per_byte" else f"{100 * value:{sign}.2f}"
+
+
+def unit(proof: Proof) -> str:
+    """The unit of a difference."""
+    return "bits/byte" if proof.metric == "bits_per_byte" else "points"
+
+
+def scored(proof: Proof, value: float) -> str:
+    """A score with its unit: `1.9213 bits/byte`, `94.20 %`."""
+    return f"{points(proof, value)} {'bits/byte' if proof.metric == 'bits_per_byte' else '%'}"
+
+
+def spread(proof: Proof, found: Estimate) -> str:
+    """A difference and its interval: `+1.30 points (95 % interval +0.40 to +2.20, Student's t over 5 seeds)`."""
+    low, high = points(proof, found.low, True), points(proof, found.high, True)
+    how = f"{METHODS[found.method]} over {found.pairs} seeds"
+    return f"{points(proof, found.mean, True)} {unit(proof)} ({100 * proof.confidence:g} % interval {low} to {high}, {how})"
+
+
+def called(contrast: Contrast, delta: str) -> str:
+    """The verdict in its words."""
+    return {
+        "first better": f"{contrast.first} better",
+        "second better": f"{contrast.second} better",
+        "equivalent": f"equivalent within {delta}",
+        "undecided": "undecided",
+    }[contrast.outcome]
+
+
+def verdict(proof: Proof) -> str:
+    """One sentence: what is better, by how much, with which certainty, and at what price."""
+    if not proof.contrasts:
+        done = ", ".join(f"{arm.arm} {len(arm.replicates)} of {proof.seeds}" for arm in proof.arms) or "nothing"
+        return f"No verdict yet: a comparison needs two seeds of two arms, and finished is {done}."
+    contrast = proof.contrasts[0]
+    by_name = {arm.arm: arm for arm in proof.arms}
+    first, second = by_name[contrast.first], by_name[contrast.second]
+    assert first.score is not None
+    assert second.score is not None
+    words = called(contrast, f"{points(proof, proof.delta)} {unit(proof)}")
+    start = f"{'Pilot, a tenth of the steps: ' if proof.pilot else ''}{words[0].upper() if not proof.pilot else words[0]}{words[1:]}"
+    scores = f"{first.arm} scores {scored(proof, first.score.mean)}, {second.arm} {scored(proof, second.score.mean)}"
+    said = f"{start}: {scores}, a gain of {spread(proof, contrast.gain)}, for {price(first, second)}"
+    missing = "" if proof.finished else " Not all seeds are finished."
+    return f"{said}{needed(proof, contrast)}.{missing}"
+
+
+def needed(proof: Proof, contrast: Contrast) -> str:
+    """How many seeds would decide what is undecided."""
+    if contrast.outcome != "undecided":
+        return ""
+    more = contrast.seeds_to_decide
+    return f"; {'more than 1,000' if more is None else f'about {max(more, contrast.gain.pairs + 1)}'} seeds would decide it"
+
+
+def price(first: ArmResult, second: ArmResult) -> str:
+    """What the first arm costs beside the second."""
+    ratio = f"{first.flops / second.flops:.2f} times the FLOPs" if second.flops else "training that the other lacks"
+    money = [sum(each.money or 0.0 for each in arm.replicates) / len(arm.replicates) for arm in (first, second)]
+    paid = f", {money[0]:.2f} against {money[1]:.2f} in money" if any(money) else ""
+    return f"{ratio} ({operations(first.flops)}, {seconds(first.seconds)} s a seed against {seconds(second.seconds)} s{paid})"
+
+
+def trust(proof: Proof) -> tuple[str, ...]:
+    """How far to trust it."""
+    said = [
+        "The interval covers chance in training (order of the data, first weights), with this root teacher and these test examples; "
+        "another teacher or other examples may give another figure."
+    ]
+    if proof.metric == "accuracy" and proof.test_examples and proof.delta < 1 / proof.test_examples:
+        said.append(
+            f"One of the {proof.test_examples} test examples is {100 / proof.test_examples:.2f} points, more than the smallest difference "
+            f"of interest of {100 * proof.delta:.2f}; a spread below that of such steps is not believed."
+        )
+    if proof.pilot:
+        said.append(
+            "A pilot: every student has a tenth of its steps, and its whole schedule within them. Trust it for whether all arms run, what "
+            "they cost and how far seeds scatter, not for the sign: arms that learn fast lead early, and students that are still far "
+            "from the root say little of those that are not."
+        )
+    return tuple(said)
+
+
+def table(proof: Proof) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows: an arm's score with half its interval, its FLOPs, seconds, and what the first arm gains over it."""
+    against = {contrast.second: contrast for contrast in proof.contrasts}
+    first = proof.contrasts[0].first if proof.contrasts else proof.arms[0].arm
+    base = next((arm.flops for arm in proof.arms if arm.arm == first), 0.0)
+    headers = [
+        "arm",
+        "seeds",
+        "bits/byte" if proof.metric == "bits_per_byte" else "accuracy",
+        "+-",
+        "FLOPs",
+        "sec",
+        f"{first} gains",
+        "interval",
+    ]
+    rows = []
+    for arm in proof.arms:
+        contrast, half = against.get(arm.arm), (arm.score.high - arm.score.low) / 2 if arm.score else None
+        mean = sum(each.score for each in arm.replicates) / len(arm.replicates)
+        gains = [NONE, NONE]
+        if contrast:
+            low, high = points(proof, contrast.gain.low, True), points(proof, contrast.gain.high, True)
+            gains = [points(proof, contrast.gain.mean, True), f"{low} to {high}"]
+        rows.append(
+            [
+                arm.arm,
+                str(len(arm.replicates)),
+                points(proof, mean),
+                NONE if half is None else points(proof, half),
+                f"{arm.flops / base:.2f}x" if base else NONE,
+                seconds(arm.seconds),
+                *gains,
+            ]
+        )
+    return headers, rows
+
+
+def render(proof: Proof) -> Table:
+    """The table for a terminal."""
+    headers, rows = table(proof)
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", collapse_padding=True)
+    for header in headers:
+        drawn.add_column(header.replace(" gains", "\ngains"), justify="left" if header == "arm" else "right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn

@@ -1,0 +1,250 @@
+"""From a ladder to its arms, and from what they scored to a proof."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from conf.errors import UserError
+from conf.home import Home
+from conf.load import Loaded
+from conf.proof import ARMS, MATCHED, Arm
+from conf.schema import Ladder
+from models.numerics import NUMERICS
+from models.statistics import interval, outcome, seeds_to_decide
+from tasks.arms import MEANING, Prices, arm_flops, direct, flops, refuse, rewritten, scratch, settled
+from tasks.compute import corpus_of, recorder_of, store_of
+from tasks.console import log
+from tasks.fingerprint import fingerprint, numeric_settings
+from tasks.proof_records import PROOF, ArmResult, Contrast, Estimate, Proof, Replicate
+from tasks.proof_words import trust, verdict
+from tasks.records import DataRecord, RunRecord, StageRecord
+from tasks.runs import Context
+from tasks.signal_choice import examples_of
+
+KIND = "prices"  # part of the store
+
+
+class Arms(NamedTuple):
+    """The arms of a proof, the most wanted first, and why others were left out."""
+
+    ladders: dict[Arm, Ladder]
+    prices: Prices
+    notes: tuple[str, ...]
+
+
+def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
+    """Rewrite the ladder into its arms, each with the FLOPs that it is to have.
+
+    Raises:
+        UserError: An arm that is named cannot be, or less than two arms can.
+    """
+    base = settled(ladder, corpus_of(data).info)
+    prices, unfit = _prices(base, data, context)
+    made, notes = dict[Arm, Ladder](), list[str]()
+    for arm in ladder.proof.arms or ARMS:
+        try:
+            refuse(arm, base)
+            if unfit and arm in ("direct", "direct-matched", "direct-free", "pruned-only"):
+                raise UserError.about("proof.arms", arm, "an arm whose student has a shape in common with the root", unfit)
+            made[arm] = rewritten(arm, base, prices)
+        except UserError as error:
+            if ladder.proof.arms:
+                raise
+            notes.append(str(error).removeprefix("proof.arms: "))
+    if len(made) < 2:
+        raise UserError.about("proof.arms", ", ".join(made) or "none", "two arms or more", " ".join(notes))
+    return Arms(made, prices, tuple(f"left out: {note}" for note in notes))
+
+
+def passes(loaded: Loaded, home: Home) -> float:
+    """How often a proof makes the ladder's students, in operations: all arms with all seeds, over the ladder alone."""
+    from tasks.data import prepare_data
+
+    whole = loaded.ladder.model_copy(update={"proof": loaded.ladder.proof.model_copy(update={"pilot": False})})
+    context = Context(run="calibration", ladder=whole.name, home=str(home.root), base=str(loaded.base))
+    state: Any = prepare_data.fn(whole, context)
+    data = state if isinstance(state, DataRecord) else state.result()
+    arms = arms_of(whole, data, context)
+    base = settled(whole, corpus_of(data).info)
+    spent = sum(arm_flops(arm, ladder, arms.prices) for arm, ladder in arms.ladders.items())
+    return whole.proof.seeds * spent / flops(base, arms.prices.students, arms.prices.root, arms.prices.examples)
+
+
+def _prices(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Prices, str]:
+    """What a forward pass of each student costs, and why the last one cannot start from the root, if so; counted once."""
+    students = [numeric_settings(stage.student) for stage in ladder.stages]
+    teacher = ladder.teacher.model_dump(mode="json", exclude={"training"})
+    identity = {"kind": KIND, "numerics": NUMERICS, "students": students, "teacher": teacher, "data": data.content_hash}
+    store, mark = store_of(context), fingerprint(identity)
+    with store.lock(mark):
+        found = store.find(KIND, mark)
+        if found is None:
+            counted = _counted(ladder, data, context)
+
+            def write(folder: Path) -> None:
+                (folder / "prices.json").write_text(json.dumps(counted))
+
+            found = store.publish(KIND, ladder.name, identity, mark, context.made, write)
+    known = json.loads((found.folder / "prices.json").read_text())
+    return Prices(**known["prices"] | {"students": tuple(known["prices"]["students"])}), known["unfit"]
+
+
+def _counted(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Any]:
+    from tasks.expect import check_ladder  # torch is imported where something is computed
+
+    corpus = corpus_of(data)
+    root, sizes = check_ladder(ladder, context, corpus)
+    assert root is not None  # it is at hand by now
+    unfit, single = "", sizes[-1]
+    try:
+        _, (single,) = check_ladder(direct(ladder), context, corpus)
+    except UserError as error:
+        unfit = str(error)
+    _, (alone,) = check_ladder(scratch(ladder), context, corpus)
+    prices = Prices(
+        root.forward_flops,
+        tuple(size.forward_flops for size in sizes),
+        single.forward_flops,
+        alone.forward_flops,
+        examples_of(corpus.info),
+    )
+    return {"prices": prices._asdict(), "unfit": unfit}
+
+
+def metric_of(ladder: Ladder) -> str:
+    """What the arms are compared by."""
+    return "bits_per_byte" if ladder.workload == "causal-lm" else "accuracy"
+
+
+def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], tested: StageRecord, prices: Prices) -> Replicate:
+    """What one arm with one seed came to.
+
+    Args:
+        arm: Which.
+        ladder: As rewritten, with this seed.
+        students: Its models, judged on the validation split.
+        tested: The last of them, judged on the test split.
+        prices: To count its operations as if it were run alone, whatever caches and earlier arms saved.
+    """
+    pairs = zip(ladder.stages, students, strict=True)
+    trained = tuple(s.model_copy(update={"training": s.training.model_copy(update={"steps": r.steps})}) for s, r in pairs)
+    metric = metric_of(ladder)
+    return Replicate(
+        seed=ladder.stage_seed(ladder.stages[-1]),
+        score=tested.metrics[metric],
+        valid=students[-1].metrics[metric],
+        flops=arm_flops(arm, ladder.model_copy(update={"stages": trained}), prices),
+        seconds=sum(student.seconds for student in students),
+        steps=tuple(student.steps for student in students),
+        fingerprints=tuple(student.fingerprint for student in students),
+        reused=sum(student.reused for student in students),
+    )
+
+
+def proof_of(
+    ladder: Ladder, run: str, root: StageRecord | None, examples: int, results: dict[Arm, list[Replicate]], notes: Sequence[str]
+) -> Proof:
+    """Compare what is finished, whole or not.
+
+    Args:
+        ladder: Its `proof` says how.
+        run: The run's name.
+        root: The root teacher, judged on the test split.
+        examples: Held-out rows of a score.
+        results: Replicates of each arm, in the order of the seeds.
+        notes: To be kept.
+    """
+    settings, metric = ladder.proof, metric_of(ladder)
+    resolution = 1 / examples if metric == "accuracy" and examples else 0.0
+
+    def result(arm: Arm, replicates: list[Replicate]) -> ArmResult:
+        scores = [each.score for each in replicates]
+        known = Estimate.of(interval(scores, settings.confidence, resolution)) if len(scores) > 1 else None
+        return ArmResult(arm=arm, meaning=MEANING[arm], replicates=tuple(replicates), score=known)
+
+    arms = tuple(result(arm, replicates) for arm, replicates in results.items() if replicates)
+    proof = Proof(
+        run=run,
+        ladder=ladder.name,
+        metric=metric,
+        delta=settings.least(ladder.workload),
+        confidence=settings.confidence,
+        accounting=settings.accounting,
+        seeds=settings.seeds,
+        pilot=settings.pilot,
+        test_examples=examples,
+        root=root.metrics[metric] if root else None,
+        arms=arms,
+        contrasts=tuple(_contrasts(ladder, results, resolution)),
+        verdict="",
+        notes=tuple(notes),
+    )
+    return proof.model_copy(update={"verdict": verdict(proof), "notes": (*notes, *trust(proof))})
+
+
+def opponents(ladder: Ladder, arms: Sequence[Arm]) -> tuple[Arm, list[Arm]]:
+    """The first arm of every contrast, and those that it is held against: first the one that the accounting asks for.
+
+    Staged against direct, as the accounting matches them; where one of these is not run, the first arm against the second.
+    """
+    first: Arm = "staged" if "staged" in arms else arms[0]
+    wanted = MATCHED[ladder.proof.accounting]
+    others: list[Arm] = [arm for arm in arms if arm != first]
+    return first, sorted(others, key=lambda arm: (arm != wanted, not arm.startswith("direct")))
+
+
+def _contrasts(ladder: Ladder, results: dict[Arm, list[Replicate]], resolution: float) -> list[Contrast]:
+    settings, delta = ladder.proof, ladder.proof.least(ladder.workload)
+    sign = -1.0 if metric_of(ladder) == "bits_per_byte" else 1.0
+    first, others = opponents(ladder, list(results))
+    found = []
+    for second in others:
+        pairs = list(zip(results[first], results[second], strict=False))  # while it runs, an arm may be one seed ahead
+        assert all(a.seed == b.seed for a, b in pairs)
+        if len(pairs) < 2:
+            continue
+        gains = tuple(sign * (a.score - b.score) for a, b in pairs)
+        gain = interval(gains, settings.confidence, resolution)
+        decided = outcome(gain, delta)
+        more = seeds_to_decide(gain, delta, settings.confidence) if decided == "undecided" else None
+        found.append(Contrast(first=first, second=second, gains=gains, gain=Estimate.of(gain), outcome=decided, seeds_to_decide=more))
+    return found
+
+
+def save_proof(record: RunRecord, proof: Proof) -> Path:
+    """Write `proof.json` beside the run's record, whole or not at all."""
+    path = Path(record.folder) / PROOF
+    aside = path.with_suffix(".writing")
+    aside.write_text(proof.model_dump_json(indent=1))
+    aside.replace(path)
+    return path
+
+
+def read_proof(record: RunRecord) -> Proof | None:
+    """The proof of a run, as far as it got; None where it was none, or nothing of it is finished."""
+    path = Path(record.folder) / PROOF
+    return Proof.model_validate_json(path.read_text()) if record.proof and path.is_file() else None
+
+
+def record_proof(record: RunRecord, proof: Proof, context: Context) -> None:
+    """Keep the proof in MLflow: the file, the verdict as a tag, each arm's mean and each contrast as metrics."""
+    assert record.mlflow_run_id
+    recorder = recorder_of(context.paths, record.run)
+    path = save_proof(record, proof)
+    figures = {f"proof/{arm.arm}": arm.score.mean for arm in proof.arms if arm.score}
+    figures |= {f"proof/{c.first}-minus-{c.second}": c.gain.mean for c in proof.contrasts}
+
+    def send(run_id: str) -> None:
+        from datetime import UTC, datetime
+
+        stamp = int(datetime.now(UTC).timestamp() * 1000)
+        recorder.tracker.log_artifact(run_id, path)
+        recorder.tracker.log_points(run_id, [(key, value, 0, stamp) for key, value in figures.items()])
+        recorder.tracker.set_tags(run_id, {"ladder.verdict": proof.verdict})
+
+    recorder.attempt("proof", partial(send, record.mlflow_run_id))
+    log.info("%s", proof.verdict)
