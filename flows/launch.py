@@ -137,8 +137,8 @@ def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
 
     from flows.views import links
     from tasks import tables
+    from tasks.proof_records import read_proof
     from tasks.proof_words import render
-    from tasks.prove import read_proof
 
     record = _record_of(flow_run_id)
     assert record is not None

@@ -85,12 +85,12 @@ def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool) -> None:
     Raises:
         UserError: A stage is larger than its teacher, or `start_at` names no stage.
     """
-    from tasks.fingerprint import fingerprint
+    from tasks.fingerprint import settings_hash
     from tasks.runs import Context, all_runs
 
     # What ran to its end passed this check, which takes seconds; a checkpoint may be another one by now.
-    mark = fingerprint(loaded.ladder.model_dump(mode="json"))
-    done = any(record.settings_hash == mark and record.status == "done" for record in all_runs(home()))
+    marks = [settings_hash(loaded.ladder, proof) for proof in (False, True)]
+    done = any(record.settings_hash in marks and record.status == "done" for record in all_runs(home()))
     if done and loaded.ladder.teacher.source == "train" and start_at is None:
         return
     from tasks.expect import check_ladder

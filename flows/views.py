@@ -10,8 +10,9 @@ from rich.table import Table
 
 from conf.home import home
 from conf.served import served
-from tasks import tables, tracking
+from tasks import proof_words, tables, tracking
 from tasks.money import money
+from tasks.proof_records import read_proof
 from tasks.records import RunRecord, StageRecord
 
 if TYPE_CHECKING:  # it needs torch and Prefect, which take seconds to import
@@ -150,6 +151,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "teacher": _model_json(record.teacher) if record.teacher else None,
         "stages": stages,
         **{name: whole[name] for name in rest},
+        "proof": proof.model_dump(mode="json") if (proof := read_proof(record)) else None,
     }
 
 
@@ -161,7 +163,8 @@ def show_text(record: RunRecord) -> str:
     lines += [f"{stage.name}: {stage.decision}" for stage in record.stages if stage.decision]
     places = [f"{m.name}: {m.folder}" for m in (record.teacher, *record.stages) if m]
     missing = [f"MLflow lacks {what}" for what in record.unrecorded]
-    return _text(*lines, tables.render_rich(record), "", *places, *links(record), *missing)
+    compared = [proof_words.render(proof), "", proof.verdict, *proof.notes, ""] if (proof := read_proof(record)) else []
+    return _text(*lines, *compared, tables.render_rich(record), "", *places, *links(record), *missing)
 
 
 def links(record: RunRecord) -> list[str]:

@@ -46,6 +46,11 @@ def fingerprint(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def settings_hash(ladder: Ladder, proof: bool = False) -> str:
+    """What tells whether two runs are of the same settings and purpose: a proof goes on with a proof, and a run with a run."""
+    return fingerprint(ladder.model_dump(mode="json") | ({"purpose": "proof"} if proof else {}))
+
+
 def numeric_settings(settings: BaseModel) -> dict[str, Any]:
     """The settings that can change a number: every field not marked `identity=False`, at any depth."""
     kept: dict[str, Any] = {}

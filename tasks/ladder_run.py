@@ -22,7 +22,7 @@ from tasks import stopping, tracking
 from tasks.compute import corpus_of, recorder_of
 from tasks.console import log
 from tasks.environment import environment
-from tasks.fingerprint import fingerprint
+from tasks.fingerprint import settings_hash
 from tasks.flavour import metrics_of
 from tasks.reap import attempt_of, cancel_children, claim
 from tasks.recording import Recorder
@@ -86,9 +86,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             UserError: `start_at` names no stage, or MLflow's address answers nothing.
         """
         paths, kept = home(), kept_before(ladder, start_at)
-        # A proof goes on with a proof, and a run with a run.
-        settings_hash = fingerprint(ladder.model_dump(mode="json") | ({"purpose": "proof"} if proof else {}))
-        earlier = unfinished(paths, settings_hash, start_at, fresh)
+        mark = settings_hash(ladder, proof)
+        earlier = unfinished(paths, mark, start_at, fresh)
         name = earlier.run if earlier else new_name(ladder.name)
         lock = RunLock(paths, name)
         if prefect_run_id:
@@ -105,7 +104,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         mlflow_run_id = tracker.open_ladder(
             name,
             ladder.name,
-            settings_hash,
+            mark,
             yaml_text,
             params={"ladder": source, "overrides": list(overrides), "start_at": start_at, "fresh": fresh, "seed": ladder.seed},
             environment=known,
@@ -117,7 +116,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             ladder=ladder.name,
             workload=ladder.workload,
             status="running",
-            settings_hash=settings_hash,
+            settings_hash=mark,
             source=source,
             overrides=tuple(overrides),
             start_at=start_at,

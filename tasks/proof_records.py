@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from conf.proof import Accounting, Arm
 from models.statistics import Interval, Outcome
-from tasks.records import Record
+from tasks.records import Record, RunRecord
 
 PROOF = "proof.json"
 
@@ -24,6 +25,7 @@ class Replicate(Record):
         steps: Of each training.
         fingerprints: Of each student; those of an arm that shares a student with another are the same.
         reused: How many of them were found in the store.
+        parameters: Of the last student.
     """
 
     seed: int
@@ -35,6 +37,7 @@ class Replicate(Record):
     steps: tuple[int, ...]
     fingerprints: tuple[str, ...]
     reused: int
+    parameters: int
 
 
 class Estimate(Record):
@@ -54,12 +57,21 @@ class Estimate(Record):
 
 
 class ArmResult(Record):
-    """An arm over its seeds; `score` is None before two of them are finished."""
+    """An arm over its seeds.
+
+    Attributes:
+        meaning: What the arm is, in words.
+        parameters: Of its last student.
+        score: On the test split; None before two seeds are finished.
+        valid: The same on the validation split.
+    """
 
     arm: Arm
     meaning: str
+    parameters: int
     replicates: tuple[Replicate, ...]
     score: Estimate | None
+    valid: Estimate | None
 
     @property
     def flops(self) -> float:
@@ -114,3 +126,9 @@ class Proof(Record):
     def finished(self) -> bool:
         """Whether every arm has all its seeds."""
         return bool(self.arms) and all(len(arm.replicates) == self.seeds for arm in self.arms)
+
+
+def read_proof(record: RunRecord) -> Proof | None:
+    """The proof of a run, as far as it got; None where it was none, or nothing of it is finished."""
+    path = Path(record.folder) / PROOF
+    return Proof.model_validate_json(path.read_text()) if record.proof and path.is_file() else None

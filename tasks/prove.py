@@ -142,6 +142,7 @@ def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], test
         steps=tuple(student.steps for student in students),
         fingerprints=tuple(student.fingerprint for student in students),
         reused=sum(student.reused for student in students),
+        parameters=students[-1].parameters,
     )
 
 
@@ -162,9 +163,17 @@ def proof_of(
     resolution = 1 / examples if metric == "accuracy" and examples else 0.0
 
     def result(arm: Arm, replicates: list[Replicate]) -> ArmResult:
-        scores = [each.score for each in replicates]
-        known = Estimate.of(interval(scores, settings.confidence, resolution)) if len(scores) > 1 else None
-        return ArmResult(arm=arm, meaning=MEANING[arm], replicates=tuple(replicates), score=known)
+        def mean(values: list[float]) -> Estimate | None:
+            return Estimate.of(interval(values, settings.confidence, resolution)) if len(values) > 1 else None
+
+        return ArmResult(
+            arm=arm,
+            meaning=MEANING[arm],
+            parameters=replicates[0].parameters,
+            replicates=tuple(replicates),
+            score=mean([each.score for each in replicates]),
+            valid=mean([each.valid for each in replicates]),
+        )
 
     arms = tuple(result(arm, replicates) for arm, replicates in results.items() if replicates)
     proof = Proof(
@@ -222,12 +231,6 @@ def save_proof(record: RunRecord, proof: Proof) -> Path:
     aside.write_text(proof.model_dump_json(indent=1))
     aside.replace(path)
     return path
-
-
-def read_proof(record: RunRecord) -> Proof | None:
-    """The proof of a run, as far as it got; None where it was none, or nothing of it is finished."""
-    path = Path(record.folder) / PROOF
-    return Proof.model_validate_json(path.read_text()) if record.proof and path.is_file() else None
 
 
 def record_proof(record: RunRecord, proof: Proof, context: Context) -> None:

@@ -20,7 +20,7 @@ def run_command(record: RunRecord) -> str:
     """The command of the run; one stage from named teachers needs their home, everything else needs nothing."""
     if record.only:
         return shlex.join(["ladder", "rerun", record.run])
-    return shlex.join(["ladder", "run", *asked(record)])
+    return prove_command(record) if record.proof else shlex.join(["ladder", "run", *asked(record)])
 
 
 def prove_command(record: RunRecord) -> str:

@@ -1,0 +1,88 @@
+"""Was the ladder worth it? The arms of a proof, what each scored and cost, and what the ladder gains over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from tasks.plot import GRID, INK, MODELS, MUTED, Control, Layout, dress, figure, svg
+from tasks.proof_records import ArmResult, Proof, read_proof
+from tasks.proof_words import points, scored, spread, table
+from tasks.records import RunRecord
+from tasks.tables import ACCURACY, BITS
+
+
+def section(record: RunRecord) -> Mapping[str, Any] | None:
+    """The proof of the run; None where it was none."""
+    proof = read_proof(record)
+    if proof is None or not proof.arms:
+        return None
+    headers, rows = table(proof)
+    layouts: tuple[Layout, ...] = ("wide", "narrow")
+    first = proof.contrasts[0].first if proof.contrasts else proof.arms[0].arm
+    shown = {arm.arm: arm for arm in proof.arms}
+    drawn_in_full = {stage.name for stage in record.stages}
+    last = record.stages[-1].name if record.stages else None
+    return {
+        "verdict": proof.verdict,
+        "proof": proof,
+        "headers": headers,
+        "rows": rows,
+        "contrasts": [(contrast, spread(proof, contrast.gain)) for contrast in proof.contrasts],
+        "plots": [(layout, Markup(scores_svg(proof, layout))) for layout in layouts],
+        "controls": [_control(arm) for arm in proof.arms if arm.arm != first],
+        "intervals": {last: (known.low, known.high)} if last in drawn_in_full and last and (known := shown[first].valid) else {},
+    }
+
+
+def _control(arm: ArmResult) -> Control:
+    mean = sum(each.valid for each in arm.replicates) / len(arm.replicates)
+    ends = (arm.valid.low, arm.valid.high) if arm.valid else (None, None)
+    return Control(arm.arm, arm.parameters, mean, *ends)
+
+
+def scores_svg(proof: Proof, layout: Layout) -> str:
+    """Every replicate's score on the test split, and each arm's mean with its interval, as an `<svg>` element."""
+    rows = len(proof.arms)
+    drawing = figure((920, 90 + 38 * rows) if layout == "wide" else (340, 100 + 46 * rows))
+    axes, scale = drawing.subplots(), 100 if proof.metric == "accuracy" else 1
+    low, high = _range(proof)
+    for row, arm in enumerate(reversed(proof.arms)):
+        colour = MODELS[0] if arm.arm == (proof.contrasts[0].first if proof.contrasts else None) else MUTED
+        scores = [scale * each.score for each in arm.replicates]
+        axes.plot(scores, [row - 0.16] * len(scores), "o", color=colour, alpha=0.5, markersize=5, markeredgewidth=0)
+        axes.plot(sum(scores) / len(scores), row + 0.12, "D", color=colour, markersize=7)
+        if arm.score:
+            axes.hlines(row + 0.12, scale * arm.score.low, scale * arm.score.high, color=colour, linewidth=2)
+    if proof.root is not None and low <= proof.root <= high:
+        axes.axvline(scale * proof.root, color=GRID, linewidth=3, zorder=0)
+        axes.annotate("root", (scale * proof.root, rows - 0.5), (-4, 0), textcoords="offset points", ha="right", color=MUTED, fontsize=12)
+    axes.set_xlim(scale * low, scale * high)
+    axes.set_ylim(-0.6, rows - 0.3)
+    axes.set_yticks(range(rows), [arm.arm for arm in reversed(proof.arms)])
+    dress(axes, (BITS if proof.metric == "bits_per_byte" else ACCURACY).axis + ", test split", "")
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.grid(False, axis="y")
+    return svg(drawing, f"proof-{layout}", told(proof))
+
+
+def _range(proof: Proof) -> tuple[float, float]:
+    """The part of the axis that holds every score; intervals of few seeds would make it useless, and are cut at its ends."""
+    scores = [each.score for arm in proof.arms for each in arm.replicates if arm.arm != "pruned-only" or len(proof.arms) == 1]
+    scores += [proof.root] if proof.root is not None else []
+    margin = max(0.25 * (max(scores) - min(scores)), 2 * proof.delta)
+    return min(scores) - margin, max(scores) + margin
+
+
+def told(proof: Proof) -> str:
+    """The picture in words."""
+
+    def words(arm: ArmResult) -> str:
+        mean = sum(each.score for each in arm.replicates) / len(arm.replicates)
+        between = f" ({points(proof, arm.score.low)} to {points(proof, arm.score.high)})" if arm.score else ""
+        return f"{arm.arm} {scored(proof, mean)}{between}"
+
+    root = f" The root scores {scored(proof, proof.root)}." if proof.root is not None else ""
+    return f"Scores on the test split, each arm's mean and its interval: {'; '.join(map(words, proof.arms))}.{root}"
