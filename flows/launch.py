@@ -74,7 +74,7 @@ def launch(
 
     show_logs()
     atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters
-    refuse_early(loaded, start_at, fresh)
+    refuse_early(loaded, start_at, fresh, proof)
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
     reach_server(home())

@@ -79,12 +79,17 @@ def budgeted(loaded: Loaded, given: tuple[str, ...], budget: str) -> tuple[Loade
     return load_whole(loaded.ladder, found.overrides)._replace(base=loaded.base), (*given, *found.overrides), found.words
 
 
-def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool) -> None:
+def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool, proof: bool = False) -> None:
     """Refuse what can be known to be wrong before anything is recorded or computed.
 
     Raises:
-        UserError: A stage is larger than its teacher, or `start_at` names no stage.
+        UserError: A stage is larger than its teacher, `start_at` names no stage, or an arm of a proof is named that cannot be.
     """
+    if proof:
+        from tasks.arms import refuse
+
+        for arm in loaded.ladder.proof.arms:
+            refuse(arm, loaded.ladder)
     from tasks.fingerprint import settings_hash
     from tasks.runs import Context, all_runs
 
@@ -97,6 +102,10 @@ def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool) -> None:
 
     context = Context(run="", ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base), start_at=start_at, fresh=fresh)
     check_ladder(loaded.ladder, context)
+    if proof:
+        from tasks.prove import refuse_unfit
+
+        refuse_unfit(loaded.ladder, context)
 
 
 def roots() -> list[Path]:

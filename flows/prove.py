@@ -54,7 +54,7 @@ def prove(
     """
     served = is_served()
     loaded, given = chosen(ladder, whole, overrides, seed, served)
-    refuse_early(loaded, None, fresh)
+    refuse_early(loaded, None, fresh, proof=True)
     loaded, given, shortened = _budgeted(loaded, given, budget)
     settings, base = loaded
     source, given = (ladder, given) if whole is None else (settings.name, ())

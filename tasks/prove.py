@@ -15,7 +15,7 @@ from conf.proof import ARMS, MATCHED, Arm
 from conf.schema import Ladder
 from models.numerics import NUMERICS
 from models.statistics import interval, outcome, seeds_to_decide
-from tasks.arms import MEANING, Prices, arm_flops, direct, flops, refuse, rewritten, scratch, settled
+from tasks.arms import MEANING, Prices, arm_flops, direct, flops, impossible, refuse, rewritten, scratch, settled
 from tasks.compute import corpus_of, recorder_of, store_of
 from tasks.console import log
 from tasks.fingerprint import fingerprint, numeric_settings
@@ -26,6 +26,7 @@ from tasks.runs import Context
 from tasks.signal_choice import examples_of
 
 KIND = "prices"  # part of the store
+FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
 
 
 class Arms(NamedTuple):
@@ -48,8 +49,8 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
     for arm in ladder.proof.arms or ARMS:
         try:
             refuse(arm, base)
-            if unfit and arm in ("direct", "direct-matched", "direct-free", "pruned-only"):
-                raise UserError.about("proof.arms", arm, "an arm whose student has a shape in common with the root", unfit)
+            if unfit and arm in FROM_ROOT:
+                raise _unfit(arm, unfit)
             made[arm] = rewritten(arm, base, prices)
         except UserError as error:
             if ladder.proof.arms:
@@ -91,6 +92,27 @@ def _prices(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Prices,
             found = store.publish(KIND, ladder.name, identity, mark, context.made, write)
     known = json.loads((found.folder / "prices.json").read_text())
     return Prices(**known["prices"] | {"students": tuple(known["prices"]["students"])}), known["unfit"]
+
+
+def refuse_unfit(ladder: Ladder, context: Context) -> None:
+    """Refuse a named arm whose student cannot start from the root, as far as that is known before the data are prepared.
+
+    Raises:
+        UserError: With what their shapes have not in common.
+    """
+    named: list[Arm] = [arm for arm in ladder.proof.arms if arm in FROM_ROOT]
+    if named and ladder.stages[-1].student.initialisation != "random":
+        from tasks.expect import check_ladder
+
+        try:
+            check_ladder(direct(ladder), context)
+        except UserError as error:
+            raise _unfit(named[0], str(error)) from None
+
+
+def _unfit(arm: Arm, error: str) -> UserError:
+    reason = error.partition("Here ")[2].partition(". ")[0] or error.rstrip(".")
+    return impossible(arm, f"an arm whose last student does not start from the root, since {reason}", "Leave it out.")
 
 
 def _counted(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Any]:

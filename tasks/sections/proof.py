@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tasks.plot import GRID, INK, MODELS, MUTED, Control, Layout, dress, figure, svg
 from tasks.proof_records import ArmResult, Proof, read_proof
-from tasks.proof_words import points, scored, spread, table
+from tasks.proof_words import points, scored, spread, table, unit
 from tasks.records import RunRecord
 from tasks.tables import ACCURACY, BITS
 
@@ -28,6 +28,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
     return {
         "verdict": proof.verdict,
         "proof": proof,
+        "delta": f"{points(proof, proof.delta)} {unit(proof)}",
         "headers": headers,
         "rows": rows,
         "contrasts": [(contrast, spread(proof, contrast.gain)) for contrast in proof.contrasts],

@@ -1,8 +1,46 @@
-"""The arms of a proof are rewritings of a ladder."""
+"""The arms of a proof are rewritings of a ladder, matched in what they are said to be matched in."""
 
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from conf.errors import UserError
+from conf.lessons import Objective, Signals, Training
 from conf.load import load
-from tasks.arms import untaught
-from tasks.fingerprint import stage_identity, teachers_of
+from conf.proof import ARMS, Arm
+from conf.schema import Ladder, Shape
+from models.batches import Batch
+from models.interface import Interface
+from models.shapes import config_for, size_of
+from models.signals import live
+from models.students import fresh
+from models.training import Plan, train
+from tasks import arms
+from tasks.arms import Prices, arm_flops, flops, refuse, replicate, rewritten, settled, untaught
+from tasks.fingerprint import fingerprint, stage_identity, teachers_of
+
+PRICES = Prices(root=1000.0, students=(500.0, 200.0, 60.0), direct=60.0, scratch=60.0, examples=1400)
+INFO = SimpleNamespace(workload="image-classification", documents={"train": 1400})
+
+
+def digits(*overrides: str) -> Ladder:
+    return settled(load("digits", overrides).ladder, INFO)
+
+
+LAYERED = ("stages.eighth.student.shape=${stages[1].student.shape}", "stages.eighth.student.initialisation=layers")
+
+
+def identities(ladder: Ladder) -> list[str]:
+    """Fingerprints of the stages, as far as they hang on the ladder alone."""
+    lineage, found = ["root"], []
+    for stage in ladder.stages:
+        identity = stage_identity(ladder, stage, "fp32", "data", teachers_of(stage, lineage), lineage[-1])
+        found.append(fingerprint(identity))
+        lineage.append(found[-1])
+    return found
 
 
 def test_an_untaught_student_depends_on_no_teacher_and_differs_in_nothing_but_what_teaches() -> None:
@@ -14,3 +52,152 @@ def test_an_untaught_student_depends_on_no_teacher_and_differs_in_nothing_but_wh
         assert teachers_of(alone, ["root", "parent"]) == ()
         first, second = (stage_identity(ladder, alone, "fp32", "data", (), parent) for parent in ("a", "b"))
         assert (first == second) == (stage.student.initialisation == "random")  # borrowed first weights are the parent's
+
+
+def test_the_first_replicate_of_staged_is_what_a_run_computes_and_the_others_are_not() -> None:
+    ladder = load("digits", ["stages.half.seed=7", "stages.eighth.gate={min_parent_retention: 0.9, policy: extend}"]).ladder
+    staged = rewritten("staged", settled(ladder, INFO), PRICES)
+    assert identities(replicate(staged, 0)) == identities(ladder)
+    assert not set(identities(replicate(staged, 1))) & set(identities(ladder))
+    assert [ladder.stage_seed(stage) for stage in replicate(staged, 2).stages] == [9, 2, 2]
+    assert all(stage.gate.policy == "stop" and stage.gate.min_parent_retention is None for stage in staged.stages)
+
+
+@pytest.mark.parametrize("arm", ["direct-matched", "scratch", "label-smoothing"])
+@pytest.mark.parametrize("overrides", [(), ("defaults.signals={source: cached, kind: full}",), LAYERED])
+def test_matched_arms_cost_what_the_whole_ladder_costs_to_half_a_step(arm: Arm, overrides: tuple[str, ...]) -> None:
+    ladder = digits(*overrides)
+    whole = flops(ladder, PRICES.students, PRICES.root, PRICES.examples)
+    made = rewritten(arm, ladder, PRICES)
+    step = arm_flops(arm, arms._with(made, arms._lasting(made.stages[0], 1)), PRICES)
+    assert abs(arm_flops(arm, made, PRICES) - whole) <= step / 2
+    assert len(made.stages) == 1
+    assert made.stages[0].student.shape == ladder.stages[-1].student.shape
+
+
+def test_tokens_and_last_hop_are_matched_where_they_are_said_to_be() -> None:
+    ladder = digits()
+    assert rewritten("direct", ladder, PRICES).stages[0].training == ladder.stages[-1].training
+    hop = 400 * 64 * (3 * 60 + 200)  # steps, batch, student, its teacher
+    free = rewritten("direct-free", ladder, PRICES)
+    assert arm_flops("direct-free", free, PRICES) == pytest.approx(hop, rel=0.01)
+    assert free.stages[0].training.steps < 400  # the root costs more to ask than the last assistant
+    for arm in ("direct", "direct-matched", "direct-free"):
+        stage = rewritten(arm, ladder, PRICES).stages[0]
+        assert teachers_of(stage, ["root"]) == ("root",)
+        assert stage.objective == ladder.stages[-1].objective
+
+
+def test_operations_by_hand() -> None:
+    ladder = digits()
+    staged = 300 * 64 * (3 * 500 + 1000) + 300 * 64 * (3 * 200 + 500) + 400 * 64 * (3 * 60 + 200)
+    assert arm_flops("staged", ladder, PRICES) == staged
+    ancestors = rewritten("ancestors", ladder, PRICES)
+    asked = [1.0, 0.75 + 0.25**2 / 2, 0.75 + 0.25**3 / 3]  # each kept with 3/4, one at random where none was
+    live_teachers = 300 * 64 * 1000 + 300 * 64 * asked[1] * 1500 + 400 * 64 * asked[2] * 1700
+    students = 64 * 3 * (300 * 500 + 300 * 200 + 400 * 60)
+    assert arm_flops("ancestors", ancestors, PRICES) == pytest.approx(students + live_teachers)
+    assert arm_flops("scratch", rewritten("scratch", ladder, PRICES), PRICES) == pytest.approx(staged, rel=0.001)
+    layered = digits(*LAYERED)
+    assert arm_flops("pruned-only", rewritten("pruned-only", layered, PRICES), PRICES) == 0
+
+
+def test_a_cache_asks_a_teacher_once_for_every_example_whichever_students_of_the_arm_ask() -> None:
+    cached = digits("defaults.signals={source: cached, kind: full}")
+    students = 64 * 3 * (300 * 500 + 300 * 200 + 400 * 60)
+    assert arm_flops("staged", cached, PRICES) == students + 1400 * (1000 + 500 + 200)
+    root = arms._taught_by("root")(cached, PRICES)
+    assert arm_flops("staged-root", root, PRICES) == students + 1400 * 1000
+
+
+def test_what_auto_chose_for_the_ladder_holds_in_every_arm() -> None:
+    ladder = digits("defaults.signals={source: auto, kind: full}", "stages.eighth.training.steps=1")
+    assert [stage.signals.source for stage in ladder.stages] == ["cached", "cached", "live"]
+    assert rewritten("direct-matched", ladder, PRICES).stages[0].signals.source == "live"  # for many epochs
+
+
+def test_a_pilot_has_a_tenth_of_the_steps() -> None:
+    pilot = digits("proof.pilot=true", "stages.half.training.steps=12")
+    assert [stage.training.steps for stage in pilot.stages] == [10, 30, 40]
+    assert digits("proof.pilot=true").teacher == digits().teacher
+
+
+def test_label_smoothing_is_scratch_with_smoothed_labels() -> None:
+    ladder = digits("proof.smoothing=0.2")
+    smooth, scratch = (rewritten(arm, ladder, PRICES).stages[0] for arm in ("label-smoothing", "scratch"))
+    assert smooth.objective.alpha.start == 0.2
+    assert smooth.model_copy(update={"objective": scratch.objective}) == scratch
+
+
+ONE = ('stages=[{name: only, student: {shape: "${teacher.shape}", initialisation: layers}}]',)
+
+
+@pytest.mark.parametrize(
+    ("arm", "overrides", "says"),
+    [
+        *((arm, ONE, "digits has one stage") for arm in ("staged", "staged-root", "ancestors", "direct-matched", "direct-free")),
+        ("staged-root", (), "eighth starts from random weights"),
+        ("pruned-only", (), "eighth starts from random weights"),
+        ("staged-root", ("defaults.teachers=[root]",), "teachers root already"),
+        ("ancestors", ("defaults.teachers=ancestors",), "teachers ancestors already"),
+        ("ancestors", ("stages.half.objective.features=[{kind: hidden}]",), "features of half"),
+    ],
+)
+def test_an_arm_that_cannot_be_is_refused(arm: Arm, overrides: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UserError, match=rf"^proof\.arms: got '{arm}'; allowed: .*{says}.*\. \w"):
+        refuse(arm, load("digits", overrides).ladder)
+
+
+@pytest.mark.parametrize("overrides", [(), LAYERED, ONE])
+def test_every_arm_that_is_not_refused_is_a_ladder_that_loads(overrides: tuple[str, ...]) -> None:
+    ladder, made = digits(*overrides), []
+    for arm in ARMS:
+        try:
+            found = rewritten(arm, ladder, PRICES)
+        except UserError:
+            continue
+        made.append(arm)
+        steps = {"steps": max(found.stages[0].training.steps, 1)}  # of an arm without training, 0
+        first = found.stages[0].model_copy(update={"training": found.stages[0].training.model_copy(update=steps)})
+        checked = found.model_copy(update={"stages": (first, *found.stages[1:])})
+        assert Ladder.model_validate(checked.model_dump()) == checked
+    expected = {
+        (): set(ARMS) - {"staged-root", "pruned-only"},
+        LAYERED: set(ARMS),
+        ONE: {"direct", "scratch", "label-smoothing", "pruned-only"},
+    }
+    assert set(made) == expected[overrides]
+
+
+TEXT = Interface("causal-lm", 64, vocabulary=300, end_id=0, pad_id=1)
+IMAGES = Interface("image-classification", 2, classes=10, image_shape=(1, 8, 8))
+SIZES = {"llama": (TEXT, (96, 48), 4), "vit": (IMAGES, (96, 48), 4)}
+
+
+@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("alpha", [0.7, 0.0])
+def test_operations_of_a_training_are_those_that_torch_counts(family: str, alpha: float) -> None:
+    """Forward and backward of the student and the teacher's forward, in the loop itself, within 3 %."""
+    interface, widths, layers = SIZES[family]
+    text = interface.workload == "causal-lm"
+    shapes = [
+        Shape.model_validate({"family": family, "hidden_size": width, "layers": layers, "heads": 4, "feed_forward": 4 * width})
+        for width in widths
+    ]
+    teacher, student = (fresh(config_for(shape, interface), interface.workload, 0) for shape in shapes)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(2, 300, (8, 64), generator=generator)
+    inputs = {"input_ids": ids} if text else {"pixel_values": torch.rand(8, 1, 8, 8, generator=generator)}
+    targets = ids if text else torch.randint(0, 10, (8,), generator=generator)
+    batches = SimpleNamespace(at=lambda step: Batch(inputs, targets, torch.zeros(8)))
+    vocabulary = 300 if text else None
+    training = Training(steps=2, batch_size=8, precision="fp32")
+    objective = Objective.model_validate({"alpha": alpha})
+    signals = [live(teacher, vocabulary)] if alpha else None
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        train(student, batches, Plan(training, objective, 0, vocabulary), signals=signals)
+    ladder = load("digits").ladder
+    stage = ladder.stages[-1].model_copy(update={"training": training, "objective": objective, "signals": Signals()})
+    root, own = (size_of(shape, interface).forward_flops for shape in shapes)
+    counted = flops(ladder.model_copy(update={"stages": (stage,)}), (own,), root, 1000)
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.03)

@@ -1,0 +1,114 @@
+"""`ladder prove`: the arms are run by the same stages and store as a ladder, a killed proof goes on, and bad input is told in one message."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+
+import pytest
+
+from tests.flows.ladders import TINY
+
+ARMS = "staged,direct-matched,scratch"
+ONE = TINY.partition("  - name: two")[0].replace("name: tiny", "name: single")
+# The last student has its teacher's width, which the root has not.
+NARROW = TINY.partition("  - name: three")[0].replace("name: tiny", "name: narrow") + (
+    "  - name: three\n    student: {shape: {family: vit, hidden_size: 24, layers: 1, heads: 4, feed_forward: 48}, initialisation: layers}\n"
+)
+
+
+def evaluated(home: Path, split: str) -> list[str]:
+    """Weights of the models that were judged on a split."""
+    found = [json.loads(path.read_text())["identity"] for path in (home / "store" / "evaluation").glob("*/manifest.json")]
+    return [identity["weights"] for identity in found if identity["split"] == split]
+
+
+def test_a_proof_reuses_the_run_is_continued_after_a_kill_and_computes_nothing_twice(
+    finished, undisturbed, tiny, tmp_path, helpers: Helpers
+):
+    ran = {stage["name"]: stage["fingerprint"] for stage in undisturbed.json("show")["stages"]}
+    command, log = ("prove", tiny, "--arms", ARMS, "--seeds", 2), tmp_path / "killed.log"
+    with log.open("w") as file:
+        process = finished.start(*command, stdout=file, stderr=file)
+    helpers.wait_for(lambda: "proof: staged, seed 2 of 2" in log.read_text() or process.poll() is not None, "the second seed")
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, log.read_text()
+    killed = finished.json("show")
+    assert killed["status"] == "interrupted"
+    assert [len(arm["replicates"]) for arm in killed["proof"]["arms"]] == [1, 1, 1]
+    assert killed["proof"]["verdict"].startswith("No verdict yet")
+
+    done = finished(*command)
+    shown = finished.json("show")
+    proof = shown["proof"]
+    assert (shown["run"], shown["status"]) == (killed["run"], "done")
+    arms = {arm["arm"]: arm["replicates"] for arm in proof["arms"]}
+    assert list(arms) == ARMS.split(",")
+    assert arms["staged"][0]["fingerprints"] == [ran[name] for name in ("one", "two", "three")]
+    assert [each["reused"] for each in arms["staged"]][0] == 3
+    assert [each["reused"] for each in arms["scratch"]] == [1, 0]
+    assert [[each["seed"] for each in replicates] for replicates in arms.values()] == [[0, 1]] * 3
+    whole = sum(stage["flops"] for stage in shown["stages"])
+    assert [each["flops"] for each in arms["staged"]] == pytest.approx([whole] * 2)
+    for arm in ("direct-matched", "scratch"):
+        assert [each["flops"] for each in arms[arm]] == pytest.approx([whole] * 2, rel=0.01)
+    # The test split is read once for each arm and seed, and for the root; no other model ever sees it.
+    assert len(evaluated(finished.home, "test")) == 3 * 2 + 1
+    assert [contrast["second"] for contrast in proof["contrasts"]] == ["direct-matched", "scratch"]
+    table, _, rest = done.out.partition("\n\n")
+    assert max(map(len, table.splitlines())) <= 80
+    assert " ".join(rest.split()).startswith(proof["verdict"])
+    report = (Path(shown["folder"]) / "report.html").read_text()
+    assert "Its control arms" in report
+    assert "ladder prove" in report
+
+    finished.env["PYTHONPROFILEIMPORTTIME"] = "1"
+    again = finished(*command)
+    assert finished.json("show")["proof"]["verdict"] == proof["verdict"]
+    assert all(each["reused"] == len(each["steps"]) for arm in finished.json("show")["proof"]["arms"] for each in arm["replicates"])
+    imported = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time:")}
+    if (finished.home / "hardware.json").exists():  # else there is a GPU, which torch is asked about each time
+        assert imported & {"torch", "transformers", "sklearn"} == set()
+
+
+def test_a_pilot_of_a_ladder_in_its_own_file_says_how_far_to_trust_it(finished, tiny):
+    arms = "proof.arms=[direct,label-smoothing]"
+    done = finished("prove", tiny, "--pilot", "--seeds", "2", arms, "stages.three.training.steps=40")
+    shown = finished.json("show")
+    assert shown["proof"]["pilot"]
+    assert [arm["replicates"][0]["steps"] for arm in shown["proof"]["arms"]][0] == [10]
+    assert "Pilot, a tenth of the steps:" in done.out
+    assert any("not for the sign" in note for note in shown["proof"]["notes"])
+    assert [stage["name"] for stage in shown["stages"]] == shown["planned"] == ["three"]
+    assert shown["overrides"][-1] == "proof.pilot=true"
+
+
+@pytest.mark.parametrize(
+    ("ladder", "options", "says"),
+    [
+        (TINY, ("--seeds", "1"), "proof.seeds: got 1; allowed: 2 to 1000. An interval over seeds needs at least two"),
+        (TINY, ("--arms", "staged,dirct"), "proof.arms[1]: got 'dirct'; allowed: one of staged, staged-root, ancestors, direct"),
+        (TINY, ("--arms", "staged"), "proof.arms: got 'staged' alone; allowed: two arms or more"),
+        (TINY, ("--arms", "staged,direct,staged"), "proof.arms: got staged more than once"),
+        (TINY, ("--arms", ""), "proof.arms"),
+        (ONE, ("--arms", "staged,direct"), "proof.arms: got 'staged'; allowed: direct, scratch, label-smoothing and pruned-only"),
+        (TINY, ("--arms", "direct,staged-root"), "proof.arms: got 'staged-root'; allowed: direct, as three starts from random weights"),
+        (
+            NARROW,
+            ("--arms", "staged,direct-matched"),
+            "proof.arms: got 'direct-matched'; allowed: an arm whose last student does not start",
+        ),
+        (TINY, ("proof.delta=0",), "proof.delta: got 0"),
+        (TINY, ("--budget", "1"), "--budget: got '1'; allowed: a whole number with s, m, h or d"),
+    ],
+)
+def test_bad_input_is_one_message_and_nothing_is_started(bare, tmp_path, ladder, options, says):
+    path = tmp_path / "ladder.yaml"
+    path.write_text(ladder)
+    done = bare("prove", path, *options, code=2)
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.err
+    assert says in errors[0]
+    assert not list(bare.home.glob("runs/*"))
