@@ -74,6 +74,8 @@ def options(annotation: Any) -> list[str]:
 def allowed_item(field: FieldInfo) -> str:
     """What an item of a list allows."""
     settings = classes(field.annotation)
+    if words := options(field.annotation):
+        return _either(words)
     return mapping_of(settings) if settings else "text"
 
 

@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from conf.errors import UserError
+from conf.proof import ARMS
+
 Ladder = Annotated[str, typer.Argument(metavar="LADDER", help="Name of a shipped ladder, or path of a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: proof.delta=0.01")]
 Arms = Annotated[str | None, typer.Option("--arms", metavar="NAMES", help="Arms, separated by commas; none: all that the ladder can have.")]
@@ -29,6 +32,8 @@ def prove(
     """Compare a ladder with its control arms over several seeds: was it worth it?"""
     from flows.launch import launch
 
+    if arms is not None and not arms.strip(", "):
+        raise UserError.about("--arms", arms, f"arms separated by commas: {', '.join(ARMS)}", "Leave --arms out for all that can be.")
     given = list(overrides or [])
     given += [f"proof.arms=[{arms}]"] if arms is not None else []
     given += [f"proof.seeds={seeds}"] if seeds is not None else []
