@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from conf.proof import Accounting, Arm
 from models.statistics import Interval, Outcome
 from tasks.records import Record, RunRecord
@@ -131,4 +133,7 @@ class Proof(Record):
 def read_proof(record: RunRecord) -> Proof | None:
     """The proof of a run, as far as it got; None where it was none, or nothing of it is finished."""
     path = Path(record.folder) / PROOF
-    return Proof.model_validate_json(path.read_text()) if record.proof and path.is_file() else None
+    try:
+        return Proof.model_validate_json(path.read_text()) if record.proof and path.is_file() else None
+    except ValidationError:
+        return None  # of another version

@@ -12,6 +12,7 @@ from conf.errors import LadderError
 from conf.home import Home
 from conf.locks import is_held
 from tasks import tracking
+from tasks.proof_records import read_proof
 from tasks.records import RunRecord, StageRecord
 from tasks.runs import all_runs, is_alive
 from tasks.store import SHOWN
@@ -92,7 +93,7 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
     for record in keepers:
         if record.data:
             reached[record.data.fingerprint[:SHOWN]] = record.run
-        models = models_of(record)
+        models = [*models_of(record), *_proved(home, record)]
         while models:
             model = models.pop()
             weights.setdefault(model.weights_sha256, record.run)
@@ -101,6 +102,13 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
                     reached[mark] = record.run
                     models += _stored(home, mark)
     return reached, weights
+
+
+def _proved(home: Home, record: RunRecord) -> list[StageRecord]:
+    """The models of all arms of a proof."""
+    proof = read_proof(record)
+    marks = {mark for arm in proof.arms for each in arm.replicates for mark in each.fingerprints} if proof else set()
+    return [model for mark in sorted(marks) for model in _stored(home, mark[:SHOWN])]
 
 
 def _stored(home: Home, mark: str) -> list[StageRecord]:

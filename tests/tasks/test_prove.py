@@ -1,0 +1,168 @@
+"""What arms scored becomes contrasts, a verdict with its price, a table and a picture."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from conf.home import Home
+from conf.load import load
+from conf.proof import ARMS, Arm
+from tasks.clean import clean
+from tasks.proof_records import Proof, Replicate, read_proof
+from tasks.proof_words import render, table
+from tasks.prove import opponents, proof_of, save_proof
+from tasks.records import RunRecord, StageRecord
+from tasks.sections import proof as page
+from tests.tasks.homes import AGE, NEW, model, names, ran
+
+NOISE = (0.002, -0.001, 0.003, -0.002, 0.001)  # of a seed, the same in every arm
+
+
+def replicates(mean: float, own: float = 0.0, flops: float = 1e12, seeds: int = 5) -> list[Replicate]:
+    """Scores that share their seeds' noise, and have a little of their own."""
+    return [
+        Replicate(
+            seed=i,
+            score=mean + NOISE[i] + own * (-1) ** i,
+            valid=mean + NOISE[i],
+            flops=flops,
+            seconds=60.0,
+            steps=(100,),
+            fingerprints=(f"{i}",),
+            reused=0,
+            parameters=1000,
+        )
+        for i in range(seeds)
+    ]
+
+
+def compared(ladder: str, arms: dict[Arm, list[Replicate]], *overrides: str, examples: int = 5000) -> Proof:
+    return proof_of(load(ladder, overrides).ladder, "run", None, examples, arms, ["left out: x"])
+
+
+@pytest.mark.parametrize(
+    ("ladder", "staged", "direct", "own", "says"),
+    [
+        (
+            "digits",
+            0.95,
+            0.93,
+            0.001,
+            "Staged better: staged scores 95.08 %, direct-matched 93.06 %, a gain of +2.02 points (95 %",
+        ),
+        ("digits", 0.92, 0.93, 0.001, "Direct-matched better: staged scores 92.08 %, direct-matched 93.06 %, a gain of -0.98 points"),
+        ("digits", 0.93, 0.93, 0.001, "Equivalent within 0.50 points: staged scores 93.08 %"),
+        ("digits", 0.935, 0.93, 0.02, "Undecided: staged scores 93.96 %"),
+        ("python-stdlib", 2.10, 2.20, 0.004, "Staged better: staged scores 2.1014 bits/byte, direct-matched 2.2006 bits/byte, a gain of"),
+        ("python-stdlib", 2.10, 2.00, 0.004, "Direct-matched better: staged scores 2.1014 bits/byte"),
+    ],
+)
+def test_the_verdict_is_one_of_four_with_its_price(ladder: str, staged: float, direct: float, own: float, says: str) -> None:
+    proof = compared(ladder, {"staged": replicates(staged, own, 2e12), "direct-matched": replicates(direct)})
+    assert proof.verdict.startswith(says)
+    assert "for 2.00 times the FLOPs (2 TFLOP, 60 s a seed against 60 s)" in proof.verdict
+    assert ("seeds would decide it" in proof.verdict) == proof.verdict.startswith("Undecided")
+    assert proof.finished
+    assert proof.verdict.endswith(".")
+
+
+def test_a_pair_of_arms_is_known_better_than_either() -> None:
+    proof = compared("digits", {"staged": replicates(0.95), "direct": replicates(0.94)}, "proof.delta=0.003")
+    gain, score = proof.contrasts[0].gain, proof.arms[0].score
+    assert score is not None
+    assert gain.high - gain.low < 0.2 * (score.high - score.low)
+
+
+def test_the_accounting_chooses_the_opponent() -> None:
+    ladder = load("digits").ladder
+    assert opponents(ladder, ARMS)[1][:3] == ["direct-matched", "direct", "direct-free"]
+    for accounting, arm in (("flops-free", "direct-free"), ("tokens", "direct")):
+        first, others = opponents(load("digits", [f"proof.accounting={accounting}"]).ladder, ARMS)
+        assert (first, others[0]) == ("staged", arm)
+    assert opponents(ladder, ["scratch", "direct"]) == ("scratch", ["direct"])
+
+
+def test_while_it_runs_the_seeds_that_both_have_are_compared_and_the_verdict_says_so() -> None:
+    early = compared("digits", {"staged": replicates(0.95, seeds=1), "direct": []})
+    assert early.verdict == "No verdict yet: a comparison needs two seeds of two arms, and finished is staged 1 of 5."
+    later = compared("digits", {"staged": replicates(0.95, seeds=3), "direct": replicates(0.9, seeds=2)})
+    assert len(later.contrasts[0].gains) == 2
+    assert later.verdict.endswith("Not all seeds are finished.")
+    assert compared("digits", {"staged": [], "direct": []}).verdict.endswith("finished is nothing.")
+
+
+@pytest.mark.parametrize("ladder", ["digits", "python-stdlib"])
+def test_the_table_fits_80_columns_and_has_every_arm(ladder: str) -> None:
+    proof = compared(ladder, {arm: replicates(0.9 + 0.01 * i, 0.02) for i, arm in enumerate(ARMS)})
+    buffer = io.StringIO()
+    Console(file=buffer, width=80).print(render(proof))
+    lines = buffer.getvalue().rstrip().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in buffer.getvalue()
+    headers, rows = table(proof)
+    assert [row[0] for row in rows] == list(ARMS)
+    assert headers[6] == "staged gains"
+
+
+def test_what_is_too_coarse_for_its_delta_is_said() -> None:
+    arms: dict[Arm, list[Replicate]] = {"staged": replicates(0.95), "direct": replicates(0.95)}
+    coarse = compared("digits", arms, examples=100)
+    assert any("One of the 100 test examples is 1.00 points" in note for note in coarse.notes)
+    assert not any("test examples is" in note for note in compared("digits", arms).notes)
+    assert coarse.notes[0] == "left out: x"
+
+
+def record_in(folder: Path) -> RunRecord:
+    folder.mkdir()
+    return RunRecord(
+        run="r", ladder="digits", status="done", settings_hash="h", source="digits", started="", pid=1, folder=str(folder), proof=True
+    )
+
+
+def test_the_section_has_the_verdict_the_controls_and_a_picture_that_says_its_figures(tmp_path: Path) -> None:
+    record = record_in(tmp_path / "run")
+    assert page.section(record) is None
+    proof = compared("digits", {"staged": replicates(0.95), "scratch": replicates(0.9), "pruned-only": replicates(0.1)})
+    save_proof(record, proof.model_copy(update={"root": 0.97}))
+    assert read_proof(record.model_copy(update={"proof": False})) is None
+    section = page.section(record)
+    assert section is not None
+    assert section["verdict"] == proof.verdict
+    assert [control.name for control in section["controls"]] == ["scratch", "pruned-only"]
+    assert section["controls"][0].low < 0.9006 < section["controls"][0].high
+    for layout, svg in section["plots"]:
+        assert f'id="proof-{layout}' in svg
+        label = re.search(r'aria-label="([^"]*)"', svg)
+        assert label is not None
+        assert "staged 95.06 % (94.80 to 95.32)" in label[1]
+        assert "The root scores 97.00 %." in label[1]
+
+
+def test_a_proof_of_another_version_is_no_reason_to_fail(tmp_path: Path) -> None:
+    record = record_in(tmp_path / "run")
+    (tmp_path / "run" / "proof.json").write_text('{"run": "r"}')
+    assert read_proof(record) is None
+
+
+def test_cleaning_keeps_what_a_kept_proof_compares(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    root = model(home, "root", "old")
+    arm, other = model(home, "arm", "old", root), model(home, "other", "old", root, seed=1)
+    ran(home, "old", [root, other])
+    record = ran(home, "young", [root], moment=NEW, proof=True)
+    save_proof(record, _with(arm))
+    os.utime(home.runs / "young" / "record.json", (NEW, NEW))
+    freed = names(clean(home, AGE))
+    assert "stage/other" in freed
+    assert not {"stage/arm", "evaluation/arm", "teacher/root"} & freed
+
+
+def _with(arm: StageRecord) -> Proof:
+    marked = [each.model_copy(update={"fingerprints": (arm.fingerprint,)}) for each in replicates(0.9)]
+    return compared("digits", {"staged": marked, "direct": replicates(0.9)})
