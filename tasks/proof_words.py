@@ -105,7 +105,6 @@ def table(proof: Proof) -> tuple[list[str], list[list[str]]]:
     base = next((arm.flops for arm in proof.arms if arm.arm == first), 0.0)
     headers = [
         "arm",
-        "seeds",
         "bits/byte" if proof.metric == "bits_per_byte" else "accuracy",
         "+-",
         "FLOPs",
@@ -124,7 +123,6 @@ def table(proof: Proof) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 arm.arm,
-                str(len(arm.replicates)),
                 points(proof, mean),
                 NONE if half is None else points(proof, half),
                 f"{arm.flops / base:.2f}x" if base else NONE,
@@ -140,7 +138,9 @@ def render(proof: Proof) -> Table:
     headers, rows = table(proof)
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", collapse_padding=True)
     for header in headers:
-        drawn.add_column(header.replace(" gains", "\ngains"), justify="left" if header == "arm" else "right", no_wrap=True)
+        drawn.add_column(
+            header.replace(" gains", "\ngains").replace("bits/", "bits/\n"), justify="left" if header == "arm" else "right", no_wrap=True
+        )
     for row in rows:
         drawn.add_row(*row)
     return drawn
