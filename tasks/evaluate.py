@@ -75,7 +75,7 @@ def evaluate_model(
     samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
     judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept, "samples": samples})
-    log.info("%s: %s", record.name, summary(judged))
+    log.info("%s%s: %s", record.name, "" if split == SPLIT else f" on the {split} split", summary(judged))
     return Completed(name="Cached", message=f"reused {mark[:12]}", data=judged) if reused else judged
 
 
