@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from conf.audit import Audit
 from conf.bench import Bench
 from conf.data import Data, Tokenizer
 from conf.economics import Economics
@@ -203,6 +204,7 @@ class Ladder(Settings):
     teacher: Teacher = setting(..., "The root teacher")
     stages: tuple[Stage, ...] = setting(..., "The stages, from the largest student to the smallest", "stages", min_length=1)
     evaluation: Evaluation = setting(Evaluation(), "How models are judged")
+    audit: Audit = setting(Audit(), "What is asked of each student's inheritance", identity=False)
     compute: Compute = setting(Compute(), "Where it runs", identity=False)
     bench: Bench = setting(Bench(), "How latency and memory are measured", identity=False)
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)

@@ -14,8 +14,8 @@ import typer
 
 from conf.errors import LadderError, RunCancelled
 from flows import commands_bench
-from flows.commands_report import compare, report
 from flows.commands_prove import prove
+from flows.commands_report import compare, report
 
 INTERRUPTED = 130
 

@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from conf.schema import Ladder, Stage
 from flows.labels import label
+from tasks.audit import audit_model, train_control
 from tasks.bench import bench_model
 from tasks.compute import precision_of
 from tasks.console import log
@@ -30,6 +31,16 @@ def decide(record: StageRecord, stage: Stage, lineage: list[StageRecord]) -> Sta
     for reason in reasons:
         log.warning("%s", reason)
     return record.model_copy(update={"gate": verdict, "gate_reasons": reasons})
+
+
+def _audited(
+    student: StageRecord, stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context
+) -> StageRecord:
+    """The student's record with its audit, against an untaught control where one is asked for."""
+    control = None
+    if ladder.audit.control:
+        control = unwrap(train_control(stage, student, lineage[-1], ladder, data, context, return_state=True), StageRecord)
+    return unwrap(audit_model(student, stage, lineage, ladder, data, context, control, return_state=True), StageRecord)
 
 
 def _run_name() -> str:
@@ -55,6 +66,8 @@ def distill_stage(
         evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training), return_state=True), StageRecord
     )
     judged = unwrap(bench_model(judged, ladder, context, return_state=True), StageRecord)
+    if ladder.audit.enabled:
+        judged = _audited(judged, stage, lineage, ladder, data, context)
     decided = decide(judged, stage, lineage)
     own = decided.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
     record = record_model(own, lineage, ladder, data, context)

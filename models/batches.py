@@ -119,15 +119,24 @@ class TrainingBatches:
         return next_token_batch(windows, np.full(len(windows), length + 1), np.zeros(len(windows), dtype=np.int32))
 
 
+def _held_out(count: int, limit: int) -> NDArray[np.int64]:
+    """Which of `count` are judged, ascending: the same for every model."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
+
+
+def _documents_of_windows(split: Split, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The document of every window of a split, and how many windows each document has."""
+    counts = -(-np.diff(split.offsets) // length)
+    return np.repeat(np.arange(len(counts)), counts), counts
+
+
 def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
     """Windows that never cross documents, each document begun by the end id; `limit` of them drawn once for all models."""
     assert info.end_id is not None
     length = info.sequence_length
-    sizes = np.diff(split.offsets)
-    counts = -(-sizes // length)
-    document = np.repeat(np.arange(len(sizes)), counts)
+    document, counts = _documents_of_windows(split, length)
     start = (np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)) * length
-    chosen = np.sort(np.random.default_rng(0).permutation(len(document))[:limit])
+    chosen = _held_out(len(document), limit)
     windows = np.zeros((len(chosen), length + 1), dtype=np.int64)
     lengths = np.zeros(len(chosen), dtype=np.int64)
     for row, index in enumerate(chosen):
@@ -151,6 +160,15 @@ def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, bat
         for at in range(0, len(windows), batch_size):
             yield next_token_batch(windows[at : at + batch_size], lengths[at : at + batch_size], slices[at : at + batch_size])
         return
-    chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:examples])
+    chosen = _held_out(len(split), examples)
     for at in range(0, len(chosen), batch_size):
         yield _example_batch(split, info, chosen[at : at + batch_size])
+
+
+def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -> NDArray[np.int64]:
+    """Number of the document that each held-out example of `evaluation_batches` comes from, in the same order."""
+    split = corpus.split(split_name)
+    if corpus.info.workload != "causal-lm":
+        return _held_out(len(split), examples)
+    document = _documents_of_windows(split, corpus.info.sequence_length)[0]
+    return document[_held_out(len(document), examples)]

@@ -57,7 +57,7 @@ def collect(
         precision: `bf16` or `fp32`.
     """
     parts: dict[str, list[Tensor]] = {}
-    with torch.no_grad(), _autocast(device, precision):
+    with torch.no_grad(), autocast(device, precision):
         ask = {id(each): _asker(each, vocabulary) for each in (model, *teachers.values())}
         for batch in batches:
             moved = batch.to(device)
@@ -179,5 +179,6 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Autocast to bf16 where that is the precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.audit_records import Audit
 from tasks.bench_records import ModelBench
 
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
@@ -64,6 +65,7 @@ class StageRecord(Record):
         initial: `nll` and `accuracy` of a student straight after its initialisation, on the examples that validate its training.
         extensions: How often the gate had the student trained on.
         inserted: Whether the gate put this stage into the ladder, as an assistant between a teacher and a student.
+        audit: What it has inherited of its teachers' errors; None: not audited.
         decision: What a person, or the end of the time to answer, has decided, in words.
         signal_seconds: Seconds that the teachers' answers took, where they were put on disk for this training.
         bench: How fast it answers; None where it was not measured.
@@ -101,6 +103,7 @@ class StageRecord(Record):
     decision: str | None = None
     signal_seconds: float = 0.0
     bench: ModelBench | None = None
+    audit: Audit | None = None
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
 

@@ -1,0 +1,170 @@
+"""What an audit rests on: for every held-out row, what the student, its teachers and its untaught control answer.
+
+One pass over the held-out batches, each model once for each batch, its logits a few rows at a time: memory is bounded by the hidden
+states of a batch and `CHUNK_ELEMENTS` logits, whatever the vocabulary. Of a row a few numbers stay.
+
+Shape legend: N rows that count, V vocabulary or classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from conf.errors import UserError
+from models.batches import Batch
+from models.evaluation import autocast
+from models.objectives import IGNORE, HiddenSignal, Signal, SparseSignal, TeacherSignal, forward_kl, only, precise
+from models.signals import live
+
+CHUNK_ELEMENTS = 2**24  # logits of a chunk and model: 64 MiB in fp32
+TEACHERS = ("parent", "root")
+Floats = NDArray[np.float32]
+
+
+class Answers(NamedTuple):
+    """What one model answers; (N,) each."""
+
+    predicted: NDArray[np.int32]  # its first choice
+    confidence: Floats  # the probability of it
+    nll: Floats  # of the label, nats
+    brier: Floats  # sum over V of (p - onehot)^2, in [0, 2]
+
+
+class Beside(NamedTuple):
+    """How the student stands to one teacher; (N,) each."""
+
+    kl: Floats  # KL(teacher || student), nats
+    theirs: Floats  # the teacher's probability of the student's first choice
+
+
+class Rows(NamedTuple):
+    """All rows of an audit; (N,) each.
+
+    Attributes:
+        target: The label.
+        slice: Index of the slice.
+        example: Which held-out example the row belongs to, in the order of evaluation.
+        position: Its place in that example; 0 for classification.
+        document: Which document the example comes from: the unit that is resampled.
+        answers: `student`, `parent`, `root` and perhaps `control`.
+        beside: `parent` and `root`.
+    """
+
+    target: NDArray[np.int32]
+    slice: NDArray[np.int32]
+    example: NDArray[np.int32]
+    position: NDArray[np.int32]
+    document: NDArray[np.int64]
+    answers: dict[str, Answers]
+    beside: dict[str, Beside]
+
+
+def audit_rows(
+    models: Mapping[str, nn.Module],
+    batches: Iterable[Batch],
+    documents: NDArray[np.int64],
+    vocabulary: int | None,
+    device: torch.device,
+    precision: str,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Rows:
+    """Ask all models about all held-out rows.
+
+    Args:
+        models: `student`, `parent`, `root`, perhaps `control`, on the device; one model under two names runs once.
+        batches: Held-out batches.
+        documents: Document of each held-out example, in the batches' order.
+        vocabulary: Of causal LMs; None for classifiers.
+        device: Where all models are.
+        precision: `bf16` or `fp32`.
+        chunk_elements: Logits that exist at once, for each model.
+
+    Raises:
+        UserError: An example has no label.
+    """
+    sources = {id(model): live(model, vocabulary, precision) for model in models.values()}
+    parts: dict[str, list[Tensor]] = {}
+    first = 0
+    with torch.no_grad(), autocast(device, precision):
+        for batch in batches:
+            moved, places = batch.to(device), _places(batch, first)
+            first += len(batch.targets)
+            keep = moved.targets.flatten() != IGNORE
+            targets = moved.targets.flatten()[keep]
+            if bool((targets < 0).any()):
+                raise UserError.about(
+                    "audit.enabled", True, "false, where held-out examples have no label", "Label them, or set audit.enabled=false."
+                )
+            signals = {key: _dense(only(source(moved), keep)) for key, source in sources.items()}
+            _add(parts, {key: value[keep.cpu()] for key, value in places.items()})
+            chunk = max(chunk_elements // max(map(_width, signals.values())), 16)
+            for start in range(0, len(targets), chunk):
+                rows = slice(start, start + chunk)
+                logits = {key: precise(_dense(only(signal, rows)).logits) for key, signal in signals.items()}
+                _add(parts, _answers({name: logits[id(model)] for name, model in models.items()}, targets[rows]))
+    whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
+    return _rows(whole, models, documents)
+
+
+def _dense(signal: Signal) -> TeacherSignal | HiddenSignal:
+    assert not isinstance(signal, SparseSignal)  # a live model's answer never is
+    return signal
+
+
+def _width(signal: TeacherSignal | HiddenSignal) -> int:
+    return signal.weight.shape[0] if isinstance(signal, HiddenSignal) else signal.logits.shape[-1]
+
+
+def _places(batch: Batch, first: int) -> dict[str, Tensor]:
+    """Example, position and slice of every row of a batch."""
+    shape = batch.targets.shape
+    example = torch.arange(first, first + shape[0])
+    if len(shape) == 1:
+        return {"example": example, "position": torch.zeros_like(example), "slice": batch.slices}
+    wide = {"example": example[:, None], "position": torch.arange(shape[1])[None, :], "slice": batch.slices[:, None]}
+    return {key: value.expand(shape).flatten() for key, value in wide.items()}
+
+
+def _answers(logits: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+    """Columns of a chunk: `<model>.<field>`."""
+    found: dict[str, Tensor] = {"target": targets}
+    student = logits["student"]
+    chosen = student.argmax(-1, keepdim=True)
+    for name, theirs in logits.items():
+        logs = theirs.log_softmax(-1)
+        p = logs.exp()
+        label = p.gather(-1, targets[:, None])[:, 0]
+        found[f"{name}.confidence"], found[f"{name}.predicted"] = p.max(-1)
+        found[f"{name}.nll"] = -logs.gather(-1, targets[:, None])[:, 0]
+        found[f"{name}.brier"] = p.square().sum(-1) - 2 * label + 1
+        if name in TEACHERS:
+            found[f"{name}.kl"] = forward_kl(theirs, student)
+            found[f"{name}.theirs"] = p.gather(-1, chosen)[:, 0]
+    return found
+
+
+def _add(parts: dict[str, list[Tensor]], found: Mapping[str, Tensor]) -> None:
+    for key, value in found.items():
+        parts.setdefault(key, []).append(value.cpu())
+
+
+def _rows(whole: Mapping[str, NDArray[np.generic]], models: Mapping[str, nn.Module], documents: NDArray[np.int64]) -> Rows:
+    def floats(key: str) -> Floats:
+        return whole[key].astype(np.float32)
+
+    def whole_numbers(key: str) -> NDArray[np.int32]:
+        return whole[key].astype(np.int32)
+
+    answers = {
+        name: Answers(whole_numbers(f"{name}.predicted"), floats(f"{name}.confidence"), floats(f"{name}.nll"), floats(f"{name}.brier"))
+        for name in models
+    }
+    beside = {name: Beside(floats(f"{name}.kl"), floats(f"{name}.theirs")) for name in TEACHERS if name in models}
+    example = whole_numbers("example")
+    return Rows(whole_numbers("target"), whole_numbers("slice"), example, whole_numbers("position"), documents[example], answers, beside)

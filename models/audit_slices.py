@@ -1,0 +1,136 @@
+"""Slices of the held-out data, and classes of tokens: where the student is worse than elsewhere, and what of that it was taught.
+
+The loss of a row is an error (0 or 1) of a classifier, the nll of a language model. Of each group of rows:
+
+- `gap`: the student's mean loss there less its mean loss over all rows; `<teacher>.gap` the teacher's;
+- `<teacher>.amplification`: gap over the teacher's gap, which counts as at least `smallest`; above 1 amplified, below mitigated;
+- `<teacher>.inherited`: the share of rows where the student gives its teacher's wrong answer, less the same share of the control.
+
+A group is flagged `amplified` where the student's gap exceeds the teacher's (or 0) by more than `smallest`, `inherited` where that share
+does: one-sided, over all groups and teachers together at a false-discovery rate (Benjamini and Hochberg 1995).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.audit import shared, teachers_of
+from models.audit_rows import Rows
+from models.resampling import Estimate, Figure, Limits, Sums, resample, unseen
+
+
+class Asked(NamedTuple):
+    """What decides about a flag."""
+
+    limits: Limits
+    resamples: int
+    smallest: float
+    false_discovery: float
+    errors: bool  # the loss is the error; else the nll
+
+
+class Group(NamedTuple):
+    """A slice or a class of tokens.
+
+    Attributes:
+        kind: `slice` or `token`.
+        few: Whether it has too few rows or documents for any judgement; then there are no figures.
+        figures: By name, as above, and each model's mean loss under the model's name.
+        flags: `<teacher>.amplified`, `<teacher>.inherited`.
+        chances: The adjusted p-value of each test, by the flag's name.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    documents: int
+    few: bool
+    figures: dict[str, Figure]
+    flags: tuple[str, ...] = ()
+    chances: Mapping[str, float] = MappingProxyType({})
+
+
+def groups_of(rows: Rows, kinds: Mapping[str, tuple[NDArray[np.integer], Sequence[str]]], asked: Asked) -> list[Group]:
+    """Judge all groups.
+
+    Args:
+        rows: The rows.
+        kinds: For each kind of group (N,) the group of each row, and the groups' names; a group without rows is `few`, too.
+        asked: What decides about a flag.
+    """
+    columns = _columns(rows, asked.errors)
+    everything = resample(columns, np.zeros(len(rows.target), dtype=np.int64), 1, rows.document, asked.resamples)
+    found: list[Group] = []
+    tests: list[dict[str, Estimate]] = []
+    for kind, (place, names) in kinds.items():
+        sums = resample(columns, place, len(names), rows.document, asked.resamples)
+        for index, name in enumerate(names):
+            count, documents = round(sums.point[index, 0]), int(sums.units[index, 0])
+            few = count < asked.limits.rows or documents < asked.limits.documents
+            figures, test = ({}, {}) if few else _group(rows, sums, everything, index, asked)
+            found.append(Group(name, kind, count, documents, few, figures))
+            tests.append(test)
+    return _flagged(found, tests, asked)
+
+
+def _columns(rows: Rows, errors: bool) -> dict[str, NDArray[np.generic]]:
+    columns: dict[str, NDArray[np.generic]] = {"count": np.ones(len(rows.target))}
+    for model, answers in rows.answers.items():
+        columns[model] = answers.predicted != rows.target if errors else answers.nll
+        columns |= {f"{teacher}.{model}": shared(rows, model, teacher) for teacher in teachers_of(rows) if model in ("student", "control")}
+    return columns
+
+
+def _group(rows: Rows, sums: Sums, everything: Sums, index: int, asked: Asked) -> tuple[dict[str, Figure], dict[str, Estimate]]:
+    loss = {model: sums.ratio(model, "count", index, share=asked.errors) for model in rows.answers}
+    gaps = {model: each.minus(everything.ratio(model, "count")) for model, each in loss.items()}
+    gap = gaps["student"]
+    figures = {model: each.figure(asked.limits) for model, each in loss.items()}
+    figures["gap"] = _at_least(gap.figure(asked.limits), loss["student"])
+    tests: dict[str, Estimate] = {}
+    for teacher in teachers_of(rows):
+        theirs = gaps[teacher]
+        figures[f"{teacher}.gap"] = theirs.figure(asked.limits)
+        floor = Estimate(max(theirs.value, asked.smallest), np.maximum(theirs.draws, asked.smallest), gap.rows, gap.documents)
+        ratio = Estimate(gap.value / floor.value, gap.draws / floor.draws, gap.rows, gap.documents).figure(asked.limits)
+        most = (figures["gap"].high or 0.0) / floor.value
+        figures[f"{teacher}.amplification"] = ratio._replace(high=max(ratio.high or 0.0, most)) if _same(loss["student"]) else ratio
+        none = Estimate(max(theirs.value, 0.0), np.maximum(theirs.draws, 0.0), gap.rows, gap.documents)
+        tests[f"{teacher}.amplified"] = gap.minus(none)
+        if "control" in rows.answers:
+            with_teacher, without = (sums.ratio(f"{teacher}.{model}", "count", index, share=True) for model in ("student", "control"))
+            tests[f"{teacher}.inherited"] = with_teacher.minus(without)
+            figures[f"{teacher}.inherited"] = tests[f"{teacher}.inherited"].figure(asked.limits)
+    return figures, tests
+
+
+def _same(loss: Estimate) -> bool:
+    return loss.share and float(np.nanstd(loss.draws)) < 1e-12
+
+
+def _at_least(gap: Figure, loss: Estimate) -> Figure:
+    """No error seen in a slice is not no error there: the gap's upper bound knows the rule of three."""
+    if gap.value is None or gap.high is None or not _same(loss):
+        return gap
+    return gap._replace(high=max(gap.high, gap.value + unseen(loss.documents)))
+
+
+def _flagged(groups: list[Group], tests: list[dict[str, Estimate]], asked: Asked) -> list[Group]:
+    from scipy.stats import false_discovery_control
+
+    keys = [(index, name) for index, test in enumerate(tests) for name in test]
+    if not keys:
+        return groups
+    adjusted = false_discovery_control([tests[index][name].p_above(asked.smallest) for index, name in keys], method="bh")
+    chances: list[dict[str, float]] = [{} for _ in groups]
+    for (index, name), chance in zip(keys, adjusted, strict=True):
+        chances[index][name] = float(chance)
+    return [
+        group._replace(chances=mine, flags=tuple(name for name, chance in mine.items() if chance <= asked.false_discovery))
+        for group, mine in zip(groups, chances, strict=True)
+    ]

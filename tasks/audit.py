@@ -1,0 +1,145 @@
+"""What a student has inherited from its teachers: audited after its evaluation, before its gate; stored, so never computed twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from conf.lessons import Alpha, Objective, Signals
+from conf.schema import Ladder, Stage
+from models.numerics import NUMERICS
+from tasks.audit_records import Audit, AuditControl, AuditGroup
+from tasks.compute import Work, obtain, precision_of, store_of
+from tasks.console import log
+from tasks.evaluate import SPLIT
+from tasks.fingerprint import fingerprint, stage_identity
+from tasks.records import DataRecord, StageRecord
+from tasks.runs import Context
+from tasks.show import cancellable, shown
+from tasks.store import Found
+from tasks.student import student_work
+
+GROUPS_SHOWN = 24  # slices in a student's record; the store has them all
+WORST_SHOWN = 12
+
+
+def untaught(stage: Stage, steps: int) -> Stage:
+    """The same student with the same first weights, data and steps, but taught by the labels alone."""
+    training = stage.training.model_copy(update={"steps": steps})
+    return stage.model_copy(update={"objective": Objective(alpha=Alpha(start=0.0)), "signals": Signals(), "training": training})
+
+
+def control_work(stage: Stage, student: StageRecord, parent: StageRecord, ladder: Ladder, data: DataRecord) -> Work:
+    """The untaught control as a piece of work for `obtain`; as many steps as the student had, its extensions counted."""
+    alone = untaught(stage, max(stage.training.steps, student.steps))
+    identity = stage_identity(ladder, alone, precision_of(ladder, stage.training), data.content_hash, (), parent.weights_sha256)
+    work = student_work(alone, parent, ladder, data)
+    return replace(work, name=f"{stage.name}-control", identity=identity, teachers=(), signals=None)
+
+
+@task(name="control", task_run_name="{stage.name} without a teacher", cache_policy=NO_CACHE, persist_result=False)
+@cancellable
+def train_control(
+    stage: Stage, student: StageRecord, parent: StageRecord, ladder: Ladder, data: DataRecord, context: Context
+) -> StageRecord | State[StageRecord]:
+    """Find the untaught control in the store, or train it. It is no rung of the ladder: MLflow has it with its student's figures."""
+    aside = context.model_copy(update={"mlflow_run_id": None, "fresh": context.fresh and stage.name not in context.kept})
+    return shown(obtain(control_work(stage, student, parent, ladder, data), ladder, data, aside))
+
+
+def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str) -> dict[str, Any]:
+    """Whose weights were compared, on what, and what was asked."""
+    return {
+        "kind": "audit",
+        "numerics": NUMERICS,
+        "weights": models["student"].weights_sha256,
+        "others": {name: model.weights_sha256 for name, model in models.items() if name != "student"},
+        "data": data.content_hash,
+        "split": SPLIT,
+        "examples": ladder.evaluation.examples,
+        "settings": ladder.audit.model_dump(mode="json", exclude={"enabled", "control"}),
+        "precision": precision,
+    }
+
+
+@task(name="audit", task_run_name="audit {record.name}", cache_policy=NO_CACHE, persist_result=False)
+@cancellable
+def audit_model(
+    record: StageRecord,
+    stage: Stage,
+    lineage: list[StageRecord],
+    ladder: Ladder,
+    data: DataRecord,
+    context: Context,
+    control: StageRecord | None = None,
+) -> StageRecord | State[StageRecord]:
+    """Audit a student against the nearest of its ancestors and the root (`lineage`, root first), and perhaps its untaught control."""
+    store, precision = store_of(context), precision_of(ladder, stage.training)
+    models = {"student": record, "parent": lineage[-1]}
+    if lineage[0].weights_sha256 != lineage[-1].weights_sha256:
+        models["root"] = lineage[0]
+    if control is not None:
+        models["control"] = control
+    identity = audit_identity(models, ladder, data, precision)
+    mark = fingerprint(identity)
+    with store.lock(mark):
+        found = store.find("audit", mark)
+        reused = found is not None
+        if not found:
+            from tasks.auditing import audited  # torch is imported where something is computed
+
+            found = store.publish(
+                "audit", record.name, identity, mark, context.made, lambda folder: audited(models, ladder, data, precision, SPLIT, folder)
+            )
+    audit = read_audit(found, reused, lineage, control)
+    for line in audit.flagged:
+        log.warning("%s: %s", record.name, line)
+    done = record.model_copy(update={"audit": audit})
+    return Completed(name="Cached", message=f"reused {mark[:12]}", data=done) if reused else done
+
+
+def read_audit(found: Found, reused: bool, lineage: list[StageRecord], control: StageRecord | None) -> Audit:
+    """The record of an audit in the store."""
+    raw = json.loads((found.folder / "audit.json").read_text())
+    groups = [AuditGroup(**group) for group in raw.pop("groups")]
+    slices = [group for group in groups if group.kind == "slice"]
+    shown_groups = [*sorted((g for g in slices if not g.few), key=_matters)[:GROUPS_SHOWN], *(g for g in groups if g.kind != "slice")]
+    figures, same = raw["figures"], lineage[0].weights_sha256 == lineage[-1].weights_sha256
+    if same:  # one model, asked once
+        raw["figures"] = figures | {f"root.{k.removeprefix('parent.')}": v for k, v in figures.items() if k.startswith("parent.")}
+    return Audit(
+        **{**raw, "worst": _some(raw["worst"])},
+        folder=str(found.folder),
+        fingerprint=found.manifest["fingerprint"],
+        reused=reused,
+        parent=lineage[-1].name,
+        root=lineage[0].name,
+        groups=tuple(shown_groups),
+        flagged=tuple(f"{group.name}: {flag}" for group in groups for flag in group.flags),
+        few=tuple(group.name for group in slices if group.few),
+        judged=sum(not group.few for group in groups),
+        control=_control(control),
+    )
+
+
+def _matters(group: AuditGroup) -> tuple[bool, float, str]:
+    """Flagged groups first, then by the student's gap."""
+    gap = group.figures["gap"].value
+    return not group.flags, -(gap or 0.0), group.name
+
+
+def _some(worst: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few of each kind."""
+    kinds = list(dict.fromkeys(example["kind"] for example in worst))
+    each = WORST_SHOWN // max(len(kinds), 1)
+    return [example for kind in kinds for example in [e for e in worst if e["kind"] == kind][:each]]
+
+
+def _control(control: StageRecord | None) -> AuditControl | None:
+    return control and AuditControl(**{name: getattr(control, name) for name in AuditControl.model_fields})

@@ -1,0 +1,158 @@
+"""The worst examples of an audit, with their inputs: wrong together with the teacher, and right before but wrong after."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.schema import Ladder
+from models import tokenizers
+from models.audit import shared
+from models.audit_rows import Rows
+from models.batches import Batch, evaluation_batches
+from models.corpus import Corpus, SplitName
+from models.vocabulary import VocabularyMap
+
+TOGETHER, AFTER = "wrong with its teacher", "right before, wrong after"
+CONTEXT = 64  # tokens before the one in question
+SHOWN, SHOWN_CHARACTERS, SHOWN_PIXELS = 12, 120, 32
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of `worst.parquet`."""
+
+    kind: str
+    example: int  # in the order of evaluation
+    document: int
+    position: int
+    slice: str
+    label: str
+    answers: dict[str, str]
+    confidence: dict[str, float]
+    text: str | None = None
+    image: NDArray[np.float32] | None = field(default=None, repr=False)  # (C, H, W) in [0, 1]
+
+    def shown(self) -> dict[str, Any]:
+        """What the report shows."""
+        text = None if self.text is None else self.text[-SHOWN_CHARACTERS:]
+        picture = None if self.image is None else _picture(self.image)
+        same = {name: getattr(self, name) for name in ("kind", "slice", "label", "answers", "confidence")}
+        return {**same, "text": text, "picture": picture}
+
+    def row(self) -> dict[str, Any]:
+        """What the file holds."""
+        models = {f"{name}_answer": answer for name, answer in self.answers.items()}
+        models |= {f"{name}_confidence": value for name, value in self.confidence.items()}
+        plain = {name: getattr(self, name) for name in ("kind", "example", "document", "position", "slice", "label")}
+        image = None if self.image is None else self.image.ravel().tolist()
+        shape = None if self.image is None else list(self.image.shape)
+        return {**plain, **models, "text": self.text, "pixels": image, "shape": shape}
+
+
+def chosen(rows: Rows, most: int) -> list[tuple[str, int]]:
+    """Kind and row of at most `most` examples: half of them of each kind, the surest first, more of one where the other has fewer."""
+    student, parent = rows.answers["student"], rows.answers["parent"]
+    together = shared(rows, "student", "parent")
+    lost = (parent.predicted == rows.target) & (student.predicted != rows.target)
+    first = _surest(together, np.minimum(student.confidence, parent.confidence))
+    second = _surest(lost, student.confidence)
+    ours = max(most - most // 2, most - len(second))
+    found = [(TOGETHER, row) for row in first[:ours]]
+    return [*found, *((AFTER, row) for row in second[: most - len(found)])]
+
+
+def _surest(mask: NDArray[np.bool_], confidence: NDArray[np.floating]) -> list[int]:
+    places = np.flatnonzero(mask)
+    return places[np.argsort(-confidence[places], kind="stable")].tolist()
+
+
+def worst_examples(rows: Rows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder, split: SplitName, most: int) -> list[Example]:
+    """The worst examples with their inputs, which are read again from the corpus.
+
+    Args:
+        rows: The rows of the audit.
+        corpus: In the student's ids.
+        kept: The student's ids; None: all.
+        ladder: Says which examples were evaluated.
+        split: Of the corpus.
+        most: How many.
+    """
+    wanted = chosen(rows, most)
+    inputs = _inputs(corpus, split, ladder, {int(rows.example[row]) for _, row in wanted})
+    folder = corpus.tokenizer_folder
+    tokenizer = tokenizers.load(folder) if folder and wanted else None
+
+    def text(ids: list[int]) -> str:
+        assert tokenizer is not None
+        return str(tokenizer.decode([kept.kept[i] for i in ids] if kept else ids))
+
+    def answer(index: int) -> str:
+        return corpus.info.label_names[index] if corpus.info.label_names else text([index])
+
+    made = []
+    for kind, row in wanted:
+        given = inputs[int(rows.example[row])]
+        position = int(rows.position[row])
+        image = given if corpus.info.image_shape is not None else None
+        ids = given[max(position + 1 - CONTEXT, 0) : position + 1] if ladder.workload == "causal-lm" else given
+        made.append(
+            Example(
+                kind,
+                int(rows.example[row]),
+                int(rows.document[row]),
+                position,
+                corpus.info.slice_names[rows.slice[row]],
+                answer(int(rows.target[row])),
+                {name: answer(int(each.predicted[row])) for name, each in rows.answers.items()},
+                {name: round(float(each.confidence[row]), 4) for name, each in rows.answers.items()},
+                None if image is not None else text([int(i) for i in ids]),
+                image,
+            )
+        )
+    return made
+
+
+def _inputs(corpus: Corpus, split: SplitName, ladder: Ladder, wanted: set[int]) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    first = 0
+    for batch in evaluation_batches(corpus, split, ladder.evaluation.examples, ladder.evaluation.batch_size):
+        for place in range(len(batch.targets)):
+            if first + place in wanted:
+                found[first + place] = _input(batch, place)
+        first += len(batch.targets)
+    return found
+
+
+def _input(batch: Batch, place: int) -> Any:
+    if "pixel_values" in batch.inputs:
+        return batch.inputs["pixel_values"][place].numpy()
+    ids = batch.inputs["input_ids"][place]
+    mask = batch.inputs.get("attention_mask")
+    return (ids if mask is None else ids[mask[place].bool()]).numpy()
+
+
+def write_worst(path: Path, examples: list[Example]) -> None:
+    """Write the examples as Parquet; of none, a file without rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pa.Table.from_pylist([each.row() for each in examples]), path)
+
+
+def _picture(image: NDArray[np.float32]) -> str:
+    """A small PNG as a data URI."""
+    from PIL import Image
+
+    levels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+    plain = Image.fromarray(levels[0]) if len(levels) != 3 else Image.fromarray(np.moveaxis(levels, 0, -1))
+    plain.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+    buffer = io.BytesIO()
+    plain.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,103 @@
+"""An audit computed: models are loaded, asked, compared; what was found is written into a folder of the store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from conf.schema import Ladder
+from models.audit import overall, reliability
+from models.audit_rows import Rows, audit_rows
+from models.audit_slices import Asked, Group, groups_of
+from models.batches import evaluation_batches, evaluation_documents
+from models.checkpoint import load_model
+from models.corpus import Corpus, SplitName
+from models.device import resolve_device
+from models.resampling import Figure, Limits
+from models.token_classes import CLASSES, token_classes
+from models.vocabulary import VocabularyMap, read_kept, reduced
+from tasks.audit_worst import worst_examples, write_worst
+from tasks.compute import corpus_of, interface_of
+from tasks.initialise import fit
+from tasks.measure import use_threads, vocabulary_of
+from tasks.records import DataRecord, StageRecord
+
+
+def audited(records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName, folder: Path) -> None:
+    """Audit `records['student']` against `parent`, `root` and perhaps `control`, and write `audit.json` and `worst.parquet`."""
+    began = time.monotonic()
+    rows, corpus, kept = _asked(records, ladder, data, precision, split)
+    settings = ladder.audit
+    limits = Limits(settings.min_count, settings.min_documents)
+    figures = overall(rows, settings.thresholds, limits, settings.resamples)
+    asked = Asked(limits, settings.resamples, settings.smallest, settings.false_discovery, ladder.workload != "causal-lm")
+    groups = groups_of(rows, _kinds(rows, corpus, kept, ladder), asked)
+    _worst_of_slices(figures, groups)
+    examples = worst_examples(rows, corpus, kept, ladder, split, settings.worst)
+    write_worst(folder / "worst.parquet", examples)
+    found = {
+        "rows": len(rows.target),
+        "documents": len(np.unique(rows.document)),
+        "figures": {name: _plain(figure) for name, figure in figures.items()},
+        "reliability": [each._asdict() for each in reliability(rows)],
+        "groups": [_group(each) for each in groups],
+        "worst": [each.shown() for each in examples],
+    }
+    (folder / "audit.json").write_text(json.dumps({**found, "seconds": time.monotonic() - began}))
+
+
+def _asked(
+    records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
+) -> tuple[Rows, Corpus, VocabularyMap | None]:
+    """The rows, and the corpus in the student's own ids."""
+    use_threads(ladder)
+    student = Path(records["student"].folder)
+    kept, device = read_kept(student), torch.device(resolve_device(ladder.compute.device))
+    corpus = reduced(corpus_of(data), kept)
+    loaded: dict[str, nn.Module] = {}
+    for record in records.values():
+        if record.folder not in loaded:
+            model = load_model(Path(record.folder), ladder.workload)
+            loaded[record.folder] = fit(model, Path(record.folder), kept).to(device).eval()
+    examples = ladder.evaluation.examples
+    rows = audit_rows(
+        {name: loaded[record.folder] for name, record in records.items()},
+        evaluation_batches(corpus, split, examples, ladder.evaluation.batch_size),
+        evaluation_documents(corpus, split, examples),
+        vocabulary_of(interface_of(corpus)),
+        device,
+        precision,
+    )
+    return rows, corpus, kept
+
+
+def _kinds(rows: Rows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder) -> dict[str, Any]:
+    kinds: dict[str, Any] = {"slice": (rows.slice, corpus.info.slice_names)}
+    if ladder.workload == "causal-lm" and corpus.tokenizer_folder is not None:
+        ids = kept.kept if kept else range(corpus.info.vocabulary or 0)
+        classes = token_classes(corpus.tokenizer_folder, ids, ladder.data.source == "python-stdlib")
+        kinds["token"] = (classes[rows.target], CLASSES)
+    return kinds
+
+
+def _worst_of_slices(figures: dict[str, Figure], groups: list[Group]) -> None:
+    """Add the largest amplification among the slices, judged by its upper bound: the figure that a gate asks for."""
+    for teacher in ("parent", "root"):
+        known = [g.figures[f"{teacher}.amplification"] for g in groups if g.kind == "slice" and f"{teacher}.amplification" in g.figures]
+        if known:
+            figures[f"{teacher}.amplification"] = max(known, key=lambda figure: figure.high or 0.0)
+
+
+def _plain(figure: Figure) -> dict[str, float | int | None]:
+    return figure._asdict()
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {**group._asdict(), "chances": dict(group.chances), "figures": {name: _plain(figure) for name, figure in group.figures.items()}}
