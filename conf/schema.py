@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from conf.audit import Audit
+from conf.audit import Audit, AuditLimit, Bound, bounds, check_gate
 from conf.bench import Bench
 from conf.data import Data, Tokenizer
 from conf.economics import Economics
@@ -77,6 +77,14 @@ class Gate(Settings):
     min_parent_retention: float | None = setting(None, "Least retention against the stage's teacher; none: not asked", "ratio", ge=0, le=2)
     min_root_retention: float | None = setting(None, "Least retention against the root teacher; none: not asked", "ratio", ge=0, le=2)
     max_parameters: int | None = setting(None, "Most parameters; none: not asked", "parameters", ge=1)
+    max_slice_amplification: float | None = setting(
+        None, "Most by which a slice's gap may exceed the teachers', at the interval's upper end; none: not asked", "ratio", ge=0
+    )
+    max_confidently_wrong_excess: float | None = setting(
+        None, "Most confidently wrong answers shared with a teacher beyond the untaught control's, at the upper end", "share", ge=-1, le=1
+    )
+    max_ece: float | None = setting(None, "Largest expected calibration error, at the interval's upper end", "ratio", ge=0, le=1)
+    audited: tuple[AuditLimit, ...] = setting((), "Bounds of other audited figures; see docs/audit.md", "bounds")
     policy: Policy = setting(
         "stop",
         "Where something is missed: stop: end the ladder (exit code 3); warn: say so and go on; ask: pause until a person has decided; "
@@ -87,6 +95,10 @@ class Gate(Settings):
     extend_steps: int | None = setting(None, "Steps of one extension; none: half of training.steps (extend)", "steps", ge=1)
     max_extensions: int = setting(2, "Most extensions of one student (extend)", "extensions", ge=1, le=100)
     max_inserts: int = setting(1, "Most assistants before one student (insert)", "stages", ge=1, le=8)
+
+    def audit_bounds(self, thresholds: tuple[float, ...]) -> list[Bound]:
+        """What is asked of audited figures; confidently wrong answers at all thresholds."""
+        return bounds(self.max_slice_amplification, self.max_confidently_wrong_excess, self.max_ece, self.audited, thresholds)
 
 
 class Student(Settings):
@@ -246,6 +258,12 @@ class Ladder(Settings):
                 "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "
                 "Only teacher.source checkpoint brings a tokenizer."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gates_ask_what_is_audited(self) -> Ladder:
+        for index, stage in enumerate(self.stages):
+            check_gate(f"stages[{index}].gate", stage.gate.audit_bounds(self.audit.thresholds), self.audit)
         return self
 
     @model_validator(mode="after")

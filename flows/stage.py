@@ -25,9 +25,9 @@ from tasks.watch import require_server
 
 
 @task(name="gate", task_run_name="gate: {record.name}", cache_policy=NO_CACHE, persist_result=False)
-def decide(record: StageRecord, stage: Stage, lineage: list[StageRecord]) -> StageRecord:
+def decide(record: StageRecord, stage: Stage, lineage: list[StageRecord], thresholds: tuple[float, ...]) -> StageRecord:
     """Pass, warn or stop."""
-    verdict, reasons = judge(record, stage.gate, lineage)
+    verdict, reasons = judge(record, stage.gate, lineage, thresholds)
     for reason in reasons:
         log.warning("%s", reason)
     return record.model_copy(update={"gate": verdict, "gate_reasons": reasons})
@@ -68,7 +68,7 @@ def distill_stage(
     judged = unwrap(bench_model(judged, ladder, context, return_state=True), StageRecord)
     if ladder.audit.enabled:
         judged = _audited(judged, stage, lineage, ladder, data, context)
-    decided = decide(judged, stage, lineage)
+    decided = decide(judged, stage, lineage, ladder.audit.thresholds)
     own = decided.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
     record = record_model(own, lineage, ladder, data, context)
     require_server()

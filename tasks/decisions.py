@@ -12,6 +12,8 @@ from tasks.fingerprint import fingerprint
 from tasks.records import Record, StageRecord
 from tasks.runs import Context
 
+OLD = {"min_parent_retention", "min_root_retention", "max_parameters"}  # named in what was decided before there were others
+BOUNDS = {*OLD, "max_slice_amplification", "max_confidently_wrong_excess", "max_ece", "audited"}
 Choice = Literal["approve", "reject", "train longer"]
 
 
@@ -48,7 +50,7 @@ def question(student: StageRecord, stage: Stage) -> dict[str, Any]:
         "kind": "decision",
         "weights": student.weights_sha256,
         "reasons": list(student.gate_reasons),
-        "gate": stage.gate.model_dump(include={"min_parent_retention", "min_root_retention", "max_parameters"}),
+        "gate": {name: value for name, value in stage.gate.model_dump(mode="json", include=BOUNDS).items() if name in OLD or value},
     }
 
 

@@ -102,6 +102,9 @@ def metrics_of(record: StageRecord) -> dict[str, float]:
     if record.bench is not None:
         figures |= latency_metrics(record.bench)
     kept = {"retention/parent": record.retention.parent, "retention/root": record.retention.root}
+    if record.audit is not None:
+        figures |= {f"audit/{name}": figure.value for name, figure in record.audit.figures.items() if figure.value is not None}
+        figures["audit/flagged"] = float(len(record.audit.flagged))
     return figures | {key: value for key, value in kept.items() if value is not None}
 
 

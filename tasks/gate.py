@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from conf.audit import Bound
 from conf.schema import Gate
 from tasks.records import StageRecord, Verdict
 
 
-def judge(record: StageRecord, gate: Gate, lineage: Sequence[StageRecord] = ()) -> tuple[Verdict | None, tuple[str, ...]]:
+def judge(
+    record: StageRecord, gate: Gate, lineage: Sequence[StageRecord] = (), thresholds: tuple[float, ...] = ()
+) -> tuple[Verdict | None, tuple[str, ...]]:
     """Compare a student's figures with what its gate asks.
 
     Args:
@@ -17,12 +20,14 @@ def judge(record: StageRecord, gate: Gate, lineage: Sequence[StageRecord] = ()) 
         gate: What is asked.
         lineage: Its ancestors, root first. The parent's share is asked of the last one that no gate has inserted: an assistant that
             learned little must not make a student look good.
+        thresholds: Of the audit, at all of which confidently wrong answers are asked about.
 
     Returns:
         The verdict, None where the gate asks nothing, and for each requirement that was missed a sentence with its figures. A student
         that is stopped may yet be extended, taught through an assistant, or approved: see flows/policies.py.
     """
-    if gate.min_parent_retention is gate.min_root_retention is gate.max_parameters is None:
+    audited = gate.audit_bounds(thresholds)
+    if gate.min_parent_retention is gate.min_root_retention is gate.max_parameters is None and not audited:
         return None, ()
     reasons = []
     through = [model for model in reversed(lineage) if model.inserted]
@@ -38,9 +43,30 @@ def judge(record: StageRecord, gate: Gate, lineage: Sequence[StageRecord] = ()) 
             )
     if gate.max_parameters is not None and record.parameters > gate.max_parameters:
         reasons.append(f"{record.name} has {record.parameters:,} parameters; gate.max_parameters allows at most {gate.max_parameters:,}")
+    reasons += [reason for bound in audited if (reason := _missed(record, bound))]
     if not reasons:
         return "passed", ()
     return ("warned" if gate.policy == "warn" else "stopped"), tuple(reasons)
+
+
+def _missed(record: StageRecord, bound: Bound) -> str | None:
+    """Why an audited figure does not lie within its bound with its whole interval; too few examples never open a gate."""
+    audit = record.audit
+    figure = audit.figures.get(bound.figure) if audit else None
+    asks = " and ".join(f"{word} {value:g}" for word, value in (("at most", bound.most), ("at least", bound.least)) if value is not None)
+    said = f"gate.{bound.setting} asks {asks}"
+    if audit is None or figure is None:
+        return f"{record.name} has no {bound.figure}, which was not audited; {said}"
+    few = audit.few if bound.figure.endswith(".amplification") else ()
+    if figure.value is None or few:
+        names = f"{', '.join(few[:3])}{', ...' if len(few) > 3 else ''}"
+        where = f" in {len(few)} slices ({names})" if few else f" ({figure.rows:,} rows)"
+        return f"{record.name}: too few examples for {bound.figure}{where}; {said}. Raise evaluation.examples, or lower audit.min_count"
+    low = figure.value if figure.low is None else figure.low
+    high = figure.value if figure.high is None else figure.high
+    if (bound.most is None or high <= bound.most) and (bound.least is None or low >= bound.least):
+        return None
+    return f"{record.name} has {bound.figure} {figure.value:.3g}, between {low:.3g} and {high:.3g}; {said}"
 
 
 def _product(retentions: Sequence[float | None]) -> float | None:

@@ -50,6 +50,8 @@ def _record(
         tracker.log_dataset(stage.run_id, ladder.name, corpus_of(data))
         original = original_mlflow_run(context.paths, record) if record.reused else None
         folder = Path(record.folder)
+        if record.audit is not None:
+            tracker.log_artifact(stage.run_id, Path(record.audit.folder) / "worst.parquet")
         # What an attempt that is no more may have lost; the points of this one are all sent.
         curve = partial(curve_of, folder) if record.reused or record.resumed_at is not None else None
         tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=folder, original_run_id=original, curve=curve)

@@ -1,0 +1,35 @@
+"""The reliability diagram: how often each student is right, against how sure it is."""
+
+from __future__ import annotations
+
+from tasks.plot import CARD, GRID, MARKERS, MODELS, MUTED, Layout, _dress, _figure, _short, _svg
+from tasks.records import RunRecord
+from tasks.tables import finished
+
+SHOWN = 6  # students whose lines can be told apart
+
+
+def reliability_svg(record: RunRecord, layout: Layout = "wide") -> str | None:
+    """Accuracy against confidence in 15 bins, a line for each of the last students, as an `<svg>` element; None where none was audited."""
+    places = [(i, model, model.audit) for i, model in enumerate(finished(record)) if model.audit is not None and model.audit.reliability]
+    if not places:
+        return None
+    figure = _figure((920, 400) if layout == "wide" else (340, 400))
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    for i, model, audit in places[-SHOWN:]:
+        colour, total = MODELS[i % len(MODELS)], sum(each.rows for each in audit.reliability)
+        x, y = [100 * each.confidence for each in audit.reliability], [100 * each.accuracy for each in audit.reliability]
+        axes.plot(x, y, color=colour, linewidth=1.5, label=_short(model.name), zorder=2)
+        sizes = [18 + 160 * each.rows / total for each in audit.reliability]
+        axes.scatter(x, y, s=sizes, marker=MARKERS[i % len(MARKERS)], color=colour, edgecolors=CARD, linewidths=1, zorder=3)
+    axes.set_xlim(-2, 104)
+    axes.set_ylim(-4, 104)
+    _dress(axes, "confidence in %", "right in %")
+    axes.legend(loc="upper left", frameon=True, facecolor=CARD, edgecolor=GRID, labelcolor=MUTED, fontsize=12)
+    errors = ", ".join(_ece(model.name, audit.figures["ece"].value) for _, model, audit in places[-SHOWN:] if "ece" in audit.figures)
+    return _svg(figure, f"reliability-{layout}", f"Accuracy against confidence in 15 bins; expected calibration error: {errors}")
+
+
+def _ece(name: str, value: float | None) -> str:
+    return f"{name} {'too few examples' if value is None else f'{value:.3f}'}"

@@ -1,0 +1,152 @@
+"""The report's part on audits: what each student has of its teachers, and of their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from tasks import tables
+from tasks.audit_records import Audit, AuditFigure, AuditGroup
+from tasks.records import RunRecord, StageRecord
+
+FEW = "too few"
+SHARES = ("accuracy", "agreement", "knowledge_loss", "knowledge_gain", "inheritance")
+OWN = {"accuracy": "accuracy", "nll": "nll, nats", "brier": "Brier score", "ece": "calibration error (ECE)"}
+NAMES = {
+    "agreement": "agreement",
+    "kappa": "Cohen's kappa",
+    "kl": "KL to the teacher, nats",
+    "knowledge_loss": "wrong where the teacher is right",
+    "knowledge_gain": "right where the teacher is wrong",
+    "calibration": "calibration to the teacher",
+    "inheritance": "same error where the teacher is wrong",
+    "gap_closed": "gap closed from the control (nll)",
+}
+WHO = (("root", "the root's"), ("assistant", "an assistant's"), ("new", "its own"))
+
+
+class Line(NamedTuple):
+    """A figure against both teachers."""
+
+    name: str
+    parent: str
+    root: str
+
+
+def section(record: RunRecord) -> Mapping[str, Any] | None:
+    """What the template shows; None where no student was audited."""
+    students = [(stage, stage.audit) for stage in record.stages if stage.audit is not None]
+    if not students:
+        return None
+    from tasks.plot_audit import reliability_svg
+
+    errors = record.workload != "causal-lm"
+    plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := reliability_svg(record, layout))]
+    return {
+        "students": [_student(stage, audit, errors) for stage, audit in students],
+        "plots": plots,
+        "unit": _unit(errors),
+        "loss": _loss(errors),
+    }
+
+
+def _unit(errors: bool) -> str:
+    return "examples" if errors else "tokens"
+
+
+def _loss(errors: bool) -> str:
+    return "wrong" if errors else "nll, nats"
+
+
+def _student(stage: StageRecord, audit: Audit, errors: bool) -> dict[str, Any]:
+    same = audit.parent == audit.root
+    return {
+        "name": stage.name,
+        "parent": audit.parent,
+        "root": audit.root,
+        "same": same,
+        "verdict": verdict(audit),
+        "own": [(OWN[name], shown(audit.figures.get(name), name)) for name in OWN],
+        "lines": lines(audit),
+        "provenance": _provenance(audit),
+        "groups": [_group(group, same, errors, audit.control is not None) for group in audit.groups],
+        "few": audit.few,
+        "judged": audit.judged,
+        "worst": audit.worst,
+        "controlled": audit.control is not None,
+        "seconds": tables.seconds(audit.seconds),
+        "rows": audit.rows,
+        "documents": audit.documents,
+    }
+
+
+def verdict(audit: Audit) -> str:
+    """A sentence on what was flagged, and on what could not be judged."""
+    said = f"Nothing is flagged among {audit.judged} judged." if not audit.flagged else f"Flagged: {'; '.join(audit.flagged)}."
+    if not audit.judged:
+        said = "Nothing was judged: every slice has too few examples."
+    elif audit.few:
+        said += f" Too few examples in {len(audit.few)} more, which is no pass."
+    if audit.control is None:
+        said += " Without an untaught control (audit.control) no error can be called inherited."
+    return said
+
+
+def shown(figure: AuditFigure | None, name: str = "") -> str:
+    """A figure with its interval: `0.31 (0.22 to 0.40)`; `too few (11)`."""
+    if figure is None:
+        return tables.NONE
+    if figure.value is None:
+        return f"{FEW} ({figure.rows:,})" if figure.low is None and name not in ("kappa", "gap_closed") else tables.NONE
+    scale, places = (100.0, 1) if name.startswith((*SHARES, "confident", "share", "provenance")) else (1.0, 3)
+    unit = " %" if scale == 100 else ""
+    text = f"{scale * figure.value:.{places}f}{unit}"
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text} ({scale * figure.low:.{places}f} to {scale * figure.high:.{places}f})"
+
+
+def lines(audit: Audit) -> list[Line]:
+    """The figures against both teachers, in a fixed order."""
+    bare = [name.removeprefix("parent.") for name in audit.figures if name.startswith("parent.") and name != "parent.amplification"]
+    order = {name: place for place, name in enumerate(NAMES)}
+    bare.sort(key=lambda name: (order.get(name.removesuffix("_excess"), len(order)), name))
+    return [Line(_named(name), *(shown(audit.figures.get(f"{who}.{name}"), name) for who in ("parent", "root"))) for name in bare]
+
+
+def _named(name: str) -> str:
+    if name.endswith("_excess"):
+        return f"{_named(name.removesuffix('_excess'))}, beyond the control's"
+    if name.startswith("confident_inheritance_"):
+        return f"{NAMES['inheritance']}, both {float(name.rpartition('_')[2]):.0%} sure"
+    return NAMES.get(name, name)
+
+
+def _provenance(audit: Audit) -> dict[str, Any] | None:
+    found = {who: audit.figures[f"provenance.{who}"] for who, _ in WHO if f"provenance.{who}" in audit.figures}
+    if not found:
+        return None
+    few = any(figure.value is None for figure in found.values())
+    shares = [(text, 100 * (found[who].value or 0.0), shown(found[who], "provenance")) for who, text in WHO]
+    return {"few": few, "rows": next(iter(found.values())).rows, "shares": shares}
+
+
+def _group(group: AuditGroup, same: bool, errors: bool, controlled: bool) -> dict[str, Any]:
+    def cell(name: str, kind: str = "") -> str:
+        return shown(group.figures.get(name), kind)
+
+    loss = "share" if errors else ""
+    return {
+        "name": group.name if group.kind == "slice" else f"tokens: {group.name}",
+        "rows": group.rows,
+        "few": group.few,
+        "student": cell("student", loss),
+        "parent": cell("parent", loss),
+        "gap": cell("gap", loss),
+        "amplification": cell("parent.amplification"),
+        "of_root": None if same else cell("root.amplification"),
+        "inherited": cell("parent.inherited", "share") if controlled else None,
+        "flags": group.flags,
+    }
