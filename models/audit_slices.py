@@ -110,7 +110,7 @@ def _group(rows: Rows, sums: Sums, everything: Sums, index: int, asked: Asked) -
 
 
 def _same(loss: Estimate) -> bool:
-    return loss.share and float(np.nanstd(loss.draws)) < 1e-12
+    return loss.within is not None and float(np.nanstd(loss.draws)) < 1e-12
 
 
 def _at_least(gap: Figure, loss: Estimate) -> Figure:

@@ -51,12 +51,13 @@ class Estimate(NamedTuple):
     draws: Floats  # (R,)
     rows: int
     documents: int
-    share: bool = False  # a share of rows, or the difference of two
+    within: tuple[float, float] | None = None  # where it can lie at all: a share of rows, or the difference of two
 
     def minus(self, other: Estimate) -> Estimate:
         """The paired difference; it rests on what the scarcer of both rests on."""
         rows, documents = min(self.rows, other.rows), min(self.documents, other.documents)
-        return Estimate(self.value - other.value, self.draws - other.draws, rows, documents, self.share and other.share)
+        within = (self.within[0] - other.within[1], self.within[1] - other.within[0]) if self.within and other.within else None
+        return Estimate(self.value - other.value, self.draws - other.draws, rows, documents, within)
 
     def figure(self, limits: Limits) -> Figure:
         """Value and percentile interval.
@@ -67,9 +68,9 @@ class Estimate(NamedTuple):
         if self.rows < limits.rows or self.documents < limits.documents or not math.isfinite(self.value):
             return Figure(None, None, None, self.rows, self.documents)
         low, high = np.nanpercentile(self.draws, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
-        if self.share and high - low < 1e-12:
+        if self.within and high - low < 1e-12:
             width = unseen(self.documents)
-            low, high = max(low - width, -1.0), min(high + width, 1.0)
+            low, high = max(low - width, self.within[0]), min(high + width, self.within[1])
         return Figure(self.value, float(low), float(high), self.rows, self.documents)
 
     def p_above(self, least: float) -> float:
@@ -101,7 +102,7 @@ class Sums(NamedTuple):
         with np.errstate(invalid="ignore", divide="ignore"):
             draws = self.draws[:, group, a] / self.draws[:, group, b]
             value = float(np.divide(self.point[group, a], self.point[group, b]))
-        return Estimate(value, draws, round(self.point[group, b]), int(self.units[group, b]), share)
+        return Estimate(value, draws, round(self.point[group, b]), int(self.units[group, b]), (0.0, 1.0) if share else None)
 
     def column(self, names: list[str], group: int = 0) -> tuple[Floats, Floats]:
         """Columns as they are (c,), and in each resample (R, c)."""

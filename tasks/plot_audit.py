@@ -7,6 +7,7 @@ from tasks.records import RunRecord
 from tasks.tables import finished
 
 SHOWN = 6  # students whose lines can be told apart
+FEW = 10  # rows below which a bin says nothing
 
 
 def reliability_svg(record: RunRecord, layout: Layout = "wide") -> str | None:
@@ -19,9 +20,10 @@ def reliability_svg(record: RunRecord, layout: Layout = "wide") -> str | None:
     axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     for i, model, audit in places[-SHOWN:]:
         colour, total = MODELS[i % len(MODELS)], sum(each.rows for each in audit.reliability)
-        x, y = [100 * each.confidence for each in audit.reliability], [100 * each.accuracy for each in audit.reliability]
+        bars = [each for each in audit.reliability if each.rows >= FEW]
+        x, y = [100 * each.confidence for each in bars], [100 * each.accuracy for each in bars]
         axes.plot(x, y, color=colour, linewidth=1.5, label=_short(model.name), zorder=2)
-        sizes = [18 + 160 * each.rows / total for each in audit.reliability]
+        sizes = [18 + 160 * each.rows / total for each in bars]
         axes.scatter(x, y, s=sizes, marker=MARKERS[i % len(MARKERS)], color=colour, edgecolors=CARD, linewidths=1, zorder=3)
     axes.set_xlim(-2, 104)
     axes.set_ylim(-4, 104)

@@ -45,11 +45,21 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
     errors = record.workload != "causal-lm"
     plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := reliability_svg(record, layout))]
     return {
+        "intervals": {stage.name: ends for stage, audit in students if (ends := _interval(stage, audit, errors))},
         "students": [_student(stage, audit, errors) for stage, audit in students],
         "plots": plots,
         "unit": _unit(errors),
         "loss": _loss(errors),
     }
+
+
+def _interval(stage: StageRecord, audit: Audit, errors: bool) -> tuple[float, float] | None:
+    """Ends of the interval of what the models are judged by: accuracy, or bits per byte, which are nll in other units."""
+    figure = audit.figures.get("accuracy" if errors else "nll")
+    if figure is None or figure.low is None or figure.high is None:
+        return None
+    scale = 1.0 if errors else stage.metrics["bits_per_byte"] / stage.metrics["nll"]
+    return scale * figure.low, scale * figure.high
 
 
 def _unit(errors: bool) -> str:
@@ -101,7 +111,7 @@ def shown(figure: AuditFigure | None, name: str = "") -> str:
     if figure.value is None:
         return f"{FEW} ({figure.rows:,})" if figure.low is None and name not in ("kappa", "gap_closed") else tables.NONE
     scale, places = (100.0, 1) if name.startswith((*SHARES, "confident", "share", "provenance")) else (1.0, 3)
-    unit = " %" if scale == 100 else ""
+    places, unit = 1 if name == "times" else places, " %" if scale == 100 else ""
     text = f"{scale * figure.value:.{places}f}{unit}"
     if figure.low is None or figure.high is None:
         return text
@@ -145,8 +155,8 @@ def _group(group: AuditGroup, same: bool, errors: bool, controlled: bool) -> dic
         "student": cell("student", loss),
         "parent": cell("parent", loss),
         "gap": cell("gap", loss),
-        "amplification": cell("parent.amplification"),
-        "of_root": None if same else cell("root.amplification"),
+        "amplification": cell("parent.amplification", "times"),
+        "of_root": None if same else cell("root.amplification", "times"),
         "inherited": cell("parent.inherited", "share") if controlled else None,
         "flags": group.flags,
     }

@@ -1,0 +1,34 @@
+"""What compression itself costs, apart from the chance of one training: examples on which students and teachers differ over many seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def modal(predictions: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The commonest answer of several models to each example, (N,) of (S, N); the smallest of those that are equally common."""
+    classes = np.unique(predictions)
+    votes = np.stack([(predictions == each).sum(0) for each in classes])
+    return classes[votes.argmax(0)].astype(np.int64)
+
+
+def compression_identified(teachers: NDArray[np.integer], students: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Examples whose commonest answer over seeds the students have lost: Hooker et al. 2019, arXiv:1911.05248.
+
+    One student's odd answer may be the chance of its seed; one that most students share against most of their teachers is what the
+    smaller size, or the way down to it, has done.
+
+    Args:
+        teachers: (S, N) first choices of the uncompressed model, a row for each seed; one row where there is one.
+        students: (T, N) those of the students.
+
+    Returns:
+        (N,) whether the two modes differ.
+
+    Raises:
+        ValueError: They were not asked about the same examples.
+    """
+    if teachers.ndim != 2 or students.ndim != 2 or teachers.shape[1] != students.shape[1]:
+        raise ValueError(f"got answers of shape {teachers.shape} and {students.shape}; allowed: (seeds, examples) with the same examples")
+    return modal(teachers) != modal(students)

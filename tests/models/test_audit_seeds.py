@@ -1,0 +1,19 @@
+import numpy as np
+import pytest
+
+from models.audit_seeds import compression_identified, modal
+
+
+def test_the_commonest_answer_and_the_smallest_of_equals() -> None:
+    assert modal(np.array([[3, 1, 2], [3, 2, 1], [0, 1, 7]])).tolist() == [3, 1, 1]
+
+
+def test_only_what_most_students_lost_counts() -> None:
+    teachers = np.array([[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 5, 3]])
+    students = np.array([[0, 9, 2, 3], [0, 9, 5, 9], [0, 1, 2, 3]])  # the first example: all as before; the last: one student's chance
+    assert compression_identified(teachers, students).tolist() == [False, True, False, False]
+
+
+def test_other_examples_are_refused() -> None:
+    with pytest.raises(ValueError, match="the same examples"):
+        compression_identified(np.zeros((2, 3), int), np.zeros((2, 4), int))
