@@ -21,8 +21,7 @@ from torch import nn
 from conf.data import DigitsData
 from conf.lessons import Objective, Training
 from conf.schema import Shape
-from models.audit import overall
-from models.audit_rows import Rows, audit_rows
+from models.audit_rows import audit_rows
 from models.audit_slices import Asked, Group, groups_of
 from models.batches import TrainingBatches, evaluation_batches, evaluation_documents
 from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
@@ -101,16 +100,16 @@ def trained(shape: Shape, corpus: Corpus, seed: int, steps: int, teacher: nn.Mod
     return model
 
 
-def audited(models: dict[str, nn.Module], corpus: Corpus) -> tuple[Rows, list[Group]]:
+def audited(models: dict[str, nn.Module], corpus: Corpus) -> list[Group]:
     """The audit of a student, as after a stage."""
     batches = evaluation_batches(corpus, "valid", HELD_OUT, HELD_OUT)
     rows = audit_rows(models, batches, evaluation_documents(corpus, "valid", HELD_OUT), None, torch.device("cpu"), "fp32")
     kinds = {"slice": (rows.slice, corpus.info.slice_names)}
-    return rows, groups_of(rows, kinds, Asked(Limits(), 1000, 0.02, 0.05, errors=True))
+    return groups_of(rows, kinds, Asked(Limits(), 1000, 0.02, 0.05, errors=True))
 
 
 def outcomes(
-    seed: int, folder: Path, faults: Sequence[str] = FAULTS, remedies: Sequence[str] = REMEDIES, steps: int = 200
+    seed: int, folder: Path, faults: Sequence[str] = FAULTS, remedies: Sequence[str] = REMEDIES, steps: int = 150
 ) -> dict[str, Outcome]:
     """Plant each fault and audit its students: `<fault>`, and for the flipped one `flipped, <remedy>`."""
     right = corpus_with("clean", folder / "right", seed)
@@ -120,19 +119,13 @@ def outcomes(
         teacher = trained(TEACHER, corpus_with(fault, folder / fault, seed), seed + 1000, 2 * steps)
         for remedy in ("none", *(remedies if fault == "flipped" else ())):
             student = trained(STUDENT, right, seed, steps, teacher, wrong_teacher=remedy)
-            rows, groups = audited({"student": student, "parent": teacher, "control": control}, right)
+            groups = audited({"student": student, "parent": teacher, "control": control}, right)
             figures = groups[FAULTY].figures
             flagged = tuple(group.name for group in groups if group.flags)
             inherited, wrong = figures["parent.inherited"].value, figures["student"].value
             assert inherited is not None
             assert wrong is not None
             found[fault if remedy == "none" else f"{fault}, {remedy}"] = Outcome(flagged, inherited, wrong)
-            if "-v" in sys.argv:
-                print(
-                    fault,
-                    remedy,
-                    {n: round(f.value, 3) for n, f in overall(rows, (0.7, 0.9), Limits(), 100).items() if f.value is not None},
-                )
     return found
 
 
@@ -144,6 +137,11 @@ def main() -> None:
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(outcomes(seed, Path(folder)))
+            print(
+                f"seed {seed}: {', '.join(f'{name}: {each.flagged or None}' for name, each in runs[-1].items())}",
+                file=sys.stderr,
+                flush=True,
+            )
     print("| teacher | faulty slice alone | other slices, too | nothing | inherited errors there | wrong there |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in runs[0]:

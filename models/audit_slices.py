@@ -4,10 +4,13 @@ The loss of a row is an error (0 or 1) of a classifier, the nll of a language mo
 
 - `gap`: the student's mean loss there less its mean loss over all rows; `<teacher>.gap` the teacher's;
 - `<teacher>.amplification`: gap over the teacher's gap, which counts as at least `smallest`; above 1 amplified, below mitigated;
-- `<teacher>.inherited`: the share of rows where the student gives its teacher's wrong answer, less the same share of the control.
+- `<teacher>.inherited`: the share of rows where the student gives its teacher's wrong answer, less the same share of the control;
+- `worse`: the student's share of wrong answers less the control's.
 
-A group is flagged `amplified` where the student's gap exceeds the teacher's (or 0) by more than `smallest`, `inherited` where that share
-does: one-sided, over all groups and teachers together at a false-discovery rate (Benjamini and Hochberg 1995).
+A group is flagged `amplified` where the student's gap exceeds the teacher's (or 0) by more than `smallest`; and `inherited` where the share
+of inherited errors does, and the student is worse than its control (both tests must say so): a student that agrees with its teacher more,
+in errors too, and is the better for it, is none to flag. One-sided, over all groups and teachers together at a false-discovery rate
+(Benjamini and Hochberg 1995).
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from numpy.typing import NDArray
 from models.audit import shared, teachers_of
 from models.audit_rows import Rows
 from models.resampling import Estimate, Figure, Limits, Sums, resample, unseen
+
+Tests = dict[str, float]  # flag -> p-value
 
 
 class Asked(NamedTuple):
@@ -66,7 +71,7 @@ def groups_of(rows: Rows, kinds: Mapping[str, tuple[NDArray[np.integer], Sequenc
     columns = _columns(rows, asked.errors)
     everything = resample(columns, np.zeros(len(rows.target), dtype=np.int64), 1, rows.document, asked.resamples)
     found: list[Group] = []
-    tests: list[dict[str, Estimate]] = []
+    tests: list[Tests] = []
     for kind, (place, names) in kinds.items():
         sums = resample(columns, place, len(names), rows.document, asked.resamples)
         for index, name in enumerate(names):
@@ -82,17 +87,23 @@ def _columns(rows: Rows, errors: bool) -> dict[str, NDArray[np.generic]]:
     columns: dict[str, NDArray[np.generic]] = {"count": np.ones(len(rows.target))}
     for model, answers in rows.answers.items():
         columns[model] = answers.predicted != rows.target if errors else answers.nll
+        columns[f"{model}.wrong"] = answers.predicted != rows.target
         columns |= {f"{teacher}.{model}": shared(rows, model, teacher) for teacher in teachers_of(rows) if model in ("student", "control")}
     return columns
 
 
-def _group(rows: Rows, sums: Sums, everything: Sums, index: int, asked: Asked) -> tuple[dict[str, Figure], dict[str, Estimate]]:
+def _group(rows: Rows, sums: Sums, everything: Sums, index: int, asked: Asked) -> tuple[dict[str, Figure], Tests]:
     loss = {model: sums.ratio(model, "count", index, share=asked.errors) for model in rows.answers}
     gaps = {model: each.minus(everything.ratio(model, "count")) for model, each in loss.items()}
     gap = gaps["student"]
     figures = {model: each.figure(asked.limits) for model, each in loss.items()}
     figures["gap"] = _at_least(gap.figure(asked.limits), loss["student"])
-    tests: dict[str, Estimate] = {}
+    tests: Tests = {}
+    worse = None
+    if "control" in rows.answers:
+        ours, without = (sums.ratio(f"{model}.wrong", "count", index, share=True) for model in ("student", "control"))
+        worse = ours.minus(without)
+        figures["worse"] = worse.figure(asked.limits)
     for teacher in teachers_of(rows):
         theirs = gaps[teacher]
         figures[f"{teacher}.gap"] = theirs.figure(asked.limits)
@@ -101,11 +112,12 @@ def _group(rows: Rows, sums: Sums, everything: Sums, index: int, asked: Asked) -
         most = (figures["gap"].high or 0.0) / floor.value
         figures[f"{teacher}.amplification"] = ratio._replace(high=max(ratio.high or 0.0, most)) if _same(loss["student"]) else ratio
         none = Estimate(max(theirs.value, 0.0), np.maximum(theirs.draws, 0.0), gap.rows, gap.documents)
-        tests[f"{teacher}.amplified"] = gap.minus(none)
-        if "control" in rows.answers:
+        tests[f"{teacher}.amplified"] = gap.minus(none).p_above(asked.smallest)
+        if worse is not None:
             with_teacher, without = (sums.ratio(f"{teacher}.{model}", "count", index, share=True) for model in ("student", "control"))
-            tests[f"{teacher}.inherited"] = with_teacher.minus(without)
-            figures[f"{teacher}.inherited"] = tests[f"{teacher}.inherited"].figure(asked.limits)
+            inherited = with_teacher.minus(without)
+            figures[f"{teacher}.inherited"] = inherited.figure(asked.limits)
+            tests[f"{teacher}.inherited"] = max(inherited.p_above(asked.smallest), worse.p_above(0.0))
     return figures, tests
 
 
@@ -120,13 +132,13 @@ def _at_least(gap: Figure, loss: Estimate) -> Figure:
     return gap._replace(high=max(gap.high, gap.value + unseen(loss.documents)))
 
 
-def _flagged(groups: list[Group], tests: list[dict[str, Estimate]], asked: Asked) -> list[Group]:
+def _flagged(groups: list[Group], tests: list[Tests], asked: Asked) -> list[Group]:
     from scipy.stats import false_discovery_control
 
     keys = [(index, name) for index, test in enumerate(tests) for name in test]
     if not keys:
         return groups
-    adjusted = false_discovery_control([tests[index][name].p_above(asked.smallest) for index, name in keys], method="bh")
+    adjusted = false_discovery_control([tests[index][name] for index, name in keys], method="bh")
     chances: list[dict[str, float]] = [{} for _ in groups]
     for (index, name), chance in zip(keys, adjusted, strict=True):
         chances[index][name] = float(chance)

@@ -121,11 +121,18 @@ def read_audit(found: Found, reused: bool, lineage: list[StageRecord], control: 
         parent=lineage[-1].name,
         root=lineage[0].name,
         groups=tuple(shown_groups),
-        flagged=tuple(f"{group.name}: {flag}" for group in groups for flag in group.flags),
+        flagged=tuple(_words(group, flag, lineage) for group in groups for flag in group.flags),
         few=tuple(group.name for group in slices if group.few),
         judged=sum(not group.few for group in groups),
         control=_control(control),
     )
+
+
+def _words(group: AuditGroup, flag: str, lineage: list[StageRecord]) -> str:
+    teacher, _, what = flag.partition(".")
+    name = (lineage[-1] if teacher == "parent" else lineage[0]).name
+    said = f"errors of {name} inherited" if what == "inherited" else f"the gap of {name} amplified"
+    return f"{said} in {'slice' if group.kind == 'slice' else 'tokens of class'} {group.name}"
 
 
 def _matters(group: AuditGroup) -> tuple[bool, float, str]:

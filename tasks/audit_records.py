@@ -84,7 +84,7 @@ class Audit(Part):
         figures: By name, see models/audit.py.
         reliability: Bars of the student's reliability diagram.
         groups: Those that matter most, flagged ones first, and all classes of tokens.
-        flagged: `<group>: <flag>` of all groups.
+        flagged: What is flagged in all groups, in words.
         few: Slices with too few examples.
         judged: Slices and classes of tokens that were judged.
         worst: A few of the worst examples.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from models.vocabulary import VocabularyMap
 
 TOGETHER, AFTER = "wrong with its teacher", "right before, wrong after"
 CONTEXT = 64  # tokens before the one in question
+ALIKE = 5  # most examples of a language model with the same label and the same answer
 SHOWN, SHOWN_CHARACTERS, SHOWN_PIXELS = 12, 120, 32
 
 
@@ -61,16 +63,27 @@ def chosen(rows: Rows, most: int) -> list[tuple[str, int]]:
     student, parent = rows.answers["student"], rows.answers["parent"]
     together = shared(rows, "student", "parent")
     lost = (parent.predicted == rows.target) & (student.predicted != rows.target)
-    first = _surest(together, np.minimum(student.confidence, parent.confidence))
-    second = _surest(lost, student.confidence)
+    first = _surest(rows, together, np.minimum(student.confidence, parent.confidence))
+    second = _surest(rows, lost, student.confidence)
     ours = max(most - most // 2, most - len(second))
     found = [(TOGETHER, row) for row in first[:ours]]
     return [*found, *((AFTER, row) for row in second[: most - len(found)])]
 
 
-def _surest(mask: NDArray[np.bool_], confidence: NDArray[np.floating]) -> list[int]:
+def _surest(rows: Rows, mask: NDArray[np.bool_], confidence: NDArray[np.floating]) -> list[int]:
+    """Rows by confidence; of a language model only so many that are alike, or one frequent mistake would fill the list."""
     places = np.flatnonzero(mask)
-    return places[np.argsort(-confidence[places], kind="stable")].tolist()
+    places = places[np.argsort(-confidence[places], kind="stable")]
+    if not rows.position.any():
+        return places.tolist()
+    seen: Counter[tuple[int, int]] = Counter()
+    found = []
+    for place in places.tolist():
+        what = (int(rows.target[place]), int(rows.answers["student"].predicted[place]))
+        seen[what] += 1
+        if seen[what] <= ALIKE:
+            found.append(place)
+    return found
 
 
 def worst_examples(rows: Rows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder, split: SplitName, most: int) -> list[Example]:

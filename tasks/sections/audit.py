@@ -158,5 +158,6 @@ def _group(group: AuditGroup, same: bool, errors: bool, controlled: bool) -> dic
         "amplification": cell("parent.amplification", "times"),
         "of_root": None if same else cell("root.amplification", "times"),
         "inherited": cell("parent.inherited", "share") if controlled else None,
+        "worse": cell("worse", "share") if controlled else None,
         "flags": group.flags,
     }
