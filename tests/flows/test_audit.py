@@ -1,0 +1,71 @@
+"""Audits in a run: after every stage, before its gate, stored, recorded and reused; and what a gate makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace as Helpers
+
+import pyarrow.parquet as parquet
+from mlflow import MlflowClient
+
+FEWER = ("audit.min_count=5", "audit.min_documents=5", "audit.resamples=200")
+
+
+def test_a_student_is_audited_against_parent_root_and_control(cli, tiny, helpers: Helpers):
+    asked = ("audit.control=true", *FEWER)
+    first = cli("run", tiny, *asked)
+    assert {"one-control", "two-control", "three-control"} <= set(helpers.actions(first.err))
+    shown = cli.json("show")
+    one, three = shown["stages"][0]["audit"], shown["stages"][2]["audit"]
+    assert (one["parent"], one["root"], three["parent"], three["root"]) == ("teacher", "teacher", "two", "teacher")
+    assert three["figures"]["parent.agreement"]["value"] == shown["stages"][2]["metrics"]["agreement_parent"]
+    assert abs(three["figures"]["ece"]["value"] - shown["stages"][2]["metrics"]["ece"]) < 1e-6
+    assert three["figures"]["root.inheritance_excess"]["rows"] > 0
+    assert sum(three["figures"][f"provenance.{who}"]["value"] or 0 for who in ("root", "assistant", "new")) in (0, 1)
+    table = parquet.read_table(Path(three["folder"]) / "worst.parquet").to_pylist()
+    assert 0 < len(table) <= 100
+    assert all(len(row["pixels"]) == 64 for row in table)
+
+    client = MlflowClient(shown["mlflow_uri"])
+    run_id = shown["stages"][2]["mlflow_run_id"]
+    metrics = client.get_run(run_id).data.metrics
+    assert metrics["audit/parent.agreement"] == three["figures"]["parent.agreement"]["value"]
+    assert "worst.parquet" in [file.path for file in client.list_artifacts(run_id)]
+    runs = client.search_runs([shown["mlflow_experiment_id"]])
+    assert len(runs) == 5  # the ladder, the teacher and three students: a control is no rung
+    assert "Audit: what each student has of its teachers" in Path(shown["report"]).read_text()
+
+    cli.env["PYTHONPROFILEIMPORTTIME"] = "1"
+    again = cli("run", tiny, *asked)
+    assert set(helpers.actions(again.err).values()) == {"reused"}
+    imported = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time:")}
+    assert imported & {"torch", "transformers", "sklearn", "scipy"} <= (
+        {"torch"} if (cli.home / "hardware.json").exists() is False else set()
+    )
+    assert [stage["audit"]["reused"] for stage in cli.json("show")["stages"]] == [True] * 3
+
+
+def test_too_few_examples_stop_a_gate_that_asks(done, tiny):
+    refused = done("run", tiny, "stages.one.gate.max_slice_amplification=1000", "audit.min_count=300", code=3)
+    assert "too few examples for parent.amplification in 10 slices" in refused.err
+    audit = done.json("show")["stages"][0]["audit"]
+    assert (audit["judged"], audit["flagged"]) == (0, [])
+
+
+def test_a_gate_judges_the_upper_end_of_the_interval(done, tiny):
+    settings = ("audit.min_count=2", "audit.min_documents=2")
+    ece = done("run", tiny, "stages.one.gate.max_ece=1", *settings).code
+    figure = done.json("show")["stages"][0]["audit"]["figures"]["ece"]
+    between = (figure["value"] + figure["high"]) / 2
+    refused = done("run", tiny, f"stages.one.gate.max_ece={between}", *settings, code=3)
+    assert ece == 0
+    assert "one has ece" in refused.err
+    assert f"gate.max_ece asks at most {between:g}" in refused.err
+
+
+def test_no_audit_where_none_is_asked_for(done, tiny):
+    done("run", tiny, "audit.enabled=false")
+    assert [stage["audit"] for stage in done.json("show")["stages"]] == [None] * 3
+    assert "Audit:" not in Path(done.json("show")["report"]).read_text()
+    assert json.loads((done.home / "runs" / done.json("show")["run"] / "record.json").read_text())["status"] == "done"
