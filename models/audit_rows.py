@@ -18,11 +18,9 @@ from torch import Tensor, nn
 
 from conf.errors import UserError
 from models.batches import Batch
-from models.evaluation import autocast
-from models.objectives import IGNORE, HiddenSignal, Signal, SparseSignal, TeacherSignal, forward_kl, only, precise
-from models.signals import live
+from models.evaluation import CHUNK_ELEMENTS, asker, autocast
+from models.objectives import IGNORE, forward_kl, precise
 
-CHUNK_ELEMENTS = 2**24  # logits of a chunk and model: 64 MiB in fp32
 TEACHERS = ("parent", "root")
 Floats = NDArray[np.float32]
 
@@ -88,10 +86,10 @@ def audit_rows(
     Raises:
         UserError: An example has no label.
     """
-    sources = {id(model): live(model, vocabulary, precision) for model in models.values()}
     parts: dict[str, list[Tensor]] = {}
     first = 0
     with torch.no_grad(), autocast(device, precision):
+        ask = {id(model): asker(model, vocabulary) for model in models.values()}
         for batch in batches:
             moved, places = batch.to(device), _places(batch, first)
             first += len(batch.targets)
@@ -101,24 +99,16 @@ def audit_rows(
                 raise UserError.about(
                     "audit.enabled", True, "false, where held-out examples have no label", "Label them, or set audit.enabled=false."
                 )
-            signals = {key: _dense(only(source(moved), keep)) for key, source in sources.items()}
+            said = {key: answer(moved, keep) for key, answer in ask.items()}
             _add(parts, {key: value[keep.cpu()] for key, value in places.items()})
-            chunk = max(chunk_elements // max(map(_width, signals.values())), 16)
-            for start in range(0, len(targets), chunk):
-                rows = slice(start, start + chunk)
-                logits = {key: precise(_dense(only(signal, rows)).logits) for key, signal in signals.items()}
-                _add(parts, _answers({name: logits[id(model)] for name, model in models.items()}, targets[rows]))
+            size = max(chunk_elements // vocabulary, 1) if vocabulary else max(len(targets), 1)
+            for start in range(0, len(targets), size):
+                part = slice(start, start + size)
+                logits = {key: precise(signal(part)) for key, signal in said.items()}
+                with torch.autocast(device.type, enabled=False):
+                    _add(parts, _answers({name: logits[id(model)] for name, model in models.items()}, targets[part]))
     whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
     return _rows(whole, models, documents)
-
-
-def _dense(signal: Signal) -> TeacherSignal | HiddenSignal:
-    assert not isinstance(signal, SparseSignal)  # a live model's answer never is
-    return signal
-
-
-def _width(signal: TeacherSignal | HiddenSignal) -> int:
-    return signal.weight.shape[0] if isinstance(signal, HiddenSignal) else signal.logits.shape[-1]
 
 
 def _places(batch: Batch, first: int) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ def collect(
     """
     parts: dict[str, list[Tensor]] = {}
     with torch.no_grad(), autocast(device, precision):
-        ask = {id(each): _asker(each, vocabulary) for each in (model, *teachers.values())}
+        ask = {id(each): asker(each, vocabulary) for each in (model, *teachers.values())}
         for batch in batches:
             moved = batch.to(device)
             targets = moved.targets.flatten()
@@ -82,7 +82,7 @@ def collect(
     return Columns(whole["nll"], correct, whole["predicted"], whole["target"], whole["confidence"], whole["slice"], against)
 
 
-def _asker(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], Callable[[slice], Tensor]]:
+def asker(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], Callable[[slice], Tensor]]:
     """How a model's logits are had a few rows at a time: those of a large vocabulary would not fit as a whole."""
     model.eval()
     head = split_head(model) if vocabulary is not None else None
