@@ -17,6 +17,7 @@ Shape legend: N rows, R resamples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,9 +25,7 @@ from numpy.typing import NDArray
 
 from models.audit_rows import Answers, Rows
 from models.evaluation import ECE_BINS
-from models.resampling import Estimate, Figure, Limits, Sums, resample
-
-Column = NDArray[np.generic]
+from models.resampling import Column, Estimate, Figure, Limits, Sums, resample
 
 
 class Bin(NamedTuple):
@@ -66,14 +65,18 @@ def _own(rows: Rows) -> dict[str, Column]:
     return columns | _bins("ece", student.confidence, right)
 
 
-def _bins(name: str, confidence: NDArray[np.floating], truth: Column) -> dict[str, Column]:
-    place, gap = bin_of(confidence), confidence.astype(np.float64) - truth.astype(np.float64)
-    return {f"{name}.{index}": np.where(place == index, gap, 0.0) for index in range(ECE_BINS)}
+def _bins(name: str, confidence: NDArray[np.floating], truth: NDArray[np.generic]) -> dict[str, Column]:
+    place, gap = bin_of(confidence), confidence - truth.astype(np.float32)
+    return {f"{name}.{index}": partial(_in_bin, place, gap, index) for index in range(ECE_BINS)}
 
 
-def bin_of(confidence: NDArray[np.floating]) -> NDArray[np.int64]:
+def _in_bin(place: NDArray[np.integer], gap: NDArray[np.floating], index: int) -> NDArray[np.floating]:
+    return np.where(place == index, gap, 0.0)
+
+
+def bin_of(confidence: NDArray[np.floating]) -> NDArray[np.int8]:
     """Which of 15 bins of equal width a probability lies in."""
-    return np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    return np.minimum((confidence * ECE_BINS).astype(np.int8), ECE_BINS - 1)
 
 
 def _gap_of_bins(sums: Sums, name: str) -> Estimate:

@@ -10,13 +10,14 @@ Shape legend: N rows, D documents, G groups of rows, C columns, R resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Column = NDArray[np.generic] | Callable[[], NDArray[np.generic]]  # many columns are made only while they are summed
 CONFIDENCE = 0.95
 BLOCK_ELEMENTS = 2**22  # weights of documents drawn at once
 SEED = 0
@@ -111,7 +112,7 @@ class Sums(NamedTuple):
 
 
 def resample(
-    columns: Mapping[str, NDArray[np.generic]],
+    columns: Mapping[str, Column],
     group: NDArray[np.integer],
     groups: int,
     document: NDArray[np.integer],
@@ -121,7 +122,7 @@ def resample(
     """Sum columns over documents, draw the documents again and again, and sum those drawn.
 
     Args:
-        columns: Name to (N,) numbers.
+        columns: Name to (N,) numbers, or to what gives them.
         group: (N,) group of each row, in [0, G); a document's rows may lie in several.
         groups: G.
         document: (N,) number of the document of each row.
@@ -131,7 +132,10 @@ def resample(
     place = np.unique(document, return_inverse=True)[1].astype(np.int64)
     size = int(place.max()) + 1
     keys, cell = np.unique(group.astype(np.int64) * size + place, return_inverse=True)  # a cell: one document's rows in one group
-    sums = np.stack([np.bincount(cell, weights=values.astype(np.float64), minlength=len(keys)) for values in columns.values()], axis=1)
+    sums = np.empty((len(keys), len(columns)))
+    for index, column in enumerate(columns.values()):
+        values = column() if callable(column) else column
+        sums[:, index] = np.bincount(cell, weights=values.astype(np.float64), minlength=len(keys))
     of_group, of_document = np.divmod(keys, size)
     ends = np.searchsorted(of_group, np.arange(groups + 1))
     cells = [slice(ends[i], ends[i + 1]) for i in range(groups)]
