@@ -24,6 +24,7 @@ from tasks.flavour import TASKS, parts_of
 from tasks.records import DataRecord, RunRecord, StageRecord
 from tasks.reproduce import reproduction
 from tasks.runs import Context
+from tasks.sections.audit import verdict
 from tasks.sections.outcome import smaller
 
 if TYPE_CHECKING:
@@ -166,8 +167,10 @@ def data_name(ladder: Ladder) -> str:
 
 
 def limits(record: StageRecord) -> list[str]:
-    """What is known to be wrong with a student: what its gate missed, and the slices on which it is worst."""
-    found = [f"Its gate: {reason}." for reason in record.gate_reasons]
+    """What is known to be wrong with a student: what its audit flagged, what its gate missed, and the slices on which it is worst."""
+    unknown = "No audit was run: which errors it has of its teachers is not known."
+    found = [f"Audit against {record.audit.parent} and the root: {verdict(record.audit)}" if record.audit else unknown]
+    found += [f"Its gate: {reason}." for reason in record.gate_reasons]
     found += [f"A person decided: {record.decision}."] if record.decision else []
     quality = tables.ACCURACY if "accuracy" in record.metrics and "bits_per_byte" not in record.metrics else tables.BITS
     judged = [(name, figures) for name, figures in record.slices.items() if quality.key in figures]

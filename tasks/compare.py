@@ -10,9 +10,12 @@ import yaml
 
 from conf.errors import UserError
 from tasks import tables
+from tasks.bench_records import ModelBench
 from tasks.fingerprint import changes
 from tasks.records import Record, RunRecord, StageRecord
+from tasks.speeds import best_known
 
+ONE_REQUEST = "one request"
 Direction = Literal["better", "worse", "same"]
 
 
@@ -114,7 +117,7 @@ def compare_runs(a: RunRecord, b: RunRecord) -> Comparison:
         raise UserError.about("RUN", f"{b.run} with the workload {b.workload}", allowed, "`ladder runs` shows all runs.")
     models_a, models_b = ({model.name: model for model in tables.finished(run)} for run in (a, b))
     names = [*models_b, *(name for name in models_a if name not in models_b)]
-    kinds = kinds_of(b)
+    kinds = list(zip(kinds_of(a), kinds_of(b), strict=True))
     return Comparison(
         a=_side(a),
         b=_side(b),
@@ -125,8 +128,8 @@ def compare_runs(a: RunRecord, b: RunRecord) -> Comparison:
 
 
 def kinds_of(record: RunRecord) -> list[Kind]:
-    """The figures that models of this workload are compared by."""
-    quality = tables.quality_of(record)
+    """The figures that a run's models are compared by; what only the run as a whole knows, it gives here."""
+    quality, speeds = tables.quality_of(record), {model.weights_sha256: model for model in best_known(record)}
     accuracy = quality is tables.ACCURACY
     return [
         Kind(
@@ -140,8 +143,21 @@ def kinds_of(record: RunRecord) -> list[Kind]:
         Kind("of root", lambda model: model.retention.root, "higher", "points", tables.percent),
         Kind("parameters", lambda model: float(model.parameters), None, "percent", tables.human),
         Kind("FLOPs", lambda model: model.flops or None, "lower", "percent", tables.operations),
+        Kind(
+            ONE_REQUEST,
+            lambda model: _latency(speeds.get(model.weights_sha256)),
+            "lower",
+            "percent",
+            lambda value: f"{tables.milliseconds(value)} ms",
+        ),
         Kind("training", lambda model: model.seconds or None, "lower", "percent", tables.duration),
     ]
+
+
+def _latency(model: ModelBench | None) -> float | None:
+    """Median seconds of one request, alone."""
+    case = model.case(1) if model else None
+    return case.whole.p50 if case else None
 
 
 def settings_that_differ(a: RunRecord, b: RunRecord) -> list[str]:
@@ -164,6 +180,9 @@ def _notes(a: RunRecord, b: RunRecord) -> list[str]:
     notes = [f"{run.run}: {run.status}, its figures are of what is finished" for run in (a, b) if run.status != "done"]
     if a.data and b.data and a.data.content_hash != b.data.content_hash:
         notes.append("the data differ, so the models were judged on other examples")
+    loads = [{(model.tokens, model.new_tokens) for model in best_known(run)} for run in (a, b)]
+    if all(loads) and loads[0] != loads[1]:
+        notes.append("latency was measured with requests of other lengths, so it does not compare")
     machines = [[run.environment.get(key) for key in ("processor", "cores", "gpus")] for run in (a, b)]
     if machines[0] != machines[1]:
         notes.append("the machines differ, so times do not compare")
@@ -174,8 +193,8 @@ def _side(record: RunRecord) -> Side:
     return Side(run=record.run, ladder=record.ladder, status=record.status, started=record.started, folder=record.folder)
 
 
-def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[Kind]) -> Pair:
-    figures = [_figure(kind, a and kind.value(a), b and kind.value(b)) for kind in kinds]
+def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[tuple[Kind, Kind]]) -> Pair:
+    figures = [_figure(own, a and first.value(a), b and own.value(b)) for first, own in kinds]
     return Pair(
         name=name,
         only="b" if a is None else "a" if b is None else None,

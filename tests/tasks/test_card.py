@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from conf.load import load
 from conf.schema import Ladder
 from models.corpus import CorpusInfo
+from tasks.audit_records import Audit
 from tasks.card import CARD, card, metadata, write_card
 from tasks.records import DataRecord, RunRecord, SampleRecord, StageRecord
 from tasks.runs import Context, save
@@ -89,6 +90,17 @@ def test_the_text_says_what_a_reader_must_know(place: Any):
     ):
         assert words in text, words
     assert "data: dddd" not in text
+
+
+def test_the_limits_are_those_that_the_audit_found(place: Any):
+    assert "- No audit was run: which errors it has of its teachers is not known." in text_of(place)
+    figures = {"rows": 300, "documents": 300, "seconds": 1.0, "figures": {}, "reliability": (), "groups": (), "judged": 9, "worst": ()}
+    found = Audit(
+        folder="", fingerprint="", reused=False, parent="teacher", root="teacher", flagged=("digit-3: inherited",), few=(), **figures
+    )
+    text = text_of(place, audit=found)
+    assert "- Audit against teacher and the root: Flagged: digit-3: inherited." in text
+    assert "No audit was run" not in text
 
 
 def test_hostile_names_do_not_break_the_tables(place: Any):

@@ -9,6 +9,7 @@ import pytest
 
 from conf.errors import UserError
 from flows.commands_report import comparison_text
+from tasks.bench_records import BenchMachine, Case, ModelBench, Spread
 from tasks.compare import Comparison, Figure, compare_runs
 from tasks.compare_page import write_comparison
 from tasks.records import DataRecord, Retention, RunRecord, StageRecord
@@ -25,6 +26,14 @@ def other(record: RunRecord, root: Path, **more: Any) -> RunRecord:
 
 def changed(model: StageRecord, **more: Any) -> StageRecord:
     return model.model_copy(update={"weights_sha256": "ab" * 32, "fingerprint": "cd" * 32} | more)
+
+
+def measured(seconds: float, tokens: int = 64) -> ModelBench:
+    spread = Spread(p50=seconds, p95=2 * seconds, p99=3 * seconds, mean=seconds, count=9)
+    machine = BenchMachine(processor="p", device="cpu", threads=1, dtype="fp32", torch="2")
+    case = Case(batch_size=1, whole=spread, requests_per_second=1 / seconds)
+    more = {"file_bytes": 1, "new_tokens": 8, "rounds": 9, "cases": (case,), "machine": machine}
+    return ModelBench(name="30k", weights_sha256="ab" * 32, parameters=1, tokens=tokens, **more)
 
 
 def keep(record: RunRecord, **settings: Any) -> None:
@@ -88,6 +97,19 @@ def test_a_model_that_only_one_run_has_is_shown_alone(language: RunRecord, tmp_p
     found = compare_runs(language, other(language, tmp_path, stages=(*language.stages[:-1], renamed)))
     assert [(pair.name, pair.only) for pair in found.models][-2:] == [("20k", "b"), ("30k", "a")]
     assert {(figure.difference, figure.direction) for pair in found.models[-2:] for figure in pair.figures} == {(None, None)}
+
+
+def test_latency_is_compared_where_both_were_measured(language: RunRecord, better: RunRecord):
+    slow, fast = measured(0.004), measured(0.003)
+    assert "one request" not in figures(compare_runs(language, better), "30k")
+    left, right = (
+        {**run.__dict__, "stages": (*run.stages[:-1], changed(run.stages[-1], bench=bench))}
+        for run, bench in ((language, slow), (better, fast))
+    )
+    shown = figures(compare_runs(RunRecord(**left), RunRecord(**right)), "30k")["one request"]
+    assert (shown.shown, shown.direction) == (("4.00 ms", "3.00 ms", "-25.0 %"), "better")
+    longer = RunRecord(**{**right, "stages": (*better.stages[:-1], changed(better.stages[-1], bench=measured(0.003, tokens=99)))})
+    assert any("other lengths" in note for note in compare_runs(RunRecord(**left), longer).notes)
 
 
 def test_settings_that_differ_are_named_by_their_stage(language: RunRecord, better: RunRecord):
