@@ -12,6 +12,7 @@ __all__ = ["calm", "digits", "language", "page"]
 
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The filter, as new."""
+    """The filter, as new, and no handler that another test has left."""
+    monkeypatch.setattr(log, "handlers", [])
     monkeypatch.setattr(log, "filters", [_Calm()])
     monkeypatch.setattr(log, "propagate", True)
