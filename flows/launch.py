@@ -74,6 +74,10 @@ def launch(
 
     show_logs()
     atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters
+    if budget:
+        from tasks.budget import parse_budget
+
+        parse_budget(budget)  # Prefect would refuse it as a parameter, in words of its own
     refuse_early(loaded, start_at, fresh, proof)
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
