@@ -123,6 +123,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
     stages = [
         {**_model_json(s), "retention": s.retention.model_dump(), "gate": s.gate, "gate_reasons": list(s.gate_reasons)}
         | {"extensions": s.extensions, "inserted": s.inserted, "decision": s.decision}
+        | {"audit": s.audit and s.audit.model_dump(mode="json", exclude={"groups", "reliability", "worst"})}
         for s in record.stages
     ]
     rest = (
