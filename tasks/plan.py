@@ -11,6 +11,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.lessons import Objective, Training
 from conf.schema import CheckpointTeacher, Ladder, Shape, Stage, TrainedTeacher
+from models.chunked import CHUNK_ELEMENTS
 from models.corpus import Corpus
 from models.interface import Interface
 from models.shapes import Size
@@ -31,6 +32,10 @@ from tasks.teacher import NAME
 Action = Literal["compute", "resume", "reuse", "import"]
 TO_TRAIN = ("compute", "resume")
 UNKNOWN = "to be computed"
+WIDE, WIDER = (
+    3.5,
+    5.0,
+)  # gaps between teacher and student, in parameters without embeddings, that are much for one stage, and too much to trust
 
 
 class ModelPlan(Record):
@@ -115,6 +120,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
         plan, weights = _decide(store, "stage", stage.name, identity, size, above, price, ladder.name, fresh and reached)
         plans.append(plan)
         lineage.append(weights)
+        notes.extend(_gap_note(stage, above, size))
         known.append(size)
         above = size
     models = (teacher, *plans)
@@ -152,6 +158,17 @@ def _costs(
         direct["seconds"] = own / speed + (direct["flops"] - own) / pace.known[NAME]
     counted = [(model.flops, model.seconds) for model in (models if ladder.economics.include_teacher else models[1:])]
     return plan_costs(ladder.economics, seconds, counted, stage.name, stage.training.steps, direct)
+
+
+def _gap_note(stage: Stage, above: Size | None, size: Size) -> list[str]:
+    """What to say of a stage that is far smaller than its teacher: capacity counts without embeddings."""
+    gap = above.non_embedding / max(size.non_embedding, 1) if above else 1.0
+    if gap <= WIDE:
+        return []
+    remedy = "a pilot (ladder prove --pilot) tells whether it can follow" if gap > WIDER else "gate.policy insert would put one in between"
+    return [
+        f"{stage.name}: {gap:.1f}x fewer parameters than its teacher, embeddings apart; above {WIDE:g}x is much for one stage: {remedy}"
+    ]
 
 
 def _share_of_new(stage: Stage, corpus: Corpus | None) -> float:
@@ -285,8 +302,8 @@ def _price(
     micro = training.batch_size // training.accumulation * size.tokens
     bytes_each = 2 if precision_of(ladder, training) == "bf16" else 4
     # Weights, gradients and AdamW's two moments in fp32; the frozen teacher; activations of a layer as Korthikanti et al. 2022
-    # (arXiv:2205.05198) count them without the attention matrix; five copies of the logits in fp32 for each model.
+    # (arXiv:2205.05198) count them without the attention matrix; five copies of a chunk of logits in fp32 for each model.
     memory = 16.0 * size.parameters + sum(4.0 * teacher.parameters for teacher in above)
     memory += micro * shape.layers * shape.hidden_size * 17 * bytes_each
-    memory += micro * max(vocabulary, 1) * 4 * 5 * (2 if teaches else 1)
+    memory += min(micro * max(vocabulary, 1), CHUNK_ELEMENTS["cpu"]) * 4 * 5 * (2 if teaches else 1)
     return {"tokens": positions, "flops": positions * per_token, "seconds": positions * per_token / speed, "memory": memory}

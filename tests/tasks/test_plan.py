@@ -282,3 +282,14 @@ class TestRealLadder:
         assert planned.stages[0].ratio is None
         assert planned.stages[1].ratio is not None
         assert any("the teacher's size is unknown" in note for note in planned.notes)
+
+
+def test_a_stage_far_smaller_than_its_teacher_is_noted(tmp_path: Path) -> None:
+    notes = {}
+    for name in ("llama-1b", "smollm2"):
+        loaded = load(name)
+        notes[name] = make_plan(loaded.ladder, tmp_path, Home(tmp_path / "home")).notes
+    gaps = [note for note in notes["llama-1b"] if "embeddings apart" in note]
+    assert [note.split(" fewer")[0] for note in gaps] == ["30m: 4.2x"]
+    assert "gate.policy insert" in gaps[0]
+    assert any("40m: 10.0x" in note and "ladder prove --pilot" in note for note in notes["smollm2"])
