@@ -1,6 +1,6 @@
 """Which assistant is best, and how long should a chain be? The questions of TAKD's Tables 1 and 2, on the digits.
 
-    python -m benchmarks.assistants [--seeds 5] [KEY=VALUE ...]
+    python -m benchmarks.assistants [--seeds 5] [--widths W ...] [--chain W ...] [-- KEY=VALUE ...]
 
 TAKD (Mirzadeh et al. 2020, arXiv:1902.03393) teaches a small student through assistants between it and its teacher. Here teacher and
 student are those of the ladder `digits`; the assistants have the width of 2, 3, 4 ... heads of four features (TAKD: numbers of layers).
