@@ -18,7 +18,7 @@ from conf.words import allowed, class_at, field_at, mapping_of, options, suggest
 
 SHIPPED = Path(__file__).with_name("deployments.yaml")
 NAME = "^[a-z0-9][a-z0-9-]{0,63}$"
-FlowName = Literal["distill", "stage", "report", "compare"]
+FlowName = Literal["distill", "stage", "prove", "report", "compare"]
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 INTERVAL = "a number of seconds, or a number with s, m, h or d such as 30m or 6h; at least 1 second, at most ten years"
 LONGEST = 10 * 366 * 86400.0
@@ -64,7 +64,9 @@ class Deployment(Settings):
 
     name: str = setting(..., "Name of the deployment", allowed=LADDER_NAME, pattern=NAME)
     flow: FlowName = setting(
-        ..., "What runs: `distill`, a whole ladder; `stage`, one stage from named teachers; `report` and `compare`, pages"
+        ...,
+        "What runs: `distill`, a whole ladder; `stage`, one stage from named teachers; `prove`, a ladder and its arms; "
+        "`report` and `compare`, pages",
     )
     description: str | None = setting(None, "Shown in the UI; none: what the flow says of itself")
     parameters: dict[str, Any] = setting(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FLOWS: dict[FlowName, tuple[str, str]] = {
     "distill": ("flows.distill", "distill"),
     "stage": ("flows.one_stage", "one_stage"),
+    "prove": ("flows.prove", "prove"),
     "report": ("flows.reports", "report"),
     "compare": ("flows.reports", "compare"),
 }

@@ -123,6 +123,7 @@ class Proof(Record):
     contrasts: tuple[Contrast, ...]
     verdict: str
     notes: tuple[str, ...] = ()
+    currency: str = "USD"
 
     @property
     def finished(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from tasks.money import amount
 from tasks.proof_records import ArmResult, Contrast, Estimate, Proof
 from tasks.tables import NONE, operations, seconds
 
@@ -57,7 +58,7 @@ def verdict(proof: Proof) -> str:
     words = called(contrast, f"{points(proof, proof.delta)} {unit(proof)}")
     start = f"{'Pilot, a tenth of the steps: ' if proof.pilot else ''}{words[0].upper() if not proof.pilot else words[0]}{words[1:]}"
     scores = f"{first.arm} scores {scored(proof, first.score.mean)}, {second.arm} {scored(proof, second.score.mean)}"
-    said = f"{start}: {scores}, a gain of {spread(proof, contrast.gain)}, for {price(first, second)}"
+    said = f"{start}: {scores}, a gain of {spread(proof, contrast.gain)}, for {price(proof, first, second)}"
     missing = "" if proof.finished else " Not all seeds are finished."
     return f"{said}{needed(proof, contrast)}.{missing}"
 
@@ -70,11 +71,11 @@ def needed(proof: Proof, contrast: Contrast) -> str:
     return f"; {'more than 1,000' if more is None else f'about {max(more, contrast.gain.pairs + 1)}'} seeds would decide it"
 
 
-def price(first: ArmResult, second: ArmResult) -> str:
+def price(proof: Proof, first: ArmResult, second: ArmResult) -> str:
     """What the first arm costs beside the second."""
     ratio = f"{first.flops / second.flops:.2f} times the FLOPs" if second.flops else "training that the other lacks"
     money = [sum(each.money or 0.0 for each in arm.replicates) / len(arm.replicates) for arm in (first, second)]
-    paid = f", {money[0]:.2f} against {money[1]:.2f} in money" if any(money) else ""
+    paid = f", {amount(money[0])} against {amount(money[1])} {proof.currency}" if any(money) else ""
     return f"{ratio} ({operations(first.flops)}, {seconds(first.seconds)} s a seed against {seconds(second.seconds)} s{paid})"
 
 

@@ -154,13 +154,14 @@ def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], test
     """
     pairs = zip(ladder.stages, students, strict=True)
     trained = tuple(s.model_copy(update={"training": s.training.model_copy(update={"steps": r.steps})}) for s, r in pairs)
-    metric = metric_of(ladder)
+    metric, seconds = metric_of(ladder), sum(student.seconds for student in students)
     return Replicate(
         seed=ladder.stage_seed(ladder.stages[-1]),
         score=tested.metrics[metric],
         valid=students[-1].metrics[metric],
         flops=arm_flops(arm, ladder.model_copy(update={"stages": trained}), prices),
-        seconds=sum(student.seconds for student in students),
+        seconds=seconds,
+        money=seconds / 3600 * ladder.economics.machine_factor * ladder.economics.price_per_hour,
         steps=tuple(student.steps for student in students),
         fingerprints=tuple(student.fingerprint for student in students),
         reused=sum(student.reused for student in students),
@@ -212,6 +213,7 @@ def proof_of(
         arms=arms,
         contrasts=tuple(_contrasts(ladder, results, resolution)),
         verdict="",
+        currency=ladder.economics.currency,
         notes=tuple(notes),
     )
     return proof.model_copy(update={"verdict": verdict(proof), "notes": (*notes, *trust(proof))})

@@ -115,7 +115,7 @@ def _restart(home: Home, client: SyncPrefectClient, record: RunRecord) -> list[U
     number = record.attempt
     try:
         old = client.read_flow_run(UUID(record.prefect_run_id))
-        name = "one-stage/stage" if record.only else "distill/distill"
+        name = "one-stage/stage" if record.only else "prove/prove" if record.proof else "distill/distill"
         deployment = old.deployment_id or client.read_deployment_by_name(name).id
         tags = [*(tag for tag in old.tags if not RESTART.fullmatch(tag) and not tag.startswith("repeats:")), f"restart:{number}"]
         again = client.create_flow_run_from_deployment(

@@ -51,7 +51,7 @@ def test_mistakes_are_named(cli, bare, pool: str):
 
 def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
     assert cli("deploy", "--work-pool", pool).out.splitlines() == [
-        f"{name} on {pool}" for name in ("distill/distill", "one-stage/stage", "report/report", "compare/compare")
+        f"{name} on {pool}" for name in ("distill/distill", "one-stage/stage", "prove/prove", "report/report", "compare/compare")
     ]
     cli("deploy", "--work-pool", pool)
     made = ask(prefect_api, "GET", "/deployments/name/distill/distill")
