@@ -11,14 +11,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from conf.lessons import Alpha, Objective, Signals
 from conf.schema import Ladder, Stage
 from models.numerics import NUMERICS
+from tasks.arms import untaught
 from tasks.audit_records import Audit, AuditControl, AuditGroup
 from tasks.compute import Work, obtain, precision_of, store_of
 from tasks.console import log
 from tasks.evaluate import SPLIT
-from tasks.fingerprint import fingerprint, stage_identity
+from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
 from tasks.show import cancellable, shown
@@ -29,18 +29,11 @@ GROUPS_SHOWN = 24  # slices in a student's record; the store has them all
 WORST_SHOWN = 12
 
 
-def untaught(stage: Stage, steps: int) -> Stage:
-    """The same student with the same first weights, data and steps, but taught by the labels alone."""
-    training = stage.training.model_copy(update={"steps": steps})
-    return stage.model_copy(update={"objective": Objective(alpha=Alpha(start=0.0)), "signals": Signals(), "training": training})
-
-
 def control_work(stage: Stage, student: StageRecord, parent: StageRecord, ladder: Ladder, data: DataRecord) -> Work:
     """The untaught control as a piece of work for `obtain`; as many steps as the student had, its extensions counted."""
-    alone = untaught(stage, max(stage.training.steps, student.steps))
-    identity = stage_identity(ladder, alone, precision_of(ladder, stage.training), data.content_hash, (), parent.weights_sha256)
-    work = student_work(alone, parent, ladder, data)
-    return replace(work, name=f"{stage.name}-control", identity=identity, teachers=(), signals=None)
+    training = stage.training.model_copy(update={"steps": max(stage.training.steps, student.steps)})
+    work = student_work(untaught(stage.model_copy(update={"training": training})), parent, ladder, data)
+    return replace(work, name=f"{stage.name}-control")
 
 
 @task(name="control", task_run_name="{stage.name} without a teacher", cache_policy=NO_CACHE, persist_result=False)

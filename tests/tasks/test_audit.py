@@ -17,9 +17,10 @@ from conf.errors import UserError
 from conf.load import load
 from conf.schema import Gate
 from models.audit_rows import Answers, Beside, Rows
-from tasks.audit import audit_identity, control_work, read_audit, untaught
+from tasks.audit import audit_identity, control_work, read_audit
 from tasks.audit_records import Audit, AuditFigure, AuditGroup
 from tasks.audit_worst import AFTER, TOGETHER, Example, chosen, write_worst
+from tasks.fingerprint import numeric_settings
 from tasks.flavour import metrics_of
 from tasks.gate import judge
 from tasks.records import DataRecord, RunRecord, StageRecord
@@ -155,9 +156,6 @@ def test_a_gate_on_what_is_not_audited_is_refused() -> None:
 
 def test_the_control_is_the_student_without_its_teacher(tmp_path: Path) -> None:
     ladder = load("digits", []).ladder
-    half = ladder.stages[0]
-    alone = untaught(half, 300)
-    assert (alone.objective.alpha.start, alone.student, alone.training) == (0.0, half.student, half.training)
     (tmp_path / "corpus.json").write_text(
         json.dumps({"workload": "image-classification", "sequence_length": 1, "vocabulary": None, "end_id": None, "pad_id": None}
         | {"label_names": ["0", "1"], "slice_names": ["a"], "image_shape": [1, 8, 8], "documents": {"train": 9}, "tokens": {"train": 9}})
@@ -172,6 +170,8 @@ def test_the_control_is_the_student_without_its_teacher(tmp_path: Path) -> None:
     assert identity(0, "one") != identity(0, "other")
     assert identity(1, "one") == identity(1, "other")
     assert identity(1, "one")["teachers"] == []
+    assert identity(1, "one")["objective"]["alpha"]["start"] == 0
+    assert identity(1, "one")["student"] == numeric_settings(ladder.stages[1].student)
     longer = control_work(ladder.stages[1], stage(steps=999), stage("one"), ladder, data)
     assert longer.training.steps == longer.identity["training"]["steps"] == 999  # an extended student's control is trained as long
 
