@@ -46,6 +46,9 @@ class Comparison(Settings):
         identity=False,
     )
     smoothing: float = setting(0.1, "Probability that label-smoothing spreads over all classes", "fraction", identity=False, gt=0, lt=1)
+    control: bool = setting(
+        True, "Audit the ladder's students, with its first seed, against the same students without a teacher", identity=False
+    )
     pilot: bool = setting(False, "A tenth of every student's steps, for a first look; the root teacher is trained whole", identity=False)
 
     @field_validator("seeds")

@@ -16,7 +16,7 @@ from flows.distill import conclude
 from flows.labels import Asked, is_served, label_run, repeated
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, chosen, refuse_early
 from flows.policies import climb
-from tasks.arms import replicate
+from tasks.arms import replicate, watched
 from tasks.compute import precision_of
 from tasks.console import log
 from tasks.data import prepare_data
@@ -82,7 +82,7 @@ def _compared(arms: Arms, root: StageRecord, tested: StageRecord, settings: Ladd
     run.plan(tuple(stage.name for stage in next(iter(arms.ladders.values())).stages))
     for number in range(settings.proof.seeds):
         for arm, whole in arms.ladders.items():
-            ladder = replicate(whole, number)
+            ladder = watched(replicate(whole, number), looked_at=arm == "staged" and number == 0)
             log.info("proof: %s, seed %d of %d", arm, number + 1, settings.proof.seeds)
             with _of_arm(run, arm, ladder):
                 students = _climbed(root, ladder, data, run)

@@ -75,6 +75,15 @@ def replicate(ladder: Ladder, number: int) -> Ladder:
     return ladder.model_copy(update={"stages": tuple(stages)})
 
 
+def watched(ladder: Ladder, looked_at: bool) -> Ladder:
+    """An arm with the audits and measurements that it gets: the ladder itself once, beside an untaught control; no other arm any."""
+    audit, bench = ladder.audit, ladder.bench
+    seen = {"enabled": audit.enabled and looked_at, "control": ladder.proof.control and audit.enabled and looked_at}
+    return ladder.model_copy(
+        update={"audit": audit.model_copy(update=seen), "bench": bench.model_copy(update={"after_stage": bench.after_stage and looked_at})}
+    )
+
+
 def rewritten(arm: Arm, ladder: Ladder, prices: Prices) -> Ladder:
     """The ladder that an arm runs, from a settled ladder.
 
