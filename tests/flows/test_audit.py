@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 FEWER = ("audit.min_count=5", "audit.min_documents=5", "audit.resamples=200")
 
 
+@pytest.mark.slow
 def test_a_student_is_audited_against_parent_root_and_control(cli, tiny, helpers: Helpers):
     asked = ("audit.control=true", *FEWER)
     first = cli("run", tiny, *asked)

@@ -57,6 +57,7 @@ def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny, helpers
     assert {(p["kind"], re.sub(r"-[0-9a-f]{20}$|.*/", "", p["name"])) for p in done["freed"]} == {
         ("stage", "three"),
         ("evaluation", "three"),
+        ("audit", "three"),
         ("bench", "three"),
         ("mlflow", "three"),
     }
@@ -83,7 +84,7 @@ def test_a_copy_of_a_home_leaves_the_original_alone(finished, undisturbed):
     before = used(undisturbed)
     done = finished.json("clean", "--older-than", "0d")
     assert "mlflow gc" in str(done["notes"])
-    assert {piece["kind"] for piece in done["freed"]} == {"data", "teacher", "stage", "evaluation", "bench", "run", "mlflow"}
+    assert {piece["kind"] for piece in done["freed"]} == {"data", "teacher", "stage", "evaluation", "audit", "bench", "run", "mlflow"}
     assert sum(piece["bytes"] for piece in done["freed"] if piece["kind"] == "mlflow") == 0
     assert used(undisturbed) == before
 

@@ -25,6 +25,7 @@ def evaluated(home: Path, split: str) -> list[str]:
     return [identity["weights"] for identity in found if identity["split"] == split]
 
 
+@pytest.mark.slow
 def test_a_proof_reuses_the_run_is_continued_after_a_kill_and_computes_nothing_twice(
     finished, undisturbed, tiny, tmp_path, helpers: Helpers
 ):

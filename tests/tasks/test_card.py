@@ -122,3 +122,10 @@ def test_it_is_written_over_an_older_one_or_not_at_all(place: Any, caplog: pytes
     gone = student.model_copy(update={"folder": str(path.parent / "gone")})
     assert write_card(gone, [root], ladder, data, context) is None, "a run goes on without a card"
     assert "small: no model card was written (No such file or directory)" in caplog.text
+
+
+def test_a_student_without_a_teacher_says_so(place: Any):
+    text = text_of(place, teachers=())
+    assert "trained from labels alone" in text
+    assert "kept of the root" in text
+    assert "distilled from" not in text.split("## ")[0]
