@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TagsContext
 from prefect.exceptions import PrefectException
 
 from conf.home import home
@@ -62,6 +63,17 @@ def repeated(asked: Asked, named: str) -> str | None:
         return None
     alike = [record for record in earlier if (record.source, record.only) == (asked.source, asked.only) and asked.differs(record) <= 1]
     return min(alike, key=asked.differs).run if alike else None
+
+
+@contextmanager
+def untagged() -> Iterator[None]:
+    """Tasks within have none of the tags of their flow run, by which runs are found.
+
+    For a task with tags Prefect asks its server for a place among those that may run at once; a SQLite that is being written answers
+    503, and Prefect's client asks again after two seconds.
+    """
+    with TagsContext(current_tags=set()):
+        yield
 
 
 def label(name: str | None = None, tags: Iterable[str] = ()) -> None:

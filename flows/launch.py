@@ -65,6 +65,7 @@ def launch(
         source, whole, overrides, -1 if seed is None else seed, served=False
     )  # before anything heavy: a typo is answered at once
     require_space(home())
+    gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
     warnings.simplefilter("ignore")
     logging.captureWarnings(True)
@@ -92,6 +93,8 @@ def launch(
 
     reap(home())
     path = str(Path(source).absolute()) if Path(source).is_file() else source
+    gc.freeze()  # what has been imported stays; to look through it again and again takes a second
+    gc.enable()
     # A run is alive while its process holds a lock; a heartbeat would only hold up its end, for up to a second.
     if not os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY"):
         get_current_settings().flows.heartbeat_frequency = None

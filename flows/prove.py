@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 from prefect import flow, tags
 from prefect.client.schemas.objects import State
@@ -13,14 +15,15 @@ from conf.load import Loaded, load_whole
 from conf.proof import Arm
 from conf.schema import Ladder
 from flows.distill import conclude
-from flows.labels import Asked, is_served, label_run, repeated
+from flows.labels import Asked, is_served, label_run, repeated, untagged
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, chosen, refuse_early
 from flows.policies import climb
 from tasks.arms import replicate, watched
-from tasks.compute import precision_of
+from tasks.compute import corpus_of, precision_of
 from tasks.console import log
 from tasks.data import prepare_data
-from tasks.evaluate import evaluate_model
+from tasks.evaluate import answers_on_test, evaluate_model
+from tasks.identified import Answers, identified, write_identified
 from tasks.ladder_run import LadderRun
 from tasks.proof_records import Proof, Replicate
 from tasks.prove import Arms, arms_of, proof_of, record_proof, replicate_of, save_proof
@@ -70,14 +73,19 @@ def prove(
         arms = arms_of(settings, data, run.context)
         for note in arms.notes:
             log.info("%s", note)
-        proof = _compared(arms, root, _tested(root, settings, data, run, precision), settings, data, run)
-        record_proof(run.record, proof, run.context)
+        judged = _tested(root, settings, data, run, precision)
+        proof, lost = _compared(arms, root, judged, settings, data, run)
+        record_proof(run.record, proof, run.context, lost)
         return conclude(run, settings)
 
 
-def _compared(arms: Arms, root: StageRecord, tested: StageRecord, settings: Ladder, data: DataRecord, run: LadderRun) -> Proof:
-    """Run all arms, seed by seed, so that what is finished can be compared at any time."""
+def _compared(
+    arms: Arms, root: StageRecord, judged: Judged, settings: Ladder, data: DataRecord, run: LadderRun
+) -> tuple[Proof, Path | None]:
+    """Run all arms, seed by seed, so that what is finished can be compared at any time; and the file of what compression has lost."""
     results: dict[Arm, list[Replicate]] = {arm: [] for arm in arms.ladders}
+    answers: dict[Arm, list[Answers]] = {arm: [] for arm in arms.ladders}
+    tested = judged.model
     examples = int(sum(figures.get("count", 0) for figures in tested.slices.values()))
     run.plan(tuple(stage.name for stage in next(iter(arms.ladders.values())).stages))
     for number in range(settings.proof.seeds):
@@ -90,9 +98,12 @@ def _compared(arms: Arms, root: StageRecord, tested: StageRecord, settings: Ladd
                     for student in students:
                         run.keep(student)
                 last = _tested(students[-1], ladder, data, run, precision_of(ladder, ladder.stages[-1].training))
-            results[arm].append(replicate_of(arm, ladder, students, last, arms.prices))
+            answers[arm].append(last.answers)
+            results[arm].append(replicate_of(arm, ladder, students, last.model, arms.prices))
             save_proof(run.record, proof_of(settings, run.record.run, tested, examples, results, arms.notes))
-    return proof_of(settings, run.record.run, tested, examples, results, arms.notes)
+    proof = proof_of(settings, run.record.run, tested, examples, results, arms.notes)
+    file = write_identified(Path(run.record.folder), judged.answers, answers, corpus_of(data))
+    return proof.model_copy(update={"identified": identified(judged.answers, answers)}), file
 
 
 def _climbed(root: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
@@ -102,10 +113,19 @@ def _climbed(root: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun
     return lineage[1:]
 
 
-def _tested(model: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun, precision: str) -> StageRecord:
+class Judged(NamedTuple):
+    """A model judged on the test split, and what it answered there."""
+
+    model: StageRecord
+    answers: Answers
+
+
+def _tested(model: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun, precision: str) -> Judged:
     """The model judged on the test split, alone and without samples."""
     quiet = ladder.model_copy(update={"evaluation": ladder.evaluation.model_copy(update={"samples": 0})})
-    return unwrap(evaluate_model(model, [], quiet, data, run.context, precision, "test", return_state=True), StageRecord)
+    with untagged():
+        judged = unwrap(evaluate_model(model, [], quiet, data, run.context, precision, "test", return_state=True), StageRecord)
+    return Judged(judged, answers_on_test(model, quiet.evaluation, data, run.context, precision))
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from conf.schema import Ladder, Stage
-from flows.labels import label
+from flows.labels import label, untagged
 from tasks.audit import audit_model, train_control
 from tasks.bench import bench_model
 from tasks.compute import precision_of
@@ -19,12 +18,12 @@ from tasks.gate import judge
 from tasks.records import DataRecord, Extension, StageRecord
 from tasks.register import record_model
 from tasks.runs import Context
-from tasks.show import cancellable, unwrap
+from tasks.show import cancellable, step, unwrap
 from tasks.student import train_student
 from tasks.watch import require_server
 
 
-@task(name="gate", task_run_name="gate: {record.name}", cache_policy=NO_CACHE, persist_result=False)
+@step("gate", "gate: {record.name}")
 def decide(record: StageRecord, stage: Stage, lineage: list[StageRecord], thresholds: tuple[float, ...]) -> StageRecord:
     """Pass, warn or stop."""
     verdict, reasons = judge(record, stage.gate, lineage, thresholds)
@@ -61,6 +60,25 @@ def distill_stage(
     inserted: bool = False,
 ) -> StageRecord | State[StageRecord]:
     """Make one student from its nearest ancestor, or train one on, judge it, and record it whatever the verdict."""
+    with untagged():
+        record = _made(stage, lineage, ladder, data, context, extension, inserted)
+    require_server()
+    label(tags=[f"quality:{record.gate or 'not asked'}"])
+    message = "; ".join(record.gate_reasons) or None
+    if record.reused:
+        return Completed(name="Cached", message=message or f"reused {record.fingerprint[:12]}", data=record)
+    return Completed(message=message, data=record) if message else record
+
+
+def _made(
+    stage: Stage,
+    lineage: list[StageRecord],
+    ladder: Ladder,
+    data: DataRecord,
+    context: Context,
+    extension: Extension | None,
+    inserted: bool,
+) -> StageRecord:
     student = unwrap(train_student(stage, lineage[-1], ladder, data, context, extension, lineage, return_state=True), StageRecord)
     judged = unwrap(
         evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training), return_state=True), StageRecord
@@ -70,10 +88,4 @@ def distill_stage(
         judged = _audited(judged, stage, lineage, ladder, data, context)
     decided = decide(judged, stage, lineage, ladder.audit.thresholds)
     own = decided.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
-    record = record_model(own, lineage, ladder, data, context)
-    require_server()
-    label(tags=[f"quality:{record.gate or 'not asked'}"])
-    message = "; ".join(record.gate_reasons) or None
-    if record.reused:
-        return Completed(name="Cached", message=message or f"reused {record.fingerprint[:12]}", data=record)
-    return Completed(message=message, data=record) if message else record
+    return record_model(own, lineage, ladder, data, context)

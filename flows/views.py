@@ -134,6 +134,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "report",
         "error",
         "waiting",
+        "budget",
         "overrides",
         "repeats",
         "attempt",

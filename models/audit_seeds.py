@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 def modal(predictions: NDArray[np.integer]) -> NDArray[np.int64]:
     """The commonest answer of several models to each example, (N,) of (S, N); the smallest of those that are equally common."""
-    classes = np.unique(predictions)
-    votes = np.stack([(predictions == each).sum(0) for each in classes])
-    return classes[votes.argmax(0)].astype(np.int64)
+    ordered = np.sort(predictions, axis=0)  # votes are counted by seed: a vocabulary of votes for each token would not fit
+    votes = np.stack([(ordered == each).sum(0, dtype=np.int32) for each in ordered])
+    return np.take_along_axis(ordered, votes.argmax(0)[None], axis=0)[0].astype(np.int64)
 
 
 def compression_identified(teachers: NDArray[np.integer], students: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -6,8 +6,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
@@ -21,7 +19,7 @@ from tasks.evaluate import SPLIT
 from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
-from tasks.show import cancellable, shown
+from tasks.show import cancellable, shown, step
 from tasks.store import Found
 from tasks.student import student_work
 
@@ -36,7 +34,7 @@ def control_work(stage: Stage, student: StageRecord, parent: StageRecord, ladder
     return replace(work, name=f"{stage.name}-control")
 
 
-@task(name="control", task_run_name="{stage.name} without a teacher", cache_policy=NO_CACHE, persist_result=False)
+@step("control", "{stage.name} without a teacher")
 @cancellable
 def train_control(
     stage: Stage, student: StageRecord, parent: StageRecord, ladder: Ladder, data: DataRecord, context: Context
@@ -61,7 +59,7 @@ def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRec
     }
 
 
-@task(name="audit", task_run_name="audit {record.name}", cache_policy=NO_CACHE, persist_result=False)
+@step("audit", "audit {record.name}")
 @cancellable
 def audit_model(
     record: StageRecord,

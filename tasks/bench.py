@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
@@ -26,7 +24,7 @@ from tasks.environment import processor
 from tasks.fingerprint import fingerprint
 from tasks.records import RunRecord, StageRecord
 from tasks.runs import Context, now
-from tasks.show import cancellable
+from tasks.show import cancellable, step
 from tasks.slots import training_slot
 from tasks.speeds import FILE, read_bench
 from tasks.tables import finished
@@ -47,7 +45,7 @@ def bench_identity(ladder: Ladder, weights: str | list[str]) -> dict[str, Any]:
     return {"kind": KIND, "format": FORMAT, "weights": weights, "settings": {**settings, "threads": threads}, "machine": machine}
 
 
-@task(name="bench", task_run_name="bench {record.name}", cache_policy=NO_CACHE, persist_result=False)
+@step("bench", "bench {record.name}")
 @cancellable
 def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageRecord | State[StageRecord]:
     """Measure a model shortly, by itself, unless `bench.after_stage` is off; what cannot be asked like this is said and left out."""

@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
@@ -20,7 +18,7 @@ from tasks.corpora import build_corpus, corpus_identity
 from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord
 from tasks.runs import Context
-from tasks.show import cancellable
+from tasks.show import cancellable, step
 from tasks.store import Found
 from tasks.transient import RETRY
 
@@ -42,7 +40,7 @@ def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
     return resolve_checkpoint(ladder.teacher, context)
 
 
-@task(name="data", task_run_name="data: {ladder.data.source}", cache_policy=NO_CACHE, persist_result=False, **RETRY)
+@step("data", "data: {ladder.data.source}", **RETRY)
 @cancellable
 def prepare_data(ladder: Ladder, context: Context) -> DataRecord | State[DataRecord]:
     """Find or make the corpus."""

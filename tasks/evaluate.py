@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
+import numpy as np
+from numpy.typing import NDArray
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from conf.schema import Evaluation, Ladder
 from models.corpus import SplitName
 from models.numerics import NUMERICS
-from models.quality import Quality, retention
+from models.quality import retention
 from tasks.compute import store_of
 from tasks.console import log
 from tasks.fingerprint import fingerprint
 from tasks.records import DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runs import Context
-from tasks.show import cancellable
+from tasks.show import cancellable, step
+
+if TYPE_CHECKING:
+    from tasks.measure import Measured
 
 SPLIT: SplitName = "valid"
+ANSWERS = "answers.npy"
 
 
 def evaluation_identity(
@@ -44,10 +48,10 @@ def evaluation_identity(
         "examples": evaluation.examples,
         "samples": [evaluation.samples, evaluation.sample_tokens],
         "precision": precision,
-    }
+    } | ({"answers": True} if split == "test" else {})
 
 
-@task(name="evaluate", task_run_name="evaluate {record.name}", cache_policy=NO_CACHE, persist_result=False)
+@step("evaluate", "evaluate {record.name}")
 @cancellable
 def evaluate_model(
     record: StageRecord,
@@ -69,8 +73,8 @@ def evaluate_model(
         if not found:
             from tasks.measure import measure  # torch is imported where something is computed
 
-            result, written = measure(record, teachers, ladder, data, precision, split)
-            found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result, written))
+            result = measure(record, teachers, ladder, data, precision, split)
+            found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result, split))
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
     samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
@@ -88,6 +92,17 @@ def summary(record: StageRecord) -> str:
     return f"{main}, keeps {record.retention.parent:.1%} of its teacher and {record.retention.root:.1%} of the root"
 
 
-def _write(folder: Path, result: Quality, samples: list[dict[str, str]]) -> None:
-    (folder / "evaluation.json").write_text(json.dumps([result.metrics, result.slices]))
-    (folder / "samples.json").write_text(json.dumps(samples))
+def _write(folder: Path, result: Measured, split: SplitName) -> None:
+    (folder / "evaluation.json").write_text(json.dumps(result.quality))
+    (folder / "samples.json").write_text(json.dumps(result.samples))
+    if split == "test":  # read once for each model: a proof needs every answer, too
+        np.save(folder / ANSWERS, result.answers)
+
+
+def answers_on_test(record: StageRecord, evaluation: Evaluation, data: DataRecord, context: Context, precision: str) -> NDArray[np.int32]:
+    """What a model that was judged alone on the test split answered, and what was right, (2, N) of N examples or tokens."""
+    store, mark = store_of(context), fingerprint(evaluation_identity(record, {}, data, evaluation, precision, "test"))
+    with store.lock(mark):
+        found = store.find("evaluation", mark)
+        assert found is not None
+        return np.load(found.folder / ANSWERS, allow_pickle=False)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import Evaluation, Ladder
@@ -25,9 +28,17 @@ from tasks.records import DataRecord, StageRecord
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # a checkpoint may come without
 
 
+class Measured(NamedTuple):
+    """How good a model is, what it writes, and (2, N) ids of the root's vocabulary: what it answered, and what was right."""
+
+    quality: Quality
+    samples: list[dict[str, str]]
+    answers: NDArray[np.int32]
+
+
 def measure(
     record: StageRecord, teachers: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
-) -> tuple[Quality, list[dict[str, str]]]:
+) -> Measured:
     """Judge a model on its own and against its teachers, on held-out documents, in the model's own vocabulary; and what it writes."""
     use_threads(ladder)
     vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(ladder.compute.device))
@@ -52,7 +63,10 @@ def measure(
         assert folder is not None
         beginnings = prompts(whole, split, ladder.evaluation.samples)
         samples = continuations(models[record.folder], folder, beginnings, ladder.evaluation.sample_tokens)
-    return quality(columns, corpus, split), [sample._asdict() for sample in samples]
+    answers = np.stack([columns.predicted, columns.target]).astype(np.int32)
+    if vocabulary is not None:
+        answers = np.asarray(vocabulary.kept, dtype=np.int32)[answers]
+    return Measured(quality(columns, corpus, split), [sample._asdict() for sample in samples], answers)
 
 
 def validator(

@@ -97,6 +97,25 @@ class Contrast(Record):
     seeds_to_decide: int | None
 
 
+class Identified(Record):
+    """Test examples (tokens, for text) whose commonest answer over an arm's seeds is not the root's: Hooker et al. 2019, arXiv:1911.05248.
+
+    Attributes:
+        seeds: Students whose commonest answer was taken.
+        rows: Examples asked.
+        identified: How many.
+        known: How many of them the root answers rightly.
+        shared: How many of them the first arm has, too.
+    """
+
+    arm: Arm
+    seeds: int
+    rows: int
+    identified: int
+    known: int
+    shared: int
+
+
 class Proof(Record):
     """A whole proof.
 
@@ -107,6 +126,7 @@ class Proof(Record):
         contrasts: The first is the one that the verdict is about; the others hold the first arm against each other one.
         verdict: One sentence; while seeds are missing, what is missing.
         notes: Arms left out, and how far to trust what was found.
+        identified: By arm, the first one first; empty while it runs, and where less than three seeds were asked for.
     """
 
     run: str
@@ -124,6 +144,7 @@ class Proof(Record):
     verdict: str
     notes: tuple[str, ...] = ()
     currency: str = "USD"
+    identified: tuple[Identified, ...] = ()
 
     @property
     def finished(self) -> bool:

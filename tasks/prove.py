@@ -257,8 +257,15 @@ def save_proof(record: RunRecord, proof: Proof) -> Path:
     return path
 
 
-def record_proof(record: RunRecord, proof: Proof, context: Context) -> None:
-    """Keep the proof in MLflow: the file, the verdict as a tag, each arm's mean and each contrast as metrics."""
+def record_proof(record: RunRecord, proof: Proof, context: Context, examples: Path | None = None) -> None:
+    """Keep the proof in MLflow: the files, the verdict as a tag, each arm's mean and each contrast as metrics.
+
+    Args:
+        record: The run.
+        proof: What it found.
+        context: Where and for whom.
+        examples: The file of compression-identified examples.
+    """
     assert record.mlflow_run_id
     recorder = recorder_of(context.paths, record.run)
     path = save_proof(record, proof)
@@ -269,7 +276,8 @@ def record_proof(record: RunRecord, proof: Proof, context: Context) -> None:
         from datetime import UTC, datetime
 
         stamp = int(datetime.now(UTC).timestamp() * 1000)
-        recorder.tracker.log_artifact(run_id, path)
+        for file in filter(None, (path, examples)):
+            recorder.tracker.log_artifact(run_id, file)
         recorder.tracker.log_points(run_id, [(key, value, 0, stamp) for key, value in figures.items()])
         recorder.tracker.set_tags(run_id, {"ladder.verdict": proof.verdict})
 

@@ -6,9 +6,7 @@ import base64
 from functools import partial
 from pathlib import Path
 
-from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from conf.home import home
 from conf.served import served
@@ -17,10 +15,11 @@ from tasks.compute import recorder_of
 from tasks.console import log
 from tasks.records import RunRecord
 from tasks.report import write_report
+from tasks.show import step
 from tasks.watch import AWAY
 
 
-@task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
+@step("report", "report")
 def publish_report(record: RunRecord, settings_yaml: str) -> RunRecord:
     """Write the report and leave the table, the plot and the links in Prefect; returns the record with the report's path."""
     folder = Path(record.folder)

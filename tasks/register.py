@@ -5,18 +5,16 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from conf.schema import Ladder
 from tasks.card import write_card
 from tasks.compute import corpus_of, recorder_of
 from tasks.recording import Recorder, curve_of
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context, original_mlflow_run
+from tasks.show import step
 
 
-@task(name="record", task_run_name="record {record.name}", cache_policy=NO_CACHE, persist_result=False)
+@step("record", "record {record.name}")
 def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
     """Record a judged model in MLflow, a student with its card; a reused one is linked to the run that made it, not stored again.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import secrets
 from datetime import UTC, datetime
@@ -118,14 +118,22 @@ def load_run(home: Home, run: str | None = None) -> RunRecord:
 
 def all_runs(home: Home) -> list[RunRecord]:
     """All records, the newest first."""
-    records = []
-    for path in home.runs.glob("*/record.json"):
-        try:
-            record = RunRecord.model_validate_json(path.read_text())
-        except (OSError, ValidationError, json.JSONDecodeError):
-            continue  # of another version, or being written
-        records.append(_seen(home, record))
+    records = [_seen(home, record) for path in home.runs.glob("*/record.json") if (record := _read(path)) is not None]
     return sorted(records, key=lambda record: (record.started, record.run), reverse=True)
+
+
+def _read(path: Path) -> RunRecord | None:
+    """A record, parsed once by this process as long as its file stays the same one; None: of another version, or being written."""
+    try:
+        known = path.stat()
+        return _parsed(path, known.st_ino, known.st_mtime_ns, known.st_size)
+    except (OSError, ValidationError):
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(path: Path, *_: int) -> RunRecord:
+    return RunRecord.model_validate_json(path.read_text())
 
 
 def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool) -> RunRecord | None:
@@ -138,10 +146,8 @@ def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool
 
 def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
     """MLflow run of the ladder run that computed a reused model, if that run is still known."""
-    path = home.runs / (record.reused_from or "") / "record.json"
-    try:
-        known = RunRecord.model_validate_json(path.read_text())
-    except (OSError, ValidationError):
+    known = _read(home.runs / (record.reused_from or "") / "record.json")
+    if known is None:
         return None
     made = [m for m in (known.teacher, *known.stages) if m and m.fingerprint == record.fingerprint]
     return made[0].mlflow_run_id if made else None

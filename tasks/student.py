@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from conf.errors import LadderError, UserError
@@ -17,14 +15,14 @@ from tasks.compute import Work, corpus_of, obtain, precision_of
 from tasks.fingerprint import stage_identity, teachers_of
 from tasks.records import DataRecord, Extension, StageRecord
 from tasks.runs import Context
-from tasks.show import cancellable, shown
+from tasks.show import cancellable, shown, step
 from tasks.signal_choice import chosen_signals
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@task(name="student", task_run_name="{stage.name} <- {parent.name}", cache_policy=NO_CACHE, persist_result=False)
+@step("student", "{stage.name} <- {parent.name}")
 @cancellable
 def train_student(
     stage: Stage,

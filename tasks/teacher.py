@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from conf.schema import CheckpointTeacher, Ladder, TrainedTeacher
@@ -14,7 +12,7 @@ from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of
 from tasks.fingerprint import teacher_identity
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
-from tasks.show import cancellable, shown
+from tasks.show import cancellable, shown, step
 from tasks.transient import RETRY
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "teacher"
 
 
-@task(name="teacher", task_run_name="teacher: {ladder.teacher.source}", cache_policy=NO_CACHE, persist_result=False, **RETRY)
+@step("teacher", "teacher: {ladder.teacher.source}", **RETRY)
 @cancellable
 def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> StageRecord | State[StageRecord]:
     """Find, train or import the root teacher; nothing is taught before its schedule is finished."""

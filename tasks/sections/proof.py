@@ -33,6 +33,8 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
         "rows": rows,
         "contrasts": [(contrast, spread(proof, contrast.gain)) for contrast in proof.contrasts],
         "plots": [(layout, Markup(scores_svg(proof, layout))) for layout in layouts],
+        "unit": "tokens" if proof.metric == "bits_per_byte" else "examples",
+        "lost": [(each, f"{100 * each.identified / each.rows:.1f} %") for each in proof.identified],
         "controls": [_control(arm) for arm in proof.arms if arm.arm != first],
         "intervals": {last: (known.low, known.high)} if last in drawn_in_full and last and (known := shown[first].valid) else {},
     }

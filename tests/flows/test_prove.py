@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace as Helpers
 
 import pytest
 
+from conf.home import Home
+from conf.load import load
+from tasks.budget import fit_budget
 from tests.flows.ladders import TINY
 
 ARMS = "staged,direct-matched,scratch"
@@ -84,6 +88,46 @@ def test_a_pilot_of_a_ladder_in_its_own_file_says_how_far_to_trust_it(finished, 
     assert any("not for the sign" in note for note in shown["proof"]["notes"])
     assert [stage["name"] for stage in shown["stages"]] == shown["planned"] == ["three"]
     assert shown["overrides"][-1] == "proof.pilot=true"
+
+
+@pytest.mark.slow
+def test_a_budget_is_that_of_the_whole_proof(finished, tiny):
+    """The arms and seeds share it: each student has fewer steps than a run alone would give it."""
+    long, budget = "stages.two.training.steps=20000", "2m"
+    finished("prove", tiny, long, "--arms", "staged,scratch", "--seeds", 2, "--budget", budget)
+    shown = finished.json("show")
+    assert shown["budget"].startswith("2m: steps and held-out examples x 0.")
+    steps = shown["proof"]["arms"][0]["replicates"][0]["steps"]
+    alone = load(str(tiny), [long, *fit_budget(load(str(tiny), [long]), budget, Home(finished.home)).overrides]).ladder
+    assert 10 <= steps[1] < alone.stages[1].training.steps < 20000
+    assert "held-out examples x 0." in (Path(shown["folder"]) / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_cancelled_proof_stops_at_a_checkpoint_and_goes_on(finished, tiny, tmp_path, helpers: Helpers):
+    arms, log = ("--arms", "staged,scratch", "--seeds", 2), tmp_path / "proof.log"
+    slow = "stages.two.training.checkpoint_every=1", "stages.two.training.validate_every=1"
+    with log.open("w") as file:
+        process = finished.start("prove", tiny, *slow, *arms, stdout=file, stderr=file)
+
+    def training() -> bool:
+        assert process.poll() is None, log.read_text()
+        return "seed 2 of 2" in log.read_text() and any((finished.home / "store" / "checkpoints").glob("*/step-*"))
+
+    helpers.wait_for(training, "a checkpoint of the second seed")
+    said = finished("cancel")
+    assert process.wait(15) == 130, log.read_text()
+    cancelled = finished.json("show")
+    assert (cancelled["status"], f"{cancelled['run']}: cancelled after " in said.out) == ("cancelled", True)
+    assert helpers.half_written(finished.home) == []
+    report = finished("report", cancelled["run"]).out
+    assert "report.html" in report
+
+    again = finished("prove", tiny, *slow, *arms)
+    done = finished.json("show")
+    assert (done["run"], done["status"]) == (cancelled["run"], "done")
+    assert re.search(r": resumed from step \d+ ", again.err)
+    assert [len(arm["replicates"]) for arm in done["proof"]["arms"]] == [2, 2]
 
 
 @pytest.mark.parametrize(

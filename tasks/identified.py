@@ -1,0 +1,83 @@
+"""Compression-identified examples: those whose commonest answer over seeds an arm's students have lost (models/audit_seeds.py)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.proof import Arm
+from models.audit_seeds import compression_identified, modal
+from models.corpus import Corpus
+from tasks.proof_records import Identified
+
+FILE = "compression-identified.parquet"  # beside the proof
+LEAST_SEEDS = 3  # of two, every disagreement is a tie
+
+Answers = NDArray[np.int32]  # (2, N): what a model answered, and what was right
+
+
+def identified(root: Answers, arms: Mapping[Arm, Sequence[Answers]]) -> tuple[Identified, ...]:
+    """Count each arm's compression-identified examples; none where the seeds are too few.
+
+    Args:
+        root: Of the uncompressed model: there is one, whatever the seeds.
+        arms: Of each arm's last students, a seed each; the first arm is the one that others share examples with.
+    """
+    lost = _lost(root, arms)
+    right = root[0] == root[1]
+    found = []
+    for arm, mask in lost.items():
+        share = mask & next(iter(lost.values()))
+        counts = {"identified": mask, "known": mask & right, "shared": share}
+        found.append(
+            Identified(arm=arm, seeds=len(arms[arm]), rows=len(mask), **{name: int(which.sum()) for name, which in counts.items()})
+        )
+    return tuple(found)
+
+
+def _lost(root: Answers, arms: Mapping[Arm, Sequence[Answers]]) -> dict[Arm, NDArray[np.bool_]]:
+    found: dict[Arm, NDArray[np.bool_]] = {}
+    for arm, seeds in arms.items():
+        if len(seeds) >= LEAST_SEEDS:
+            found[arm] = compression_identified(root[:1], np.stack([answers[0] for answers in seeds]))
+    return found
+
+
+def write_identified(folder: Path, root: Answers, arms: Mapping[Arm, Sequence[Answers]], corpus: Corpus) -> Path | None:
+    """Write the examples that any arm has lost, with what was right, what the root and what most seeds of each arm answered.
+
+    Returns:
+        The file: `row` counts the examples, or tokens, in the order of evaluation. None where the seeds are too few.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    lost = _lost(root, arms)
+    if not lost:
+        return None
+    rows = np.flatnonzero(np.any(list(lost.values()), axis=0))
+    answered = {arm: modal(np.stack([answers[0] for answers in arms[arm]]))[rows] for arm in lost}
+    said = {"label": root[1][rows], "root": root[0][rows], **answered}
+    words = _words(corpus, sorted({int(i) for column in said.values() for i in column}))
+    table: dict[str, Any] = {"row": rows, **{name: [words[int(i)] for i in column] for name, column in said.items()}}
+    path = folder / FILE
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    parquet.write_table(pa.table(table), aside)
+    aside.replace(path)
+    return path
+
+
+def _words(corpus: Corpus, ids: Sequence[int]) -> dict[int, str]:
+    """Names of classes, or the text of tokens."""
+    if corpus.info.label_names:
+        return {i: corpus.info.label_names[i] for i in ids}
+    from models import tokenizers
+
+    assert corpus.tokenizer_folder is not None
+    tokenizer = tokenizers.load(corpus.tokenizer_folder)
+    return {i: str(tokenizer.decode([i])) for i in ids}
