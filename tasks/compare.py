@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,12 @@ from tasks.speeds import best_known
 
 ONE_REQUEST = "one request"
 Direction = Literal["better", "worse", "same"]
+Form = Literal["points", "absolute", "percent"]
+AUDITED: tuple[tuple[str, str, Form, Callable[[float], str]], ...] = (
+    ("errors of the root", "root.inheritance", "points", tables.percent),
+    ("of these, both 90 % sure", "root.confident_inheritance_0.9", "points", tables.percent),
+    ("calibration error", "ece", "absolute", "{:.3f}".format),
+)
 
 
 class Kind(NamedTuple):
@@ -33,7 +40,7 @@ class Kind(NamedTuple):
     name: str
     value: Callable[[StageRecord], float | None]
     better: Literal["higher", "lower"] | None
-    form: Literal["points", "absolute", "percent"]
+    form: Form
     show: Callable[[float], str]
 
 
@@ -151,7 +158,14 @@ def kinds_of(record: RunRecord) -> list[Kind]:
             lambda value: f"{tables.milliseconds(value)} ms",
         ),
         Kind("training", lambda model: model.seconds or None, "lower", "percent", tables.duration),
+        *(Kind(name, partial(_audited, figure=figure), "lower", form, show) for name, figure, form, show in AUDITED),
     ]
+
+
+def _audited(model: StageRecord, figure: str) -> float | None:
+    """A figure of a model's audit; None where it was not audited, or its examples are too few."""
+    found = model.audit and model.audit.figures.get(figure)
+    return found.value if found else None
 
 
 def _latency(model: ModelBench | None) -> float | None:

@@ -38,6 +38,12 @@ def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(
         trust_env=False,
     ).json()
     assert [run["id"] for run in found] == [stages["two"]]
+    # The tasks within have none: for each of them Prefect would ask its server for a place in the queue of the tag.
+    within = {"flow_runs": {"id": {"any_": list(stages.values())}}}
+    tasks = helpers.wait_for(
+        lambda: httpx.post(f"{finished.env['PREFECT_API_URL']}/task_runs/filter", json=within, trust_env=False).json(), "tasks"
+    )
+    assert {tag for task in tasks for tag in task["tags"]} == set()
 
     # The change is part of the run, so that repeating the repetition needs no change at all.
     again = finished("rerun", shown["run"])

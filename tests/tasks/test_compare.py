@@ -9,6 +9,7 @@ import pytest
 
 from conf.errors import UserError
 from flows.commands_report import comparison_text
+from tasks.audit_records import Audit, AuditFigure
 from tasks.bench_records import BenchMachine, Case, ModelBench, Spread
 from tasks.compare import Comparison, Figure, compare_runs
 from tasks.compare_page import write_comparison
@@ -76,6 +77,26 @@ def test_each_difference_has_its_direction(language: RunRecord, better: RunRecor
     back = figures(compare_runs(better, language), "30k")
     assert {figure.direction for figure in back.values()} == {"worse", "same", "better"}
     assert (back["bits/byte"].direction, back["training"].direction) == ("worse", "better")
+
+
+def test_what_was_inherited_is_compared(language: RunRecord, better: RunRecord):
+    def run(record: RunRecord, ece: float, inherited: float | None) -> RunRecord:
+        figures = {"ece": ece, "root.inheritance": inherited, "root.confident_inheritance_0.9": None}
+        audit = Audit(
+            **dict.fromkeys(("folder", "fingerprint", "parent", "root"), "x"),
+            **dict.fromkeys(("rows", "documents", "judged"), 9),
+            **dict.fromkeys(("reliability", "groups", "flagged", "few", "worst"), ()),
+            figures={name: AuditFigure(value=value, rows=9, documents=9) for name, value in figures.items()},
+            reused=False,
+            seconds=1.0,
+        )
+        last = record.stages[-1].model_copy(update={"audit": audit})
+        return record.model_copy(update={"stages": (*record.stages[:-1], last)})
+
+    shown = figures(compare_runs(run(language, 0.05, 0.44), run(better, 0.07, 0.002)), "30k")
+    assert (shown["errors of the root"].direction, shown["errors of the root"].shown[2]) == ("better", "-43.8 points")
+    assert (shown["calibration error"].direction, shown["calibration error"].shown[:2]) == ("worse", ("0.050", "0.070"))
+    assert "of these, both 90 % sure" not in shown, "too few in both"
 
 
 def test_accuracy_is_better_where_it_is_higher(digits: RunRecord, tmp_path: Path):
