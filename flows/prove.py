@@ -150,8 +150,8 @@ def _budgeted(loaded: Loaded, given: tuple[str, ...], budget: str) -> tuple[Load
         return loaded, given, None
     from conf.home import home
     from tasks.budget import fit_budget
-    from tasks.prove import passes
+    from tasks.prove import trained
 
-    found = fit_budget(loaded, budget, home(), passes(loaded, home()))
+    found = fit_budget(loaded, budget, home(), trained(loaded, home()))
     log.info("budget %s", found.words)
     return load_whole(loaded.ladder, found.overrides)._replace(base=loaded.base), (*given, *found.overrides), found.words

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,14 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def fit_budget(loaded: Loaded, text: str, home: Home, times: float = 1.0) -> Budgeted:
-    """Overrides that make a ladder end within a budget, its stages made `times` over; none where it does so anyway.
+def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] = ()) -> Budgeted:
+    """Overrides that make a ladder end within a budget; none where it does so anyway.
+
+    Args:
+        loaded: The ladder.
+        text: The budget.
+        home: Where its calibration is remembered.
+        trained: What is trained in place of the ladder itself: of a proof, all arms with all seeds, with students of the ladder's names.
 
     Raises:
         UserError: The budget is no time, or too short for anything.
@@ -75,6 +82,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home, times: float = 1.0) -> Bud
     data = _done(prepare_data.fn(ladder, context), DataRecord)
     paces, remembered = _calibration(ladder, data, context)
     took = time.monotonic() - began
+    times = sum(_stages_seconds(each, data, paces, 1.0) for each in trained) / _stages_seconds(ladder, data, paces, 1.0) if trained else 1.0
 
     def seconds(share: float) -> float:
         return _seconds(ladder, data, paces, share, times)  # the calibration is apart, or a second run would have other steps
@@ -136,6 +144,8 @@ def _stages_seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], sh
 
 def _asked(ladder: Ladder, stage: Stage, steps: int, data: DataRecord) -> float:
     """Forward passes of the teacher, in batches: one for each step; where its signals are kept, none after the first epoch."""
+    if stage.teachers == ("none",):
+        return 0.0
     info = corpus_of(data).info
     if chosen_signals(stage, ladder, info) is None:
         return steps

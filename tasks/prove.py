@@ -15,7 +15,7 @@ from conf.proof import ARMS, MATCHED, Arm
 from conf.schema import Ladder
 from models.numerics import NUMERICS
 from models.statistics import interval, outcome, seeds_to_decide
-from tasks.arms import MEANING, Prices, arm_flops, direct, flops, impossible, refuse, rewritten, scratch, settled
+from tasks.arms import MEANING, Prices, arm_flops, direct, impossible, refuse, rewritten, scratch, settled, untaught, watched
 from tasks.compute import corpus_of, recorder_of, store_of
 from tasks.console import log
 from tasks.fingerprint import fingerprint, numeric_settings
@@ -61,8 +61,8 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
     return Arms(made, prices, tuple(f"left out: {note}" for note in notes))
 
 
-def passes(loaded: Loaded, home: Home) -> float:
-    """How often a proof makes the ladder's students, in operations: all arms with all seeds, over the ladder alone."""
+def trained(loaded: Loaded, home: Home) -> list[Ladder]:
+    """Every ladder that a proof trains: all arms with all seeds, and the controls of the first one's audits."""
     from tasks.data import prepare_data
 
     whole = loaded.ladder.model_copy(update={"proof": loaded.ladder.proof.model_copy(update={"pilot": False})})
@@ -70,9 +70,9 @@ def passes(loaded: Loaded, home: Home) -> float:
     state: Any = prepare_data.fn(whole, context)
     data = state if isinstance(state, DataRecord) else state.result()
     arms = arms_of(whole, data, context)
-    base = settled(whole, corpus_of(data).info)
-    spent = sum(arm_flops(arm, ladder, arms.prices) for arm, ladder in arms.ladders.items())
-    return whole.proof.seeds * spent / flops(base, arms.prices.students, arms.prices.root, arms.prices.examples)
+    staged = arms.ladders.get("staged")
+    controls = [staged.model_copy(update={"stages": tuple(map(untaught, staged.stages))})] if staged else []
+    return [*arms.ladders.values()] * whole.proof.seeds + (controls if watched(whole, looked_at=True).audit.control else [])
 
 
 def _prices(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Prices, str]:

@@ -10,6 +10,8 @@ import pytest
 from conf.errors import UserError
 from conf.home import Home
 from conf.load import load, load_whole
+from conf.schema import Ladder
+from tasks.arms import untaught
 from tasks.budget import KEPT, fit_budget, parse_budget
 
 
@@ -58,6 +60,19 @@ def test_a_ladder_is_shortened_and_the_same_budget_does_it_alike(tmp_path: Path)
 
     more = steps_of(fit_budget(loaded, f"{round(needed * 0.98)}s", home).overrides)
     assert all(value >= steps_of(first.overrides)[key] for key, value in more.items())
+
+
+def test_all_that_is_trained_shares_the_budget(tmp_path: Path) -> None:
+    loaded, home = load("digits"), Home(tmp_path)
+    alone = loaded.ladder.model_copy(update={"stages": tuple(map(untaught, loaded.ladder.stages))})
+
+    def needed(*trained: Ladder) -> float:
+        words = fit_budget(loaded, "9d", home, trained).words
+        return float(re.search(r"about (\d+) s", words)[1])  # pyright: ignore[reportOptionalSubscript]
+
+    assert needed(loaded.ladder) == needed()
+    assert needed(*[loaded.ladder] * 50) - needed() == pytest.approx(49 * (needed(*[loaded.ladder] * 2) - needed()), abs=50)
+    assert needed(*[alone] * 50) < needed(*[loaded.ladder] * 50), "no teacher is asked"
 
 
 def test_another_batch_size_is_measured_anew(tmp_path: Path) -> None:
