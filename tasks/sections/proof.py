@@ -65,7 +65,8 @@ def scores_svg(proof: Proof, layout: Layout) -> str:
     axes.set_xlim(scale * low, scale * high)
     axes.set_ylim(-0.6, rows - 0.3)
     axes.set_yticks(range(rows), [arm.arm for arm in reversed(proof.arms)])
-    dress(axes, (BITS if proof.metric == "bits_per_byte" else ACCURACY).axis + ", test split", "")
+    axis = (BITS if proof.metric == "bits_per_byte" else ACCURACY).axis
+    dress(axes, f"{axis if layout == 'wide' else axis.partition(' (')[0]}, test split", "")
     axes.tick_params(axis="y", labelcolor=INK)
     axes.grid(False, axis="y")
     return svg(drawing, f"proof-{layout}", told(proof))
