@@ -105,7 +105,9 @@ def limits(
     layers, bytes_each = cast(Any, model).config.num_hidden_layers, bytes_of(model)
     tokens = sequence_tokens(model, workload, asked.tokens)
     size = count(model, tokens)
-    whole = least_seconds(layers, fixed, bytes_each.weights, speed, batch_size * size.forward_flops, flops)
+    head = cast(Any, model).get_output_embeddings() if workload == "causal-lm" else None
+    unasked = 0 if head is None else 2 * head.weight.numel() * (tokens - 1)  # of a prompt only the last token's logits are needed
+    whole = least_seconds(layers, fixed, bytes_each.weights, speed, batch_size * (size.forward_flops - unasked), flops)
     if workload != "causal-lm":
         return whole, None
     moved = bytes_each.weights + batch_size * bytes_each.key_value * (tokens + asked.new_tokens / 2)
