@@ -25,7 +25,7 @@ from tasks.fingerprint import fingerprint
 from tasks.records import RunRecord, StageRecord
 from tasks.runs import Context, now
 from tasks.show import cancellable, step
-from tasks.slots import training_slot
+from tasks.slots import BusyError, training_slot
 from tasks.speeds import FILE, read_bench
 from tasks.tables import finished
 
@@ -60,10 +60,14 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
             from tasks.bench_measure import measure_shortly  # torch is imported where something is computed
 
             try:
-                with training_slot(ladder.compute.at_once, context.run):  # a training beside it would be measured too
+                # A training beside it would be measured too; but no run waits hours for another's training, to measure for a second.
+                with training_slot(ladder.compute.at_once, context.run, wait=False):
                     result = measure_shortly(record, ladder)
             except UserError as error:
                 log.warning("%s: its speed was not measured: %s", record.name, error)
+                return record
+            except BusyError as error:
+                log.info("%s: its speed was not measured now, as %s; `ladder bench` does it", record.name, error)
                 return record
             found = store.publish(KIND, record.name, identity, mark, context.made, lambda folder: _write(folder, result))
     bench = ModelBench.model_validate_json((found.folder / FILE).read_text()).model_copy(update={"name": record.name})

@@ -23,22 +23,28 @@ POLL_SECONDS = 0.25
 REMIND_SECONDS = 60.0
 
 
+class BusyError(LadderError):
+    """Every slot is taken."""
+
+
 @contextmanager
-def training_slot(at_once: int | None, run: str) -> Iterator[None]:
+def training_slot(at_once: int | None, run: str, wait: bool = True) -> Iterator[None]:
     """Hold the right to train on this machine, after waiting for it.
 
     Args:
         at_once: Trainings that may run at once; None: no limit, and nothing is held.
         run: Name of the run, told to those that wait.
+        wait: Whether to wait where all slots are taken.
 
     Raises:
+        BusyError: All slots are taken, and nobody was to wait.
         LadderError: The folder of the slots belongs to somebody else.
     """
     if at_once is None:
         yield
         return
     folder = slots_folder()
-    lock = _wait([FileLock(folder / f"training-{i}.lock") for i in range(at_once)])
+    lock = _wait([FileLock(folder / f"training-{i}.lock") for i in range(at_once)], wait)
     holder = _note_of(lock)
     try:
         holder.write_text(run)
@@ -62,7 +68,7 @@ def slots_folder() -> Path:
     return folder
 
 
-def _wait(locks: list[FileLock]) -> FileLock:
+def _wait(locks: list[FileLock], wait: bool) -> FileLock:
     """The first lock that gets free. Polled, since any of them will do; a signal, which is how a run is cancelled, ends it at once."""
     said = None
     while True:
@@ -70,6 +76,8 @@ def _wait(locks: list[FileLock]) -> FileLock:
             with suppress(Timeout):
                 lock.acquire(timeout=0)
                 return lock
+        if not wait:
+            raise BusyError(f"another training runs on this machine{_holders(locks)}")
         if said is None or time.monotonic() - said >= REMIND_SECONDS:
             said = time.monotonic()
             log.info("waiting for its turn: another training runs on this machine%s", _holders(locks))

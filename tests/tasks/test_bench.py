@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from tasks.flavour import metrics_of
 from tasks.records import RunRecord, StageRecord
 from tasks.report import render
 from tasks.runs import Context, save
+from tasks.slots import training_slot
 from tasks.speeds import FILE, best_known, read_bench
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +141,15 @@ class TestAfterAStage:
         ladder = images.ladder.model_copy(update={"bench": images.ladder.bench.model_copy(update=SILENT)})
         assert bench_model.fn(images.record.stages[0], ladder, images.context) == images.record.stages[0]
         assert not (images.home.store / KIND).exists()
+
+    def test_it_waits_for_no_training_of_another_run(self, images: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        model = images.record.stages[0]
+        ladder = images.ladder.model_copy(update={"compute": images.ladder.compute.model_copy(update={"at_once": 1})})
+        with training_slot(1, "another"):
+            assert bench_model.fn(model, ladder, images.context) == model
+        assert not (images.home.store / KIND).exists(), "nothing is kept that was not measured"
+        assert bench_model.fn(model, ladder, images.context).bench is not None
 
     def test_a_request_that_does_not_fit_stops_no_run(self, texts: Ran, caplog: pytest.LogCaptureFixture) -> None:
         ladder = load("python-stdlib", [*QUICK, "bench.prompt_tokens=5000"]).ladder

@@ -17,7 +17,7 @@ import pytest
 
 from conf.errors import LadderError, RunCancelled
 from tasks import slots, stopping
-from tasks.slots import slots_folder, training_slot
+from tasks.slots import BusyError, slots_folder, training_slot
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -73,6 +73,15 @@ def test_the_second_waits_until_the_first_is_killed(holders: list[subprocess.Pop
     assert 0.9 < waited < 5
     assert [r.getMessage() for r in caplog.records] == ["waiting for its turn: another training runs on this machine (first-run)"]
     assert not (slots_folder() / "training-0.run").exists()
+
+
+def test_who_does_not_wait_is_told_who_holds_it(holders: list[subprocess.Popen[str]]) -> None:
+    first = hold(holders, 1, "first-run")
+    assert heard(first) == "held"
+    with pytest.raises(BusyError, match=r"another training runs on this machine \(first-run\)"), training_slot(1, "second-run", wait=False):
+        pytest.fail("it got a slot that another holds")
+    with training_slot(2, "second-run", wait=False):
+        pass
 
 
 def test_it_reminds(holders: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
