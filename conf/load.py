@@ -90,8 +90,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # OmegaConf takes more texts for numbers, such as 1e5, than PyYAML expects and quotes.
-    return dumper.represent_scalar("tag:yaml.org,2002:str", _escaped(text), style=None if text[:1].isalpha() else '"')
+    # OmegaConf takes more texts for numbers, such as 1e5, than PyYAML expects and quotes; ends of lines it folds.
+    plain = text[:1].isalpha() and text.isprintable()
+    return dumper.represent_scalar("tag:yaml.org,2002:str", _escaped(text), style=None if plain else '"')
 
 
 _Dumper.add_representer(str, _represent_text)

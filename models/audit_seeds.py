@@ -24,11 +24,12 @@ def compression_identified(teachers: NDArray[np.integer], students: NDArray[np.i
         students: (T, N) those of the students.
 
     Returns:
-        (N,) whether the two modes differ.
+        (N,) whether fewer students give the teachers' commonest answer than another one.
 
     Raises:
         ValueError: They were not asked about the same examples.
     """
     if teachers.ndim != 2 or students.ndim != 2 or teachers.shape[1] != students.shape[1]:
         raise ValueError(f"got answers of shape {teachers.shape} and {students.shape}; allowed: (seeds, examples) with the same examples")
-    return modal(teachers) != modal(students)
+    theirs, ours = modal(teachers), modal(students)
+    return np.sum(students == theirs, axis=0) < np.sum(students == ours, axis=0)  # an answer as common as the commonest is not lost

@@ -23,7 +23,7 @@ from models.corpus import Corpus
 from tasks.compute import corpus_of, interface_of, precision_of
 from tasks.console import log
 from tasks.data import prepare_data
-from tasks.fingerprint import fingerprint
+from tasks.fingerprint import fingerprint, teachers_of
 from tasks.records import DataRecord, StageRecord
 from tasks.runs import Context
 from tasks.signal_choice import chosen_signals, examples_of
@@ -130,22 +130,22 @@ def _seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: fl
 
 
 def _stages_seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: float) -> float:
-    total, above, examples = STAGE_SECONDS * len(ladder.stages), NAME, _examples(ladder, share)
+    total, above, examples, names = STAGE_SECONDS * len(ladder.stages), NAME, _examples(ladder, share), [NAME]
     for stage in ladder.stages:
         steps, batch = scaled(stage.training, share), stage.training.batch_size
-        total += steps * paces[stage.name].step + _asked(ladder, stage, steps, data) * paces[above].forward
+        asked = _asked(ladder, stage, steps, data)
+        total += steps * paces[stage.name].step + asked * sum(paces[teacher].forward for teacher in teachers_of(stage, names))
         total += examples / batch * (paces[stage.name].forward + paces[above].forward + paces[NAME].forward * (above != NAME))
         total += (2 + steps / stage.training.validate_every) * examples / 4 / batch * paces[stage.name].forward  # validations
         if stage.student.initialisation == "prune":
             total += PRUNE_PASSES * stage.student.samples / batch * paces[above].forward
         above = stage.name
+        names.append(above)
     return total
 
 
 def _asked(ladder: Ladder, stage: Stage, steps: int, data: DataRecord) -> float:
-    """Forward passes of the teacher, in batches: one for each step; where its signals are kept, none after the first epoch."""
-    if stage.teachers == ("none",):
-        return 0.0
+    """Forward passes of each teacher, in batches: one for each step; where its signals are kept, none after the first epoch."""
     info = corpus_of(data).info
     if chosen_signals(stage, ladder, info) is None:
         return steps

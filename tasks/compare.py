@@ -20,9 +20,9 @@ ONE_REQUEST = "one request"
 Direction = Literal["better", "worse", "same"]
 Form = Literal["points", "absolute", "percent"]
 AUDITED: tuple[tuple[str, str, Form, Callable[[float], str]], ...] = (
-    ("errors of the root", "root.inheritance", "points", tables.percent),
-    ("of these, both 90 % sure", "root.confident_inheritance_0.9", "points", tables.percent),
-    ("calibration error", "ece", "absolute", "{:.3f}".format),
+    ("inherited", "root.inheritance", "points", tables.percent),
+    ("both sure", "root.confident_inheritance_0.9", "points", tables.percent),
+    ("ECE", "ece", "absolute", "{:.3f}".format),
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.home import disk_errors, home
 from conf.proof import Arm
 from models.audit_seeds import compression_identified, modal
 from models.corpus import Corpus
@@ -67,8 +68,12 @@ def write_identified(folder: Path, root: Answers, arms: Mapping[Arm, Sequence[An
     table: dict[str, Any] = {"row": rows, **{name: [words[int(i)] for i in column] for name, column in said.items()}}
     path = folder / FILE
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    parquet.write_table(pa.table(table), aside)
-    aside.replace(path)
+    try:
+        with disk_errors(home()):
+            parquet.write_table(pa.table(table), aside)
+            aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     return path
 
 

@@ -77,7 +77,7 @@ def _wait(locks: list[FileLock], wait: bool) -> FileLock:
                 lock.acquire(timeout=0)
                 return lock
         if not wait:
-            raise BusyError(f"another training runs on this machine{_holders(locks)}")
+            raise BusyError(f"another training or measurement runs on this machine{_holders(locks)}")
         if said is None or time.monotonic() - said >= REMIND_SECONDS:
             said = time.monotonic()
             log.info("waiting for its turn: another training runs on this machine%s", _holders(locks))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import UserError
@@ -339,6 +339,7 @@ def test_the_printed_yaml_loads_to_the_same_ladder(name: str, tmp_path: Path) ->
     assert load(write(tmp_path, to_yaml(ladder))).ladder == ladder
 
 
+@example(text="A\x85", rate=1.0, alpha=0.0, seed=0)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     text=st.text(max_size=20) | st.text(alphabet="${}\\:ab1e.-?'\" \n", max_size=12),

@@ -14,6 +14,11 @@ def test_only_what_most_students_lost_counts() -> None:
     assert compression_identified(teachers, students).tolist() == [False, True, False, False]
 
 
+def test_an_answer_as_common_as_the_commonest_is_not_lost() -> None:
+    students = np.array([[7, 7, 2], [9, 9, 5], [8, 8, 9], [4, 7, 5], [6, 9, 2]])
+    assert compression_identified(np.array([[7, 9, 7]]), students).tolist() == [False, False, True]
+
+
 def test_other_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="the same examples"):
         compression_identified(np.zeros((2, 3), int), np.zeros((2, 4), int))

@@ -94,9 +94,9 @@ def test_what_was_inherited_is_compared(language: RunRecord, better: RunRecord):
         return record.model_copy(update={"stages": (*record.stages[:-1], last)})
 
     shown = figures(compare_runs(run(language, 0.05, 0.44), run(better, 0.07, 0.002)), "30k")
-    assert (shown["errors of the root"].direction, shown["errors of the root"].shown[2]) == ("better", "-43.8 points")
-    assert (shown["calibration error"].direction, shown["calibration error"].shown[:2]) == ("worse", ("0.050", "0.070"))
-    assert "of these, both 90 % sure" not in shown, "too few in both"
+    assert (shown["inherited"].direction, shown["inherited"].shown[2]) == ("better", "-43.8 points")
+    assert (shown["ECE"].direction, shown["ECE"].shown[:2]) == ("worse", ("0.050", "0.070"))
+    assert "both sure" not in shown, "too few in both"
 
 
 def test_accuracy_is_better_where_it_is_higher(digits: RunRecord, tmp_path: Path):
