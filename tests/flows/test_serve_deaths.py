@@ -24,8 +24,14 @@ ENDLESS = [f"{TEACHER}.steps=1000000", *RARELY]
 REAP = "from conf.home import home; from tasks.reap import reap; print([record.run for record in reap(home())])"
 
 
+def runners(server: Server) -> set[psutil.Process]:
+    """None for a moment, between the word that it is started again and the start."""
+    return {child for child in psutil.Process(server.process.pid).children() if "flows.runner" in child.cmdline()}
+
+
 def runner_of(server: Server) -> psutil.Process:
-    return next(child for child in psutil.Process(server.process.pid).children() if "flows.runner" in child.cmdline())
+    (found,) = runners(server)
+    return found
 
 
 def records(home: Path) -> dict[str, dict[str, Any]]:
@@ -89,7 +95,7 @@ def test_the_death_of_the_runner_takes_no_run_with_it(done, tiny, start: Start, 
     runner, runs = runner_of(server), {run: psutil.Process(records(done.home)[run]["pid"]) for run in (first, second)}
     runner.kill()
     began = time.monotonic()
-    helpers.wait_for(lambda: "it is started again" in server.text and runner_of(server) != runner, "another runner", 30)
+    helpers.wait_for(lambda: "it is started again" in server.text and runners(server) - {runner}, "another runner", 30)
     helpers.wait_for(lambda: state(server, first) != "RUNNING", "the end of the run", 240)
     print(f"the run ended {time.monotonic() - began:.1f} s after the death of its runner")
     assert state(server, first) == "COMPLETED", journal.read_text()[-4000:]
