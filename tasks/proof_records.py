@@ -98,10 +98,10 @@ class Contrast(Record):
 
 
 class Identified(Record):
-    """Test examples (tokens, for text) whose commonest answer over an arm's seeds is not the root's: Hooker et al. 2019, arXiv:1911.05248.
+    """Test examples (tokens, for text) for which fewer seeds give the root's answer than another: Hooker et al. 2019, arXiv:1911.05248.
 
     Attributes:
-        seeds: Students whose commonest answer was taken.
+        seeds: Students that were asked.
         rows: Examples asked.
         identified: How many.
         known: How many of them the root answers rightly.
