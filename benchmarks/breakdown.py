@@ -25,6 +25,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+import models.gradients as gradients
 import models.training as training
 from benchmarks.common import machine, spread
 from benchmarks.peers import PAIRS, WARM, prepare
@@ -76,8 +77,8 @@ def watched(clock: Clock) -> Iterator[None]:
     """Time the parts of every training within."""
     owners = [
         (TrainingBatches, "at", "batch"),
-        (training, "hidden_rows", "body forward"),
-        (training, "chunked_loss", "head and loss"),
+        (gradients, "hidden_rows", "body forward"),
+        (gradients, "chunked_loss", "head and loss"),
         (Accelerator, "backward", "body backward"),
         (Accelerator, "clip_grad_norm_", "clipping"),
         (torch.optim.AdamW, "step", "optimiser"),

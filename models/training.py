@@ -20,15 +20,16 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from conf.errors import RunCancelled, TrainingDiverged
-from conf.lessons import Objective, Training
-from models.batches import Batch, TrainingBatches
-from models.chunked import Head, chunked_loss
+from conf.lessons import Training
+from models.attention import single_precision_gradient
+from models.batches import TrainingBatches
 from models.controls import kept_teachers
 from models.features import Features
-from models.objectives import IGNORE, LossSums, StepObjective, distillation_loss
+from models.gradients import Plan, Taught, gradients
+from models.objectives import IGNORE, StepObjective
 from models.resume import Checkpoints
 from models.schedules import learning_rate_at, value_at
-from models.signals import SignalSource, hidden_rows, rows, split_head
+from models.signals import SignalSource, split_head
 from models.taid import Taid, advance
 
 CURVE_POINTS = 1000
@@ -76,27 +77,6 @@ class Trained(NamedTuple):
     early_stopped: bool
     resumed_at: int | None
     curve: dict[str, list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a training does beside model, batches and teacher."""
-
-    training: Training
-    objective: Objective | None  # None: labels alone
-    seed: int
-    vocabulary: int | None  # of a causal LM
-    device: str = "cpu"
-    precision: str = "fp32"  # bf16 or fp32; resolved, never auto
-
-
-class Taught(NamedTuple):
-    """The student in training: wrapped for its device, as it is, its head where it can be split off, and its feature losses."""
-
-    model: nn.Module
-    plain: nn.Module
-    head: Head | None
-    features: Features | None
 
 
 def accelerator_for(device: str, precision: str) -> Accelerator:
@@ -162,108 +142,45 @@ def train(
         state = Progress(**raw)
     began, earlier, earlier_tokens = time.monotonic(), state.seconds, state.tokens
     step = first
-    while step < t.steps and not state.stopped:
-        at = _weights(plan, step, state) if sources else None
-        rate = learning_rate_at(t, step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        torch.manual_seed(_step_seed(plan.seed, step))  # dropout, if a checkpoint's configuration has any
-        batch = batches.at(step)
-        sums, norm = _one_step(accelerator, student, batch, plan, _asked(sources, plan, at, step, features), at, step, rate, state)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        state.tokens += batch.valid
-        state.seconds = earlier + time.monotonic() - began
-        valid = None
-        if validate and (step % t.validate_every == 0 or step == t.steps):
-            valid = _validation(plain, validate, t, state, checkpoints)
-        speed = (state.tokens - earlier_tokens) / max(state.seconds - earlier, 1e-9)
-        if at is not None and at.settings.kind == "taid":
-            state.taid = advance(state.taid, sums[2], step, t.steps)
-        report = Step(step, *sums, rate, at.alpha if at else 0.0, at.temperature if at else 1.0, norm, speed, valid)
-        _remember(state, report, t.steps)
-        if on_step:
-            on_step(report)
-        asked = should_stop is not None and _on_any(accelerator, should_stop())
-        if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped or asked):
-            if before_checkpoint:
-                before_checkpoint()
-            checkpoints.save(step, whole, optimizer.optimizer, asdict(state))
-        if asked:
-            raise RunCancelled(f"at step {step} of {t.steps}")
+    half = plan.device == "cpu" and plan.precision == "bf16"
+    with single_precision_gradient(plain) if half else nullcontext():
+        while step < t.steps and not state.stopped:
+            at = _weights(plan, step, state) if sources else None
+            rate = learning_rate_at(t, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(_step_seed(plan.seed, step))  # dropout, if a checkpoint's configuration has any
+            batch = batches.at(step)
+            losses, norm, width = gradients(accelerator, student, batch, plan, _asked(sources, plan, at, step, features), at)
+            if state.reference is None:
+                state.reference = max(losses.loss, math.log(width))
+            _refuse_divergence(losses.loss, norm, t.explosion * state.reference, step, rate)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            state.tokens += batch.valid
+            state.seconds = earlier + time.monotonic() - began
+            valid = None
+            if validate and (step % t.validate_every == 0 or step == t.steps):
+                valid = _validation(plain, validate, t, state, checkpoints)
+            speed = (state.tokens - earlier_tokens) / max(state.seconds - earlier, 1e-9)
+            if at is not None and at.settings.kind == "taid":
+                state.taid = advance(state.taid, losses.kd, step, t.steps)
+            report = Step(step, *losses, rate, at.alpha if at else 0.0, at.temperature if at else 1.0, norm, speed, valid)
+            _remember(state, report, t.steps)
+            if on_step:
+                on_step(report)
+            asked = should_stop is not None and _on_any(accelerator, should_stop())
+            if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped or asked):
+                if before_checkpoint:
+                    before_checkpoint()
+                checkpoints.save(step, whole, optimizer.optimizer, asdict(state))
+            if asked:
+                raise RunCancelled(f"at step {step} of {t.steps}")
     if t.patience is not None and checkpoints and validate:
         checkpoints.load_best(plain)
     plain.eval()
     return Trained(step, state.tokens, state.seconds, state.stopped and step < t.steps, first or None, state.curve)
-
-
-def _one_step(
-    accelerator: Accelerator,
-    student: Taught,
-    batch: Batch,
-    plan: Plan,
-    sources: Sequence[SignalSource],
-    at: StepObjective | None,
-    step: int,
-    rate: float,
-    state: Progress,
-) -> tuple[tuple[float, float, float, float | None], float]:
-    """Gradients of one optimisation step, clipped; returns (loss, ce, kd, teacher_ce) per valid row and the gradient's norm."""
-    student.model.train()
-    processes, parts = accelerator.num_processes, plan.training.accumulation
-    valid = max(batch.valid, 1)  # of the whole step, on every process alike: batches are a function of the step
-    mine = batch.part(accelerator.process_index, processes) if processes > 1 else batch
-    totals, width = torch.zeros(4, dtype=torch.float64), 1
-    for index in range(parts):
-        micro = (mine.part(index, parts) if parts > 1 else mine).to(accelerator.device)
-        last = index == parts - 1
-        with nullcontext() if last else accelerator.no_sync(student.model):
-            # Data-parallel training averages gradients over processes; the sum is wanted.
-            sums, width = _micro_loss(accelerator, student, micro, plan, sources, at, processes / valid)
-            accelerator.backward(sums.total)
-        totals += torch.stack([s.detach().double() for s in sums]).cpu() / torch.tensor([processes / valid, 1.0, 1.0, 1.0])
-    own = list(student.features.parameters()) if student.features else []
-    if processes > 1:
-        totals = cast(Tensor, accelerator.reduce(totals.to(accelerator.device), "sum")).cpu()
-        for parameter in own:
-            parameter.grad = cast(Tensor, accelerator.reduce(parameter.grad, "mean"))
-    loss, ce, kd, teacher_ce = (totals / valid).tolist()
-    norm = float(cast(Tensor, accelerator.clip_grad_norm_([*student.model.parameters(), *own], plan.training.clip)))
-    if state.reference is None:
-        state.reference = max(loss, math.log(width))
-    _refuse_divergence(loss, norm, plan.training.explosion * state.reference, step, rate)
-    return (loss, ce, kd, teacher_ce if sources and not math.isnan(teacher_ce) else None), norm
-
-
-def _micro_loss(
-    accelerator: Accelerator,
-    student: Taught,
-    micro: Batch,
-    plan: Plan,
-    sources: Sequence[SignalSource],
-    at: StepObjective | None,
-    scale: float,
-) -> tuple[LossSums, int]:
-    """The loss of a micro-batch as sums over valid rows, `total` times `scale`; and the number of ids or classes."""
-    at = at or StepObjective(plan.objective or Objective(), 0.0, 1.0)
-    targets = micro.targets.flatten()
-    with accelerator.autocast():
-        if student.head is not None:
-            hidden = hidden_rows(student.model, micro, student.plain)
-            signals = [source(micro) for source in sources]
-            sums = chunked_loss(hidden, student.head, signals, targets, at, vocabulary=plan.vocabulary, scale=scale)
-            width = plan.vocabulary or 1
-        else:
-            logits = rows(student.model, micro, plan.vocabulary)
-            signals = [source(micro) for source in sources]
-            width = logits.shape[-1]
-            with torch.autocast(accelerator.device.type, enabled=False):
-                sums = distillation_loss(logits, signals, targets, at)
-                sums = sums._replace(total=sums.total * scale)
-    if student.features is not None:
-        sums = sums._replace(total=sums.total + scale * student.features.loss(micro))
-    return sums, width
 
 
 def _refuse_divergence(loss: float, norm: float, limit: float, step: int, rate: float) -> None:

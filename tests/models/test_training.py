@@ -1,13 +1,15 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import models.training
+import models.attention
+import models.gradients
 from conf.errors import TrainingDiverged
 from conf.lessons import Objective, Training
 from models.batches import Batch, TrainingBatches, evaluation_batches
@@ -282,6 +284,18 @@ def test_patience_that_is_never_lost_ends_with_the_best_too(
     assert validate(model)["nll"] == min(point["nll"] for point in trained.curve["valid"])
 
 
+@pytest.mark.parametrize(("precision", "used"), [("bf16", True), ("fp32", False)])
+def test_a_training_in_half_precision_takes_its_own_attention_and_gives_it_back(
+    prose: Corpus, training: Settings, model_for: Make, monkeypatch: pytest.MonkeyPatch, precision: str, used: bool
+) -> None:
+    model, asked = cast(Any, model_for(prose)), list[str]()
+    plain = models.attention._wins
+    monkeypatch.setattr(models.attention, "_wins", lambda *both: asked.append("attention") or plain(*both))
+    train(model, TrainingBatches(prose, 8, 0), plan_for(prose, training(steps=1, precision=precision)))
+    assert bool(asked) == used
+    assert model.config._attn_implementation == "sdpa"
+
+
 def test_a_head_with_large_logits_is_split_off_in_half_precision(
     prose: Corpus, training: Settings, model_for: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,12 +303,12 @@ def test_a_head_with_large_logits_is_split_off_in_half_precision(
     model, seen = model_for(prose), list[int]()
     with torch.no_grad():
         model.get_parameter("model.embed_tokens.weight").mul_(300.0)
-    plain = models.training.chunked_loss
+    plain = models.gradients.chunked_loss
 
     def watched(hidden: torch.Tensor, *args: object, **more: object) -> object:
         seen.append(len(hidden))
         return plain(hidden, *args, **more)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(models.training, "chunked_loss", watched)
+    monkeypatch.setattr(models.gradients, "chunked_loss", watched)
     train(model, TrainingBatches(prose, 8, 0), plan_for(prose, training(steps=2, precision="bf16", explosion=1e6)))
     assert seen == [8 * 24] * 2

@@ -1,0 +1,119 @@
+"""Attention whose gradient is taken in single precision on a processor, where that is faster than half precision.
+
+PyTorch's attention for processors repacks bf16 blocks for every head and row in its backward pass, which for short rows costs more than
+all the products: at 192 positions and heads of 32 the same gradient takes half the time in single precision, and is more exact
+(`python -m benchmarks.attention`, docs/performance.md). The forward pass stays in bf16. Everything else, a mask, dropout, a GPU, no
+gradient, goes to transformers' own `sdpa`.
+
+The way in is transformers' registry of attention functions; a model is switched for the length of a training and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
+
+NAME = "ladder_single_precision_gradient"
+SLICE = 1 << 17  # numbers of a tensor that are converted at once: half a MiB of them stays in the processor's cache
+LIMIT = 16384  # head size times positions up to which single precision won everywhere it was measured
+
+
+class _Attention(torch.autograd.Function):
+    """Scaled dot-product attention, (B, heads, L, D) each; forward in the inputs' precision, gradient in single."""
+
+    @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float | None) -> Tensor:
+        found, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
+        ctx.save_for_backward(query, key, value, found, logsumexp)
+        ctx.causal, ctx.scale = causal, scale
+        return found
+
+    @staticmethod
+    @custom_bwd(device_type="cpu")
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        *given, logsumexp = ctx.saved_tensors
+        given = [gradients[0], *given]
+        found = [torch.empty_like(each) for each in given[1:4]]
+        rows = max(1, SLICE // given[1][0].numel())
+        for first in range(0, len(logsumexp), rows):
+            part = slice(first, first + rows)
+            single = [each[part].float() for each in given]
+            parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                *single, logsumexp[part], 0.0, ctx.causal, scale=ctx.scale
+            )
+            for whole, each in zip(found, parts, strict=True):
+                whole[part] = each
+        return (*found, None, None)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """What transformers asks of an attention function.
+
+    Args:
+        module: The layer that asks.
+        query: (B, heads, L, D).
+        key: (B, heads of keys, L, D).
+        value: As `key`.
+        attention_mask: Who may look at whom; None: everyone, or everyone before.
+        dropout: Share of weights dropped.
+        scaling: Factor before the softmax; None: 1 / sqrt(D).
+        is_causal: Whether a position sees only those before it; None: as the layer says.
+        more: Whatever else a layer hands on; anything of weight goes to `sdpa`.
+
+    Returns:
+        (B, L, heads, D), and None where other functions give weights.
+    """
+    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+
+    if not _wins(query, key) or attention_mask is not None or dropout or any(more.get(name) is not None for name in _WEIGHTY):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **more
+        )
+    groups = query.shape[1] // key.shape[1]
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    found = cast(Tensor, _Attention.apply(query, repeat_kv(key, groups), repeat_kv(value, groups), causal, scaling))
+    return found.transpose(1, 2).contiguous(), None
+
+
+_WEIGHTY = ("softcap", "position_bias", "cache")
+
+
+def _wins(query: Tensor, key: Tensor) -> bool:
+    """Whether a gradient is wanted that single precision gives sooner."""
+    half = query.dtype == torch.bfloat16 or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
+    wanted = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
+    return half and wanted and query.device.type == "cpu" and query.shape[2] == key.shape[2] and query.shape[3] * key.shape[2] <= LIMIT
+
+
+@contextmanager
+def single_precision_gradient(model: nn.Module) -> Iterator[None]:
+    """Give a transformers model on `sdpa` the attention of this module while the block lasts; any other model is left as it is."""
+    from transformers import AttentionInterface, PreTrainedModel
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    if not isinstance(model, PreTrainedModel) or model.config._attn_implementation != "sdpa":
+        yield
+        return
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("sdpa")

@@ -1,0 +1,122 @@
+"""The gradients of one optimisation step: student, batch and the teachers' answers go in, in parts where the plan says so.
+
+Value and gradient are those of the whole batch at once, however many parts and processes share it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from conf.lessons import Objective, Training
+from models.batches import Batch
+from models.chunked import Head, chunked_loss
+from models.features import Features
+from models.objectives import LossSums, StepObjective, distillation_loss
+from models.signals import SignalSource, hidden_rows, rows
+
+
+class Losses(NamedTuple):
+    """Losses of a step in nats per valid row, at the weights before it."""
+
+    loss: float
+    ce: float
+    kd: float  # T^2 times the divergence
+    teacher_ce: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a training does beside model, batches and teacher."""
+
+    training: Training
+    objective: Objective | None  # None: labels alone
+    seed: int
+    vocabulary: int | None  # of a causal LM
+    device: str = "cpu"
+    precision: str = "fp32"  # bf16 or fp32; resolved, never auto
+
+
+class Taught(NamedTuple):
+    """The student in training: wrapped for its device, as it is, its head where it can be split off, and its feature losses."""
+
+    model: nn.Module
+    plain: nn.Module
+    head: Head | None
+    features: Features | None
+
+
+def gradients(
+    accelerator: Accelerator, student: Taught, batch: Batch, plan: Plan, sources: Sequence[SignalSource], at: StepObjective | None
+) -> tuple[Losses, float, int]:
+    """Leave the gradients of one optimisation step, clipped, on the student's parameters.
+
+    Args:
+        accelerator: That of this training.
+        student: In training.
+        batch: Of the whole step; taken in as many parts as the plan accumulates.
+        plan: Of this training.
+        sources: Answers of the teachers whom this step asks.
+        at: The objective at this step; None: labels alone.
+
+    Returns:
+        The losses per valid row, the gradient's norm before clipping, and the number of ids or classes.
+    """
+    student.model.train()
+    processes, parts = accelerator.num_processes, plan.training.accumulation
+    valid = max(batch.valid, 1)  # of the whole step, on every process alike: batches are a function of the step
+    mine = batch.part(accelerator.process_index, processes) if processes > 1 else batch
+    totals, width = torch.zeros(4, dtype=torch.float64), 1
+    for index in range(parts):
+        micro = (mine.part(index, parts) if parts > 1 else mine).to(accelerator.device)
+        last = index == parts - 1
+        with nullcontext() if last else accelerator.no_sync(student.model):
+            # Data-parallel training averages gradients over processes; the sum is wanted.
+            sums, width = _micro_loss(accelerator, student, micro, plan, sources, at, processes / valid)
+            accelerator.backward(sums.total)
+        totals += torch.stack([s.detach().double() for s in sums]).cpu() / torch.tensor([processes / valid, 1.0, 1.0, 1.0])
+    own = list(student.features.parameters()) if student.features else []
+    if processes > 1:
+        totals = cast(Tensor, accelerator.reduce(totals.to(accelerator.device), "sum")).cpu()
+        for parameter in own:
+            parameter.grad = cast(Tensor, accelerator.reduce(parameter.grad, "mean"))
+    loss, ce, kd, teacher_ce = (totals / valid).tolist()
+    norm = float(cast(Tensor, accelerator.clip_grad_norm_([*student.model.parameters(), *own], plan.training.clip)))
+    return Losses(loss, ce, kd, teacher_ce if sources and not math.isnan(teacher_ce) else None), norm, width
+
+
+def _micro_loss(
+    accelerator: Accelerator,
+    student: Taught,
+    micro: Batch,
+    plan: Plan,
+    sources: Sequence[SignalSource],
+    at: StepObjective | None,
+    scale: float,
+) -> tuple[LossSums, int]:
+    """The loss of a micro-batch as sums over valid rows, `total` times `scale`; and the number of ids or classes."""
+    at = at or StepObjective(plan.objective or Objective(), 0.0, 1.0)
+    targets = micro.targets.flatten()
+    with accelerator.autocast():
+        if student.head is not None:
+            hidden = hidden_rows(student.model, micro, student.plain)
+            signals = [source(micro) for source in sources]
+            sums = chunked_loss(hidden, student.head, signals, targets, at, vocabulary=plan.vocabulary, scale=scale)
+            width = plan.vocabulary or 1
+        else:
+            logits = rows(student.model, micro, plan.vocabulary)
+            signals = [source(micro) for source in sources]
+            width = logits.shape[-1]
+            with torch.autocast(accelerator.device.type, enabled=False):
+                sums = distillation_loss(logits, signals, targets, at)
+                sums = sums._replace(total=sums.total * scale)
+    if student.features is not None:
+        sums = sums._replace(total=sums.total + scale * student.features.loss(micro))
+    return sums, width

@@ -1,0 +1,138 @@
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from conf.schema import Shape
+from models.attention import LIMIT, NAME, attention, single_precision_gradient
+from models.interface import Interface
+from models.shapes import build, config_for
+
+TEXT = Interface("causal-lm", 64, vocabulary=300, end_id=0, pad_id=1)
+IMAGES = Interface("image-classification", 2, classes=10, image_shape=(3, 16, 16))
+
+
+class Layer(nn.Module):
+    """What an attention function is told of the layer that asks."""
+
+    def __init__(self, is_causal: bool, groups: int = 1) -> None:
+        super().__init__()
+        self.is_causal, self.num_key_value_groups = is_causal, groups
+
+
+def inputs(heads: int = 3, of_keys: int = 3, length: int = 24, size: int = 16) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, count, length, size, generator=generator) for count in (heads, of_keys, of_keys)]
+
+
+def exact(given: list[Tensor], weights: Tensor, causal: bool) -> tuple[Tensor, ...]:
+    """Output and gradients by the formula, in double precision."""
+    q, k, v = (each.detach().double().requires_grad_() for each in given)
+    groups = q.shape[1] // k.shape[1]
+    scores = q @ k.repeat_interleave(groups, 1).mT / q.shape[-1] ** 0.5
+    if causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
+    found = (scores.softmax(-1) @ v.repeat_interleave(groups, 1)).transpose(1, 2)
+    return (found.detach(), *torch.autograd.grad((found * weights).sum(), (q, k, v)))
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    return float((found.detach().double() - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("of_keys", [3, 1])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_values_and_gradients_are_those_of_the_formula(causal: bool, of_keys: int, autocast: bool) -> None:
+    given = [each.bfloat16() for each in inputs(of_keys=of_keys)]
+    weights = torch.randn(2, 24, 3, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    q, k, v = ((each.float() if autocast else each).detach().requires_grad_() for each in given)
+    with torch.autocast("cpu", enabled=autocast):
+        found, none = attention(Layer(causal, 3 // of_keys), q, k, v, None)
+        assert none is None
+        assert found.dtype == torch.bfloat16
+        assert "_Attention" in names(found)
+    gradients = torch.autograd.grad((found.double() * weights).sum(), (q, k, v))
+    for mine, wanted in zip((found, *gradients), exact(given, weights, causal), strict=True):
+        assert error(mine, wanted) < 0.01  # bf16 keeps 8 bits, and the output is rounded before the gradient sees it
+
+
+def test_the_gradient_is_as_exact_as_that_of_pytorch() -> None:
+    given = [each.bfloat16() for each in inputs(length=96)]
+    weights = torch.randn(2, 96, 3, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    wanted = exact(given, weights, True)[1:]
+    leaves = [each.requires_grad_() for each in given]
+    found, _ = attention(Layer(True), leaves[0], leaves[1], leaves[2], None)
+    ours = torch.autograd.grad((found.double() * weights).sum(), leaves)
+    plain = scaled_dot_product_attention(*leaves, is_causal=True).transpose(1, 2)
+    theirs = torch.autograd.grad((plain.double() * weights).sum(), leaves)
+    assert torch.equal(found, plain)
+    for mine, other, true in zip(ours, theirs, wanted, strict=True):
+        assert error(mine, true) <= 1.05 * error(other, true)
+
+
+def names(found: Tensor) -> str:
+    """The graph's nodes behind a tensor, near first."""
+    seen, node = [], found.grad_fn
+    while node is not None:
+        seen.append(type(node).__name__)
+        node = next((each for each, _ in node.next_functions if each is not None), None)
+    return " ".join(seen)
+
+
+@pytest.mark.parametrize(
+    ("changed", "more"),
+    [
+        ({}, {"attention_mask": torch.ones(2, 1, 24, 24, dtype=torch.bool)}),
+        ({}, {"attention_mask": None, "dropout": 0.5}),
+        ({"length": LIMIT // 16 + 1}, {"attention_mask": None}),
+    ],
+)
+def test_what_it_does_not_do_better_goes_to_sdpa(changed: dict[str, int], more: dict[str, Any]) -> None:
+    q, k, v = (each.bfloat16().requires_grad_() for each in inputs(**changed))
+    mask = more.pop("attention_mask")
+    found, _ = attention(Layer(True), q, k, v, mask, **more)
+    assert "_Attention" not in names(found)
+
+
+def test_single_precision_and_inference_go_to_sdpa() -> None:
+    q, k, v = (each.requires_grad_() for each in inputs())
+    assert "_Attention" not in names(attention(Layer(True), q, k, v, None)[0])
+    with torch.no_grad():
+        found, _ = attention(Layer(True), q.bfloat16(), k.bfloat16(), v.bfloat16(), None)
+    assert found.grad_fn is None
+
+
+@pytest.mark.parametrize(("family", "interface"), [("llama", TEXT), ("vit", IMAGES)])
+def test_a_model_is_switched_for_a_training_and_back(family: str, interface: Interface) -> None:
+    shape = Shape.model_validate({"family": family, "hidden_size": 32, "layers": 2, "heads": 2, "feed_forward": 48})
+    torch.manual_seed(0)
+    model = cast(Any, build(config_for(shape, interface), interface.workload)).train()
+    asked = {"input_ids": torch.arange(2, 42).view(2, 20)} if family == "llama" else {"pixel_values": torch.rand(2, 3, 16, 16)}
+
+    def gradient() -> tuple[str, Tensor]:
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(**asked).logits.float()
+        logits.logsumexp(-1).sum().backward()
+        return model.config._attn_implementation, torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    plain = gradient()
+    with single_precision_gradient(model):
+        switched = gradient()
+    assert (plain[0], switched[0], gradient()[0]) == ("sdpa", NAME, "sdpa")
+    assert not torch.equal(plain[1], switched[1])  # or nothing was switched
+    assert error(switched[1], plain[1].double()) < 0.02
+    assert NAME not in str(model.config.to_dict())
+
+
+def test_a_model_with_attention_of_its_own_is_left_alone() -> None:
+    shape = Shape.model_validate({"hidden_size": 32, "layers": 2, "heads": 2, "feed_forward": 48})
+    model = cast(Any, build(config_for(shape, TEXT), "causal-lm"))
+    model.set_attn_implementation("eager")
+    with single_precision_gradient(model):
+        assert model.config._attn_implementation == "eager"
+    with single_precision_gradient(nn.Linear(2, 2)):
+        pass
