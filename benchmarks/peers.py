@@ -135,7 +135,7 @@ def _student(pair: str, teacher: Any, interface: Interface) -> Any:
     return make_student(stage, teacher, interface, 0, "student").model
 
 
-def ours(pair: str, folder: Path, side: str, steps: int) -> dict[str, float]:
+def ours(pair: str, folder: Path, side: str, steps: int, recompute: bool = False) -> dict[str, float]:
     """Train a few steps with Ladder's loop; the figures of this process."""
     batch, _ = PAIRS[pair]
     device = resolve_device("auto")
@@ -146,7 +146,7 @@ def ours(pair: str, folder: Path, side: str, steps: int) -> dict[str, float]:
     else:
         source = _cache(pair, folder).source
     student = load_model(folder / "student", "causal-lm")
-    training = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, precision="bf16")
+    training = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, precision="bf16", recompute=recompute)
     plan = Plan(training, Objective(alpha=1.0), 0, vocabulary, device, "bf16")  # pyright: ignore[reportArgumentType]
     before = _peak_mib()
 
@@ -163,7 +163,7 @@ def _peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(pair: str, folder: Path, side: str, steps: int, python: Path) -> dict[str, float]:
+def measure(pair: str, folder: Path, side: str, steps: int, python: Path, recompute: bool) -> dict[str, float]:
     """One side, once, in a process of its own."""
     batch, length = PAIRS[pair]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -173,6 +173,7 @@ def measure(pair: str, folder: Path, side: str, steps: int, python: Path) -> dic
         command += ["--length", length, "--batch-size", batch, "--steps", steps]
     else:
         command = [sys.executable, "-m", "benchmarks.peers", "--pair", pair, "--side", side, "--folder", folder, "--steps", steps]
+        command += ["--recompute"] if recompute else []
     done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
@@ -200,11 +201,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a measurement")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
     parser.add_argument("--peers", type=Path, default=Path(".peers"), help="environment of the peers")
+    parser.add_argument("--recompute", action="store_true", help="Ladder's sides with training.recompute=true")
     parser.add_argument("--side", choices=SIDES[1:], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        print(json.dumps(ours(options.pair[0], options.folder, options.side, options.steps)))
+        print(json.dumps(ours(options.pair[0], options.folder, options.side, options.steps, options.recompute)))
         return
     python = environment_of_peers(options.peers.absolute())
     for pair in options.pair or PAIRS:
@@ -212,7 +214,10 @@ def main() -> None:
             folder = Path(name)
             print(f"\n{pair}: batch {' x '.join(map(str, PAIRS[pair]))}, bf16, {machine(resolve_device('auto'))}", flush=True)
             prepare(pair, folder, options.steps)
-            found = [{side: measure(pair, folder, side, options.steps, python) for side in SIDES} for _ in range(options.repeats)]
+            found = [
+                {side: measure(pair, folder, side, options.steps, python, options.recompute) for side in SIDES}
+                for _ in range(options.repeats)
+            ]
         for side in SIDES:
             speed = spread([each[side]["tokens_per_second"] for each in found])
             memory = spread([each[side]["peak_mib"] for each in found])

@@ -94,6 +94,9 @@ class Training(Settings):
     steps: int = setting(..., "Optimisation steps", "steps", ge=1)
     batch_size: int = setting(32, "Examples in an optimisation step: all micro-batches and all processes together", "sequences", ge=1)
     accumulation: int = setting(1, "Micro-batches that an optimisation step is split into, to save memory", "micro-batches", ge=1)
+    recompute: bool = setting(
+        False, "Keep only what lies between layers and compute the rest again for the gradient: less memory, more time", identity=False
+    )
     learning_rate: float = setting(4e-3, "Peak learning rate of AdamW", "1/step", gt=0, le=10)
     schedule: Literal["cosine", "warmup-stable-decay"] = setting("cosine", "Course of the learning rate after the warm-up")
     warmup: float = setting(0.05, "Share of the steps in which the learning rate rises linearly", "fraction of steps", ge=0, lt=1)

@@ -6,15 +6,16 @@ Value and gradient are those of the whole batch at once, however many parts and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from conf.errors import UserError
 from conf.lessons import Objective, Training
 from models.batches import Batch
 from models.chunked import Head, chunked_loss
@@ -51,6 +52,27 @@ class Taught(NamedTuple):
     plain: nn.Module
     head: Head | None
     features: Features | None
+
+
+@contextmanager
+def recomputed(model: nn.Module) -> Iterator[None]:
+    """Let a model keep its layers' inputs alone and compute each layer again for its gradient, which stays the same to the last bit.
+
+    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174; transformers' own implementation.
+
+    Raises:
+        UserError: transformers cannot do it for this model.
+    """
+    asked = cast(Any, model)
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError.about(
+            "training.recompute", True, f"false for a {type(model).__name__}", "Leave it out, or raise training.accumulation."
+        )
+    asked.activation_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        asked.activation_checkpointing_disable()
 
 
 def gradients(

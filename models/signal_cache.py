@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,6 +178,8 @@ class SignalCache:
     def source(self, batch: Batch) -> TeacherSignal | SparseSignal:
         """The teacher's signal for a batch, row after row, on the batch's device: a `SignalSource`."""
         signal = decode(self.records(keys_of(batch)), self.coding)
+        for part in self._data:  # what was read would otherwise count as this process's memory, until it holds the whole cache
+            cast(mmap.mmap, part.base).madvise(mmap.MADV_DONTNEED)
         return type(signal)(*(part.to(batch.targets.device) for part in signal))
 
     def distance(self, batch: Batch, logits: Logits) -> float:

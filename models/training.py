@@ -25,7 +25,7 @@ from models.attention import single_precision_gradient
 from models.batches import TrainingBatches
 from models.controls import kept_teachers
 from models.features import Features
-from models.gradients import Plan, Taught, gradients
+from models.gradients import Plan, Taught, gradients, recomputed
 from models.objectives import IGNORE, StepObjective
 from models.resume import Checkpoints
 from models.schedules import learning_rate_at, value_at
@@ -143,7 +143,7 @@ def train(
     began, earlier, earlier_tokens = time.monotonic(), state.seconds, state.tokens
     step = first
     half = plan.device == "cpu" and plan.precision == "bf16"
-    with single_precision_gradient(plain) if half else nullcontext():
+    with single_precision_gradient(plain) if half else nullcontext(), recomputed(plain) if t.recompute else nullcontext():
         while step < t.steps and not state.stopped:
             at = _weights(plan, step, state) if sources else None
             rate = learning_rate_at(t, step)

@@ -185,7 +185,7 @@ def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
 
 
 def _speed(ladder: Ladder, training: Training) -> list[Any]:
-    return [training.batch_size, training.accumulation, precision_of(ladder, training)]
+    return [training.batch_size, training.accumulation, training.recompute, precision_of(ladder, training)]
 
 
 def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pace]:

@@ -302,8 +302,10 @@ def _price(
     micro = training.batch_size // training.accumulation * size.tokens
     bytes_each = 2 if precision_of(ladder, training) == "bf16" else 4
     # Weights, gradients and AdamW's two moments in fp32; the frozen teacher; activations of a layer as Korthikanti et al. 2022
-    # (arXiv:2205.05198) count them without the attention matrix; five copies of a chunk of logits in fp32 for each model.
+    # (arXiv:2205.05198) count them without the attention matrix, of every layer, or of one and what lies between all of them; five
+    # copies of a chunk of logits in fp32 for each model.
     memory = 16.0 * size.parameters + sum(4.0 * teacher.parameters for teacher in above)
-    memory += micro * shape.layers * shape.hidden_size * 17 * bytes_each
+    layer, between = 17 * bytes_each, 4
+    memory += micro * shape.hidden_size * (layer + shape.layers * between if training.recompute else shape.layers * layer)
     memory += min(micro * max(vocabulary, 1), CHUNK_ELEMENTS["cpu"]) * 4 * 5 * (2 if teaches else 1)
     return {"tokens": positions, "flops": positions * per_token, "seconds": positions * per_token / speed, "memory": memory}

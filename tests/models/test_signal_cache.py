@@ -262,3 +262,27 @@ def test_the_signal_is_on_the_batchs_device_and_in_its_order(text: Corpus, tmp_p
     assert isinstance(signal, SparseSignal)
     assert signal.ids.shape[0] == batches.at(1).targets.numel()
     assert signal.ids.device == batches.at(1).targets.device
+
+
+def test_what_was_read_does_not_count_as_memory_of_the_process(text: Corpus, tmp_path: Path) -> None:
+    """Otherwise a training's resident memory grows to the size of the cache."""
+    batches = TrainingBatches(text, 8, 0)
+    filled(made(tmp_path / "cache"), batches, 3)
+    cache = opened(tmp_path / "cache")
+    records = cache.records(keys_of(batches.at(0)))
+    assert sum(int(record.sum()) for record in records) > 0
+    assert resident(tmp_path / "cache") > 0
+    first = cache.source(batches.at(0))
+    assert resident(tmp_path / "cache") == 0
+    assert all(torch.equal(a, b) for a, b in zip(first, cache.source(batches.at(0)), strict=True))
+
+
+def resident(folder: Path) -> int:
+    """KiB of a folder's mapped files that count as memory of this process."""
+    found, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            ours = f"{folder}/part-" in line
+        elif ours and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found

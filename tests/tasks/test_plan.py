@@ -203,6 +203,11 @@ class TestPrices:
         assert split.memory_bytes < whole.memory_bytes
         assert split.flops == whole.flops
 
+    def test_recomputing_saves_memory_and_changes_no_result(self, made: Made) -> None:
+        kept, again = plan(made.home), plan(made.home, "teacher.training.recompute=true", "defaults.training.recompute=true")
+        assert all(b.memory_bytes < a.memory_bytes for a, b in zip(kept.stages, again.stages, strict=True))
+        assert actions(again) == actions(kept)
+
 
 class TestPace:
     def test_nothing_ran_yet(self, tmp_path: Path) -> None:
