@@ -1,4 +1,4 @@
-"""Where a training step's time goes: `python -m benchmarks.breakdown [--pair bytes|smollm2] [--mode live|cached] [--steps 6] [--compile]`.
+"""Where a training step's time goes: `python -m benchmarks.breakdown [--pair bytes|smollm2] [--mode live|cached] [--compile]`.
 
 The pairs of `benchmarks.peers`, trained by `models.training.train` itself, whose parts are timed where they are called. Forward KL
 does the head's product, the loss and both their gradients in one go, so they are one part; a live teacher's head belongs to it too.
@@ -93,10 +93,17 @@ def watched(clock: Clock) -> Iterator[None]:
             each.stop()
 
 
-def source_of(mode: str, folder: Path, vocabulary: int, device: str) -> SignalSource:
+def loaded(folder: Path, name: str, attention: str) -> nn.Module:
+    """A model of a prepared pair, which computes attention in this way."""
+    model = cast(Any, load_model(folder / name, "causal-lm"))
+    model.set_attn_implementation(attention)
+    return model
+
+
+def source_of(mode: str, folder: Path, vocabulary: int, device: str, attention: str) -> SignalSource:
     """The live teacher of a prepared pair, or its signals on disk."""
     if mode == "live":
-        return live(load_model(folder / "teacher", "causal-lm").to(device), vocabulary, "bf16")
+        return live(loaded(folder, "teacher", attention).to(device), vocabulary, "bf16")
     manifest = json.loads((folder / "signals" / "manifest.json").read_text())
     return SignalCache.open(folder / "signals", manifest["fingerprint"], manifest["identity"], print).source
 
@@ -140,14 +147,14 @@ def shapes(student: nn.Module, rows: int, device: str) -> dict[tuple[int, int], 
     return found
 
 
-def profile(pair: str, mode: str, folder: Path, steps: int) -> None:
+def profile(pair: str, mode: str, folder: Path, steps: int, attention: str) -> None:
     """Print the table of parts, and that of shapes."""
     device = resolve_device("auto")
-    student, teacher = (load_model(folder / name, "causal-lm").to(device) for name in ("student", "teacher"))
+    student, teacher = (loaded(folder, name, attention).to(device) for name in ("student", "teacher"))
     peaks = [peak("bf16", device)]
     work = operations(student, teacher if mode == "live" else None, pair)
     vocabulary = Corpus(folder / "corpus", pair).info.vocabulary or 0
-    seen = run(pair, folder, student, source_of(mode, folder, vocabulary, device), steps)[WARM:]
+    seen = run(pair, folder, student, source_of(mode, folder, vocabulary, device, attention), steps)[WARM:]
     peaks.append(peak("bf16", device))
     top = max(peaks)
     step = float(np.median([each["step"] for each in seen]))
@@ -165,11 +172,11 @@ def profile(pair: str, mode: str, folder: Path, steps: int) -> None:
         print(f"{f'{wide} -> {out}':<16}{rate / 1e9:>27,.0f} GFLOP/s{rate / top:>9.1%}")
 
 
-def compiled(pair: str, mode: str, folder: Path, steps: int, repeats: int) -> None:
+def compiled(pair: str, mode: str, folder: Path, steps: int, repeats: int, attention: str) -> None:
     """Print steps of a compiled student body beside the plain one's, in alternation."""
     device = resolve_device("auto")
-    source = source_of(mode, folder, Corpus(folder / "corpus", pair).info.vocabulary or 0, device)
-    students = {name: load_model(folder / "student", "causal-lm") for name in ("plain", "compiled")}
+    source = source_of(mode, folder, Corpus(folder / "corpus", pair).info.vocabulary or 0, device, attention)
+    students = {name: loaded(folder, "student", attention) for name in ("plain", "compiled")}
     cast(Any, students["compiled"]).base_model.compile(dynamic=False)
     seconds: dict[str, list[float]] = {name: [] for name in students}
     first: dict[str, float] = {}
@@ -193,6 +200,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=["live", "cached"], action="append", help="one of them only")
     parser.add_argument("--steps", type=int, default=6, help="timed steps")
     parser.add_argument("--repeats", type=int, default=3, help="with --compile: alternations")
+    parser.add_argument("--attention", default="sdpa", help="transformers' name of an attention: sdpa, eager, flash_attention_2 ...")
     parser.add_argument("--compile", action="store_true", help="compare a compiled student body with the plain one")
     options = parser.parse_args()
     began = time.monotonic()
@@ -203,9 +211,9 @@ def main() -> None:
         for mode in options.mode or ("live", "cached"):
             print()
             if options.compile:
-                compiled(options.pair, mode, Path(name), options.steps, options.repeats)
+                compiled(options.pair, mode, Path(name), options.steps, options.repeats, options.attention)
             else:
-                profile(options.pair, mode, Path(name), options.steps)
+                profile(options.pair, mode, Path(name), options.steps, options.attention)
     print(f"\n{time.monotonic() - began:.0f} s in all")
 
 

@@ -148,16 +148,16 @@ def ours(pair: str, folder: Path, side: str, steps: int, recompute: bool = False
     student = load_model(folder / "student", "causal-lm")
     training = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, precision="bf16", recompute=recompute)
     plan = Plan(training, Objective(alpha=1.0), 0, vocabulary, device, "bf16")  # pyright: ignore[reportArgumentType]
-    before = _peak_mib()
+    before = peak_mib()
 
     def on_step(step: Step) -> None:
         moments.append(time.perf_counter())
 
     train(student, TrainingBatches(corpus, batch, 0), plan, signals=source, on_step=on_step)
-    return {"seconds": moments[-1] - moments[WARM - 1], "before_mib": before, "peak_mib": _peak_mib()}
+    return {"seconds": moments[-1] - moments[WARM - 1], "before_mib": before, "peak_mib": peak_mib()}
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """Peak resident memory of this process; `ru_maxrss` would begin with the peak of the process that started it."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
