@@ -36,6 +36,7 @@ from models.shapes import size_of
 from models.signals import live
 from models.training import Plan, Step, train
 from tasks.expect import expected_interface
+from tasks.teach import _frozen_dtype
 
 
 class Way(NamedTuple):
@@ -67,12 +68,14 @@ def fits(way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: Corpus, inte
     device, moments = resolve_device("auto"), list[float]()
     settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, precision="bf16", recompute=way.recompute)
     plan = Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, interface.vocabulary, device, "bf16")
+    torch._dynamo.reset()  # or after a few shapes nothing is compiled any more
     gc.collect()
     if device == "cuda":  # what an attempt before this one left
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
         teacher, student = (prepared(shape, interface, way).to(device) for shape in shapes)
+        teacher.to(_frozen_dtype(device, "bf16"))
         train(
             student,
             TrainingBatches(corpus, batch, 0),

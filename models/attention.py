@@ -3,13 +3,14 @@
 PyTorch's attention for processors repacks bf16 blocks for every head and row in its backward pass, which for short rows costs more than
 all the products: at 192 positions and heads of 32 the same gradient takes half the time in single precision, and is more exact
 (`python -m benchmarks.attention`, docs/performance.md). The forward pass stays in bf16. Everything else, a mask, dropout, a GPU, no
-gradient, goes to transformers' own `sdpa`.
+gradient, a compiled model, goes to transformers' own `sdpa`.
 
 The way in is transformers' registry of attention functions; a model is switched for the length of a training and back.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -40,7 +41,8 @@ class _Attention(torch.autograd.Function):
         *given, logsumexp = ctx.saved_tensors
         given = [gradients[0], *given]
         found = [torch.empty_like(each) for each in given[1:4]]
-        rows = max(1, SLICE // given[1][0].numel())
+        # PyTorch shares out rows times heads among its threads, so a slice holds a few of them for each.
+        rows = max(SLICE // given[1][0].numel(), math.ceil(4 * torch.get_num_threads() / given[1].shape[1]), 1)
         for first in range(0, len(logsumexp), rows):
             part = slice(first, first + rows)
             single = [each[part].float() for each in given]
@@ -81,7 +83,7 @@ def attention(
     """
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-    if not _wins(query, key) or attention_mask is not None or dropout or any(more.get(name) is not None for name in _WEIGHTY):
+    if not _wins(query, key, value) or attention_mask is not None or dropout or any(more.get(name) is not None for name in _WEIGHTY):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **more
         )
@@ -94,11 +96,15 @@ def attention(
 _WEIGHTY = ("softcap", "position_bias", "cache")
 
 
-def _wins(query: Tensor, key: Tensor) -> bool:
-    """Whether a gradient is wanted that single precision gives sooner."""
+def _wins(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether a gradient is wanted that single precision gives sooner, of tensors as PyTorch's operation takes them."""
+    batch, heads, length, size = query.shape
+    alike = key.shape == value.shape and (key.shape[0], *key.shape[2:]) == (batch, length, size) and heads % key.shape[1] == 0
+    if not alike or any(each.stride(-1) != 1 for each in (query, key, value)):
+        return False
     half = query.dtype == torch.bfloat16 or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
     wanted = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
-    return half and wanted and query.device.type == "cpu" and query.shape[2] == key.shape[2] and query.shape[3] * key.shape[2] <= LIMIT
+    return half and wanted and query.device.type == "cpu" and size * length <= LIMIT and not torch.compiler.is_compiling()
 
 
 @contextmanager
@@ -107,13 +113,13 @@ def single_precision_gradient(model: nn.Module) -> Iterator[None]:
     from transformers import AttentionInterface, PreTrainedModel
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-    if not isinstance(model, PreTrainedModel) or model.config._attn_implementation != "sdpa":
+    if not isinstance(model, PreTrainedModel) or model.config.sub_configs or model.config._attn_implementation != "sdpa":
         yield
         return
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
     try:
+        model.set_attn_implementation(NAME)
         yield
     finally:
         model.set_attn_implementation("sdpa")

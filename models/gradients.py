@@ -68,11 +68,12 @@ def recomputed(model: nn.Module) -> Iterator[None]:
         raise UserError.about(
             "training.recompute", True, f"false for a {type(model).__name__}", "Leave it out, or raise training.accumulation."
         )
-    asked.activation_checkpointing_enable({"use_reentrant": False})
     try:
+        asked.activation_checkpointing_enable({"use_reentrant": False})
         yield
     finally:
         asked.activation_checkpointing_disable()
+        asked.disable_input_require_grads()  # a hook on the embedding, which transformers leaves
 
 
 def gradients(

@@ -123,6 +123,7 @@ def train(
 
     Raises:
         RunCancelled: `should_stop` said so; training goes on from that very step when it is called again.
+        UserError: The layers of this model cannot be computed again, which `training.recompute` asks for.
         TrainingDiverged: Loss or gradient is not finite, or the loss exploded; the checkpoints before it are kept.
     """
     t = plan.training

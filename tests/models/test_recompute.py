@@ -46,6 +46,7 @@ def test_the_weights_are_the_same_to_the_last_bit(
     assert twice - probes == 2 * (once - probes) == 2 * 3 * 2
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), again.parameters(), strict=True))
     assert not cast(Any, again).is_activation_checkpointing
+    assert not any(part._forward_hooks for name, part in again.named_modules() if "embed" in name)
 
 
 def test_a_model_that_cannot_is_refused(prose: Corpus, training: Settings, model_for: Make, monkeypatch: pytest.MonkeyPatch) -> None:
