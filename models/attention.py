@@ -1,9 +1,9 @@
 """Attention whose gradient is taken in single precision on a processor, where that is faster than half precision.
 
-PyTorch's attention for processors repacks bf16 blocks for every head and row in its backward pass, which for short rows costs more than
-all the products: at 192 positions and heads of 32 the same gradient takes half the time in single precision, and is more exact
-(`python -m benchmarks.attention`, docs/performance.md). The forward pass stays in bf16. Everything else, a mask, dropout, a GPU, no
-gradient, a compiled model, goes to transformers' own `sdpa`.
+On short rows the backward pass of PyTorch's attention for processors is slower in bf16 than in single precision: at 192 positions and
+heads of 32 the same gradient takes half the time in single precision, and is no less exact (`python -m benchmarks.attention`,
+docs/performance.md). The forward pass stays in bf16. Everything else, a mask, dropout, a GPU, no gradient, a compiled model, goes to
+transformers' own `sdpa`.
 
 The way in is transformers' registry of attention functions; a model is switched for the length of a training and back.
 """
