@@ -27,21 +27,21 @@ from typing import NamedTuple
 from benchmarks.common import machine
 from benchmarks.scratch import plain
 from conf.home import home
-from conf.load import load
-from conf.schema import Gate, Ladder, Shape, Stage, Student, TrainedTeacher
-from flows.environment import prepare_environment
-from models.device import resolve_device
-from models.shapes import size_of
-from models.statistics import Interval, interval
-from tasks.arms import direct, flops, matched
-from tasks.compute import corpus_of, interface_of, obtain, precision_of
-from tasks.data import prepare_data
-from tasks.evaluate import evaluate_model
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.signal_choice import examples_of
-from tasks.student import student_work
-from tasks.teacher import teacher_work
+from conf.loading.load import load
+from conf.schema.ladder import Gate, Ladder, Shape, Stage, Student, TrainedTeacher
+from flows.serving.environment import prepare_environment
+from models.architectures.shapes import size_of
+from models.base.device import resolve_device
+from models.base.statistics import Interval, interval
+from tasks.data.prepare import prepare_data
+from tasks.evaluation.evaluate import evaluate_model
+from tasks.proof.arms import direct, flops, matched
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.run_registry import Context
+from tasks.teachers.teacher import teacher_work
+from tasks.training.find_or_train import corpus_of, interface_of, obtain, precision_of
+from tasks.training.signal_policy import examples_of
+from tasks.training.student import student_work
 
 NAME = "benchmark-assistants"
 HEAD = 4  # features of a head; a width is so many heads

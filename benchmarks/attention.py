@@ -1,7 +1,7 @@
 """Where attention's gradient is sooner in single precision: `python -m benchmarks.attention [--tokens 6144] [--repeats 9]`.
 
-Backward pass of causal attention in bf16 on a processor, PyTorch's own beside `models.attention`, in turns, four heads, as many tokens at
-each length. Prints the median milliseconds of both and the median of their ratios; `models.attention.LIMIT` is drawn from this table.
+Backward pass of causal attention in bf16 on a processor, PyTorch's own beside ours, in turns, four heads, as many tokens at each length.
+Prints the median milliseconds of both and the median of their ratios; `LIMIT` in `models/architectures/attention.py` comes from this table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.common import machine, spread
-from models.attention import LIMIT, _Attention
+from models.architectures.attention import LIMIT, _Attention
 
 SIZES, LENGTHS, HEADS = (16, 32, 64, 96, 128), (64, 128, 192, 256, 512, 1024), 4
 

@@ -1,9 +1,10 @@
 """Where a training step's time goes: `python -m benchmarks.breakdown [--pair bytes|smollm2] [--mode live|cached] [--compile]`.
 
-The pairs of `benchmarks.peers`, trained by `models.training.train` itself, whose parts are timed where they are called. Forward KL
+The pairs of `benchmarks.peers`, trained by `models.training.loop.train` itself, whose parts are timed where they are called. Forward KL
 does the head's product, the loss and both their gradients in one go, so they are one part; a live teacher's head belongs to it too.
-Shares of the peak are operations of matrix products, as `models.shapes.count` counts them, over time, over the fastest square product
-(`benchmarks.step`). With `--compile` the student's body goes through `torch.compile` instead, in alternation with the plain one.
+Shares of the peak are operations of matrix products, as `models.architectures.shapes.count` counts them, over time, over the
+fastest square product (`benchmarks.step`). With `--compile` the student's body goes through `torch.compile`
+instead, in alternation with the plain one.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-import models.gradients as gradients
-import models.training as training
+import models.training.loop as training
+import models.training.step as gradients
 from benchmarks.common import machine, spread
 from benchmarks.peers import PAIRS, WARM, prepare
 from benchmarks.step import peak
-from conf.lessons import Objective, Training
-from models.batches import TrainingBatches
-from models.checkpoint import load_model
-from models.corpus import Corpus
-from models.device import resolve_device
-from models.shapes import count
-from models.signal_cache import SignalCache
-from models.signals import SignalSource, live
+from conf.schema.lessons import Objective, Training
+from models.architectures.checkpoint import load_model
+from models.architectures.shapes import count
+from models.base.device import resolve_device
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.signals.cache import SignalCache
+from models.signals.sources import SignalSource, live
 
 PARTS = ("batch", "body forward", "teacher", "head and loss", "body backward", "clipping", "optimiser")
 

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from conf.lessons import Objective, Training
-from conf.schema import Ladder, Shape, TrainedTeacher
-from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.device import resolve_device
-from models.interface import Interface
-from models.shapes import config_for
-from models.students import fresh
-from models.training import Plan
-from tasks.compute import precision_of
-from tasks.environment import processor
+from conf.schema.ladder import Ladder, Shape, TrainedTeacher
+from conf.schema.lessons import Objective, Training
+from models.architectures.shapes import config_for
+from models.base.device import resolve_device
+from models.base.interface import Interface
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.students.initialise import fresh
+from models.training.loop import Plan
+from tasks.records.environment import processor
+from tasks.training.find_or_train import precision_of
 
 
 def rungs(ladder: Ladder) -> list[tuple[str, Shape, Training, Objective | None]]:
@@ -37,7 +37,7 @@ def fresh_model(shape: Shape, interface: Interface, seed: int = 0) -> nn.Module:
 
 
 def plan_for(ladder: Ladder, training: Training, objective: Objective | None, vocabulary: int | None, seed: int = 0) -> Plan:
-    """The plan by which `models.training.train` trains a rung of the ladder."""
+    """The plan by which `models.training.loop.train` trains a rung of the ladder."""
     return Plan(training, objective, seed, vocabulary, resolve_device(ladder.compute.device), precision_of(ladder, training))
 
 

@@ -24,17 +24,17 @@ from scipy.stats import linregress
 
 from benchmarks.common import machine
 from benchmarks.peers import PAIRS, WARM, prepare
-from conf.lessons import Objective, Training
-from models.batches import Batch, TrainingBatches
-from models.checkpoint import load_model
-from models.corpus import Corpus
-from models.device import resolve_device
-from models.evaluation import collect
-from models.signal_cache import SignalCache
-from models.signal_codec import Coding
-from models.signal_dump import dump, order_for
-from models.signals import rows
-from models.training import Plan, train
+from conf.schema.lessons import Objective, Training
+from models.architectures.checkpoint import load_model
+from models.base.device import resolve_device
+from models.data.batches import Batch, TrainingBatches
+from models.data.corpus import Corpus
+from models.evaluation.evaluation import collect
+from models.signals.cache import SignalCache
+from models.signals.codec import Coding
+from models.signals.fill import dump, order_for
+from models.signals.sources import rows
+from models.training.loop import Plan, train
 
 STEPS = {"bytes": (1, 2, 4, 8), "smollm2": (1, 2, 4)}
 STUDENTS = (1, 2, 3)

@@ -1,10 +1,11 @@
 """The largest batch that fits, and how fast it is: `python -m benchmarks.largest [--ladder llama-1b] [--stage 0] [KEY=VALUE ...]`.
 
-One stage of a ladder, student and live teacher with random weights, trained by `models.training.train` on random ids, in bf16. For each
-way to compute attention (`--attention`), with and without `training.recompute` and, with `--compile`, `torch.compile` of both bodies:
-batches are doubled until one does not fit, or up to `--most`, and then halved in between. Prints the largest batch with its tokens a
-second, share of the fastest square bf16 product, and peak memory. Meant for a GPU, where what does not fit says so; a processor's
-memory ends otherwise, so there `--most` is required, and the peak is that of the process so far, so it never falls from line to line.
+One stage of a ladder, student and live teacher with random weights, trained by `models.training.loop.train` on random ids, in bf16.
+For each way to compute attention (`--attention`), with and without `training.recompute` and, with `--compile`, `torch.compile` of
+both bodies: batches are doubled until one does not fit, or up to `--most`, and then halved in between. Prints the largest batch with
+its tokens a second, share of the fastest square bf16 product, and peak memory. Meant for a GPU, where what does not fit says so; a
+processor's memory ends otherwise, so there `--most` is required, and the peak is that of the process so far, so it never falls from
+line to line.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from torch import nn
 from benchmarks.common import fresh_model, machine, random_corpus
 from benchmarks.peers import WARM, peak_mib
 from benchmarks.step import flops_per_token, peak
-from conf.lessons import Objective, Training
-from conf.load import load
-from conf.schema import Ladder, Shape
-from models.batches import TrainingBatches
-from models.corpus import Corpus
-from models.device import resolve_device
-from models.interface import Interface
-from models.shapes import size_of
-from models.signals import live
-from models.training import Plan, Step, train
-from tasks.expect import expected_interface
-from tasks.teach import _frozen_dtype
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, Shape
+from conf.schema.lessons import Objective, Training
+from models.architectures.shapes import size_of
+from models.base.device import resolve_device
+from models.base.interface import Interface
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.signals.sources import live
+from models.training.loop import Plan, Step, train
+from tasks.planning.preflight import expected_interface
+from tasks.training.train_model import _frozen_dtype
 
 
 class Way(NamedTuple):

@@ -22,18 +22,18 @@ from typing import Any
 from benchmarks.common import machine
 from benchmarks.scratch import interval, plain
 from conf.home import home
-from conf.lessons import Objective
-from conf.load import load
-from conf.schema import Ladder, Stage, TrainedTeacher
-from flows.environment import prepare_environment
-from models.device import resolve_device
-from tasks.compute import obtain, precision_of
-from tasks.data import prepare_data
-from tasks.evaluate import evaluate_model
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.student import student_work
-from tasks.teacher import teacher_work
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, Stage, TrainedTeacher
+from conf.schema.lessons import Objective
+from flows.serving.environment import prepare_environment
+from models.base.device import resolve_device
+from tasks.data.prepare import prepare_data
+from tasks.evaluation.evaluate import evaluate_model
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.run_registry import Context
+from tasks.teachers.teacher import teacher_work
+from tasks.training.find_or_train import obtain, precision_of
+from tasks.training.student import student_work
 
 NAME = "benchmark-objectives"
 BASE = "forward-kl"

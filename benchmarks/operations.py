@@ -22,7 +22,7 @@ import psutil
 import yaml
 
 from benchmarks.common import spread
-from conf.load import load, to_yaml
+from conf.loading.load import load, to_yaml
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600.0
@@ -39,7 +39,7 @@ class Ladder:
 
     def start(self, *args: str) -> subprocess.Popen[bytes]:
         """Start a command; its output is thrown away."""
-        command = [sys.executable, "-m", "flows.cli", *args]
+        command = [sys.executable, "-m", "flows.cli.app", *args]
         return subprocess.Popen(command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
     def seconds(self, *args: str) -> float:
@@ -83,7 +83,7 @@ def memory(process: subprocess.Popen[bytes]) -> dict[str, float]:
     found = {}
     for child in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         words = " ".join(child.cmdline())
-        kinds = {"flows.runner": "runner", "mlflow": "MLflow", "guard.py": "Prefect", "flows.cli": "serve"}
+        kinds = {"flows.serving.flow_runner": "runner", "mlflow": "MLflow", "guard.py": "Prefect", "flows.cli.app": "serve"}
         name = next((kind for mark, kind in kinds.items() if mark in words), "other")
         found[name] = found.get(name, 0.0) + child.memory_info().rss / 2**20
     return found

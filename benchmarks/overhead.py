@@ -8,7 +8,7 @@ Both train the first stage's student with its live teacher, from the same first 
   SQLite file, with validation, checkpoints and progress as shipped. Two times are taken. *Training* is `seconds` of the stage's
   record: the loop alone, with what it calls. *Task* is the run time of the student's task as Prefect recorded it: look-up in the
   store, loading, training, every checkpoint, publication.
-- Bare: load the teacher, build the student, `models.training.train` without validation, checkpoints, tracking or progress.
+- Bare: load the teacher, build the student, `models.training.loop.train` without validation, checkpoints, tracking or progress.
   *Training* is the seconds that the loop returns, *task* is the wall time of all three.
 
 Pairs alternate in order, so that a drifting machine does not favour one side. The start of Prefect's server is measured apart and
@@ -31,8 +31,8 @@ from uuid import UUID
 
 from benchmarks.common import fresh_model, machine, plan_for, spread
 from conf.home import home
-from conf.load import load, to_yaml
-from conf.schema import Ladder
+from conf.loading.load import load, to_yaml
+from conf.schema.ladder import Ladder
 
 TARGET = 1.05
 PATIENCE = 60  # seconds that Prefect may take to record the end of a task
@@ -57,7 +57,7 @@ def one_stage(folder: Path, overrides: list[str], steps: int) -> Path:
 def orchestrated(path: Path, seed: int) -> Times:
     """Run the flow; the teacher and the data are found in the store, the stage is computed."""
     from flows.distill import distill
-    from tasks.records import RunRecord
+    from tasks.records.run import RunRecord
 
     record = distill(str(path), [f"stages[0].seed={seed}"])
     assert isinstance(record, RunRecord)
@@ -86,12 +86,12 @@ def task_seconds(flow_run_id: str) -> float:
 
 def bare(ladder: Ladder, teacher: Path, corpus_folder: Path, seed: int) -> Times:
     """Load the teacher, build the student, train it."""
-    from models.batches import TrainingBatches
-    from models.checkpoint import load_model
-    from models.corpus import Corpus
-    from models.signals import live
-    from models.training import train
-    from tasks.compute import interface_of
+    from models.architectures.checkpoint import load_model
+    from models.data.batches import TrainingBatches
+    from models.data.corpus import Corpus
+    from models.signals.sources import live
+    from models.training.loop import train
+    from tasks.training.find_or_train import interface_of
 
     began, stage = time.monotonic(), ladder.stages[0]
     corpus = Corpus(corpus_folder, "")
@@ -105,18 +105,18 @@ def bare(ladder: Ladder, teacher: Path, corpus_folder: Path, seed: int) -> Times
 
 def measure(folder: Path, overrides: list[str], steps: int, pairs: int) -> None:
     """Measure all pairs and print them; in a process whose LADDER_HOME is temporary."""
-    from flows.environment import prepare_environment
+    from flows.serving.environment import prepare_environment
 
     prepare_environment(home())
-    from flows.server import reach_server
+    from flows.serving.embedded_server import reach_server
 
     began = time.monotonic()
     reach_server(home())
     started = time.monotonic() - began
     from flows.distill import distill
-    from tasks.console import show_logs
-    from tasks.measure import use_threads
-    from tasks.records import RunRecord
+    from tasks.evaluation.evaluator import use_threads
+    from tasks.records.run import RunRecord
+    from tasks.runtime.logs import show_logs
 
     show_logs()
     path = one_stage(folder, overrides, steps)
@@ -141,7 +141,7 @@ def measure(folder: Path, overrides: list[str], steps: int, pairs: int) -> None:
 
 def report(ladder: Ladder, steps: int, started: float, results: list[tuple[Times, Times]]) -> None:
     """Print each pair and the two ratios."""
-    from models.device import resolve_device
+    from models.base.device import resolve_device
 
     print(f"\nstage {ladder.stages[0].name} of python-stdlib, {steps} steps, {machine(resolve_device(ladder.compute.device))}")
     print(f"Prefect's embedded server started in {started:.1f} s, which is not counted\n")

@@ -26,21 +26,21 @@ import torch
 
 from benchmarks.common import machine, spread
 from conf.home import home
-from conf.lessons import Objective, Training
-from conf.load import load
-from models.batches import TrainingBatches
-from models.checkpoint import load_model, save_model
-from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.device import resolve_device
-from models.files import weights_sha256
-from models.interface import Interface
-from models.shapes import build, config_for
-from models.signal_cache import SignalCache
-from models.signal_codec import Coding
-from models.signal_dump import dump, order_for
-from models.signals import live, rows
-from models.students import make_student
-from models.training import Plan, Step, train
+from conf.loading.load import load
+from conf.schema.lessons import Objective, Training
+from models.architectures.checkpoint import load_model, save_model
+from models.architectures.shapes import build, config_for
+from models.base.device import resolve_device
+from models.base.files import weights_sha256
+from models.base.interface import Interface
+from models.data.batches import TrainingBatches
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.signals.cache import SignalCache
+from models.signals.codec import Coding
+from models.signals.fill import dump, order_for
+from models.signals.sources import live, rows
+from models.students.initialise import make_student
+from models.training.loop import Plan, Step, train
 
 WARM = 3  # steps that do not count, as in peers_trl.py
 PAIRS = {"bytes": (32, 192), "smollm2": (4, 256)}  # batch, length
@@ -113,8 +113,8 @@ def _bytes() -> tuple[Any, np.ndarray, int]:
 def _smollm2() -> tuple[Any, np.ndarray, int]:
     from transformers import AutoTokenizer
 
-    from tasks.checkpoints import resolve_checkpoint
-    from tasks.runs import Context
+    from tasks.runtime.run_registry import Context
+    from tasks.teachers.teacher_source import resolve_checkpoint
 
     loaded = load("smollm2")
     context = Context(run="peers", ladder="smollm2", home=str(home().root), base=str(loaded.base))

@@ -18,19 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from conf.data import DigitsData
-from conf.lessons import Objective, Training
-from conf.schema import Shape
-from models.audit_rows import audit_rows
-from models.audit_slices import Asked, Group, groups_of
-from models.batches import TrainingBatches, evaluation_batches, evaluation_documents
-from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.interface import Interface
-from models.resampling import Limits
-from models.shapes import build, config_for
-from models.signals import live
-from models.training import Plan, train
-from tasks.sources import read_source
+from conf.schema.data import DigitsData
+from conf.schema.ladder import Shape
+from conf.schema.lessons import Objective, Training
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+from models.data.batches import TrainingBatches, evaluation_batches, evaluation_documents
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.evaluation.audit_rows import audit_rows
+from models.evaluation.audit_slices import Asked, Group, groups_of
+from models.evaluation.bootstrap import Limits
+from models.signals.sources import live
+from models.training.loop import Plan, train
+from tasks.data.sources import read_source
 
 SLICES, FAULTY, CLASSES, SIDE = 5, 2, 10, 10
 FAULTS = ("flipped", "biased", "clean")

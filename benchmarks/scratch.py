@@ -26,20 +26,20 @@ from torch import nn
 
 from benchmarks.common import machine
 from conf.home import home
-from conf.load import load
-from conf.schema import Ladder, Stage, TrainedTeacher
-from flows.environment import prepare_environment
-from models.checkpoint import load_model
-from models.device import resolve_device
-from tasks.compute import Work, obtain, precision_of
-from tasks.console import show_logs
-from tasks.data import prepare_data
-from tasks.evaluate import evaluate_model
-from tasks.fingerprint import stage_identity
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.student import student_work
-from tasks.teacher import teacher_work
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, Stage, TrainedTeacher
+from flows.serving.environment import prepare_environment
+from models.architectures.checkpoint import load_model
+from models.base.device import resolve_device
+from tasks.data.prepare import prepare_data
+from tasks.evaluation.evaluate import evaluate_model
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.logs import show_logs
+from tasks.runtime.run_registry import Context
+from tasks.store.fingerprint import stage_identity
+from tasks.teachers.teacher import teacher_work
+from tasks.training.find_or_train import Work, obtain, precision_of
+from tasks.training.student import student_work
 
 NAME = "benchmark-scratch"
 Result = TypeVar("Result")

@@ -23,18 +23,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import fresh_model, machine
-from conf.lessons import Objective, Training
-from conf.schema import Shape
-from models.batches import Batch, TrainingBatches
-from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.device import resolve_device, resolve_precision
-from models.interface import Interface
-from models.objectives import SparseSignal
-from models.signal_cache import SignalCache
-from models.signal_codec import Coding, decode, encode, mass_order
-from models.signal_dump import dump
-from models.training import Plan, Step, train
-from tasks.environment import processor
+from conf.schema.ladder import Shape
+from conf.schema.lessons import Objective, Training
+from models.base.device import resolve_device, resolve_precision
+from models.base.interface import Interface
+from models.data.batches import Batch, TrainingBatches
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.losses.loss import SparseSignal
+from models.signals.cache import SignalCache
+from models.signals.codec import Coding, decode, encode, mass_order
+from models.signals.fill import dump
+from models.training.loop import Plan, Step, train
+from tasks.records.environment import processor
 
 V, L = 49_152, 256
 KINDS = (("sampled", 50), ("sampled", 100), ("top-k", 50), ("top-k", 128))

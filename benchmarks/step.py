@@ -2,10 +2,10 @@
 
     python -m benchmarks.step [--steps 20] [--repeats 3] [KEY=VALUE ...]
 
-For the teacher and every stage of `python-stdlib`: tokens a second of `models.training.train`, the stage with its live teacher, on
+For the teacher and every stage of `python-stdlib`: tokens a second of `models.training.loop.train`, the stage with its live teacher, on
 random ids and without validation or checkpoints; and the share of what a large square matrix product of the training's precision
-reaches on this machine. Operations are those of matrix products as `models.shapes.count` counts them: three forward passes for
-the model that is trained, one for its teacher. Repeats are interleaved, so that a machine that slows down slows all rows alike.
+reaches on this machine. Operations are those of matrix products as `models.architectures.shapes.count` counts them: three forward
+passes for the model that is trained, one for its teacher. Repeats are interleaved, so that a machine that slows down slows all rows alike.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import fresh_model, machine, plan_for, random_corpus, rungs, spread
-from conf.load import load
-from conf.schema import Ladder
-from models.batches import TrainingBatches
-from models.corpus import Corpus
-from models.shapes import Size, count
-from models.signals import live
-from models.training import Step, train
-from tasks.expect import expected_interface
-from tasks.measure import use_threads
-from tasks.pace import matrix_product_peak
+from conf.loading.load import load
+from conf.schema.ladder import Ladder
+from models.architectures.shapes import Size, count
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.signals.sources import live
+from models.training.loop import Step, train
+from tasks.evaluation.evaluator import use_threads
+from tasks.planning.preflight import expected_interface
+from tasks.planning.throughput import matrix_product_peak
 
 WARM = 3  # steps that do not count: allocation, first touch
 PEAK_SIZES = (1024, 2048, 4096)

@@ -18,18 +18,18 @@ from benchmarks.common import machine
 from benchmarks.scratch import plain
 from conf.errors import UserError
 from conf.home import home
-from conf.load import load
-from conf.schema import Ladder, Stage
-from flows.environment import prepare_environment
-from models.device import resolve_device
-from tasks.compute import obtain, precision_of
-from tasks.console import log, show_logs
-from tasks.data import prepare_data
-from tasks.evaluate import evaluate_model
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.student import student_work
-from tasks.teacher import prepare_teacher
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, Stage
+from flows.serving.environment import prepare_environment
+from models.base.device import resolve_device
+from tasks.data.prepare import prepare_data
+from tasks.evaluation.evaluate import evaluate_model
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.logs import log, show_logs
+from tasks.runtime.run_registry import Context
+from tasks.teachers.teacher import prepare_teacher
+from tasks.training.find_or_train import obtain, precision_of
+from tasks.training.student import student_work
 
 NAME = "benchmark-students"
 FIRST = ("prune", "layers", "random")

@@ -11,10 +11,10 @@ import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
 from conf.errors import UserError
-from conf.load import load
-from conf.schema import LADDER_NAME
-from conf.settings import Settings, setting
-from conf.words import allowed, class_at, field_at, mapping_of, options, suggest
+from conf.loading.introspect import allowed, class_at, field_at, mapping_of, options, suggest
+from conf.loading.load import load
+from conf.schema.base import Settings, setting
+from conf.schema.ladder import LADDER_NAME
 
 SHIPPED = Path(__file__).with_name("deployments.yaml")
 NAME = "^[a-z0-9][a-z0-9-]{0,63}$"

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from conf.data import DatasetData, FilesData
 from conf.errors import UserError
-from conf.load import load, shipped
-from conf.schema import CheckpointTeacher, Ladder
+from conf.loading.load import load, shipped
+from conf.schema.data import DatasetData, FilesData
+from conf.schema.ladder import CheckpointTeacher, Ladder
 
 REMEDY = "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
 RECORDED = ("models:/", "runs:/")

@@ -15,14 +15,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import Field
 
 from conf.errors import LadderError, UserError
-from conf.schema import Stage
-from tasks import tables
-from tasks.console import log
-from tasks.decisions import Choice, Decision, remember, remembered
-from tasks.ladder_run import LadderRun
-from tasks.records import RunRecord, StageRecord
-from tasks.runs import now
-from tasks.watch import AWAY
+from conf.schema.ladder import Stage
+from tasks.evaluation.decisions import Choice, Decision, remember, remembered
+from tasks.lifecycle.ladder_run import LadderRun
+from tasks.records.run import RunRecord, StageRecord
+from tasks.report import tables
+from tasks.runtime.logs import log
+from tasks.runtime.prefect_watcher import AWAY
+from tasks.runtime.run_registry import now
 
 POLL_SECONDS = 2
 RETRY_SECONDS = 5.0

@@ -8,21 +8,21 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from conf.errors import GateStopped
-from conf.load import to_yaml
-from conf.schema import Ladder
-from flows.labels import Asked, is_served, label, label_run, repeated
+from conf.loading.load import to_yaml
+from conf.schema.ladder import Ladder
+from flows.gate_policies import climb
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, budgeted, chosen, refuse_early
-from flows.policies import climb
-from tasks.bench import bench_model
-from tasks.compute import precision_of
-from tasks.data import prepare_data
-from tasks.evaluate import evaluate_model
-from tasks.ladder_run import LadderRun
-from tasks.publish import publish_report
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.register import record_model
-from tasks.show import cancellable, unwrap
-from tasks.teacher import prepare_teacher
+from flows.run_labels import Asked, is_served, label, label_run, repeated
+from tasks.bench.bench import bench_model
+from tasks.data.prepare import prepare_data
+from tasks.evaluation.evaluate import evaluate_model
+from tasks.lifecycle.ladder_run import LadderRun
+from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.report.publish import publish_report
+from tasks.report.record_model import record_model
+from tasks.runtime.steps import cancellable, unwrap
+from tasks.teachers.teacher import prepare_teacher
+from tasks.training.find_or_train import precision_of
 
 
 @flow(name="distill", flow_run_name="{ladder}", persist_result=False)

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from prefect import tags
 
-from conf.schema import Gate, Ladder, Stage, Student
-from flows.ask import ask
+from conf.schema.ladder import Gate, Ladder, Stage, Student
+from flows.approval import ask
 from flows.stage import distill_stage
-from tasks.compute import corpus_of, interface_of
-from tasks.console import log
-from tasks.gate import curable
-from tasks.ladder_run import LadderRun
-from tasks.records import DataRecord, Extension, StageRecord
-from tasks.register import record_decision
-from tasks.show import unwrap
+from tasks.evaluation.gate import curable
+from tasks.lifecycle.ladder_run import LadderRun
+from tasks.records.run import DataRecord, Extension, StageRecord
+from tasks.report.record_model import record_decision
+from tasks.runtime.logs import log
+from tasks.runtime.steps import unwrap
+from tasks.training.find_or_train import corpus_of, interface_of
 
 
 def climb(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
@@ -78,8 +78,8 @@ class Rung:
 
     def assistant(self, stage: Stage) -> Stage | None:
         """A stage between the teacher and the student, in size; None where no such size exists."""
-        from models.assistants import assistant_shape
-        from models.checkpoint import skeleton
+        from models.architectures.checkpoint import skeleton
+        from models.students.assistants import assistant_shape
 
         parent, interface = self.lineage[-1], interface_of(corpus_of(self.data))
         teacher = skeleton(Path(parent.folder), self.ladder.workload)

@@ -8,17 +8,17 @@ from prefect.runtime import flow_run
 
 from conf.errors import UserError
 from conf.home import home
-from conf.load import suggest
+from conf.loading.load import suggest
 from flows.distill import conclude
-from flows.labels import Asked, is_served, label_run, repeated
+from flows.gate_policies import climb
 from flows.parameters import LadderChoice, OptionalSeed, Overrides, StageName, TeacherNames, chosen, refuse_early
-from flows.policies import climb
-from tasks.data import prepare_data
-from tasks.ladder_run import LadderRun
-from tasks.named import named_models
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.register import record_model
-from tasks.show import cancellable, unwrap
+from flows.run_labels import Asked, is_served, label_run, repeated
+from tasks.data.prepare import prepare_data
+from tasks.lifecycle.ladder_run import LadderRun
+from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.report.record_model import record_model
+from tasks.runtime.steps import cancellable, unwrap
+from tasks.teachers.named_models import named_models
 
 
 @flow(name="one-stage", flow_run_name="{stage} of {ladder}", persist_result=False)

@@ -10,8 +10,8 @@ from typing import Annotated
 from pydantic import Field
 
 from conf.home import home
-from conf.load import Loaded, load, load_whole, shipped
-from conf.schema import STAGE_NAME_PATTERN, Ladder
+from conf.loading.load import Loaded, load, load_whole, shipped
+from conf.schema.ladder import STAGE_NAME_PATTERN, Ladder
 
 LadderChoice = Annotated[
     str,
@@ -53,7 +53,7 @@ def chosen(ladder: str, whole: Ladder | None, overrides: Sequence[str], seed: in
     given = tuple(text for text in overrides if text.strip()) + ((f"seed={seed}",) if seed >= 0 else ())
     if not served:
         return load(ladder, given) if whole is None else load_whole(whole, given), given
-    from conf.roots import check_source, confine
+    from conf.path_policy import check_source, confine
 
     allowed = roots()
     if whole is None:
@@ -71,8 +71,8 @@ def budgeted(loaded: Loaded, given: tuple[str, ...], budget: str) -> tuple[Loade
     """
     if not budget:
         return loaded, given, None
-    from tasks.budget import fit_budget
-    from tasks.console import log
+    from tasks.planning.budget import fit_budget
+    from tasks.runtime.logs import log
 
     found = fit_budget(loaded, budget, home())
     log.info("budget %s", found.words)
@@ -86,24 +86,24 @@ def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool, proof: bool 
         UserError: A stage is larger than its teacher, `start_at` names no stage, or an arm of a proof is named that cannot be.
     """
     if proof:
-        from tasks.arms import refuse
+        from tasks.proof.arms import refuse
 
         for arm in loaded.ladder.proof.arms:
             refuse(arm, loaded.ladder)
-    from tasks.fingerprint import settings_hash
-    from tasks.runs import Context, all_runs
+    from tasks.runtime.run_registry import Context, all_runs
+    from tasks.store.fingerprint import settings_hash
 
     # What ran to its end passed this check, which takes seconds; a checkpoint may be another one by now.
     marks = [settings_hash(loaded.ladder, proof) for proof in (False, True)]
     done = any(record.settings_hash in marks and record.status == "done" for record in all_runs(home()))
     if done and loaded.ladder.teacher.source == "train" and start_at is None:
         return
-    from tasks.expect import check_ladder
+    from tasks.planning.preflight import check_ladder
 
     context = Context(run="", ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base), start_at=start_at, fresh=fresh)
     check_ladder(loaded.ladder, context)
     if proof:
-        from tasks.prove import refuse_unfit
+        from tasks.proof.proof import refuse_unfit
 
         refuse_unfit(loaded.ladder, context)
 

@@ -11,26 +11,26 @@ from prefect import flow, tags
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
-from conf.load import Loaded, load_whole
-from conf.proof import Arm
-from conf.schema import Ladder
+from conf.loading.load import Loaded, load_whole
+from conf.schema.ladder import Ladder
+from conf.schema.proof import Arm
 from flows.distill import conclude
-from flows.labels import Asked, is_served, label_run, repeated, untagged
+from flows.gate_policies import climb
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, chosen, refuse_early
-from flows.policies import climb
-from tasks.arms import replicate, watched
-from tasks.compute import corpus_of, precision_of
-from tasks.console import log
-from tasks.data import prepare_data
-from tasks.evaluate import answers_on_test, evaluate_model
-from tasks.identified import Answers, identified, write_identified
-from tasks.ladder_run import LadderRun
-from tasks.proof_records import Proof, Replicate
-from tasks.prove import Arms, arms_of, proof_of, record_proof, replicate_of, save_proof
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.register import record_model
-from tasks.show import cancellable, unwrap
-from tasks.teacher import prepare_teacher
+from flows.run_labels import Asked, is_served, label_run, repeated, untagged
+from tasks.data.prepare import prepare_data
+from tasks.evaluation.evaluate import answers_on_test, evaluate_model
+from tasks.lifecycle.ladder_run import LadderRun
+from tasks.proof.arms import replicate, watched
+from tasks.proof.lost_examples import Answers, identified, write_identified
+from tasks.proof.proof import Arms, arms_of, proof_of, record_proof, replicate_of, save_proof
+from tasks.records.proof import Proof, Replicate
+from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.report.record_model import record_model
+from tasks.runtime.logs import log
+from tasks.runtime.steps import cancellable, unwrap
+from tasks.teachers.teacher import prepare_teacher
+from tasks.training.find_or_train import corpus_of, precision_of
 
 
 @flow(name="prove", flow_run_name="proof of {ladder}", persist_result=False)
@@ -149,8 +149,8 @@ def _budgeted(loaded: Loaded, given: tuple[str, ...], budget: str) -> tuple[Load
     if not budget:
         return loaded, given, None
     from conf.home import home
-    from tasks.budget import fit_budget
-    from tasks.prove import trained
+    from tasks.planning.budget import fit_budget
+    from tasks.proof.proof import trained
 
     found = fit_budget(loaded, budget, home(), trained(loaded, home()))
     log.info("budget %s", found.words)

@@ -8,12 +8,12 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from conf.home import home
-from flows.commands_report import comparison_text
+from flows.cli.report import comparison_text
 from flows.parameters import OptionalRun, RunName
-from tasks.publish import publish_report
-from tasks.rebuild import compare as compare_pages
-from tasks.rebuild import settings_of
-from tasks.runs import load_run
+from tasks.report.publish import publish_report
+from tasks.report.rebuild import compare as compare_pages
+from tasks.report.rebuild import settings_of
+from tasks.runtime.run_registry import load_run
 
 
 @flow(name="report", flow_run_name="report {run}", persist_result=False)

@@ -12,10 +12,10 @@ from prefect.context import FlowRunContext, TagsContext
 from prefect.exceptions import PrefectException
 
 from conf.home import home
-from tasks.console import log
-from tasks.records import RunRecord
-from tasks.runs import all_runs
-from tasks.watch import asked_once
+from tasks.records.run import RunRecord
+from tasks.runtime.logs import log
+from tasks.runtime.prefect_watcher import asked_once
+from tasks.runtime.run_registry import all_runs
 
 
 def is_served() -> bool:

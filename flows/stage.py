@@ -7,20 +7,20 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from conf.schema import Ladder, Stage
-from flows.labels import label, untagged
-from tasks.audit import audit_model, train_control
-from tasks.bench import bench_model
-from tasks.compute import precision_of
-from tasks.console import log
-from tasks.evaluate import evaluate_model
-from tasks.gate import judge
-from tasks.records import DataRecord, Extension, StageRecord
-from tasks.register import record_model
-from tasks.runs import Context
-from tasks.show import cancellable, step, unwrap
-from tasks.student import train_student
-from tasks.watch import require_server
+from conf.schema.ladder import Ladder, Stage
+from flows.run_labels import label, untagged
+from tasks.audit.audit import audit_model, train_control
+from tasks.bench.bench import bench_model
+from tasks.evaluation.evaluate import evaluate_model
+from tasks.evaluation.gate import judge
+from tasks.records.run import DataRecord, Extension, StageRecord
+from tasks.report.record_model import record_model
+from tasks.runtime.logs import log
+from tasks.runtime.prefect_watcher import require_server
+from tasks.runtime.run_registry import Context
+from tasks.runtime.steps import cancellable, step, unwrap
+from tasks.training.find_or_train import precision_of
+from tasks.training.student import train_student
 
 
 @step("gate", "gate: {record.name}")

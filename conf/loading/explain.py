@@ -9,9 +9,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from conf.errors import UserError
-from conf.lessons import Schedule
-from conf.schema import Ladder
-from conf.words import allowed, classes, suggest
+from conf.loading.introspect import allowed, classes, suggest
+from conf.schema.ladder import Ladder
+from conf.schema.lessons import Schedule
 
 
 def explain_key(key: str) -> str:

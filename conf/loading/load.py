@@ -19,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from conf.errors import UserError
-from conf.mistakes import describe
-from conf.schema import Ladder
-from conf.words import at, suggest
+from conf.loading.introspect import at, suggest
+from conf.loading.messages import describe
+from conf.schema.ladder import Ladder
 
-SHIPPED = Path(__file__).with_name("ladders")
+SHIPPED = Path(__file__).parents[1] / "ladders"
 PLAIN = re.compile(r"\$\{[\w.\[\]-]+\}")
 STAGE_KEY = re.compile(r"^stages(?:\[(?P<index>-?\d+)\]|\[(?P<word>[^\]]*)\]|\.(?P<name>[^.\[]+))(?P<rest>.*)$")
 

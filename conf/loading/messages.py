@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from conf.errors import UserError
-from conf.schema import Ladder
-from conf.words import allowed, allowed_item, at, class_at, classes, field_at, options, sources, suggest
+from conf.loading.introspect import allowed, allowed_item, at, class_at, classes, field_at, options, sources, suggest
+from conf.schema.ladder import Ladder
 
 SHOWN = 100  # characters of a value that a message repeats
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import field_validator, model_validator
 
-from conf.settings import Settings, setting
+from conf.schema.base import Settings, setting
 
 THRESHOLDS = "a list of one or more different probabilities between 0 and 1"
 

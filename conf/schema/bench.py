@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from conf.settings import Settings, setting
+from conf.schema.base import Settings, setting
 
 SIZES = "a list of 1 to 8 different whole numbers from 1 to 65536, such as [1, 16]"
 

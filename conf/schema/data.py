@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from conf.settings import Choices, Settings, setting
+from conf.schema.base import Choices, Settings, setting
 
 
 class Columns(Settings):

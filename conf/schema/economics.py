@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from conf.settings import Settings, setting
+from conf.schema.base import Settings, setting
 
 Input = Literal[
     "training_hours",

@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from conf.audit import Audit, AuditLimit, Bound, bounds, check_gate
-from conf.bench import Bench
-from conf.data import Data, Tokenizer
-from conf.economics import Economics
 from conf.errors import UserError
-from conf.lessons import Objective, Signals, Training
-from conf.objectives import check_objective
-from conf.proof import Comparison
-from conf.settings import Choices, Settings, setting
+from conf.schema.audit import Audit, AuditLimit, Bound, bounds, check_gate
+from conf.schema.base import Choices, Settings, setting
+from conf.schema.bench import Bench
+from conf.schema.compatibility import check_objective
+from conf.schema.data import Data, Tokenizer
+from conf.schema.economics import Economics
+from conf.schema.lessons import Objective, Signals, Training
+from conf.schema.proof import Comparison
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 Teachers = Literal["parent", "root", "ancestors", "none"]
@@ -129,7 +129,7 @@ class Stage(Settings):
         min_length=1,
     )
     objective: Objective = setting(Objective(), "What the student is taught by")
-    # What of it changes numbers is decided with the data at hand, and added by `tasks.fingerprint.stage_identity`.
+    # What of it changes numbers is decided with the data at hand, and added by `tasks.store.fingerprint.stage_identity`.
     signals: Signals = setting(Signals(), "Where the teacher's answers come from", identity=False)
     training: Training = setting(..., "How it is trained")
     gate: Gate = setting(Gate(), "What it must reach", identity=False)

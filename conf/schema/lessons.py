@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from conf.settings import Settings, setting
+from conf.schema.base import Settings, setting
 
 Precision = Literal["auto", "bf16", "fp32"]
 ObjectiveKind = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "tvd", "dkd", "logit-mse", "taid"]

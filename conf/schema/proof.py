@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from conf.settings import Settings, setting
+from conf.schema.base import Settings, setting
 
 Arm = Literal["staged", "staged-root", "ancestors", "direct", "direct-matched", "direct-free", "scratch", "label-smoothing", "pruned-only"]
 Accounting = Literal["flops", "flops-free", "tokens"]

@@ -13,9 +13,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from conf.errors import LadderError, RunCancelled
-from flows import commands_bench
-from flows.commands_prove import prove
-from flows.commands_report import compare, report
+from flows.cli import bench as commands_bench
+from flows.cli.prove import prove
+from flows.cli.report import compare, report
 
 INTERRUPTED = 130
 
@@ -59,7 +59,7 @@ def run(
     budget: Budget = None,
 ) -> None:
     """Distil a ladder: reuse what is finished, go on where it stopped, compute the rest."""
-    from flows.launch import launch
+    from flows.cli.launch import launch
 
     launch(ladder, overrides or [], start_at, fresh, seed, budget=budget)
 
@@ -67,7 +67,7 @@ def run(
 @app.command()
 def rerun(run: RunArgument, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, seed: Seed = None) -> None:
     """Repeat an earlier run, with its settings and these: only what they change is computed."""
-    from flows.launch import relaunch
+    from flows.cli.launch import relaunch
 
     relaunch(run, overrides or [], start_at, fresh, seed)
 
@@ -82,12 +82,12 @@ def answer(
 ) -> None:
     """Answer a run whose gate asks a person: approve the student, reject it, or train it on."""
     from conf.home import home
-    from flows.environment import prepare_environment
-    from tasks.runs import load_run
+    from flows.serving.environment import prepare_environment
+    from tasks.runtime.run_registry import load_run
 
     record = load_run(home(), run)
     prepare_environment(home())
-    from flows.ask import answer_run
+    from flows.approval import answer_run
 
     answer_run(record, "train longer" if choice == Answers.extend else choice.value, steps, by, note)
     typer.echo(f"{record.run}: the answer `{choice.value}` was taken")
@@ -100,7 +100,7 @@ def deploy(
     variables: Annotated[list[str] | None, typer.Option("--job-variable", metavar="KEY=VALUE", help="For the pool's jobs.")] = None,
 ) -> None:
     """Offer the deployments on a work pool, for machines that only run workers."""
-    from flows.deploy import deploy as register
+    from flows.serving.deploy import deploy as register
 
     for name in register(pool, deployments, variables or []):
         typer.echo(f"{name} on {pool}")
@@ -112,13 +112,13 @@ def plan(
 ) -> None:
     """Show what a run would do and cost, without doing it."""
     from conf.home import home
-    from conf.load import load
-    from flows.environment import go_offline
+    from conf.loading.load import load
+    from flows.serving.environment import go_offline
 
     loaded = load(ladder, overrides or [])
     go_offline()  # a plan fetches nothing; the libraries read this when they are imported
-    from flows.views import plan_text
-    from tasks.plan import make_plan
+    from flows.cli.show_runs import plan_text
+    from tasks.planning.plan import make_plan
 
     made = make_plan(loaded.ladder, loaded.base, home(), start_at, fresh)
     _show(made.model_dump(mode="json"), as_json, lambda: plan_text(made))
@@ -127,7 +127,7 @@ def plan(
 @app.command("list")
 def list_ladders(as_json: Json = False) -> None:
     """Show the shipped ladders."""
-    from conf.load import load, shipped
+    from conf.loading.load import load, shipped
 
     ladders = [load(name).ladder for name in shipped()]
     rows = [{"name": x.name, "workload": x.workload, "stages": [s.name for s in x.stages], "description": x.description} for x in ladders]
@@ -137,7 +137,7 @@ def list_ladders(as_json: Json = False) -> None:
 @app.command()
 def explain(key: Annotated[str, typer.Argument(help="Dotted key, such as stages.objective.alpha; none: the top.")] = "") -> None:
     """Describe a setting: meaning, unit, type, bounds, default."""
-    from conf.explain import explain_key
+    from conf.loading.explain import explain_key
 
     typer.echo(explain_key(key))
 
@@ -146,7 +146,7 @@ def explain(key: Annotated[str, typer.Argument(help="Dotted key, such as stages.
 def cancel(run: Annotated[str | None, typer.Argument(help="Run; none: the only one that runs.")] = None) -> None:
     """Stop a run: its training writes a checkpoint and ends; a rerun goes on from there."""
     from conf.home import home
-    from flows.cancel import cancel_run
+    from flows.cli.cancel import cancel_run
 
     typer.echo(cancel_run(home(), run))
 
@@ -155,8 +155,8 @@ def cancel(run: Annotated[str | None, typer.Argument(help="Run; none: the only o
 def runs(as_json: Json = False) -> None:
     """Show all runs of this home, the newest first."""
     from conf.home import home
-    from flows.views import run_row, runs_text
-    from tasks.runs import all_runs
+    from flows.cli.show_runs import run_row, runs_text
+    from tasks.runtime.run_registry import all_runs
 
     records = all_runs(home())
     _show([run_row(record) for record in records], as_json, lambda: runs_text(records))
@@ -166,8 +166,8 @@ def runs(as_json: Json = False) -> None:
 def show(run: Annotated[str | None, typer.Argument(help="Run; none: the last.")] = None, as_json: Json = False) -> None:
     """Show a run: its models, their quality, where they are."""
     from conf.home import home
-    from flows.views import show_json, show_text
-    from tasks.runs import load_run
+    from flows.cli.show_runs import show_json, show_text
+    from tasks.runtime.run_registry import load_run
 
     record = load_run(home(), run)
     _show(show_json(record), as_json, lambda: show_text(record))
@@ -185,7 +185,7 @@ def serve(
     mlflow_port: Annotated[int | None, typer.Option("--mlflow-port", min=1, max=65535, help="None: 5000, or a free one.")] = None,
 ) -> None:
     """Put up Prefect's pages and schedules, MLflow's pages and the deployments, until Ctrl-C."""
-    from flows.serve import serve
+    from flows.serving.serve import serve
 
     serve(deployments, host, prefect_port, mlflow_port)
 
@@ -194,7 +194,7 @@ def serve(
 def doctor(as_json: Json = False) -> None:
     """Check Python, torch, the store, the disk, Prefect and MLflow."""
     from conf.home import home
-    from flows.doctor import examine
+    from flows.cli.doctor import examine
 
     checks = examine(home())
     marks = {True: "ok  ", False: "FAIL"}
@@ -213,11 +213,11 @@ def clean(
 ) -> None:
     """Free what no kept run reaches: old runs, their models, data and checkpoints, and their record in MLflow."""
     from conf.home import home
-    from flows.environment import prepare_environment
+    from flows.serving.environment import prepare_environment
 
     prepare_environment(home())
-    from tasks.clean import clean as free
-    from tasks.clean import parse_age, summary
+    from tasks.lifecycle.clean import clean as free
+    from tasks.lifecycle.clean import parse_age, summary
 
     cleaned = free(home(), parse_age(older_than), keep_promoted=keep_promoted, dry_run=dry_run)
     _show(cleaned.model_dump(mode="json"), as_json, lambda: summary(cleaned))
@@ -231,8 +231,8 @@ def notify(
 ) -> None:
     """Have the Prefect server call a webhook when a run fails, is stopped by a gate, needs approval, or is done."""
     from conf.home import home
-    from flows import notify as notifying
-    from flows.environment import prepare_environment
+    from flows.serving import notify as notifying
+    from flows.serving.environment import prepare_environment
 
     events = notifying.chosen(on)
     prepare_environment(home())
@@ -274,7 +274,7 @@ def main() -> None:
 
 def _leave(code: int) -> NoReturn:
     """End the process; at once where Prefect's threads would first try, for a minute, to tell a server that is gone how it went."""
-    watch = sys.modules.get("tasks.watch")
+    watch = sys.modules.get("tasks.runtime.prefect_watcher")
     if watch is not None and watch.gone:
         sys.stdout.flush()
         sys.stderr.flush()

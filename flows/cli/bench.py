@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from conf.schema import Ladder
-    from tasks.records import RunRecord
+    from conf.schema.ladder import Ladder
+    from tasks.records.run import RunRecord
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[RUN] [KEY=VALUE]...", help="Run, none: the last; then settings to change.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again what is known already.")]
@@ -20,13 +20,13 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 def bench(words: Words = None, fresh: Fresh = False, as_json: Json = False) -> None:
     """Measure latency, memory and throughput of all models of a run, in turn, as bench.* asks: batch_sizes=[1,8] repeats=200."""
-    from flows.environment import go_offline
+    from flows.serving.environment import go_offline
 
     record, ladder = chosen_run(words or [], "bench")
     go_offline()
-    from flows.views_bench import bench_text
-    from tasks.bench import bench_run
-    from tasks.console import show_logs
+    from flows.cli.show_bench import bench_text
+    from tasks.bench.bench import bench_run
+    from tasks.runtime.logs import show_logs
 
     show_logs()
     result = bench_run(record, ladder, fresh)
@@ -37,8 +37,8 @@ def bench(words: Words = None, fresh: Fresh = False, as_json: Json = False) -> N
 def economics(words: Words = None, as_json: Json = False) -> None:
     """Show when a run's ladder has paid for itself, and what decides it: price_per_hour=2 requests_per_day=1e6."""
     record, ladder = chosen_run(words or [], "economics")
-    from flows.views_economics import economics_text
-    from tasks.economics import economics_of
+    from flows.cli.show_economics import economics_text
+    from tasks.planning.economics import economics_of
 
     result = economics_of(record, ladder.economics)
     _show(result.model_dump(mode="json"), as_json, lambda: economics_text(result))
@@ -56,8 +56,8 @@ def chosen_run(words: list[str], section: str) -> tuple[RunRecord, Ladder]:
     """
     from conf.errors import UserError
     from conf.home import home
-    from conf.load import load
-    from tasks.runs import load_run
+    from conf.loading.load import load
+    from tasks.runtime.run_registry import load_run
 
     names, changes = [word for word in words if "=" not in word], [word for word in words if "=" in word]
     if len(names) > 1:
@@ -72,7 +72,7 @@ def chosen_run(words: list[str], section: str) -> tuple[RunRecord, Ladder]:
 def _write_again(record: RunRecord) -> None:
     """Have the run's report show what was measured."""
     from conf.home import home
-    from tasks.rebuild import rebuild_report
+    from tasks.report.rebuild import rebuild_report
 
     if record.report and record.status != "running":
         rebuild_report(home(), record.run)

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from conf.errors import LadderError, UserError
 from conf.home import Home
+from conf.loading.introspect import suggest
 from conf.locks import is_held
-from conf.words import suggest
-from flows.environment import prepare_environment
-from tasks.records import RunRecord
-from tasks.runs import all_runs, ask_to_end, is_alive, load_run
+from flows.serving.environment import prepare_environment
+from tasks.records.run import RunRecord
+from tasks.runtime.run_registry import all_runs, ask_to_end, is_alive, load_run
 
 PATIENCE_SECONDS = 30.0
 SETTLE_SECONDS = 5.0  # from the end of a run to the end of its process
@@ -75,7 +75,7 @@ def _settle(home: Home, record: RunRecord) -> None:
     """Have Prefect show how the run has ended, where our request came so late that the run could no longer tell it."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from tasks.reap import claim_path, reap
+    from tasks.lifecycle.dead_runs import claim_path, reap
 
     until = time.monotonic() + SETTLE_SECONDS
     while is_held(claim_path(home, str(record.prefect_run_id))) and time.monotonic() < until:
@@ -93,7 +93,7 @@ def _tell(record: RunRecord) -> bool:
         return False
     from prefect.states import Cancelling
 
-    from tasks.watch import AWAY, brief_client
+    from tasks.runtime.prefect_watcher import AWAY, brief_client
 
     try:
         with ExitStack() as stack:

@@ -13,8 +13,8 @@ from urllib.request import urlopen
 from conf.errors import LadderError
 from conf.home import Home
 from conf.served import served
-from flows.environment import prepare_environment
-from tasks.records import Record
+from flows.serving.environment import prepare_environment
+from tasks.records.run import Record
 
 LEAST_FREE = 2 * 2**30  # bytes; a small ladder with its checkpoints, Prefect's and MLflow's files
 
@@ -42,7 +42,7 @@ def _python() -> Check:
 def _torch() -> Check:
     import torch
 
-    from models.device import resolve_device, resolve_precision
+    from models.base.device import resolve_device, resolve_precision
 
     device = resolve_device("auto")
     what = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
@@ -98,7 +98,7 @@ def _prefect(home: Home) -> Check:
 
 
 def _mlflow(home: Home) -> Check:
-    from tasks import tracking
+    from tasks.tracking import tracker as tracking
 
     tracker = tracking.connect(home)
     up = served(home)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from conf.errors import GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
-from conf.load import load
-from conf.schema import Ladder
-from flows.environment import prepare_environment
+from conf.loading.load import load
+from conf.schema.ladder import Ladder
 from flows.parameters import chosen, refuse_early
-from tasks.records import RunRecord
+from flows.serving.environment import prepare_environment
+from tasks.records.run import RunRecord
 
 
 def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None) -> None:
@@ -28,7 +28,7 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
         UserError: There is no such run, or its ladder is gone.
         LadderError: As `launch`.
     """
-    from tasks.runs import load_run
+    from tasks.runtime.run_registry import load_run
 
     record = load_run(home(), run)
     if record.only and start_at:
@@ -69,14 +69,14 @@ def launch(
     prepare_environment(home())
     warnings.simplefilter("ignore")
     logging.captureWarnings(True)
-    from flows.server import reach_server
-    from tasks.compute import tracker_of
-    from tasks.console import log, show_logs
+    from flows.serving.embedded_server import reach_server
+    from tasks.runtime.logs import log, show_logs
+    from tasks.training.find_or_train import tracker_of
 
     show_logs()
     atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters
     if budget:
-        from tasks.budget import parse_budget
+        from tasks.planning.budget import parse_budget
 
         parse_budget(budget)  # Prefect would refuse it as a parameter, in words of its own
     refuse_early(loaded, start_at, fresh, proof)
@@ -88,8 +88,8 @@ def launch(
 
     from flows.distill import distill
     from flows.one_stage import one_stage
-    from tasks.reap import reap
-    from tasks.watch import in_words
+    from tasks.lifecycle.dead_runs import reap
+    from tasks.runtime.prefect_watcher import in_words
 
     reap(home())
     path = str(Path(source).absolute()) if Path(source).is_file() else source
@@ -126,7 +126,7 @@ def launch(
 
 
 def _record_of(flow_run_id: str) -> RunRecord | None:
-    from tasks.runs import all_runs
+    from tasks.runtime.run_registry import all_runs
 
     return next((known for known in all_runs(home()) if known.prefect_run_id == flow_run_id), None)  # another run may be newer
 
@@ -142,10 +142,10 @@ def _recorded_error(flow_run_id: str) -> LadderError | None:
 def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
     from rich.console import Console
 
-    from flows.views import links
-    from tasks import tables
-    from tasks.proof_records import read_proof
-    from tasks.proof_words import render
+    from flows.cli.show_runs import links
+    from tasks.proof.verdict_text import render
+    from tasks.records.proof import read_proof
+    from tasks.report import tables
 
     record = _record_of(flow_run_id)
     assert record is not None

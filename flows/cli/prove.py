@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from conf.errors import UserError
-from conf.proof import ARMS
+from conf.schema.proof import ARMS
 
 Ladder = Annotated[str, typer.Argument(metavar="LADDER", help="Name of a shipped ladder, or path of a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: proof.delta=0.01")]
@@ -30,7 +30,7 @@ def prove(
     seed: Seed = None,
 ) -> None:
     """Compare a ladder with its control arms over several seeds: was it worth it?"""
-    from flows.launch import launch
+    from flows.cli.launch import launch
 
     if arms is not None and not arms.strip(", "):
         raise UserError.about("--arms", arms, f"arms separated by commas: {', '.join(ARMS)}", "Leave --arms out for all that can be.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tasks.compare import Comparison
+    from tasks.report.compare import Comparison
 
 WIDTH = 80
 
@@ -16,7 +16,7 @@ WIDTH = 80
 def report(run: Annotated[str | None, typer.Argument(help="Run, as `ladder runs` shows it; none: the last.")] = None) -> None:
     """Write a run's report.html again from its record, however the run has ended."""
     from conf.home import home
-    from tasks.rebuild import rebuild_report
+    from tasks.report.rebuild import rebuild_report
 
     typer.echo(rebuild_report(home(), run))
 
@@ -28,7 +28,7 @@ def compare(
 ) -> None:
     """Put two runs side by side: settings that differ, and each model's quality and cost."""
     from conf.home import home
-    from tasks.rebuild import compare as compare_pages
+    from tasks.report.rebuild import compare as compare_pages
 
     found, path = compare_pages(home(), a, b)
     if as_json:

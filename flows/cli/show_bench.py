@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks.bench_records import RunBench
-from tasks.speedup import Part, answer, headline, parts
-from tasks.tables import NONE, human, milliseconds
+from tasks.bench.scaling import Part, answer, headline, parts
+from tasks.records.bench import RunBench
+from tasks.report.tables import NONE, human, milliseconds
 
 WIDTH = 80
 

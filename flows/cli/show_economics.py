@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.views_bench import table_of, text_of
-from tasks.economics import WORDS, Bar, Report, Result, verdict
-from tasks.money import amount, days_text
+from flows.cli.show_bench import table_of, text_of
+from tasks.planning.economics import WORDS, Bar, Report, Result, verdict
+from tasks.records.money import amount, days_text
 
 
 def economics_text(report: Report) -> str:

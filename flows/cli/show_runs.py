@@ -10,14 +10,16 @@ from rich.table import Table
 
 from conf.home import home
 from conf.served import served
-from tasks import proof_words, tables, tracking
-from tasks.money import money
-from tasks.proof_records import read_proof
-from tasks.records import RunRecord, StageRecord
+from tasks.proof import verdict_text as proof_words
+from tasks.records.money import money
+from tasks.records.proof import read_proof
+from tasks.records.run import RunRecord, StageRecord
+from tasks.report import tables
+from tasks.tracking import tracker as tracking
 
 if TYPE_CHECKING:  # it needs torch and Prefect, which take seconds to import
-    from tasks.plan import LadderPlan, ModelPlan
-    from tasks.plan_costs import PlanCosts
+    from tasks.planning.costs import PlanCosts
+    from tasks.planning.plan import LadderPlan, ModelPlan
 
 
 def _text(*renderables: Any) -> str:

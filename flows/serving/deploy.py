@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from conf.deployments import load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
-from conf.words import suggest
-from flows.environment import for_runs, prepare_environment
+from conf.loading.introspect import suggest
+from flows.serving.environment import for_runs, prepare_environment
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -37,8 +37,8 @@ def deploy(pool: str, deployments: Path | None, variables: Sequence[str]) -> lis
     prepare_environment(place)
     from prefect.settings import get_current_settings
 
-    from flows.deployments import check
-    from flows.server import ask_server
+    from flows.serving.deployments import check
+    from flows.serving.embedded_server import ask_server
 
     url = get_current_settings().api.url
     if url is None:
@@ -64,7 +64,7 @@ def _variable(text: str) -> tuple[str, str]:
 async def _deploy(place: Home, pool: str, offered: Sequence[Any], variables: dict[str, str]) -> list[str]:
     from prefect.client.orchestration import get_client
 
-    from flows.deployments import apply_schedules, build
+    from flows.serving.deployments import apply_schedules, build
 
     names = []
     async with get_client() as client:

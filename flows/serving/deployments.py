@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from conf.deployments import Deployment, Deployments, FlowName, Timetable
 from conf.errors import UserError
 from conf.home import Home
-from conf.words import suggest
+from conf.loading.introspect import suggest
 
 if TYPE_CHECKING:
     from prefect import Flow

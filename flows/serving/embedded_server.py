@@ -29,7 +29,7 @@ START_SECONDS = 120.0
 def reach_server(home: Home) -> str | None:
     """Make sure that Prefect has a server to talk to: the configured one, or the embedded one, which is started.
 
-    That of `ladder serve` counts as configured: `flows.environment.prepare_environment` has found it.
+    That of `ladder serve` counts as configured: `flows.serving.environment.prepare_environment` has found it.
 
     Returns:
         Address of the API of the configured server; None for the embedded one.
@@ -56,7 +56,7 @@ def ask_server(url: str) -> None:
     """
     from prefect.client.orchestration import get_client
 
-    from tasks.watch import asked_once
+    from tasks.runtime.prefect_watcher import asked_once
 
     with (
         asked_once(),
@@ -112,7 +112,7 @@ def _start(server: SubprocessASGIServer, log: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, log.open("ab") as errors:
         server.port = listening.getsockname()[1]
         server.server_process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("guard.py")), str(listening.fileno())],
+            [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py")), str(listening.fileno())],
             env={**os.environ, **own, **get_current_settings().to_environment_variables(exclude_unset=True)},
             stdin=subprocess.PIPE,  # nothing is ever written; its end tells the server that this process is gone
             stdout=errors,

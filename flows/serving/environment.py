@@ -101,7 +101,7 @@ def _served_api(home: Home) -> str | None:
         return None
     if answers(f"{found.prefect_api}/health", PROBE_SECONDS):
         return found.prefect_api
-    from tasks.console import log
+    from tasks.runtime.logs import log
 
     log.warning("Prefect's server at %s, of `ladder serve`, does not answer; this process starts its own", found.prefect_api)
     return None

@@ -31,11 +31,11 @@ from prefect.runner._starter_engine import EngineCommandStarter
 from conf.deployments import Deployments, load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
-from flows.deployments import apply_schedules, build, check
-from flows.environment import answers
-from flows.guard import end_with_parent
-from tasks.console import log
-from tasks.reap import reap, restart_dead
+from flows.serving.deployments import apply_schedules, build, check
+from flows.serving.environment import answers
+from flows.serving.parent_watchdog import end_with_parent
+from tasks.lifecycle.dead_runs import reap, restart_dead
+from tasks.runtime.logs import log
 
 POLL_SECONDS = 2.0
 REAP_SECONDS = 15.0

@@ -13,7 +13,7 @@ from conf.errors import UserError
 from conf.home import home
 from conf.served import served
 
-AUTOMATIONS = Path(__file__).parents[1] / "conf" / "automations.yaml"
+AUTOMATIONS = Path(__file__).parents[2] / "conf" / "automations.yaml"
 BLOCK = "ladder-webhook"
 USUAL_PAGES = "http://127.0.0.1:4200"  # in the file; Prefect's own `ui_url` is empty on a server that was not told its address
 WORDS = ("failed", "stopped", "approval", "done")
@@ -121,7 +121,7 @@ def _require_server() -> str:
     """
     from prefect.settings import get_current_settings
 
-    from flows.server import ask_server
+    from flows.serving.embedded_server import ask_server
 
     url = get_current_settings().api.url
     if not url:

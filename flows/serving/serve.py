@@ -1,7 +1,7 @@
 """`ladder serve`: Prefect's server with its pages and its scheduler, MLflow's pages, and the deployments, until Ctrl-C.
 
-This process starts three others and watches over them: the two servers (`flows/guard.py`) and the one that starts flow runs
-(`flows/runner.py`). None outlives it. The order of the end is kept by the kernel: the servers read from a pipe that this process and the
+This process starts three others and watches over them: the two servers (`parent_watchdog.py`) and the one that starts flow runs
+(`flow_runner.py`). None outlives it. The order of the end is kept by the kernel: the servers read from a pipe that this process and the
 runner hold open, so they end after the runner has told them how its runs have ended.
 """
 
@@ -24,16 +24,25 @@ from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors, home, require_space
 from conf.secrets import without_user
 from conf.served import Served, announce, lock_of, served, withdraw
-from flows.backend import address, check_authentication, listen, mlflow_child, ours, prefect_child, runner_child, warn_if_open
-from flows.children import Child
-from flows.environment import answers, prepare_environment
-from tasks.console import log, show_logs
-from tasks.tracking_client import is_server, tracking_uri
+from flows.serving.environment import answers, prepare_environment
+from flows.serving.server_processes import (
+    address,
+    check_authentication,
+    listen,
+    mlflow_child,
+    ours,
+    prefect_child,
+    runner_child,
+    warn_if_open,
+)
+from flows.serving.supervised import Child
+from tasks.runtime.logs import log, show_logs
+from tasks.tracking.client import is_server, tracking_uri
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 START_SECONDS, PROBE_SECONDS, WATCH_SECONDS = 180.0, 5.0, 0.5
 RUNNER_SECONDS, SERVER_SECONDS = 14.0, 7.0  # to end in; each gives itself a little less
-TABLES = "from conf.home import home; from tasks.tracking import connect; connect(home())"
+TABLES = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
 
 
 @dataclass

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from conf.errors import UserError
 from conf.home import Home
-from flows.children import Child
-from flows.environment import AUTHENTICATION, answers
-from tasks.console import log
+from flows.serving.environment import AUTHENTICATION, answers
+from flows.serving.supervised import Child
+from tasks.runtime.logs import log
 
 PROBE_SECONDS = 2.0
-ROOT = Path(__file__).parents[1]
-GUARD = [sys.executable, "-P", str(Path(__file__).with_name("guard.py"))]
+ROOT = Path(__file__).parents[2]
+GUARD = [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py"))]
 MLFLOW_AUTHENTICATION = "MLFLOW_AUTH_CONFIG_PATH"
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 # Names under which MLflow answers by itself; it answers under no others unless it is told.
@@ -140,7 +140,15 @@ def runner_child(home: Home, deployments: Path | None, api: str, report: Path, l
     # Its lines, and those of its runs, go into its own log.
     env = ours(PREFECT_API_URL=api, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO", PYTHONUNBUFFERED="1")
     journal = home.root / "logs" / "runner.log"
-    command = [sys.executable, "-m", "flows.runner", str(deployments.absolute()) if deployments else "", api, str(report), str(journal)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.serving.flow_runner",
+        str(deployments.absolute()) if deployments else "",
+        api,
+        str(report),
+        str(journal),
+    ]
 
     def ready() -> bool:
         return report.is_file() and report.read_text() == "ready"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf.errors import LadderError
-from tasks.console import log
+from tasks.runtime.logs import log
 
 DEATHS, DEATHS_SECONDS = 5, 600.0  # more deaths in this time, and it is not started again
 GROUP_SECONDS = 10.0

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from models.files import weight_files
-from models.interface import Interface
-from models.shapes import AUTO_CLASSES, build
+from models.architectures.shapes import AUTO_CLASSES, build
+from models.base.files import weight_files
+from models.base.interface import Interface
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 

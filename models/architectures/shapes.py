@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema import Shape
-from models.interface import Interface
+from conf.schema.ladder import Shape
+from models.base.interface import Interface
 
 AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",

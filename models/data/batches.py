@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.errors import UserError
-from models.corpus import Corpus, CorpusInfo, Split, SplitName
-from models.objectives import IGNORE
+from models.data.corpus import Corpus, CorpusInfo, Split, SplitName
+from models.losses.loss import IGNORE
 
 
 @dataclass(frozen=True)

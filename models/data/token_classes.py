@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models import tokenizers
+from models.data import tokenizers
 
 CLASSES = ("word", "keyword", "number", "whitespace", "punctuation", "special", "other")
 KEYWORDS = frozenset(keyword.kwlist)

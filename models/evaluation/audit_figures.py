@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audit_rows import Answers, Rows
-from models.evaluation import ECE_BINS
-from models.resampling import Column, Estimate, Figure, Limits, Sums, resample
+from models.evaluation.audit_rows import Answers, Rows
+from models.evaluation.bootstrap import Column, Estimate, Figure, Limits, Sums, resample
+from models.evaluation.evaluation import ECE_BINS
 
 
 class Bin(NamedTuple):

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from models.batches import Batch
-from models.evaluation import CHUNK_ELEMENTS, asker, autocast
-from models.objectives import IGNORE, forward_kl, precise
+from models.data.batches import Batch
+from models.evaluation.evaluation import CHUNK_ELEMENTS, asker, autocast
+from models.losses.loss import IGNORE, forward_kl, precise
 
 TEACHERS = ("parent", "root")
 Floats = NDArray[np.float32]

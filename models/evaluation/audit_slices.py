@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audit import shared, teachers_of
-from models.audit_rows import Rows
-from models.resampling import Estimate, Figure, Limits, Sums, resample, unseen
+from models.evaluation.audit_figures import shared, teachers_of
+from models.evaluation.audit_rows import Rows
+from models.evaluation.bootstrap import Estimate, Figure, Limits, Sums, resample, unseen
 
 Tests = dict[str, float]  # flag -> p-value
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.batches import Batch
-from models.corpus import Corpus, Split, SplitName
-from models.objectives import IGNORE, HiddenSignal, precise
-from models.quality import Quality
-from models.signals import hidden_rows, rows, split_head
+from models.base.quality import Quality
+from models.data.batches import Batch
+from models.data.corpus import Corpus, Split, SplitName
+from models.losses.loss import IGNORE, HiddenSignal, precise
+from models.signals.sources import hidden_rows, rows, split_head
 
 ECE_BINS = 15
 CHUNK_ELEMENTS = 64 * 49152  # logits judged at once, of each model

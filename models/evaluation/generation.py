@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import tokenizers
-from models.corpus import Corpus, SplitName
+from models.data import tokenizers
+from models.data.corpus import Corpus, SplitName
 
 PROMPT_TOKENS = 32
 TEMPERATURE = 0.8

@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.objectives import (
+from models.losses.loss import (
     IGNORE,
     LossSums,
     Signal,
@@ -31,7 +31,7 @@ from models.objectives import (
     only,
     precise,
 )
-from models.sparse_loss import sparse_gradient_, tempered
+from models.losses.sparse import sparse_gradient_, tempered
 
 CHUNK_ELEMENTS = {"cpu": 512 * 49152, "cuda": 2048 * 49152}  # logits of a chunk
 SLICE = 4096  # ids whose gradients are added at once, on a processor

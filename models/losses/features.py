@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conf.errors import UserError
-from conf.lessons import Feature
-from models.batches import Batch
-from models.divergences import forward_kl
-from models.objectives import IGNORE
+from conf.schema.lessons import Feature
+from models.data.batches import Batch
+from models.losses.divergences import forward_kl
+from models.losses.loss import IGNORE
 
 QUERY_KEY_VALUE = (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from conf.lessons import Objective
-from models import divergences as d
-from models.controls import label_led, log_mean, trust
-from models.divergences import IGNORE, cross_entropy, forward_kl
-from models.sparse_loss import SparseSignal, sparse_forward_kl, tempered
+from conf.schema.lessons import Objective
+from models.losses import divergences as d
+from models.losses.divergences import IGNORE, cross_entropy, forward_kl
+from models.losses.sparse import SparseSignal, sparse_forward_kl, tempered
+from models.losses.teacher_controls import label_led, log_mean, trust
 
 
 class TeacherSignal(NamedTuple):

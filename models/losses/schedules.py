@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from conf.lessons import Schedule, Training
+from conf.schema.lessons import Schedule, Training
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:

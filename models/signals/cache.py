@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.errors import LadderError, UserError
-from models.batches import Batch
-from models.files import file_sha256, fsync_tree
-from models.objectives import SparseSignal, TeacherSignal
-from models.signal_codec import Bytes, Coding, decode, dense, encode
+from models.base.files import file_sha256, fsync_tree
+from models.data.batches import Batch
+from models.losses.loss import SparseSignal, TeacherSignal
+from models.signals.codec import Bytes, Coding, decode, dense, encode
 
 MANIFEST, ORDER = "manifest.json", "order.npy"
 KEY = "S16"

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.objectives import SparseSignal, TeacherSignal
+from models.losses.loss import SparseSignal, TeacherSignal
 
 FORMAT = 1  # raise whenever the bytes of a record come to mean something else
 LEVELS = 80  # steps of sqrt(p) between 0 and 1 (top-k)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.errors import RunCancelled, UserError
-from models.batches import Batch, TrainingBatches
-from models.signal_cache import Keys, Logits, SignalCache, by_example, keys_of
-from models.signal_codec import encode, mass_order
+from models.data.batches import Batch, TrainingBatches
+from models.signals.cache import Keys, Logits, SignalCache, by_example, keys_of
+from models.signals.codec import encode, mass_order
 
 LOGITS_BYTES = 2**28  # of the teacher's logits that are held at once
 FEW = 16  # examples by which ids are ordered

@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from models.batches import Batch
-from models.chunked import Head, head_of
-from models.objectives import HiddenSignal, Signal, TeacherSignal
+from models.data.batches import Batch
+from models.losses.chunked import Head, head_of
+from models.losses.loss import HiddenSignal, Signal, TeacherSignal
 
 SignalSource = Callable[[Batch], Signal]
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from models.latency import Asked, in_turn, sequence_tokens
-from models.shapes import build, count
+from models.architectures.shapes import build, count
+from models.speed.latency import Asked, in_turn, sequence_tokens
 
 COLUMNS = 1024  # of the matrix by which the bandwidth is measured
 LEAST_BYTES = 2**16

@@ -1,4 +1,4 @@
-"""A model's start in a process of its own: `python -m models.start` prints, as JSON, how long it took and what memory it needed."""
+"""Time and memory of a model's start: `python -m models.speed.startup_probe` prints them as JSON."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def main(folder: str, workload: str, dtype: str, device: str, threads: str, batc
     began = time.perf_counter()
     import torch
 
-    from models.checkpoint import load_model, skeleton
-    from models.latency import DTYPES, Asked, in_turn
+    from models.architectures.checkpoint import load_model, skeleton
+    from models.speed.latency import DTYPES, Asked, in_turn
 
     skeleton(Path(folder), workload)  # transformers imports the model's own code when it is first asked for
     torch.set_num_threads(int(threads))

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from torch import nn
 
-from conf.schema import Shape
-from models.interface import Interface
-from models.shapes import count, size_of
+from conf.schema.ladder import Shape
+from models.architectures.shapes import count, size_of
+from models.base.interface import Interface
 
 
 def assistant_shape(teacher: nn.Module, student: Shape, interface: Interface) -> Shape | None:

@@ -23,7 +23,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.batches import Batch
+from models.data.batches import Batch
 
 DIGITS = 6  # significant ones that are stored
 

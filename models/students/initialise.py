@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema import Student
-from models.batches import Batch
-from models.importance import Importance
-from models.interface import Interface
-from models.pruning import LAYER, check_prune, prune, pruned_config
-from models.shapes import build, config_for
+from conf.schema.ladder import Student
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+from models.data.batches import Batch
+from models.students.importance import Importance
+from models.students.pruning import LAYER, check_prune, prune, pruned_config
 
 PRE_NORM = ("llama", "vit")
 BRANCH_END = re.compile(r"\.(o_proj|down_proj|fc2)\.weight$")

@@ -1,7 +1,7 @@
 """A student cut out of its teacher: first narrower, then shorter.
 
 Every weight is a table whose axes are named below; pruning keeps, along each axis, the channels, heads and units that
-`models.importance` found to matter most, and then the layers that change the stream most (Muralidharan et al. 2024,
+`models.students.importance` found to matter most, and then the layers that change the stream most (Muralidharan et al. 2024,
 arXiv:2407.14679, whose order it is). One choice of channels serves the whole residual stream; heads and units are chosen layer by layer.
 With grouped-query attention whole groups are chosen first, then as many query heads within each, so every query keeps its keys.
 
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.schema import Shape
-from models.batches import Batch
-from models.importance import LAYOUTS, Importance, measure_importance
-from models.interface import Interface
-from models.shapes import build
+from conf.schema.ladder import Shape
+from models.architectures.shapes import build
+from models.base.interface import Interface
+from models.data.batches import Batch
+from models.students.importance import LAYOUTS, Importance, measure_importance
 
 HIDDEN, HEADS, KEYS, UNITS, IDS, WHOLE = "hidden", "heads", "keys", "units", "ids", "whole"
 LAYER = re.compile(r"^(.*\blayers?)\.(\d+)\.(.*)$")

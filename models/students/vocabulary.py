@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from models.corpus import SPLITS, Corpus, CorpusInfo, Split, SplitName
-from models.tokenizers import byte_letters
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, SplitName
+from models.data.tokenizers import byte_letters
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.objectives import Signal
+    from models.losses.loss import Signal
 
 KEPT = "kept_ids.json"  # beside a student's weights: the corpus's id of each of its own
 NO_VOCABULARY = ("vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")  # older forms of what tokenizer.json holds
@@ -130,7 +130,7 @@ class VocabularyMap:
 
     def targets(self, ids: Tensor) -> Tensor:
         """The same for targets, where `IGNORE` stays."""
-        from models.objectives import IGNORE
+        from models.losses.loss import IGNORE
 
         keep = ids != IGNORE
         mapped = ids.clone()
@@ -165,7 +165,7 @@ def restrict(signal: Signal, vocabulary: VocabularyMap) -> Signal:
     """
     import torch
 
-    from models.objectives import SparseSignal, TeacherSignal
+    from models.losses.loss import SparseSignal, TeacherSignal
 
     if isinstance(signal, TeacherSignal):
         return TeacherSignal(signal.logits[..., torch.tensor(vocabulary.kept, device=signal.logits.device)])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
-from models.files import checkpoint_steps, fsync_tree
+from models.base.files import checkpoint_steps, fsync_tree
 
 
 class Checkpoints:

@@ -20,17 +20,17 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from conf.errors import RunCancelled, TrainingDiverged
-from conf.lessons import Training
-from models.attention import single_precision_gradient
-from models.batches import TrainingBatches
-from models.controls import kept_teachers
-from models.features import Features
-from models.gradients import Plan, Taught, gradients, recomputed
-from models.objectives import IGNORE, StepObjective
-from models.resume import Checkpoints
-from models.schedules import learning_rate_at, value_at
-from models.signals import SignalSource, split_head
-from models.taid import Taid, advance
+from conf.schema.lessons import Training
+from models.architectures.attention import single_precision_gradient
+from models.data.batches import TrainingBatches
+from models.losses.features import Features
+from models.losses.loss import IGNORE, StepObjective
+from models.losses.schedules import learning_rate_at, value_at
+from models.losses.taid import Taid, advance
+from models.losses.teacher_controls import kept_teachers
+from models.signals.sources import SignalSource, split_head
+from models.training.checkpoints import Checkpoints
+from models.training.step import Plan, Taught, gradients, recomputed
 
 CURVE_POINTS = 1000
 

@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.lessons import Objective, Training
-from models.batches import Batch
-from models.chunked import Head, chunked_loss
-from models.features import Features
-from models.objectives import LossSums, StepObjective, distillation_loss
-from models.signals import SignalSource, hidden_rows, rows
+from conf.schema.lessons import Objective, Training
+from models.data.batches import Batch
+from models.losses.chunked import Head, chunked_loss
+from models.losses.features import Features
+from models.losses.loss import LossSums, StepObjective, distillation_loss
+from models.signals.sources import SignalSource, hidden_rows, rows
 
 
 class Losses(NamedTuple):

@@ -9,19 +9,19 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from conf.schema import Ladder, Stage
-from models.numerics import NUMERICS
-from tasks.arms import untaught
-from tasks.audit_records import Audit, AuditControl, AuditGroup
-from tasks.compute import Work, obtain, precision_of, store_of
-from tasks.console import log
-from tasks.evaluate import SPLIT
-from tasks.fingerprint import fingerprint
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.show import cancellable, shown, step
-from tasks.store import Found
-from tasks.student import student_work
+from conf.schema.ladder import Ladder, Stage
+from models.base.numerics import NUMERICS
+from tasks.evaluation.evaluate import SPLIT
+from tasks.proof.arms import untaught
+from tasks.records.audit import Audit, AuditControl, AuditGroup
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context
+from tasks.runtime.steps import cancellable, shown, step
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import Found
+from tasks.training.find_or_train import Work, obtain, precision_of, store_of
+from tasks.training.student import student_work
 
 GROUPS_SHOWN = 24  # slices in a student's record; the store has them all
 WORST_SHOWN = 12
@@ -83,7 +83,7 @@ def audit_model(
         found = store.find("audit", mark)
         reused = found is not None
         if not found:
-            from tasks.auditing import audited  # torch is imported where something is computed
+            from tasks.audit.compute import audited  # torch is imported where something is computed
 
             found = store.publish(
                 "audit", record.name, identity, mark, context.made, lambda folder: audited(models, ladder, data, precision, SPLIT, folder)

@@ -12,22 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from conf.schema import Ladder
-from models.audit import overall, reliability
-from models.audit_rows import Rows, audit_rows
-from models.audit_slices import Asked, Group, groups_of
-from models.batches import evaluation_batches, evaluation_documents
-from models.checkpoint import load_model
-from models.corpus import Corpus, SplitName
-from models.device import resolve_device
-from models.resampling import Figure, Limits
-from models.token_classes import CLASSES, token_classes
-from models.vocabulary import VocabularyMap, read_kept, reduced
-from tasks.audit_worst import worst_examples, write_worst
-from tasks.compute import corpus_of, interface_of
-from tasks.initialise import fit
-from tasks.measure import use_threads, vocabulary_of
-from tasks.records import DataRecord, StageRecord
+from conf.schema.ladder import Ladder
+from models.architectures.checkpoint import load_model
+from models.base.device import resolve_device
+from models.data.batches import evaluation_batches, evaluation_documents
+from models.data.corpus import Corpus, SplitName
+from models.data.token_classes import CLASSES, token_classes
+from models.evaluation.audit_figures import overall, reliability
+from models.evaluation.audit_rows import Rows, audit_rows
+from models.evaluation.audit_slices import Asked, Group, groups_of
+from models.evaluation.bootstrap import Figure, Limits
+from models.students.vocabulary import VocabularyMap, read_kept, reduced
+from tasks.audit.worst_examples import worst_examples, write_worst
+from tasks.evaluation.evaluator import use_threads, vocabulary_of
+from tasks.records.run import DataRecord, StageRecord
+from tasks.training.find_or_train import corpus_of, interface_of
+from tasks.training.initialise import fit
 
 
 def audited(records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName, folder: Path) -> None:

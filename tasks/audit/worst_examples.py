@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.schema import Ladder
-from models import tokenizers
-from models.audit import shared
-from models.audit_rows import Rows
-from models.batches import Batch, evaluation_batches
-from models.corpus import Corpus, SplitName
-from models.vocabulary import VocabularyMap
+from conf.schema.ladder import Ladder
+from models.data import tokenizers
+from models.data.batches import Batch, evaluation_batches
+from models.data.corpus import Corpus, SplitName
+from models.evaluation.audit_figures import shared
+from models.evaluation.audit_rows import Rows
+from models.students.vocabulary import VocabularyMap
 
 TOGETHER, AFTER = "wrong with its teacher", "right before, wrong after"
 CONTEXT = 64  # tokens before the one in question

@@ -15,19 +15,19 @@ from prefect.states import Completed
 
 from conf.errors import UserError
 from conf.home import disk_errors, home
-from conf.schema import Ladder
-from models.device import hardware, resolve_device
-from tasks.bench_records import ModelBench, RunBench
-from tasks.compute import store_of
-from tasks.console import log
-from tasks.environment import processor
-from tasks.fingerprint import fingerprint
-from tasks.records import RunRecord, StageRecord
-from tasks.runs import Context, now
-from tasks.show import cancellable, step
-from tasks.slots import BusyError, training_slot
-from tasks.speeds import FILE, read_bench
-from tasks.tables import finished
+from conf.schema.ladder import Ladder
+from models.base.device import hardware, resolve_device
+from tasks.records.bench import ModelBench, RunBench
+from tasks.records.environment import processor
+from tasks.records.run import RunRecord, StageRecord
+from tasks.records.speeds import FILE, read_bench
+from tasks.report.tables import finished
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context, now
+from tasks.runtime.steps import cancellable, step
+from tasks.runtime.training_slots import BusyError, training_slot
+from tasks.store.fingerprint import fingerprint
+from tasks.training.find_or_train import store_of
 
 KIND = "bench"  # part of the store
 FORMAT = 2  # of the measurement: another number, and all is measured anew
@@ -57,7 +57,7 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
         found = store.find(KIND, mark)
         reused = found is not None
         if not found:
-            from tasks.bench_measure import measure_shortly  # torch is imported where something is computed
+            from tasks.bench.measure import measure_shortly  # torch is imported where something is computed
 
             try:
                 # A training beside it would be measured too; but no run waits hours for another's training, to measure for a second.
@@ -105,7 +105,7 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
     known = read_bench(record)
     if known and known.mark == mark and not fresh:
         return known
-    from tasks.bench_measure import measure_run
+    from tasks.bench.measure import measure_run
 
     with training_slot(ladder.compute.at_once, record.run):
         measured = measure_run(models, ladder)

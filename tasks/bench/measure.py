@@ -1,4 +1,4 @@
-"""Measuring how fast models answer. What needs torch; `tasks.bench` finds what was measured before without it."""
+"""Measuring how fast models answer. What needs torch; `tasks.bench.bench` finds what was measured before without it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ import torch
 from torch import nn
 
 from conf.errors import LadderError
-from conf.schema import Ladder
-from models.checkpoint import load_model
-from models.device import resolve_device
-from models.files import weight_files
-from models.latency import DTYPES, Asked, Times, check_length, in_turn, sequence_tokens, threads_of
-from models.roofline import Overhead, bandwidth, bytes_of, limits, overhead
-from tasks.bench_records import BenchMachine, Case, Limit, Loading, ModelBench, Spread
-from tasks.console import log
-from tasks.environment import processor
-from tasks.pace import matrix_product_peak
-from tasks.progress import LINE_SECONDS
-from tasks.records import StageRecord
+from conf.schema.ladder import Ladder
+from models.architectures.checkpoint import load_model
+from models.base.device import resolve_device
+from models.base.files import weight_files
+from models.speed.latency import DTYPES, Asked, Times, check_length, in_turn, sequence_tokens, threads_of
+from models.speed.roofline import Overhead, bandwidth, bytes_of, limits, overhead
+from tasks.planning.throughput import matrix_product_peak
+from tasks.records.bench import BenchMachine, Case, Limit, Loading, ModelBench, Spread
+from tasks.records.environment import processor
+from tasks.records.run import StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.progress import LINE_SECONDS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 600.0  # a start that takes longer has hung
 
 
@@ -151,7 +151,7 @@ def _start(record: StageRecord, ladder: Ladder, threads: int) -> Loading:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "models.start", *map(str, words)],
+            [sys.executable, "-W", "ignore", "-m", "models.speed.startup_probe", *map(str, words)],
             capture_output=True,
             text=True,
             timeout=START_SECONDS,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tasks.bench_records import Case, ModelBench, Spread
+from tasks.records.bench import Case, ModelBench, Spread
 
 CONFIDENCE = 0.95
 CLAIMED = (3.0, 5.0)  # how much faster a model that is ten times smaller is said to be

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.data import Data
 from conf.errors import UserError
-from conf.schema import Ladder
-from models import tokenizers
-from models.corpus import SPLITS, CorpusInfo, Split, SplitName, write_corpus
-from tasks.rows import Document
-from tasks.sources import Source, read_source, source_hash
+from conf.schema.data import Data
+from conf.schema.ladder import Ladder
+from models.data import tokenizers
+from models.data.corpus import SPLITS, CorpusInfo, Split, SplitName, write_corpus
+from tasks.data.readers import Document
+from tasks.data.sources import Source, read_source, source_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,10 +34,10 @@ def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | No
     Args:
         ladder: The ladder; its data, tokenizer and workload count.
         base: Folder that relative paths count from.
-        teacher_tokenizer_hash: `models.tokenizers.tokenizer_hash` of the teacher's folder, for tokenizer.kind teacher.
+        teacher_tokenizer_hash: `models.data.tokenizers.tokenizer_hash` of the teacher's folder, for tokenizer.kind teacher.
 
     Raises:
-        UserError: As `tasks.sources.source_hash`.
+        UserError: As `tasks.data.sources.source_hash`.
     """
     # The hash of the content stands for where the content lies.
     settings = ladder.data.model_dump(mode="json", exclude={"paths", "name", "subset", "revision"})
@@ -68,7 +68,7 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         progress: Told, a line at a time, what is being done.
 
     Raises:
-        UserError: Whatever is wrong with the data; see `tasks.sources` and the functions below.
+        UserError: Whatever is wrong with the data; see `tasks.data.sources` and the functions below.
     """
     data, workload = ladder.data, ladder.workload
     progress(f"reading {data.source}")

@@ -9,18 +9,18 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from conf.schema import Ladder
-from models.tokenizers import tokenizer_hash
-from tasks.checkpoints import resolve_checkpoint
-from tasks.compute import store_of
-from tasks.console import log
-from tasks.corpora import build_corpus, corpus_identity
-from tasks.fingerprint import fingerprint
-from tasks.records import DataRecord
-from tasks.runs import Context
-from tasks.show import cancellable, step
-from tasks.store import Found
-from tasks.transient import RETRY
+from conf.schema.ladder import Ladder
+from models.data.tokenizers import tokenizer_hash
+from tasks.data.build import build_corpus, corpus_identity
+from tasks.records.run import DataRecord
+from tasks.runtime.logs import log
+from tasks.runtime.retries import RETRY
+from tasks.runtime.run_registry import Context
+from tasks.runtime.steps import cancellable, step
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import Found
+from tasks.teachers.teacher_source import resolve_checkpoint
+from tasks.training.find_or_train import store_of
 
 
 def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.data import Columns
 from conf.errors import UserError
-from conf.load import suggest
-from conf.schema import Workload
+from conf.loading.load import suggest
+from conf.schema.data import Columns
+from conf.schema.ladder import Workload
 
 ONE_SLICE = "all"
 TABLES = {".jsonl", ".ndjson", ".csv", ".parquet"}

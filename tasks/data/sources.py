@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.errors import TransientError, UserError
-from conf.load import suggest
-from conf.schema import Workload
-from tasks.rows import ONE_SLICE, TABLES, Document, check_columns, read_rows, row_document, unreadable, wanted_columns
-from tasks.transient import passing
+from conf.loading.load import suggest
+from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
+from conf.schema.ladder import Workload
+from tasks.data.readers import ONE_SLICE, TABLES, Document, check_columns, read_rows, row_document, unreadable, wanted_columns
+from tasks.runtime.retries import passing
 
 if TYPE_CHECKING:
     from datasets import Dataset

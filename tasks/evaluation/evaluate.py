@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from conf.schema import Evaluation, Ladder
-from models.corpus import SplitName
-from models.numerics import NUMERICS
-from models.quality import retention
-from tasks.compute import store_of
-from tasks.console import log
-from tasks.fingerprint import fingerprint
-from tasks.records import DataRecord, Retention, SampleRecord, StageRecord
-from tasks.runs import Context
-from tasks.show import cancellable, step
+from conf.schema.ladder import Evaluation, Ladder
+from models.base.numerics import NUMERICS
+from models.base.quality import retention
+from models.data.corpus import SplitName
+from tasks.records.run import DataRecord, Retention, SampleRecord, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context
+from tasks.runtime.steps import cancellable, step
+from tasks.store.fingerprint import fingerprint
+from tasks.training.find_or_train import store_of
 
 if TYPE_CHECKING:
-    from tasks.measure import Measured
+    from tasks.evaluation.evaluator import Measured
 
 SPLIT: SplitName = "valid"
 ANSWERS = "answers.npy"
@@ -71,7 +71,7 @@ def evaluate_model(
         found = store.find("evaluation", mark)
         reused = found is not None
         if not found:
-            from tasks.measure import measure  # torch is imported where something is computed
+            from tasks.evaluation.evaluator import measure  # torch is imported where something is computed
 
             result = measure(record, teachers, ladder, data, precision, split)
             found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result, split))

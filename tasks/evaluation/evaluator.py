@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from conf.schema import Evaluation, Ladder
-from models.batches import evaluation_batches
-from models.checkpoint import load_model
-from models.corpus import Corpus, SplitName
-from models.device import resolve_device
-from models.evaluation import collect, quality
-from models.generation import continuations, prompts
-from models.interface import Interface
-from models.quality import Quality
-from models.vocabulary import read_kept, reduced
-from tasks.compute import corpus_of, interface_of
-from tasks.initialise import fit
-from tasks.records import DataRecord, StageRecord
+from conf.schema.ladder import Evaluation, Ladder
+from models.architectures.checkpoint import load_model
+from models.base.device import resolve_device
+from models.base.interface import Interface
+from models.base.quality import Quality
+from models.data.batches import evaluation_batches
+from models.data.corpus import Corpus, SplitName
+from models.evaluation.evaluation import collect, quality
+from models.evaluation.generation import continuations, prompts
+from models.students.vocabulary import read_kept, reduced
+from tasks.records.run import DataRecord, StageRecord
+from tasks.training.find_or_train import corpus_of, interface_of
+from tasks.training.initialise import fit
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # a checkpoint may come without
 

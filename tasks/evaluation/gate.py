@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from conf.audit import Bound
-from conf.schema import Gate
-from tasks.records import StageRecord, Verdict
+from conf.schema.audit import Bound
+from conf.schema.ladder import Gate
+from tasks.records.run import StageRecord, Verdict
 
 
 def judge(
@@ -24,7 +24,7 @@ def judge(
 
     Returns:
         The verdict, None where the gate asks nothing, and for each requirement that was missed a sentence with its figures. A student
-        that is stopped may yet be extended, taught through an assistant, or approved: see flows/policies.py.
+        that is stopped may yet be extended, taught through an assistant, or approved: see flows/gate_policies.py.
     """
     audited = gate.audit_bounds(thresholds)
     if gate.min_parent_retention is gate.min_root_retention is gate.max_parameters is None and not audited:

@@ -21,11 +21,11 @@ from filelock import FileLock, Timeout
 
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
-from tasks import tracking_registry
-from tasks.records import Record, RunRecord
-from tasks.retention import MODELS, Retained, ended, retained
-from tasks.runs import RunLock
-from tasks.store import MANIFEST, SHOWN
+from tasks.lifecycle.reachability import MODELS, Retained, ended, retained
+from tasks.records.run import Record, RunRecord
+from tasks.runtime.run_registry import RunLock
+from tasks.store.store import MANIFEST, SHOWN
+from tasks.tracking import registry as tracking_registry
 
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 NO_RESULTS = ("set-aside", "writing", "checkpoints")

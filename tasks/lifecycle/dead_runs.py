@@ -31,11 +31,11 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from conf.errors import LadderError
 from conf.home import Home
-from tasks import tracking
-from tasks.console import log
-from tasks.records import RunRecord
-from tasks.runs import DIED, all_runs, bury, note_restart
-from tasks.watch import AWAY, brief_client
+from tasks.records.run import RunRecord
+from tasks.runtime.logs import log
+from tasks.runtime.prefect_watcher import AWAY, brief_client
+from tasks.runtime.run_registry import DIED, all_runs, bury, note_restart
+from tasks.tracking import tracker as tracking
 
 RESTART = re.compile(r"restart:(\d+)")
 FORGET_SECONDS = 7 * 24 * 3600  # a flow run that the server at hand does not know, as it ran against another one

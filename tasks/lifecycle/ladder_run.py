@@ -16,19 +16,20 @@ from prefect.runtime import flow_run
 
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
-from conf.load import suggest, to_yaml
-from conf.schema import Ladder
-from tasks import stopping, tracking
-from tasks.compute import corpus_of, recorder_of
-from tasks.console import log
-from tasks.environment import environment
-from tasks.fingerprint import settings_hash
-from tasks.flavour import metrics_of
-from tasks.reap import attempt_of, cancel_children, claim
-from tasks.recording import Recorder
-from tasks.records import DataRecord, RunRecord, StageRecord, Status
-from tasks.runs import Context, RunLock, all_runs, new_name, now, save, unfinished
-from tasks.watch import Watch, api_address, in_words, require_server
+from conf.loading.load import suggest, to_yaml
+from conf.schema.ladder import Ladder
+from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
+from tasks.records.environment import environment
+from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
+from tasks.runtime import cancellation as stopping
+from tasks.runtime.logs import log
+from tasks.runtime.prefect_watcher import Watch, api_address, in_words, require_server
+from tasks.runtime.run_registry import Context, RunLock, all_runs, new_name, now, save, unfinished
+from tasks.store.fingerprint import settings_hash
+from tasks.tracking import tracker as tracking
+from tasks.tracking.flavour import metrics_of
+from tasks.tracking.recorder import Recorder
+from tasks.training.find_or_train import corpus_of, recorder_of
 
 ENDS: dict[Status, tracking.RunStatus] = {
     "done": "FINISHED",

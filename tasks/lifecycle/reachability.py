@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from conf.errors import LadderError
 from conf.home import Home
 from conf.locks import is_held
-from tasks import tracking
-from tasks.proof_records import read_proof
-from tasks.records import RunRecord, StageRecord
-from tasks.runs import all_runs, is_alive
-from tasks.store import SHOWN
-from tasks.tracking_registry import Registry, registry
+from tasks.records.proof import read_proof
+from tasks.records.run import RunRecord, StageRecord
+from tasks.runtime.run_registry import all_runs, is_alive
+from tasks.store.store import SHOWN
+from tasks.tracking import tracker as tracking
+from tasks.tracking.registry import Registry, registry
 
 MODELS = ("teacher", "stage")
 OPENING_SECONDS = 600.0  # from the look for named teachers to the record of the run that they teach in
@@ -127,7 +127,7 @@ def _moment(text: str) -> float:
 
 def _is_running(home: Home, record: RunRecord) -> bool:
     """Whether a process runs it, is about to continue it, or has ended it and still has to tell how."""
-    claim = home.locks / f"flow-{record.prefect_run_id}.lock"  # see tasks/reap.py
+    claim = home.locks / f"flow-{record.prefect_run_id}.lock"  # see tasks/lifecycle/dead_runs.py
     return is_alive(home, record.run) or is_held(claim)
 
 

@@ -16,18 +16,18 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.lessons import Training
-from conf.load import Loaded
-from conf.schema import Ladder, Shape, Stage
-from models.corpus import Corpus
-from tasks.compute import corpus_of, interface_of, precision_of
-from tasks.console import log
-from tasks.data import prepare_data
-from tasks.fingerprint import fingerprint, teachers_of
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.signal_choice import chosen_signals, examples_of
-from tasks.teacher import NAME, prepare_teacher
+from conf.loading.load import Loaded
+from conf.schema.ladder import Ladder, Shape, Stage
+from conf.schema.lessons import Training
+from models.data.corpus import Corpus
+from tasks.data.prepare import prepare_data
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context
+from tasks.store.fingerprint import fingerprint, teachers_of
+from tasks.teachers.teacher import NAME, prepare_teacher
+from tasks.training.find_or_train import corpus_of, interface_of, precision_of
+from tasks.training.signal_policy import chosen_signals, examples_of
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 WARM, TIMED = 2, 3  # steps before and in a measurement
@@ -175,7 +175,7 @@ def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
     """What the pace of each model depends on."""
     from importlib.metadata import version
 
-    from tasks.environment import processor
+    from tasks.records.environment import processor
 
     stages = [[stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training)] for stage in ladder.stages]
     teacher = ladder.teacher.model_dump(mode="json", exclude={"training": True})
@@ -189,12 +189,12 @@ def _speed(ladder: Ladder, training: Training) -> list[Any]:
 
 
 def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pace]:
-    from models.checkpoint import load_model
-    from models.shapes import config_for
-    from models.students import fresh
-    from models.vocabulary import reduced
-    from tasks.initialise import vocabulary_of_student
-    from tasks.measure import use_threads
+    from models.architectures.checkpoint import load_model
+    from models.architectures.shapes import config_for
+    from models.students.initialise import fresh
+    from models.students.vocabulary import reduced
+    from tasks.evaluation.evaluator import use_threads
+    from tasks.training.initialise import vocabulary_of_student
 
     use_threads(ladder)
     whole, first = corpus_of(data), ladder.stages[0].training
@@ -217,10 +217,10 @@ def _pace(ladder: Ladder, corpus: Corpus, model: Any, training: Training, trains
     """Time a few steps on the ladder's own batches, and forward passes without gradient."""
     import torch
 
-    from models.batches import TrainingBatches
-    from models.device import resolve_device
-    from models.training import Plan, Step, train
-    from tasks.measure import vocabulary_of
+    from models.base.device import resolve_device
+    from models.data.batches import TrainingBatches
+    from models.training.loop import Plan, Step, train
+    from tasks.evaluation.evaluator import vocabulary_of
 
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, training)
     batches, moments = TrainingBatches(corpus, training.batch_size, 0), list[float]()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conf.economics import Economics
-from tasks.economics import HOUR, training_cost
-from tasks.records import Record
+from conf.schema.economics import Economics
+from tasks.planning.economics import HOUR, training_cost
+from tasks.records.run import Record
 
 
 class JumpPlan(Record):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from conf.economics import Economics, Input
 from conf.errors import UserError
-from tasks.bench_records import ModelBench
-from tasks.money import days_text, money
-from tasks.records import Record, RunRecord, StageRecord
-from tasks.speeds import best_known
-from tasks.tables import finished
+from conf.schema.economics import Economics, Input
+from tasks.records.bench import ModelBench
+from tasks.records.money import days_text, money
+from tasks.records.run import Record, RunRecord, StageRecord
+from tasks.records.speeds import best_known
+from tasks.report.tables import finished
 
 MONTH = 365.25 / 12  # days
 HOUR = 3600.0  # seconds

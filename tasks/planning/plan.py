@@ -9,25 +9,25 @@ from typing import Any, Literal
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.lessons import Objective, Training
-from conf.schema import CheckpointTeacher, Ladder, Shape, Stage, TrainedTeacher
-from models.chunked import CHUNK_ELEMENTS
-from models.corpus import Corpus
-from models.interface import Interface
-from models.shapes import Size
-from tasks.checkpoints import NotConverted, checkpoint_identity, resolve_checkpoint
-from tasks.compute import precision_of
-from tasks.data import content_hash, data_identity
-from tasks.expect import check_ladder, expected_interface
-from tasks.fingerprint import changes, fingerprint, stage_identity, teacher_identity, teachers_of
-from tasks.pace import Pace, expected_pace
-from tasks.plan_costs import PlanCosts, plan_costs
-from tasks.records import Record
-from tasks.runs import PLAN, Context
-from tasks.signal_choice import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
-from tasks.sources import source_hash
-from tasks.store import Found, Store
-from tasks.teacher import NAME
+from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, Stage, TrainedTeacher
+from conf.schema.lessons import Objective, Training
+from models.architectures.shapes import Size
+from models.base.interface import Interface
+from models.data.corpus import Corpus
+from models.losses.chunked import CHUNK_ELEMENTS
+from tasks.data.prepare import content_hash, data_identity
+from tasks.data.sources import source_hash
+from tasks.planning.costs import PlanCosts, plan_costs
+from tasks.planning.preflight import check_ladder, expected_interface
+from tasks.planning.throughput import Pace, expected_pace
+from tasks.records.run import Record
+from tasks.runtime.run_registry import PLAN, Context
+from tasks.store.fingerprint import changes, fingerprint, stage_identity, teacher_identity, teachers_of
+from tasks.store.store import Found, Store
+from tasks.teachers.teacher import NAME
+from tasks.teachers.teacher_source import NotConverted, checkpoint_identity, resolve_checkpoint
+from tasks.training.find_or_train import precision_of
+from tasks.training.signal_policy import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
 
 Action = Literal["compute", "resume", "reuse", "import"]
 TO_TRAIN = ("compute", "resume")

@@ -9,20 +9,20 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from conf.schema import CheckpointTeacher, Ladder, Shape, Student
-from models.checkpoint import skeleton
-from models.corpus import Corpus
-from models.interface import Interface
-from models.shapes import Size, build, config_for, count
-from models.students import layer_sources, student_config
-from models.tokenizers import BYTES_VOCABULARY
-from models.vocabulary import used_ids
-from tasks.checkpoints import NotConverted, is_local, resolve_checkpoint
-from tasks.compute import interface_of
-from tasks.ladder_run import kept_before
-from tasks.runs import Context
-from tasks.signal_choice import check_signals
-from tasks.student import larger
+from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, Student
+from models.architectures.checkpoint import skeleton
+from models.architectures.shapes import Size, build, config_for, count
+from models.base.interface import Interface
+from models.data.corpus import Corpus
+from models.data.tokenizers import BYTES_VOCABULARY
+from models.students.initialise import layer_sources, student_config
+from models.students.vocabulary import used_ids
+from tasks.lifecycle.ladder_run import kept_before
+from tasks.runtime.run_registry import Context
+from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
+from tasks.training.find_or_train import interface_of
+from tasks.training.signal_policy import check_signals
+from tasks.training.student import larger
 
 DIGITS = (10, (1, 8, 8))  # classes, image
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from conf.home import Home
-from conf.schema import Ladder
-from models.device import resolve_device
-from tasks.compute import precision_of
-from tasks.runs import all_runs
+from conf.schema.ladder import Ladder
+from models.base.device import resolve_device
+from tasks.runtime.run_registry import all_runs
+from tasks.training.find_or_train import precision_of
 
 # Where nothing was trained here yet: the share of the measured matrix-product peak that a wide model reaches, and the width that
 # reaches half of it. Narrow matrices keep a machine waiting for memory.

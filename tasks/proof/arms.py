@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from conf.errors import UserError
-from conf.lessons import Alpha, Objective, Signals
-from conf.proof import ARMS, Arm
-from conf.schema import Gate, Ladder, Stage
-from models.corpus import CorpusInfo
-from tasks.fingerprint import teachers_of
-from tasks.signal_choice import choose, identity_of_signals
+from conf.schema.ladder import Gate, Ladder, Stage
+from conf.schema.lessons import Alpha, Objective, Signals
+from conf.schema.proof import ARMS, Arm
+from models.data.corpus import CorpusInfo
+from tasks.store.fingerprint import teachers_of
+from tasks.training.signal_policy import choose, identity_of_signals
 
 PILOT = 0.1  # share of every student's steps in a pilot
 LEAST_STEPS = 10

@@ -1,4 +1,4 @@
-"""Compression-identified examples: those whose commonest answer over seeds an arm's students have lost (models/audit_seeds.py)."""
+"""Compression-identified examples: those whose commonest answer over seeds an arm's students have lost."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.home import disk_errors, home
-from conf.proof import Arm
-from models.audit_seeds import compression_identified, modal
-from models.corpus import Corpus
-from tasks.proof_records import Identified
+from conf.schema.proof import Arm
+from models.data.corpus import Corpus
+from models.evaluation.compression_exemplars import compression_identified, modal
+from tasks.records.proof import Identified
 
 FILE = "compression-identified.parquet"  # beside the proof
 LEAST_SEEDS = 3  # of two, every disagreement is a tie
@@ -81,7 +81,7 @@ def _words(corpus: Corpus, ids: Sequence[int]) -> dict[int, str]:
     """Names of classes, or the text of tokens."""
     if corpus.info.label_names:
         return {i: corpus.info.label_names[i] for i in ids}
-    from models import tokenizers
+    from models.data import tokenizers
 
     assert corpus.tokenizer_folder is not None
     tokenizer = tokenizers.load(corpus.tokenizer_folder)

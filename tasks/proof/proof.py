@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.load import Loaded
-from conf.proof import ARMS, MATCHED, Arm
-from conf.schema import Ladder
-from models.numerics import NUMERICS
-from models.statistics import interval, outcome, seeds_to_decide
-from tasks.arms import MEANING, Prices, arm_flops, direct, impossible, refuse, rewritten, scratch, settled, untaught, watched
-from tasks.compute import corpus_of, recorder_of, store_of
-from tasks.console import log
-from tasks.fingerprint import fingerprint, numeric_settings
-from tasks.proof_records import PROOF, ArmResult, Contrast, Estimate, Proof, Replicate
-from tasks.proof_words import trust, verdict
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.runs import Context
-from tasks.signal_choice import examples_of
+from conf.loading.load import Loaded
+from conf.schema.ladder import Ladder
+from conf.schema.proof import ARMS, MATCHED, Arm
+from models.base.numerics import NUMERICS
+from models.base.statistics import interval, outcome, seeds_to_decide
+from tasks.proof.arms import MEANING, Prices, arm_flops, direct, impossible, refuse, rewritten, scratch, settled, untaught, watched
+from tasks.proof.verdict_text import trust, verdict
+from tasks.records.proof import PROOF, ArmResult, Contrast, Estimate, Proof, Replicate
+from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context
+from tasks.store.fingerprint import fingerprint, numeric_settings
+from tasks.training.find_or_train import corpus_of, recorder_of, store_of
+from tasks.training.signal_policy import examples_of
 
 KIND = "prices"  # part of the store
 FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
@@ -63,7 +63,7 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
 
 def trained(loaded: Loaded, home: Home) -> list[Ladder]:
     """Every ladder that a proof trains: all arms with all seeds, and the controls of the first one's audits."""
-    from tasks.data import prepare_data
+    from tasks.data.prepare import prepare_data
 
     whole = loaded.ladder.model_copy(update={"proof": loaded.ladder.proof.model_copy(update={"pilot": False})})
     context = Context(run="calibration", ladder=whole.name, home=str(home.root), base=str(loaded.base))
@@ -102,7 +102,7 @@ def refuse_unfit(ladder: Ladder, context: Context) -> None:
     """
     named: list[Arm] = [arm for arm in ladder.proof.arms if arm in FROM_ROOT]
     if named and ladder.stages[-1].student.initialisation != "random":
-        from tasks.expect import check_ladder
+        from tasks.planning.preflight import check_ladder
 
         try:
             check_ladder(direct(ladder), context)
@@ -116,7 +116,7 @@ def _unfit(arm: Arm, error: str) -> UserError:
 
 
 def _counted(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Any]:
-    from tasks.expect import check_ladder  # torch is imported where something is computed
+    from tasks.planning.preflight import check_ladder  # torch is imported where something is computed
 
     corpus = corpus_of(data)
     root, sizes = check_ladder(ladder, context, corpus)

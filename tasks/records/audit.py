@@ -37,7 +37,7 @@ class AuditBin(Part):
 
 
 class AuditGroup(Part):
-    """A slice or a class of tokens; the figures' names are told in models/audit_slices.py."""
+    """A slice or a class of tokens; the figures' names are told in models/evaluation/audit_slices.py."""
 
     name: str
     kind: str
@@ -81,7 +81,7 @@ class Audit(Part):
         seconds: What the audit took, without the control's training.
         parent: Name of the nearest teacher.
         root: Name of the root teacher; the same where it taught.
-        figures: By name, see models/audit.py.
+        figures: By name, see models/evaluation/audit_figures.py.
         reliability: Bars of the student's reliability diagram.
         groups: Those that matter most, flagged ones first, and all classes of tokens.
         flagged: What is flagged in all groups, in words.

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Measured(BaseModel):
-    """Base, as `tasks.records.Record`, which holds these: frozen, and unknown keys are an error."""
+    """Base, as `tasks.records.run.Record`, which holds these: frozen, and unknown keys are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 

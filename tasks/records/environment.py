@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from models.device import hardware
+from models.base.device import hardware
 
 PACKAGES = (
     "torch",
@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
     """Python, packages, git commit and machine, as plain JSON."""
     import psutil
 
-    tree = Path(__file__).parents[1]
+    tree = Path(__file__).parents[2]
     packages = {name: _version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from conf.proof import Accounting, Arm
-from models.statistics import Interval, Outcome
-from tasks.records import Record, RunRecord
+from conf.schema.proof import Accounting, Arm
+from models.base.statistics import Interval, Outcome
+from tasks.records.run import Record, RunRecord
 
 PROOF = "proof.json"
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.audit_records import Audit
-from tasks.bench_records import ModelBench
+from tasks.records.audit import Audit
+from tasks.records.bench import ModelBench
 
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
 Verdict = Literal["passed", "warned", "stopped", "approved"]

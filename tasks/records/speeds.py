@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tasks.bench_records import ModelBench, RunBench
-from tasks.records import RunRecord
-from tasks.tables import finished
+from tasks.records.bench import ModelBench, RunBench
+from tasks.records.run import RunRecord
+from tasks.report.tables import finished
 
 FILE = "bench.json"  # in a run's folder
 

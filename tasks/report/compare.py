@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from conf.errors import UserError
-from tasks import tables
-from tasks.bench_records import ModelBench
-from tasks.fingerprint import changes
-from tasks.records import Record, RunRecord, StageRecord
-from tasks.speeds import best_known
+from tasks.records.bench import ModelBench
+from tasks.records.run import Record, RunRecord, StageRecord
+from tasks.records.speeds import best_known
+from tasks.report import tables
+from tasks.store.fingerprint import changes
 
 ONE_REQUEST = "one request"
 Direction = Literal["better", "worse", "same"]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from tasks import tables
-from tasks.compare import Comparison
-from tasks.plot import INK, MODELS, Layout, dress, figure, plain_log, svg
-from tasks.records import RunRecord, StageRecord
-from tasks.report import templates, write_page
+from tasks.records.run import RunRecord, StageRecord
+from tasks.report import tables
+from tasks.report.compare import Comparison
+from tasks.report.page import templates, write_page
+from tasks.report.plots.style import INK, MODELS, Layout, dress, figure, plain_log, svg
 
 
 def write_comparison(found: Comparison, a: RunRecord, b: RunRecord) -> Path:

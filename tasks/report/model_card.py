@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from conf.schema import CheckpointTeacher, Ladder
-from tasks import tables
-from tasks.checkpoints import HUB_ID, is_local
-from tasks.compute import corpus_of
-from tasks.console import log
-from tasks.flavour import TASKS, parts_of
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.reproduce import reproduction
-from tasks.runs import Context
-from tasks.sections.audit import verdict
-from tasks.sections.outcome import smaller
+from conf.schema.ladder import CheckpointTeacher, Ladder
+from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.report import tables
+from tasks.report.reproduce import reproduction
+from tasks.report.sections.audit import verdict
+from tasks.report.sections.outcome import smaller
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context
+from tasks.teachers.teacher_source import HUB_ID, is_local
+from tasks.tracking.flavour import TASKS, parts_of
+from tasks.training.find_or_train import corpus_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -1,6 +1,6 @@
 """The report of a run: one HTML file that needs nothing but itself, written again whenever the run's record changes.
 
-Every figure comes from the record, from the curves in the models' folders or from what else was computed for the run; `tasks.sections`
+Every figure comes from the record, from the curves in the models' folders or from what else was computed for the run; the sections
 find them, the templates only lay them out.
 """
 
@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.errors import StoreError
 from conf.secrets import without_user
-from tasks import sections, tables
-from tasks.plot import MANY
-from tasks.records import RunRecord
-from tasks.sections.outcome import ROWS, tiles
-from tasks.sections.settings import machine
+from tasks.records.run import RunRecord
+from tasks.report import sections, tables
+from tasks.report.plots.style import MANY
+from tasks.report.sections.outcome import ROWS, tiles
+from tasks.report.sections.settings import machine
 
 TEMPLATES = Path(__file__).with_name("templates")
 

@@ -10,13 +10,15 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from conf.home import home
 from conf.served import served
-from tasks import plot, tables, tracking
-from tasks.compute import recorder_of
-from tasks.console import log
-from tasks.records import RunRecord
-from tasks.report import write_report
-from tasks.show import step
-from tasks.watch import AWAY
+from tasks.records.run import RunRecord
+from tasks.report import tables
+from tasks.report.page import write_report
+from tasks.report.plots import style as plot
+from tasks.runtime.logs import log
+from tasks.runtime.prefect_watcher import AWAY
+from tasks.runtime.steps import step
+from tasks.tracking import tracker as tracking
+from tasks.training.find_or_train import recorder_of
 
 
 @step("report", "report")

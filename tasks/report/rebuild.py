@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.home import Home
-from tasks.compare import Comparison, compare_runs
-from tasks.compare_page import write_comparison
-from tasks.records import RunRecord
-from tasks.report import write_report
-from tasks.runs import load_run
+from tasks.records.run import RunRecord
+from tasks.report.compare import Comparison, compare_runs
+from tasks.report.compare_page import write_comparison
+from tasks.report.page import write_report
+from tasks.runtime.run_registry import load_run
 
 
 def rebuild_report(home: Home, run: str | None) -> Path:

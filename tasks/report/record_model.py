@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from conf.schema import Ladder
-from tasks.card import write_card
-from tasks.compute import corpus_of, recorder_of
-from tasks.recording import Recorder, curve_of
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context, original_mlflow_run
-from tasks.show import step
+from conf.schema.ladder import Ladder
+from tasks.records.run import DataRecord, StageRecord
+from tasks.report.model_card import write_card
+from tasks.runtime.run_registry import Context, original_mlflow_run
+from tasks.runtime.steps import step
+from tasks.tracking.recorder import Recorder, curve_of
+from tasks.training.find_or_train import corpus_of, recorder_of
 
 
 @step("record", "record {record.name}")

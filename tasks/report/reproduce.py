@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from conf.load import shipped
-from tasks.records import RunRecord
+from conf.loading.load import shipped
+from tasks.records.run import RunRecord
 
 
 def reproduction(record: RunRecord) -> list[str]:

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tasks.records import RunRecord, StageRecord
+from tasks.records.run import RunRecord, StageRecord
 
 NONE = "-"
 NUMERIC = frozenset({"parameters", "of parent", "of root", "seconds"})  # and the quality, whose header names its unit

@@ -32,7 +32,7 @@ _request = _Request()
 
 
 def requested() -> bool:
-    """Whether the training under way is asked to stop; `models.training.train` asks after each step."""
+    """Whether the training under way is asked to stop; `models.training.loop.train` asks after each step."""
     return _request.reason is not None
 
 

@@ -22,9 +22,9 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
 
 from conf.errors import RunCancelled, ServerAway
-from tasks import stopping
-from tasks.console import log
-from tasks.progress import BOARD, Shown
+from tasks.runtime import cancellation as stopping
+from tasks.runtime.logs import log
+from tasks.runtime.progress import BOARD, Shown
 
 POLL_SECONDS = 2.0
 TIMEOUT_SECONDS = 5.0

@@ -11,10 +11,10 @@ from uuid import UUID
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tasks.console import NOT_ON_TERMINAL, console, log
+from tasks.runtime.logs import NOT_ON_TERMINAL, console, log
 
 if TYPE_CHECKING:
-    from models.training import Step
+    from models.training.loop import Step
 
 LINE_SECONDS = 5.0
 

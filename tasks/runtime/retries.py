@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import exponential_backoff
 
 from conf.errors import TransientError
-from tasks.console import log
+from tasks.runtime.logs import log
 
 RETRIES, FIRST_PAUSE = 3, 8.0  # seconds, doubled each time: about a minute in all
 # Errors of the network, each library's own; a library that is not loaded has raised none.

@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError
 
 from conf.errors import UserError
 from conf.home import Home, disk_errors
-from conf.load import suggest
+from conf.loading.load import suggest
 from conf.locks import is_held
-from tasks.records import Record, RunRecord, StageRecord, Status
+from tasks.records.run import Record, RunRecord, StageRecord, Status
 
 DIED = "the process ended without a word"
 

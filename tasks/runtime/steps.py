@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Completed
 from prefect.utilities.annotations import quote
 
 from conf.errors import RunCancelled
-from tasks.records import StageRecord
+from tasks.records.run import StageRecord
 
 P = ParamSpec("P")
 R = TypeVar("R")

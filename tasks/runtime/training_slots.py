@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from conf.errors import LadderError
-from tasks.console import log
+from tasks.runtime.logs import log
 
 POLL_SECONDS = 0.25
 REMIND_SECONDS = 60.0

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from conf.lessons import Signals, Training
-from conf.schema import Ladder, Stage, TrainedTeacher
-from models.numerics import NUMERICS
-from tasks.signal_choice import identity_of_signals
+from conf.schema.ladder import Ladder, Stage, TrainedTeacher
+from conf.schema.lessons import Signals, Training
+from models.base.numerics import NUMERICS
+from tasks.training.signal_policy import identity_of_signals
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from conf.home import Home, disk_errors
-from models.files import checkpoint_steps, file_sha256, fsync_tree
+from models.base.files import checkpoint_steps, file_sha256, fsync_tree
 
 SHOWN = 20  # characters of a fingerprint in a folder's name
 MANIFEST = "manifest.json"

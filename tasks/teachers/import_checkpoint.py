@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from conf.errors import UserError
-from conf.schema import CheckpointTeacher, Ladder
-from models import tokenizers
-from models.checkpoint import check_interface, load_model, skeleton
-from models.corpus import Corpus
-from models.shapes import Size, count
-from tasks.checkpoints import checkpoint_identity, copy_checkpoint, resolve_checkpoint
-from tasks.compute import corpus_of, interface_of, read_record, record_of, require_started, store_of
-from tasks.console import log
-from tasks.fingerprint import fingerprint
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.teacher import NAME
+from conf.schema.ladder import CheckpointTeacher, Ladder
+from models.architectures.checkpoint import check_interface, load_model, skeleton
+from models.architectures.shapes import Size, count
+from models.data import tokenizers
+from models.data.corpus import Corpus
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context
+from tasks.store.fingerprint import fingerprint
+from tasks.teachers.teacher import NAME
+from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
+from tasks.training.find_or_train import corpus_of, interface_of, read_record, record_of, require_started, store_of
 
 
 def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataRecord, context: Context) -> StageRecord:

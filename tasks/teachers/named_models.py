@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.load import suggest
-from tasks.records import RunRecord, StageRecord
-from tasks.runs import all_runs
-from tasks.store import Store
+from conf.loading.load import suggest
+from tasks.records.run import RunRecord, StageRecord
+from tasks.runtime.run_registry import all_runs
+from tasks.store.store import Store
 
 SHORTEST_MARK = 8  # characters of a fingerprint
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from prefect.client.schemas.objects import State
 
-from conf.schema import CheckpointTeacher, Ladder, TrainedTeacher
-from tasks.compute import Work, corpus_of, interface_of, obtain, precision_of
-from tasks.fingerprint import teacher_identity
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.show import cancellable, shown, step
-from tasks.transient import RETRY
+from conf.schema.ladder import CheckpointTeacher, Ladder, TrainedTeacher
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.retries import RETRY
+from tasks.runtime.run_registry import Context
+from tasks.runtime.steps import cancellable, shown, step
+from tasks.store.fingerprint import teacher_identity
+from tasks.training.find_or_train import Work, corpus_of, interface_of, obtain, precision_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +26,7 @@ NAME = "teacher"
 def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> StageRecord | State[StageRecord]:
     """Find, train or import the root teacher; nothing is taught before its schedule is finished."""
     if isinstance(ladder.teacher, CheckpointTeacher):
-        from tasks.imported import import_checkpoint
+        from tasks.teachers.import_checkpoint import import_checkpoint
 
         return shown(import_checkpoint(ladder, ladder.teacher, data, context))
     return shown(obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context))
@@ -38,8 +38,8 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
     interface = interface_of(corpus_of(data))
 
     def make(_: nn.Module | None, aside: Path) -> nn.Module:
-        from models.shapes import config_for
-        from models.students import fresh
+        from models.architectures.shapes import config_for
+        from models.students.initialise import fresh
 
         return fresh(config_for(teacher.shape, interface), interface.workload, ladder.seed)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import TransientError, UserError
-from conf.schema import CheckpointTeacher
-from models.files import file_sha256, weights_sha256
-from models.gguf import SUFFIX
-from tasks.console import log
-from tasks.fingerprint import fingerprint
-from tasks.runs import PLAN, Context
-from tasks.tracking_client import first_line
-from tasks.transient import passing
+from conf.schema.ladder import CheckpointTeacher
+from models.architectures.gguf import SUFFIX
+from models.base.files import file_sha256, weights_sha256
+from tasks.runtime.logs import log
+from tasks.runtime.retries import passing
+from tasks.runtime.run_registry import PLAN, Context
+from tasks.store.fingerprint import fingerprint
+from tasks.tracking.client import first_line
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 PACKAGE = "package:"
@@ -45,7 +45,7 @@ def resolve_checkpoint(teacher: CheckpointTeacher, context: Context) -> Path:
         digest = file_sha256(place)
         _check_hash(teacher, place, digest)
         return _converted(place, digest, context)
-    from models.checkpoint import check_folder
+    from models.architectures.checkpoint import check_folder
 
     check_folder(place, "teacher.path")
     if teacher.sha256 is not None:
@@ -78,7 +78,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 def _place(teacher: CheckpointTeacher, context: Context) -> Path:
     """The folder or the GGUF file that the settings name."""
     if teacher.path.startswith(("models:/", "runs:/")):
-        from tasks.compute import tracker_of
+        from tasks.training.find_or_train import tracker_of
 
         return tracker_of(context.paths).resolve_model(teacher.path)
     if teacher.path.startswith(PACKAGE):
@@ -128,7 +128,7 @@ def _check_hash(teacher: CheckpointTeacher, place: Path, digest: str) -> None:
 
 def _converted(file: Path, digest: str, context: Context) -> Path:
     """The Hugging Face folder of a GGUF file, made once for each content."""
-    from tasks.compute import store_of
+    from tasks.training.find_or_train import store_of
 
     identity = {"kind": "converted", "gguf": digest, "conversion": CONVERSION}
     mark, store = fingerprint(identity), store_of(context)
@@ -140,7 +140,7 @@ def _converted(file: Path, digest: str, context: Context) -> Path:
     with store.lock(mark):
         found = store.find("converted", mark)
         if found is None:
-            from models.gguf import convert
+            from models.architectures.gguf import convert
 
             log.info("teacher: converting %s", file)
             found = store.publish("converted", file.stem, identity, mark, context.made, lambda folder: convert(file, folder))

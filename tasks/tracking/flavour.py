@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.corpus import CorpusInfo
-    from tasks.bench_records import ModelBench
-    from tasks.records import StageRecord
+    from models.data.corpus import CorpusInfo
+    from tasks.records.bench import ModelBench
+    from tasks.records.run import StageRecord
 
 LONGEST = 500  # characters of a parameter's value; the whole settings are in the run's ladder.yaml
 SAFE = frozenset({".safetensors", ".json", ".txt", ".model", ".md", ".jinja", ".jsonl"})

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from conf.errors import TransientError, UserError
 from conf.secrets import masked
-from tasks import flavour
-from tasks.records import StageRecord
-from tasks.tracking_client import first_line, is_server, refused
+from tasks.records.run import StageRecord
+from tasks.tracking import flavour
+from tasks.tracking.client import first_line, is_server, refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,13 +19,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from conf.errors import RecordUnavailable, RunCancelled, UserError
-from tasks import stopping
-from tasks.console import log
-from tasks.tracking import RecordRefused, StageRun, Tracker
-from tasks.tracking_runs import METRICS_PER_CALL, Point
+from tasks.runtime import cancellation as stopping
+from tasks.runtime.logs import log
+from tasks.tracking.runs import METRICS_PER_CALL, Point
+from tasks.tracking.tracker import RecordRefused, StageRun, Tracker
 
 if TYPE_CHECKING:
-    from models.training import Step
+    from models.training.loop import Step
 
 T = TypeVar("T")
 
@@ -218,7 +218,7 @@ def valid_points(figures: Mapping[str, float]) -> dict[str, float]:
 
 def curve_of(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """The curve that the store keeps of a trained model, as points for MLflow: every step of a short training, a thousand of a long one."""
-    from models.training import Step  # imports torch, which a run that only reuses does not need
+    from models.training.loop import Step  # imports torch, which a run that only reuses does not need
 
     file = folder / "curve.json"
     curve = json.loads(file.read_text()) if file.is_file() else {"train": [], "valid": []}  # an imported checkpoint has none

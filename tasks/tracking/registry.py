@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.tracking import Tracker
-from tasks.tracking_client import is_server, told
+from tasks.tracking.client import is_server, told
+from tasks.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

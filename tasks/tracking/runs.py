@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import flavour
+from tasks.tracking import flavour
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from conf.home import Home
 from conf.secrets import masked
-from tasks import flavour, tracking_model, tracking_runs
-from tasks.records import StageRecord
-from tasks.tracking_client import (
+from tasks.records.run import StageRecord
+from tasks.tracking import flavour
+from tasks.tracking import models as tracking_model
+from tasks.tracking import runs as tracking_runs
+from tasks.tracking.client import (
     RecordRefused,
     is_server,
     open_client,
@@ -30,12 +32,12 @@ from tasks.tracking_client import (
     turn,
     ui_command,
 )
-from tasks.tracking_runs import Point, RunStatus, StageRun
+from tasks.tracking.runs import Point, RunStatus, StageRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from models.corpus import Corpus
+    from models.data.corpus import Corpus
 
 __all__ = ["RecordRefused", "RunStatus", "StageRun", "Tracker", "connect", "run_url", "tracking_uri", "ui_command"]
 

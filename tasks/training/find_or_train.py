@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from conf.errors import UserError
 from conf.home import Home, disk_errors
-from conf.lessons import Objective, Signals, Training
-from conf.schema import Ladder
-from models.corpus import Corpus
-from models.device import resolve_device, resolve_precision
-from models.files import weights_sha256
-from models.interface import Interface
-from tasks import tracking
-from tasks.console import log
-from tasks.fingerprint import changes, fingerprint
-from tasks.recording import Recorder
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.slots import training_slot
-from tasks.store import Found, Store
+from conf.schema.ladder import Ladder
+from conf.schema.lessons import Objective, Signals, Training
+from models.base.device import resolve_device, resolve_precision
+from models.base.files import weights_sha256
+from models.base.interface import Interface
+from models.data.corpus import Corpus
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context
+from tasks.runtime.training_slots import training_slot
+from tasks.store.fingerprint import changes, fingerprint
+from tasks.store.store import Found, Store
+from tasks.tracking import tracker as tracking
+from tasks.tracking.recorder import Recorder
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.shapes import Size
+    from models.architectures.shapes import Size
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> St
             log.info("%s: found in the store (%s), reused", work.name, mark[:12])
             return read_record(found, reused=True)
         require_started(context, work.name, "Run without --start-at, or with the settings that they were made with.")
-        from tasks.teach import teach, write_model  # torch is imported where something is computed
+        from tasks.training.train_model import teach, write_model  # torch is imported where something is computed
 
         _say_why(store, work, mark, context)
         checkpoints = _checkpoints(store, mark, context, work.name)

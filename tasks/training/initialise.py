@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import nn
 
-from conf.schema import Student
-from models.batches import Batch, TrainingBatches
-from models.corpus import Corpus
-from models.importance import Importance
-from models.students import make_student
-from models.vocabulary import VocabularyMap, read_kept, reduced, resize, used_ids
-from tasks.compute import interface_of
-from tasks.console import log
+from conf.schema.ladder import Student
+from models.data.batches import Batch, TrainingBatches
+from models.data.corpus import Corpus
+from models.students.importance import Importance
+from models.students.initialise import make_student
+from models.students.vocabulary import VocabularyMap, read_kept, reduced, resize, used_ids
+from tasks.runtime.logs import log
+from tasks.training.find_or_train import interface_of
 
 IMPORTANCE = "importance.json"  # beside a pruned student's weights
 AT_ONCE = 8  # sequences that importance is measured on at a time

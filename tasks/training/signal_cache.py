@@ -17,24 +17,24 @@ from torch import Tensor, nn
 
 from conf.errors import LadderError
 from conf.home import disk_errors
-from conf.lessons import Signals
-from models.batches import Batch, TrainingBatches
-from models.corpus import Corpus
-from models.numerics import NUMERICS
-from models.signal_cache import ORDER, TOLERANCE, Logits, SignalCache, refuse_another
-from models.signal_codec import FORMAT
-from models.signal_dump import chosen, dump, needed, order_for
-from models.signals import rows
-from models.tokenizers import tokenizer_hash
-from tasks import stopping
-from tasks.compute import Work, interface_of, store_of
-from tasks.console import log
-from tasks.fingerprint import fingerprint
-from tasks.progress import LINE_SECONDS
-from tasks.records import StageRecord
-from tasks.runs import Context
-from tasks.signal_choice import describe, outputs_of, size_of_signals
-from tasks.store import SHOWN, Found, Store
+from conf.schema.lessons import Signals
+from models.base.numerics import NUMERICS
+from models.data.batches import Batch, TrainingBatches
+from models.data.corpus import Corpus
+from models.data.tokenizers import tokenizer_hash
+from models.signals.cache import ORDER, TOLERANCE, Logits, SignalCache, refuse_another
+from models.signals.codec import FORMAT
+from models.signals.fill import chosen, dump, needed, order_for
+from models.signals.sources import rows
+from tasks.records.run import StageRecord
+from tasks.runtime import cancellation as stopping
+from tasks.runtime.logs import log
+from tasks.runtime.progress import LINE_SECONDS
+from tasks.runtime.run_registry import Context
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import SHOWN, Found, Store
+from tasks.training.find_or_train import Work, interface_of, store_of
+from tasks.training.signal_policy import describe, outputs_of, size_of_signals
 
 KIND = "signals"  # part of the store
 CHECKED = 4  # examples that are put to the teacher again before a training

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from conf.errors import UserError
-from conf.lessons import Signals
-from conf.objectives import check_objective
-from conf.schema import Ladder, Stage
-from models.corpus import CorpusInfo
-from models.interface import Interface
+from conf.schema.compatibility import check_objective
+from conf.schema.ladder import Ladder, Stage
+from conf.schema.lessons import Signals
+from models.base.interface import Interface
+from models.data.corpus import CorpusInfo
 
 MOST_FULL = 4096  # ids or classes up to which every log-probability may be stored: 8 KB a token
 # Bytes of a row as `python -m benchmarks.signals` measures them on language; a plan's estimate, a run's record has the real figure.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from prefect.client.schemas.objects import State
 
 from conf.errors import LadderError, UserError
-from conf.schema import Ladder, Stage
-from tasks.compute import Work, corpus_of, obtain, precision_of
-from tasks.fingerprint import stage_identity, teachers_of
-from tasks.records import DataRecord, Extension, StageRecord
-from tasks.runs import Context
-from tasks.show import cancellable, shown, step
-from tasks.signal_choice import chosen_signals
+from conf.schema.ladder import Ladder, Stage
+from tasks.records.run import DataRecord, Extension, StageRecord
+from tasks.runtime.run_registry import Context
+from tasks.runtime.steps import cancellable, shown, step
+from tasks.store.fingerprint import stage_identity, teachers_of
+from tasks.training.find_or_train import Work, corpus_of, obtain, precision_of
+from tasks.training.signal_policy import chosen_signals
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +46,7 @@ def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:
     more = {"continues": extension.student.weights_sha256, "extension": extension.number, "steps": extension.steps}
 
     def make(teacher: nn.Module | None, aside: Path) -> nn.Module:
-        from models.checkpoint import load_model
+        from models.architectures.checkpoint import load_model
 
         return load_model(Path(extension.student.folder), ladder.workload)
 
@@ -82,7 +82,7 @@ def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
     key = f"stages[{ladder.stages.index(stage)}].student" if stage in ladder.stages else f"{stage.name}.student"
 
     def make(teacher: nn.Module | None, aside: Path) -> nn.Module:
-        from tasks.initialise import initialise
+        from tasks.training.initialise import initialise
 
         assert teacher is not None
         model = initialise(stage.student, teacher, corpus_of(data), seed, key, aside)

@@ -13,29 +13,29 @@ import torch
 from torch import nn
 
 from conf.home import disk_errors
-from conf.schema import Ladder
-from models.batches import TrainingBatches
-from models.checkpoint import load_model, save_model
-from models.corpus import Corpus
-from models.device import resolve_device
-from models.features import Features
-from models.interface import Interface
-from models.resume import Checkpoints
-from models.shapes import Size, count
-from models.signals import SignalSource, live, uniform
-from models.training import Plan, Step, Trained, train
-from models.vocabulary import VocabularyMap, reduced, reduced_tokenizer, write_kept
-from tasks import stopping
-from tasks.compute import Work, corpus_of, interface_of, precision_of, record_of, recorder_of, tracker_of
-from tasks.fingerprint import fingerprint
-from tasks.initialise import IMPORTANCE, fit, vocabulary_of_student
-from tasks.measure import use_threads, validator, vocabulary_of
-from tasks.progress import TrainingProgress
-from tasks.recording import Curves, points_of
-from tasks.records import DataRecord
-from tasks.runs import Context
-from tasks.signal_choice import outputs_of
-from tasks.signals import Asked, signals_for
+from conf.schema.ladder import Ladder
+from models.architectures.checkpoint import load_model, save_model
+from models.architectures.shapes import Size, count
+from models.base.device import resolve_device
+from models.base.interface import Interface
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.losses.features import Features
+from models.signals.sources import SignalSource, live, uniform
+from models.students.vocabulary import VocabularyMap, reduced, reduced_tokenizer, write_kept
+from models.training.checkpoints import Checkpoints
+from models.training.loop import Plan, Step, Trained, train
+from tasks.evaluation.evaluator import use_threads, validator, vocabulary_of
+from tasks.records.run import DataRecord
+from tasks.runtime import cancellation as stopping
+from tasks.runtime.progress import TrainingProgress
+from tasks.runtime.run_registry import Context
+from tasks.store.fingerprint import fingerprint
+from tasks.tracking.recorder import Curves, points_of
+from tasks.training.find_or_train import Work, corpus_of, interface_of, precision_of, record_of, recorder_of, tracker_of
+from tasks.training.initialise import IMPORTANCE, fit, vocabulary_of_student
+from tasks.training.signal_cache import Asked, signals_for
+from tasks.training.signal_policy import outputs_of
 
 
 class Taught(NamedTuple):

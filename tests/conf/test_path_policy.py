@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from conf.load import load, load_whole, shipped
-from conf.roots import check_source, confine
+from conf.loading.load import load, load_whole, shipped
+from conf.path_policy import check_source, confine
 
 STAGES = """
 teacher: {source: train, shape: &shape {hidden_size: 16, layers: 2, heads: 2, feed_forward: 32}, training: {steps: 1}}

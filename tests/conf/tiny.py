@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from conf.load import load
+from conf.loading.load import load
 
 TINY = """
 name: tiny

@@ -58,7 +58,7 @@ class Cli:
     def start(self, *args: object, **popen: Any) -> subprocess.Popen[str]:
         """Start a command in a session of its own; its output goes to files beside the home."""
         self.home.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "flows.cli", *map(str, args)]
+        command = [sys.executable, "-m", "flows.cli.app", *map(str, args)]
         env = clean_environment(LADDER_HOME=str(self.home), **self.env)
         process = subprocess.Popen(command, env=env, cwd=self.cwd or self.home.parent, text=True, start_new_session=True, **popen)
         STARTED.append(process)
@@ -182,7 +182,7 @@ def healthy(api: str) -> bool:
 def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database; making its tables takes seconds, so every home gets a copy."""
     home = tmp_path_factory.mktemp("record") / "home"
-    code = "from conf.home import home; from tasks.tracking import connect; connect(home())"
+    code = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
     subprocess.run([sys.executable, "-c", code], env=clean_environment(LADDER_HOME=str(home)), check=True, timeout=PATIENCE)
     return home / "mlflow" / "mlflow.db"
 

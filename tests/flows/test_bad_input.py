@@ -142,7 +142,7 @@ def llama(folder: Path, vocabulary: int, tokenizer: bool = False) -> Path:
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=vocabulary, **shape)).save_pretrained(folder)
     if tokenizer:
-        from models.tokenizers import BYTES_VOCABULARY, save, train_bpe
+        from models.data.tokenizers import BYTES_VOCABULARY, save, train_bpe
 
         other = train_bpe(["some words that are not bytes"] * 20, BYTES_VOCABULARY)
         save(other, folder)

@@ -167,7 +167,7 @@ AT_THE_END = """
 import sys
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
-from tasks.ladder_run import LadderRun
+from tasks.lifecycle.ladder_run import LadderRun
 
 close = LadderRun.__exit__
 
@@ -177,7 +177,7 @@ def closed(run, *error):
         client.set_flow_run_state(run.watch.flow_run_id, Cancelling(), force=True)
 
 LadderRun.__exit__ = closed
-from flows.cli import main
+from flows.cli.app import main
 main()
 """
 
@@ -200,7 +200,7 @@ def test_cancelled_at_its_very_end_a_run_is_what_its_record_says(finished, tiny,
 LATE = """
 import sys
 from conf.home import home
-from flows import cancel
+from flows.cli import cancel
 
 prepare = cancel.prepare_environment
 
@@ -231,7 +231,7 @@ def test_a_run_that_ends_while_it_is_being_cancelled_stays_done(cli, tiny, tmp_p
 STAGE = """
 import sys
 from conf.home import home
-from flows.environment import prepare_environment
+from flows.serving.environment import prepare_environment
 prepare_environment(home())
 from flows.one_stage import one_stage
 one_stage(sys.argv[1], "two", overrides=["stages.two.training.steps=4001"], return_state=True)
@@ -268,7 +268,7 @@ def test_nothing_to_cancel(finished):
 
 SERVE = """
 from conf.home import home
-from flows.environment import prepare_environment
+from flows.serving.environment import prepare_environment
 prepare_environment(home())
 from flows.distill import distill
 distill.serve(name="distill")

@@ -100,9 +100,9 @@ def test_bad_ages(bare):
 CLEAN = """
 import time
 from conf.home import home
-from flows.environment import prepare_environment
+from flows.serving.environment import prepare_environment
 prepare_environment(home())
-from tasks.clean import clean
+from tasks.lifecycle.clean import clean
 rounds = 0
 while True:
     clean(home(), 0)

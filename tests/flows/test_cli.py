@@ -11,7 +11,7 @@ from types import SimpleNamespace as Helpers
 
 import pytest
 
-from conf.load import SHIPPED, load
+from conf.loading.load import SHIPPED, load
 
 MODEL = {"name", "fingerprint", "parameters", "reused", "steps", "seconds", "folder", "weights_sha256", "metrics", "mlflow_run_id"}
 STAGE = MODEL | {"retention", "gate"}
@@ -22,7 +22,7 @@ def test_help_takes_less_than_a_second(helpers: Helpers):
     for _ in range(3):
         began = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "--help"], env=helpers.clean_environment(), capture_output=True, text=True
+            [sys.executable, "-m", "flows.cli.app", "--help"], env=helpers.clean_environment(), capture_output=True, text=True
         )
         seconds.append(time.perf_counter() - began)
         assert done.returncode == 0
@@ -31,7 +31,7 @@ def test_help_takes_less_than_a_second(helpers: Helpers):
 
 
 def test_importing_the_command_line_imports_nothing_heavy(helpers: Helpers):
-    code = "import sys, flows.cli; print(sorted({'torch', 'prefect', 'mlflow', 'transformers', 'datasets'} & set(sys.modules)))"
+    code = "import sys, flows.cli.app; print(sorted({'torch', 'prefect', 'mlflow', 'transformers', 'datasets'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env=helpers.clean_environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

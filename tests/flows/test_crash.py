@@ -87,9 +87,9 @@ def test_ctrl_c_in_stage_two_is_continued_too(bare, tiny, undisturbed, tmp_path,
 REAP = """
 import json, sys, time
 from conf.home import home
-from flows.environment import prepare_environment
+from flows.serving.environment import prepare_environment
 prepare_environment(home())
-from tasks.reap import reap, restart_dead
+from tasks.lifecycle.dead_runs import reap, restart_dead
 began = time.monotonic()
 dead = reap(home())
 again = [str(run) for run in restart_dead(home())] if sys.argv[1:] == ["restart"] else []
@@ -187,7 +187,7 @@ def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny
     """A real runner, a real `kill -9` of each attempt; and then a person's own attempt, which succeeds."""
     import psutil
 
-    code = "from flows.environment import prepare_environment; from conf.home import home; prepare_environment(home())\n"
+    code = "from flows.serving.environment import prepare_environment; from conf.home import home; prepare_environment(home())\n"
     code += "from flows.distill import distill; distill.serve(name='distill')"
     env = helpers.clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", PREFECT_RUNNER_POLL_FREQUENCY="1", **cli.env)
     with (tmp_path / "runner.log").open("w") as log:
@@ -222,7 +222,7 @@ PUBLISH = """
 import sys, time
 from pathlib import Path
 from conf.home import home
-from tasks.store import Store
+from tasks.store.store import Store
 
 def write(folder):
     (folder / "half").write_text("half of it")

@@ -11,8 +11,8 @@ from types import SimpleNamespace as Helpers
 import pytest
 
 from conf.home import Home
-from conf.load import load
-from tasks.budget import fit_budget
+from conf.loading.load import load
+from tasks.planning.budget import fit_budget
 from tests.flows.ladders import TINY
 
 ARMS = "staged,direct-matched,scratch"

@@ -92,7 +92,7 @@ def test_every_student_has_a_card_that_harms_nothing(undisturbed, helpers: Helpe
     from mlflow import MlflowClient
 
     from conf.home import Home
-    from tasks.store import Store
+    from tasks.store.store import Store
 
     shown, client = undisturbed.json("show"), MlflowClient(f"sqlite:///{undisturbed.home}/mlflow/mlflow.db")
     above = shown["teacher"]

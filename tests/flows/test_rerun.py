@@ -11,8 +11,8 @@ import httpx
 import pytest
 import yaml
 
-from flows.labels import Asked
-from tasks.records import RunRecord
+from flows.run_labels import Asked
+from tasks.records.run import RunRecord
 
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
 
@@ -81,7 +81,7 @@ def test_what_counts_as_one_parameter():
 def call(cli, code: str, helpers: Helpers) -> subprocess.CompletedProcess[str]:
     """Run a piece of Python as a script of the user's would."""
     env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
-    before = "from conf.home import home\nfrom flows.environment import prepare_environment\nprepare_environment(home())\n"
+    before = "from conf.home import home\nfrom flows.serving.environment import prepare_environment\nprepare_environment(home())\n"
     return subprocess.run([sys.executable, "-c", before + code], env=env, cwd=cli.home.parent, capture_output=True, text=True, timeout=300)
 
 
@@ -125,7 +125,7 @@ def test_a_whole_ladder_as_a_parameter(finished, tiny, helpers: Helpers):
     path = finished.home.parent / "whole.yaml"
     path.write_text(Path(tiny).read_text())
     code = (
-        "from conf.load import load\nfrom flows.distill import distill\n"
+        "from conf.loading.load import load\nfrom flows.distill import distill\n"
         f"distill(whole=load({str(path)!r}).ladder.model_dump(mode='json'), overrides=['stages.three.training.steps=25'])"
     )
     ran = call(finished, code, helpers)

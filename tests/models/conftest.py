@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from conf.lessons import Training
-from conf.schema import Shape
-from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.interface import Interface
-from models.shapes import build, config_for
+from conf.schema.ladder import Shape
+from conf.schema.lessons import Training
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 
 END, PAD, BYTES = 256, 257, 258
 TEXT = "the quick brown fox jumps over the lazy dog while the hounds look on; "

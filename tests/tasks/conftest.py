@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.console import _Calm, log
+from tasks.runtime.logs import _Calm, log
 from tests.tasks.reports import digits, language, page
 
 __all__ = ["calm", "digits", "language", "page"]

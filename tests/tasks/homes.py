@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from conf.home import Home
-from tasks.clean import Cleaned
-from tasks.fingerprint import fingerprint
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.runs import save
-from tasks.store import Found, Store
+from tasks.lifecycle.clean import Cleaned
+from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.runtime.run_registry import save
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import Found, Store
 
 DAY = 86400.0
 AGE = 30 * DAY

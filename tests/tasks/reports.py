@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tasks import report
-from tasks.records import DataRecord, Retention, RunRecord, SampleRecord, StageRecord
+from tasks.records.run import DataRecord, Retention, RunRecord, SampleRecord, StageRecord
+from tasks.report import page as report
 
 SETTINGS = "name: python-stdlib\ndescription: A scale model\nstages:\n- name: 300k\n"
 PACKAGES = ("accelerate", "datasets", "mlflow", "numpy", "omegaconf", "prefect", "pydantic", "safetensors", "tokenizers", "torch")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.plot import INK, MANY, Layout, Look, dress, figure, looks, plain_log, short, svg
+from tasks.report.plots.style import INK, MANY, Layout, Look, dress, figure, looks, plain_log, short, svg
 
 POINTS = 240  # of a drawn training curve: more than a narrow screen can show
 FEWEST = 24  # of many

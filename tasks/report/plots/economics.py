@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks import plot
-from tasks.economics import WORDS, Report
-from tasks.money import amount, days_text, money
-from tasks.plot import GRID, INK, MODELS, MUTED, Layout
+from tasks.planning.economics import WORDS, Report
+from tasks.records.money import amount, days_text, money
+from tasks.report.plots import style as plot
+from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

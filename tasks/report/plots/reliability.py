@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.plot import CARD, GRID, MARKERS, MODELS, MUTED, Layout, dress, figure, short, svg
-from tasks.records import RunRecord
-from tasks.tables import finished
+from tasks.records.run import RunRecord
+from tasks.report.plots.style import CARD, GRID, MARKERS, MODELS, MUTED, Layout, dress, figure, short, svg
+from tasks.report.tables import finished
 
 SHOWN = 6  # students whose lines can be told apart
 FEW = 10  # rows below which a bin says nothing

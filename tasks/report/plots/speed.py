@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tasks import plot
-from tasks.plot import CARD, GRID, INK, MUTED, Layout
-from tasks.speedup import CLAIMED, Part
+from tasks.bench.scaling import CLAIMED, Part
+from tasks.report.plots import style as plot
+from tasks.report.plots.style import CARD, GRID, INK, MUTED, Layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tasks.records import RunRecord, StageRecord
-from tasks.tables import ACCURACY, Quality, finished, human, quality_of, score
+from tasks.records.run import RunRecord, StageRecord
+from tasks.report.tables import ACCURACY, Quality, finished, human, quality_of, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

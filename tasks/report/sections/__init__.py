@@ -1,13 +1,13 @@
 """The sections of a run's report: each a module with a function, and a partial template of the same name.
 
-`tasks/sections/<topic>.py` has `section(record) -> Mapping[str, Any] | None`; None: there is nothing to show, and the section is left out.
-`tasks/templates/<topic>.html.j2` lays the mapping out: it is `section` there, beside `record`, `models` (the finished ones), `quality`
-(what they are judged by), `unit` (tokens or examples) and the filters of `tasks.report`. It is one `<section>` with an `<h2>`, its tables
+`sections/<topic>.py` has `section(record) -> Mapping[str, Any] | None`; None: there is nothing to show, and the section is left out.
+`templates/<topic>.html.j2` lays the mapping out: it is `section` there, beside `record`, `models` (the finished ones), `quality`
+(what they are judged by), `unit` (tokens or examples) and the page's filters. It is one `<section>` with an `<h2>`, its tables
 in `<div class="scroll">`, their heads in `<thead>`, its pictures in a `<figure>`.
 
 Three keys of a mapping are for the frame, all optional:
     verdict: The sentence that the report begins with, its interval in it: text, not HTML.
-    controls: `tasks.plot.Control`s, drawn beside the models in the picture of quality against parameters.
+    controls: `tasks.report.plots.style.Control`s, drawn beside the models in the picture of quality against parameters.
     intervals: Model -> (low, high) of its quality, as a fraction for accuracy and in bits per byte for language models.
 
 A section reads what was computed and computes nothing itself; it imports neither torch nor scikit-learn.
@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from tasks.records import RunRecord
+from tasks.records.run import RunRecord
 
 # In the order of the page: was it worth it, how good, at what price, how fast, what was inherited, how it came about, from what.
 ORDER = (

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from tasks import tables
-from tasks.audit_records import Audit, AuditFigure, AuditGroup
-from tasks.records import RunRecord, StageRecord
+from tasks.records.audit import Audit, AuditFigure, AuditGroup
+from tasks.records.run import RunRecord, StageRecord
+from tasks.report import tables
 
 FEW = "too few"
 SHARES = ("accuracy", "agreement", "knowledge_loss", "knowledge_gain", "inheritance")
@@ -40,7 +40,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
     students = [(stage, stage.audit) for stage in record.stages if stage.audit is not None]
     if not students:
         return None
-    from tasks.plot_audit import reliability_svg
+    from tasks.report.plots.reliability import reliability_svg
 
     errors = record.workload != "causal-lm"
     plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := reliability_svg(record, layout))]

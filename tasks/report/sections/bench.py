@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tasks.bench_plot import speed_svg
-from tasks.bench_records import ModelBench
-from tasks.records import RunRecord
-from tasks.speeds import best_known, read_bench
-from tasks.speedup import Part, answer, headline, parts
-from tasks.tables import NONE, human, milliseconds
+from tasks.bench.scaling import Part, answer, headline, parts
+from tasks.records.bench import ModelBench
+from tasks.records.run import RunRecord
+from tasks.records.speeds import best_known, read_bench
+from tasks.report.plots.speed import speed_svg
+from tasks.report.tables import NONE, human, milliseconds
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks import tables
-from tasks.records import RunRecord, StageRecord
+from tasks.records.run import RunRecord, StageRecord
+from tasks.report import tables
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:

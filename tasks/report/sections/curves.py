@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tasks import tables
-from tasks.curves import Curve, curves_svg, read_curve
-from tasks.records import RunRecord
+from tasks.records.run import RunRecord
+from tasks.report import tables
+from tasks.report.plots.curves import Curve, curves_svg, read_curve
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:

@@ -8,13 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from conf.economics import Economics
 from conf.errors import UserError
-from conf.load import load
-from tasks.economics import WORDS, Report, economics_of, verdict
-from tasks.economics_plot import payback_svg, tornado_svg
-from tasks.money import amount, days_text
-from tasks.records import RunRecord
+from conf.loading.load import load
+from conf.schema.economics import Economics
+from tasks.planning.economics import WORDS, Report, economics_of, verdict
+from tasks.records.money import amount, days_text
+from tasks.records.run import RunRecord
+from tasks.report.plots.economics import payback_svg, tornado_svg
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:

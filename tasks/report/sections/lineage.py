@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks import tables
-from tasks.records import RunRecord
+from tasks.records.run import RunRecord
+from tasks.report import tables
 
 CHAIN = 12  # models; of more, the chain shows the ends
 

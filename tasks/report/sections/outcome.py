@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks import tables
-from tasks.records import RunRecord, StageRecord
-from tasks.reproduce import prove_command
+from tasks.records.run import RunRecord, StageRecord
+from tasks.report import tables
+from tasks.report.reproduce import prove_command
 
 SENTENCES = 8  # shown at once
 ROWS = {tables.BITS.key: "tokens", tables.ACCURACY.key: "examples"}

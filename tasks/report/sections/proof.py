@@ -7,11 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tasks.plot import GRID, INK, MODELS, MUTED, Control, Layout, dress, figure, svg
-from tasks.proof_records import ArmResult, Proof, read_proof
-from tasks.proof_words import points, scored, spread, table, unit
-from tasks.records import RunRecord
-from tasks.tables import ACCURACY, BITS
+from tasks.proof.verdict_text import points, scored, spread, table, unit
+from tasks.records.proof import ArmResult, Proof, read_proof
+from tasks.records.run import RunRecord
+from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Control, Layout, dress, figure, svg
+from tasks.report.tables import ACCURACY, BITS
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks import tables
-from tasks.plot import looks
-from tasks.records import RunRecord
+from tasks.records.run import RunRecord
+from tasks.report import tables
+from tasks.report.plots.style import looks
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.records import RunRecord
-from tasks.reproduce import reproduction
+from tasks.records.run import RunRecord
+from tasks.report.reproduce import reproduction
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:

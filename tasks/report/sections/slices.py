@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tasks import tables
-from tasks.records import RunRecord
+from tasks.records.run import RunRecord
+from tasks.report import tables
 
 FEW = {tables.BITS.key: 1000, tables.ACCURACY.key: 30}  # tokens or examples below which a slice's figure is mostly chance
 SHOWN = 5  # worst and best ones, above the folded whole

@@ -6,9 +6,9 @@ import pytest
 from pydantic import BaseModel
 
 from conf.errors import UserError
-from conf.explain import explain_key
-from conf.schema import Ladder
-from conf.words import allowed, classes
+from conf.loading.explain import explain_key
+from conf.loading.introspect import allowed, classes
+from conf.schema.ladder import Ladder
 
 
 def keys(model: type[BaseModel] = Ladder, prefix: str = "") -> list[str]:
@@ -92,8 +92,8 @@ def test_a_plain_setting_has_no_parts() -> None:
 
 
 def test_optional_and_bounded_words() -> None:
-    from conf.lessons import Training
-    from conf.schema import Gate, Shape
+    from conf.schema.ladder import Gate, Shape
+    from conf.schema.lessons import Training
 
     assert allowed(Training.model_fields["warmup"]) == "a number in [0, 1)"
     assert allowed(Training.model_fields["clip"]) == "a number above 0"

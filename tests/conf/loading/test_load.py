@@ -10,8 +10,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conf.load import SHIPPED, load, merge, shipped, to_yaml
-from conf.schema import Ladder, TrainedTeacher
+from conf.loading.load import SHIPPED, load, merge, shipped, to_yaml
+from conf.schema.ladder import Ladder, TrainedTeacher
 from tests.conf.tiny import TINY, refused, write
 
 

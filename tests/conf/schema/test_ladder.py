@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from conf.data import Tokenizer
-from conf.lessons import Alpha, Objective, Schedule, Temperature, Training
-from conf.load import shipped
-from conf.schema import Gate, Ladder, Shape, Stage, Student
-from conf.settings import Settings
-from conf.words import classes
+from conf.loading.introspect import classes
+from conf.loading.load import shipped
+from conf.schema.base import Settings
+from conf.schema.data import Tokenizer
+from conf.schema.ladder import Gate, Ladder, Shape, Stage, Student
+from conf.schema.lessons import Alpha, Objective, Schedule, Temperature, Training
 
 SHAPE = {"hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}
 

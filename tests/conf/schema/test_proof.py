@@ -3,10 +3,10 @@
 import pytest
 
 from conf.errors import UserError
-from conf.explain import explain_key
-from conf.load import load
-from conf.proof import ARMS, MATCHED
-from tasks.arms import MEANING, REWRITINGS
+from conf.loading.explain import explain_key
+from conf.loading.load import load
+from conf.schema.proof import ARMS, MATCHED
+from tasks.proof.arms import MEANING, REWRITINGS
 
 
 def test_the_smallest_difference_of_interest_goes_with_the_workload() -> None:

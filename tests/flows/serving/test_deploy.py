@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LONG = "teacher.training.steps=100000"
 BOUND = 15.0  # seconds from a cancellation to the end of the process
 

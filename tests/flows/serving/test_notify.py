@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = {"ladder-failed", "ladder-stopped", "ladder-approval", "ladder-done"}
 NO_BLOCK = "00000000-0000-0000-0000-000000000000"
 

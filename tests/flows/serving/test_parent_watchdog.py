@@ -15,7 +15,7 @@ PROGRAM = """
 import asyncio, sqlite3, sys
 from sqlalchemy import text
 from prefect.server.database.configurations import AioSqliteConfiguration
-from flows.guard import write_at_once
+from flows.serving.parent_watchdog import write_at_once
 
 async def main(path):
     known = AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{path}")

@@ -153,7 +153,7 @@ def test_a_wrong_file_of_deployments_starts_nothing(bare, tmp_path, text, messag
     ],
 )
 def test_what_only_prefect_and_the_flow_know_is_checked(tmp_path, schedules, message):
-    from flows.deployments import check
+    from flows.serving.deployments import check
 
     with pytest.raises(UserError) as refused:
         check(load_deployments(offer(tmp_path, schedules)))

@@ -21,12 +21,12 @@ LAST, TEACHER = "stages.three.training", "teacher.training"
 RARELY = [f"{which}.{every}=50" for which in (LAST, TEACHER) for every in ("checkpoint_every", "validate_every")]
 LONG = [f"{LAST}.steps=4000", *RARELY]
 ENDLESS = [f"{TEACHER}.steps=1000000", *RARELY]
-REAP = "from conf.home import home; from tasks.reap import reap; print([record.run for record in reap(home())])"
+REAP = "from conf.home import home; from tasks.lifecycle.dead_runs import reap; print([record.run for record in reap(home())])"
 
 
 def runners(server: Server) -> set[psutil.Process]:
     """None for a moment, between the word that it is started again and the start."""
-    return {child for child in psutil.Process(server.process.pid).children() if "flows.runner" in child.cmdline()}
+    return {child for child in psutil.Process(server.process.pid).children() if "flows.serving.flow_runner" in child.cmdline()}
 
 
 def runner_of(server: Server) -> psutil.Process:

@@ -18,7 +18,15 @@ import psutil
 import pytest
 
 from conf.errors import UserError
-from flows.backend import AUTHENTICATION, MLFLOW_AUTHENTICATION, address, check_authentication, is_loopback, listen, warn_if_open
+from flows.serving.server_processes import (
+    AUTHENTICATION,
+    MLFLOW_AUTHENTICATION,
+    address,
+    check_authentication,
+    is_loopback,
+    listen,
+    warn_if_open,
+)
 
 LONG = "a-long-password-1"
 

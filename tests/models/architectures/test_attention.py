@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from conf.schema import Shape
-from models import attention as ours
-from models.attention import LIMIT, NAME, attention, single_precision_gradient
-from models.interface import Interface
-from models.shapes import build, config_for
+from conf.schema.ladder import Shape
+from models.architectures import attention as ours
+from models.architectures.attention import LIMIT, NAME, attention, single_precision_gradient
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
 
 TEXT = Interface("causal-lm", 64, vocabulary=300, end_id=0, pad_id=1)
 IMAGES = Interface("image-classification", 2, classes=10, image_shape=(3, 16, 16))

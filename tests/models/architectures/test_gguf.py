@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from conf.errors import UserError
-from conf.schema import Shape
-from models import tokenizers
-from models.checkpoint import load_model
-from models.gguf import convert
-from models.interface import Interface
-from models.shapes import build, config_for
+from conf.schema.ladder import Shape
+from models.architectures.checkpoint import load_model
+from models.architectures.gguf import convert
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+from models.data import tokenizers
 
 gguf = pytest.importorskip("gguf")
 HEADS, KEYS = 4, 2
@@ -125,8 +125,8 @@ def test_a_truncated_file_is_refused(tiny: tuple[Path, Any, Any], tmp_path: Path
 
 
 def test_without_the_package_the_message_says_how_to_install_it(tiny: tuple[Path, Any, Any], tmp_path: Path, monkeypatch) -> None:
-    import models.gguf
+    import models.architectures.gguf
 
-    monkeypatch.setattr(models.gguf, "find_spec", lambda name: None)
+    monkeypatch.setattr(models.architectures.gguf, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="Run `pip install gguf`, or `make smollm2`"):
         convert(tiny[0], tmp_path)

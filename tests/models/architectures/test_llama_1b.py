@@ -2,10 +2,10 @@ from itertools import pairwise
 
 import pytest
 
-from conf.load import load
-from conf.schema import CheckpointTeacher, Ladder, Shape
-from models.interface import Interface
-from models.shapes import Size, size_of
+from conf.loading.load import load
+from conf.schema.ladder import CheckpointTeacher, Ladder, Shape
+from models.architectures.shapes import Size, size_of
+from models.base.interface import Interface
 
 NAMED = {"teacher": 1.0e9, "300m": 300e6, "100m": 100e6, "30m": 30e6}
 

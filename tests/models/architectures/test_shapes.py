@@ -8,9 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from conf.errors import UserError
-from conf.schema import Shape
-from models.interface import Interface
-from models.shapes import Size, build, config_for, count, size_of
+from conf.schema.ladder import Shape
+from models.architectures.shapes import Size, build, config_for, count, size_of
+from models.base.interface import Interface
 
 TEXT = Interface("causal-lm", 64, vocabulary=300, end_id=0, pad_id=1)
 SENTENCES = Interface("sequence-classification", 64, vocabulary=300, end_id=0, pad_id=1, classes=5)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from models.device import resolve_device, resolve_precision
+from models.base.device import resolve_device, resolve_precision
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ASK = """
 import json, sys
-from models.device import hardware, resolve_device, resolve_precision
+from models.base.device import hardware, resolve_device, resolve_precision
 known = hardware()
 answers = resolve_device("auto"), resolve_precision("auto", "cpu")
 print(json.dumps([list(known.gpus), known.bf16_gpu, known.bf16_cpu, *answers, "torch" in sys.modules]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models.statistics import FEW, Interval, interval, outcome, seeds_to_decide
+from models.base.statistics import FEW, Interval, interval, outcome, seeds_to_decide
 
 DELTA = 0.01
 PROOFS = 100

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from models import tokenizers
-from models.token_classes import CLASSES, class_of, token_classes
+from models.data import tokenizers
+from models.data.token_classes import CLASSES, class_of, token_classes
 
 
 @pytest.mark.parametrize(

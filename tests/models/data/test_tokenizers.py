@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, BertConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from conf.errors import UserError
-from models import tokenizers
-from models.tokenizers import END, PAD
+from models.data import tokenizers
+from models.data.tokenizers import END, PAD
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 PROSE = [f"the quick brown fox number {n} jumps over the lazy dog, and the {n} hounds look on" for n in range(60)]
@@ -86,7 +86,7 @@ def test_bpe_has_the_vocabulary_asked_for_and_shortens_its_texts(bpe: PreTrained
 
 
 def test_bpe_is_the_same_in_another_process_without_threads(bpe: PreTrainedTokenizerFast) -> None:
-    code = f"from models.tokenizers import train_bpe; print(train_bpe({PROSE!r}, 300).backend_tokenizer.to_str())"
+    code = f"from models.data.tokenizers import train_bpe; print(train_bpe({PROSE!r}, 300).backend_tokenizer.to_str())"
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "7", "PYTHONPATH": "."}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == bpe.backend_tokenizer.to_str()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from models.audit import kappa, overall, reliability, shared
-from models.audit_rows import Answers, Beside, Rows
-from models.audit_slices import Asked, groups_of
-from models.resampling import Limits
+from models.evaluation.audit_figures import kappa, overall, reliability, shared
+from models.evaluation.audit_rows import Answers, Beside, Rows
+from models.evaluation.audit_slices import Asked, groups_of
+from models.evaluation.bootstrap import Limits
 
 LIMITS = Limits(2, 2)
 TARGET = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]

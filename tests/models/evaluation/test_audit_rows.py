@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from models.audit import overall
-from models.audit_rows import Rows, audit_rows
-from models.batches import evaluation_batches, evaluation_documents
-from models.corpus import Corpus
-from models.evaluation import collect, quality
-from models.resampling import Limits
+from models.data.batches import evaluation_batches, evaluation_documents
+from models.data.corpus import Corpus
+from models.evaluation.audit_figures import overall
+from models.evaluation.audit_rows import Rows, audit_rows
+from models.evaluation.bootstrap import Limits
+from models.evaluation.evaluation import collect, quality
 
 Make = Callable[..., nn.Module]
 CPU = torch.device("cpu")

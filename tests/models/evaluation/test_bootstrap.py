@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from models.resampling import Estimate, Limits, resample, unseen
+from models.evaluation.bootstrap import Estimate, Limits, resample, unseen
 
 MANY = Limits(2, 2)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.audit_seeds import compression_identified, modal
+from models.evaluation.compression_exemplars import compression_identified, modal
 
 
 def test_the_commonest_answer_and_the_smallest_of_equals() -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from conf.lessons import Training
-from models.batches import Batch, TrainingBatches, evaluation_batches
-from models.corpus import Corpus
-from models.evaluation import Columns, collect, expected_calibration_error, macro_f1, quality
-from models.quality import Quality, retention
-from models.training import Plan, train
+from conf.schema.lessons import Training
+from models.base.quality import Quality, retention
+from models.data.batches import Batch, TrainingBatches, evaluation_batches
+from models.data.corpus import Corpus
+from models.evaluation.evaluation import Columns, collect, expected_calibration_error, macro_f1, quality
+from models.training.loop import Plan, train
 
 Make = Callable[..., nn.Module]
 CPU = torch.device("cpu")
@@ -218,7 +218,7 @@ def test_bf16_is_close_and_judged_in_full_precision(prose: Corpus, model_for: Ma
 def test_rows_judged_a_few_at_a_time_give_the_same_figures(prose: Corpus, model_for: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     model, teacher = model_for(prose), model_for(prose, seed=1)
     whole = judge(model, prose, root=teacher)[0]
-    monkeypatch.setattr("models.evaluation.CHUNK_ELEMENTS", 7 * 258)
+    monkeypatch.setattr("models.evaluation.evaluation.CHUNK_ELEMENTS", 7 * 258)
     parts, half = judge(model, prose, root=teacher)[0], judge(model, prose, precision="bf16", root=teacher)[0]
     assert np.array_equal(parts.predicted, whole.predicted)
     for key in ("nll", "kl"):

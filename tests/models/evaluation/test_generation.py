@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema import Shape
-from models.corpus import Corpus
-from models.generation import PROMPT_TOKENS, continuations, prompts
-from models.interface import Interface
-from models.shapes import build, config_for
-from models.tokenizers import bytes_tokenizer
+from conf.schema.ladder import Shape
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+from models.data.corpus import Corpus
+from models.data.tokenizers import bytes_tokenizer
+from models.evaluation.generation import PROMPT_TOKENS, continuations, prompts
 
 NEW = 12
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conf.lessons import Objective
-from models import chunked
-from models.batches import Batch
-from models.chunked import Head, chunked_loss
-from models.objectives import IGNORE, HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss
-from models.signals import hidden_rows, live, rows, split_head
+from conf.schema.lessons import Objective
+from models.data.batches import Batch
+from models.losses import chunked
+from models.losses.chunked import Head, chunked_loss
+from models.losses.loss import IGNORE, HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss
+from models.signals.sources import hidden_rows, live, rows, split_head
 
 N, H, V, PADDED = 23, 8, 50, 56
 SIGNALS = ("none", "dense", "hidden", "top-k", "sampled")

@@ -9,10 +9,10 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 from torch.nn import functional
 
-from conf.lessons import Objective
-from models.batches import Batch
-from models.objectives import IGNORE, StepObjective, TeacherSignal, cross_entropy, distillation_loss, forward_kl
-from models.signals import uniform
+from conf.schema.lessons import Objective
+from models.data.batches import Batch
+from models.losses.loss import IGNORE, StepObjective, TeacherSignal, cross_entropy, distillation_loss, forward_kl
+from models.signals.sources import uniform
 
 REAL = st.floats(-8, 8, width=64)
 SHAPES = st.tuples(st.integers(1, 6), st.integers(2, 9))

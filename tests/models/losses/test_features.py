@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.lessons import Feature, Objective, Training
-from models.batches import TrainingBatches
-from models.corpus import Corpus
-from models.features import Features, hidden_loss, relation_loss
-from models.objectives import IGNORE
-from models.resume import Checkpoints
-from models.signals import live
-from models.training import Plan, Step, train
+from conf.schema.lessons import Feature, Objective, Training
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.losses.features import Features, hidden_loss, relation_loss
+from models.losses.loss import IGNORE
+from models.signals.sources import live
+from models.training.checkpoints import Checkpoints
+from models.training.loop import Plan, Step, train
 
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from conf.lessons import Objective, ObjectiveKind
-from models import divergences as d
-from models.controls import kept_teachers, label_led, log_mean, trust
-from models.objectives import DIVERGENCES, IGNORE, StepObjective, TeacherSignal, distillation_loss
-from models.taid import Taid, advance
+from conf.schema.lessons import Objective, ObjectiveKind
+from models.losses import divergences as d
+from models.losses.loss import DIVERGENCES, IGNORE, StepObjective, TeacherSignal, distillation_loss
+from models.losses.taid import Taid, advance
+from models.losses.teacher_controls import kept_teachers, label_led, log_mean, trust
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REAL = st.floats(-8, 8, width=64)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.lessons import Alpha, Temperature, Training
-from models.schedules import half_cosine, learning_rate_at, value_at
+from conf.schema.lessons import Alpha, Temperature, Training
+from models.losses.schedules import half_cosine, learning_rate_at, value_at
 
 
 def rates(steps: int, **settings) -> list[float]:

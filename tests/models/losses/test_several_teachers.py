@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from conf.lessons import Objective, Training
-from models.batches import Batch, TrainingBatches
-from models.controls import kept_teachers
-from models.corpus import Corpus
-from models.resume import Checkpoints
-from models.signals import SignalSource, live
-from models.training import Plan, Step, train
+from conf.schema.lessons import Objective, Training
+from models.data.batches import Batch, TrainingBatches
+from models.data.corpus import Corpus
+from models.losses.teacher_controls import kept_teachers
+from models.signals.sources import SignalSource, live
+from models.training.checkpoints import Checkpoints
+from models.training.loop import Plan, Step, train
 
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]

@@ -11,10 +11,10 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from conf.errors import UserError
-from conf.lessons import Objective
-from conf.objectives import check_objective
-from models.objectives import StepObjective, distillation_loss, forward_kl
-from models.sparse_loss import SparseSignal, sparse_forward_kl, sparse_gradient_, tempered
+from conf.schema.compatibility import check_objective
+from conf.schema.lessons import Objective
+from models.losses.loss import StepObjective, distillation_loss, forward_kl
+from models.losses.sparse import SparseSignal, sparse_forward_kl, sparse_gradient_, tempered
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REAL = st.floats(-6, 6, width=64)
@@ -144,7 +144,7 @@ def test_gradcheck() -> None:
 
 
 def test_sparse_and_dense_teachers_add_up() -> None:
-    from models.objectives import TeacherSignal
+    from models.losses.loss import TeacherSignal
 
     teacher, student, y = torch.randn(3, 6).double(), torch.randn(3, 6).double(), torch.tensor([0, 3, 5])
     at = StepObjective(Objective(), 1.0, 1.0)

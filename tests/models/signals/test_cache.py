@@ -15,13 +15,13 @@ from torch import Tensor
 
 from conf.errors import LadderError, RunCancelled, StoreError, UserError
 from conf.home import Home, disk_errors
-from models.batches import Batch, TrainingBatches
-from models.corpus import Corpus
-from models.objectives import SparseSignal, TeacherSignal
-from models.signal_cache import TOLERANCE, SignalCache, keys_of
-from models.signal_codec import Coding, decode, dense, encode
-from models.signal_dump import chosen, dump, needed
-from models.signals import rows
+from models.data.batches import Batch, TrainingBatches
+from models.data.corpus import Corpus
+from models.losses.loss import SparseSignal, TeacherSignal
+from models.signals.cache import TOLERANCE, SignalCache, keys_of
+from models.signals.codec import Coding, decode, dense, encode
+from models.signals.fill import chosen, dump, needed
+from models.signals.sources import rows
 from tests.machine import child, heard, kill, small_disk
 
 V = 258
@@ -151,10 +151,10 @@ DUMP = """
 import sys, time
 from pathlib import Path
 import torch
-from models.batches import TrainingBatches
-from models.corpus import Corpus
-from models.signal_cache import SignalCache
-from models.signal_dump import dump, needed
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.signals.cache import SignalCache
+from models.signals.fill import dump, needed
 import json
 folder, corpus = Path(sys.argv[1]), Corpus(Path(sys.argv[2]), "hash")
 manifest = json.loads((folder / "manifest.json").read_text())

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.objectives import SparseSignal, TeacherSignal
-from models.signal_codec import LEVELS, Coding, _packed, _Stream, _unpacked, decode, dense, encode, mass_order
-from models.signal_codec import STREAM as HEAD
+from models.losses.loss import SparseSignal, TeacherSignal
+from models.signals.codec import LEVELS, Coding, _packed, _Stream, _unpacked, decode, dense, encode, mass_order
+from models.signals.codec import STREAM as HEAD
 
 V = 300  # no multiple of a bucket, and more than one
 
@@ -71,7 +71,7 @@ class TestSampled:
             assert set(ids.tolist()) == set(used.tolist())
 
     def test_the_mean_over_draws_is_p_and_the_mean_gradient_is_that_of_p(self) -> None:
-        from models.objectives import forward_kl
+        from models.losses.loss import forward_kl
 
         rows, times = 4, 400
         z, student = logits(rows, seed=1), logits(rows, seed=2).requires_grad_()

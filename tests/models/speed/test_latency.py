@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema import Shape
-from models.checkpoint import save_model
-from models.interface import Interface
-from models.latency import Asked, check_length, in_turn, request_inputs, sequence_tokens, threads_of
-from models.roofline import Overhead, bandwidth, bytes_of, least_seconds, limits, overhead
-from models.shapes import config_for, count
-from models.students import fresh
+from conf.schema.ladder import Shape
+from models.architectures.checkpoint import save_model
+from models.architectures.shapes import config_for, count
+from models.base.interface import Interface
+from models.speed.latency import Asked, check_length, in_turn, request_inputs, sequence_tokens, threads_of
+from models.speed.roofline import Overhead, bandwidth, bytes_of, least_seconds, limits, overhead
+from models.students.initialise import fresh
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORKLOADS = {"causal-lm": "llama", "sequence-classification": "bert", "image-classification": "vit"}
 
 
@@ -147,7 +147,7 @@ def test_a_start_in_a_process_of_its_own(tmp_path: Path) -> None:
     ballast = np.ones(2**27)  # 1 GiB here must not be counted there
     words = [str(tmp_path / "model"), "causal-lm", "fp32", "cpu", "1", "2", "4", "3"]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "models.start", *words], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-W", "ignore", "-m", "models.speed.startup_probe", *words], capture_output=True, text=True, check=True, cwd=ROOT
     )
     figures = json.loads(done.stdout)
     assert figures["library_bytes"] < figures["peak_bytes"] < ballast.nbytes

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from conf.schema import Shape
-from models.assistants import assistant_shape
-from models.interface import Interface
-from models.shapes import build, config_for, count, size_of
+from conf.schema.ladder import Shape
+from models.architectures.shapes import build, config_for, count, size_of
+from models.base.interface import Interface
+from models.students.assistants import assistant_shape
 
 TEXT = Interface("causal-lm", 32, vocabulary=64, end_id=0, pad_id=1)
 SENTENCES = Interface("sequence-classification", 32, vocabulary=64, end_id=0, pad_id=1, classes=3)

@@ -10,10 +10,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from conf.errors import UserError
-from conf.schema import Shape, Student
-from models.interface import Interface
-from models.shapes import build, config_for
-from models.students import evenly_spaced, layer_sources, make_student
+from conf.schema.ladder import Shape, Student
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+from models.students.initialise import evenly_spaced, layer_sources, make_student
 
 TEXT = Interface("causal-lm", 16, vocabulary=40, end_id=0, pad_id=1)
 SENTENCES = Interface("sequence-classification", 16, vocabulary=40, end_id=0, pad_id=1, classes=3)

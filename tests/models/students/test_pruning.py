@@ -20,12 +20,12 @@ from transformers import (
 )
 
 from conf.errors import UserError
-from conf.schema import Shape
-from models.batches import Batch
-from models.checkpoint import load_model, save_model
-from models.importance import Importance, measure_importance
-from models.interface import Interface
-from models.pruning import axes_of, prune
+from conf.schema.ladder import Shape
+from models.architectures.checkpoint import load_model, save_model
+from models.base.interface import Interface
+from models.data.batches import Batch
+from models.students.importance import Importance, measure_importance
+from models.students.pruning import axes_of, prune
 
 TEXT = Interface("causal-lm", 12, vocabulary=40, end_id=0, pad_id=1)
 SENTENCES = Interface("sequence-classification", 12, vocabulary=40, end_id=0, pad_id=1, classes=3)

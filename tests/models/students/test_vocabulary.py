@@ -14,15 +14,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conf.errors import UserError
-from conf.schema import Shape
-from models import tokenizers
-from models.batches import TrainingBatches, evaluation_batches
-from models.checkpoint import save_model
-from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.interface import Interface
-from models.objectives import IGNORE, SparseSignal, TeacherSignal
-from models.shapes import build, config_for
-from models.vocabulary import KEPT, VocabularyMap, read_kept, reduced, reduced_tokenizer, resize, restrict, used_ids, write_kept
+from conf.schema.ladder import Shape
+from models.architectures.checkpoint import save_model
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+from models.data import tokenizers
+from models.data.batches import TrainingBatches, evaluation_batches
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.losses.loss import IGNORE, SparseSignal, TeacherSignal
+from models.students.vocabulary import KEPT, VocabularyMap, read_kept, reduced, reduced_tokenizer, resize, restrict, used_ids, write_kept
 
 STDLIB = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
 TAUGHT, SEEN = STDLIB[:24], STDLIB[24:32]  # what the tokenizer was trained on, and the corpus: part of the ids does not occur in it

@@ -1,4 +1,4 @@
-"""Loss curves that must not move unnoticed. Write them anew with `python -m tests.models.test_golden`."""
+"""Loss curves that must not move unnoticed. Write them anew with `python -m tests.models.training.test_golden`."""
 
 import json
 import tempfile
@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from conf.lessons import Objective, Training
-from conf.schema import Shape
-from models.batches import TrainingBatches
-from models.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.interface import Interface
-from models.numerics import NUMERICS
-from models.shapes import config_for
-from models.signals import live
-from models.students import fresh
-from models.training import Plan, Step, train
+from conf.schema.ladder import Shape
+from conf.schema.lessons import Objective, Training
+from models.architectures.shapes import config_for
+from models.base.interface import Interface
+from models.base.numerics import NUMERICS
+from models.data.batches import TrainingBatches
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.signals.sources import live
+from models.students.initialise import fresh
+from models.training.loop import Plan, Step, train
 
 GOLDEN = Path(__file__).parent / "golden"
-REGENERATE = "python -m tests.models.test_golden"
+REGENERATE = "python -m tests.models.training.test_golden"
 STEPS = 50
 COLUMNS = ("loss", "ce")
 TEXT = (

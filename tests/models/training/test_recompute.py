@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.lessons import Feature, Objective, Training
-from models.batches import TrainingBatches
-from models.corpus import Corpus
-from models.features import Features
-from models.signals import live
-from models.training import Plan, train
+from conf.schema.lessons import Feature, Objective, Training
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.losses.features import Features
+from models.signals.sources import live
+from models.training.loop import Plan, train
 
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from conf.lessons import Objective, Training
-from models.batches import TrainingBatches
-from models.corpus import Corpus
-from models.resume import Checkpoints
-from models.shapes import build
-from models.signals import live
-from models.training import Plan, Step, Trained, train
+from conf.schema.lessons import Objective, Training
+from models.architectures.shapes import build
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.signals.sources import live
+from models.training.checkpoints import Checkpoints
+from models.training.loop import Plan, Step, Trained, train
 
 STEPS = 6
 OBJECTIVE = Objective.model_validate({"alpha": {"kind": "cosine", "start": 0.9, "end": 0.5}, "temperature": 2.0})

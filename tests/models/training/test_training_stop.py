@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from conf.errors import RunCancelled
-from conf.lessons import Training
-from models.batches import TrainingBatches
-from models.corpus import Corpus
-from models.resume import Checkpoints
-from models.training import Plan, Step, train
+from conf.schema.lessons import Training
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.training.checkpoints import Checkpoints
+from models.training.loop import Plan, Step, train
 
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]
@@ -61,14 +61,14 @@ TWO = """
 import sys, torch
 from pathlib import Path
 from conf.errors import RunCancelled
-from conf.schema import Shape
-from conf.lessons import Training
-from models.batches import TrainingBatches
-from models.corpus import Corpus
-from models.resume import Checkpoints
-from models.interface import Interface
-from models.shapes import build, config_for
-from models.training import Plan, train
+from conf.schema.ladder import Shape
+from conf.schema.lessons import Training
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus
+from models.training.checkpoints import Checkpoints
+from models.base.interface import Interface
+from models.architectures.shapes import build, config_for
+from models.training.loop import Plan, train
 torch.set_num_threads(1)
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 corpus = Corpus(folder, "hash")
@@ -90,7 +90,7 @@ torch.distributed.destroy_process_group()
 
 def test_all_processes_of_a_training_stop_at_the_same_step(prose: Corpus) -> None:
     """Only the second of two is asked: a signal reaches one process."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     common = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -11,21 +11,21 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from conf.audit import Audit as Settings
-from conf.audit import AuditLimit
 from conf.errors import UserError
-from conf.load import load
-from conf.schema import Gate
-from models.audit_rows import Answers, Beside, Rows
-from tasks.audit import audit_identity, control_work, read_audit
-from tasks.audit_records import Audit, AuditFigure, AuditGroup
-from tasks.audit_worst import AFTER, TOGETHER, Example, chosen, write_worst
-from tasks.fingerprint import numeric_settings
-from tasks.flavour import metrics_of
-from tasks.gate import judge
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.sections import audit as section
-from tasks.store import Found
+from conf.loading.load import load
+from conf.schema.audit import Audit as Settings
+from conf.schema.audit import AuditLimit
+from conf.schema.ladder import Gate
+from models.evaluation.audit_rows import Answers, Beside, Rows
+from tasks.audit.audit import audit_identity, control_work, read_audit
+from tasks.audit.worst_examples import AFTER, TOGETHER, Example, chosen, write_worst
+from tasks.evaluation.gate import judge
+from tasks.records.audit import Audit, AuditFigure, AuditGroup
+from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.report.sections import audit as section
+from tasks.store.fingerprint import numeric_settings
+from tasks.store.store import Found
+from tasks.tracking.flavour import metrics_of
 
 
 def stage(name: str = "small", **more: Any) -> StageRecord:
@@ -216,7 +216,7 @@ def test_metrics_for_mlflow_leave_out_what_is_too_few(tmp_path: Path) -> None:
 
 
 def page(record: StageRecord) -> str:
-    from tasks.report import render
+    from tasks.report.page import render
 
     when = {"started": "2026-01-01T00:00:00+00:00", "pid": 1, "folder": ""}
     named = {"run": "r", "ladder": "l", "workload": "image-classification", "status": "done", "settings_hash": "h", "source": "s"}
@@ -290,7 +290,7 @@ def test_the_surest_come_first_and_halves_fill_each_other() -> None:
 
 
 def test_a_language_models_frequent_mistake_does_not_fill_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.audit_worst.ALIKE", 1)
+    monkeypatch.setattr("tasks.audit.worst_examples.ALIKE", 1)
     assert chosen(rows(list(range(8))), 100) == [(TOGETHER, 7), (AFTER, 4), (AFTER, 6)]
 
 

@@ -16,28 +16,28 @@ from typer.testing import CliRunner
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.load import load, to_yaml
-from conf.schema import Ladder, Shape
-from flows.cli import app
-from flows.views_bench import bench_text
-from models.checkpoint import save_model
-from models.device import hardware
-from models.files import weights_sha256
-from models.interface import Interface
-from models.latency import Times
-from models.shapes import config_for
-from models.students import fresh
-from tasks.bench import KIND, bench_identity, bench_model, bench_run
-from tasks.bench_measure import case_of, spread
-from tasks.bench_records import RunBench
-from tasks.flavour import metrics_of
-from tasks.records import RunRecord, StageRecord
-from tasks.report import render
-from tasks.runs import Context, save
-from tasks.slots import training_slot
-from tasks.speeds import FILE, best_known, read_bench
+from conf.loading.load import load, to_yaml
+from conf.schema.ladder import Ladder, Shape
+from flows.cli.app import app
+from flows.cli.show_bench import bench_text
+from models.architectures.checkpoint import save_model
+from models.architectures.shapes import config_for
+from models.base.device import hardware
+from models.base.files import weights_sha256
+from models.base.interface import Interface
+from models.speed.latency import Times
+from models.students.initialise import fresh
+from tasks.bench.bench import KIND, bench_identity, bench_model, bench_run
+from tasks.bench.measure import case_of, spread
+from tasks.records.bench import RunBench
+from tasks.records.run import RunRecord, StageRecord
+from tasks.records.speeds import FILE, best_known, read_bench
+from tasks.report.page import render
+from tasks.runtime.run_registry import Context, save
+from tasks.runtime.training_slots import training_slot
+from tasks.tracking.flavour import metrics_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 QUICK = ["bench.start=false", "bench.batch_sizes=[1,3]", "bench.repeats=3", "bench.warmup=1", "bench.prompt_tokens=6", "bench.new_tokens=4"]
 SIZES = {"teacher": (16, 3), "one": (12, 2), "two": (8, 1)}  # width and layers
 SILENT = {"after_stage": False}
@@ -159,7 +159,8 @@ class TestAfterAStage:
     def test_finding_it_imports_no_torch(self, images: Ran) -> None:
         bench_model.fn(images.record.stages[0], images.ladder, images.context)
         code = (
-            "import sys; from conf.load import load; from tasks.bench import bench_model; from tasks.runs import Context, load_run;"
+            "import sys; from conf.loading.load import load; from tasks.bench.bench import bench_model;"
+            "from tasks.runtime.run_registry import Context, load_run;"
             "from conf.home import home; record = load_run(home());"
             f"state = bench_model.fn(record.stages[0], load({str(Path(images.record.folder) / 'ladder.yaml')!r}).ladder,"
             f"Context.model_validate_json({images.context.model_dump_json()!r}));"
@@ -212,7 +213,7 @@ class TestOfARun:
 
     def test_it_is_not_measured_twice_unless_asked(self, images: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
         known = bench_run(images.record, images.ladder)
-        monkeypatch.setattr("tasks.bench_measure.measure_run", lambda *_: pytest.fail("measured again"))
+        monkeypatch.setattr("tasks.bench.measure.measure_run", lambda *_: pytest.fail("measured again"))
         assert bench_run(images.record, images.ladder) == known
         for changed in (["bench.repeats=4"], ["bench.batch_sizes=[1]"], ["bench.dtype=bf16"], ["bench.threads=2"]):
             with pytest.raises(pytest.fail.Exception):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tasks.bench_records import BenchMachine, Case, Limit, ModelBench, Spread
-from tasks.speedup import Exponent, answer, fit_exponent, headline, parts
+from tasks.bench.scaling import Exponent, answer, fit_exponent, headline, parts
+from tasks.records.bench import BenchMachine, Case, Limit, ModelBench, Spread
 
 MACHINE = BenchMachine(processor="p", device="cpu", threads=1, dtype="fp32", torch="2")
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from conf.data import FilesData, StdlibData
 from conf.errors import UserError
-from conf.schema import Ladder
-from models import tokenizers
-from models.corpus import SPLITS, Corpus, CorpusInfo, SplitName
-from tasks.corpora import build_corpus, class_ids, corpus_identity, split_documents
-from tasks.rows import Document
-from tasks.sources import Source
+from conf.schema.data import FilesData, StdlibData
+from conf.schema.ladder import Ladder
+from models.data import tokenizers
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, SplitName
+from tasks.data.build import build_corpus, class_ids, corpus_identity, split_documents
+from tasks.data.readers import Document
+from tasks.data.sources import Source
 
 TRAINING = {"steps": 1}
 SHAPES: dict[str, dict[str, Any]] = {

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pictures
 
-from conf.data import Columns, DatasetData, DigitsData, FilesData, StdlibData
 from conf.errors import UserError
-from tasks.rows import Document
-from tasks.sources import read_source, source_hash
+from conf.schema.data import Columns, DatasetData, DigitsData, FilesData, StdlibData
+from tasks.data.readers import Document
+from tasks.data.sources import read_source, source_hash
 
 ROWS = [
     {"text": "one, with a comma\nand two lines", "label": "good", "group": "x"},

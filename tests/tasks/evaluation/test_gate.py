@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from conf.schema import Gate
-from tasks.gate import curable, judge
-from tasks.records import Retention, StageRecord
+from conf.schema.ladder import Gate
+from tasks.evaluation.gate import curable, judge
+from tasks.records.run import Retention, StageRecord
 
 
 def student(parent: float | None = 0.8, root: float | None = 0.6, parameters: int = 100_000) -> StageRecord:

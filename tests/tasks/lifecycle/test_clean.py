@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 
 from conf.errors import LadderError, UserError
 from conf.home import Home
-from tasks.clean import Cleaned, clean, parse_age
-from tasks.fingerprint import fingerprint
-from tasks.records import StageRecord
-from tasks.runs import RunLock, load_run
-from tasks.store import SHOWN, Store, verify
+from tasks.lifecycle.clean import Cleaned, clean, parse_age
+from tasks.records.run import StageRecord
+from tasks.runtime.run_registry import RunLock, load_run
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import SHOWN, Store, verify
 from tests.tasks.homes import AGE, DAY, NEW, OLD, dataset, model, names, ran, results, total
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -255,9 +255,9 @@ def maker(folder: Path) -> str:
 REUSE = """
 import sys, time
 from conf.home import home
-from tasks.fingerprint import fingerprint
-from tasks.runs import RunLock
-from tasks.store import Store
+from tasks.store.fingerprint import fingerprint
+from tasks.runtime.run_registry import RunLock
+from tasks.store.store import Store
 
 store, identity = Store(home()), {"kind": "stage", "seed": 1}
 mark, lost = fingerprint(identity), 0

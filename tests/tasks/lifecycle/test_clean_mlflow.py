@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from conf.home import Home
-from tasks import tracking
-from tasks.clean import clean
-from tasks.records import RunRecord, StageRecord
-from tasks.store import SHOWN
+from tasks.lifecycle.clean import clean
+from tasks.records.run import RunRecord, StageRecord
+from tasks.store.store import SHOWN
+from tasks.tracking import tracker as tracking
 from tests.tasks.homes import AGE, NEW, OLD, model, ran, results
 
 

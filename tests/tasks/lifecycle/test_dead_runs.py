@@ -17,19 +17,19 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from conf.home import Home
-from tasks import reap
-from tasks.reap import attempt_of, restart_dead
-from tasks.records import RunRecord
-from tasks.runs import DIED, all_runs, ask_to_end, lock_path, note_restart, save, unfinished
+from tasks.lifecycle import dead_runs as reap
+from tasks.lifecycle.dead_runs import attempt_of, restart_dead
+from tasks.records.run import RunRecord
+from tasks.runtime.run_registry import DIED, all_runs, ask_to_end, lock_path, note_restart, save, unfinished
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALIVE = """
 import sys, time
 from pathlib import Path
 from conf.home import Home
-from tasks.reap import claim
-from tasks.records import RunRecord
-from tasks.runs import RunLock, save
+from tasks.lifecycle.dead_runs import claim
+from tasks.records.run import RunRecord
+from tasks.runtime.run_registry import RunLock, save
 home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
 claim(home, record.prefect_run_id)
 claim(home, record.prefect_run_id)  # a flow that is retried in its process

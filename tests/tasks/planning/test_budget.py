@@ -9,10 +9,10 @@ import pytest
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.load import load, load_whole
-from conf.schema import Ladder
-from tasks.arms import untaught
-from tasks.budget import KEPT, fit_budget, parse_budget
+from conf.loading.load import load, load_whole
+from conf.schema.ladder import Ladder
+from tasks.planning.budget import KEPT, fit_budget, parse_budget
+from tasks.proof.arms import untaught
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("2h", 7200), ("1d", 86400)])

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from conf.economics import Economics
 from conf.home import Home
-from conf.load import load
-from conf.schema import TrainedTeacher
-from flows.views import costs_text, plan_text
-from models.shapes import size_of
-from tasks.expect import expected_interface
-from tasks.plan import LadderPlan, make_plan
-from tasks.plan_costs import plan_costs
+from conf.loading.load import load
+from conf.schema.economics import Economics
+from conf.schema.ladder import TrainedTeacher
+from flows.cli.show_runs import costs_text, plan_text
+from models.architectures.shapes import size_of
+from tasks.planning.costs import plan_costs
+from tasks.planning.plan import LadderPlan, make_plan
+from tasks.planning.preflight import expected_interface
 
 PRICES = Economics(currency="EUR", price_per_hour=2, machine_factor=0.5, search_factor=1, data_cost=3, evaluation_cost=1)
 

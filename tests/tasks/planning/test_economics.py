@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from conf.economics import Economics
 from conf.errors import UserError
-from conf.load import load
-from tasks.bench_records import BenchMachine, Case, ModelBench, Spread
-from tasks.economics import HOUR, MONTH, Inputs, economics_of, payback, result_of, tornado, training_cost, verdict
-from tasks.money import amount, days_text
-from tasks.records import RunRecord, StageRecord
-from tasks.speeds import FILE
+from conf.loading.load import load
+from conf.schema.economics import Economics
+from tasks.planning.economics import HOUR, MONTH, Inputs, economics_of, payback, result_of, tornado, training_cost, verdict
+from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
+from tasks.records.money import amount, days_text
+from tasks.records.run import RunRecord, StageRecord
+from tasks.records.speeds import FILE
 
 NOTHING: dict[str, Any] = {
     "training_hours": 0.0,

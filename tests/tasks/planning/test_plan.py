@@ -13,23 +13,23 @@ import torch
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.load import load
-from conf.schema import Ladder, TrainedTeacher
-from models.batches import TrainingBatches
-from models.checkpoint import load_model
-from models.resume import Checkpoints
-from models.shapes import size_of
-from models.training import Plan, train
-from tasks.compute import corpus_of, obtain, store_of
-from tasks.data import prepare_data
-from tasks.expect import expected_interface
-from tasks.fingerprint import fingerprint
-from tasks.pace import matrix_product_peak
-from tasks.plan import LadderPlan, make_plan
-from tasks.records import DataRecord, RunRecord, StageRecord
-from tasks.runs import Context, save
-from tasks.student import student_work
-from tasks.teacher import teacher_work
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, TrainedTeacher
+from models.architectures.checkpoint import load_model
+from models.architectures.shapes import size_of
+from models.data.batches import TrainingBatches
+from models.training.checkpoints import Checkpoints
+from models.training.loop import Plan, train
+from tasks.data.prepare import prepare_data
+from tasks.planning.plan import LadderPlan, make_plan
+from tasks.planning.preflight import expected_interface
+from tasks.planning.throughput import matrix_product_peak
+from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.runtime.run_registry import Context, save
+from tasks.store.fingerprint import fingerprint
+from tasks.teachers.teacher import teacher_work
+from tasks.training.find_or_train import corpus_of, obtain, store_of
+from tasks.training.student import student_work
 
 LADDER = """
 name: digits

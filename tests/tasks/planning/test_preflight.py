@@ -10,13 +10,13 @@ import torch
 import yaml
 
 from conf.errors import UserError
-from conf.load import load
-from conf.schema import Ladder, Shape
-from models.checkpoint import save_model
-from models.interface import Interface
-from models.shapes import build, config_for
-from tasks.expect import check_ladder, expected_interface, teacher_on_meta
-from tasks.runs import Context
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, Shape
+from models.architectures.checkpoint import save_model
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+from tasks.planning.preflight import check_ladder, expected_interface, teacher_on_meta
+from tasks.runtime.run_registry import Context
 
 SHAPE = {"hidden_size": 16, "layers": 3, "heads": 2, "feed_forward": 32}
 WIDTH = {"hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}
@@ -61,7 +61,9 @@ class TestSizes:
             check_ladder(ladder(trained(SHAPE), {"shape": {**WIDTH, "layers": 1}}, {"shape": WIDTH}), context())
 
     def test_every_shipped_ladder_fits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tasks.checkpoints.find_spec", lambda name: None)  # its teacher, where it is installed, is 500 MB to convert
+        monkeypatch.setattr(
+            "tasks.teachers.teacher_source.find_spec", lambda name: None
+        )  # its teacher, where it is installed, is 500 MB to convert
         for name in ("digits", "llama-1b", "python-stdlib", "smollm2"):
             loaded = load(name)
             root, sizes = check_ladder(loaded.ladder, context(tmp_path))

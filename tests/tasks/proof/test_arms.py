@@ -8,19 +8,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from conf.errors import UserError
-from conf.lessons import Objective, Signals, Training
-from conf.load import load
-from conf.proof import ARMS, Arm
-from conf.schema import Ladder, Shape
-from models.batches import Batch
-from models.interface import Interface
-from models.shapes import config_for, size_of
-from models.signals import live
-from models.students import fresh
-from models.training import Plan, train
-from tasks import arms
-from tasks.arms import Prices, arm_flops, flops, refuse, replicate, rewritten, settled, untaught
-from tasks.fingerprint import fingerprint, stage_identity, teachers_of
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, Shape
+from conf.schema.lessons import Objective, Signals, Training
+from conf.schema.proof import ARMS, Arm
+from models.architectures.shapes import config_for, size_of
+from models.base.interface import Interface
+from models.data.batches import Batch
+from models.signals.sources import live
+from models.students.initialise import fresh
+from models.training.loop import Plan, train
+from tasks.proof import arms
+from tasks.proof.arms import Prices, arm_flops, flops, refuse, replicate, rewritten, settled, untaught
+from tasks.store.fingerprint import fingerprint, stage_identity, teachers_of
 
 PRICES = Prices(root=1000.0, students=(500.0, 200.0, 60.0), direct=60.0, scratch=60.0, examples=1400)
 INFO = SimpleNamespace(workload="image-classification", documents={"train": 1400})

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from conf.proof import Arm
-from models.corpus import Corpus
-from tasks.identified import Answers, identified, write_identified
-from tasks.sections import proof as page
+from conf.schema.proof import Arm
+from models.data.corpus import Corpus
+from tasks.proof.lost_examples import Answers, identified, write_identified
+from tasks.report.sections import proof as page
 from tests.models.conftest import corpus_in, split_of
-from tests.tasks.test_prove import compared, record_in, replicates, save_proof
+from tests.tasks.proof.test_proof import compared, record_in, replicates, save_proof
 
 RIGHT = [0, 1, 2, 3, 0, 1]
 

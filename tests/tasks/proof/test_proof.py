@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 from conf.home import Home
-from conf.load import load
-from conf.proof import ARMS, Arm
-from tasks.clean import clean
-from tasks.proof_records import Proof, Replicate, read_proof
-from tasks.proof_words import render, table
-from tasks.prove import opponents, proof_of, save_proof
-from tasks.records import RunRecord, StageRecord
-from tasks.sections import proof as page
+from conf.loading.load import load
+from conf.schema.proof import ARMS, Arm
+from tasks.lifecycle.clean import clean
+from tasks.proof.proof import opponents, proof_of, save_proof
+from tasks.proof.verdict_text import render, table
+from tasks.records.proof import Proof, Replicate, read_proof
+from tasks.records.run import RunRecord, StageRecord
+from tasks.report.sections import proof as page
 from tests.tasks.homes import AGE, NEW, model, names, ran
 
 NOISE = (0.002, -0.001, 0.003, -0.002, 0.001)  # of a seed, the same in every arm

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from flows.commands_report import comparison_text
-from tasks.audit_records import Audit, AuditFigure
-from tasks.bench_records import BenchMachine, Case, ModelBench, Spread
-from tasks.compare import Comparison, Figure, compare_runs
-from tasks.compare_page import write_comparison
-from tasks.records import DataRecord, Retention, RunRecord, StageRecord
+from flows.cli.report import comparison_text
+from tasks.records.audit import Audit, AuditFigure
+from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
+from tasks.records.run import DataRecord, Retention, RunRecord, StageRecord
+from tasks.report.compare import Comparison, Figure, compare_runs
+from tasks.report.compare_page import write_comparison
 from tests.tasks.reports import Page, check
 
 SETTINGS = "name: python-stdlib\nseed: {seed}\nstages:\n- {{name: 100k, objective: {{alpha: {alpha}}}}}\n- {{name: 30k}}\n"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
-from conf.load import load
-from conf.schema import Ladder
-from models.corpus import CorpusInfo
-from tasks.audit_records import Audit
-from tasks.card import CARD, card, metadata, write_card
-from tasks.records import DataRecord, RunRecord, SampleRecord, StageRecord
-from tasks.runs import Context, save
+from conf.loading.load import load
+from conf.schema.ladder import Ladder
+from models.data.corpus import CorpusInfo
+from tasks.records.audit import Audit
+from tasks.records.run import DataRecord, RunRecord, SampleRecord, StageRecord
+from tasks.report.model_card import CARD, card, metadata, write_card
+from tasks.runtime.run_registry import Context, save
 
 IDENTITY = {"student": {"initialisation": "layers"}, "training": {"steps": 300}, "data": "d" * 64}
 HUB = "teacher={source: checkpoint, path: someone/large}"

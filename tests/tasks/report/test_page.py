@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 
 from conf.errors import StoreError
-from tasks import curves, plot, report, tables
-from tasks.records import RunRecord, SampleRecord
-from tasks.reproduce import reproduction
-from tasks.sections import slices
-from tasks.sections.costs import costs
-from tasks.sections.slices import slice_rows
+from tasks.records.run import RunRecord, SampleRecord
+from tasks.report import page as report
+from tasks.report import tables
+from tasks.report.plots import curves
+from tasks.report.plots import style as plot
+from tasks.report.reproduce import reproduction
+from tasks.report.sections import slices
+from tasks.report.sections.costs import costs
+from tasks.report.sections.slices import slice_rows
 from tests.tasks.reports import MODULES, PACKAGES, SETTINGS, Page, long_ladder, run
 
 

@@ -1,8 +1,8 @@
 import pytest
 from rich.console import Console
 
-from tasks import tables
-from tasks.records import Retention, RunRecord, StageRecord
+from tasks.records.run import Retention, RunRecord, StageRecord
+from tasks.report import tables
 
 
 def stage(name: str, parameters: int, teachers: tuple[str, ...] = (), **more) -> StageRecord:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from conf.errors import RunCancelled
-from tasks import stopping
+from tasks.runtime import cancellation as stopping
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 

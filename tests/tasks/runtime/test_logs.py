@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tasks.console import BURST, NOT_ON_TERMINAL, _Lines, log
+from tasks.runtime.logs import BURST, NOT_ON_TERMINAL, _Lines, log
 
 
 def test_a_flood_is_cut_to_a_line_a_second_and_says_so(calm: None, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import requests
 
-from tasks.transient import passing
+from tasks.runtime.retries import passing
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 
 from conf.errors import UserError
 from conf.home import Home
-from tasks.records import RunRecord, StageRecord
-from tasks.runs import Context, RunLock, all_runs, load_run, new_name, now, original_mlflow_run, save, unfinished
+from tasks.records.run import RunRecord, StageRecord
+from tasks.runtime.run_registry import Context, RunLock, all_runs, load_run, new_name, now, original_mlflow_run, save, unfinished
 from tests.machine import child, heard, kill
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run_record(run: str = "tiny-1", **changed: Any) -> RunRecord:
@@ -62,8 +62,8 @@ ALIVE = """
 import sys, time
 from pathlib import Path
 from conf.home import Home
-from tasks.records import RunRecord
-from tasks.runs import RunLock, save
+from tasks.records.run import RunRecord
+from tasks.runtime.run_registry import RunLock, save
 home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
 lock = RunLock(home, record.run)
 print("alive" if lock.take() else "taken", flush=True)
@@ -75,8 +75,8 @@ SAVING = """
 import sys
 from pathlib import Path
 from conf.home import Home
-from tasks.records import RunRecord
-from tasks.runs import save
+from tasks.records.run import RunRecord
+from tasks.runtime.run_registry import save
 home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
 save(home, record)
 print("saved", flush=True)

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from conf.errors import LadderError, RunCancelled
-from tasks import slots, stopping
-from tasks.slots import BusyError, slots_folder, training_slot
+from tasks.runtime import cancellation as stopping
+from tasks.runtime import training_slots as slots
+from tasks.runtime.training_slots import BusyError, slots_folder, training_slot
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys, time
-from tasks.slots import training_slot
+from tasks.runtime.training_slots import training_slot
 with training_slot(int(sys.argv[1]) or None, sys.argv[2]):
     print("held", flush=True)
     time.sleep(float(sys.argv[3]))

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from conf.load import load
-from conf.schema import Ladder, Stage, TrainedTeacher
-from tasks.fingerprint import canonical, changes, fingerprint, numeric_settings, stage_identity, teacher_identity
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, Stage, TrainedTeacher
+from tasks.store.fingerprint import canonical, changes, fingerprint, numeric_settings, stage_identity, teacher_identity
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DATA, TEACHERS = "d" * 64, ("t" * 64,)

@@ -16,16 +16,16 @@ import torch
 
 from conf.errors import StoreError
 from conf.home import Home
-from models.resume import Checkpoints
-from tasks.fingerprint import fingerprint
-from tasks.store import MANIFEST, SHOWN, Found, Store, verify
+from models.training.checkpoints import Checkpoints
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import MANIFEST, SHOWN, Found, Store, verify
 from tests.machine import child, heard, kill, small_disk
 
 IDENTITY = {"kind": "stage", "seed": 1}
 MARK = fingerprint(IDENTITY)
 MADE = {"run": "run-1", "ladder": "tiny"}
 WEIGHTS = bytes(range(256)) * 16
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ class TestPublish:
 import sys, time
 from pathlib import Path
 from conf.home import Home
-from tasks.store import Store
+from tasks.store.store import Store
 def write(folder):
     (folder / "model.safetensors").write_bytes(b"half")
     print("writing", flush=True)
@@ -123,8 +123,8 @@ Store(Home(Path(sys.argv[1]))).publish("stage", "100k", {"kind": "stage", "seed"
 import sys
 from pathlib import Path
 from conf.home import Home
-from tasks.fingerprint import fingerprint
-from tasks.store import Store
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import Store
 def write(folder):
     for number in range(5):
         (folder / f"part-{number}").write_bytes(bytes(50_000))
@@ -260,7 +260,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from conf.home import Home
-from tasks.store import Store
+from tasks.store.store import Store
 with Store(Home(Path(sys.argv[1]))).lock(sys.argv[2]):
     print("held", flush=True)
     time.sleep(float(sys.argv[3]))

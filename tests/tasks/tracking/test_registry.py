@@ -29,9 +29,9 @@ from transformers import (
 
 from conf.errors import UserError
 from conf.home import Home
-from tasks import tracking
-from tasks.recording import Curves
-from tasks.records import StageRecord
+from tasks.records.run import StageRecord
+from tasks.tracking import tracker as tracking
+from tasks.tracking.recorder import Curves
 
 SAFE = {".safetensors", ".json", ".txt", ".jinja", ""}  # "": MLmodel
 

@@ -17,10 +17,11 @@ import pytest
 from conf.errors import LadderError, UserError
 from conf.home import Home
 from conf.secrets import masked
-from models.corpus import Corpus, CorpusInfo, Split, write_corpus
-from tasks import recording, tracking
-from tasks.recording import Curves
-from tasks.records import Retention, StageRecord
+from models.data.corpus import Corpus, CorpusInfo, Split, write_corpus
+from tasks.records.run import Retention, StageRecord
+from tasks.tracking import recorder as recording
+from tasks.tracking import tracker as tracking
+from tasks.tracking.recorder import Curves
 
 SETTINGS = {"training": {"steps": 20, "warmup": 0.05}, "objective": {"alpha": {"kind": "constant", "end": None}}, "notes": "x" * 900}
 
@@ -194,8 +195,8 @@ TOGETHER = """
 import sys
 from pathlib import Path
 from conf.home import Home
-from tasks import tracking
-from tasks.recording import Curves
+from tasks.tracking import tracker as tracking
+from tasks.tracking.recorder import Curves
 tracker = tracking.connect(Home(Path(sys.argv[1])))
 parent = tracker.open_ladder(f"run-{sys.argv[2]}", "together", "h", "name: x", params={"a": 1}, environment={"python": "3"})
 stage = tracker.open_stage(parent, "s", "fp", settings={"b": 2})
@@ -208,7 +209,7 @@ tracker.close(parent, "FINISHED")
 
 
 def test_four_processes_begin_together_on_a_fresh_home(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | {"PYTHONPATH": str(root)}
     home = Home(tmp_path / "fresh")
     started = [
@@ -265,8 +266,8 @@ def test_addresses(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_the_record_does_not_import_mlflow() -> None:
-    code = "import sys, tasks.tracking; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'sqlalchemy')))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    code = "import sys, tasks.tracking.tracker; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'sqlalchemy')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
 
 
 @pytest.mark.parametrize(

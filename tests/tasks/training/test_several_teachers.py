@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from conf.load import load
-from conf.schema import Ladder, Stage
-from tasks.fingerprint import fingerprint, stage_identity, teachers_of
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, Stage
+from tasks.store.fingerprint import fingerprint, stage_identity, teachers_of
 
 LINEAGE = ["root", "first", "second"]
 

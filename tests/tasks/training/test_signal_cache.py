@@ -12,23 +12,23 @@ import pytest
 
 from conf.errors import LadderError, UserError
 from conf.home import Home
-from conf.load import load
-from conf.schema import Ladder, TrainedTeacher
-from models.batches import TrainingBatches
-from models.checkpoint import load_model
-from models.corpus import CorpusInfo
-from models.interface import Interface
-from models.signal_cache import SignalCache
-from tasks.compute import corpus_of, obtain
-from tasks.data import prepare_data
-from tasks.fingerprint import fingerprint, stage_identity
-from tasks.plan import make_plan
-from tasks.records import DataRecord, StageRecord
-from tasks.runs import Context
-from tasks.signal_choice import check_signals, choose
-from tasks.signals import cache_identity, check, logits_of
-from tasks.student import student_work
-from tasks.teacher import teacher_work
+from conf.loading.load import load
+from conf.schema.ladder import Ladder, TrainedTeacher
+from models.architectures.checkpoint import load_model
+from models.base.interface import Interface
+from models.data.batches import TrainingBatches
+from models.data.corpus import CorpusInfo
+from models.signals.cache import SignalCache
+from tasks.data.prepare import prepare_data
+from tasks.planning.plan import make_plan
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.run_registry import Context
+from tasks.store.fingerprint import fingerprint, stage_identity
+from tasks.teachers.teacher import teacher_work
+from tasks.training.find_or_train import corpus_of, obtain
+from tasks.training.signal_cache import cache_identity, check, logits_of
+from tasks.training.signal_policy import check_signals, choose
+from tasks.training.student import student_work
 
 LADDER = """
 name: digits
