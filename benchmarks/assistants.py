@@ -31,7 +31,7 @@ from conf.loading.load import load
 from conf.schema.ladder import Gate, Ladder, Shape, Stage, Student, TrainedTeacher
 from flows.serving.environment import prepare_environment
 from models.architectures.shapes import size_of
-from models.base.device import resolve_device
+from models.base.device import precision_of, resolve_device
 from models.base.statistics import Interval, interval
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
@@ -39,7 +39,7 @@ from tasks.proof.arms import direct, flops, matched
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import corpus_of, interface_of, obtain, precision_of
+from tasks.training.find_or_train import obtain
 from tasks.training.signal_policy import examples_of
 from tasks.training.student import student_work
 
@@ -76,10 +76,10 @@ def chain_of(widths: Sequence[int], ladder: Ladder) -> Ladder:
 
 def price(ladder: Ladder, data: DataRecord) -> float:
     """Operations of all trainings of a chain."""
-    interface, root = interface_of(corpus_of(data)), ladder.teacher.shape
+    interface, root = data.corpus().interface, ladder.teacher.shape
     assert root is not None
     prices = tuple(size_of(stage.student.shape, interface).forward_flops for stage in ladder.stages)
-    return flops(ladder, prices, size_of(root, interface).forward_flops, examples_of(corpus_of(data).info))
+    return flops(ladder, prices, size_of(root, interface).forward_flops, examples_of(data.corpus().info))
 
 
 def score(ladder: Ladder, seed: int, teacher: StageRecord, data: DataRecord, context: Context) -> float:
@@ -153,7 +153,7 @@ def main() -> None:
                 )
                 jumped = single.model_copy(update={"stages": (jump,)})
                 scores.setdefault(f"matched {named(trial.chain)}", []).append(score(jumped, seed, teacher, data, context))
-    examples = corpus_of(data).info.documents["test"]
+    examples = data.corpus().info.documents["test"]
     report(trials, scores, asked, ladder, min(examples, ladder.evaluation.examples), Path(teacher.folder).name, time.monotonic() - began)
 
 

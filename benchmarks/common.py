@@ -13,13 +13,12 @@ from torch import nn
 from conf.schema.ladder import Ladder, Shape, TrainedTeacher
 from conf.schema.lessons import Objective, Training
 from models.architectures.shapes import config_for
-from models.base.device import resolve_device
+from models.base.device import precision_of, resolve_device
 from models.base.interface import Interface
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.students.initialise import fresh
 from models.training.loop import Plan
-from tasks.records.environment import processor
-from tasks.training.find_or_train import precision_of
+from tasks.runtime.environment import processor
 
 
 def rungs(ladder: Ladder) -> list[tuple[str, Shape, Training, Objective | None]]:

@@ -26,13 +26,13 @@ from conf.loading.load import load
 from conf.schema.ladder import Ladder, Stage, TrainedTeacher
 from conf.schema.lessons import Objective
 from flows.serving.environment import prepare_environment
-from models.base.device import resolve_device
+from models.base.device import precision_of, resolve_device
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import obtain, precision_of
+from tasks.training.find_or_train import obtain
 from tasks.training.student import student_work
 
 NAME = "benchmark-objectives"

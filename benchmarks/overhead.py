@@ -91,11 +91,10 @@ def bare(ladder: Ladder, teacher: Path, corpus_folder: Path, seed: int) -> Times
     from models.data.corpus import Corpus
     from models.signals.sources import live
     from models.training.loop import train
-    from tasks.training.find_or_train import interface_of
 
     began, stage = time.monotonic(), ladder.stages[0]
     corpus = Corpus(corpus_folder, "")
-    interface = interface_of(corpus)
+    interface = corpus.interface
     plan = plan_for(ladder, stage.training, stage.objective, interface.vocabulary, seed)
     signals = live(load_model(teacher, ladder.workload).to(plan.device), plan.vocabulary)
     student = fresh_model(stage.student.shape, interface, seed)
@@ -114,7 +113,7 @@ def measure(folder: Path, overrides: list[str], steps: int, pairs: int) -> None:
     reach_server(home())
     started = time.monotonic() - began
     from flows.distill import distill
-    from tasks.evaluation.evaluator import use_threads
+    from models.base.device import use_threads
     from tasks.records.run import RunRecord
     from tasks.runtime.logs import show_logs
 

@@ -30,16 +30,17 @@ from conf.loading.load import load
 from conf.schema.ladder import Ladder, Stage, TrainedTeacher
 from flows.serving.environment import prepare_environment
 from models.architectures.checkpoint import load_model
-from models.base.device import resolve_device
+from models.base.device import precision_of, resolve_device
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import show_logs
 from tasks.runtime.run_registry import Context
-from tasks.store.fingerprint import stage_identity
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import Work, obtain, precision_of
+from tasks.training.find_or_train import obtain
+from tasks.training.identity import stage_identity
 from tasks.training.student import student_work
+from tasks.training.work import Work
 
 NAME = "benchmark-scratch"
 Result = TypeVar("Result")

@@ -34,7 +34,7 @@ from models.signals.cache import SignalCache
 from models.signals.codec import Coding, decode, encode, mass_order
 from models.signals.fill import dump
 from models.training.loop import Plan, Step, train
-from tasks.records.environment import processor
+from tasks.runtime.environment import processor
 
 V, L = 49_152, 256
 KINDS = (("sampled", 50), ("sampled", 100), ("top-k", 50), ("top-k", 128))

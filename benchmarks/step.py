@@ -23,13 +23,13 @@ from benchmarks.common import fresh_model, machine, plan_for, random_corpus, run
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from models.architectures.shapes import Size, count
+from models.base.device import use_threads
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.signals.sources import live
+from models.speed.matmul import matrix_product_peak
 from models.training.loop import Step, train
-from tasks.evaluation.evaluator import use_threads
 from tasks.planning.preflight import expected_interface
-from tasks.planning.throughput import matrix_product_peak
 
 WARM = 3  # steps that do not count: allocation, first touch
 PEAK_SIZES = (1024, 2048, 4096)

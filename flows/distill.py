@@ -13,6 +13,7 @@ from conf.schema.ladder import Ladder
 from flows.gate_policies import climb
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, budgeted, chosen, refuse_early
 from flows.run_labels import Asked, is_served, label, label_run, repeated
+from models.base.device import precision_of
 from tasks.bench.bench import bench_model
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
@@ -22,7 +23,6 @@ from tasks.report.publish import publish_report
 from tasks.report.record_model import record_model
 from tasks.runtime.steps import cancellable, unwrap
 from tasks.teachers.teacher import prepare_teacher
-from tasks.training.find_or_train import precision_of
 
 
 @flow(name="distill", flow_run_name="{ladder}", persist_result=False)

@@ -15,7 +15,6 @@ from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.report.record_model import record_decision
 from tasks.runtime.logs import log
 from tasks.runtime.steps import unwrap
-from tasks.training.find_or_train import corpus_of, interface_of
 
 
 def climb(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
@@ -81,7 +80,7 @@ class Rung:
         from models.architectures.checkpoint import skeleton
         from models.students.assistants import assistant_shape
 
-        parent, interface = self.lineage[-1], interface_of(corpus_of(self.data))
+        parent, interface = self.lineage[-1], self.data.corpus().interface
         teacher = skeleton(Path(parent.folder), self.ladder.workload)
         shape = assistant_shape(teacher, stage.student.shape, interface)
         if shape is None:

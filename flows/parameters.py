@@ -91,7 +91,7 @@ def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool, proof: bool 
         for arm in loaded.ladder.proof.arms:
             refuse(arm, loaded.ladder)
     from tasks.runtime.run_registry import Context, all_runs
-    from tasks.store.fingerprint import settings_hash
+    from tasks.training.identity import settings_hash
 
     # What ran to its end passed this check, which takes seconds; a checkpoint may be another one by now.
     marks = [settings_hash(loaded.ladder, proof) for proof in (False, True)]

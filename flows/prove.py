@@ -18,6 +18,7 @@ from flows.distill import conclude
 from flows.gate_policies import climb
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, chosen, refuse_early
 from flows.run_labels import Asked, is_served, label_run, repeated, untagged
+from models.base.device import precision_of
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import answers_on_test, evaluate_model
 from tasks.lifecycle.ladder_run import LadderRun
@@ -30,7 +31,6 @@ from tasks.report.record_model import record_model
 from tasks.runtime.logs import log
 from tasks.runtime.steps import cancellable, unwrap
 from tasks.teachers.teacher import prepare_teacher
-from tasks.training.find_or_train import corpus_of, precision_of
 
 
 @flow(name="prove", flow_run_name="proof of {ladder}", persist_result=False)
@@ -102,7 +102,7 @@ def _compared(
             results[arm].append(replicate_of(arm, ladder, students, last.model, arms.prices))
             save_proof(run.record, proof_of(settings, run.record.run, tested, examples, results, arms.notes))
     proof = proof_of(settings, run.record.run, tested, examples, results, arms.notes)
-    file = write_identified(Path(run.record.folder), judged.answers, answers, corpus_of(data))
+    file = write_identified(Path(run.record.folder), judged.answers, answers, data.corpus())
     return proof.model_copy(update={"identified": identified(judged.answers, answers)}), file
 
 

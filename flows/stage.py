@@ -9,6 +9,7 @@ from prefect.states import Completed
 
 from conf.schema.ladder import Ladder, Stage
 from flows.run_labels import label, untagged
+from models.base.device import precision_of
 from tasks.audit.audit import audit_model, train_control
 from tasks.bench.bench import bench_model
 from tasks.evaluation.evaluate import evaluate_model
@@ -19,7 +20,6 @@ from tasks.runtime.logs import log
 from tasks.runtime.prefect_watcher import require_server
 from tasks.runtime.run_registry import Context
 from tasks.runtime.steps import cancellable, step, unwrap
-from tasks.training.find_or_train import precision_of
 from tasks.training.student import train_student
 
 

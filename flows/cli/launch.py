@@ -71,7 +71,7 @@ def launch(
     logging.captureWarnings(True)
     from flows.serving.embedded_server import reach_server
     from tasks.runtime.logs import log, show_logs
-    from tasks.training.find_or_train import tracker_of
+    from tasks.tracking.recorder import tracker_of
 
     show_logs()
     atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters

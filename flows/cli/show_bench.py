@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tasks.bench.scaling import Part, answer, headline, parts
 from tasks.records.bench import RunBench
-from tasks.report.tables import NONE, human, milliseconds
+from tasks.records.format import NONE, human, milliseconds
 
 WIDTH = 80
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.cli.show_bench import table_of, text_of
 from tasks.planning.economics import WORDS, Bar, Report, Result, verdict
-from tasks.records.money import amount, days_text
+from tasks.records.format import amount, days_text
 
 
 def economics_text(report: Report) -> str:

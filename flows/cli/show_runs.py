@@ -11,7 +11,8 @@ from rich.table import Table
 from conf.home import home
 from conf.served import served
 from tasks.proof import verdict_text as proof_words
-from tasks.records.money import money
+from tasks.records import format as fmt
+from tasks.records.format import money
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
@@ -74,10 +75,10 @@ def _plan_row(model: ModelPlan) -> list[str]:
     )
     return [
         model.name,
-        tables.human(model.parameters) if model.parameters else "?",
-        tables.human(model.non_embedding) if model.non_embedding is not None else "?",
+        fmt.human(model.parameters) if model.parameters else "?",
+        fmt.human(model.non_embedding) if model.non_embedding is not None else "?",
         f"{model.ratio:.2f}" if model.ratio else "",
-        tables.human(model.tokens) if model.tokens else "",
+        fmt.human(model.tokens) if model.tokens else "",
         f"{model.flops:.1e}" if model.flops else "",
         duration(model.seconds) if model.seconds else "",
         f"{model.memory_bytes / 2**20:,.0f} MiB" if model.memory_bytes else "",

@@ -20,6 +20,8 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.home import home
+from conf.schema.ladder import Ladder
+from conf.schema.lessons import Training
 
 GPU_DEVICES = ("nvidia*", "kfd", "dxg", "dri/renderD*")  # in /dev
 CPU_SETTING = "ATEN_CPU_CAPABILITY"  # the one variable by which a user can change torch's answer about the processor
@@ -97,3 +99,16 @@ def _key() -> dict[str, Any] | None:
         "machine": platform.machine(),
         CPU_SETTING: os.environ.get(CPU_SETTING),
     }
+
+
+def use_threads(ladder: Ladder) -> None:
+    """Apply `compute.threads`."""
+    if ladder.compute.threads:
+        import torch
+
+        torch.set_num_threads(ladder.compute.threads)
+
+
+def precision_of(ladder: Ladder, training: Training) -> str:
+    """`bf16` or `fp32`, on the device that this process will use."""
+    return resolve_precision(training.precision, resolve_device(ladder.compute.device))

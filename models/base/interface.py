@@ -16,3 +16,8 @@ class Interface:
     pad_id: int | None = None
     classes: int = 0
     image_shape: tuple[int, int, int] | None = None
+
+    @property
+    def output_ids(self) -> int | None:
+        """Ids that a causal LM's logits are cut to; None for classifiers."""
+        return self.vocabulary if self.workload == "causal-lm" else None

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from conf.errors import UserError
 from models.data.corpus import Corpus, CorpusInfo, Split, SplitName
-from models.losses.loss import IGNORE
 
 
 @dataclass(frozen=True)
@@ -172,3 +171,6 @@ def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -
         return _held_out(len(split), examples)
     document = _documents_of_windows(split, corpus.info.sequence_length)[0]
     return document[_held_out(len(document), examples)]
+
+
+IGNORE = -100  # target of a position without a label

@@ -17,6 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base.interface import Interface
+
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 FIELDS = ("values", "offsets", "labels", "slices", "sizes")
@@ -95,6 +97,12 @@ class Corpus:
     def split(self, name: SplitName) -> Split:
         """The documents of one split, mapped into memory."""
         return Split.load(self.folder / name)
+
+    @property
+    def interface(self) -> Interface:
+        """What the data ask of every model."""
+        info = self.info
+        return Interface(info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape)
 
     @property
     def tokenizer_folder(self) -> Path | None:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from models.data.batches import Batch
+from models.data.batches import IGNORE, Batch
 from models.evaluation.evaluation import CHUNK_ELEMENTS, asker, autocast
-from models.losses.loss import IGNORE, forward_kl, precise
+from models.losses.loss import forward_kl, precise
 
 TEACHERS = ("parent", "root")
 Floats = NDArray[np.float32]

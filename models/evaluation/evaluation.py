@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base.quality import Quality
-from models.data.batches import Batch
+from models.data.batches import IGNORE, Batch
 from models.data.corpus import Corpus, Split, SplitName
-from models.losses.loss import IGNORE, HiddenSignal, precise
+from models.losses.loss import HiddenSignal, precise
 from models.signals.sources import hidden_rows, rows, split_head
 
 ECE_BINS = 15

@@ -20,17 +20,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.losses.loss import (
-    IGNORE,
-    LossSums,
-    Signal,
-    SparseSignal,
-    StepObjective,
-    TeacherSignal,
-    distillation_loss,
-    only,
-    precise,
-)
+from models.data.batches import IGNORE
+from models.losses.loss import LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss, only, precise
 from models.losses.sparse import sparse_gradient_, tempered
 
 CHUNK_ELEMENTS = {"cpu": 512 * 49152, "cuda": 2048 * 49152}  # logits of a chunk

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORE = -100  # target of a position without a label
+from models.data.batches import IGNORE
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 

@@ -17,9 +17,8 @@ from torch.nn import functional
 
 from conf.errors import UserError
 from conf.schema.lessons import Feature
-from models.data.batches import Batch
+from models.data.batches import IGNORE, Batch
 from models.losses.divergences import forward_kl
-from models.losses.loss import IGNORE
 
 QUERY_KEY_VALUE = (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
 

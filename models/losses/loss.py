@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from conf.schema.lessons import Objective
+from models.data.batches import IGNORE
 from models.losses import divergences as d
-from models.losses.divergences import IGNORE, cross_entropy, forward_kl
+from models.losses.divergences import cross_entropy, forward_kl
 from models.losses.sparse import SparseSignal, sparse_forward_kl, tempered
 from models.losses.teacher_controls import label_led, log_mean, trust
 

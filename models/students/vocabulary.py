@@ -130,7 +130,7 @@ class VocabularyMap:
 
     def targets(self, ids: Tensor) -> Tensor:
         """The same for targets, where `IGNORE` stays."""
-        from models.losses.loss import IGNORE
+        from models.data.batches import IGNORE
 
         keep = ids != IGNORE
         mapped = ids.clone()
@@ -308,3 +308,29 @@ def _moved(processor: Any, place: dict[int, int]) -> Any:
             token: {**known, "ids": [place[old] for old in known["ids"]]} for token, known in moved["special_tokens"].items()
         }
     return moved
+
+
+def fit(teacher: nn.Module, folder: Path, vocabulary: VocabularyMap | None, key: str = "student.vocabulary") -> nn.Module:
+    """Make a teacher from the store speak a student's vocabulary, in place.
+
+    Raises:
+        UserError: It lacks ids of the student's.
+    """
+    own = read_kept(folder)
+    if own == vocabulary:
+        return teacher
+    if vocabulary is None:
+        from conf.errors import UserError
+
+        allowed = "used, as its teacher has only the ids that the data use"
+        raise UserError.about(key, "teacher", allowed, "A student's vocabulary cannot be larger than its teacher's.")
+    return resize(teacher, vocabulary.within(own, key))
+
+
+def vocabulary_of_student(choice: str, corpus: Corpus) -> VocabularyMap | None:
+    """The ids that a student keeps of the corpus's; None: all.
+
+    Raises:
+        UserError: `used` is asked for and the corpus's tokenizer is no BPE.
+    """
+    return VocabularyMap(used_ids(corpus)) if choice == "used" else None

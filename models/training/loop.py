@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from conf.errors import RunCancelled, TrainingDiverged
 from conf.schema.lessons import Training
 from models.architectures.attention import single_precision_gradient
-from models.data.batches import TrainingBatches
+from models.data.batches import IGNORE, TrainingBatches
 from models.losses.features import Features
-from models.losses.loss import IGNORE, StepObjective
+from models.losses.loss import StepObjective
 from models.losses.schedules import learning_rate_at, value_at
 from models.losses.taid import Taid, advance
 from models.losses.teacher_controls import kept_teachers

@@ -10,18 +10,20 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from conf.schema.ladder import Ladder, Stage
+from models.base.device import precision_of
 from models.base.numerics import NUMERICS
 from tasks.evaluation.evaluate import SPLIT
-from tasks.proof.arms import untaught
 from tasks.records.audit import Audit, AuditControl, AuditGroup
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context
+from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.steps import cancellable, shown, step
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
-from tasks.training.find_or_train import Work, obtain, precision_of, store_of
+from tasks.training.find_or_train import obtain
+from tasks.training.identity import untaught
 from tasks.training.student import student_work
+from tasks.training.work import Work
 
 GROUPS_SHOWN = 24  # slices in a student's record; the store has them all
 WORST_SHOWN = 12

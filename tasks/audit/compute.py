@@ -14,7 +14,7 @@ from torch import nn
 
 from conf.schema.ladder import Ladder
 from models.architectures.checkpoint import load_model
-from models.base.device import resolve_device
+from models.base.device import resolve_device, use_threads
 from models.data.batches import evaluation_batches, evaluation_documents
 from models.data.corpus import Corpus, SplitName
 from models.data.token_classes import CLASSES, token_classes
@@ -22,12 +22,9 @@ from models.evaluation.audit_figures import overall, reliability
 from models.evaluation.audit_rows import Rows, audit_rows
 from models.evaluation.audit_slices import Asked, Group, groups_of
 from models.evaluation.bootstrap import Figure, Limits
-from models.students.vocabulary import VocabularyMap, read_kept, reduced
+from models.students.vocabulary import VocabularyMap, fit, read_kept, reduced
 from tasks.audit.worst_examples import worst_examples, write_worst
-from tasks.evaluation.evaluator import use_threads, vocabulary_of
 from tasks.records.run import DataRecord, StageRecord
-from tasks.training.find_or_train import corpus_of, interface_of
-from tasks.training.initialise import fit
 
 
 def audited(records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName, folder: Path) -> None:
@@ -60,7 +57,7 @@ def _asked(
     use_threads(ladder)
     student = Path(records["student"].folder)
     kept, device = read_kept(student), torch.device(resolve_device(ladder.compute.device))
-    corpus = reduced(corpus_of(data), kept)
+    corpus = reduced(data.corpus(), kept)
     loaded: dict[str, nn.Module] = {}
     for record in records.values():
         if record.folder not in loaded:
@@ -71,7 +68,7 @@ def _asked(
         {name: loaded[record.folder] for name, record in records.items()},
         evaluation_batches(corpus, split, examples, ladder.evaluation.batch_size),
         evaluation_documents(corpus, split, examples),
-        vocabulary_of(interface_of(corpus)),
+        corpus.interface.output_ids,
         device,
         precision,
     )

@@ -18,16 +18,14 @@ from conf.home import disk_errors, home
 from conf.schema.ladder import Ladder
 from models.base.device import hardware, resolve_device
 from tasks.records.bench import ModelBench, RunBench
-from tasks.records.environment import processor
 from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import FILE, read_bench
-from tasks.report.tables import finished
+from tasks.runtime.environment import processor
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, now
+from tasks.runtime.run_registry import Context, now, store_of
 from tasks.runtime.steps import cancellable, step
 from tasks.runtime.training_slots import BusyError, training_slot
 from tasks.store.fingerprint import fingerprint
-from tasks.training.find_or_train import store_of
 
 KIND = "bench"  # part of the store
 FORMAT = 2  # of the measurement: another number, and all is measured anew
@@ -94,7 +92,7 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
     Raises:
         UserError: The run has no finished model, or a request does not fit a model.
     """
-    models = finished(record)
+    models = record.models
     if not models:
         raise UserError.about("RUN", record.run, "a run with a finished model", "This one ended before its teacher was ready.")
     missing = [model.name for model in models if not (Path(model.folder) / "config.json").is_file()]

@@ -23,11 +23,11 @@ from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device
 from models.base.files import weight_files
 from models.speed.latency import DTYPES, Asked, Times, check_length, in_turn, sequence_tokens, threads_of
+from models.speed.matmul import matrix_product_peak
 from models.speed.roofline import Overhead, bandwidth, bytes_of, limits, overhead
-from tasks.planning.throughput import matrix_product_peak
 from tasks.records.bench import BenchMachine, Case, Limit, Loading, ModelBench, Spread
-from tasks.records.environment import processor
 from tasks.records.run import StageRecord
+from tasks.runtime.environment import processor
 from tasks.runtime.logs import log
 from tasks.runtime.progress import LINE_SECONDS
 

@@ -15,12 +15,11 @@ from tasks.data.build import build_corpus, corpus_identity
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log
 from tasks.runtime.retries import RETRY
-from tasks.runtime.run_registry import Context
+from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.steps import cancellable, step
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
 from tasks.teachers.teacher_source import resolve_checkpoint
-from tasks.training.find_or_train import store_of
 
 
 def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from conf.schema.ladder import Stage
 from tasks.records.run import Record, StageRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.run_registry import Context, store_of
 from tasks.store.fingerprint import fingerprint
-from tasks.training.find_or_train import store_of
 
 OLD = {"min_parent_retention", "min_root_retention", "max_parameters"}  # named in what was decided before there were others
 BOUNDS = {*OLD, "max_slice_amplification", "max_confidently_wrong_excess", "max_ece", "audited"}

@@ -17,10 +17,9 @@ from models.base.quality import retention
 from models.data.corpus import SplitName
 from tasks.records.run import DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context
+from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.steps import cancellable, step
 from tasks.store.fingerprint import fingerprint
-from tasks.training.find_or_train import store_of
 
 if TYPE_CHECKING:
     from tasks.evaluation.evaluator import Measured

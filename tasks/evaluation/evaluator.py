@@ -13,17 +13,15 @@ from torch import nn
 
 from conf.schema.ladder import Evaluation, Ladder
 from models.architectures.checkpoint import load_model
-from models.base.device import resolve_device
+from models.base.device import resolve_device, use_threads
 from models.base.interface import Interface
 from models.base.quality import Quality
 from models.data.batches import evaluation_batches
 from models.data.corpus import Corpus, SplitName
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
-from models.students.vocabulary import read_kept, reduced
+from models.students.vocabulary import fit, read_kept, reduced
 from tasks.records.run import DataRecord, StageRecord
-from tasks.training.find_or_train import corpus_of, interface_of
-from tasks.training.initialise import fit
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # a checkpoint may come without
 
@@ -42,7 +40,7 @@ def measure(
     """Judge a model on its own and against its teachers, on held-out documents, in the model's own vocabulary; and what it writes."""
     use_threads(ladder)
     vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(ladder.compute.device))
-    whole = corpus_of(data)
+    whole = data.corpus()
     corpus = reduced(whole, vocabulary)
     models: dict[str, nn.Module] = {}
     for known in (record, *teachers.values()):
@@ -52,7 +50,7 @@ def measure(
         models[record.folder],
         {name: models[teacher.folder] for name, teacher in teachers.items()},
         evaluation_batches(corpus, split, ladder.evaluation.examples, ladder.evaluation.batch_size),
-        vocabulary_of(interface_of(corpus)),
+        corpus.interface.output_ids,
         device,
         precision,
     )
@@ -77,19 +75,8 @@ def validator(
 
     def validate(model: nn.Module) -> dict[str, float]:
         batches = evaluation_batches(corpus, "valid", examples, evaluation.batch_size)
-        columns = collect(model, {}, batches, vocabulary_of(interface), torch.device(device), precision)
+        columns = collect(model, {}, batches, interface.output_ids, torch.device(device), precision)
         figures = quality(columns, corpus, "valid").metrics
         return {key: figures[key] for key in ("nll", "accuracy")}
 
     return validate
-
-
-def vocabulary_of(interface: Interface) -> int | None:
-    """Ids that a causal LM's logits are cut to; None for classifiers."""
-    return interface.vocabulary if interface.workload == "causal-lm" else None
-
-
-def use_threads(ladder: Ladder) -> None:
-    """Apply `compute.threads`."""
-    if ladder.compute.threads:
-        torch.set_num_threads(ladder.compute.threads)

@@ -19,17 +19,16 @@ from conf.home import Home, home
 from conf.loading.load import suggest, to_yaml
 from conf.schema.ladder import Ladder
 from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
-from tasks.records.environment import environment
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
 from tasks.runtime import cancellation as stopping
+from tasks.runtime.environment import environment
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_watcher import Watch, api_address, in_words, require_server
 from tasks.runtime.run_registry import Context, RunLock, all_runs, new_name, now, save, unfinished
-from tasks.store.fingerprint import settings_hash
 from tasks.tracking import tracker as tracking
 from tasks.tracking.flavour import metrics_of
-from tasks.tracking.recorder import Recorder
-from tasks.training.find_or_train import corpus_of, recorder_of
+from tasks.tracking.recorder import Recorder, recorder_of
+from tasks.training.identity import settings_hash
 
 ENDS: dict[Status, tracking.RunStatus] = {
     "done": "FINISHED",
@@ -174,7 +173,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
     def keep_data(self, data: DataRecord) -> DataRecord:
         """Note the corpus, here and in MLflow."""
         assert self.context.mlflow_run_id
-        corpus, log_dataset = corpus_of(data), self.recorder.tracker.log_dataset
+        corpus, log_dataset = data.corpus(), self.recorder.tracker.log_dataset
         self.recorder.attempt("data set", partial(log_dataset, self.context.mlflow_run_id, self.record.ladder, corpus))
         self.save(self.record.model_copy(update={"data": data}))
         return data

@@ -19,14 +19,15 @@ from conf.home import Home
 from conf.loading.load import Loaded
 from conf.schema.ladder import Ladder, Shape, Stage
 from conf.schema.lessons import Training
+from models.base.device import precision_of
 from models.data.corpus import Corpus
 from tasks.data.prepare import prepare_data
-from tasks.records.run import DataRecord, StageRecord
+from tasks.records.run import TEACHER, DataRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context
-from tasks.store.fingerprint import fingerprint, teachers_of
-from tasks.teachers.teacher import NAME, prepare_teacher
-from tasks.training.find_or_train import corpus_of, interface_of, precision_of
+from tasks.store.fingerprint import fingerprint
+from tasks.teachers.teacher import prepare_teacher
+from tasks.training.identity import teachers_of
 from tasks.training.signal_policy import chosen_signals, examples_of
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -122,20 +123,20 @@ def _seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: fl
     """How long a run takes with that share of its steps: training, teachers' forward passes, evaluation, the rest."""
     total = START_SECONDS + STAGE_SECONDS
     if ladder.teacher.source == "train":
-        total += scaled(ladder.teacher.training, share) * paces[NAME].step
+        total += scaled(ladder.teacher.training, share) * paces[TEACHER].step
     batch = ladder.stages[0].training.batch_size
     examples = _examples(ladder, share)
-    total += examples / batch * paces[NAME].forward
+    total += examples / batch * paces[TEACHER].forward
     return total + times * _stages_seconds(ladder, data, paces, share)
 
 
 def _stages_seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], share: float) -> float:
-    total, above, examples, names = STAGE_SECONDS * len(ladder.stages), NAME, _examples(ladder, share), [NAME]
+    total, above, examples, names = STAGE_SECONDS * len(ladder.stages), TEACHER, _examples(ladder, share), [TEACHER]
     for stage in ladder.stages:
         steps, batch = scaled(stage.training, share), stage.training.batch_size
         asked = _asked(ladder, stage, steps, data)
         total += steps * paces[stage.name].step + asked * sum(paces[teacher].forward for teacher in teachers_of(stage, names))
-        total += examples / batch * (paces[stage.name].forward + paces[above].forward + paces[NAME].forward * (above != NAME))
+        total += examples / batch * (paces[stage.name].forward + paces[above].forward + paces[TEACHER].forward * (above != TEACHER))
         total += (2 + steps / stage.training.validate_every) * examples / 4 / batch * paces[stage.name].forward  # validations
         if stage.student.initialisation == "prune":
             total += PRUNE_PASSES * stage.student.samples / batch * paces[above].forward
@@ -146,7 +147,7 @@ def _stages_seconds(ladder: Ladder, data: DataRecord, paces: dict[str, Pace], sh
 
 def _asked(ladder: Ladder, stage: Stage, steps: int, data: DataRecord) -> float:
     """Forward passes of each teacher, in batches: one for each step; where its signals are kept, none after the first epoch."""
-    info = corpus_of(data).info
+    info = data.corpus().info
     if chosen_signals(stage, ladder, info) is None:
         return steps
     return min(steps, examples_of(info) / stage.training.batch_size)
@@ -175,7 +176,7 @@ def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
     """What the pace of each model depends on."""
     from importlib.metadata import version
 
-    from tasks.records.environment import processor
+    from tasks.runtime.environment import processor
 
     stages = [[stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training)] for stage in ladder.stages]
     teacher = ladder.teacher.model_dump(mode="json", exclude={"training": True})
@@ -191,22 +192,21 @@ def _speed(ladder: Ladder, training: Training) -> list[Any]:
 def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pace]:
     from models.architectures.checkpoint import load_model
     from models.architectures.shapes import config_for
+    from models.base.device import use_threads
     from models.students.initialise import fresh
-    from models.students.vocabulary import reduced
-    from tasks.evaluation.evaluator import use_threads
-    from tasks.training.initialise import vocabulary_of_student
+    from models.students.vocabulary import reduced, vocabulary_of_student
 
     use_threads(ladder)
-    whole, first = corpus_of(data), ladder.stages[0].training
+    whole, first = data.corpus(), ladder.stages[0].training
 
     def random(shape: Shape, corpus: Corpus) -> Any:
-        return fresh(config_for(shape, interface_of(corpus)), ladder.workload, 0)
+        return fresh(config_for(shape, corpus.interface), ladder.workload, 0)
 
     if ladder.teacher.source == "train":
-        paces = {NAME: _pace(ladder, whole, random(ladder.teacher.shape, whole), ladder.teacher.training)}
+        paces = {TEACHER: _pace(ladder, whole, random(ladder.teacher.shape, whole), ladder.teacher.training)}
     else:
         imported = _done(prepare_teacher.fn(ladder, data, context), StageRecord)
-        paces = {NAME: _pace(ladder, whole, load_model(Path(imported.folder), ladder.workload), first, trains=False)}
+        paces = {TEACHER: _pace(ladder, whole, load_model(Path(imported.folder), ladder.workload), first, trains=False)}
     for stage in ladder.stages:
         corpus = reduced(whole, vocabulary_of_student(stage.student.vocabulary, whole))
         paces[stage.name] = _pace(ladder, corpus, random(stage.student.shape, corpus), stage.training)
@@ -220,7 +220,6 @@ def _pace(ladder: Ladder, corpus: Corpus, model: Any, training: Training, trains
     from models.base.device import resolve_device
     from models.data.batches import TrainingBatches
     from models.training.loop import Plan, Step, train
-    from tasks.evaluation.evaluator import vocabulary_of
 
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, training)
     batches, moments = TrainingBatches(corpus, training.batch_size, 0), list[float]()
@@ -230,7 +229,7 @@ def _pace(ladder: Ladder, corpus: Corpus, model: Any, training: Training, trains
 
     if trains:
         few = training.model_copy(update={"steps": WARM + TIMED, "patience": None})
-        train(model, batches, Plan(few, None, 0, vocabulary_of(interface_of(corpus)), device, precision), on_step=on_step)
+        train(model, batches, Plan(few, None, 0, corpus.interface.output_ids, device, precision), on_step=on_step)
     step = (moments[-1] - moments[WARM - 1]) / TIMED if trains else 0.0
     model.to(device).eval()
     batch = batches.at(0).part(0, training.accumulation).to(torch.device(device))

@@ -8,10 +8,9 @@ from typing import Literal, get_args
 from conf.errors import UserError
 from conf.schema.economics import Economics, Input
 from tasks.records.bench import ModelBench
-from tasks.records.money import days_text, money
+from tasks.records.format import days_text, money
 from tasks.records.run import Record, RunRecord, StageRecord
 from tasks.records.speeds import best_known
-from tasks.report.tables import finished
 
 MONTH = 365.25 / 12  # days
 HOUR = 3600.0  # seconds
@@ -172,7 +171,7 @@ def economics_of(record: RunRecord, settings: Economics) -> Report:
     Raises:
         UserError: The run has no finished student, or a serving price is neither stated nor measured.
     """
-    models = finished(record)
+    models = record.models
     if record.teacher is None or len(models) < 2:
         raise UserError.about("RUN", record.run, "a run with a finished student", "This one ended before its first student was ready.")
     speeds = {bench.name: bench for bench in best_known(record)}

@@ -12,6 +12,7 @@ from conf.home import Home
 from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, Stage, TrainedTeacher
 from conf.schema.lessons import Objective, Training
 from models.architectures.shapes import Size
+from models.base.device import precision_of
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.losses.chunked import CHUNK_ELEMENTS
@@ -20,13 +21,12 @@ from tasks.data.sources import source_hash
 from tasks.planning.costs import PlanCosts, plan_costs
 from tasks.planning.preflight import check_ladder, expected_interface
 from tasks.planning.throughput import Pace, expected_pace
-from tasks.records.run import Record
+from tasks.records.run import TEACHER, Record
 from tasks.runtime.run_registry import PLAN, Context
-from tasks.store.fingerprint import changes, fingerprint, stage_identity, teacher_identity, teachers_of
+from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Found, Store
-from tasks.teachers.teacher import NAME
 from tasks.teachers.teacher_source import NotConverted, checkpoint_identity, resolve_checkpoint
-from tasks.training.find_or_train import precision_of
+from tasks.training.identity import stage_identity, teacher_identity, teachers_of
 from tasks.training.signal_policy import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
 
 Action = Literal["compute", "resume", "reuse", "import"]
@@ -153,9 +153,9 @@ def _costs(
     shape = stage.student.shape
     speed = pace.of(stage.name, shape.hidden_size)
     direct = _price(stage.training, stage.objective, last, [root], shape, vocabulary, ladder, speed) if root else None
-    if direct and NAME in pace.known:  # in a jump the root has the larger part, at the speed that it was seen to have
+    if direct and TEACHER in pace.known:  # in a jump the root has the larger part, at the speed that it was seen to have
         own = direct["tokens"] * 3 * last.forward_flops / last.tokens
-        direct["seconds"] = own / speed + (direct["flops"] - own) / pace.known[NAME]
+        direct["seconds"] = own / speed + (direct["flops"] - own) / pace.known[TEACHER]
     counted = [(model.flops, model.seconds) for model in (models if ladder.economics.include_teacher else models[1:])]
     return plan_costs(ladder.economics, seconds, counted, stage.name, stage.training.steps, direct)
 
@@ -192,7 +192,7 @@ def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Siz
 def _steps(ladder: Ladder, name: str) -> int:
     trainings = {stage.name: stage.training for stage in ladder.stages}
     if isinstance(ladder.teacher, TrainedTeacher):
-        trainings[NAME] = ladder.teacher.training
+        trainings[TEACHER] = ladder.teacher.training
     return trainings[name].steps if name in trainings else 1
 
 
@@ -220,8 +220,8 @@ def _plan_teacher(
         assert size is not None
         identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data_hash)
         vocabulary = expected_interface(ladder, None).vocabulary or 0
-        price = _price(teacher.training, None, size, (), teacher.shape, vocabulary, ladder, pace.of(NAME, teacher.shape.hidden_size))
-        return _decide(store, "teacher", NAME, identity, size, None, price, ladder.name, context.fresh and context.start_at is None)
+        price = _price(teacher.training, None, size, (), teacher.shape, vocabulary, ladder, pace.of(TEACHER, teacher.shape.hidden_size))
+        return _decide(store, "teacher", TEACHER, identity, size, None, price, ladder.name, context.fresh and context.start_at is None)
     weights, mark, action = UNKNOWN, None, "import"
     try:
         identity = checkpoint_identity(resolve_checkpoint(teacher, context), ladder.workload)
@@ -231,7 +231,7 @@ def _plan_teacher(
         notes.append(str(error))
     counted = (size.parameters, size.non_embedding) if size else (None, None)
     plan = ModelPlan(
-        name=NAME,
+        name=TEACHER,
         action="reuse" if action == "reuse" else "import",
         fingerprint=mark,
         parameters=counted[0],

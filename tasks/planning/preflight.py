@@ -20,7 +20,6 @@ from models.students.vocabulary import used_ids
 from tasks.lifecycle.ladder_run import kept_before
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
-from tasks.training.find_or_train import interface_of
 from tasks.training.signal_policy import check_signals
 from tasks.training.student import larger
 
@@ -30,7 +29,7 @@ DIGITS = (10, (1, 8, 8))  # classes, image
 def expected_interface(ladder: Ladder, corpus: Corpus | None) -> Interface:
     """The prepared corpus's interface; before it exists, what the settings say, ten classes of 8 x 8 pixels else."""
     if corpus is not None:
-        return interface_of(corpus)
+        return corpus.interface
     classes = 0 if ladder.workload == "causal-lm" else ladder.data.classes or DIGITS[0]
     image = DIGITS[1] if ladder.workload == "image-classification" else None
     vocabulary = None

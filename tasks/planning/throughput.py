@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
 
 from conf.home import Home
 from conf.schema.ladder import Ladder
-from models.base.device import resolve_device
+from models.base.device import precision_of, resolve_device
+from models.speed.matmul import matrix_product_peak
 from tasks.runtime.run_registry import all_runs
-from tasks.training.find_or_train import precision_of
 
 # Where nothing was trained here yet: the share of the measured matrix-product peak that a wide model reaches, and the width that
 # reaches half of it. Narrow matrices keep a machine waiting for memory.
@@ -56,14 +55,3 @@ def expected_pace(home: Home, ladder: Ladder) -> Pace:
 
 def _rate(speed: float) -> str:
     return f"{speed / 1e12:.3g} TFLOP/s" if speed >= 1e12 else f"{speed / 1e9:.3g} GFLOP/s"
-
-
-def matrix_product_peak(size: int = 1024, dtype: torch.dtype = torch.float32, device: str = "cpu", tries: int = 5) -> float:
-    """FLOP/s of a square matrix product on `device`: the best of a few tries, after one that warms it up."""
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(tries + 1):
-        began = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for a GPU
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.schema.ladder import Gate, Ladder, Stage
-from conf.schema.lessons import Alpha, Objective, Signals
+from conf.schema.lessons import Alpha, Objective
 from conf.schema.proof import ARMS, Arm
 from models.data.corpus import CorpusInfo
-from tasks.store.fingerprint import teachers_of
-from tasks.training.signal_policy import choose, identity_of_signals
+from tasks.training.identity import identity_of_signals, teachers_of, untaught
+from tasks.training.signal_policy import choose
 
 PILOT = 0.1  # share of every student's steps in a pilot
 LEAST_STEPS = 10
@@ -41,11 +41,6 @@ class Prices(NamedTuple):
     direct: float  # of the last student, initialised from the root
     scratch: float  # of the last student, with random weights
     examples: int
-
-
-def untaught(stage: Stage) -> Stage:
-    """The same student with the same first weights, data and steps, but taught by the labels alone: the control of what is inherited."""
-    return stage.model_copy(update={"teachers": ("none",), "objective": Objective(alpha=Alpha(start=0.0)), "signals": Signals()})
 
 
 def settled(ladder: Ladder, info: CorpusInfo) -> Ladder:

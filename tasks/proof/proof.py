@@ -15,14 +15,15 @@ from conf.schema.ladder import Ladder
 from conf.schema.proof import ARMS, MATCHED, Arm
 from models.base.numerics import NUMERICS
 from models.base.statistics import interval, outcome, seeds_to_decide
-from tasks.proof.arms import MEANING, Prices, arm_flops, direct, impossible, refuse, rewritten, scratch, settled, untaught, watched
+from tasks.proof.arms import MEANING, Prices, arm_flops, direct, impossible, refuse, rewritten, scratch, settled, watched
 from tasks.proof.verdict_text import trust, verdict
 from tasks.records.proof import PROOF, ArmResult, Contrast, Estimate, Proof, Replicate
 from tasks.records.run import DataRecord, RunRecord, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context
-from tasks.store.fingerprint import fingerprint, numeric_settings
-from tasks.training.find_or_train import corpus_of, recorder_of, store_of
+from tasks.runtime.run_registry import Context, store_of
+from tasks.store.fingerprint import fingerprint
+from tasks.tracking.recorder import recorder_of
+from tasks.training.identity import numeric_settings, untaught
 from tasks.training.signal_policy import examples_of
 
 KIND = "prices"  # part of the store
@@ -43,7 +44,7 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
     Raises:
         UserError: An arm that is named cannot be, or less than two arms can.
     """
-    base = settled(ladder, corpus_of(data).info)
+    base = settled(ladder, data.corpus().info)
     prices, unfit = _prices(base, data, context)
     made, notes = dict[Arm, Ladder](), list[str]()
     for arm in ladder.proof.arms or ARMS:
@@ -118,7 +119,7 @@ def _unfit(arm: Arm, error: str) -> UserError:
 def _counted(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Any]:
     from tasks.planning.preflight import check_ladder  # torch is imported where something is computed
 
-    corpus = corpus_of(data)
+    corpus = data.corpus()
     root, sizes = check_ladder(ladder, context, corpus)
     assert root is not None  # it is at hand by now
     unfit, single = "", sizes[-1]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from tasks.records.money import amount
+from tasks.records.format import NONE, amount, operations, seconds
 from tasks.records.proof import ArmResult, Contrast, Estimate, Proof
-from tasks.report.tables import NONE, operations, seconds
 
 METHODS = {"t": "Student's t", "bootstrap": "studentised bootstrap"}
 

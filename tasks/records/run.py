@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from models.data.corpus import Corpus
 from tasks.records.audit import Audit
 from tasks.records.bench import ModelBench
 
+TEACHER = "teacher"  # name of the root teacher among the models of a run
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
 Verdict = Literal["passed", "warned", "stopped", "approved"]
 
@@ -41,6 +44,10 @@ class DataRecord(Record):
     content_hash: str
     reused: bool
     seconds: float
+
+    def corpus(self) -> Corpus:
+        """The corpus in its folder."""
+        return Corpus(Path(self.folder), self.content_hash)
 
 
 class StageRecord(Record):
@@ -176,3 +183,8 @@ class RunRecord(Record):
     unrecorded: tuple[str, ...] = ()
     waiting: str | None = None
     environment: dict[str, Any] = {}
+
+    @property
+    def models(self) -> list[StageRecord]:
+        """The finished models, the root teacher first."""
+        return [*([self.teacher] if self.teacher else []), *self.stages]

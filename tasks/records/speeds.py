@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from tasks.records.bench import ModelBench, RunBench
 from tasks.records.run import RunRecord
-from tasks.report.tables import finished
 
 FILE = "bench.json"  # in a run's folder
 
@@ -27,4 +26,4 @@ def best_known(record: RunRecord) -> tuple[ModelBench, ...]:
     known = read_bench(record)
     if known:
         return known.models
-    return tuple(model.bench for model in finished(record) if model.bench is not None)
+    return tuple(model.bench for model in record.models if model.bench is not None)

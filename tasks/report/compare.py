@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from conf.errors import UserError
+from tasks.records import format as fmt
 from tasks.records.bench import ModelBench
 from tasks.records.run import Record, RunRecord, StageRecord
 from tasks.records.speeds import best_known
@@ -20,8 +21,8 @@ ONE_REQUEST = "one request"
 Direction = Literal["better", "worse", "same"]
 Form = Literal["points", "absolute", "percent"]
 AUDITED: tuple[tuple[str, str, Form, Callable[[float], str]], ...] = (
-    ("inherited", "root.inheritance", "points", tables.percent),
-    ("both sure", "root.confident_inheritance_0.9", "points", tables.percent),
+    ("inherited", "root.inheritance", "points", fmt.percent),
+    ("both sure", "root.confident_inheritance_0.9", "points", fmt.percent),
     ("ECE", "ece", "absolute", "{:.3f}".format),
 )
 
@@ -122,7 +123,7 @@ def compare_runs(a: RunRecord, b: RunRecord) -> Comparison:
     if a.workload != b.workload:
         allowed = f"a run with the workload of {a.run}, {a.workload}"
         raise UserError.about("RUN", f"{b.run} with the workload {b.workload}", allowed, "`ladder runs` shows all runs.")
-    models_a, models_b = ({model.name: model for model in tables.finished(run)} for run in (a, b))
+    models_a, models_b = ({model.name: model for model in run.models} for run in (a, b))
     names = [*models_b, *(name for name in models_a if name not in models_b)]
     kinds = list(zip(kinds_of(a), kinds_of(b), strict=True))
     return Comparison(
@@ -146,18 +147,18 @@ def kinds_of(record: RunRecord) -> list[Kind]:
             "points" if accuracy else "absolute",
             lambda value: tables.score(quality, {quality.key: value}),
         ),
-        Kind("of parent", lambda model: model.retention.parent, "higher", "points", tables.percent),
-        Kind("of root", lambda model: model.retention.root, "higher", "points", tables.percent),
-        Kind("parameters", lambda model: float(model.parameters), None, "percent", tables.human),
-        Kind("FLOPs", lambda model: model.flops or None, "lower", "percent", tables.operations),
+        Kind("of parent", lambda model: model.retention.parent, "higher", "points", fmt.percent),
+        Kind("of root", lambda model: model.retention.root, "higher", "points", fmt.percent),
+        Kind("parameters", lambda model: float(model.parameters), None, "percent", fmt.human),
+        Kind("FLOPs", lambda model: model.flops or None, "lower", "percent", fmt.operations),
         Kind(
             ONE_REQUEST,
             lambda model: _latency(speeds.get(model.weights_sha256)),
             "lower",
             "percent",
-            lambda value: f"{tables.milliseconds(value)} ms",
+            lambda value: f"{fmt.milliseconds(value)} ms",
         ),
-        Kind("training", lambda model: model.seconds or None, "lower", "percent", tables.duration),
+        Kind("training", lambda model: model.seconds or None, "lower", "percent", fmt.duration),
         *(Kind(name, partial(_audited, figure=figure), "lower", form, show) for name, figure, form, show in AUDITED),
     ]
 
@@ -178,7 +179,7 @@ def settings_that_differ(a: RunRecord, b: RunRecord) -> list[str]:
     """The resolved settings that differ, one line each, stages by name; what the models were made from, where a run kept no settings."""
     old, new = _settings(a), _settings(b)
     if old is None or new is None:
-        old, new = ({model.name: model.identity for model in tables.finished(run)} for run in (a, b))
+        old, new = ({model.name: model.identity for model in run.models} for run in (a, b))
     return changes(old, new)
 
 
@@ -224,14 +225,14 @@ def _figure(kind: Kind, a: float | None, b: float | None) -> Figure:
         direction = "same"
     elif difference is not None and kind.better is not None:
         direction = "better" if (difference > 0) == (kind.better == "higher") else "worse"
-    values = [tables.NONE if value is None else kind.show(value) for value in (a, b)]
+    values = [fmt.NONE if value is None else kind.show(value) for value in (a, b)]
     shown = (values[0], values[1], _told(kind, a, difference))
     return Figure(name=kind.name, a=a, b=b, difference=difference, direction=direction, shown=shown)
 
 
 def _told(kind: Kind, a: float | None, difference: float | None) -> str:
     if not difference or a is None:
-        return tables.NONE
+        return fmt.NONE
     if kind.form == "points":
         return f"{100 * difference:+.1f} points"
     if kind.form == "absolute" or not a:

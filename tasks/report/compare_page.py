@@ -6,6 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
 from tasks.report.compare import Comparison
@@ -33,7 +34,7 @@ def chains_svg(a: RunRecord, b: RunRecord, layout: Layout) -> str | None:
     axes = drawing.subplots()
     told = []
     for run, colour, marker, letter in ((a, MODELS[0], "s", "A"), (b, MODELS[1], "o", "B")):
-        models = [model for model in tables.finished(run) if quality.key in model.metrics]
+        models = [model for model in run.models if quality.key in model.metrics]
         if models:
             points = [model.parameters for model in models], [scale * model.metrics[quality.key] for model in models]
             size = 8 if len(models) <= 30 else 4
@@ -52,4 +53,4 @@ def chains_svg(a: RunRecord, b: RunRecord, layout: Layout) -> str | None:
 
 
 def _point(quality: tables.Quality, model: StageRecord) -> str:
-    return f"{model.name} {tables.score(quality, model.metrics)} with {tables.human(model.parameters)} parameters"
+    return f"{model.name} {tables.score(quality, model.metrics)} with {fmt.human(model.parameters)} parameters"

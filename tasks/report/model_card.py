@@ -16,6 +16,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.schema.ladder import CheckpointTeacher, Ladder
+from tasks.records import format as fmt
 from tasks.records.run import DataRecord, RunRecord, StageRecord
 from tasks.report import tables
 from tasks.report.reproduce import reproduction
@@ -25,7 +26,6 @@ from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher_source import HUB_ID, is_local
 from tasks.tracking.flavour import TASKS, parts_of
-from tasks.training.find_or_train import corpus_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -74,14 +74,14 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
     """The text of a card; see `write_card` for the arguments."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "human": tables.human,
-        "percent": tables.percent,
-        "duration": tables.duration,
-        "operations": tables.operations,
+        "human": fmt.human,
+        "percent": fmt.percent,
+        "duration": fmt.duration,
+        "operations": fmt.operations,
         "short": lambda text: text[:12],
         "cell": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " "),
     }
-    info, root = corpus_of(data).info, lineage[0]
+    info, root = data.corpus().info, lineage[0]
     text = environment.get_template("card.md.j2").render(
         record=record,
         models=[*lineage, record],
@@ -157,7 +157,7 @@ def model_figures(key: str, record: StageRecord, root: StageRecord) -> tuple[str
     """A figure of the student and of the root, for readers."""
     kind = tables.ACCURACY if key in ("accuracy", "macro_f1") else tables.BITS
     found = [model.metrics.get(key) for model in (record, root)]
-    student, teacher = (tables.NONE if value is None else tables.score(kind, {kind.key: value}) for value in found)
+    student, teacher = (fmt.NONE if value is None else tables.score(kind, {kind.key: value}) for value in found)
     return student, teacher
 
 

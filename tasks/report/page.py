@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.errors import StoreError
 from conf.secrets import without_user
+from tasks.records import format as fmt
 from tasks.records.run import RunRecord
 from tasks.report import sections, tables
 from tasks.report.plots.style import MANY
@@ -74,7 +75,7 @@ def render(record: RunRecord, settings_yaml: str) -> str:
             quality=quality,
             unit=ROWS[quality.key],
             many=MANY,
-            models=tables.finished(record),
+            models=record.models,
             tiles=tiles(record),
             machine=machine(record.environment),
             sections=found,
@@ -89,11 +90,11 @@ def templates() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "human": tables.human,
-        "percent": tables.percent,
-        "duration": tables.duration,
-        "operations": tables.operations,
-        "moment": tables.moment,
+        "human": fmt.human,
+        "percent": fmt.percent,
+        "duration": fmt.duration,
+        "operations": fmt.operations,
+        "moment": fmt.moment,
         "no_password": without_user,
         "short": lambda text: text[:12],
         "numeric": tables.is_numeric,

@@ -18,7 +18,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.prefect_watcher import AWAY
 from tasks.runtime.steps import step
 from tasks.tracking import tracker as tracking
-from tasks.training.find_or_train import recorder_of
+from tasks.tracking.recorder import recorder_of
 
 
 @step("report", "report")

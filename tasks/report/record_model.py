@@ -10,8 +10,7 @@ from tasks.records.run import DataRecord, StageRecord
 from tasks.report.model_card import write_card
 from tasks.runtime.run_registry import Context, original_mlflow_run
 from tasks.runtime.steps import step
-from tasks.tracking.recorder import Recorder, curve_of
-from tasks.training.find_or_train import corpus_of, recorder_of
+from tasks.tracking.recorder import Recorder, curve_of, recorder_of
 
 
 @step("record", "record {record.name}")
@@ -45,7 +44,7 @@ def _record(
     )
     done = record.model_copy(update={"mlflow_run_id": stage.run_id})
     if stage.state != "finished":
-        tracker.log_dataset(stage.run_id, ladder.name, corpus_of(data))
+        tracker.log_dataset(stage.run_id, ladder.name, data.corpus())
         original = original_mlflow_run(context.paths, record) if record.reused else None
         folder = Path(record.folder)
         if record.audit is not None:

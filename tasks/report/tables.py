@@ -5,16 +5,15 @@ The formats of numbers live here too, so that a figure reads the same wherever i
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import NamedTuple
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from tasks.records.format import NONE, human, percent, seconds
 from tasks.records.run import RunRecord, StageRecord
 
-NONE = "-"
 NUMERIC = frozenset({"parameters", "of parent", "of root", "seconds"})  # and the quality, whose header names its unit
 
 
@@ -45,11 +44,6 @@ BROKEN = {
 }  # on a terminal
 
 
-def finished(record: RunRecord) -> list[StageRecord]:
-    """The finished models of a run, the root teacher first."""
-    return [*([record.teacher] if record.teacher else []), *record.stages]
-
-
 def not_run(record: RunRecord) -> list[str]:
     """Names of what was planned and not reached, the root teacher included, in the ladder's order."""
     reached = {stage.name for stage in record.stages}
@@ -59,30 +53,6 @@ def not_run(record: RunRecord) -> list[str]:
 def quality_of(record: RunRecord) -> Quality:
     """What the run's models are judged by."""
     return BITS if record.workload == "causal-lm" else ACCURACY
-
-
-def human(number: float) -> str:
-    """A count in three significant digits with k, M, B or T: 1007000 -> `1.01M`."""
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * size:
-            return f"{number / size:.3g}{suffix}"
-    return f"{number:.0f}"
-
-
-def percent(ratio: float | None) -> str:
-    """A ratio in per cent with one decimal; a dash when it was not measured."""
-    return NONE if ratio is None else f"{100 * ratio:.1f} %"
-
-
-def seconds(value: float) -> str:
-    """Seconds without their unit: one decimal below ten, whole ones above."""
-    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Three significant digits of a time, in milliseconds."""
-    value = 1000 * seconds
-    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}" if value >= 0.995 else f"{value:.3f}"
 
 
 def score(quality: Quality, metrics: dict[str, float]) -> str:
@@ -129,7 +99,7 @@ def rows(record: RunRecord) -> tuple[list[str], list[list[str]]]:
             seconds(model.seconds) if model.steps else NONE,
             origin(model),
         ]
-        for model in finished(record)
+        for model in record.models
     ]
     missing = [[name, *[NONE] * (len(headers) - 2), "not run"] for name in not_run(record)]
     return headers, lines + missing
@@ -167,26 +137,3 @@ def table_cells(record: RunRecord) -> list[dict[str, str]]:
     headers, lines = rows(record)
     # The page renders cells as Markdown, where a lone hyphen is a list.
     return [{header: "" if cell == NONE else cell for header, cell in zip(headers, line, strict=True)} for line in lines]
-
-
-def duration(value: float) -> str:
-    """Seconds for a reader: `4.2 s`, `42 s`, `3 min 12 s`, `5 h 12 min`."""
-    if value < 99.5:
-        return f"{seconds(value)} s"
-    whole = round(value)
-    if whole < 7200:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
-
-
-def operations(flops: float) -> str:
-    """Floating-point operations with an SI prefix: `3.42 TFLOP`."""
-    for size, prefix in ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if flops >= 0.9995 * size:
-            return f"{flops / size:.3g} {prefix}FLOP"
-    return f"{flops:,.0f} FLOP"
-
-
-def moment(iso: str | None) -> str:
-    """An ISO 8601 time as `2026-03-01 14:05 UTC`; a dash for none."""
-    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC") if iso else NONE

@@ -17,6 +17,8 @@ from conf.home import Home, disk_errors
 from conf.loading.load import suggest
 from conf.locks import is_held
 from tasks.records.run import Record, RunRecord, StageRecord, Status
+from tasks.runtime.logs import log
+from tasks.store.store import Store
 
 DIED = "the process ended without a word"
 
@@ -201,3 +203,8 @@ def _seen(home: Home, record: RunRecord) -> RunRecord:
     if record.status != "running" or is_alive(home, record.run):
         return record
     return record.model_copy(update={"status": "interrupted", "error": DIED})
+
+
+def store_of(context: Context) -> Store:
+    """The store of a run; what it has to say goes to the log."""
+    return Store(context.paths, log.warning)

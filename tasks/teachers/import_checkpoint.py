@@ -12,13 +12,12 @@ from models.architectures.checkpoint import check_interface, load_model, skeleto
 from models.architectures.shapes import Size, count
 from models.data import tokenizers
 from models.data.corpus import Corpus
-from tasks.records.run import DataRecord, StageRecord
+from tasks.records.run import TEACHER, DataRecord, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context
+from tasks.runtime.run_registry import Context, store_of
 from tasks.store.fingerprint import fingerprint
-from tasks.teachers.teacher import NAME
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
-from tasks.training.find_or_train import corpus_of, interface_of, read_record, record_of, require_started, store_of
+from tasks.training.work import read_record, record_of, require_started
 
 
 def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataRecord, context: Context) -> StageRecord:
@@ -28,7 +27,7 @@ def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataReco
         UserError: It is missing, damaged, of another workload, or of another vocabulary or number of classes than the data.
     """
     source, store = resolve_checkpoint(teacher, context), store_of(context)
-    _check_fit(source, corpus_of(data))
+    _check_fit(source, data.corpus())
     identity = checkpoint_identity(source, ladder.workload)
     mark = fingerprint(identity)
     with store.lock(mark):
@@ -36,23 +35,23 @@ def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataReco
         if found:
             log.info("teacher: found in the store (%s), reused", mark[:12])
             return read_record(found, reused=True)
-        require_started(context, NAME, "Run without --start-at.")
+        require_started(context, TEACHER, "Run without --start-at.")
         log.info("teacher: importing %s", source)
         size = count(load_model(source, ladder.workload), ladder.data.sequence_length)
-        found = store.publish("teacher", NAME, identity, mark, context.made, lambda folder: _write(folder, source, mark, size))
+        found = store.publish("teacher", TEACHER, identity, mark, context.made, lambda folder: _write(folder, source, mark, size))
         return read_record(found, reused=False)
 
 
 def _write(folder: Path, source: Path, mark: str, size: Size) -> None:
     copy_checkpoint(source, folder)
-    record = record_of(folder, NAME, mark, size)
+    record = record_of(folder, TEACHER, mark, size)
     (folder / "record.json").write_text(record.model_dump_json(indent=1))
 
 
 def _check_fit(source: Path, corpus: Corpus) -> None:
     """A teacher must answer in the ids and classes of the data, in their order."""
     model = skeleton(source, corpus.info.workload)
-    check_interface(model, interface_of(corpus), source)
+    check_interface(model, corpus.interface, source)
     _same_vocabulary(source, corpus)
     labels = getattr(cast(Any, model).config, "id2label", None) or {}
     theirs, ours = [str(labels[i]) for i in sorted(labels)], list(corpus.info.label_names)

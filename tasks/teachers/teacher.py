@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from prefect.client.schemas.objects import State
 
 from conf.schema.ladder import CheckpointTeacher, Ladder, TrainedTeacher
-from tasks.records.run import DataRecord, StageRecord
+from models.base.device import precision_of
+from tasks.records.run import TEACHER, DataRecord, StageRecord
 from tasks.runtime.retries import RETRY
 from tasks.runtime.run_registry import Context
 from tasks.runtime.steps import cancellable, shown, step
-from tasks.store.fingerprint import teacher_identity
-from tasks.training.find_or_train import Work, corpus_of, interface_of, obtain, precision_of
+from tasks.training.find_or_train import obtain
+from tasks.training.identity import teacher_identity
+from tasks.training.work import Work
 
 if TYPE_CHECKING:
     from torch import nn
-
-NAME = "teacher"
 
 
 @step("teacher", "teacher: {ladder.teacher.source}", **RETRY)
@@ -35,7 +35,7 @@ def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> Stage
 def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> Work:
     """The teacher as a piece of work for `obtain`."""
     identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data.content_hash)
-    interface = interface_of(corpus_of(data))
+    interface = data.corpus().interface
 
     def make(_: nn.Module | None, aside: Path) -> nn.Module:
         from models.architectures.shapes import config_for
@@ -43,4 +43,4 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
 
         return fresh(config_for(teacher.shape, interface), interface.workload, ladder.seed)
 
-    return Work(NAME, "teacher", identity, teacher.training, None, ladder.seed, make)
+    return Work(TEACHER, "teacher", identity, teacher.training, None, ladder.seed, make)

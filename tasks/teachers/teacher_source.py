@@ -78,7 +78,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 def _place(teacher: CheckpointTeacher, context: Context) -> Path:
     """The folder or the GGUF file that the settings name."""
     if teacher.path.startswith(("models:/", "runs:/")):
-        from tasks.training.find_or_train import tracker_of
+        from tasks.tracking.recorder import tracker_of
 
         return tracker_of(context.paths).resolve_model(teacher.path)
     if teacher.path.startswith(PACKAGE):
@@ -128,7 +128,7 @@ def _check_hash(teacher: CheckpointTeacher, place: Path, digest: str) -> None:
 
 def _converted(file: Path, digest: str, context: Context) -> Path:
     """The Hugging Face folder of a GGUF file, made once for each content."""
-    from tasks.training.find_or_train import store_of
+    from tasks.runtime.run_registry import store_of
 
     identity = {"kind": "converted", "gguf": digest, "conversion": CONVERSION}
     mark, store = fingerprint(identity), store_of(context)

@@ -6,6 +6,7 @@ between trainings: again for a while where MLflow is away, and once that was in 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -19,8 +20,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from conf.errors import RecordUnavailable, RunCancelled, UserError
+from conf.home import Home
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.logs import log
+from tasks.tracking import tracker as tracking
 from tasks.tracking.runs import METRICS_PER_CALL, Point
 from tasks.tracking.tracker import RecordRefused, StageRun, Tracker
 
@@ -242,3 +245,15 @@ def patience() -> float:
     if not 0 <= seconds <= 86400:
         raise UserError.about("LADDER_RECORD_PATIENCE", given, "seconds from 0 to 86400", f"Unset it for {PATIENCE:.0f}.")
     return seconds
+
+
+@functools.lru_cache(maxsize=1)
+def tracker_of(home: Home) -> tracking.Tracker:
+    """The connection to MLflow, opened once in a process."""
+    return tracking.connect(home)
+
+
+@functools.lru_cache(maxsize=4)
+def recorder_of(home: Home, run: str) -> Recorder:
+    """What keeps the record of a run, and what is missing in it."""
+    return Recorder(tracker_of(home))

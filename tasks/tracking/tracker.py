@@ -21,17 +21,7 @@ from tasks.records.run import StageRecord
 from tasks.tracking import flavour
 from tasks.tracking import models as tracking_model
 from tasks.tracking import runs as tracking_runs
-from tasks.tracking.client import (
-    RecordRefused,
-    is_server,
-    open_client,
-    probe,
-    run_url,
-    told,
-    tracking_uri,
-    turn,
-    ui_command,
-)
+from tasks.tracking.client import RecordRefused, is_server, open_client, probe, run_url, told, tracking_uri, turn, ui_command
 from tasks.tracking.runs import Point, RunStatus, StageRun
 
 if TYPE_CHECKING:

@@ -30,11 +30,11 @@ from tasks.records.run import StageRecord
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.logs import log
 from tasks.runtime.progress import LINE_SECONDS
-from tasks.runtime.run_registry import Context
+from tasks.runtime.run_registry import Context, store_of
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import SHOWN, Found, Store
-from tasks.training.find_or_train import Work, interface_of, store_of
 from tasks.training.signal_policy import describe, outputs_of, size_of_signals
+from tasks.training.work import Work
 
 KIND = "signals"  # part of the store
 CHECKED = 4  # examples that are put to the teacher again before a training
@@ -107,7 +107,7 @@ def signals_for(
 
 def cache_identity(signals: Signals, record: StageRecord, corpus: Corpus, precision: str) -> dict[str, Any]:
     """What a cache is named by; not by how much of the data it holds."""
-    interface = interface_of(corpus)
+    interface = corpus.interface
     outputs = outputs_of(interface)
     return {
         "kind": KIND,
@@ -129,7 +129,7 @@ def cache_identity(signals: Signals, record: StageRecord, corpus: Corpus, precis
 def logits_of(teacher: nn.Module, corpus: Corpus, device: str, precision: str) -> Logits:
     """The teacher as it would answer live: frozen, under autocast where training is."""
     teacher.eval().requires_grad_(False)
-    interface = interface_of(corpus)
+    interface = corpus.interface
     vocabulary = interface.vocabulary if interface.workload == "causal-lm" else None
 
     def logits(batch: Batch) -> Tensor:

@@ -5,7 +5,7 @@ Decided before anything runs, from the settings and the prepared data alone. No 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.schema.compatibility import check_objective
@@ -71,13 +71,6 @@ def chosen_signals(stage: Stage, ladder: Ladder, info: CorpusInfo) -> Signals | 
 def size_of_signals(signals: Signals, outputs: int) -> int:
     """Ids or draws of a row; every output for `full`."""
     return {"sampled": signals.draws, "top-k": signals.k}.get(signals.kind, outputs)
-
-
-def identity_of_signals(signals: Signals) -> dict[str, Any]:
-    """What of cached signals changes a stage's numbers; live ones have no part in its identity."""
-    if signals.kind == "sampled":
-        return {"kind": signals.kind, "draws": signals.draws, "seed": signals.seed}
-    return {"kind": signals.kind, "k": signals.k} if signals.kind == "top-k" else {"kind": signals.kind}
 
 
 def describe(signals: Signals) -> str:

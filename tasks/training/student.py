@@ -11,12 +11,14 @@ from prefect.client.schemas.objects import State
 
 from conf.errors import LadderError, UserError
 from conf.schema.ladder import Ladder, Stage
+from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.runtime.run_registry import Context
 from tasks.runtime.steps import cancellable, shown, step
-from tasks.store.fingerprint import stage_identity, teachers_of
-from tasks.training.find_or_train import Work, corpus_of, obtain, precision_of
+from tasks.training.find_or_train import obtain
+from tasks.training.identity import stage_identity, teachers_of
 from tasks.training.signal_policy import chosen_signals
+from tasks.training.work import Work
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,7 +78,7 @@ def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
     if parent.gate == "stopped":
         raise LadderError(f"{parent.name} was stopped by its gate and may not teach {stage.name}")
     precision, teachers = precision_of(ladder, stage.training), teachers_of(stage, lineage or (parent,))
-    hashes, signals = tuple(t.weights_sha256 for t in teachers), chosen_signals(stage, ladder, corpus_of(data).info)
+    hashes, signals = tuple(t.weights_sha256 for t in teachers), chosen_signals(stage, ladder, data.corpus().info)
     identity = stage_identity(ladder, stage, precision, data.content_hash, hashes, parent.weights_sha256, signals)
     seed = ladder.stage_seed(stage)
     key = f"stages[{ladder.stages.index(stage)}].student" if stage in ladder.stages else f"{stage.name}.student"
@@ -85,7 +87,7 @@ def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
         from tasks.training.initialise import initialise
 
         assert teacher is not None
-        model = initialise(stage.student, teacher, corpus_of(data), seed, key, aside)
+        model = initialise(stage.student, teacher, data.corpus(), seed, key, aside)
         own = sum(p.numel() for p in model.parameters())
         if own > parent.parameters:
             raise larger(f"{key}.shape", stage.name, own, parent.name, parent.parameters)

@@ -16,26 +16,26 @@ from conf.home import disk_errors
 from conf.schema.ladder import Ladder
 from models.architectures.checkpoint import load_model, save_model
 from models.architectures.shapes import Size, count
-from models.base.device import resolve_device
+from models.base.device import precision_of, resolve_device, use_threads
 from models.base.interface import Interface
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.features import Features
 from models.signals.sources import SignalSource, live, uniform
-from models.students.vocabulary import VocabularyMap, reduced, reduced_tokenizer, write_kept
+from models.students.vocabulary import VocabularyMap, fit, reduced, reduced_tokenizer, vocabulary_of_student, write_kept
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
-from tasks.evaluation.evaluator import use_threads, validator, vocabulary_of
+from tasks.evaluation.evaluator import validator
 from tasks.records.run import DataRecord
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.progress import TrainingProgress
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
-from tasks.tracking.recorder import Curves, points_of
-from tasks.training.find_or_train import Work, corpus_of, interface_of, precision_of, record_of, recorder_of, tracker_of
-from tasks.training.initialise import IMPORTANCE, fit, vocabulary_of_student
+from tasks.tracking.recorder import Curves, points_of, recorder_of, tracker_of
+from tasks.training.initialise import IMPORTANCE
 from tasks.training.signal_cache import Asked, signals_for
 from tasks.training.signal_policy import outputs_of
+from tasks.training.work import Work, record_of
 
 
 class Taught(NamedTuple):
@@ -55,9 +55,9 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
     use_threads(ladder)
     vocabulary = vocabulary_of_student(work.vocabulary, corpus)
     corpus = reduced(corpus, vocabulary)
-    interface = interface_of(corpus)
+    interface = corpus.interface
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, work.training)
-    plan = Plan(work.training, work.objective, work.seed, vocabulary_of(interface), device, precision)
+    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision)
     parent = work.parent or next(iter(work.teachers), None)
     # On their device before they are asked what in them matters.
     dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
@@ -148,7 +148,7 @@ def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precisi
     objective = work.objective
     if objective is not None and not work.teachers and (objective.alpha.start or objective.alpha.end):
         return [uniform(outputs_of(interface))]
-    return [live(above[t.folder], vocabulary_of(interface), precision) for t in work.teachers] if _teaches(work) else None
+    return [live(above[t.folder], interface.output_ids, precision) for t in work.teachers] if _teaches(work) else None
 
 
 def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Features | None:
@@ -175,7 +175,7 @@ def _frozen_dtype(device: str, precision: str) -> torch.dtype:
 def write_model(folder: Path, work: Work, mark: str, taught: Taught, data: DataRecord) -> None:
     """The folder of a finished model: a Hugging Face folder with its record and curve."""
     trained, size = taught.trained, taught.size
-    tokenizer = corpus_of(data).tokenizer_folder
+    tokenizer = data.corpus().tokenizer_folder
     save_model(taught.model.cpu(), folder, tokenizer if taught.vocabulary is None else None)
     if taught.vocabulary is not None and tokenizer is not None:
         reduced_tokenizer(tokenizer, taught.vocabulary.kept, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.planning.economics import WORDS, Report
-from tasks.records.money import amount, days_text, money
+from tasks.records.format import amount, days_text, money
 from tasks.report.plots import style as plot
 from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout
 

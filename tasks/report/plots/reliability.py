@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tasks.records.run import RunRecord
 from tasks.report.plots.style import CARD, GRID, MARKERS, MODELS, MUTED, Layout, dress, figure, short, svg
-from tasks.report.tables import finished
 
 SHOWN = 6  # students whose lines can be told apart
 FEW = 10  # rows below which a bin says nothing
@@ -12,7 +11,7 @@ FEW = 10  # rows below which a bin says nothing
 
 def reliability_svg(record: RunRecord, layout: Layout = "wide") -> str | None:
     """Accuracy against confidence in 15 bins, a line for each of the last students, as an `<svg>` element; None where none was audited."""
-    places = [(i, model, model.audit) for i, model in enumerate(finished(record)) if model.audit is not None and model.audit.reliability]
+    places = [(i, model, model.audit) for i, model in enumerate(record.models) if model.audit is not None and model.audit.reliability]
     if not places:
         return None
     drawing = figure((920, 400) if layout == "wide" else (340, 400))

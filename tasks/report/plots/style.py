@@ -13,8 +13,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from tasks.records.format import human
 from tasks.records.run import RunRecord, StageRecord
-from tasks.report.tables import ACCURACY, Quality, finished, human, quality_of, score
+from tasks.report.tables import ACCURACY, Quality, quality_of, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +106,7 @@ def _told(record: RunRecord, controls: Sequence[Control], intervals: Mapping[str
         between = f" ({_score(quality, ends[0])} to {_score(quality, ends[1])})" if ends else ""
         return f"{name} {_score(quality, value)}{between} with {human(parameters)} parameters"
 
-    models = [model for model in finished(record) if quality.key in model.metrics]
+    models = [model for model in record.models if quality.key in model.metrics]
     said = [
         words(model.name, model.parameters, model.metrics[quality.key], intervals.get(model.name))
         + (", refused by its gate" if model.gate == "stopped" else "")
@@ -127,7 +128,7 @@ def _ends(arm: Control) -> Interval | None:
 
 def _quality(record: RunRecord, layout: Layout, controls: Sequence[Control], intervals: Mapping[str, Interval]) -> Figure | None:
     quality = quality_of(record)
-    models = [model for model in finished(record) if quality.key in model.metrics]
+    models = [model for model in record.models if quality.key in model.metrics]
     if not models:
         return None
     drawing = figure((920, 380 + 30 * bool(controls)) if layout == "wide" else (340, 330 + 24 * len(controls)))

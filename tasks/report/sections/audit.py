@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from tasks.records import format as fmt
 from tasks.records.audit import Audit, AuditFigure, AuditGroup
 from tasks.records.run import RunRecord, StageRecord
-from tasks.report import tables
 
 FEW = "too few"
 SHARES = ("accuracy", "agreement", "knowledge_loss", "knowledge_gain", "inheritance")
@@ -86,7 +86,7 @@ def _student(stage: StageRecord, audit: Audit, errors: bool) -> dict[str, Any]:
         "judged": audit.judged,
         "worst": audit.worst,
         "controlled": audit.control is not None,
-        "seconds": tables.seconds(audit.seconds),
+        "seconds": fmt.seconds(audit.seconds),
         "rows": audit.rows,
         "documents": audit.documents,
     }
@@ -107,9 +107,9 @@ def verdict(audit: Audit) -> str:
 def shown(figure: AuditFigure | None, name: str = "") -> str:
     """A figure with its interval: `0.31 (0.22 to 0.40)`; `too few (11)`."""
     if figure is None:
-        return tables.NONE
+        return fmt.NONE
     if figure.value is None:
-        return f"{FEW} ({figure.rows:,})" if figure.low is None and name not in ("kappa", "gap_closed") else tables.NONE
+        return f"{FEW} ({figure.rows:,})" if figure.low is None and name not in ("kappa", "gap_closed") else fmt.NONE
     scale, places = (100.0, 1) if name.startswith((*SHARES, "confident", "share", "provenance")) else (1.0, 3)
     places, unit = 1 if name == "times" else places, " %" if scale == 100 else ""
     text = f"{scale * figure.value:.{places}f}{unit}"

@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from tasks.bench.scaling import Part, answer, headline, parts
 from tasks.records.bench import ModelBench
+from tasks.records.format import NONE, human, milliseconds
 from tasks.records.run import RunRecord
 from tasks.records.speeds import best_known, read_bench
 from tasks.report.plots.speed import speed_svg
-from tasks.report.tables import NONE, human, milliseconds
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:

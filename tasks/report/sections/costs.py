@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
     """The costs, once there are any."""
-    return {"lines": costs(record)} if tables.finished(record) else None
+    return {"lines": costs(record)} if record.models else None
 
 
 def costs(record: RunRecord) -> list[dict[str, str]]:
@@ -22,19 +23,19 @@ def costs(record: RunRecord) -> list[dict[str, str]]:
         return {
             "model": name,
             "steps": f"{sum(model.steps for model in models):,}",
-            "tokens": tables.human(tokens),
-            "FLOPs": tables.operations(sum(model.flops for model in models)),
-            "speed": tables.human(tokens / spent) if spent and tokens else tables.NONE,
-            "time": tables.duration(spent + extra),
+            "tokens": fmt.human(tokens),
+            "FLOPs": fmt.operations(sum(model.flops for model in models)),
+            "speed": fmt.human(tokens / spent) if spent and tokens else fmt.NONE,
+            "time": fmt.duration(spent + extra),
             "origin": note,
         }
 
-    done = tables.finished(record)
+    done = record.models
     lines = [line(model.name, [model], tables.origin(model)) for model in done]
     data = record.data
     if data:
-        lines.insert(0, {**dict.fromkeys(("steps", "tokens", "FLOPs", "speed"), tables.NONE), "model": "data"})
-        lines[0] |= {"time": tables.duration(data.seconds), "origin": "reused" if data.reused else "computed"}
+        lines.insert(0, {**dict.fromkeys(("steps", "tokens", "FLOPs", "speed"), fmt.NONE), "model": "data"})
+        lines[0] |= {"time": fmt.duration(data.seconds), "origin": "reused" if data.reused else "computed"}
     if lines:
         for label, reused in (("computed in this run", False), ("reused", True)):
             extra = data.seconds if data and data.reused is reused else 0.0

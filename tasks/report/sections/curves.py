@@ -9,14 +9,13 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.records.run import RunRecord
-from tasks.report import tables
 from tasks.report.plots.curves import Curve, curves_svg, read_curve
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
     """The curves in the models' folders, drawn; and what could not be."""
     curves, damaged = _curves(record)
-    order = [model.name for model in tables.finished(record)]
+    order = [model.name for model in record.models]
     plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := curves_svg(curves, order, layout))]
     if not plots and not damaged:
         return None
@@ -38,7 +37,7 @@ def starts(record: RunRecord, curves: dict[str, Curve]) -> list[dict[str, str]]:
 def _curves(record: RunRecord) -> tuple[dict[str, Curve], list[str]]:
     """The curves that can be read, and the names of the models whose file is damaged."""
     curves, damaged = {}, []
-    for model in tables.finished(record):
+    for model in record.models:
         try:
             curve = read_curve(Path(model.folder))
         except ValueError:

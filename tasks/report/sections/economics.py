@@ -12,7 +12,7 @@ from conf.errors import UserError
 from conf.loading.load import load
 from conf.schema.economics import Economics
 from tasks.planning.economics import WORDS, Report, economics_of, verdict
-from tasks.records.money import amount, days_text
+from tasks.records.format import amount, days_text
 from tasks.records.run import RunRecord
 from tasks.report.plots.economics import payback_svg, tornado_svg
 

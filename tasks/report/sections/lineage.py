@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.records.run import RunRecord
-from tasks.report import tables
 
 CHAIN = 12  # models; of more, the chain shows the ends
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
     """The chain of models, root first; of a long one its ends, and how many are between."""
-    models = tables.finished(record)
+    models = record.models
     if not models:
         return None
     long = len(models) > CHAIN

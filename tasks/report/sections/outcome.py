@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
 from tasks.report.reproduce import prove_command
@@ -49,7 +50,7 @@ def verdicts(record: RunRecord) -> list[str]:
     root = record.teacher
     said = []
     if root:
-        said.append(f"The root {root.name} has {tables.human(root.parameters)} parameters and scores {_scored(quality, root)}.")
+        said.append(f"The root {root.name} has {fmt.human(root.parameters)} parameters and scores {_scored(quality, root)}.")
     said += [_verdict(stage, root, quality) for stage in record.stages]
     missing = tables.not_run(record)
     names = ", ".join(missing) if len(missing) <= SENTENCES else f"{missing[0]} to {missing[-1]}, {len(missing)} models"
@@ -61,9 +62,9 @@ def _verdict(stage: StageRecord, root: StageRecord | None, quality: tables.Quali
     parent = stage.teachers[0] if stage.teachers else None
     kept = []
     if stage.retention.parent is not None and parent and not (root and parent == root.name):
-        kept.append(f"{tables.percent(stage.retention.parent)} of {parent}")
+        kept.append(f"{fmt.percent(stage.retention.parent)} of {parent}")
     if stage.retention.root is not None:
-        kept.append(f"{tables.percent(stage.retention.root)} of the root")
+        kept.append(f"{fmt.percent(stage.retention.root)} of the root")
     sentence = f"{stage.name} scores {_scored(quality, stage)}"
     if kept:
         sentence = f"{stage.name} keeps {' and '.join(kept)} ({quality.ratio})"
@@ -94,7 +95,7 @@ def _scored(quality: tables.Quality, model: StageRecord) -> str:
 
 def _judged(record: RunRecord) -> str | None:
     """How many held-out rows the models were judged by, as far as the slices tell."""
-    models = tables.finished(record)
+    models = record.models
     counted = int(sum(metrics.get("count", 0) for metrics in models[-1].slices.values())) if models else 0
     return f"{counted:,} held-out {ROWS[tables.quality_of(record).key]}" if counted else None
 
@@ -106,14 +107,14 @@ def tiles(record: RunRecord) -> list[tuple[str, str]]:
     if record.stages:
         last = record.stages[-1]
         shown = [
-            (tables.human(last.parameters), f"parameters in {last.name}"),
+            (fmt.human(last.parameters), f"parameters in {last.name}"),
             (tables.score(quality, last.metrics), f"{quality.unit} of {last.name}"),
         ]
         if root and last.retention.root is not None:
-            shown.append((tables.percent(last.retention.root), f"of the root kept, {smaller(root.parameters, last.parameters)} parameters"))
+            shown.append((fmt.percent(last.retention.root), f"of the root kept, {smaller(root.parameters, last.parameters)} parameters"))
     elif root:
         shown = [
-            (tables.human(root.parameters), f"parameters in {root.name}"),
+            (fmt.human(root.parameters), f"parameters in {root.name}"),
             (tables.score(quality, root.metrics), f"{quality.unit} of {root.name}"),
         ]
-    return [*shown, (tables.duration(record.seconds), "the last attempt took")] if shown and record.seconds is not None else shown
+    return [*shown, (fmt.duration(record.seconds), "the last attempt took")] if shown and record.seconds is not None else shown

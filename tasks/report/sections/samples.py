@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.records.run import RunRecord
-from tasks.report import tables
 from tasks.report.plots.style import looks
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
     """The continuations of each prompt, by model; of many models those that the pictures name."""
-    models = [model for model in tables.finished(record) if model.samples]
+    models = [model for model in record.models if model.samples]
     if not models:
         return None
     shown = [model for model, look in zip(models, looks(len(models)), strict=True) if look.named]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from conf.schema.lessons import Objective
-from models.data.batches import Batch
+from models.data.batches import IGNORE, Batch
 from models.losses import chunked
 from models.losses.chunked import Head, chunked_loss
-from models.losses.loss import IGNORE, HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss
+from models.losses.loss import HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss
 from models.signals.sources import hidden_rows, live, rows, split_head
 
 N, H, V, PADDED = 23, 8, 50, 56

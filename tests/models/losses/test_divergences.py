@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from conf.schema.lessons import Objective
-from models.data.batches import Batch
-from models.losses.loss import IGNORE, StepObjective, TeacherSignal, cross_entropy, distillation_loss, forward_kl
+from models.data.batches import IGNORE, Batch
+from models.losses.loss import StepObjective, TeacherSignal, cross_entropy, distillation_loss, forward_kl
 from models.signals.sources import uniform
 
 REAL = st.floats(-8, 8, width=64)

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from conf.errors import UserError
 from conf.schema.lessons import Feature, Objective, Training
-from models.data.batches import TrainingBatches
+from models.data.batches import IGNORE, TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.features import Features, hidden_loss, relation_loss
-from models.losses.loss import IGNORE
 from models.signals.sources import live
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, train

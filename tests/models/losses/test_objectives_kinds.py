@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from conf.schema.lessons import Objective, ObjectiveKind
+from models.data.batches import IGNORE
 from models.losses import divergences as d
-from models.losses.loss import DIVERGENCES, IGNORE, StepObjective, TeacherSignal, distillation_loss
+from models.losses.loss import DIVERGENCES, StepObjective, TeacherSignal, distillation_loss
 from models.losses.taid import Taid, advance
 from models.losses.teacher_controls import kept_teachers, label_led, log_mean, trust
 

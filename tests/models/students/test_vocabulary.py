@@ -19,9 +19,9 @@ from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data import tokenizers
-from models.data.batches import TrainingBatches, evaluation_batches
+from models.data.batches import IGNORE, TrainingBatches, evaluation_batches
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.losses.loss import IGNORE, SparseSignal, TeacherSignal
+from models.losses.loss import SparseSignal, TeacherSignal
 from models.students.vocabulary import KEPT, VocabularyMap, read_kept, reduced, reduced_tokenizer, resize, restrict, used_ids, write_kept
 
 STDLIB = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))

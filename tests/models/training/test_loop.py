@@ -12,10 +12,9 @@ import models.architectures.attention
 import models.training.step
 from conf.errors import TrainingDiverged
 from conf.schema.lessons import Objective, Training
-from models.data.batches import Batch, TrainingBatches, evaluation_batches
+from models.data.batches import IGNORE, Batch, TrainingBatches, evaluation_batches
 from models.data.corpus import Corpus
 from models.evaluation.evaluation import collect
-from models.losses.loss import IGNORE
 from models.losses.schedules import learning_rate_at
 from models.signals.sources import SignalSource, live
 from models.training.checkpoints import Checkpoints

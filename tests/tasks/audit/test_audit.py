@@ -23,9 +23,9 @@ from tasks.evaluation.gate import judge
 from tasks.records.audit import Audit, AuditFigure, AuditGroup
 from tasks.records.run import DataRecord, RunRecord, StageRecord
 from tasks.report.sections import audit as section
-from tasks.store.fingerprint import numeric_settings
 from tasks.store.store import Found
 from tasks.tracking.flavour import metrics_of
+from tasks.training.identity import numeric_settings
 
 
 def stage(name: str = "small", **more: Any) -> StageRecord:

@@ -12,7 +12,7 @@ from conf.home import Home
 from conf.loading.load import load, load_whole
 from conf.schema.ladder import Ladder
 from tasks.planning.budget import KEPT, fit_budget, parse_budget
-from tasks.proof.arms import untaught
+from tasks.training.identity import untaught
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("2h", 7200), ("1d", 86400)])

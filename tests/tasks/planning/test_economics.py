@@ -12,7 +12,7 @@ from conf.loading.load import load
 from conf.schema.economics import Economics
 from tasks.planning.economics import HOUR, MONTH, Inputs, economics_of, payback, result_of, tornado, training_cost, verdict
 from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
-from tasks.records.money import amount, days_text
+from tasks.records.format import amount, days_text
 from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import FILE
 

@@ -18,17 +18,17 @@ from conf.schema.ladder import Ladder, TrainedTeacher
 from models.architectures.checkpoint import load_model
 from models.architectures.shapes import size_of
 from models.data.batches import TrainingBatches
+from models.speed.matmul import matrix_product_peak
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, train
 from tasks.data.prepare import prepare_data
 from tasks.planning.plan import LadderPlan, make_plan
 from tasks.planning.preflight import expected_interface
-from tasks.planning.throughput import matrix_product_peak
 from tasks.records.run import DataRecord, RunRecord, StageRecord
-from tasks.runtime.run_registry import Context, save
+from tasks.runtime.run_registry import Context, save, store_of
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import corpus_of, obtain, store_of
+from tasks.training.find_or_train import obtain
 from tasks.training.student import student_work
 
 LADDER = """
@@ -89,7 +89,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     half = work.training.model_copy(update={"steps": 2})
     checkpoints = Checkpoints(store_of(context).checkpoints(fingerprint(work.identity)))
     model = work.make(load_model(Path(first.folder), ladder.workload), checkpoints.folder)
-    train(model, TrainingBatches(corpus_of(data), 8, 0), Plan(half, None, 0, None), checkpoints=checkpoints)
+    train(model, TrainingBatches(data.corpus(), 8, 0), Plan(half, None, 0, None), checkpoints=checkpoints)
     return Made(home, teacher, first)
 
 

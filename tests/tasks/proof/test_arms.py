@@ -19,8 +19,9 @@ from models.signals.sources import live
 from models.students.initialise import fresh
 from models.training.loop import Plan, train
 from tasks.proof import arms
-from tasks.proof.arms import Prices, arm_flops, flops, refuse, replicate, rewritten, settled, untaught
-from tasks.store.fingerprint import fingerprint, stage_identity, teachers_of
+from tasks.proof.arms import Prices, arm_flops, flops, refuse, replicate, rewritten, settled
+from tasks.store.fingerprint import fingerprint
+from tasks.training.identity import stage_identity, teachers_of, untaught
 
 PRICES = Prices(root=1000.0, students=(500.0, 200.0, 60.0), direct=60.0, scratch=60.0, examples=1400)
 INFO = SimpleNamespace(workload="image-classification", documents={"train": 1400})

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from conf.errors import StoreError
+from tasks.records import format as fmt
 from tasks.records.run import RunRecord, SampleRecord
 from tasks.report import page as report
-from tasks.report import tables
 from tasks.report.plots import curves
 from tasks.report.plots import style as plot
 from tasks.report.reproduce import reproduction
@@ -50,7 +50,7 @@ def test_reused_and_resumed_models_say_so_and_their_cost_is_kept_apart(language:
         ("Sum computed in this run", "1,200", "6 min 4 s"),
         ("Sum reused", "800", "6 min 48 s"),
     ]
-    assert sums[0]["FLOPs"] == tables.operations(sum(stage.flops for stage in language.stages)) == "7.5 TFLOP"
+    assert sums[0]["FLOPs"] == fmt.operations(sum(stage.flops for stage in language.stages)) == "7.5 TFLOP"
 
 
 def test_slices_are_ordered_by_what_is_kept_and_small_ones_flagged(language: RunRecord, page: Callable[..., Page]) -> None:
@@ -201,7 +201,7 @@ def test_smoothing_keeps_the_mean_and_the_ends_in_place(language: RunRecord) -> 
     [(0.04, "0.0 s"), (4.24, "4.2 s"), (42, "42 s"), (99.7, "1 min 40 s"), (7199, "119 min 59 s"), (18_720, "5 h 12 min")],
 )
 def test_durations_read_well(value: float, text: str) -> None:
-    assert tables.duration(value) == text
+    assert fmt.duration(value) == text
 
 
 def test_a_hundred_stages_do_not_break_it(tmp_path: Path, page: Callable[..., Page]) -> None:

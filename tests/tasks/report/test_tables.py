@@ -1,6 +1,7 @@
 import pytest
 from rich.console import Console
 
+from tasks.records import format as fmt
 from tasks.records.run import Retention, RunRecord, StageRecord
 from tasks.report import tables
 
@@ -122,4 +123,4 @@ def test_markdown_has_a_rule_and_escapes_what_would_break_it(record: RunRecord) 
     ],
 )
 def test_counts_have_three_digits(number: float, text: str) -> None:
-    assert tables.human(number) == text
+    assert fmt.human(number) == text

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from conf.loading.load import load
 from conf.schema.ladder import Ladder, Stage, TrainedTeacher
-from tasks.store.fingerprint import canonical, changes, fingerprint, numeric_settings, stage_identity, teacher_identity
+from tasks.store.fingerprint import canonical, changes, fingerprint
+from tasks.training.identity import numeric_settings, stage_identity, teacher_identity
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DATA, TEACHERS = "d" * 64, ("t" * 64,)

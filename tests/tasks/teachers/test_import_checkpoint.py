@@ -25,7 +25,7 @@ from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import PLAN, Context
 from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
-from tasks.training.find_or_train import corpus_of, obtain
+from tasks.training.find_or_train import obtain
 from tasks.training.student import student_work
 
 TEXT = "".join(f"def function_{i}(value):\n    return value * {i} + len(str({i}))\n\n\n" for i in range(40))
@@ -102,7 +102,7 @@ def test_a_ladder_of_students_that_keep_only_the_used_ids(folder: Path, source: 
     data, root = prepared(ladder, context)
     one = obtain(student_work(ladder.stages[0], root, ladder, data), ladder, data, context)
     two = obtain(student_work(ladder.stages[1], one, ladder, data), ladder, data, context)
-    whole = corpus_of(data).info.vocabulary
+    whole = data.corpus().info.vocabulary
     kept = read_kept(Path(two.folder))
     assert whole is not None
     assert kept is not None
@@ -114,7 +114,7 @@ def test_a_ladder_of_students_that_keep_only_the_used_ids(folder: Path, source: 
     assert len(tokenizer) == two.vocabulary == model.config.vocab_size
     text = tokenizer.decode(model.generate(tokenizer("def f", return_tensors="pt").input_ids, max_new_tokens=4)[0])
     assert text.startswith("def f")
-    sizes = check_ladder(ladder, context, corpus_of(data))[1]
+    sizes = check_ladder(ladder, context, data.corpus())[1]
     assert [size.parameters for size in sizes] == [one.parameters, two.parameters]
 
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_made_from_such_a_student_has_its_own_vocabulary(folder: Pa
     next_ladder = ladder_of().model_copy(update={"teacher": teacher(made.folder)})
     again, imported = prepared(next_ladder, context_in(folder))
     assert read_kept(Path(imported.folder)) is None
-    assert corpus_of(again).info.vocabulary == made.vocabulary
+    assert again.corpus().info.vocabulary == made.vocabulary
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from conf.loading.load import load
 from conf.schema.ladder import Ladder, Stage
-from tasks.store.fingerprint import fingerprint, stage_identity, teachers_of
+from tasks.store.fingerprint import fingerprint
+from tasks.training.identity import stage_identity, teachers_of
 
 LINEAGE = ["root", "first", "second"]
 

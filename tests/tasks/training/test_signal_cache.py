@@ -23,9 +23,10 @@ from tasks.data.prepare import prepare_data
 from tasks.planning.plan import make_plan
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import Context
-from tasks.store.fingerprint import fingerprint, stage_identity
+from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import corpus_of, obtain
+from tasks.training.find_or_train import obtain
+from tasks.training.identity import stage_identity
 from tasks.training.signal_cache import cache_identity, check, logits_of
 from tasks.training.signal_policy import check_signals, choose
 from tasks.training.student import student_work
@@ -209,7 +210,7 @@ class TestRuns:
 
 class TestRefused:
     def parts(self, made: Made) -> tuple[SignalCache, TrainingBatches, str, dict[str, Any]]:
-        corpus = corpus_of(made.data)
+        corpus = made.data.corpus()
         identity = cache_identity(made.ladder.stages[0].signals, made.teacher, corpus, "fp32")
         mark = fingerprint(identity)
         (folder,) = (made.context.paths.store / "signals").glob(f"*-{mark[:20]}")
@@ -217,7 +218,7 @@ class TestRefused:
 
     def test_signals_of_another_teacher_are_noticed_before_training(self, made: Made) -> None:
         cache, batches, mark, _ = self.parts(made)
-        corpus = corpus_of(made.data)
+        corpus = made.data.corpus()
         check(cache, batches.at(0), logits_of(load_model(Path(made.teacher.folder), "image-classification"), corpus, "cpu", "fp32"), mark)
         other = logits_of(load_model(Path(made.quarter.folder), "image-classification"), corpus, "cpu", "fp32")
         with pytest.raises(LadderError, match=rf"The signals {mark[:12]} in .* are not those of this teacher: over 4 examples"):
@@ -240,7 +241,7 @@ class TestRefused:
         assert f"teacher {'0' * 64} instead of {made.teacher.weights_sha256}" in str(error.value)
 
     def test_each_part_of_the_identity_makes_another_cache(self, made: Made) -> None:
-        corpus, signals = corpus_of(made.data), made.ladder.stages[0].signals.model_copy(update={"kind": "sampled"})
+        corpus, signals = made.data.corpus(), made.ladder.stages[0].signals.model_copy(update={"kind": "sampled"})
         own = cache_identity(signals, made.teacher, corpus, "fp32")
         others = [
             cache_identity(signals.model_copy(update={"draws": 7}), made.teacher, corpus, "fp32"),

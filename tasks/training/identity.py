@@ -1,0 +1,111 @@
+"""Identity of a training: the settings that change numbers, and what they are applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from conf.schema.ladder import Ladder, Stage, TrainedTeacher
+from conf.schema.lessons import Alpha, Objective, Signals, Training
+from models.base.numerics import NUMERICS
+from tasks.store.fingerprint import fingerprint
+
+T = TypeVar("T")
+
+
+def settings_hash(ladder: Ladder, proof: bool = False) -> str:
+    """What tells whether two runs are of the same settings and purpose: a proof goes on with a proof, and a run with a run."""
+    return fingerprint(ladder.model_dump(mode="json") | ({"purpose": "proof"} if proof else {}))
+
+
+def numeric_settings(settings: BaseModel) -> dict[str, Any]:
+    """The settings that can change a number: every field not marked `identity=False`, at any depth."""
+    kept: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("identity") is False:
+            continue
+        kept[name] = _plain(getattr(settings, name))
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return numeric_settings(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _training(training: Training, precision: str, examples: int) -> dict[str, Any]:
+    plain = numeric_settings(training) | {"precision": precision}
+    if training.patience is None:
+        del plain["validate_every"]  # validation only watches, unless it may end the training
+    else:
+        plain["validation_examples"] = examples
+    return plain
+
+
+def stage_identity(
+    ladder: Ladder,
+    stage: Stage,
+    precision: str,
+    data: str,
+    teachers: tuple[str, ...],
+    parent: str | None = None,
+    signals: Signals | None = None,
+) -> dict[str, Any]:
+    """Identity of a stage.
+
+    Args:
+        ladder: The ladder it belongs to.
+        stage: Its settings.
+        precision: As resolved, never `auto`.
+        data: Content hash of the corpus.
+        teachers: Weight hashes of its teachers, nearest first.
+        parent: Weight hash of the model that its first weights are made from, where that is not the nearest teacher.
+        signals: What a cache of the teachers' answers holds; None: they answer live, whether that was set or chosen.
+    """
+    settings = numeric_settings(stage) | {"training": _training(stage.training, precision, ladder.evaluation.examples)}
+    settings["seed"] = ladder.stage_seed(stage)
+    if signals is not None:
+        settings["signals"] = identity_of_signals(signals)
+    borrowed = {"parent": parent} if parent and parent not in teachers[:1] and stage.student.initialisation != "random" else {}
+    return {"kind": "stage", "numerics": NUMERICS, **settings, "data": data, "teachers": list(teachers), **borrowed}
+
+
+def teachers_of(stage: Stage, lineage: Sequence[T]) -> tuple[T, ...]:
+    """Those of the models above a stage that teach it, nearest first.
+
+    Args:
+        stage: Its `teachers` choose.
+        lineage: Models above it (or what stands for them), root first.
+    """
+    parent, root = lineage[-1], lineage[0]
+    if stage.teachers == ("none",):
+        return ()
+    if stage.teachers == ("ancestors",):
+        return tuple(reversed(lineage))
+    if len(stage.teachers) == 2 and len(lineage) > 1:
+        return parent, root
+    return (root,) if stage.teachers == ("root",) else (parent,)
+
+
+def teacher_identity(ladder: Ladder, teacher: TrainedTeacher, precision: str, data: str) -> dict[str, Any]:
+    """Identity of a root teacher that is trained here."""
+    settings = numeric_settings(teacher) | {"training": _training(teacher.training, precision, ladder.evaluation.examples)}
+    return {"kind": "teacher", "numerics": NUMERICS, **settings, "seed": ladder.seed, "data": data}
+
+
+def identity_of_signals(signals: Signals) -> dict[str, Any]:
+    """What of cached signals changes a stage's numbers; live ones have no part in its identity."""
+    if signals.kind == "sampled":
+        return {"kind": signals.kind, "draws": signals.draws, "seed": signals.seed}
+    return {"kind": signals.kind, "k": signals.k} if signals.kind == "top-k" else {"kind": signals.kind}
+
+
+def untaught(stage: Stage) -> Stage:
+    """The same student with the same first weights, data and steps, but taught by the labels alone: the control of what is inherited."""
+    return stage.model_copy(update={"teachers": ("none",), "objective": Objective(alpha=Alpha(start=0.0)), "signals": Signals()})

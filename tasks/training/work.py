@@ -1,0 +1,93 @@
+"""A model to make, and the record of one that is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from conf.errors import UserError
+from conf.schema.lessons import Objective, Signals, Training
+from models.base.files import weights_sha256
+from tasks.records.run import StageRecord
+from tasks.runtime.run_registry import Context
+from tasks.store.store import Found
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.architectures.shapes import Size
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model to make: its identity, and how to make it if the store does not hold it.
+
+    Attributes:
+        name: Of the stage, or `teacher`.
+        kind: `stage` or `teacher`: the part of the store.
+        identity: What is hashed.
+        training: Its schedule.
+        objective: None: labels alone.
+        seed: Of batches and weights.
+        make: Builds the untrained model from its nearest teacher, on the processor; may keep what it measured in a folder, for a resumed
+            training.
+        teachers: Records of its teachers, nearest first.
+        vocabulary: `used`: the model has only the ids that the data use.
+        signals: What a cache of the teachers' answers holds; None: they answer live.
+        parent: What the untrained model is built from; None: its nearest teacher.
+    """
+
+    name: str
+    kind: str
+    identity: dict[str, Any]
+    training: Training
+    objective: Objective | None
+    seed: int
+    make: Callable[[nn.Module | None, Path], nn.Module]
+    teachers: tuple[StageRecord, ...] = ()
+    vocabulary: Literal["teacher", "used"] = "teacher"
+    signals: Signals | None = None
+    parent: StageRecord | None = None
+
+
+def is_fresh(context: Context, name: str) -> bool:
+    """Whether `--fresh` asks for this model: all of them, or those from `--start-at` on."""
+    return context.fresh and name not in context.kept
+
+
+def require_started(context: Context, name: str, remedy: str) -> None:
+    """Refuse to compute what comes before `--start-at`.
+
+    Raises:
+        UserError: `name` comes before it and the store does not hold it.
+    """
+    if name in context.kept:
+        raise UserError.about("--start-at", context.start_at, f"a stage whose predecessors are finished; {name} is not", remedy)
+
+
+def record_of(folder: Path, name: str, mark: str, size: Size, **trained: Any) -> StageRecord:
+    """The record of a model whose weights lie in `folder`: what it is; `trained` says how it came to be, by default not here."""
+    untrained = {"steps": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0}
+    return StageRecord(
+        name=name,
+        fingerprint=mark,
+        identity={},  # in the manifest
+        folder="",
+        weights_sha256=weights_sha256(folder),
+        parameters=size.parameters,
+        non_embedding=size.non_embedding,
+        flops_per_token=size.forward_flops / size.tokens,
+        reused=False,
+        **{**untrained, **trained},
+    )
+
+
+def read_record(found: Found, *, reused: bool, resumed_at: int | None = None) -> StageRecord:
+    """The record of a verified folder, with where it lies and whether it was found there or made now."""
+    manifest = found.manifest
+    record = StageRecord.model_validate_json((found.folder / "record.json").read_text())
+    where = {"folder": str(found.folder), "identity": manifest["identity"], "fingerprint": manifest["fingerprint"]}
+    how = {"reused": reused, "reused_from": manifest["run"] if reused else None, "resumed_at": resumed_at}
+    return record.model_copy(update=where | how)
