@@ -31,7 +31,8 @@ import models.training.step as gradients
 from benchmarks.common import machine, spread
 from benchmarks.peers import PAIRS, WARM, prepare
 from benchmarks.step import peak
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.architectures.checkpoint import load_model
 from models.architectures.shapes import count
 from models.base.device import resolve_device

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from conf.schema.ladder import Ladder, Shape, TrainedTeacher
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.architectures.shapes import config_for
 from models.base.device import precision_of, resolve_device
 from models.base.interface import Interface

@@ -28,7 +28,8 @@ from benchmarks.peers import WARM, peak_mib
 from benchmarks.step import flops_per_token, peak
 from conf.loading.load import load
 from conf.schema.ladder import Ladder, Shape
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.architectures.shapes import size_of
 from models.base.device import resolve_device
 from models.base.interface import Interface

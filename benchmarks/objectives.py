@@ -24,7 +24,7 @@ from benchmarks.scratch import interval, plain
 from conf.home import home
 from conf.loading.load import load
 from conf.schema.ladder import Ladder, Stage, TrainedTeacher
-from conf.schema.lessons import Objective
+from conf.schema.objective import Objective
 from flows.serving.environment import prepare_environment
 from models.base.device import precision_of, resolve_device
 from tasks.data.prepare import prepare_data

@@ -20,7 +20,8 @@ from torch import nn
 
 from conf.schema.data import DigitsData
 from conf.schema.ladder import Shape
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.batches import TrainingBatches, evaluation_batches, evaluation_documents

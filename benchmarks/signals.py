@@ -24,7 +24,8 @@ from torch import Tensor
 
 from benchmarks.common import fresh_model, machine
 from conf.schema.ladder import Shape
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.base.device import resolve_device, resolve_precision
 from models.base.interface import Interface
 from models.data.batches import Batch, TrainingBatches

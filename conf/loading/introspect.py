@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from conf.schema.lessons import Schedule
+from conf.schema.objective import Schedule
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

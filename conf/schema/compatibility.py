@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from conf.errors import UserError
 
 if TYPE_CHECKING:
-    from conf.schema.lessons import Objective
+    from conf.schema.objective import Objective
 
 SPARSE = ("top-k", "sampled")  # signals that do not hold every id's probability
 SOFTMAX_FREE = ("logit-mse",)

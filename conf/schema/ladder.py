@@ -17,8 +17,10 @@ from conf.schema.bench import Bench
 from conf.schema.compatibility import check_objective
 from conf.schema.data import Data, Tokenizer
 from conf.schema.economics import Economics
-from conf.schema.lessons import Objective, Signals, Training
+from conf.schema.objective import Objective
 from conf.schema.proof import Comparison
+from conf.schema.signals import Signals
+from conf.schema.training import Training
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 Teachers = Literal["parent", "root", "ancestors", "none"]

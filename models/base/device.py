@@ -21,7 +21,7 @@ from typing import Any
 from conf.errors import UserError
 from conf.home import home
 from conf.schema.ladder import Ladder
-from conf.schema.lessons import Training
+from conf.schema.training import Training
 
 GPU_DEVICES = ("nvidia*", "kfd", "dxg", "dri/renderD*")  # in /dev
 CPU_SETTING = "ATEN_CPU_CAPABILITY"  # the one variable by which a user can change torch's answer about the processor

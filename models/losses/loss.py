@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from conf.schema.lessons import Objective
+from conf.schema.objective import Objective
 from models.data.batches import IGNORE
 from models.losses import divergences as d
 from models.losses.divergences import cross_entropy, forward_kl

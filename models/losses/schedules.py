@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from conf.schema.lessons import Schedule, Training
+from conf.schema.objective import Schedule
+from conf.schema.training import Training
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:

@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.data.batches import Batch
 from models.losses.chunked import Head, chunked_loss
 from models.losses.features import Features

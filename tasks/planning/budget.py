@@ -18,7 +18,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import Loaded
 from conf.schema.ladder import Ladder, Shape, Stage
-from conf.schema.lessons import Training
+from conf.schema.training import Training
 from models.base.device import precision_of
 from models.data.corpus import Corpus
 from tasks.data.prepare import prepare_data

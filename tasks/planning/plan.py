@@ -10,7 +10,8 @@ from typing import Any, Literal
 from conf.errors import UserError
 from conf.home import Home
 from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, Stage, TrainedTeacher
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.base.interface import Interface

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.schema.ladder import Gate, Ladder, Stage
-from conf.schema.lessons import Alpha, Objective
+from conf.schema.objective import Alpha, Objective
 from conf.schema.proof import ARMS, Arm
 from models.data.corpus import CorpusInfo
 from tasks.training.identity import identity_of_signals, teachers_of, untaught

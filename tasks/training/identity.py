@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from conf.schema.ladder import Ladder, Stage, TrainedTeacher
-from conf.schema.lessons import Alpha, Objective, Signals, Training
+from conf.schema.objective import Alpha, Objective
+from conf.schema.signals import Signals
+from conf.schema.training import Training
 from models.base.numerics import NUMERICS
 from tasks.store.fingerprint import fingerprint
 

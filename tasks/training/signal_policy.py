@@ -10,7 +10,7 @@ from typing import NamedTuple
 from conf.errors import UserError
 from conf.schema.compatibility import check_objective
 from conf.schema.ladder import Ladder, Stage
-from conf.schema.lessons import Signals
+from conf.schema.signals import Signals
 from models.base.interface import Interface
 from models.data.corpus import CorpusInfo
 

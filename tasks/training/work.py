@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from conf.errors import UserError
-from conf.schema.lessons import Objective, Signals, Training
+from conf.schema.objective import Objective
+from conf.schema.signals import Signals
+from conf.schema.training import Training
 from models.base.files import weights_sha256
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from conf.schema.ladder import Shape
-from conf.schema.lessons import Training
+from conf.schema.training import Training
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus

@@ -13,7 +13,8 @@ from conf.loading.load import shipped
 from conf.schema.base import Settings
 from conf.schema.data import Tokenizer
 from conf.schema.ladder import Gate, Ladder, Shape, Stage, Student
-from conf.schema.lessons import Alpha, Objective, Schedule, Temperature, Training
+from conf.schema.objective import Alpha, Objective, Schedule, Temperature
+from conf.schema.training import Training
 
 SHAPE = {"hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}
 

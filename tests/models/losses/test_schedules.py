@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.schema.lessons import Alpha, Temperature, Training
+from conf.schema.objective import Alpha, Temperature
+from conf.schema.training import Training
 from models.losses.schedules import half_cosine, learning_rate_at, value_at
 
 

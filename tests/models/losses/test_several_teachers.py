@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.teacher_controls import kept_teachers

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from conf.schema.ladder import Shape
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.architectures.shapes import config_for
 from models.base.interface import Interface
 from models.base.numerics import NUMERICS

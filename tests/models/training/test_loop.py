@@ -11,7 +11,8 @@ from torch import nn
 import models.architectures.attention
 import models.training.step
 from conf.errors import TrainingDiverged
-from conf.schema.lessons import Objective, Training
+from conf.schema.objective import Objective
+from conf.schema.training import Training
 from models.data.batches import IGNORE, Batch, TrainingBatches, evaluation_batches
 from models.data.corpus import Corpus
 from models.evaluation.evaluation import collect

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.lessons import Feature, Objective, Training
+from conf.schema.objective import Feature, Objective
+from conf.schema.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.features import Features

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from conf.errors import RunCancelled
-from conf.schema.lessons import Training
+from conf.schema.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.training.checkpoints import Checkpoints
@@ -62,7 +62,7 @@ import sys, torch
 from pathlib import Path
 from conf.errors import RunCancelled
 from conf.schema.ladder import Shape
-from conf.schema.lessons import Training
+from conf.schema.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.training.checkpoints import Checkpoints

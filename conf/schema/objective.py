@@ -1,4 +1,4 @@
-"""How a model is taught: the objective and its schedules, the teacher's signals, the training."""
+"""Settings of the objective: divergence, temperature, alpha, their schedules, features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pydantic_core import CoreSchema
 
 from conf.schema.base import Settings, setting
 
-Precision = Literal["auto", "bf16", "fp32"]
 ObjectiveKind = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "tvd", "dkd", "logit-mse", "taid"]
 
 
@@ -86,57 +85,3 @@ class Objective(Settings):
     )
     margin: float = setting(0.2, "By how much the label then leads the teacher's first choice (correct)", "probability", ge=0, lt=1)
     features: tuple[Feature, ...] = setting((), "Losses on what both models compute inside", "losses")
-
-
-class Training(Settings):
-    """How a model is trained. One loop serves every workload, the teacher included."""
-
-    steps: int = setting(..., "Optimisation steps", "steps", ge=1)
-    batch_size: int = setting(32, "Examples in an optimisation step: all micro-batches and all processes together", "sequences", ge=1)
-    accumulation: int = setting(1, "Micro-batches that an optimisation step is split into, to save memory", "micro-batches", ge=1)
-    recompute: bool = setting(
-        False, "Keep only what lies between layers and compute the rest again for the gradient: less memory, more time", identity=False
-    )
-    learning_rate: float = setting(4e-3, "Peak learning rate of AdamW", "1/step", gt=0, le=10)
-    schedule: Literal["cosine", "warmup-stable-decay"] = setting("cosine", "Course of the learning rate after the warm-up")
-    warmup: float = setting(0.05, "Share of the steps in which the learning rate rises linearly", "fraction of steps", ge=0, lt=1)
-    decay: float = setting(0.2, "Share of the steps in which it falls at the end (warmup-stable-decay)", "fraction of steps", gt=0, le=1)
-    final_ratio: float = setting(0.05, "Last learning rate, relative to the peak", "ratio", ge=0, le=1)
-    weight_decay: float = setting(0.05, "AdamW's weight decay on matrices", "1/step", ge=0, le=10)
-    beta1: float = setting(0.9, "AdamW's decay of the gradient's mean", "ratio", ge=0, lt=1)
-    beta2: float = setting(0.95, "AdamW's decay of the gradient's square", "ratio", ge=0, lt=1)
-    clip: float = setting(1.0, "Largest gradient norm; larger gradients are scaled down", "norm", gt=0)
-    precision: Precision = setting("auto", "bf16: autocast; fp32: everywhere; auto: bf16 where the processor is fast at it")
-    validate_every: int = setting(100, "Validate after this many steps", "steps", ge=1)
-    patience: int | None = setting(None, "Stop after this many validations without improvement; none: train all steps", "validations", ge=1)
-    checkpoint_every: int = setting(100, "Write a checkpoint after this many steps; the newest two are kept", "steps", identity=False, ge=1)
-    explosion: float = setting(3.0, "Stop when the loss exceeds this many times a uniform guess's, or its first value", "ratio", gt=1)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Training:
-        if self.batch_size % self.accumulation:
-            raise ValueError(
-                f"got batch_size {self.batch_size} and accumulation {self.accumulation}; allowed: an accumulation that divides batch_size. "
-                "Change one."
-            )
-        if self.schedule == "warmup-stable-decay" and self.warmup + self.decay > 1:
-            raise ValueError(f"got warmup {self.warmup:g} and decay {self.decay:g}; allowed: a sum of at most 1. Lower one.")
-        return self
-
-
-class Signals(Settings):
-    """Where the teacher's answers come from: the teacher itself beside the student, or a cache on disk; see docs/signals.md."""
-
-    source: Literal["live", "cached", "auto"] = setting(
-        "live",
-        "live: the teacher runs beside the student; cached: it answers once, onto disk; auto: cached where the answers are used more than "
-        "once, by several students or epochs",
-    )
-    kind: Literal["sampled", "top-k", "full"] = setting(
-        "sampled",
-        "What is kept of an answer: sampled: counts of random draws, unbiased; top-k: the most probable ids and the mass of the rest; "
-        "full: everything, for small vocabularies",
-    )
-    k: int = setting(50, "Ids kept of each answer (top-k)", "ids", ge=1, le=4096)
-    draws: int = setting(50, "Random draws from each answer (sampled)", "draws", ge=1, le=4096)
-    seed: int = setting(0, "Seed of the draws (sampled)", "seed", ge=0, lt=2**31)
