@@ -1,4 +1,4 @@
-"""Where Ladder keeps its state: one folder, `LADDER_HOME`, default `./.ladder` (contract 4 of docs/architecture.md)."""
+"""Where Ladder keeps its state: one folder, `LADDER_HOME`, default `./.ladder` (contract 4 of docs/explanation/architecture.md)."""
 
 from __future__ import annotations
 

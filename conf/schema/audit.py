@@ -12,7 +12,7 @@ THRESHOLDS = "a list of one or more different probabilities between 0 and 1"
 
 
 class Audit(Settings):
-    """What a student has inherited from its teachers, found out after every stage; see docs/audit.md."""
+    """What a student has inherited from its teachers, found out after every stage; see docs/explanation/audits.md."""
 
     enabled: bool = setting(True, "Audit every student", identity=False)
     control: bool = setting(

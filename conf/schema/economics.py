@@ -38,7 +38,7 @@ class Range(Settings):
 
 
 class Economics(Settings):
-    """Prices and traffic, for `ladder plan`, `ladder economics` and the report; see docs/economics.md."""
+    """Prices and traffic, for `ladder plan`, `ladder economics` and the report; see docs/explanation/economics.md."""
 
     currency: str = setting("USD", "Name of the currency, for the reader", identity=False, min_length=1, max_length=8)
     price_per_hour: float = setting(1.0, "Price of a compute hour of training", "currency/hour", identity=False, ge=0)

@@ -86,7 +86,7 @@ class Gate(Settings):
         None, "Most confidently wrong answers shared with a teacher beyond the untaught control's, at the upper end", "share", ge=-1, le=1
     )
     max_ece: float | None = setting(None, "Largest expected calibration error, at the interval's upper end", "ratio", ge=0, le=1)
-    audited: tuple[AuditLimit, ...] = setting((), "Bounds of other audited figures; see docs/audit.md", "bounds")
+    audited: tuple[AuditLimit, ...] = setting((), "Bounds of other audited figures; see docs/explanation/audits.md", "bounds")
     policy: Policy = setting(
         "stop",
         "Where something is missed: stop: end the ladder (exit code 3); warn: say so and go on; ask: pause until a person has decided; "

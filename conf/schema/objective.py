@@ -54,7 +54,7 @@ class Temperature(Schedule):
 
 
 class Feature(Settings):
-    """A loss on what student and teacher compute inside, beside their answers; see docs/objectives.md."""
+    """A loss on what student and teacher compute inside, beside their answers; see docs/explanation/objectives.md."""
 
     kind: Literal["hidden", "minilm"] = setting(
         "hidden", "hidden: last hidden states, through a projector that is discarded; minilm: relations of the last attention (encoders)"
@@ -64,7 +64,7 @@ class Feature(Settings):
 
 
 class Objective(Settings):
-    """The loss `(1 - alpha) CE + alpha T^2 D(teacher, student)`; see docs/method.md and docs/objectives.md."""
+    """The loss `(1 - alpha) CE + alpha T^2 D(teacher, student)`; see docs/explanation/method.md and docs/explanation/objectives.md."""
 
     kind: ObjectiveKind = setting("forward-kl", "Divergence between teacher and student")
     alpha: Alpha = setting(Alpha(start=0.9), "Weight of the teacher: a number, or {kind: cosine, start, end}", "fraction")

@@ -27,7 +27,7 @@ DELTA_ACCURACY = 0.005
 
 
 class Comparison(Settings):
-    """What `ladder prove` compares, over how many seeds, and from which difference on it matters; see docs/proof.md."""
+    """What `ladder prove` compares, over how many seeds, and from which difference on it matters; see docs/explanation/proofs.md."""
 
     arms: tuple[Arm, ...] = setting((), "Arms to run; none: all that the ladder can have", "arms", identity=False)
     seeds: int = setting(5, "Replicates of every arm, paired by seed; an interval needs two at least", "seeds", identity=False, le=1000)

@@ -8,7 +8,7 @@ from conf.schema.base import Settings, setting
 
 
 class Signals(Settings):
-    """Where the teacher's answers come from: the teacher itself beside the student, or a cache on disk; see docs/signals.md."""
+    """Where the teacher's answers come from: the teacher itself beside the student, or a cache on disk; see docs/explanation/signals.md."""
 
     source: Literal["live", "cached", "auto"] = setting(
         "live",

@@ -84,5 +84,5 @@ async def _require_pool(client: PrefectClient, pool: str) -> None:
         await client.read_work_pool(pool or " ")  # an empty name asks for the list of all
     except ObjectNotFound:
         known = [found.name for found in await client.read_work_pools()]
-        remedy = f"{suggest(pool, known)}Make one with `prefect work-pool create --type process {pool}`; see docs/deploying.md."
+        remedy = f"{suggest(pool, known)}Make one with `prefect work-pool create --type process {pool}`; see docs/how-to/deploy.md."
         raise UserError.about("--work-pool", pool, ", ".join(known) or "a work pool; there is none yet", remedy) from None

@@ -65,7 +65,7 @@ def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
 def test_heartbeats_come_often_enough_for_the_automation_of_silent_runs(cli, pool: str, prefect_api: str):
     cli("deploy", "--work-pool", pool)
     sent = int(ask(prefect_api, "GET", "/deployments/name/distill/distill")["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
-    trigger = yaml.safe_load((ROOT / "docs" / "deploying" / "silent-runs.yaml").read_text())["automations"][0]["trigger"]
+    trigger = yaml.safe_load((ROOT / "docs" / "how-to" / "deploying" / "silent-runs.yaml").read_text())["automations"][0]["trigger"]
     assert 2 * sent < trigger["within"]
 
 
@@ -154,7 +154,7 @@ def test_cancelled_under_a_worker(cli, tiny, working: Pool):
 @pytest.mark.slow
 def test_the_worker_dies_and_its_run_goes_on(cli, tiny, working: Pool):
     """A run needs its worker for its beginning alone; where both die, Prefect's automation of silent runs says so."""
-    automation = ROOT / "docs" / "deploying" / "silent-runs.yaml"
+    automation = ROOT / "docs" / "how-to" / "deploying" / "silent-runs.yaml"
     command = [sys.executable, "-m", "prefect", "--no-prompt", "automation", "create", "--from-file", str(automation)]
     env = working.helpers.clean_environment(PREFECT_API_URL=working.api, PREFECT_HOME=str(cli.home.parent / "prefect"))
     subprocess.run(command, env=env, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""The arithmetic of a break-even, by hand; the exact cases of docs/economics.md."""
+"""The arithmetic of a break-even, by hand; the exact cases of docs/explanation/economics.md."""
 
 from __future__ import annotations
 
