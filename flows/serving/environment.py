@@ -32,7 +32,7 @@ PREFECT = {
 }
 # What MLflow raises we tell in a sentence; it would print the traceback of a database error besides, as when Ctrl-C meets a write.
 MLFLOW = {"MLFLOW_LOGGING_LEVEL": "CRITICAL"}
-# On a machine that `ladder serve` does not watch over, a run is known to be alive by its heartbeats: docs/how-to/deploying/silent-runs.yaml.
+# Where no `ladder serve` watches, heartbeats tell that a run is alive: docs/how-to/deploying/silent-runs.yaml.
 HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 AUTHENTICATION = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
 PROBE_SECONDS = 15.0  # a served Prefect that is being started again keeps its callers waiting
