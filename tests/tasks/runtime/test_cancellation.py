@@ -26,6 +26,7 @@ def a_run() -> Iterator[None]:
     signal.signal(signal.SIGTERM, raise_timeout)  # stands for Prefect's own
     stopping.begin(lambda: False)
     yield
+    stopping.begin(lambda: False)  # no request is left for the tests that follow
     stopping.end(None)
     for number, handler in before.items():
         signal.signal(number, handler)
