@@ -21,7 +21,7 @@ from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
 from tasks.runtime.logs import log
-from tasks.runtime.prefect_watcher import AWAY
+from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.run_registry import now
 
 POLL_SECONDS = 2

@@ -10,7 +10,7 @@ from prefect.states import Failed
 from conf.errors import GateStopped
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
-from flows.gate_policies import climb
+from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, budgeted, chosen, refuse_early
 from flows.run_labels import Asked, is_served, label, label_run, repeated
 from models.base.device import precision_of
@@ -66,7 +66,7 @@ def distill(
         teacher = unwrap(bench_model(teacher, settings, run.context, return_state=True), StageRecord)
         lineage = [run.keep(record_model(teacher, [], settings, data, run.context))]
         for stage in settings.stages:
-            made = climb(stage, lineage, settings, data, run)
+            made = run_with_policy(stage, lineage, settings, data, run)
             lineage += [run.keep(model) for model in made]
             if lineage[-1].gate == "stopped":
                 break

@@ -17,7 +17,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.steps import unwrap
 
 
-def climb(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
+def run_with_policy(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
     """Make a stage's student, and do what its gate's policy asks when something is missed.
 
     Args:

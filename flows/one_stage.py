@@ -10,7 +10,7 @@ from conf.errors import UserError
 from conf.home import home
 from conf.loading.load import suggest
 from flows.distill import conclude
-from flows.gate_policies import climb
+from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, OptionalSeed, Overrides, StageName, TeacherNames, chosen, refuse_early
 from flows.run_labels import Asked, is_served, label_run, repeated
 from tasks.data.prepare import prepare_data
@@ -61,6 +61,6 @@ def one_stage(
         lineage: list[StageRecord] = []
         for model in found:
             lineage.append(run.keep(record_model(model, lineage, single, data, run.context)))
-        for made in climb(single.stages[0], lineage, single, data, run):
+        for made in run_with_policy(single.stages[0], lineage, single, data, run):
             run.keep(made)
         return conclude(run, single)

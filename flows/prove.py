@@ -15,7 +15,7 @@ from conf.loading.load import Loaded, load_whole
 from conf.schema.ladder import Ladder
 from conf.schema.proof import Arm
 from flows.distill import conclude
-from flows.gate_policies import climb
+from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, chosen, refuse_early
 from flows.run_labels import Asked, is_served, label_run, repeated, untagged
 from models.base.device import precision_of
@@ -109,7 +109,7 @@ def _compared(
 def _climbed(root: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
     lineage = [root]
     for stage in ladder.stages:
-        lineage += climb(stage, lineage, ladder, data, run)
+        lineage += run_with_policy(stage, lineage, ladder, data, run)
     return lineage[1:]
 
 

@@ -14,7 +14,7 @@ from prefect.exceptions import PrefectException
 from conf.home import home
 from tasks.records.run import RunRecord
 from tasks.runtime.logs import log
-from tasks.runtime.prefect_watcher import asked_once
+from tasks.runtime.prefect_client import without_retries
 from tasks.runtime.run_registry import all_runs
 
 
@@ -82,7 +82,7 @@ def label(name: str | None = None, tags: Iterable[str] = ()) -> None:
     if context is None or context.flow_run is None:
         return
     try:
-        with asked_once(), get_client(sync_client=True) as client:
+        with without_retries(), get_client(sync_client=True) as client:
             there = client.read_flow_run(context.flow_run.id).tags
             client.update_flow_run(context.flow_run.id, name=name, tags=sorted({*there, *tags}))
     except (httpx.HTTPError, PrefectException) as error:

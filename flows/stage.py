@@ -17,7 +17,7 @@ from tasks.evaluation.gate import judge
 from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.report.record_model import record_model
 from tasks.runtime.logs import log
-from tasks.runtime.prefect_watcher import require_server
+from tasks.runtime.prefect_client import require_server
 from tasks.runtime.run_registry import Context
 from tasks.runtime.steps import cancellable, step, unwrap
 from tasks.training.student import train_student

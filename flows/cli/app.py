@@ -274,8 +274,8 @@ def main() -> None:
 
 def _leave(code: int) -> NoReturn:
     """End the process; at once where Prefect's threads would first try, for a minute, to tell a server that is gone how it went."""
-    watch = sys.modules.get("tasks.runtime.prefect_watcher")
-    if watch is not None and watch.gone:
+    client = sys.modules.get("tasks.runtime.prefect_client")
+    if client is not None and client.gave_up_after:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -93,11 +93,11 @@ def _tell(record: RunRecord) -> bool:
         return False
     from prefect.states import Cancelling
 
-    from tasks.runtime.prefect_watcher import AWAY, brief_client
+    from tasks.runtime.prefect_client import AWAY, fail_fast_client
 
     try:
         with ExitStack() as stack:
-            brief_client(stack, record.prefect_api).set_flow_run_state(UUID(record.prefect_run_id), Cancelling())
+            fail_fast_client(stack, record.prefect_api).set_flow_run_state(UUID(record.prefect_run_id), Cancelling())
     except AWAY:
         return False
     return True

@@ -89,7 +89,7 @@ def launch(
     from flows.distill import distill
     from flows.one_stage import one_stage
     from tasks.lifecycle.dead_runs import reap
-    from tasks.runtime.prefect_watcher import in_words
+    from tasks.runtime.prefect_client import root_cause
 
     reap(home())
     path = str(Path(source).absolute()) if Path(source).is_file() else source
@@ -110,7 +110,7 @@ def launch(
             more = {"repeats": repeats or "", "budget": budget or ""}
             state = distill(path, given, start_at or "", fresh=fresh, whole=whole, **more, return_state=True)
     except Exception as error:  # noqa: BLE001 - of Prefect's engine, whatever it is; ours it hands back in the state
-        raise in_words(error) from None
+        raise root_cause(error) from None
     flow_run_id = str(state.state_details.flow_run_id)
     try:
         outcome = state.result(raise_on_failure=False)

@@ -56,10 +56,10 @@ def ask_server(url: str) -> None:
     """
     from prefect.client.orchestration import get_client
 
-    from tasks.runtime.prefect_watcher import asked_once
+    from tasks.runtime.prefect_client import without_retries
 
     with (
-        asked_once(),
+        without_retries(),
         get_client(sync_client=True, httpx_settings={"timeout": PROBE_SECONDS}) as client,
     ):
         error = client.api_healthcheck()

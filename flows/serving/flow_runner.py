@@ -111,7 +111,7 @@ async def run(deployments: Deployments, place: Home, journal: str, ready: Callab
         await asyncio.gather(runner.cancel_all(), asyncio.to_thread(end_strays))
 
 
-def keep_house(place: Home) -> None:
+def reap_loop(place: Home) -> None:
     """Find the runs that have died, again and again, and restart those that may be."""
     while True:
         try:
@@ -147,7 +147,7 @@ def main(deployments_file: str, api: str, report: str, journal: str) -> None:
 
     def ready() -> None:
         tell("ready")
-        threading.Thread(target=keep_house, args=(home(),), daemon=True).start()  # not before: it needs the deployments
+        threading.Thread(target=reap_loop, args=(home(),), daemon=True).start()  # not before: it needs the deployments
 
     try:
         deployments = load_deployments(Path(deployments_file) if deployments_file else None)

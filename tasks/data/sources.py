@@ -21,7 +21,7 @@ from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
 from tasks.data.readers import ONE_SLICE, TABLES, Document, check_columns, read_rows, row_document, unreadable, wanted_columns
-from tasks.runtime.retries import passing
+from tasks.runtime.retries import is_transient
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -196,7 +196,7 @@ def _open_dataset(data: DatasetData, base: Path) -> Dataset:
             loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, DatasetsError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if folder is None and passing(error):
+        if folder is None and is_transient(error):
             raise TransientError(f"data.name: the hub did not give {data.name} ({reason}).") from error
         raise UserError.about("data.name", data.name, allowed, f"{remedy} (datasets says: {reason})") from error
     if isinstance(loaded, datasets.DatasetDict):

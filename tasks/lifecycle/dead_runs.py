@@ -33,8 +33,8 @@ from conf.errors import LadderError
 from conf.home import Home
 from tasks.records.run import RunRecord
 from tasks.runtime.logs import log
-from tasks.runtime.prefect_watcher import AWAY, brief_client
-from tasks.runtime.run_registry import DIED, all_runs, bury, note_restart
+from tasks.runtime.prefect_client import AWAY, fail_fast_client
+from tasks.runtime.run_registry import DIED, all_runs, mark_interrupted, note_restart
 from tasks.tracking import tracker as tracking
 
 RESTART = re.compile(r"restart:(\d+)")
@@ -66,7 +66,7 @@ def reap(home: Home) -> list[RunRecord]:
         The records of the runs whose death was not known before.
     """
     known = all_runs(home)
-    buried = [bury(home, record.run) for record in known if record.status == "interrupted" and record.error == DIED]
+    buried = [mark_interrupted(home, record.run) for record in known if record.status == "interrupted" and record.error == DIED]
     dead = [record for record in buried if record]
     for record in dead:
         log.warning("run %s: %s", record.run, DIED)
@@ -80,7 +80,7 @@ def reap(home: Home) -> list[RunRecord]:
                 with _ended(path) as flow_run_id:
                     if flow_run_id is None:
                         continue
-                    client = client or brief_client(stack)
+                    client = client or fail_fast_client(stack)
                     if _settle(client, flow_run_id, records.get(str(flow_run_id))) or _age(path) > FORGET_SECONDS:
                         path.unlink()
     except AWAY as error:
@@ -103,7 +103,7 @@ def restart_dead(home: Home) -> list[UUID]:
         return started
     try:
         with ExitStack() as stack:
-            client = brief_client(stack)
+            client = fail_fast_client(stack)
             for record in due:
                 started += _restart(home, client, record)
     except AWAY as error:
@@ -140,7 +140,7 @@ def cancel_children(flow_run_id: UUID) -> None:
     """End as cancelled what a cancelled flow run has left open beneath it, as far as the server can be reached."""
     try:
         with ExitStack() as stack:
-            _end_children(brief_client(stack), flow_run_id, functools.partial(Cancelled, message="the run was cancelled"))
+            _end_children(fail_fast_client(stack), flow_run_id, functools.partial(Cancelled, message="the run was cancelled"))
     except AWAY as error:
         log.debug("Prefect's server is away: %s", error)
 

@@ -23,7 +23,8 @@ from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.environment import environment
 from tasks.runtime.logs import log
-from tasks.runtime.prefect_watcher import Watch, api_address, in_words, require_server
+from tasks.runtime.prefect_client import api_address, require_server, root_cause
+from tasks.runtime.prefect_watcher import PrefectWatcher
 from tasks.runtime.run_registry import Context, RunLock, all_runs, new_name, now, save, unfinished
 from tasks.tracking import tracker as tracking
 from tasks.tracking.flavour import metrics_of
@@ -45,7 +46,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def __init__(self, record: RunRecord, context: Context, lock: RunLock) -> None:
         self.record, self.context, self.lock = record, context, lock
-        self.watch = Watch(UUID(record.prefect_run_id)) if record.prefect_run_id else None
+        self.watch = PrefectWatcher(UUID(record.prefect_run_id)) if record.prefect_run_id else None
         self.began = time.monotonic()
 
     @classmethod
@@ -209,7 +210,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        said = in_words(error) if error else None
+        said = root_cause(error) if error else None
         reason = stopping.end(said)
         if self.watch:
             self.watch.__exit__(kind, error, trace)

@@ -15,7 +15,7 @@ from tasks.report import tables
 from tasks.report.page import write_report
 from tasks.report.plots import style as plot
 from tasks.runtime.logs import log
-from tasks.runtime.prefect_watcher import AWAY
+from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.steps import step
 from tasks.tracking import tracker as tracking
 from tasks.tracking.recorder import recorder_of

@@ -20,7 +20,7 @@ LINE_SECONDS = 5.0
 
 
 @dataclass
-class Shown:
+class ShownTraining:
     """A training as Prefect shows it; the loop writes it, the watching thread reads it."""
 
     key: str
@@ -30,7 +30,7 @@ class Shown:
     task_run_id: UUID | None = None
 
 
-BOARD: list[Shown] = []  # trainings of this process, the one under way last
+BOARD: list[ShownTraining] = []  # trainings of this process, the one under way last
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
@@ -73,11 +73,11 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             log.info(text, self.name, step.step, self.steps, figures, left, extra=NOT_ON_TERMINAL if self.bar else None)
 
 
-def _shown(name: str) -> Shown:
+def _shown(name: str) -> ShownTraining:
     """A new line on the board, if a task of a flow is under way: only there Prefect shows it."""
     from prefect.context import TaskRunContext
 
-    shown, context = Shown(f"progress-{name.lower().replace('_', '-')}", f"{name}: starting"), TaskRunContext.get()
+    shown, context = ShownTraining(f"progress-{name.lower().replace('_', '-')}", f"{name}: starting"), TaskRunContext.get()
     if context is not None:
         shown.flow_run_id, shown.task_run_id = context.task_run.flow_run_id, context.task_run.id
         BOARD.append(shown)

@@ -23,7 +23,7 @@ NETWORK = {
 }
 
 
-def passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error tells of something outside that may work later: no connection, no answer in time, HTTP 429 or 5xx.
 
     Errors are judged with what caused them, since libraries wrap them. Being offline on purpose does not pass.
@@ -46,7 +46,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
+def _should_retry(task: Any, run: Any, state: State[Any]) -> bool:
     error = state.data
     if isinstance(error, TransientError):
         log.warning("%s Trying again.", error)
@@ -58,5 +58,5 @@ RETRY: dict[str, Any] = {
     "retries": RETRIES,
     "retry_delay_seconds": exponential_backoff(FIRST_PAUSE),
     "retry_jitter_factor": 0.3,
-    "retry_condition_fn": _is_transient,
+    "retry_condition_fn": _should_retry,
 }

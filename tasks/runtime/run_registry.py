@@ -155,7 +155,7 @@ def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
     return made[0].mlflow_run_id if made else None
 
 
-def bury(home: Home, run: str) -> RunRecord | None:
+def mark_interrupted(home: Home, run: str) -> RunRecord | None:
     """Write down that a run's process has died; None where it lives, has ended, or is continued by another."""
     return _amend(home, run, "running", {"status": "interrupted", "error": DIED, "waiting": None, "finished": now()})
 

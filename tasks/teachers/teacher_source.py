@@ -14,7 +14,7 @@ from conf.schema.ladder import CheckpointTeacher
 from models.architectures.gguf import SUFFIX
 from models.base.files import file_sha256, weights_sha256
 from tasks.runtime.logs import log
-from tasks.runtime.retries import passing
+from tasks.runtime.retries import is_transient
 from tasks.runtime.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.client import first_line
@@ -154,7 +154,7 @@ def _from_hub(teacher: CheckpointTeacher) -> Path:
     try:
         return Path(snapshot_download(teacher.path, revision=teacher.revision, allow_patterns=[*WANTED, *TOKENIZER]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        if passing(error):
+        if is_transient(error):
             raise TransientError(f"teacher.path: the hub did not give {teacher.path} ({first_line(error)}).") from error
         raise UserError.about(
             "teacher.path",

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import requests
 
-from tasks.runtime.retries import passing
+from tasks.runtime.retries import is_transient
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +40,17 @@ def raised(act: Callable[[], object]) -> Exception:
 
 @pytest.mark.parametrize(("code", "passes"), [(429, True), (500, True), (503, True), (400, False), (401, False), (404, False)])
 def test_answers_of_a_server(server: str, code: int, passes: bool) -> None:
-    assert passing(raised(lambda: httpx.get(f"{server}/{code}", trust_env=False).raise_for_status())) is passes
-    assert passing(raised(lambda: requests.get(f"{server}/{code}", timeout=5).raise_for_status())) is passes
+    assert is_transient(raised(lambda: httpx.get(f"{server}/{code}", trust_env=False).raise_for_status())) is passes
+    assert is_transient(raised(lambda: requests.get(f"{server}/{code}", timeout=5).raise_for_status())) is passes
 
 
 def test_nobody_answers_or_not_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert passing(raised(lambda: httpx.get(address, timeout=0.1, trust_env=False)))
-        assert passing(raised(lambda: requests.get(address, timeout=0.1)))
-    assert passing(raised(lambda: httpx.get(address, trust_env=False)))
-    assert passing(raised(lambda: requests.get(address, timeout=5)))
+        assert is_transient(raised(lambda: httpx.get(address, timeout=0.1, trust_env=False)))
+        assert is_transient(raised(lambda: requests.get(address, timeout=0.1)))
+    assert is_transient(raised(lambda: httpx.get(address, trust_env=False)))
+    assert is_transient(raised(lambda: requests.get(address, timeout=5)))
 
 
 def wrapped(cause: Exception) -> Exception:
@@ -66,7 +66,7 @@ def wrapped(cause: Exception) -> Exception:
 def test_the_cause_decides() -> None:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    assert passing(wrapped(ConnectionResetError("gone")))
-    assert not passing(wrapped(OfflineModeIsEnabled("offline on purpose")))
-    assert not passing(wrapped(FileNotFoundError("no such file")))
-    assert not passing(ValueError("a mistake"))
+    assert is_transient(wrapped(ConnectionResetError("gone")))
+    assert not is_transient(wrapped(OfflineModeIsEnabled("offline on purpose")))
+    assert not is_transient(wrapped(FileNotFoundError("no such file")))
+    assert not is_transient(ValueError("a mistake"))
