@@ -262,7 +262,7 @@ def test_the_embedded_server_dies_with_the_run(bare, tiny, tmp_path, name, helpe
     process = begin(bare, log, "run", tiny, "teacher.training.steps=5000")
     helpers.wait_for(lambda: "teacher: computed" in log.read_text() or process.poll() is not None, "the training to begin")
     servers = psutil.Process(process.pid).children(recursive=True)
-    assert any("guard.py" in part for server in servers for part in server.cmdline())
+    assert any("parent_watchdog.py" in part for server in servers for part in server.cmdline())
     process.send_signal(getattr(signal, name))
     assert process.wait(120) == (-signal.SIGKILL if name == "SIGKILL" else 130)
     assert psutil.wait_procs(servers, timeout=60)[1] == []
