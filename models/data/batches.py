@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.errors import UserError
-from models.data.corpus import Corpus, CorpusInfo, Split, SplitName
+from models.data.corpus import Corpus, CorpusInfo, Split, SplitName, shuffled
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,6 @@ def _example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) ->
     return Batch({"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}, labels, slices)
 
 
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(examples)
-
-
 class TrainingBatches:
     """The training split, shuffled anew every epoch. Causal-lm packs documents into windows of L + 1 ids, one after another."""
 
@@ -103,14 +97,19 @@ class TrainingBatches:
                 "data.sequence_length", length, f"at most {len(self.split.values) - 1}, the tokens of all training documents", "Shorten it."
             )
 
-    def at(self, step: int) -> Batch:
-        """The batch of `step`: the same for the same seed, whatever was asked before."""
+    def numbers(self, step: int) -> NDArray[np.int64]:
+        """(B,) numbers of the examples in the batch of `step`."""
         position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epoch, place = position // self.examples, position % self.examples
         chosen = np.empty(self.batch_size, dtype=np.int64)
         for value in np.unique(epoch):
             here = epoch == value
-            chosen[here] = _order(self.seed, int(value), self.examples)[place[here]]
+            chosen[here] = shuffled(self.seed, int(value), self.examples)[place[here]]
+        return chosen
+
+    def at(self, step: int) -> Batch:
+        """The batch of `step`: the same for the same seed, whatever was asked before."""
+        chosen = self.numbers(step)
         if self.info.workload != "causal-lm":
             return _example_batch(self.split, self.info, chosen)
         length = self.info.sequence_length

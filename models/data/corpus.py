@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -109,6 +109,12 @@ class Corpus:
         """Folder of the tokenizer, which every published student carries; None for images."""
         folder = self.folder / "tokenizer"
         return folder if folder.is_dir() else None
+
+
+@lru_cache(maxsize=4)
+def shuffled(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
+    """Numbers of the training examples in the order of an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
 def write_corpus(folder: Path, info: CorpusInfo, splits: dict[SplitName, Split]) -> None:

@@ -1,10 +1,14 @@
-"""Values that change over the course of training, each a pure function of the step."""
+"""Values and teachers that change over a training: pure functions of the step."""
 
 from __future__ import annotations
 
+import functools
 import math
 
-from conf.schema.objective import Schedule
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.schema.objective import Objective, Schedule
 from conf.schema.training import Training
 
 
@@ -34,3 +38,71 @@ def learning_rate_at(training: Training, step: int) -> float:
     fall = max(round(training.decay * training.steps), 1)
     progress = max(step - (training.steps - fall), 0) / max(fall - 1, 1)
     return peak + (last - peak) * min(progress, 1.0)
+
+
+def kept_teachers(count: int, keep: float, seed: int, step: int) -> list[int]:
+    """Which of several teachers teach in a step: each with probability `keep`, and one at random where none was drawn.
+
+    A function of seed and step, so a resumed run asks the same ones. DGKD, Son et al. 2021, arXiv:2009.08825, drops them so too
+    (survival probability 0.75); there a step may be left with none, which at alpha 1 would teach nothing.
+
+    Args:
+        count: Teachers in all; a single one is always kept.
+        keep: Probability, in (0, 1].
+        seed: Of the training.
+        step: From 0.
+    """
+    if count == 1:
+        return [0]
+    generator = np.random.default_rng([seed, step, 0x7EAC])
+    drawn = generator.random(count) < keep
+    fallback = int(generator.integers(count))
+    return [index for index in range(count) if drawn[index]] or [fallback]
+
+
+@functools.lru_cache(maxsize=16)
+def _times_kept(count: int, keep: float, seed: int, steps: int) -> NDArray[np.int64]:
+    """How often each teacher was kept in the steps before each, (steps + 1, count)."""
+    times = np.zeros((steps + 1, count), dtype=np.int64)
+    for step in range(steps):
+        times[step + 1, kept_teachers(count, keep, seed, step)] = 1
+    return times.cumsum(axis=0)
+
+
+def _taught_steps(objective: Objective, steps: int) -> range:
+    """The steps in which the objective needs a teacher: alpha is above 0, or features are compared."""
+    alpha, first, last = objective.alpha, 0, steps
+    if objective.features:
+        return range(steps)
+    if not (alpha.start or alpha.end):
+        return range(0)
+    while first < last and value_at(alpha, first, steps) == 0:  # a half cosine is 0 at an end alone
+        first += 1
+    while first < last and value_at(alpha, last - 1, steps) == 0:
+        last -= 1
+    return range(first, last)
+
+
+def teachers_asked(objective: Objective, count: int, seed: int, step: int, steps: int) -> list[int]:
+    """Which of `count` teachers answer at a step in 0..steps-1, where they answer live."""
+    if not objective.features and value_at(objective.alpha, step, steps) == 0:
+        return []
+    return kept_teachers(count, objective.keep, seed, step)
+
+
+def steps_asked(objective: Objective, count: int, seed: int, steps: int, done: int) -> tuple[int, ...]:
+    """How many steps each of `count` teachers answers in: the sum of `teachers_asked` over the steps done.
+
+    Args:
+        objective: Its alpha, features and `keep` decide.
+        count: Teachers.
+        seed: Of the training.
+        steps: Of the schedule.
+        done: Steps taken; fewer where the training ended early.
+    """
+    taught = _taught_steps(objective, steps)
+    first, last = taught.start, max(min(taught.stop, done), taught.start)
+    if count < 2:
+        return (last - first,) * count
+    times = _times_kept(count, objective.keep, seed, 1 << last.bit_length())  # few sizes, so that a search finds them in the cache
+    return tuple((times[last] - times[first]).tolist())

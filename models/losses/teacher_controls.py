@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,26 +13,6 @@ from torch.nn import functional
 def log_mean(logits: Sequence[Tensor]) -> Tensor:
     """Log of the mean of several teachers' probabilities, (..., V) from tensors of that shape, divided by the temperature already."""
     return torch.stack([functional.log_softmax(each, dim=-1) for each in logits]).logsumexp(0) - math.log(len(logits))
-
-
-def kept_teachers(count: int, keep: float, seed: int, step: int) -> list[int]:
-    """Which of several teachers teach in a step: each with probability `keep`, and one at random where none was drawn.
-
-    A function of seed and step, so a resumed run asks the same ones. DGKD, Son et al. 2021, arXiv:2009.08825, drops them so too
-    (survival probability 0.75); there a step may be left with none, which at alpha 1 would teach nothing.
-
-    Args:
-        count: Teachers in all; a single one is always kept.
-        keep: Probability, in (0, 1].
-        seed: Of the training.
-        step: From 0.
-    """
-    if count == 1:
-        return [0]
-    generator = np.random.default_rng([seed, step, 0x7EAC])
-    drawn = generator.random(count) < keep
-    fallback = int(generator.integers(count))
-    return [index for index in range(count) if drawn[index]] or [fallback]
 
 
 def label_led(teacher_logits: Tensor, targets: Tensor, margin: float) -> Tensor:

@@ -25,9 +25,8 @@ from models.architectures.attention import single_precision_gradient
 from models.data.batches import IGNORE, TrainingBatches
 from models.losses.features import Features
 from models.losses.loss import StepObjective
-from models.losses.schedules import learning_rate_at, value_at
+from models.losses.schedules import learning_rate_at, teachers_asked, value_at
 from models.losses.taid import Taid, advance
-from models.losses.teacher_controls import kept_teachers
 from models.signals.sources import SignalSource, split_head
 from models.training.checkpoints import Checkpoints
 from models.training.step import Plan, Taught, gradients, recomputed
@@ -152,7 +151,7 @@ def train(
                 group["lr"] = rate
             torch.manual_seed(_step_seed(plan.seed, step))  # dropout, if a checkpoint's configuration has any
             batch = batches.at(step)
-            losses, norm, width = gradients(accelerator, student, batch, plan, _asked(sources, plan, at, step, features), at)
+            losses, norm, width = gradients(accelerator, student, batch, plan, _asked(sources, plan, step), at)
             if state.reference is None:
                 state.reference = max(losses.loss, math.log(width))
             _refuse_divergence(losses.loss, norm, t.explosion * state.reference, step, rate)
@@ -210,13 +209,11 @@ def _weights(plan: Plan, step: int, state: Progress) -> StepObjective | None:
     return StepObjective(plan.objective, alpha, temperature, state.taid.share)
 
 
-def _asked(
-    sources: Sequence[SignalSource], plan: Plan, at: StepObjective | None, step: int, features: Features | None
-) -> Sequence[SignalSource]:
+def _asked(sources: Sequence[SignalSource], plan: Plan, step: int) -> Sequence[SignalSource]:
     """The teachers whose answers a step needs."""
-    if at is None or (at.alpha == 0 and features is None):
+    if plan.objective is None or not sources:
         return ()
-    return [sources[index] for index in kept_teachers(len(sources), at.settings.keep, plan.seed, step)]
+    return [sources[index] for index in teachers_asked(plan.objective, len(sources), plan.seed, step, plan.training.steps)]
 
 
 def _validation(

@@ -16,8 +16,9 @@ from conf.schema.objective import Objective, ObjectiveKind
 from models.data.batches import IGNORE
 from models.losses import divergences as d
 from models.losses.loss import DIVERGENCES, StepObjective, TeacherSignal, distillation_loss
+from models.losses.schedules import kept_teachers
 from models.losses.taid import Taid, advance
-from models.losses.teacher_controls import kept_teachers, label_led, log_mean, trust
+from models.losses.teacher_controls import label_led, log_mean, trust
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REAL = st.floats(-8, 8, width=64)

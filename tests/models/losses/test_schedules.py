@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.schema.objective import Alpha, Temperature
+from conf.schema.objective import Alpha, Objective, Temperature
 from conf.schema.training import Training
-from models.losses.schedules import half_cosine, learning_rate_at, value_at
+from models.losses.schedules import half_cosine, learning_rate_at, steps_asked, teachers_asked, value_at
 
 
 def rates(steps: int, **settings) -> list[float]:
@@ -57,3 +57,23 @@ def test_every_rate_is_positive_and_at_most_the_peak(schedule: str, steps: int, 
     course = rates(steps, schedule=schedule, warmup=warmup, decay=decay, final_ratio=ratio)
     assert all(0 <= rate <= 1 + 1e-9 for rate in course)
     assert course[0] > 0
+
+
+@given(
+    start=st.sampled_from([0.0, 0.3, 1.0]),
+    end=st.sampled_from([None, 0.0, 0.6]),
+    count=st.integers(0, 4),
+    keep=st.sampled_from([0.1, 0.75, 1.0]),
+    seed=st.integers(0, 2**31 - 1),
+    steps=st.integers(1, 40),
+    done=st.integers(0, 40),
+    features=st.booleans(),
+)
+def test_the_steps_in_which_a_teacher_is_asked_are_those_of_each_step_added_up(
+    start: float, end: float | None, count: int, keep: float, seed: int, steps: int, done: int, features: bool
+) -> None:
+    alpha = {"kind": "constant" if end is None else "cosine", "start": start, "end": end}
+    objective = Objective.model_validate({"alpha": alpha, "keep": keep, "features": [{"kind": "hidden"}] * features})
+    done = min(done, steps)
+    asked = [teachers_asked(objective, count, seed, step, steps) if count else [] for step in range(done)]
+    assert steps_asked(objective, count, seed, steps, done) == tuple(sum(i in some for some in asked) for i in range(count))

@@ -12,7 +12,7 @@ from conf.schema.objective import Objective
 from conf.schema.training import Training
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
-from models.losses.teacher_controls import kept_teachers
+from models.losses.schedules import kept_teachers
 from models.signals.sources import SignalSource, live
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, train
