@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo serve smollm2 test test-all check bench format clean
+.PHONY: demo serve smollm2 test test-all check docs bench format clean
 
 demo: $(STAMP)
 	$(BIN)/ladder run python-stdlib
@@ -28,6 +28,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+# The pages of docs/reference that are generated from the code; a test fails where they are not current.
+docs: $(STAMP)
+	$(BIN)/python -m docs.generate
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.step
