@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
+
+from tests.flows.driver import Cli, wait_for
 
 UP_SECONDS = 300.0  # on a machine that does much else; some 15 on an idle one
 Start = Callable[..., "Server"]
@@ -23,13 +23,12 @@ Start = Callable[..., "Server"]
 class Server:
     """A `ladder serve` under test."""
 
-    def __init__(self, cli: Any, helpers: Helpers, *args: object, **env: str) -> None:
-        self.cli, self.helpers, self.out = cli, helpers, cli.home.parent / f"serve-{time.monotonic_ns()}.txt"
-        cli = helpers.Cli(cli.home, {**cli.env, **env})
-        with self.out.open("w") as out:
-            self.process: subprocess.Popen[str] = cli.start("serve", *args, stdout=out, stderr=out)
+    def __init__(self, cli: Cli, *args: object, **env: str) -> None:
+        self.cli, self.out = cli, cli.home.parent / f"serve-{time.monotonic_ns()}.txt"
+        cli = Cli(cli.home, {**cli.env, **env})
+        self.process = cli.start_logged(self.out, "serve", *args)
         began = time.monotonic()
-        helpers.wait_for(lambda: "until Ctrl-C" in self.text or self.process.poll() is not None, "ladder serve", UP_SECONDS)
+        wait_for(lambda: "until Ctrl-C" in self.text or self.process.poll() is not None, "ladder serve", UP_SECONDS)
         assert self.process.poll() is None, self.text
         print(f"up in {time.monotonic() - began:.1f} s")
         self.where = json.loads((cli.home / "serve.json").read_text())

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import pyarrow.parquet as parquet
 import pytest
 from mlflow import MlflowClient
 
+from tests.flows.driver import actions
+
 FEWER = ("audit.min_count=5", "audit.min_documents=5", "audit.resamples=200")
 
 
 @pytest.mark.slow
-def test_a_student_is_audited_against_parent_root_and_control(cli, tiny, helpers: Helpers):
+def test_a_student_is_audited_against_parent_root_and_control(cli, tiny):
     asked = ("audit.control=true", *FEWER)
     first = cli("run", tiny, *asked)
     for name in ("one", "two", "three"):
@@ -40,7 +41,7 @@ def test_a_student_is_audited_against_parent_root_and_control(cli, tiny, helpers
 
     cli.env["PYTHONPROFILEIMPORTTIME"] = "1"
     again = cli("run", tiny, *asked)
-    assert set(helpers.actions(again.err).values()) == {"reused"}
+    assert set(actions(again.err).values()) == {"reused"}
     imported = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time:")}
     unneeded = {"transformers", "sklearn", *(["torch"] if (cli.home / "hardware.json").exists() else [])}
     assert imported & unneeded == set()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import pytest
+
+from tests.flows.driver import half_written
 
 LM = """
 name: letters
@@ -48,7 +49,7 @@ def texts(folder: Path, content: str = "All work and no play makes Jack a dull b
         (folder / "texts" / f"{index}.txt").write_text((content + f"{index} ") * 8 if content else "")
 
 
-def refused(cli, helpers: Helpers, *args, says: tuple[str, ...], code: int = 2) -> str:
+def refused(cli, *args, says: tuple[str, ...], code: int = 2) -> str:
     """The message with which a run is refused, after the checks that hold for each."""
     done = cli("run", *args, code=code)
     errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
@@ -56,7 +57,7 @@ def refused(cli, helpers: Helpers, *args, says: tuple[str, ...], code: int = 2) 
     for words in says:
         assert words in errors[0], f"{words!r} is not in: {done.err}"
     assert done.out == ""
-    assert helpers.half_written(cli.home) == []
+    assert half_written(cli.home) == []
     return errors[0]
 
 
@@ -79,55 +80,54 @@ def refused(cli, helpers: Helpers, *args, says: tuple[str, ...], code: int = 2) 
         ("no-value", ("override: got 'no-value'; allowed: key=value",)),
     ],
 )
-def test_a_wrong_setting(bare, helpers: Helpers, override, says):
-    refused(bare, helpers, "digits", override, says=says)
+def test_a_wrong_setting(bare, override, says):
+    refused(bare, "digits", override, says=says)
     assert not bare.home.exists()
 
 
-def test_a_stage_that_is_larger_than_its_teacher(bare, helpers: Helpers):
+def test_a_stage_that_is_larger_than_its_teacher(bare):
     says = ("stages[1].student.shape: got 'quarter with ", "at most the ", "of its teacher, half", "Make the student smaller")
-    refused(bare, helpers, "digits", "stages.quarter.student.shape.feed_forward=500", says=says)
+    refused(bare, "digits", "stages.quarter.student.shape.feed_forward=500", says=says)
 
 
-def test_starting_at_an_unknown_stage(bare, helpers: Helpers):
+def test_starting_at_an_unknown_stage(bare):
     says = ("--start-at: got 'quater'", "half, quarter, eighth", "Did you mean 'quarter'")
-    refused(bare, helpers, "digits", "--start-at", "quater", says=says)
+    refused(bare, "digits", "--start-at", "quater", says=says)
 
 
-def test_an_unknown_ladder(bare, helpers: Helpers):
-    refused(bare, helpers, "digit", says=("ladder: got 'digit'", "digits, llama-1b, python-stdlib, smollm2", "Did you mean 'digits'"))
-    refused(bare, helpers, "nowhere/my.yaml", says=("ladder: got 'nowhere/my.yaml'", "path of a YAML file"))
+def test_an_unknown_ladder(bare):
+    refused(bare, "digit", says=("ladder: got 'digit'", "digits, llama-1b, python-stdlib, smollm2", "Did you mean 'digits'"))
+    refused(bare, "nowhere/my.yaml", says=("ladder: got 'nowhere/my.yaml'", "path of a YAML file"))
 
 
-def test_yaml_that_does_not_parse(bare, tmp_path, helpers: Helpers):
+def test_yaml_that_does_not_parse(bare, tmp_path):
     path = ladder_file(tmp_path, "name: [tiny\nstages: }")
-    refused(bare, helpers, path, says=(f"ladder: got '{path}'", "a readable YAML file"))
+    refused(bare, path, says=(f"ladder: got '{path}'", "a readable YAML file"))
 
 
-def test_a_missing_data_file(cli, tmp_path, helpers: Helpers):
-    refused(cli, helpers, ladder_file(tmp_path, LM), says=("data.paths[0]: got 'texts/*.txt'", "a file, or a pattern that matches files"))
+def test_a_missing_data_file(cli, tmp_path):
+    refused(cli, ladder_file(tmp_path, LM), says=("data.paths[0]: got 'texts/*.txt'", "a file, or a pattern that matches files"))
 
 
 @pytest.mark.slow
-def test_an_empty_dataset(cli, tmp_path, helpers: Helpers):
+def test_an_empty_dataset(cli, tmp_path):
     (tmp_path / "reviews.csv").write_text("text,label\n")
-    refused(cli, helpers, ladder_file(tmp_path, CLASSES), says=("data: got 'files'", "a source with documents", "The source is empty"))
+    refused(cli, ladder_file(tmp_path, CLASSES), says=("data: got 'files'", "a source with documents", "The source is empty"))
 
 
 @pytest.mark.slow
-def test_text_that_is_shorter_than_a_sequence(cli, tmp_path, helpers: Helpers):
+def test_text_that_is_shorter_than_a_sequence(cli, tmp_path):
     texts(tmp_path, "a", files=3)
     says = ("data.sequence_length: got 3000", "shorten the sequences or add documents")
-    refused(cli, helpers, ladder_file(tmp_path, LM), "data.sequence_length=3000", says=says)
+    refused(cli, ladder_file(tmp_path, LM), "data.sequence_length=3000", says=says)
 
 
 @pytest.mark.slow
-def test_labels_outside_the_range(cli, tmp_path, helpers: Helpers):
+def test_labels_outside_the_range(cli, tmp_path):
     rows = "".join(f"text number {i},{i % 3}\n" for i in range(30))
     (tmp_path / "reviews.csv").write_text("text,label\n" + rows)
     refused(
         cli,
-        helpers,
         ladder_file(tmp_path, CLASSES),
         "data.classes=2",
         says=("data.classes: got 2", "labels from 0 to 1", "bears the label '2'"),
@@ -154,20 +154,20 @@ def checkpoint_ladder(folder: Path) -> Path:
     return ladder_file(folder, f"{head}teacher: {{source: checkpoint, path: teacher}}\nstages:{rest.partition('stages:')[2]}")
 
 
-def test_a_teacher_whose_vocabulary_is_smaller(cli, tmp_path, helpers: Helpers):
+def test_a_teacher_whose_vocabulary_is_smaller(cli, tmp_path):
     texts(tmp_path)
     llama(tmp_path / "teacher", 200)
-    refused(cli, helpers, checkpoint_ladder(tmp_path), says=("teacher.path: got", "with 200 ids", "tokenizer.kind=teacher"))
+    refused(cli, checkpoint_ladder(tmp_path), says=("teacher.path: got", "with 200 ids", "tokenizer.kind=teacher"))
 
 
 @pytest.mark.slow
-def test_a_teacher_whose_ids_mean_something_else(cli, tmp_path, helpers: Helpers):
+def test_a_teacher_whose_ids_mean_something_else(cli, tmp_path):
     texts(tmp_path)
     llama(tmp_path / "teacher", 300, tokenizer=True)
-    refused(cli, helpers, checkpoint_ladder(tmp_path), says=("teacher.path: got", "vocabulary", "tokenizer.kind=teacher"))
+    refused(cli, checkpoint_ladder(tmp_path), says=("teacher.path: got", "vocabulary", "tokenizer.kind=teacher"))
 
 
-def test_a_teacher_with_pickled_weights_only(cli, tmp_path, helpers: Helpers):
+def test_a_teacher_with_pickled_weights_only(cli, tmp_path):
     import torch
 
     texts(tmp_path)
@@ -175,15 +175,15 @@ def test_a_teacher_with_pickled_weights_only(cli, tmp_path, helpers: Helpers):
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     says = ("teacher.path: got", "weights as safetensors", "pytorch_model.bin", "save_pretrained")
-    refused(cli, helpers, checkpoint_ladder(tmp_path), says=says)
+    refused(cli, checkpoint_ladder(tmp_path), says=says)
 
 
-def test_a_corrupt_safetensors_file(cli, tmp_path, helpers: Helpers):
+def test_a_corrupt_safetensors_file(cli, tmp_path):
     texts(tmp_path)
     weights = llama(tmp_path / "teacher", 300) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     says = ("teacher.path: got", str(weights), "a whole safetensors file", "Fetch or save the checkpoint again")
-    refused(cli, helpers, checkpoint_ladder(tmp_path), says=says)
+    refused(cli, checkpoint_ladder(tmp_path), says=says)
 
 
 def closed_port() -> int:
@@ -192,27 +192,27 @@ def closed_port() -> int:
 
 
 @pytest.mark.parametrize(("variable", "path"), [("PREFECT_API_URL", "/api"), ("MLFLOW_TRACKING_URI", "")])
-def test_a_server_that_does_not_answer(cli, tiny, helpers: Helpers, variable, path):
+def test_a_server_that_does_not_answer(cli, tiny, variable, path):
     url = f"http://127.0.0.1:{closed_port()}{path}"
     cli.env[variable] = url
     done = cli("run", tiny, code=2)
     assert f"error: {variable}: got '{url}'" in done.err
     assert "unset it" in done.err
     assert done.seconds < 60  # imports and one attempt, on a machine that may be busy; retries would take minutes
-    assert helpers.half_written(cli.home) == []
+    assert half_written(cli.home) == []
     assert not (cli.home / "runs").exists()
 
 
-def test_nothing_answers_as_prefect(cli, tiny, helpers: Helpers):
+def test_nothing_answers_as_prefect(cli, tiny):
     given = cli.env["PREFECT_API_URL"]
     cli.env["PREFECT_API_URL"] = given + "/elsewhere"
-    refused(cli, helpers, tiny, says=("PREFECT_API_URL: got", "such as http://127.0.0.1:4200/api"))
+    refused(cli, tiny, says=("PREFECT_API_URL: got", "such as http://127.0.0.1:4200/api"))
 
     cli.env["PREFECT_API_URL"] = given.replace("://", "://ann:s3cret@")
-    said = refused(cli, helpers, tiny, says=("PREFECT_API_URL: got 'http://ann:***@127.0.0.1:", "Set PREFECT_API_AUTH_STRING"))
+    said = refused(cli, tiny, says=("PREFECT_API_URL: got 'http://ann:***@127.0.0.1:", "Set PREFECT_API_AUTH_STRING"))
     assert "s3cret" not in said
 
 
-def test_a_home_that_is_no_folder(bare, tiny, tmp_path, helpers: Helpers):
+def test_a_home_that_is_no_folder(bare, tiny, tmp_path):
     bare.home.write_text("a file")
-    refused(bare, helpers, tiny, says=("LADDER_HOME", str(bare.home)), code=1)
+    refused(bare, tiny, says=("LADDER_HOME", str(bare.home)), code=1)

@@ -9,31 +9,25 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace as Helpers
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from tests.flows.driver import Cli, FlowRun, clean_environment, half_written, last_flow_run, newest_checkpoint, wait_for
+
 BOUND = 15.0  # seconds from the request to the end of the process
 
 
-def last_run(cli: Any, helpers: Helpers) -> Any:
-    """What Prefect shows of the last run."""
-    return helpers.Shown(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
-
-
-def in_stage_two(cli: Any, log: Path, helpers: Helpers, *args: object) -> subprocess.Popen[str]:
+def in_stage_two(cli: Cli, log: Path, *args: object) -> subprocess.Popen[str]:
     """A run in the middle of the training of its second stage."""
-    with log.open("w") as file:
-        process = cli.start("run", *args, stdout=file, stderr=file)
+    process = cli.start_logged(log, "run", *args)
 
     def training() -> bool:
         assert process.poll() is None, log.read_text()
-        return "two: computed" in log.read_text() and len(list((cli.home / "store" / "checkpoints").glob("*/step-*"))) > 0
+        return "two: computed" in log.read_text() and newest_checkpoint(cli.home) > 0
 
-    helpers.wait_for(training, "a checkpoint of stage two")
+    wait_for(training, "a checkpoint of stage two")
     return process
 
 
@@ -42,19 +36,15 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [own, *own.children(recursive=True)]
 
 
-def newest_checkpoint(home: Path) -> int:
-    return max((int(path.name.removeprefix("step-")) for path in (home / "store" / "checkpoints").glob("*/step-*")), default=0)
-
-
 LONG = "stages.two.training.steps=4000"
 
 
-def test_cancelled_in_prefect_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, undisturbed, tmp_path, helpers: Helpers):
+def test_cancelled_in_prefect_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, undisturbed, tmp_path):
     log = tmp_path / "cancelled.log"
     # So that these few steps last; when a run saves and validates changes nothing in its weights.
     slow = "stages.two.training.checkpoint_every=1", "stages.two.training.validate_every=1"
-    process = in_stage_two(cli, log, helpers, tiny, *slow)
-    prefect, processes, began = last_run(cli, helpers), family(process), time.monotonic()
+    process = in_stage_two(cli, log, tiny, *slow)
+    prefect, processes, began = last_flow_run(cli), family(process), time.monotonic()
     prefect.cancel()
     assert process.wait(BOUND) == 130
     print(f"cancelled through Prefect's API: ended in {time.monotonic() - began:.1f} s")
@@ -66,23 +56,23 @@ def test_cancelled_in_prefect_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, un
     assert (shown["status"], shown["error"]) == ("cancelled", f"cancelled in the training of two, at step {step} of 120")
     assert prefect.state == "CANCELLED"
     assert sorted(prefect.subflows.values()) == ["CANCELLED", "COMPLETED"]
-    helpers.wait_for(lambda: set(prefect.tasks.values()) == {"COMPLETED", "CANCELLED"}, "the tasks' states", 20)
+    wait_for(lambda: set(prefect.tasks.values()) == {"COMPLETED", "CANCELLED"}, "the tasks' states", 20)
     from mlflow import MlflowClient
 
     assert MlflowClient(shown["mlflow_uri"]).get_run(shown["mlflow_run_id"]).info.status == "KILLED"
-    assert helpers.half_written(cli.home) == []
+    assert half_written(cli.home) == []
 
     again = cli("run", tiny, *slow)
     resumed = cli.json("show")
     assert f"two: resumed from step {step} " in again.err
     assert (resumed["status"], resumed["run"], resumed["stages"][1]["resumed_at"]) == ("done", shown["run"], step)
     assert cli.hashes() == undisturbed.hashes()
-    assert last_run(cli, helpers).state == "COMPLETED"
+    assert last_flow_run(cli).state == "COMPLETED"
 
 
-def test_ladder_cancel(cli, tiny, tmp_path, helpers: Helpers):
-    process = in_stage_two(cli, tmp_path / "run.log", helpers, tiny, LONG)
-    prefect, processes = last_run(cli, helpers), family(process)
+def test_ladder_cancel(cli, tiny, tmp_path):
+    process = in_stage_two(cli, tmp_path / "run.log", tiny, LONG)
+    prefect, processes = last_flow_run(cli), family(process)
     began = time.monotonic()
     said = cli("cancel")
     assert process.wait(BOUND) == 130
@@ -98,8 +88,8 @@ def test_ladder_cancel(cli, tiny, tmp_path, helpers: Helpers):
 
 
 @pytest.mark.slow
-def test_ladder_cancel_under_the_embedded_server(bare, tiny, tmp_path, helpers: Helpers):
-    process = in_stage_two(bare, tmp_path / "run.log", helpers, tiny, LONG)
+def test_ladder_cancel_under_the_embedded_server(bare, tiny, tmp_path):
+    process = in_stage_two(bare, tmp_path / "run.log", tiny, LONG)
     processes = family(process)
     said = bare("cancel")
     assert process.wait(BOUND) == 130
@@ -109,8 +99,8 @@ def test_ladder_cancel_under_the_embedded_server(bare, tiny, tmp_path, helpers: 
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_a_checkpoint_of_the_last_step(cli, tiny, tmp_path, helpers: Helpers):
-    process = in_stage_two(cli, tmp_path / "run.log", helpers, tiny, LONG)
+def test_sigterm_leaves_a_checkpoint_of_the_last_step(cli, tiny, tmp_path):
+    process = in_stage_two(cli, tmp_path / "run.log", tiny, LONG)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(BOUND) == 130
@@ -126,13 +116,12 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(cli, tiny, tmp_path, helpe
 
 
 @pytest.mark.slow
-def test_a_run_that_waits_is_cancelled_too(cli, tiny, tmp_path, helpers: Helpers):
+def test_a_run_that_waits_is_cancelled_too(cli, tiny, tmp_path):
     """It has no step at which it could stop: here it waits for the store's lock on its data."""
     log = tmp_path / "waiting.log"
-    blocker = in_stage_two(cli, tmp_path / "first.log", helpers, tiny, LONG)
-    with log.open("w") as file:
-        waiting = cli.start("run", tiny, "name=other", LONG, stdout=file, stderr=file)
-    helpers.wait_for(lambda: "one: found" in log.read_text(), "the second run to come to stage two")
+    blocker = in_stage_two(cli, tmp_path / "first.log", tiny, LONG)
+    waiting = cli.start_logged(log, "run", tiny, "name=other", LONG)
+    wait_for(lambda: "one: found" in log.read_text(), "the second run to come to stage two")
     record = next(r for r in cli.json("runs") if r["run"].startswith("other"))
     began = time.monotonic()
     said = cli("cancel", record["run"])
@@ -141,7 +130,7 @@ def test_a_run_that_waits_is_cancelled_too(cli, tiny, tmp_path, helpers: Helpers
     assert ": cancelled after " in said.out
     shown = cli.json("show", record["run"])
     assert shown["status"] == "cancelled"
-    prefect = last_run(cli, helpers)
+    prefect = last_flow_run(cli)
     assert prefect.flow_run == shown["prefect_run_id"]
     assert prefect.state == "CANCELLED"
     assert set(prefect.subflows.values()) <= {"CANCELLED", "COMPLETED"}
@@ -149,13 +138,12 @@ def test_a_run_that_waits_is_cancelled_too(cli, tiny, tmp_path, helpers: Helpers
 
 
 @pytest.mark.slow
-def test_a_run_that_asks_a_person_is_cancelled_too(finished, tiny, tmp_path, helpers: Helpers):
+def test_a_run_that_asks_a_person_is_cancelled_too(finished, tiny, tmp_path):
     log = tmp_path / "asking.log"
-    with log.open("w") as file:
-        asking = finished.start("run", tiny, "stages.two.gate.min_root_retention=2", "stages.two.gate.policy=ask", stdout=file, stderr=file)
-    helpers.wait_for(lambda: "needs a decision" in log.read_text(), f"the question, see {log}", 120)
-    helpers.wait_for(lambda: last_run(finished, helpers).state == "PAUSED", "the pause", 30)
-    prefect, said = last_run(finished, helpers), finished("cancel")
+    asking = finished.start_logged(log, "run", tiny, "stages.two.gate.min_root_retention=2", "stages.two.gate.policy=ask")
+    wait_for(lambda: "needs a decision" in log.read_text(), f"the question, see {log}", 120)
+    wait_for(lambda: last_flow_run(finished).state == "PAUSED", "the pause", 30)
+    prefect, said = last_flow_run(finished), finished("cancel")
     assert asking.wait(BOUND) == 130, log.read_text()
     print(f"cancelled while paused: {said.out.strip()}")
     assert "Traceback" not in log.read_text()
@@ -183,14 +171,14 @@ main()
 
 
 @pytest.mark.parametrize(("more", "code", "end"), [((), 0, "COMPLETED"), (("stages.one.gate.max_parameters=1",), 3, "FAILED")])
-def test_cancelled_at_its_very_end_a_run_is_what_its_record_says(finished, tiny, tmp_path, helpers: Helpers, more, code, end):
-    env = helpers.clean_environment(LADDER_HOME=str(finished.home), **finished.env)
+def test_cancelled_at_its_very_end_a_run_is_what_its_record_says(finished, tiny, tmp_path, more, code, end):
+    env = clean_environment(LADDER_HOME=str(finished.home), **finished.env)
     command = [sys.executable, "-c", AT_THE_END, "run", str(tiny), *more]
     ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "teacher" in ended.stdout, "the table"
-    shown, prefect = finished.json("show"), last_run(finished, helpers)
+    shown, prefect = finished.json("show"), last_flow_run(finished)
     assert shown["status"] == ("done" if code == 0 else "stopped")
     assert prefect.state == "CANCELLING", "which the next run corrects, or `ladder serve`"
     finished("run", tiny)
@@ -214,9 +202,9 @@ print(cancel.cancel_run(home(), None))
 """
 
 
-def test_a_run_that_ends_while_it_is_being_cancelled_stays_done(cli, tiny, tmp_path, helpers: Helpers):
-    process = in_stage_two(cli, tmp_path / "run.log", helpers, tiny)
-    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+def test_a_run_that_ends_while_it_is_being_cancelled_stays_done(cli, tiny, tmp_path):
+    process = in_stage_two(cli, tmp_path / "run.log", tiny)
+    env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", LATE], env=env, text=True, **pipes) as cancel:
         assert cancel.stdout
@@ -225,7 +213,7 @@ def test_a_run_that_ends_while_it_is_being_cancelled_stays_done(cli, tiny, tmp_p
         out, err = cancel.communicate("\n", timeout=60)
     assert (cancel.returncode, err) == (0, "")
     assert ": done after " in out
-    assert last_run(cli, helpers).state == "COMPLETED"
+    assert last_flow_run(cli).state == "COMPLETED"
 
 
 STAGE = """
@@ -239,13 +227,13 @@ one_stage(sys.argv[1], "two", overrides=["stages.two.training.steps=4001"], retu
 
 
 @pytest.mark.slow
-def test_a_run_of_one_stage_is_cancelled_too(finished, tiny, tmp_path, helpers: Helpers):
-    env = helpers.clean_environment(LADDER_HOME=str(finished.home), LADDER_ROOTS=str(tiny.parent), **finished.env)
+def test_a_run_of_one_stage_is_cancelled_too(finished, tiny, tmp_path):
+    env = clean_environment(LADDER_HOME=str(finished.home), LADDER_ROOTS=str(tiny.parent), **finished.env)
     with (tmp_path / "stage.log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-c", STAGE, str(tiny)], env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        helpers.wait_for(lambda: newest_checkpoint(finished.home) > 0 or process.poll() is not None, "a checkpoint of stage two", 120)
-        prefect, began = last_run(finished, helpers), time.monotonic()
+        wait_for(lambda: newest_checkpoint(finished.home) > 0 or process.poll() is not None, "a checkpoint of stage two", 120)
+        prefect, began = last_flow_run(finished), time.monotonic()
         prefect.cancel()
         process.wait(BOUND)
         print(f"one stage: ended in {time.monotonic() - began:.1f} s")
@@ -276,9 +264,9 @@ distill.serve(name="distill")
 
 
 @pytest.fixture
-def runner(cli, tmp_path: Path, helpers: Helpers) -> Iterator[psutil.Process]:
+def runner(cli, tmp_path: Path) -> Iterator[psutil.Process]:
     """Prefect's own runner, which serves the deployment `distill/distill`."""
-    env = helpers.clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", PREFECT_RUNNER_POLL_FREQUENCY="1", **cli.env)
+    env = clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", PREFECT_RUNNER_POLL_FREQUENCY="1", **cli.env)
     with (tmp_path / "runner.log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-c", SERVE], env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     yield psutil.Process(process.pid)
@@ -287,26 +275,26 @@ def runner(cli, tmp_path: Path, helpers: Helpers) -> Iterator[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_a_served_run_is_cancelled_in_the_ui(cli, tiny, runner, tmp_path, helpers: Helpers):
+def test_a_served_run_is_cancelled_in_the_ui(cli, tiny, runner, tmp_path):
     api = cli.env["PREFECT_API_URL"]
 
     def deployment() -> str | None:
         found = httpx.get(f"{api}/deployments/name/distill/distill", trust_env=False, timeout=30)
         return found.json()["id"] if found.status_code == httpx.codes.OK else None
 
-    started = helpers.wait_for(deployment, f"the deployment, see {tmp_path}/runner.log", 120)
-    prefect = helpers.Shown(api, "")
+    started = wait_for(deployment, f"the deployment, see {tmp_path}/runner.log", 120)
+    prefect = FlowRun(api, "")
     prefect.flow_run = prefect.post(f"deployments/{started}/create_flow_run", {"parameters": {"ladder": str(tiny), "overrides": [LONG]}})[
         "id"
     ]
-    helpers.wait_for(lambda: newest_checkpoint(cli.home) >= 5 and "two <- one" in str(prefect.tasks), "stage two", 180)
-    worker = helpers.wait_for(lambda: [p for p in runner.children(recursive=True) if "resource_tracker" not in str(p.cmdline())], "it", 5)
+    wait_for(lambda: newest_checkpoint(cli.home) >= 5 and "two <- one" in str(prefect.tasks), "stage two", 180)
+    worker = wait_for(lambda: [p for p in runner.children(recursive=True) if "resource_tracker" not in str(p.cmdline())], "it", 5)
     prefect.cancel()
     began = time.monotonic()
     _, alive = psutil.wait_procs(worker, timeout=BOUND)
     print(f"cancelled in the UI, served: ended in {time.monotonic() - began:.1f} s")
     assert alive == []
-    helpers.wait_for(lambda: prefect.state == "CANCELLED", "Prefect to show it", 45)
+    wait_for(lambda: prefect.state == "CANCELLED", "Prefect to show it", 45)
     print(f"and was shown as cancelled after {time.monotonic() - began:.1f} s")
     shown = cli.json("show")
     assert shown["status"] == "cancelled"

@@ -11,9 +11,10 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import pytest
+
+from tests.flows.driver import actions, clean_environment, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ def used(cli) -> int:
 
 
 @pytest.mark.slow
-def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny, helpers: Helpers):
+def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny):
     finished = cli  # not a copy: the artifacts in MLflow are its own
     finished("run", tiny)
     old = finished.json("show")["run"]
@@ -69,15 +70,15 @@ def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny, helpers
         "finished": finished.json("show")["finished"],
     }
     again = finished("run", tiny, "stages.three.objective.alpha=0.25")
-    assert helpers.actions(again.err) == dict.fromkeys(("teacher", "one", "two", "three"), "reused")
-    assert helpers.actions(finished("run", tiny).err)["three"] == "computed"
+    assert actions(again.err) == dict.fromkeys(("teacher", "one", "two", "three"), "reused")
+    assert actions(finished("run", tiny).err)["three"] == "computed"
 
     gone = finished.json("clean", "--older-than", "0d")
     assert gone["freed_bytes"] > 0
     assert finished.json("runs") == []
     assert not list((finished.home / "store").glob("*/*"))
     assert not list((finished.home / "mlflow" / "artifacts").rglob("*.safetensors"))
-    assert set(helpers.actions(finished("run", tiny).err).values()) == {"computed"}
+    assert set(actions(finished("run", tiny).err).values()) == {"computed"}
 
 
 def test_a_copy_of_a_home_leaves_the_original_alone(finished, undisturbed):
@@ -113,8 +114,8 @@ while True:
 
 
 @pytest.mark.slow
-def test_runs_never_notice_that_somebody_cleans(cli, tiny, tmp_path, undisturbed, helpers: Helpers):
-    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+def test_runs_never_notice_that_somebody_cleans(cli, tiny, tmp_path, undisturbed):
+    env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
     cli.home.mkdir(parents=True, exist_ok=True)
     with (tmp_path / "clean.log").open("w") as log:
         cleaner = subprocess.Popen([sys.executable, "-c", CLEAN], env=env, stdout=log, stderr=log, start_new_session=True)
@@ -123,9 +124,8 @@ def test_runs_never_notice_that_somebody_cleans(cli, tiny, tmp_path, undisturbed
             cli("run", tiny, *overrides)
         assert cleaner.poll() is None, (tmp_path / "clean.log").read_text()
         log, killed = tmp_path / "killed.log", cli
-        with log.open("w") as file:
-            process = killed.start("run", tiny, stdout=file, stderr=file)
-        helpers.wait_for(lambda: "two: computed" in log.read_text() or process.poll() is not None, "stage two")
+        process = killed.start_logged(log, "run", tiny)
+        wait_for(lambda: "two: computed" in log.read_text() or process.poll() is not None, "stage two")
         process.kill()
         process.wait()
         cli("run", tiny)

@@ -7,32 +7,30 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import pytest
 
 from conf.loading.load import SHIPPED, load
+from tests.flows.driver import Cli, clean_environment
 
 MODEL = {"name", "fingerprint", "parameters", "reused", "steps", "seconds", "folder", "weights_sha256", "metrics", "mlflow_run_id"}
 STAGE = MODEL | {"retention", "gate"}
 
 
-def test_help_takes_less_than_a_second(helpers: Helpers):
+def test_help_takes_less_than_a_second():
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "flows.cli.app", "--help"], env=helpers.clean_environment(), capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, "-m", "flows.cli.app", "--help"], env=clean_environment(), capture_output=True, text=True)
         seconds.append(time.perf_counter() - began)
         assert done.returncode == 0
         assert all(command in done.stdout for command in ("run", "plan", "list", "explain", "runs", "show", "doctor"))
     assert min(seconds) < 1.0
 
 
-def test_importing_the_command_line_imports_nothing_heavy(helpers: Helpers):
+def test_importing_the_command_line_imports_nothing_heavy():
     code = "import sys, flows.cli.app; print(sorted({'torch', 'prefect', 'mlflow', 'transformers', 'datasets'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], env=helpers.clean_environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -112,8 +110,8 @@ def test_doctor_examines_everything(undisturbed):
     assert undisturbed.env["PREFECT_API_URL"] in checks["Prefect"]["found"]
 
 
-def test_doctor_says_what_to_do_about_a_server_that_is_gone(undisturbed, helpers: Helpers):
-    lost = helpers.Cli(undisturbed.home, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+def test_doctor_says_what_to_do_about_a_server_that_is_gone(undisturbed):
+    lost = Cli(undisturbed.home, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
     said = lost("doctor", code=1).out
     assert "FAIL  Prefect" in said
     assert "unset PREFECT_API_URL" in said

@@ -12,15 +12,15 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 
 import pytest
 
+from tests.flows.driver import Cli, actions, clean_environment, half_written, last_flow_run, wait_for
+
 
 def begin(cli, log: Path, *args) -> subprocess.Popen[str]:
-    with log.open("w") as file:
-        return cli.start(*args, stdout=file, stderr=file)
+    return cli.start_logged(log, *args)
 
 
 def checkpoints_of_stage_two(cli, log: Path, wanted: int) -> bool:
@@ -37,38 +37,38 @@ def loss_points(cli, stage: str) -> list[int]:
     return [point.step for point in client.get_metric_history(run_id, "train/loss")]
 
 
-def test_a_run_killed_in_stage_two_is_continued_to_the_same_weights(cli, tiny, undisturbed, tmp_path, helpers: Helpers):
+def test_a_run_killed_in_stage_two_is_continued_to_the_same_weights(cli, tiny, undisturbed, tmp_path):
     log = tmp_path / "killed.log"
     process = begin(cli, log, "run", tiny)
-    helpers.wait_for(lambda: checkpoints_of_stage_two(cli, log, 1) or process.poll() is not None, "a checkpoint of stage two")
+    wait_for(lambda: checkpoints_of_stage_two(cli, log, 1) or process.poll() is not None, "a checkpoint of stage two")
     time.sleep(random.uniform(0, 0.5))
     assert process.poll() is None, "the run ended before it was killed"
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert helpers.half_written(cli.home) == []
+    assert half_written(cli.home) == []
     killed = cli.json("show")
     assert (killed["status"], [s["name"] for s in killed["stages"]]) == ("interrupted", ["one"])
     assert cli.json("plan", tiny)["stages"][1]["action"] == "resume"
 
     again = cli("run", tiny)
     shown = cli.json("show")
-    assert helpers.actions(again.err) == {"teacher": "reused", "one": "reused", "two": "resumed", "three": "computed"}
+    assert actions(again.err) == {"teacher": "reused", "one": "reused", "two": "resumed", "three": "computed"}
     assert (shown["run"], shown["mlflow_run_id"]) == (killed["run"], killed["mlflow_run_id"])
     assert shown["status"] == "done"
     assert 0 < shown["stages"][1]["resumed_at"] < 120
     assert cli.hashes() == undisturbed.hashes()
-    assert helpers.half_written(cli.home) == []
+    assert half_written(cli.home) == []
     assert list((cli.home / "store" / "checkpoints").iterdir()) == []
     assert Counter(loss_points(cli, "two")) == Counter(range(1, 121))
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_stage_two_is_continued_too(bare, tiny, undisturbed, tmp_path, helpers: Helpers):
+def test_ctrl_c_in_stage_two_is_continued_too(bare, tiny, undisturbed, tmp_path):
     import psutil
 
     log = tmp_path / "interrupted.log"
     process = begin(bare, log, "run", tiny)
-    helpers.wait_for(lambda: checkpoints_of_stage_two(bare, log, 1) or process.poll() is not None, "a checkpoint of stage two")
+    wait_for(lambda: checkpoints_of_stage_two(bare, log, 1) or process.poll() is not None, "a checkpoint of stage two")
     servers = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: a server in our group would be gone before the run has noted its end
     assert process.wait(120) == 130
@@ -77,10 +77,10 @@ def test_ctrl_c_in_stage_two_is_continued_too(bare, tiny, undisturbed, tmp_path,
     assert "Traceback" not in said
     assert "interrupted; what is finished is kept, the same command goes on from there" in said
     assert bare.json("show")["status"] == "interrupted"
-    assert helpers.half_written(bare.home) == []
+    assert half_written(bare.home) == []
 
     again = bare("run", tiny)
-    assert helpers.actions(again.err) == {"teacher": "reused", "one": "reused", "two": "resumed", "three": "computed"}
+    assert actions(again.err) == {"teacher": "reused", "one": "reused", "two": "resumed", "three": "computed"}
     assert bare.hashes() == undisturbed.hashes()
 
 
@@ -97,40 +97,35 @@ print(json.dumps({"dead": [record.run for record in dead], "restarted": again, "
 """
 
 
-def reap(cli, helpers: Helpers, *args: str) -> dict[str, Any]:
+def reap(cli, *args: str) -> dict[str, Any]:
     """What `ladder serve` does every few seconds."""
-    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
     done = subprocess.run([sys.executable, "-c", REAP, *args], env=env, capture_output=True, text=True, timeout=120, check=True)
     return json.loads(done.stdout)
-
-
-def last_run(cli, helpers: Helpers) -> Any:
-    """What Prefect shows of the last run."""
-    return helpers.Shown(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
 
 
 LONG = ("stages.two.training.steps=2000",)
 
 
-def killed_in_stage_two(cli, tiny: Path, log: Path, helpers: Helpers, *args: object) -> Any:
+def killed_in_stage_two(cli, tiny: Path, log: Path, *args: object) -> Any:
     process = begin(cli, log, "run", tiny, *LONG, *args)
-    helpers.wait_for(lambda: checkpoints_of_stage_two(cli, log, 1) or process.poll() is not None, "a checkpoint of stage two")
-    shown = last_run(cli, helpers)
-    helpers.wait_for(lambda: "RUNNING" in shown.tasks.values(), "Prefect to show the tasks", 30)
+    wait_for(lambda: checkpoints_of_stage_two(cli, log, 1) or process.poll() is not None, "a checkpoint of stage two")
+    shown = last_flow_run(cli)
+    wait_for(lambda: "RUNNING" in shown.tasks.values(), "Prefect to show the tasks", 30)
     process.kill()
     process.wait()
     return shown
 
 
-def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path, helpers: Helpers):
+def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path):
     from mlflow import MlflowClient
 
-    shown = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers)
+    shown = killed_in_stage_two(cli, tiny, tmp_path / "run.log")
     time.sleep(2)  # what Prefect had heard of the tasks is in its database by now
     assert (shown.state, sorted(shown.subflows.values())) == ("RUNNING", ["COMPLETED", "RUNNING"])
     assert json.loads(next(cli.home.glob("runs/*/record.json")).read_text())["status"] == "running"
 
-    found = reap(cli, helpers)
+    found = reap(cli)
     print(f"reaped in {found['seconds']:.1f} s")
     record = json.loads(next(cli.home.glob("runs/*/record.json")).read_text())
     assert found["dead"] == [record["run"]]
@@ -143,19 +138,19 @@ def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path, helpers: Helpers)
     assert {child.info.status for child in children} == {"FINISHED", "KILLED"}
     assert list(cli.home.glob("locks/flow-*")) == []
 
-    again = reap(cli, helpers)
+    again = reap(cli)
     assert again["dead"] == []
     assert again["seconds"] < 0.5, "nothing is to do"
 
 
 @pytest.mark.slow
-def test_the_next_run_shows_the_dead_one_as_crashed(cli, tiny, tmp_path, helpers: Helpers):
-    dead = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers, "stages.two.training.checkpoint_every=100")
+def test_the_next_run_shows_the_dead_one_as_crashed(cli, tiny, tmp_path):
+    dead = killed_in_stage_two(cli, tiny, tmp_path / "run.log", "stages.two.training.checkpoint_every=100")
     again = begin(cli, tmp_path / "again.log", "run", tiny, *LONG, "stages.two.training.checkpoint_every=100")
-    helpers.wait_for(lambda: "resumed from step" in (tmp_path / "again.log").read_text(), "the run to go on")
+    wait_for(lambda: "resumed from step" in (tmp_path / "again.log").read_text(), "the run to go on")
     assert dead.state == "CRASHED"
     assert "RUNNING" not in dead.subflows.values()
-    living = last_run(cli, helpers)
+    living = last_flow_run(cli)
     assert (living.flow_run != dead.flow_run, living.state) == (True, "RUNNING")
     again.send_signal(signal.SIGTERM)
     assert again.wait(60) == 130
@@ -163,12 +158,12 @@ def test_the_next_run_shows_the_dead_one_as_crashed(cli, tiny, tmp_path, helpers
 
 
 @pytest.mark.slow
-def test_a_flow_run_whose_server_comes_back_late_is_ended_then(cli, tiny, tmp_path, helpers: Helpers):
-    shown = killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers)
-    away = helpers.Cli(cli.home, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
-    assert len(reap(away, helpers)["dead"]) == 1, "the record tells the truth without a server, too"
+def test_a_flow_run_whose_server_comes_back_late_is_ended_then(cli, tiny, tmp_path):
+    shown = killed_in_stage_two(cli, tiny, tmp_path / "run.log")
+    away = Cli(cli.home, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert len(reap(away)["dead"]) == 1, "the record tells the truth without a server, too"
     assert shown.state == "RUNNING"
-    assert reap(cli, helpers)["dead"] == []
+    assert reap(cli)["dead"] == []
     assert shown.state == "CRASHED"
 
 
@@ -183,33 +178,33 @@ def runs_as_attempt(cli, attempt: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny, tmp_path, helpers: Helpers):
+def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny, tmp_path):
     """A real runner, a real `kill -9` of each attempt; and then a person's own attempt, which succeeds."""
     import psutil
 
     code = "from flows.serving.environment import prepare_environment; from conf.home import home; prepare_environment(home())\n"
     code += "from flows.distill import distill; distill.serve(name='distill')"
-    env = helpers.clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", PREFECT_RUNNER_POLL_FREQUENCY="1", **cli.env)
+    env = clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS="/", PREFECT_RUNNER_POLL_FREQUENCY="1", **cli.env)
     with (tmp_path / "runner.log").open("w") as log:
         runner = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
     try:
-        killed_in_stage_two(cli, tiny, tmp_path / "run.log", helpers, "compute.restarts=2", "stages.two.training.checkpoint_every=100")
+        killed_in_stage_two(cli, tiny, tmp_path / "run.log", "compute.restarts=2", "stages.two.training.checkpoint_every=100")
         runs, began = [], time.monotonic()
         for attempt in (2, 3):
-            runs += reap(cli, helpers, "restart")["restarted"]
-            helpers.wait_for(partial(runs_as_attempt, cli, attempt), f"attempt {attempt}: {runs}, see {tmp_path}/runner.log")
+            runs += reap(cli, "restart")["restarted"]
+            wait_for(partial(runs_as_attempt, cli, attempt), f"attempt {attempt}: {runs}, see {tmp_path}/runner.log")
             time.sleep(3)
             victim = psutil.Process(on_disk(cli)["pid"])
             victim.kill()
-            helpers.wait_for(lambda: cli.json("show")["status"] == "interrupted", "its death")
+            wait_for(lambda: cli.json("show")["status"] == "interrupted", "its death")
             print(f"attempt {attempt} ran and was killed after {time.monotonic() - began:.0f} s")
-        last = reap(cli, helpers, "restart")
+        last = reap(cli, "restart")
         assert (len(last["dead"]), last["restarted"]) == (1, [])
         assert len(set(runs)) == 2
         assert len(cli.json("runs")) == 1, "each attempt continues the same run"
-        shown = last_run(cli, helpers)
+        shown = last_flow_run(cli)
         assert {shown.flow_run} <= set(runs)
-        helpers.wait_for(lambda: shown.state == "CRASHED", "Prefect to show it", 30)
+        wait_for(lambda: shown.state == "CRASHED", "Prefect to show it", 30)
     finally:
         os.killpg(runner.pid, signal.SIGTERM)
         runner.wait(60)
@@ -237,8 +232,8 @@ print(found.folder)
 """
 
 
-def test_nothing_shows_of_a_publication_that_was_killed(tmp_path, helpers: Helpers):
-    env = helpers.clean_environment(LADDER_HOME=str(tmp_path))
+def test_nothing_shows_of_a_publication_that_was_killed(tmp_path):
+    env = clean_environment(LADDER_HOME=str(tmp_path))
     command = [sys.executable, "-c", PUBLISH]
     process = subprocess.Popen([*command, "600"], env=env, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -255,12 +250,12 @@ def test_nothing_shows_of_a_publication_that_was_killed(tmp_path, helpers: Helpe
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.slow)])
-def test_the_embedded_server_dies_with_the_run(bare, tiny, tmp_path, name, helpers: Helpers):
+def test_the_embedded_server_dies_with_the_run(bare, tiny, tmp_path, name):
     import psutil
 
     log = tmp_path / "run.log"
     process = begin(bare, log, "run", tiny, "teacher.training.steps=5000")
-    helpers.wait_for(lambda: "teacher: computed" in log.read_text() or process.poll() is not None, "the training to begin")
+    wait_for(lambda: "teacher: computed" in log.read_text() or process.poll() is not None, "the training to begin")
     servers = psutil.Process(process.pid).children(recursive=True)
     assert any("parent_watchdog.py" in part for server in servers for part in server.cmdline())
     process.send_signal(getattr(signal, name))

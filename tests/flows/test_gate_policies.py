@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from tests.flows.driver import actions, wait_for
 from tests.flows.ladders import GATED
 
 
@@ -44,7 +44,7 @@ def children(shown: dict) -> list[dict[str, str]]:
     return [{**run.data.tags, "id": run.info.run_id} for run in found]
 
 
-def test_extend_trains_on_within_its_bound(cli, gated, helpers: Helpers):
+def test_extend_trains_on_within_its_bound(cli, gated):
     ladder = gated("policy: extend, extend_steps: 7, max_extensions: 2")
     ended = cli("run", ladder, code=3)
     shown = last_run(cli)
@@ -55,7 +55,7 @@ def test_extend_trains_on_within_its_bound(cli, gated, helpers: Helpers):
     assert "extended 2x" in Path(shown["report"]).read_text()
 
     again = cli("run", ladder, code=3)
-    assert helpers.actions(again.err) == {"teacher": "reused", "one": "reused"}
+    assert actions(again.err) == {"teacher": "reused", "one": "reused"}
     assert last_run(cli)["stages"][0]["weights_sha256"] == student["weights_sha256"]
 
 
@@ -86,21 +86,20 @@ def test_insert_teaches_through_assistants_within_its_bound(cli, gated):
 
 
 def begin(cli, ladder: Path, log: Path):
-    with log.open("w") as file:
-        return cli.start("run", ladder, stdout=file, stderr=file)
+    return cli.start_logged(log, "run", ladder)
 
 
-def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path, helpers: Helpers):
+def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path):
     ladder, log = gated("policy: ask"), tmp_path / "asked.log"
     process = begin(cli, ladder, log)
-    helpers.wait_for(lambda: "needs a decision" in log.read_text() or process.poll() is not None, "the question")
-    waiting = helpers.wait_for(lambda: (shown := last_run(cli))["waiting"] and shown, "the record of the question")
+    wait_for(lambda: "needs a decision" in log.read_text() or process.poll() is not None, "the question")
+    waiting = wait_for(lambda: (shown := last_run(cli))["waiting"] and shown, "the record of the question")
     api, run = cli.env["PREFECT_API_URL"], waiting["prefect_run_id"]
 
     def state() -> dict:
         return httpx.get(f"{api}/flow_runs/{run}", trust_env=False).raise_for_status().json()["state"]
 
-    helpers.wait_for(lambda: state()["type"] == "PAUSED", "the pause")
+    wait_for(lambda: state()["type"] == "PAUSED", "the pause")
     refused = cli("answer", waiting["run"], "extend", "--steps", "0", code=2)
     assert "--steps" in refused.err
     # What the form of the UI sends, wrong first: it is refused with its reason, and the run goes on waiting.
@@ -110,9 +109,9 @@ def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path, helpe
     began = time.monotonic()
     taken = httpx.post(f"{api}/flow_runs/{run}/resume", json={"run_input": {"choice": "train longer", "steps": 9}}, trust_env=False)
     assert taken.json()["status"] == "ACCEPT"
-    helpers.wait_for(lambda: log.read_text().count("needs a decision") == 2, "the second question")
+    wait_for(lambda: log.read_text().count("needs a decision") == 2, "the second question")
     print(f"resumed, trained on and asked again in {time.monotonic() - began:.1f} s")
-    helpers.wait_for(lambda: state()["type"] == "PAUSED", "the second pause")
+    wait_for(lambda: state()["type"] == "PAUSED", "the second pause")
     cli("answer", waiting["run"], "approve", "--by", "Ann", "--note", "good enough")
     assert process.wait(120) == 0, log.read_text()
 
@@ -125,7 +124,7 @@ def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path, helpe
     cli("answer", waiting["run"], "approve", code=2)
 
     again = cli("run", ladder)
-    assert helpers.actions(again.err) == {"teacher": "reused", "one": "reused"}
+    assert actions(again.err) == {"teacher": "reused", "one": "reused"}
     assert "needs a decision" not in again.err
     assert last_run(cli)["stages"][0]["gate"] == "approved"
 

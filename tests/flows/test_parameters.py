@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from types import SimpleNamespace as Helpers
 
 import httpx
 import pytest
+
+from tests.flows.driver import clean_environment
 
 REGISTER = """
 from flows.distill import distill
@@ -18,9 +19,9 @@ print(distill.to_deployment("form").apply(), one_stage.to_deployment("form").app
 
 
 @pytest.fixture(scope="module")
-def deployments(prefect_api: str, tmp_path_factory, helpers: Helpers) -> tuple[str, str]:
+def deployments(prefect_api: str, tmp_path_factory) -> tuple[str, str]:
     """Ids of deployments that nobody serves."""
-    env = helpers.clean_environment(PREFECT_API_URL=prefect_api, PREFECT_HOME=str(tmp_path_factory.mktemp("client")))
+    env = clean_environment(PREFECT_API_URL=prefect_api, PREFECT_HOME=str(tmp_path_factory.mktemp("client")))
     made = subprocess.run([sys.executable, "-c", REGISTER], env=env, capture_output=True, text=True, timeout=120, check=True)
     first, second = made.stdout.split()
     return first, second

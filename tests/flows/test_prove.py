@@ -6,13 +6,13 @@ import json
 import re
 import signal
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import pytest
 
 from conf.home import Home
 from conf.loading.load import load
 from tasks.planning.budget import fit_budget
+from tests.flows.driver import half_written, newest_checkpoint, wait_for
 from tests.flows.ladders import TINY
 
 ARMS = "staged,direct-matched,scratch"
@@ -30,14 +30,11 @@ def evaluated(home: Path, split: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_proof_reuses_the_run_is_continued_after_a_kill_and_computes_nothing_twice(
-    finished, undisturbed, tiny, tmp_path, helpers: Helpers
-):
+def test_a_proof_reuses_the_run_is_continued_after_a_kill_and_computes_nothing_twice(finished, undisturbed, tiny, tmp_path):
     ran = {stage["name"]: stage["fingerprint"] for stage in undisturbed.json("show")["stages"]}
     command, log = ("prove", tiny, "--arms", ARMS, "--seeds", 2), tmp_path / "killed.log"
-    with log.open("w") as file:
-        process = finished.start(*command, stdout=file, stderr=file)
-    helpers.wait_for(lambda: "proof: staged, seed 2 of 2" in log.read_text() or process.poll() is not None, "the second seed")
+    process = finished.start_logged(log, *command)
+    wait_for(lambda: "proof: staged, seed 2 of 2" in log.read_text() or process.poll() is not None, "the second seed")
     process.kill()
     assert process.wait() == -signal.SIGKILL, log.read_text()
     killed = finished.json("show")
@@ -104,22 +101,21 @@ def test_a_budget_is_that_of_the_whole_proof(finished, tiny):
 
 
 @pytest.mark.slow
-def test_a_cancelled_proof_stops_at_a_checkpoint_and_goes_on(finished, tiny, tmp_path, helpers: Helpers):
+def test_a_cancelled_proof_stops_at_a_checkpoint_and_goes_on(finished, tiny, tmp_path):
     arms, log = ("--arms", "staged,scratch", "--seeds", 2), tmp_path / "proof.log"
     slow = "stages.two.training.checkpoint_every=1", "stages.two.training.validate_every=1"
-    with log.open("w") as file:
-        process = finished.start("prove", tiny, *slow, *arms, stdout=file, stderr=file)
+    process = finished.start_logged(log, "prove", tiny, *slow, *arms)
 
     def training() -> bool:
         assert process.poll() is None, log.read_text()
-        return "seed 2 of 2" in log.read_text() and any((finished.home / "store" / "checkpoints").glob("*/step-*"))
+        return "seed 2 of 2" in log.read_text() and newest_checkpoint(finished.home) > 0
 
-    helpers.wait_for(training, "a checkpoint of the second seed")
+    wait_for(training, "a checkpoint of the second seed")
     said = finished("cancel")
     assert process.wait(15) == 130, log.read_text()
     cancelled = finished.json("show")
     assert (cancelled["status"], f"{cancelled['run']}: cancelled after " in said.out) == ("cancelled", True)
-    assert helpers.half_written(finished.home) == []
+    assert half_written(finished.home) == []
     report = finished("report", cancelled["run"]).out
     assert "report.html" in report
 

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.flows.driver import Cli, FlowRun, actions, clean_environment, wait_for
 
 STEPS = 1500
 LONG = (f"stages.one.training.steps={STEPS}", "stages.one.training.checkpoint_every=100")
@@ -31,10 +32,10 @@ PASSWORD = "s3cret-of-ann"
 class Server:
     """A real MLflow server on a port of its own, that can be killed, halted and started again."""
 
-    def __init__(self, place: Path, helpers: Helpers) -> None:
+    def __init__(self, place: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self.place, self.helpers = place, helpers
+        self.place = place
         self.address = f"http://127.0.0.1:{self.port}"
         # It asks for no password and takes any, which is all that is needed to look for traces of it.
         self.uri = f"http://ann:{PASSWORD}@127.0.0.1:{self.port}"
@@ -43,10 +44,10 @@ class Server:
     def start(self) -> None:
         store = ("--backend-store-uri", f"sqlite:///{self.place}/mlflow.db", "--artifacts-destination", str(self.place / "artifacts"))
         command = [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        env = self.helpers.clean_environment(MLFLOW_DISABLE_TELEMETRY="true")
+        env = clean_environment(MLFLOW_DISABLE_TELEMETRY="true")
         with (self.place / "server.log").open("a") as log:
             self.process = subprocess.Popen(command, cwd=self.place, env=env, stdout=log, stderr=log, start_new_session=True)
-        self.helpers.wait_for(self.answers, f"MLflow's server, see {self.place}/server.log", 120)
+        wait_for(self.answers, f"MLflow's server, see {self.place}/server.log", 120)
 
     def answers(self) -> bool:
         try:
@@ -62,11 +63,11 @@ class Server:
 
 
 @pytest.fixture
-def mlflow(tmp_path: Path, empty_record: Path, helpers: Helpers) -> Iterator[Server]:
+def mlflow(tmp_path: Path, empty_record: Path) -> Iterator[Server]:
     place = tmp_path / "mlflow"
     place.mkdir()
     shutil.copy(empty_record, place / "mlflow.db")
-    server = Server(place, helpers)
+    server = Server(place)
     server.start()
     yield server
     with contextlib.suppress(ProcessLookupError):  # the test has killed it
@@ -90,14 +91,13 @@ def progress(log: Path) -> int:
     return int(told[-1]) if told else 0
 
 
-def begin(cli: Any, server: Server, log: Path, *args: object, **env: str) -> subprocess.Popen[str]:
+def begin(cli: Cli, server: Server, log: Path, *args: object, **env: str) -> subprocess.Popen[str]:
     cli.env |= {"MLFLOW_TRACKING_URI": server.uri, **env}
-    with log.open("w") as file:
-        return cli.start("run", *args, stdout=file, stderr=file)
+    return cli.start_logged(log, "run", *args)
 
 
-def in_training(log: Path, process: subprocess.Popen[str], helpers: Helpers) -> None:
-    helpers.wait_for(lambda: progress(log) or process.poll() is not None, "a step of stage one")
+def in_training(log: Path, process: subprocess.Popen[str]) -> None:
+    wait_for(lambda: progress(log) or process.poll() is not None, "a step of stage one")
     assert process.poll() is None, log.read_text()
 
 
@@ -116,10 +116,10 @@ def seconds_of_steps(home: Path) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("down", "up"), [(signal.SIGKILL, None), (signal.SIGSTOP, signal.SIGCONT)], ids=["killed", "hanging"])
-def test_a_record_that_is_away_for_a_while_catches_up(cli, tiny, mlflow: Server, tmp_path, helpers: Helpers, down, up):
+def test_a_record_that_is_away_for_a_while_catches_up(cli, tiny, mlflow: Server, tmp_path, down, up):
     log = tmp_path / "run.log"
     process = begin(cli, mlflow, log, tiny, *LONG)
-    in_training(log, process, helpers)
+    in_training(log, process)
     mlflow.signal(down)
     gone, before = time.monotonic(), progress(log)
     time.sleep(8)
@@ -145,10 +145,10 @@ def test_a_record_that_is_away_for_a_while_catches_up(cli, tiny, mlflow: Server,
 
 
 @pytest.mark.slow
-def test_a_record_that_is_away_for_good_is_made_by_a_rerun(cli, tiny, mlflow: Server, prefect_api, tmp_path, helpers: Helpers):
+def test_a_record_that_is_away_for_good_is_made_by_a_rerun(cli, tiny, mlflow: Server, prefect_api, tmp_path):
     log = tmp_path / "run.log"
     process = begin(cli, mlflow, log, tiny, *LONG, LADDER_RECORD_PATIENCE="3")
-    in_training(log, process, helpers)
+    in_training(log, process)
     mlflow.signal(signal.SIGKILL)
     gone = time.monotonic()
     assert process.wait(300) == 0, log.read_text()
@@ -165,7 +165,7 @@ def test_a_record_that_is_away_for_good_is_made_by_a_rerun(cli, tiny, mlflow: Se
 
     mlflow.start()
     again = cli("run", tiny, *LONG)
-    assert set(helpers.actions(again.err).values()) == {"reused"}
+    assert set(actions(again.err).values()) == {"reused"}
     shown, client = cli.json("show"), client_of(mlflow)
     assert shown["unrecorded"] == []
     for stage, steps in zip(shown["stages"], (STEPS, 120, 20), strict=True):
@@ -189,19 +189,19 @@ def test_a_record_that_is_away_for_good_is_made_by_a_rerun(cli, tiny, mlflow: Se
 
 
 @pytest.mark.slow
-def test_the_lines_of_a_training_are_in_prefects_run_logs(cli, mlflow: Server, tiny, tmp_path, helpers: Helpers):
+def test_the_lines_of_a_training_are_in_prefects_run_logs(cli, mlflow: Server, tiny, tmp_path):
     """With their levels, about one a second at most, and without the password of the server that goes away meanwhile."""
     log = tmp_path / "run.log"
     process = begin(cli, mlflow, log, tiny, "stages.one.training.steps=100000", LADDER_RECORD_PATIENCE="2")
-    in_training(log, process, helpers)
+    in_training(log, process)
     mlflow.signal(signal.SIGKILL)
-    helpers.wait_for(lambda: log.read_text().count("one: step ") >= 4 and "MLflow" in log.read_text(), "more lines", 120)
+    wait_for(lambda: log.read_text().count("one: step ") >= 4 and "MLflow" in log.read_text(), "more lines", 120)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130, log.read_text()
 
-    prefect = helpers.Shown(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
+    prefect = FlowRun(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
     asked = {"logs": {"flow_run_id": {"any_": [prefect.flow_run, *prefect.subflows]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
-    logs = helpers.wait_for(lambda: [line for line in prefect.post("logs/filter", asked) if line["name"] == "ladder"], "the lines", 30)
+    logs = wait_for(lambda: [line for line in prefect.post("logs/filter", asked) if line["name"] == "ladder"], "the lines", 30)
     steps = [line for line in logs if line["message"].startswith("one: step ")]
     assert len(steps) >= 4
     assert all(line["level"] == logging.INFO and line["task_run_id"] for line in steps)

@@ -8,18 +8,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import httpx
 import pytest
 
+from tests.flows.driver import Cli, clean_environment
+
 
 @pytest.fixture(scope="module")
-def two(undisturbed, tiny, tmp_path_factory, helpers: Helpers):
+def two(undisturbed, tiny, tmp_path_factory):
     """A home with two runs, of which the second has another last stage; with their names, the first one first."""
     home = tmp_path_factory.mktemp("two") / "home"
     shutil.copytree(undisturbed.home, home)
-    cli = helpers.Cli(home, dict(undisturbed.env))
+    cli = Cli(home, dict(undisturbed.env))
     cli("run", tiny, "stages.three.objective.alpha=0.2")
     return cli, [run["run"] for run in reversed(cli.json("runs"))]
 
@@ -74,10 +75,10 @@ def test_two_runs_are_put_side_by_side(two):
     assert found["page"] == str(page)
 
 
-def test_both_are_flows_too(two, helpers: Helpers):
+def test_both_are_flows_too(two):
     cli, names = two
     script = f"from flows.reports import report, compare; print(report()); print(compare({names[0]!r}, {names[1]!r}))"
-    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=200, check=True)
     first, second = done.stdout.split()
     assert first == str(cli.home / "runs" / names[1] / "report.html")
@@ -87,7 +88,7 @@ def test_both_are_flows_too(two, helpers: Helpers):
     assert "stages.three.objective.alpha.start: 0.7 -> 0.2" in made[0]["data"]
 
 
-def test_every_student_has_a_card_that_harms_nothing(undisturbed, helpers: Helpers):
+def test_every_student_has_a_card_that_harms_nothing(undisturbed):
     from huggingface_hub import ModelCard, ModelCardData
     from mlflow import MlflowClient
 
@@ -111,9 +112,9 @@ def test_every_student_has_a_card_that_harms_nothing(undisturbed, helpers: Helpe
     assert not (Path(shown["teacher"]["folder"]) / "README.md").exists(), "the root is nobody's student"
 
 
-def test_the_cards_code_loads_the_model(undisturbed, helpers: Helpers):
+def test_the_cards_code_loads_the_model(undisturbed):
     folder = undisturbed.json("show")["stages"][-1]["folder"]
     code = re.findall(r"```python\n(.*?)```", (Path(folder) / "README.md").read_text(), re.DOTALL)[0].replace("FOLDER", folder)
-    env = helpers.clean_environment(HF_HUB_OFFLINE="1")
+    env = clean_environment(HF_HUB_OFFLINE="1")
     said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=200, check=True)
     assert said.stdout.strip()

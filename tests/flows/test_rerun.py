@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import httpx
 import pytest
@@ -13,6 +12,7 @@ import yaml
 
 from flows.run_labels import Asked
 from tasks.records.run import RunRecord
+from tests.flows.driver import actions, clean_environment, wait_for
 
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
 
@@ -21,10 +21,10 @@ def flow_run(cli, shown: dict) -> dict:
     return httpx.get(f"{cli.env['PREFECT_API_URL']}/flow_runs/{shown['prefect_run_id']}", trust_env=False).raise_for_status().json()
 
 
-def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(finished, undisturbed, helpers: Helpers):
+def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(finished, undisturbed):
     first = finished.json("show")
     changed = finished("rerun", first["run"], "stages.two.training.steps=60", "--start-at", "two")
-    assert helpers.actions(changed.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
+    assert actions(changed.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
     shown = finished.json("show")
     assert shown["repeats"] == first["run"]
     run = flow_run(finished, shown)
@@ -40,21 +40,21 @@ def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(
     assert [run["id"] for run in found] == [stages["two"]]
     # The tasks within have none: for each of them Prefect would ask its server for a place in the queue of the tag.
     within = {"flow_runs": {"id": {"any_": list(stages.values())}}}
-    tasks = helpers.wait_for(
+    tasks = wait_for(
         lambda: httpx.post(f"{finished.env['PREFECT_API_URL']}/task_runs/filter", json=within, trust_env=False).json(), "tasks"
     )
     assert {tag for task in tasks for tag in task["tags"]} == set()
 
     # The change is part of the run, so that repeating the repetition needs no change at all.
     again = finished("rerun", shown["run"])
-    assert helpers.actions(again.err) == ALL_REUSED
+    assert actions(again.err) == ALL_REUSED
     assert finished.json("show")["overrides"] == ["stages.two.training.steps=60"]
 
 
 @pytest.mark.slow
-def test_a_seed_is_a_parameter(finished, tiny, helpers: Helpers):
+def test_a_seed_is_a_parameter(finished, tiny):
     ran = finished("run", tiny, "--seed", "7")
-    assert helpers.actions(ran.err)["teacher"] == "computed"
+    assert actions(ran.err)["teacher"] == "computed"
     assert finished.json("show")["overrides"] == ["seed=7"]
     assert "seed: got -1; allowed: " in finished("run", tiny, "seed=-1", code=2).err
 
@@ -78,23 +78,23 @@ def test_what_counts_as_one_parameter():
     assert Asked("tiny", earlier.overrides, fresh=True).differs(earlier) == 1
 
 
-def call(cli, code: str, helpers: Helpers) -> subprocess.CompletedProcess[str]:
+def call(cli, code: str) -> subprocess.CompletedProcess[str]:
     """Run a piece of Python as a script of the user's would."""
-    env = helpers.clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
     before = "from conf.home import home\nfrom flows.serving.environment import prepare_environment\nprepare_environment(home())\n"
     return subprocess.run([sys.executable, "-c", before + code], env=env, cwd=cli.home.parent, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
-def test_one_stage_from_named_teachers(finished, tiny, undisturbed, helpers: Helpers):
+def test_one_stage_from_named_teachers(finished, tiny, undisturbed):
     code = f"from flows.one_stage import one_stage\none_stage({str(tiny)!r}, 'three', TEACHERS)"
-    same = call(finished, code.replace("TEACHERS", "()"), helpers)
+    same = call(finished, code.replace("TEACHERS", "()"))
     assert same.returncode == 0, same.stderr
     shown = finished.json("show")
     assert [stage["name"] for stage in (shown["teacher"], *shown["stages"])] == ["teacher", "one", "two", "three"]
     assert all(stage["reused"] for stage in (shown["teacher"], *shown["stages"]))
 
-    skipping = call(finished, code.replace("TEACHERS", "('one', 'teacher')"), helpers)
+    skipping = call(finished, code.replace("TEACHERS", "('one', 'teacher')"))
     assert skipping.returncode == 0, skipping.stderr
     shown = finished.json("show")
     assert [stage["name"] for stage in shown["stages"]] == ["one", "three"]
@@ -105,34 +105,34 @@ def test_one_stage_from_named_teachers(finished, tiny, undisturbed, helpers: Hel
     first = shown
     again = finished("rerun", first["run"])
     shown = finished.json("show")
-    assert helpers.actions(again.err) == {"three": "reused"}
+    assert actions(again.err) == {"three": "reused"}
     assert ([stage["name"] for stage in shown["stages"]], shown["repeats"]) == (["one", "three"], first["run"])
     changed = finished("rerun", first["run"], "stages.three.training.steps=7")
-    assert helpers.actions(changed.err) == {"three": "computed"}
+    assert actions(changed.err) == {"three": "computed"}
     assert finished.json("show")["stages"][1]["teachers"] == ["one"]
     assert (
         f"--start-at: got 'three'; allowed: nothing: {first['run']} made the one stage three"
         in finished("rerun", first["run"], "--start-at", "three", code=2).err
     )
 
-    wrong = call(finished, code.replace("TEACHERS", "('oen',)"), helpers)
+    wrong = call(finished, code.replace("TEACHERS", "('oen',)"))
     assert wrong.returncode != 0
     assert "teachers: got 'oen'; allowed: a finished model of tiny" in wrong.stderr
 
 
 @pytest.mark.slow
-def test_a_whole_ladder_as_a_parameter(finished, tiny, helpers: Helpers):
+def test_a_whole_ladder_as_a_parameter(finished, tiny):
     path = finished.home.parent / "whole.yaml"
     path.write_text(Path(tiny).read_text())
     code = (
         "from conf.loading.load import load\nfrom flows.distill import distill\n"
         f"distill(whole=load({str(path)!r}).ladder.model_dump(mode='json'), overrides=['stages.three.training.steps=25'])"
     )
-    ran = call(finished, code, helpers)
+    ran = call(finished, code)
     assert ran.returncode == 0, ran.stderr
     shown = finished.json("show")
     assert [stage["reused"] for stage in shown["stages"]] == [True, True, False]
     path.unlink()
     again = finished("rerun", shown["run"])
-    assert helpers.actions(again.err) == ALL_REUSED
+    assert actions(again.err) == ALL_REUSED
     assert yaml.safe_load((Path(shown["folder"]) / "ladder.yaml").read_text())["stages"][2]["training"]["steps"] == 25

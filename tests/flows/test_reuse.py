@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import httpx
+
+from tests.flows.driver import actions, half_written
 
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
 
@@ -15,10 +16,10 @@ def stage_folder(cli, name: str) -> Path:
     return next((cli.home / "store" / "stage").glob(f"{name}-*"))
 
 
-def test_a_rerun_computes_nothing(finished, tiny, undisturbed, helpers: Helpers):
+def test_a_rerun_computes_nothing(finished, tiny, undisturbed):
     again = finished("run", tiny)
     shown = finished.json("show")
-    assert helpers.actions(again.err) == ALL_REUSED
+    assert actions(again.err) == ALL_REUSED
     assert [model["reused"] for model in (shown["teacher"], *shown["stages"])] == [True] * 4
     assert finished.hashes() == undisturbed.hashes()
     ids = [stage["prefect_run_id"] for stage in shown["stages"]]
@@ -27,10 +28,10 @@ def test_a_rerun_computes_nothing(finished, tiny, undisturbed, helpers: Helpers)
     assert {run["name"]: run["state"]["name"] for run in flows} == dict.fromkeys(("one <- teacher", "two <- one", "three <- two"), "Cached")
 
 
-def test_reuse_imports_nothing_that_only_computing_needs(finished, tiny, helpers: Helpers):
+def test_reuse_imports_nothing_that_only_computing_needs(finished, tiny):
     finished.env["PYTHONPROFILEIMPORTTIME"] = "1"
     again = finished("run", tiny)
-    assert helpers.actions(again.err) == ALL_REUSED
+    assert actions(again.err) == ALL_REUSED
     imported = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time:")}
     assert {"prefect", "mlflow", "matplotlib"} <= imported
     unneeded = {"torch", "transformers", "accelerate", "sklearn", "datasets", "prefect.server.api.server"}
@@ -39,7 +40,7 @@ def test_reuse_imports_nothing_that_only_computing_needs(finished, tiny, helpers
     assert imported & unneeded == set()
 
 
-def test_a_change_computes_its_stage_and_those_after_it(finished, tiny, undisturbed, helpers: Helpers):
+def test_a_change_computes_its_stage_and_those_after_it(finished, tiny, undisturbed):
     change = "stages.two.objective.alpha=0.25"
     planned = finished.json("plan", tiny, change)
     assert [stage["action"] for stage in planned["stages"]] == ["reuse", "compute", "compute"]
@@ -47,13 +48,13 @@ def test_a_change_computes_its_stage_and_those_after_it(finished, tiny, undistur
     assert planned["stages"][1]["changes"] == ["objective.alpha.start: 0.7 -> 0.25"]
 
     changed = finished("run", tiny, change)
-    assert helpers.actions(changed.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
+    assert actions(changed.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
     assert "two: computed because objective.alpha.start: 0.7 -> 0.25" in changed.err
     before, after = undisturbed.hashes(), finished.hashes()
     assert {name for name in before if before[name] == after[name]} == {"teacher", "one"}
 
 
-def test_a_damaged_result_is_named_set_aside_and_computed_again(finished, tiny, undisturbed, helpers: Helpers):
+def test_a_damaged_result_is_named_set_aside_and_computed_again(finished, tiny, undisturbed):
     folder = stage_folder(finished, "two")
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -62,33 +63,32 @@ def test_a_damaged_result_is_named_set_aside_and_computed_again(finished, tiny, 
 
     again = finished("run", tiny)
     assert f"damaged result {folder}: model.safetensors differs from its recorded hash; set aside as" in again.err
-    assert helpers.actions(again.err) == ALL_REUSED | {"two": "computed"}
+    assert actions(again.err) == ALL_REUSED | {"two": "computed"}
     assert finished.hashes() == undisturbed.hashes()
     aside = list((finished.home / "store" / "set-aside").iterdir())
     assert [(path / "model.safetensors").read_bytes() for path in aside] == [bytes(content)]
 
 
-def test_starting_at_a_stage(finished, tiny, undisturbed, helpers: Helpers):
+def test_starting_at_a_stage(finished, tiny, undisturbed):
     refused = finished("run", tiny, "stages.one.training.steps=21", "--start-at", "two", code=2)
     assert "--start-at: got 'two'; allowed: a stage whose predecessors are finished; one is not." in refused.err
 
     anew = finished("run", tiny, "--start-at", "two", "--fresh")
-    assert helpers.actions(anew.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
+    assert actions(anew.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
     assert finished.hashes() == undisturbed.hashes()
     assert [s["reused"] for s in finished.json("show")["stages"]] == [True, False, False]
-    assert helpers.half_written(finished.home) == []
+    assert half_written(finished.home) == []
 
 
-def test_two_at_once_compute_once_and_a_rerun_is_quick(bare, tiny, undisturbed, tmp_path, helpers: Helpers):
+def test_two_at_once_compute_once_and_a_rerun_is_quick(bare, tiny, undisturbed, tmp_path):
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     processes = []
     for log in logs:
-        with log.open("w") as file:
-            processes.append(bare.start("run", tiny, stdout=file, stderr=file))
+        processes.append(bare.start_logged(log, "run", tiny))
     assert [process.wait(240) for process in processes] == [0, 0], [log.read_text() for log in logs]
     texts = [log.read_text() for log in logs]
     assert all("Traceback" not in text for text in texts)
-    done = [helpers.actions(text) for text in texts]
+    done = [actions(text) for text in texts]
     for name in ALL_REUSED:
         assert sorted(each[name] for each in done) == ["computed", "reused"], name
     records = [json.loads(path.read_text()) for path in (bare.home / "runs").glob("*/record.json")]
@@ -99,7 +99,7 @@ def test_two_at_once_compute_once_and_a_rerun_is_quick(bare, tiny, undisturbed, 
     seconds = []
     for _ in range(3):  # other work on the machine may slow one of them down
         rerun = bare("run", tiny)
-        assert helpers.actions(rerun.err) == ALL_REUSED
+        assert actions(rerun.err) == ALL_REUSED
         seconds.append(rerun.seconds)
         if seconds[-1] < 25:
             break

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+
+from tests.flows.driver import Cli
 
 REVISION = "a" * 40
 NAME = "someone/teacher"
@@ -85,11 +86,11 @@ def from_hub(tiny: Path, target: Path) -> Path:
     return target
 
 
-def online(cli: Any, address: str, cache: Path) -> None:
+def online(cli: Cli, address: str, cache: Path) -> None:
     cli.env |= {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
 
 
-def test_a_hub_that_is_busy_at_first_is_asked_again(cli, tiny, undisturbed, prefect_api, serve, tmp_path, helpers: Helpers):
+def test_a_hub_that_is_busy_at_first_is_asked_again(cli, tiny, undisturbed, prefect_api, serve, tmp_path):
     one = undisturbed.json("show")["stages"][0]
     hub = Hub(Path(one["folder"]), failures=1)
     online(cli, serve(hub), tmp_path / "cache")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import pytest
 import yaml
@@ -22,7 +21,7 @@ def from_checkpoint(tiny: Path, path: object, target: Path) -> Path:
     return target
 
 
-def test_a_stage_of_a_former_run_teaches(finished, tiny, undisturbed, tmp_path, helpers: Helpers):
+def test_a_stage_of_a_former_run_teaches(finished, tiny, undisturbed, tmp_path):
     one = undisturbed.json("show")["stages"][0]
     ladder = from_checkpoint(tiny, one["folder"], tmp_path / "from-folder.yaml")
     assert finished.json("plan", ladder)["teacher"]["action"] == "import"
@@ -73,7 +72,7 @@ def sentence(number: int) -> str:
     return " ".join(WORDS[(number * step + step) % len(WORDS)] for step in range(1, 30))
 
 
-def test_classifying_text_from_a_table(cli, tmp_path, helpers: Helpers):
+def test_classifying_text_from_a_table(cli, tmp_path):
     rows = "".join(f"{sentence(i)},{('bad', 'good')[i % 2]}\n" for i in range(60))
     (tmp_path / "reviews.csv").write_text("text,label\n" + rows)
     ladder = text_ladder(tmp_path / "reviews.yaml", "sequence-classification", {"paths": ["reviews.csv"]}, {"kind": "bytes"}, family="bert")
@@ -83,13 +82,13 @@ def test_classifying_text_from_a_table(cli, tmp_path, helpers: Helpers):
     for model in (shown["teacher"], *shown["stages"]):
         assert {"accuracy", "macro_f1", "nll", "ece"} <= set(model["metrics"])
         assert Path(model["folder"], "tokenizer.json").is_file()
-    loads_in_plain_transformers(shown["stages"][-1]["folder"], "AutoModelForSequenceClassification", helpers)
+    loads_in_plain_transformers(shown["stages"][-1]["folder"], "AutoModelForSequenceClassification")
 
 
 @pytest.mark.parametrize(
     "tokenizer", [{"kind": "bytes"}, pytest.param({"kind": "bpe", "vocabulary": 300}, marks=pytest.mark.slow)], ids=str
 )
-def test_a_language_model_from_text_files(cli, tmp_path, tokenizer, helpers: Helpers):
+def test_a_language_model_from_text_files(cli, tmp_path, tokenizer):
     for index in range(12):
         (tmp_path / f"{index}.txt").write_text("\n".join(sentence(index + line) for line in range(6)))
     cli("run", text_ladder(tmp_path / "letters.yaml", "causal-lm", {"paths": ["*.txt"]}, tokenizer))
@@ -97,10 +96,10 @@ def test_a_language_model_from_text_files(cli, tmp_path, tokenizer, helpers: Hel
     assert shown["status"] == "done"
     for model in (shown["teacher"], *shown["stages"]):
         assert {"bits_per_byte", "perplexity", "nll"} <= set(model["metrics"])
-    loads_in_plain_transformers(shown["stages"][-1]["folder"], "AutoModelForCausalLM", helpers)
+    loads_in_plain_transformers(shown["stages"][-1]["folder"], "AutoModelForCausalLM")
 
 
-def loads_in_plain_transformers(folder: str, auto: str, helpers: Helpers) -> None:
+def loads_in_plain_transformers(folder: str, auto: str) -> None:
     import transformers
 
     model = getattr(transformers, auto).from_pretrained(folder, local_files_only=True)

@@ -12,11 +12,12 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.flows.driver import Cli, unguarded, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -37,14 +38,13 @@ def place(tmp_path_factory: pytest.TempPathFactory, undisturbed, tiny) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(place: Path, helpers: Helpers) -> Iterator[dict[str, Any]]:
+def served(place: Path) -> Iterator[dict[str, Any]]:
     """Addresses of a `ladder serve`."""
-    cli = helpers.Cli(place / "home", cwd=place)
-    with (place / "serve.log").open("w") as log:
-        process = cli.start("serve", stdout=log, stderr=log)
-    helpers.unguarded(process)  # it outlives the test that first asked for it
+    cli = Cli(place / "home", cwd=place)
+    process = cli.start_logged(place / "serve.log", "serve")
+    unguarded(process)  # it outlives the test that first asked for it
     try:
-        helpers.wait_for(lambda: (place / "home" / "serve.json").is_file() or process.poll() is not None, "ladder serve")
+        wait_for(lambda: (place / "home" / "serve.json").is_file() or process.poll() is not None, "ladder serve")
         assert process.poll() is None, (place / "serve.log").read_text()
         yield json.loads((place / "home" / "serve.json").read_text())
     finally:
@@ -104,21 +104,21 @@ def open_form(page: Any, served: dict[str, Any]) -> None:
     see(page, "Validate parameters")
 
 
-def submit(page: Any, served: dict[str, Any], helpers: Helpers, name: str, ladder: Path) -> str:
+def submit(page: Any, served: dict[str, Any], name: str, ladder: Path) -> str:
     """Fill in the run's name and ladder, and start it; returns the flow run's id."""
     box(page, "Run Name").fill(name)
     page.get_by_text("path of a YAML file", exact=True).click()
     box(page, "ladder").fill(str(ladder))
     page.get_by_role("button", name="Submit").click()
-    return helpers.wait_for(lambda: flow_run(served, name).get("id"), "the flow run that the form makes", 60)
+    return wait_for(lambda: flow_run(served, name).get("id"), "the flow run that the form makes", 60)
 
 
-def wait_ended(served: dict[str, Any], run: str, helpers: Helpers, *types: str) -> dict[str, Any]:
+def wait_ended(served: dict[str, Any], run: str, *types: str) -> dict[str, Any]:
     def state() -> Any:
         found = ask(served, "GET", f"/flow_runs/{run}")
         return found if found["state"]["type"] in types else None
 
-    return helpers.wait_for(state, f"the run to be {' or '.join(types)}")
+    return wait_for(state, f"the run to be {' or '.join(types)}")
 
 
 def test_the_deployments_page_shows_what_is_offered(page, served):
@@ -128,15 +128,15 @@ def test_the_deployments_page_shows_what_is_offered(page, served):
     keep(page, "deployments")
 
 
-def test_a_run_is_started_from_the_form(page, served, place: Path, helpers: Helpers):
+def test_a_run_is_started_from_the_form(page, served, place: Path):
     open_form(page, served)
     see(page, "A shipped ladder, or the path of a YAML file.", "First stage that may be computed", "Seed of data order and first weights")
     page.get_by_role("button", name="Add item").click()
     box(page, "overrides").fill("stages.two.training.steps=60")
     box(page, "start_at").fill("two")
     keep(page, "form")
-    run = submit(page, served, helpers, "from-the-form", place / "tiny.yaml")
-    ended = wait_ended(served, run, helpers, "COMPLETED", "FAILED", "CRASHED")
+    run = submit(page, served, "from-the-form", place / "tiny.yaml")
+    ended = wait_ended(served, run, "COMPLETED", "FAILED", "CRASHED")
     assert ended["state"]["type"] == "COMPLETED", ended["state"]["message"]
     record = json.loads(next(path for path in place.glob("home/runs/*/record.json") if run in path.read_text()).read_text())
     assert record["overrides"] == ["stages.two.training.steps=60"]
@@ -172,10 +172,10 @@ def test_what_the_form_refuses_it_refuses_with_a_reason(page, served):
     assert "/run" in page.url, "nothing was started"
 
 
-def test_a_student_is_approved_in_the_form_of_its_paused_run(page, served, place: Path, helpers: Helpers):
+def test_a_student_is_approved_in_the_form_of_its_paused_run(page, served, place: Path):
     open_form(page, served)
-    run = submit(page, served, helpers, "asking", place / "asking.yaml")
-    wait_ended(served, run, helpers, "PAUSED")
+    run = submit(page, served, "asking", place / "asking.yaml")
+    wait_ended(served, run, "PAUSED")
     page.goto(f"{served['prefect_ui']}/runs/flow-run/{run}")
     see(page, "Paused")
     page.get_by_role("button", name="Resume").click()
@@ -185,7 +185,7 @@ def test_a_student_is_approved_in_the_form_of_its_paused_run(page, served, place
     choose(page, dialog, "approve")
     dialog.locator(".p-label", has_text="By").locator("textarea, input").first.fill("Ann")
     dialog.get_by_role("button", name="Submit").click()
-    wait_ended(served, run, helpers, "COMPLETED")
+    wait_ended(served, run, "COMPLETED")
     record = json.loads(next(path for path in place.glob("home/runs/*/record.json") if run in path.read_text()).read_text())
     assert record["stages"][-1]["gate"] == "approved"
     assert "approved by Ann" in record["stages"][-1]["decision"]

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 import yaml
+
+from tests.flows.driver import clean_environment, newest_checkpoint, wait_for
 
 ROOT = Path(__file__).parents[3]
 LONG = "teacher.training.steps=100000"
@@ -77,7 +78,6 @@ class Pool:
     home: Path
     worker: subprocess.Popen[bytes]
     log: Path
-    helpers: Helpers
 
     def start(self, ladder: object, *overrides: str) -> str:
         deployment = ask(self.api, "GET", "/deployments/name/distill/distill")["id"]
@@ -90,28 +90,28 @@ class Pool:
     def wait(self, run: str, *kinds: str, seconds: float = 400.0) -> dict[str, Any]:
         """The state of a run once it is of one of these kinds."""
         what = f"{run} to be {' or '.join(kinds)}"
-        return self.helpers.wait_for(lambda: (now := self.state(run))["type"] in kinds and now, what, seconds)
+        return wait_for(lambda: (now := self.state(run))["type"] in kinds and now, what, seconds)
 
     def training(self, ladder: object) -> tuple[str, psutil.Process]:
         """A run that has written a checkpoint, and its process."""
         run = self.start(ladder, LONG)
-        record = self.helpers.wait_for(lambda: alive(self.home, run), "the run's process")
-        self.helpers.wait_for(lambda: list(self.home.glob("store/checkpoints/*/step-*")), "a checkpoint")
+        record = wait_for(lambda: alive(self.home, run), "the run's process")
+        wait_for(lambda: newest_checkpoint(self.home), "a checkpoint")
         return run, psutil.Process(record["pid"])
 
 
 @pytest.fixture
-def working(cli, tiny, pool: str, prefect_api: str, tmp_path: Path, helpers: Helpers) -> Iterator[Pool]:
+def working(cli, tiny, pool: str, prefect_api: str, tmp_path: Path) -> Iterator[Pool]:
     """The deployments on a pool, and a worker that serves it."""
     cli("deploy", "--work-pool", pool)
     roots = os.pathsep.join([str(Path(tiny).parent), str(cli.home)])
     own = {"PREFECT_API_URL": prefect_api, "LADDER_HOME": str(cli.home), "LADDER_ROOTS": roots, "PREFECT_HOME": str(tmp_path / "worker")}
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
     with (tmp_path / "worker.log").open("w") as log:
-        env = helpers.clean_environment(**own)
+        env = clean_environment(**own)
         worker = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield Pool(prefect_api, cli.home, worker, tmp_path / "worker.log", helpers)
+        yield Pool(prefect_api, cli.home, worker, tmp_path / "worker.log")
     finally:
         worker.send_signal(signal.SIGTERM)
         try:
@@ -156,11 +156,11 @@ def test_the_worker_dies_and_its_run_goes_on(cli, tiny, working: Pool):
     """A run needs its worker for its beginning alone; where both die, Prefect's automation of silent runs says so."""
     automation = ROOT / "docs" / "how-to" / "deploying" / "silent-runs.yaml"
     command = [sys.executable, "-m", "prefect", "--no-prompt", "automation", "create", "--from-file", str(automation)]
-    env = working.helpers.clean_environment(PREFECT_API_URL=working.api, PREFECT_HOME=str(cli.home.parent / "prefect"))
+    env = clean_environment(PREFECT_API_URL=working.api, PREFECT_HOME=str(cli.home.parent / "prefect"))
     subprocess.run(command, env=env, check=True, capture_output=True)
     silent, process = working.training(tiny)
     orphan = working.start(tiny, "seed=1", "compute.at_once=null")
-    working.helpers.wait_for(lambda: alive(cli.home, orphan), "the second run's process")
+    wait_for(lambda: alive(cli.home, orphan), "the second run's process")
     began = time.monotonic()
     working.worker.kill()
     process.kill()

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+
+from tests.flows.driver import clean_environment, wait_for
 
 ROOT = Path(__file__).parents[3]
 ALL = {"ladder-failed", "ladder-stopped", "ladder-approval", "ladder-done"}
@@ -105,7 +106,7 @@ def test_an_unknown_event_and_no_server(bare):
     assert "ladder serve" in bare("notify", "--remove", code=2).err
 
 
-def test_the_file_works_with_prefects_own_command(cli, prefect_api: str, tmp_path: Path, helpers: Helpers):
+def test_the_file_works_with_prefects_own_command(cli, prefect_api: str, tmp_path: Path):
     cli("notify", "http://127.0.0.1:1/x", "--on", "done")
     (block,) = blocks(prefect_api)
     text = (ROOT / "conf" / "automations.yaml").read_text()
@@ -116,7 +117,7 @@ def test_the_file_works_with_prefects_own_command(cli, prefect_api: str, tmp_pat
     httpx.delete(f"{prefect_api}/automations/{automations(prefect_api)['ladder-done']['id']}", trust_env=False).raise_for_status()
     (tmp_path / "mine.yaml").write_text(text.replace(NO_BLOCK, block["id"]))
     command = [sys.executable, "-m", "prefect", "automation", "create", "--from-file", str(tmp_path / "mine.yaml")]
-    env = helpers.clean_environment(PREFECT_API_URL=prefect_api, PREFECT_HOME=str(tmp_path / "prefect"))
+    env = clean_environment(PREFECT_API_URL=prefect_api, PREFECT_HOME=str(tmp_path / "prefect"))
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(automations(prefect_api)) == ALL
@@ -124,7 +125,7 @@ def test_the_file_works_with_prefects_own_command(cli, prefect_api: str, tmp_pat
 
 
 @pytest.mark.slow
-def test_done_stopped_and_failed_arrive(cli, tiny, receiver: Receiver, prefect_api: str, helpers: Helpers):
+def test_done_stopped_and_failed_arrive(cli, tiny, receiver: Receiver, prefect_api: str):
     cli("notify", receiver.url)
     cli("notify", receiver.url)  # once more: still one message each
     try:
@@ -132,7 +133,7 @@ def test_done_stopped_and_failed_arrive(cli, tiny, receiver: Receiver, prefect_a
         cli("run", tiny, "stages.one.gate.min_root_retention=1.9", code=3)
         cli("run", tiny, "seed=3", "teacher.training.learning_rate=9", "teacher.training.explosion=1.001", "--fresh", code=1)
         for event in ("ladder-done", "ladder-stopped", "ladder-failed"):
-            helpers.wait_for(lambda event=event: receiver.of(event), f"the message of {event}, got {receiver.got}", 60)
+            wait_for(lambda event=event: receiver.of(event), f"the message of {event}, got {receiver.got}", 60)
         time.sleep(5)
         events = sorted(message["event"] for _, message in receiver.got)
         assert events == ["ladder-done", "ladder-failed", "ladder-stopped"], "one each, and none of the stages' flows"
@@ -154,11 +155,11 @@ def test_done_stopped_and_failed_arrive(cli, tiny, receiver: Receiver, prefect_a
 
 
 @pytest.mark.slow
-def test_a_question_arrives(cli, tiny, receiver: Receiver, helpers: Helpers):
+def test_a_question_arrives(cli, tiny, receiver: Receiver):
     cli("notify", receiver.url, "--on", "approval")
     try:
         process = cli.start("run", tiny, "stages.one.gate={min_root_retention: 1.9, policy: ask}")
-        helpers.wait_for(lambda: receiver.got or process.poll() is not None, "the message")
+        wait_for(lambda: receiver.got or process.poll() is not None, "the message")
         ((_, message),) = receiver.got
         assert (message["event"], message["state"]) == ("ladder-approval", "Paused")
         cli("answer", message["run"].split(",")[0], "reject")

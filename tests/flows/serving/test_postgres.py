@@ -10,9 +10,10 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import pytest
+
+from tests.flows.driver import Cli, actions, wait_for
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
@@ -24,7 +25,7 @@ def as_user() -> dict[str, str]:
 
 
 @pytest.fixture
-def database(tmp_path_factory: pytest.TempPathFactory, helpers: Helpers) -> Iterator[str]:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address, without its scheme, of a PostgreSQL server that lives as long as the test, with the databases `prefect` and `mlflow`."""
     if not PROGRAMS:
         pytest.skip("needs the programs of a PostgreSQL server, which pip cannot install (Debian: apt-get install postgresql)")
@@ -40,7 +41,7 @@ def database(tmp_path_factory: pytest.TempPathFactory, helpers: Helpers) -> Iter
     server = subprocess.Popen([programs / "postgres", *options], **quiet)
     try:
         ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
-        helpers.wait_for(lambda: subprocess.run(ready, check=False, **quiet).returncode == 0, "PostgreSQL")
+        wait_for(lambda: subprocess.run(ready, check=False, **quiet).returncode == 0, "PostgreSQL")
         for name in ("prefect", "mlflow"):
             command = [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "ladder", name]
             subprocess.run(command, check=True, **quiet)
@@ -51,12 +52,12 @@ def database(tmp_path_factory: pytest.TempPathFactory, helpers: Helpers) -> Iter
         shutil.rmtree(place)
 
 
-def test_a_ladder_on_postgresql(bare, tiny, undisturbed, database: str, helpers: Helpers):
+def test_a_ladder_on_postgresql(bare, tiny, undisturbed, database: str):
     env = {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{database}/prefect",
         "MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{database}/mlflow",
     }
-    cli = helpers.Cli(bare.home, env)
+    cli = Cli(bare.home, env)
     cli("run", tiny)
     shown = cli.json("show")
     assert shown["status"] == "done"
@@ -72,7 +73,7 @@ def test_a_ladder_on_postgresql(bare, tiny, undisturbed, database: str, helpers:
     assert {run.data.tags["ladder.stage"] for run in children} == {"teacher", "one", "two", "three"}
 
     again = cli("run", tiny)
-    assert set(helpers.actions(again.err).values()) == {"reused"}
+    assert set(actions(again.err).values()) == {"reused"}
     psql = [PROGRAMS[-1].with_name("psql"), "-h", "127.0.0.1", "-p", database.rsplit(":", 1)[1], "-U", "ladder", "-d", "prefect", "-At"]
     names = subprocess.run([*psql, "-c", "select name from flow_run where state_type = 'COMPLETED'"], capture_output=True, text=True)
     assert {"one <- teacher", "two <- one", "three <- two"} <= set(names.stdout.splitlines())

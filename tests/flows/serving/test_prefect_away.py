@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.flows.driver import Cli, actions, clean_environment, furnish, healthy, newest_checkpoint, wait_for
 
 STEPS = 3000
 LONG = (f"stages.two.training.steps={STEPS}", "stages.two.training.checkpoint_every=20")
@@ -23,10 +24,10 @@ LONG = (f"stages.two.training.steps={STEPS}", "stages.two.training.checkpoint_ev
 class Server:
     """A real Prefect server on a port of its own, that can be killed and started again."""
 
-    def __init__(self, place: Path, helpers: Helpers) -> None:
+    def __init__(self, place: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self.place, self.helpers = place, helpers
+        self.place = place
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -34,9 +35,9 @@ class Server:
         quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true", "PREFECT_HOME": str(self.place)}
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.place / "server.log").open("a") as log:
-            env = self.helpers.clean_environment(**quiet)
+            env = clean_environment(**quiet)
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-        self.helpers.wait_for(lambda: self.helpers.healthy(self.api), f"Prefect's server, see {self.place}/server.log", 120)
+        wait_for(lambda: healthy(self.api), f"Prefect's server, see {self.place}/server.log", 120)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -48,38 +49,32 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, helpers: Helpers) -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "prefect").mkdir()
-    server = Server(tmp_path / "prefect", helpers)
+    server = Server(tmp_path / "prefect")
     server.start()
     yield server
     if server.process and server.process.poll() is None:
         server.kill()
 
 
-def begun(cli: Any, tiny: Path, log: Path, helpers: Helpers) -> subprocess.Popen[str]:
+def begun(cli: Cli, tiny: Path, log: Path) -> subprocess.Popen[str]:
     """A run in the middle of the training of its second stage."""
-    with log.open("w") as file:
-        process = cli.start("run", tiny, *LONG, stdout=file, stderr=file)
-    helpers.wait_for(lambda: process.poll() is not None or newest(cli.home) >= 100, "the training of stage two")
+    process = cli.start_logged(log, "run", tiny, *LONG)
+    wait_for(lambda: process.poll() is not None or newest_checkpoint(cli.home) >= 100, "the training of stage two")
     assert process.poll() is None, log.read_text()
     return process
 
 
-def newest(home: Path) -> int:
-    steps = [int(path.name.removeprefix("step-")) for path in (home / "store" / "checkpoints").glob("*/step-*")]
-    return max(steps, default=0)
-
-
 @pytest.mark.slow
-def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_record, helpers: Helpers):
-    cli = helpers.Cli(helpers.furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": server.api})
+def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_record):
+    cli = Cli(furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": server.api})
     log = tmp_path / "run.log"
-    process = begun(cli, tiny, log, helpers)
-    at = newest(cli.home)
+    process = begun(cli, tiny, log)
+    at = newest_checkpoint(cli.home)
     server.kill()
     killed = time.monotonic()
-    helpers.wait_for(lambda: newest(cli.home) >= at + 200, "the training to go on without Prefect", 60)
+    wait_for(lambda: newest_checkpoint(cli.home) >= at + 200, "the training to go on without Prefect", 60)
     print(f"200 steps were trained in {time.monotonic() - killed:.1f} s of the server's absence")
     time.sleep(max(60 - (time.monotonic() - killed), 0))
     server.start()
@@ -104,7 +99,7 @@ def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_record, helpers
         tasks = server.found("task_runs", task_runs={"flow_run_id": {"any_": ids}})
         return [task["name"] for task in tasks if task["state_type"] != "COMPLETED"]
 
-    helpers.wait_for(lambda: not open_tasks(), f"the states of the tasks {open_tasks()}", 20)
+    wait_for(lambda: not open_tasks(), f"the states of the tasks {open_tasks()}", 20)
     progress = {a["key"]: a["data"] for a in server.found("artifacts", artifacts={"type": {"any_": ["progress"]}})}
     assert progress == {"progress-teacher": 100, "progress-one": 100, "progress-two": 100, "progress-three": 100}
     logs = [line["message"] for line in server.found("logs", logs={"flow_run_id": {"any_": ids}}, sort="TIMESTAMP_ASC", limit=200)]
@@ -114,10 +109,10 @@ def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_record, helpers
 
 
 @pytest.mark.slow
-def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_record, helpers: Helpers):
-    cli = helpers.Cli(helpers.furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": server.api})
+def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_record):
+    cli = Cli(furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": server.api})
     log = tmp_path / "run.log"
-    process = begun(cli, tiny, log, helpers)
+    process = begun(cli, tiny, log)
     server.kill()
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -130,14 +125,14 @@ def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_reco
 
 
 @pytest.mark.slow
-def test_away_for_good(server: Server, tiny, tmp_path, empty_record, helpers: Helpers):
-    home = helpers.furnish(tmp_path / "home", empty_record)
-    cli = helpers.Cli(home, {"PREFECT_API_URL": server.api, "PREFECT_CLIENT_MAX_RETRIES": "2"})
+def test_away_for_good(server: Server, tiny, tmp_path, empty_record):
+    home = furnish(tmp_path / "home", empty_record)
+    cli = Cli(home, {"PREFECT_API_URL": server.api, "PREFECT_CLIENT_MAX_RETRIES": "2"})
     log = tmp_path / "run.log"
-    process = begun(cli, tiny, log, helpers)
+    process = begun(cli, tiny, log)
     server.kill()
     killed = time.monotonic()
-    helpers.wait_for(lambda: f"two: step {STEPS}/{STEPS}" in log.read_text() or process.poll() is not None, "the end of the training")
+    wait_for(lambda: f"two: step {STEPS}/{STEPS}" in log.read_text() or process.poll() is not None, "the end of the training")
     trained = time.monotonic()
     assert process.wait(120) == 1, log.read_text()
     took = time.monotonic() - trained
@@ -152,9 +147,9 @@ def test_away_for_good(server: Server, tiny, tmp_path, empty_record, helpers: He
     shown = cli.json("show")
     assert (shown["status"], shown["error"]) == ("failed", errors[0].removeprefix("error: "))
 
-    embedded = helpers.Cli(home)
+    embedded = Cli(home)
     again = embedded("run", tiny, *LONG)
-    assert helpers.actions(again.err) == {"teacher": "reused", "one": "reused", "two": "reused", "three": "computed"}
+    assert actions(again.err) == {"teacher": "reused", "one": "reused", "two": "reused", "three": "computed"}
 
     server.start()
     cli("run", tiny, *LONG)

@@ -8,21 +8,21 @@ import re
 import signal
 import time
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 
 import pytest
+
+from tests.flows.driver import newest_checkpoint, wait_for
 
 WAITS = "waiting for its turn: another training runs on this machine"
 LONG = "teacher.training.steps=200000"
 
 
 def begin(cli, log: Path, *args):
-    with log.open("w") as file:
-        return cli.start("run", *args, stdout=file, stderr=file)
+    return cli.start_logged(log, "run", *args)
 
 
 @pytest.mark.slow
-def test_ten_runs_started_at_once_all_end_one_training_at_a_time(cli, tiny, tmp_path, helpers: Helpers):
+def test_ten_runs_started_at_once_all_end_one_training_at_a_time(cli, tiny, tmp_path):
     began = time.monotonic()
     logs = [tmp_path / f"{seed}.log" for seed in range(10)]
     processes = [begin(cli, log, tiny, f"seed={seed}") for seed, log in enumerate(logs)]
@@ -56,12 +56,12 @@ def trainings_of(cli) -> list[tuple[int, int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_run_that_waits_ends_at_once_and_one_whose_turn_it_is_goes_on(cli, tiny, tmp_path, name, helpers: Helpers):
+def test_a_run_that_waits_ends_at_once_and_one_whose_turn_it_is_goes_on(cli, tiny, tmp_path, name):
     first, second = tmp_path / "first.log", tmp_path / "second.log"
     training = begin(cli, first, tiny, LONG)
-    helpers.wait_for(lambda: list((cli.home / "store" / "checkpoints").glob("*/step-*")) or training.poll() is not None, "a checkpoint")
+    wait_for(lambda: newest_checkpoint(cli.home) or training.poll() is not None, "a checkpoint")
     waiting = begin(cli, second, tiny, LONG, "seed=1")
-    helpers.wait_for(lambda: WAITS in second.read_text() or waiting.poll() is not None, "the second to wait")
+    wait_for(lambda: WAITS in second.read_text() or waiting.poll() is not None, "the second to wait")
     holder = re.search(rf"{WAITS} \((\S+)\)", second.read_text())
     assert holder is not None
     assert holder[1] in first.read_text()
@@ -75,20 +75,20 @@ def test_a_run_that_waits_ends_at_once_and_one_whose_turn_it_is_goes_on(cli, tin
     assert training.poll() is None
 
     third = begin(cli, tmp_path / "third.log", tiny, "seed=2")
-    helpers.wait_for(lambda: WAITS in (tmp_path / "third.log").read_text() or third.poll() is not None, "the third to wait")
+    wait_for(lambda: WAITS in (tmp_path / "third.log").read_text() or third.poll() is not None, "the third to wait")
     began = time.monotonic()
     training.kill()  # the kernel lets the slot go
     training.wait()
-    helpers.wait_for(lambda: "teacher/" in str(list((cli.home / "store").glob("teacher/*"))), "the third to train", 60)
+    wait_for(lambda: "teacher/" in str(list((cli.home / "store").glob("teacher/*"))), "the third to train", 60)
     print(f"SIGKILL: the next in line had trained its teacher {time.monotonic() - began:.1f} s later")
     assert third.wait(200) == 0
 
 
 @pytest.mark.slow
-def test_no_limit(cli, tiny, tmp_path, helpers: Helpers):
+def test_no_limit(cli, tiny, tmp_path):
     first = tmp_path / "first.log"
     training = begin(cli, first, tiny, LONG)
-    helpers.wait_for(lambda: list((cli.home / "store" / "checkpoints").glob("*/step-*")) or training.poll() is not None, "a checkpoint")
+    wait_for(lambda: newest_checkpoint(cli.home) or training.poll() is not None, "a checkpoint")
     ended = cli("run", tiny, "seed=1", "compute.at_once=null")
     assert WAITS not in ended.err
     assert training.poll() is None

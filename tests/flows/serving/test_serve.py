@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from types import SimpleNamespace as Helpers
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,10 +15,11 @@ import pytest
 
 from conf.deployments import load_deployments
 from conf.errors import UserError
+from tests.flows.driver import actions, healthy, newest_checkpoint, wait_for
 from tests.flows.served import Start, offer
 
 
-def test_it_comes_up_is_used_by_a_run_and_goes(done, tiny, start: Start, helpers: Helpers):
+def test_it_comes_up_is_used_by_a_run_and_goes(done, tiny, start: Start):
     server = start(done)
     for name in ("prefect_ui", "mlflow_ui", "prefect_api"):
         assert server.where[name] in server.text
@@ -33,7 +33,7 @@ def test_it_comes_up_is_used_by_a_run_and_goes(done, tiny, start: Start, helpers
 
     before = len(server.flow_runs())
     run = done("run", tiny)
-    assert set(helpers.actions(run.err).values()) == {"reused"}
+    assert set(actions(run.err).values()) == {"reused"}
     assert f"{server.where['prefect_ui']}/runs/flow-run/" in run.out
     states = sorted(run["state"]["name"] for run in server.flow_runs().values())
     assert len(states) == before + 4
@@ -61,7 +61,7 @@ def test_runs_made_without_a_server_are_in_its_history_and_its_death_leaves_noth
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_it(done, tiny, tmp_path, start: Start, helpers: Helpers):
+def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_it(done, tiny, tmp_path, start: Start):
     never = "{slug: never, cron: '0 0 1 1 *', active: false}"
     schedules = f"[{{slug: often, interval: 15s, parameters: {{ladder: '{tiny}', seed: 0}}}}, {never}]"
     roots = os.pathsep.join([str(tiny.parent), str(done.home)])
@@ -72,7 +72,7 @@ def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_i
         return [run for run in runs if run["auto_scheduled"] and run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")]
 
     began = time.monotonic()
-    helpers.wait_for(lambda: len(finished()) >= 2, "two scheduled runs", 180)
+    wait_for(lambda: len(finished()) >= 2, "two scheduled runs", 180)
     print(f"two scheduled runs after {time.monotonic() - began:.1f} s")
     assert {run["state"]["name"] for run in finished()} == {"Completed"}, server.text
     cached = [run for run in server.flow_runs().values() if run["state"]["name"] == "Cached"]
@@ -97,20 +97,20 @@ def test_a_schedule_fires_reuses_what_is_finished_and_stays_as_the_ui_has_left_i
 
 
 @pytest.mark.slow
-def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(done, tiny, start: Start, helpers: Helpers):
+def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(done, tiny, start: Start):
     server = start(done, LADDER_ROOTS=str(tiny.parent))
     api, pages = server.where["prefect_api"], server.where["mlflow_ui"]
     serve = psutil.Process(server.process.pid)
     for child in serve.children():
         name, died = " ".join(child.cmdline()[1:5]), time.monotonic()
         child.kill()
-        helpers.wait_for(lambda dead=child: len(serve.children()) == 3 and dead not in serve.children(), f"{name} to be started again", 30)
-        helpers.wait_for(lambda: helpers.healthy(api) and helpers.healthy(pages), "both servers", 120)
+        wait_for(lambda dead=child: len(serve.children()) == 3 and dead not in serve.children(), f"{name} to be started again", 30)
+        wait_for(lambda: healthy(api) and healthy(pages), "both servers", 120)
         print(f"{name}: back after {time.monotonic() - died:.1f} s")
     assert server.text.count("it is started again") == 3
 
     run = server.start_run("distill/distill", ladder=str(tiny), overrides=["teacher.training.steps=20000"])
-    helpers.wait_for(lambda: list((done.home / "store" / "checkpoints").glob("*/step-*")), "a checkpoint of the run", 180)
+    wait_for(lambda: newest_checkpoint(done.home), "a checkpoint of the run", 180)
     server.children = serve.children(recursive=True)
     env = next(process.environ() for process in server.children if "prefect.engine" in process.cmdline())
     assert (env["PREFECT_API_URL"], env["LADDER_HOME"], env["LADDER_ROOTS"]) == (api, str(done.home), str(tiny.parent))

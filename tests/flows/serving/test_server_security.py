@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace as Helpers
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +26,7 @@ from flows.serving.server_processes import (
     listen,
     warn_if_open,
 )
+from tests.flows.driver import Cli, wait_for
 
 LONG = "a-long-password-1"
 
@@ -99,11 +99,10 @@ def test_addresses_for_this_machine_and_for_others():
     assert address("::1", 1, outside=True) == "http://[::1]:1"
 
 
-def put_up(cli: Any, helpers: Helpers, *args: object, **env: str) -> tuple[subprocess.Popen[str], dict[str, Any], Path]:
+def put_up(cli: Cli, *args: object, **env: str) -> tuple[subprocess.Popen[str], dict[str, Any], Path]:
     out = cli.home.parent / "serve.txt"
-    with out.open("w") as output:
-        process = helpers.Cli(cli.home, {**cli.env, **env}).start("serve", *args, stdout=output, stderr=output)
-    helpers.wait_for(lambda: "until Ctrl-C" in out.read_text() or process.poll() is not None, "ladder serve", 300)
+    process = Cli(cli.home, {**cli.env, **env}).start_logged(out, "serve", *args)
+    wait_for(lambda: "until Ctrl-C" in out.read_text() or process.poll() is not None, "ladder serve", 300)
     assert process.poll() is None, out.read_text()
     return process, json.loads((cli.home / "serve.json").read_text()), out
 
@@ -116,9 +115,9 @@ def open_ports(process: subprocess.Popen[str]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_prefect_asks_for_the_password_and_ours_know_it(bare, tiny, helpers: Helpers):
+def test_prefect_asks_for_the_password_and_ours_know_it(bare, tiny):
     password = f"someone:{LONG}"
-    process, where, out = put_up(bare, helpers, "--host", "0.0.0.0", PREFECT_SERVER_API_AUTH_STRING=password, LADDER_ROOTS=str(tiny.parent))
+    process, where, out = put_up(bare, "--host", "0.0.0.0", PREFECT_SERVER_API_AUTH_STRING=password, LADDER_ROOTS=str(tiny.parent))
     api = f"http://127.0.0.1:{urlsplit(where['prefect_api']).port}/api"
     assert "can use MLflow WITHOUT A PASSWORD" in out.read_text()
     assert LONG not in out.read_text()
@@ -128,14 +127,14 @@ def test_prefect_asks_for_the_password_and_ours_know_it(bare, tiny, helpers: Hel
 
     refused = bare("run", tiny, code=2)
     assert "error: PREFECT_API_AUTH_STRING: got None; allowed: the user:password that " in refused.err
-    helpers.Cli(bare.home, {"PREFECT_API_AUTH_STRING": password})("run", tiny)
+    Cli(bare.home, {"PREFECT_API_AUTH_STRING": password})("run", tiny)
 
     with httpx.Client(base_url=api, auth=("someone", LONG), trust_env=False, timeout=60) as client:
         deployment = client.get("/deployments/name/distill/distill").raise_for_status().json()["id"]
         made = client.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": {"ladder": str(tiny)}})
         run = made.raise_for_status().json()["id"]
         ends = ("COMPLETED", "FAILED", "CRASHED")
-        helpers.wait_for(lambda: client.get(f"/flow_runs/{run}").json()["state"]["type"] in ends, "a run", 180)
+        wait_for(lambda: client.get(f"/flow_runs/{run}").json()["state"]["type"] in ends, "a run", 180)
         assert client.get(f"/flow_runs/{run}").json()["state"]["type"] == "COMPLETED"
     journals = "".join(path.read_text() for path in (bare.home / "logs").glob("*.log"))
     assert LONG not in journals
@@ -144,14 +143,14 @@ def test_prefect_asks_for_the_password_and_ours_know_it(bare, tiny, helpers: Hel
 
 
 @pytest.mark.slow
-def test_mlflow_asks_for_the_password_and_both_listen_to_this_machine_alone(bare, tmp_path, helpers: Helpers):
+def test_mlflow_asks_for_the_password_and_both_listen_to_this_machine_alone(bare, tmp_path):
     pytest.importorskip("flask_wtf", reason="needs mlflow[auth]")
     settings = tmp_path / "auth.ini"
     settings.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = admin\n"
         f"admin_password = {LONG}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
-    process, where, out = put_up(bare, helpers, MLFLOW_AUTH_CONFIG_PATH=str(settings))
+    process, where, out = put_up(bare, MLFLOW_AUTH_CONFIG_PATH=str(settings))
     assert "PASSWORD" not in out.read_text()
     assert open_ports(process) == {"127.0.0.1"}
     search = f"{where['mlflow_ui']}/api/2.0/mlflow/experiments/search?max_results=5"
@@ -160,7 +159,7 @@ def test_mlflow_asks_for_the_password_and_both_listen_to_this_machine_alone(bare
 
     named = where["mlflow_ui"].replace("://", f"://admin:{LONG}@")
     (tmp_path / "second").mkdir()
-    second, there, said = put_up(helpers.Cli(tmp_path / "second" / "home"), helpers, MLFLOW_TRACKING_URI=named)
+    second, there, said = put_up(Cli(tmp_path / "second" / "home"), MLFLOW_TRACKING_URI=named)
     assert there["mlflow_ui"] == where["mlflow_ui"]
     assert LONG not in said.read_text()
     second.send_signal(signal.SIGINT)

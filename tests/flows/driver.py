@@ -1,0 +1,180 @@
+"""The command line in subprocesses, as tests drive it, and the state of runs in its home and in Prefect."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 400.0  # seconds for any one command, on a machine that does other things too
+# A machine trains one ladder at a time; the tests' trainings shall not wait for those of anybody else.
+TEMPORARY = tempfile.mkdtemp(prefix="ladder-tests-")
+atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
+STARTED: list[subprocess.Popen[str]] = []
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "LADDER_", "PYTEST_", "HF_"))}
+    # One thread: the tests share their cores, and waiting threads that spin would slow all of them down.
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TMPDIR": TEMPORARY, **more}
+
+
+@dataclass
+class Cli:
+    """The command `ladder` in a home of its own."""
+
+    home: Path
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+    def start(self, *args: object, **popen: Any) -> subprocess.Popen[str]:
+        """Start a command in a process session of its own."""
+        self.home.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "flows.cli.app", *map(str, args)]
+        env = clean_environment(LADDER_HOME=str(self.home), **self.env)
+        process = subprocess.Popen(command, env=env, cwd=self.cwd or self.home.parent, text=True, start_new_session=True, **popen)
+        STARTED.append(process)
+        return process
+
+    def start_logged(self, log: Path, *args: object) -> subprocess.Popen[str]:
+        """Start a command whose output goes to the file `log`."""
+        with log.open("w") as file:
+            return self.start(*args, stdout=file, stderr=file)
+
+    def __call__(self, *args: object, code: int | None = 0) -> Outcome:
+        """Run a command to its end; `code` is the exit code that it must have, None for any."""
+        began = time.monotonic()
+        process = self.start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            pytest.fail(f"{args} did not end in {PATIENCE:.0f} s\n{out}\n{err}")
+        assert "Traceback" not in out + err, f"{out}\n{err}"
+        if code is not None:
+            assert process.returncode == code, f"{args}: exit code {process.returncode}\n{out}\n{err}"
+        return Outcome(process.returncode, out, err, time.monotonic() - began)
+
+    def json(self, *args: object) -> Any:
+        """The one JSON document that a command prints."""
+        return json.loads(self(*args, "--json").out)
+
+    def hashes(self) -> dict[str, str]:
+        """Name -> hash of the weights, of every model of the last run."""
+        shown = self.json("show")
+        return {model["name"]: model["weights_sha256"] for model in (shown["teacher"], *shown["stages"])}
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """Poll until `condition` gives something true, and return it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
+
+
+def newest_checkpoint(home: Path) -> int:
+    """The step of the newest checkpoint of a home's trainings, 0 where there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in home.glob("store/checkpoints/*/step-*")), default=0)
+
+
+def half_written(home: Path) -> list[str]:
+    """Folders of the store that have no valid manifest, and whatever is left where results are written aside."""
+    store = home / "store"
+    bad = [str(path) for path in (store / "writing").glob("*")]
+    for folder in (path for kind in ("data", "teacher", "stage", "evaluation", "bench") for path in (store / kind).glob("*")):
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+        except (OSError, ValueError):
+            bad.append(str(folder))
+            continue
+        bad += [str(folder / name) for name, known in manifest["files"].items() if (folder / name).stat().st_size != known["bytes"]]
+    return bad
+
+
+def actions(log: str) -> dict[str, str]:
+    """Model -> computed, resumed or reused, as the log of a run says."""
+    found = dict(re.findall(r"^\S+ (\w+): (computed|resumed)\b", log, re.MULTILINE))
+    return found | dict.fromkeys(re.findall(r"^\S+ (?!data:)(\w+): found in the store", log, re.MULTILINE), "reused")
+
+
+def healthy(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/health", timeout=1.0, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def furnish(home: Path, empty_record: Path) -> Path:
+    (home / "mlflow").mkdir(parents=True)
+    shutil.copy(empty_record, home / "mlflow" / "mlflow.db")
+    return home
+
+
+@dataclass
+class FlowRun:
+    """A flow run as the API of Prefect's server at `api` shows it; the requests are those of Prefect's own pages."""
+
+    api: str
+    flow_run: str
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return httpx.post(f"{self.api}/{path}", json=body, trust_env=False, timeout=30).raise_for_status().json()
+
+    @property
+    def state(self) -> str:
+        return httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30).raise_for_status().json()["state_type"]
+
+    @property
+    def subflows(self) -> dict[str, str]:
+        """Id -> state."""
+        found = self.post("flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [self.flow_run]}}})
+        return {run["id"]: run["state_type"] for run in found}
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Flow run and name -> state, of all tasks of the run and of its subflows."""
+        found = self.post("task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [self.flow_run, *self.subflows]}}})
+        return {f"{task['flow_run_id']} {task['name']}": task["state_type"] for task in found}
+
+    def cancel(self) -> None:
+        body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
+        assert self.post(f"flow_runs/{self.flow_run}/set_state", body)["status"] == "ACCEPT"
+
+
+def last_flow_run(cli: Cli) -> FlowRun:
+    """The flow run of the last run of a home."""
+    return FlowRun(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
+
+
+def unguarded(process: subprocess.Popen[str]) -> None:
+    """Leave the end of a process to the fixture that started it."""
+    STARTED.remove(process)
