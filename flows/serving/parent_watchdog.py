@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from pathlib import Path
 
 PATIENCE_SECONDS = 5.0
 
@@ -29,27 +29,11 @@ def end_with_parent(patience: float = PATIENCE_SECONDS) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def write_at_once() -> None:
-    """Have Prefect's transactions on SQLite that may write take the lock when they begin, and wait for it.
-
-    As Prefect has it, most read first. If another writes before they do, SQLite refuses them without waiting; the server answers 503, and
-    its client asks again after two seconds: in every fourth reused run. https://sqlite.org/lang_transaction.html
-    """
-    from prefect.server.database.configurations import AioSqliteConfiguration
-
-    begin: Any = AioSqliteConfiguration.begin_transaction
-
-    def immediate(self: AioSqliteConfiguration, session: Any, with_for_update: bool = True) -> Any:
-        return begin(self, session, with_for_update=True)
-
-    AioSqliteConfiguration.begin_transaction = immediate
-
-
 def serve_prefect(descriptor: int) -> None:
     """Serve Prefect on the socket that was handed over; the environment says whether with its pages and its scheduler."""
     import uvicorn
 
-    write_at_once()
+    runpy.run_path(str(Path(__file__).with_name("sqlite_transactions.py")))["begin_immediate"]()
     listening = socket.socket(fileno=descriptor)
     config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[listening])

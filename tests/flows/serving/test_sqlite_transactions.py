@@ -1,4 +1,4 @@
-"""The server that we start serves SQLite without refusing what only has to wait."""
+"""Transactions of Prefect on SQLite wait for their lock instead of being refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROGRAM = """
 import asyncio, sqlite3, sys
 from sqlalchemy import text
 from prefect.server.database.configurations import AioSqliteConfiguration
-from flows.serving.parent_watchdog import write_at_once
+from flows.serving.sqlite_transactions import begin_immediate
 
 async def main(path):
     known = AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{path}")
@@ -27,17 +27,17 @@ async def main(path):
         except sqlite3.OperationalError as error:
             print(error)
         else:
-            print("nobody waits")
+            print("no lock")
 
 if sys.argv[2] == "ours":
-    write_at_once()
+    begin_immediate()
 asyncio.run(main(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize(("whose", "says"), [("ours", "database is locked"), ("theirs", "nobody waits")])
+@pytest.mark.parametrize(("whose", "says"), [("ours", "database is locked"), ("theirs", "no lock")])
 def test_a_transaction_takes_the_lock_when_it_begins(tmp_path: Path, whose: str, says: str):
-    """`theirs` tells when Prefect does so by itself, and ours can go."""
+    """`theirs` fails once Prefect takes the lock by itself: then the patch can be deleted."""
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "prefect.db"), whose]
     env = clean_environment(PREFECT_HOME=str(tmp_path), PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="true")
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
