@@ -14,7 +14,7 @@ from conf.errors import LadderError
 from conf.home import Home
 from conf.served import served
 from flows.serving.environment import prepare_environment
-from tasks.records.run import Record
+from tasks.records.base import Record
 
 LEAST_FREE = 2 * 2**30  # bytes; a small ladder with its checkpoints, Prefect's and MLflow's files
 
@@ -98,9 +98,10 @@ def _prefect(home: Home) -> Check:
 
 
 def _mlflow(home: Home) -> Check:
-    from tasks.tracking import tracker as tracking
+    from tasks.tracking.client import ui_command
+    from tasks.tracking.tracker import connect
 
-    tracker = tracking.connect(home)
+    tracker = connect(home)
     up = served(home)
-    look = up.mlflow_ui if up and up.mlflow_ui else f"look at it with: {tracking.ui_command(tracker.uri)}"
+    look = up.mlflow_ui if up and up.mlflow_ui else f"look at it with: {ui_command(tracker.uri)}"
     return Check(name="MLflow", ok=True, found=f"{tracker.uri}; {look}")

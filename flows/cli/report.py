@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tasks.report.compare import Comparison
+    from tasks.report.compare import RunComparison
 
 WIDTH = 80
 
@@ -37,7 +37,7 @@ def compare(
         typer.echo(f"{comparison_text(found)}\n\nPage: {path}")
 
 
-def comparison_text(found: Comparison) -> str:
+def comparison_text(found: RunComparison) -> str:
     """The comparison for a terminal of 80 columns."""
     import io
 

@@ -16,7 +16,7 @@ from tasks.records.format import money
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
-from tasks.tracking import tracker as tracking
+from tasks.tracking.client import run_url, tracking_uri, ui_command
 
 if TYPE_CHECKING:  # it needs torch and Prefect, which take seconds to import
     from tasks.planning.costs import PlanCosts
@@ -187,6 +187,6 @@ def links(record: RunRecord) -> list[str]:
 def _mlflow_page(record: RunRecord, uri: str) -> str:
     """The run's page where `ladder serve` shows this record, else how to have it shown."""
     up = served(home())
-    if up and up.mlflow_ui and uri == tracking.tracking_uri(home()) and record.mlflow_experiment_id and record.mlflow_run_id:
-        return tracking.run_url(up.mlflow_ui, record.mlflow_experiment_id, record.mlflow_run_id)
-    return tracking.ui_command(uri)
+    if up and up.mlflow_ui and uri == tracking_uri(home()) and record.mlflow_experiment_id and record.mlflow_run_id:
+        return run_url(up.mlflow_ui, record.mlflow_experiment_id, record.mlflow_run_id)
+    return ui_command(uri)

@@ -13,7 +13,7 @@ from conf.schema.ladder import Ladder, Stage
 from models.base.device import precision_of
 from models.base.numerics import NUMERICS
 from tasks.evaluation.evaluate import SPLIT
-from tasks.records.audit import Audit, AuditControl, AuditGroup
+from tasks.records.audit import AuditControl, AuditGroup, AuditRecord
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
@@ -97,7 +97,7 @@ def audit_model(
     return Completed(name="Cached", message=f"reused {mark[:12]}", data=done) if reused else done
 
 
-def read_audit(found: Found, reused: bool, lineage: list[StageRecord], control: StageRecord | None) -> Audit:
+def read_audit(found: Found, reused: bool, lineage: list[StageRecord], control: StageRecord | None) -> AuditRecord:
     """The record of an audit in the store."""
     raw = json.loads((found.folder / "audit.json").read_text())
     groups = [AuditGroup(**group) for group in raw.pop("groups")]
@@ -106,7 +106,7 @@ def read_audit(found: Found, reused: bool, lineage: list[StageRecord], control: 
     figures, same = raw["figures"], lineage[0].weights_sha256 == lineage[-1].weights_sha256
     if same:  # one model, asked once
         raw["figures"] = figures | {f"root.{k.removeprefix('parent.')}": v for k, v in figures.items() if k.startswith("parent.")}
-    return Audit(
+    return AuditRecord(
         **{**raw, "worst": _some(raw["worst"])},
         folder=str(found.folder),
         fingerprint=found.manifest["fingerprint"],

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from conf.schema.ladder import Stage
-from tasks.records.run import Record, StageRecord
+from tasks.records.base import Record
+from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context, store_of
 from tasks.store.fingerprint import fingerprint
 

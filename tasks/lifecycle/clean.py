@@ -22,10 +22,11 @@ from filelock import FileLock, Timeout
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
 from tasks.lifecycle.reachability import MODELS, Retained, ended, retained
-from tasks.records.run import Record, RunRecord
+from tasks.records.base import Record
+from tasks.records.run import RunRecord
 from tasks.runtime.run_registry import RunLock
 from tasks.store.store import MANIFEST, SHOWN
-from tasks.tracking import registry as tracking_registry
+from tasks.tracking import registry
 
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 NO_RESULTS = ("set-aside", "writing", "checkpoints")
@@ -241,19 +242,19 @@ class _Cleaning:
         tracker, stays = self.retained.tracker, False
         if record.mlflow_run_id is None or tracker is None:
             return False
-        family = tracking_registry.family(tracker, record.mlflow_run_id)
-        if not family and record.mlflow_uri != tracker.uri:
+        tree = registry.run_tree(tracker, record.mlflow_run_id)
+        if not tree and record.mlflow_uri != tracker.uri:
             self.notes.append(f"the record of {record.run} in MLflow at {record.mlflow_uri} stays: that is not the present address")
-        for run in family:  # the parent comes last
+        for run in tree:  # the parent comes last
             run_id = run.info.run_id
             if run_id in self.retained.registry.runs or self._lends(run) or (stays and run_id == record.mlflow_run_id):
                 stays = True
                 continue
-            size = tracking_registry.artifact_bytes(tracker, run)
+            size = registry.artifact_bytes(tracker, run)
             self.freed.append(Piece(kind="mlflow", name=f"{record.run}/{run.info.run_name}", bytes=size, why="old"))
             if not self.dry_run:
-                tracking_registry.discard(tracker, run)
-            if not tracking_registry.is_ours(tracker, run):
+                registry.discard(tracker, run)
+            if not registry.is_ours(tracker, run):
                 self.notes.append(f"runs in MLflow at {tracker.uri} are only marked as deleted; `mlflow gc` there frees their artifacts")
         return stays
 
@@ -261,13 +262,13 @@ class _Cleaning:
         """Whether an MLflow run keeps the bytes of a model whose result is still there: other runs are linked to them, or will be."""
         tracker, mark = self.retained.tracker, run.data.tags.get("ladder.fingerprint", "none")[:SHOWN]
         stored = any(True for kind in MODELS for _ in (self.home.store / kind).glob(f"*-{mark}")) and mark not in self.gone
-        return tracker is not None and (stored or mark in self.retained.reached) and tracking_registry.holds_model(tracker, run)
+        return tracker is not None and (stored or mark in self.retained.reached) and registry.holds_model(tracker, run)
 
     def _keep(self, kind: str, path: Path, why: str) -> None:
-        self.kept.append(Piece(kind=kind, name=path.name, bytes=tracking_registry.size(path), why=why))
+        self.kept.append(Piece(kind=kind, name=path.name, bytes=registry.folder_bytes(path), why=why))
 
     def _count(self, kind: str, path: Path, why: str) -> None:
-        self.freed.append(Piece(kind=kind, name=path.name, bytes=tracking_registry.size(path), why=why))
+        self.freed.append(Piece(kind=kind, name=path.name, bytes=registry.folder_bytes(path), why=why))
 
     def _free(self, kind: str, path: Path, why: str) -> None:
         self._count(kind, path, why)

@@ -35,7 +35,7 @@ from tasks.records.run import RunRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY, fail_fast_client
 from tasks.runtime.run_registry import DIED, all_runs, mark_interrupted, note_restart
-from tasks.tracking import tracker as tracking
+from tasks.tracking.tracker import connect
 
 RESTART = re.compile(r"restart:(\d+)")
 FORGET_SECONDS = 7 * 24 * 3600  # a flow run that the server at hand does not know, as it ran against another one
@@ -203,7 +203,7 @@ def _close_mlflow(home: Home, record: RunRecord) -> None:
     if record.mlflow_run_id is None:
         return
     try:
-        tracker = tracking.connect(home)
+        tracker = connect(home)
         tracker.close_children(record.mlflow_run_id, "KILLED")
         tracker.close(record.mlflow_run_id, "KILLED")
     except LadderError as error:

@@ -26,12 +26,14 @@ from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import api_address, require_server, root_cause
 from tasks.runtime.prefect_watcher import PrefectWatcher
 from tasks.runtime.run_registry import Context, RunLock, all_runs, new_name, now, save, unfinished
-from tasks.tracking import tracker as tracking
+from tasks.tracking.client import RecordRefused
 from tasks.tracking.flavour import metrics_of
 from tasks.tracking.recorder import Recorder, recorder_of
+from tasks.tracking.runs import RunStatus
+from tasks.tracking.tracker import Tracker
 from tasks.training.identity import settings_hash
 
-ENDS: dict[Status, tracking.RunStatus] = {
+ENDS: dict[Status, RunStatus] = {
     "done": "FINISHED",
     "stopped": "FINISHED",
     "failed": "FAILED",
@@ -243,7 +245,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             self.save(self.record.model_copy(update={"unrecorded": self.recorder.unrecorded}))
 
 
-def close_in_mlflow(tracker: tracking.Tracker, record: RunRecord) -> None:
+def close_in_mlflow(tracker: Tracker, record: RunRecord) -> None:
     """Close a ladder run, and those of its stages that were not recorded whole."""
     assert record.mlflow_run_id
     if record.stages:  # the last student's figures, so that ladder runs can be compared in one list
@@ -253,12 +255,12 @@ def close_in_mlflow(tracker: tracking.Tracker, record: RunRecord) -> None:
     tracker.close(record.mlflow_run_id, ENDS[record.status])
 
 
-def close_earlier(home: Home, tracker: tracking.Tracker) -> None:
+def close_earlier(home: Home, tracker: Tracker) -> None:
     """Close in MLflow what earlier runs could not, because it was away when they ended."""
     for record in all_runs(home):
         missing = tuple(said for said in record.unrecorded if not said.startswith(f"{END}: "))
         if missing != record.unrecorded and record.status != "running" and record.mlflow_uri == tracker.uri:
-            with suppress(tracking.RecordRefused):  # somebody has deleted it there
+            with suppress(RecordRefused):  # somebody has deleted it there
                 close_in_mlflow(tracker, record)
             save(home, record.model_copy(update={"unrecorded": missing}))
 

@@ -15,8 +15,8 @@ from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.run_registry import all_runs, is_alive
 from tasks.store.store import SHOWN
-from tasks.tracking import tracker as tracking
-from tasks.tracking.registry import Registry, registry
+from tasks.tracking.registry import Registry, read_registry
+from tasks.tracking.tracker import Tracker, connect
 
 MODELS = ("teacher", "stage")
 OPENING_SECONDS = 600.0  # from the look for named teachers to the record of the run that they teach in
@@ -45,7 +45,7 @@ class Retained:
     reached: dict[str, str]
     weights: dict[str, str]
     running: bool
-    tracker: tracking.Tracker | None
+    tracker: Tracker | None
     registry: Registry
 
 
@@ -58,8 +58,8 @@ def retained(home: Home, age: float, keep_promoted: bool) -> Retained:
     """
     began, records = time.time(), all_runs(home)
     _require_readable(home, records)
-    tracker = tracking.connect(home) if any(record.mlflow_run_id for record in records) else None
-    known = registry(tracker) if tracker else Registry({}, frozenset())
+    tracker = connect(home) if any(record.mlflow_run_id for record in records) else None
+    known = read_registry(tracker) if tracker else Registry({}, frozenset())
     running = [record for record in records if _is_running(home, record)]
     starts = [*(_moment(record.started) for record in running), *_opening(home, records)]
     limit = min([began - max(age, SLACK_SECONDS), *starts])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from conf.schema.economics import Economics
 from tasks.planning.economics import HOUR, training_cost
-from tasks.records.run import Record
+from tasks.records.base import Record
 
 
 class JumpPlan(Record):

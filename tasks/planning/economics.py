@@ -7,10 +7,11 @@ from typing import Literal, get_args
 
 from conf.errors import UserError
 from conf.schema.economics import Economics, Input
+from tasks.records.base import Record
 from tasks.records.bench import ModelBench
 from tasks.records.format import days_text, money
-from tasks.records.run import Record, RunRecord, StageRecord
-from tasks.records.speeds import best_known
+from tasks.records.run import RunRecord, StageRecord
+from tasks.records.speeds import model_benches
 
 MONTH = 365.25 / 12  # days
 HOUR = 3600.0  # seconds
@@ -174,7 +175,7 @@ def economics_of(record: RunRecord, settings: Economics) -> Report:
     models = record.models
     if record.teacher is None or len(models) < 2:
         raise UserError.about("RUN", record.run, "a run with a finished student", "This one ended before its first student was ready.")
-    speeds = {bench.name: bench for bench in best_known(record)}
+    speeds = {bench.name: bench for bench in model_benches(record)}
     results = [result_of(model.name, _inputs(models[: place + 1], settings, speeds)) for place, model in enumerate(models) if place]
     main = next((r for r, model in zip(reversed(results), reversed(models), strict=False) if model.gate != "stopped"), results[-1])
     return Report(

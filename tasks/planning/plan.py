@@ -22,7 +22,8 @@ from tasks.data.sources import source_hash
 from tasks.planning.costs import PlanCosts, plan_costs
 from tasks.planning.preflight import check_ladder, expected_interface
 from tasks.planning.throughput import Pace, expected_pace
-from tasks.records.run import TEACHER, Record
+from tasks.records.base import Record
+from tasks.records.run import TEACHER
 from tasks.runtime.run_registry import PLAN, Context
 from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Found, Store

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from tasks.records.base import Record
 
 
-class Part(BaseModel):
-    """Base, as of all records: frozen, and unknown keys are an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class AuditFigure(Part):
+class AuditFigure(Record):
     """A figure with its 95 % interval.
 
     Attributes:
@@ -28,7 +24,7 @@ class AuditFigure(Part):
     documents: int
 
 
-class AuditBin(Part):
+class AuditBin(Record):
     """A bar of the reliability diagram."""
 
     confidence: float
@@ -36,7 +32,7 @@ class AuditBin(Part):
     rows: int
 
 
-class AuditGroup(Part):
+class AuditGroup(Record):
     """A slice or a class of tokens; the figures' names are told in models/evaluation/audit_slices.py."""
 
     name: str
@@ -44,12 +40,12 @@ class AuditGroup(Part):
     rows: int
     documents: int
     few: bool
-    figures: dict[str, AuditFigure] = {}
+    figures: dict[str, AuditFigure] = Field(default={})
     flags: tuple[str, ...] = ()
-    chances: dict[str, float] = {}
+    chances: dict[str, float] = Field(default={})
 
 
-class AuditExample(Part):
+class AuditExample(Record):
     """One of the worst examples, as the report shows it; all of them are in `worst.parquet`."""
 
     kind: str
@@ -61,7 +57,7 @@ class AuditExample(Part):
     confidence: dict[str, float]
 
 
-class AuditControl(Part):
+class AuditControl(Record):
     """The same student, trained without a teacher."""
 
     fingerprint: str
@@ -72,7 +68,7 @@ class AuditControl(Part):
     reused: bool
 
 
-class Audit(Part):
+class AuditRecord(Record):
     """A student against its parent and the root.
 
     Attributes:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from tasks.records.base import Record
 
 
-class Measured(BaseModel):
-    """Base, as `tasks.records.run.Record`, which holds these: frozen, and unknown keys are an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Spread(Measured):
+class Spread(Record):
     """Times of one thing, measured again and again, in seconds."""
 
     p50: float
@@ -21,7 +15,7 @@ class Spread(Measured):
     count: int
 
 
-class Case(Measured):
+class Case(Record):
     """A model at one batch size.
 
     Attributes:
@@ -41,7 +35,7 @@ class Case(Measured):
     tokens_per_second: float | None = None
 
 
-class Loading(Measured):
+class Loading(Record):
     """A start in a fresh process, whose files the system may still hold in memory.
 
     Attributes:
@@ -61,7 +55,7 @@ class Loading(Measured):
     gpu_bytes: int | None = None
 
 
-class Limit(Measured):
+class Limit(Record):
     """The least time that the machine leaves a model at one batch size: `layers x t0 + bytes moved / bandwidth + head`, in seconds.
 
     Attributes:
@@ -74,7 +68,7 @@ class Limit(Measured):
     decode: float | None = None
 
 
-class BenchMachine(Measured):
+class BenchMachine(Record):
     """On what it was measured.
 
     Attributes:
@@ -93,7 +87,7 @@ class BenchMachine(Measured):
     head_seconds: float | None = None
 
 
-class ModelBench(Measured):
+class ModelBench(Record):
     """The measurement of one model.
 
     Attributes:
@@ -123,7 +117,7 @@ class ModelBench(Measured):
         return next((case for case in self.cases if case.batch_size == batch_size), None)
 
 
-class RunBench(Measured):
+class RunBench(Record):
     """All models of a run, measured in turn: `runs/<run>/bench.json`.
 
     Attributes:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from conf.schema.proof import Accounting, Arm
 from models.base.statistics import Interval, Outcome
-from tasks.records.run import Record, RunRecord
+from tasks.records.base import Record
+from tasks.records.run import RunRecord
 
 PROOF = "proof.json"
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from models.data.corpus import Corpus
-from tasks.records.audit import Audit
+from tasks.records.audit import AuditRecord
+from tasks.records.base import Record
 from tasks.records.bench import ModelBench
 
 TEACHER = "teacher"  # name of the root teacher among the models of a run
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
 Verdict = Literal["passed", "warned", "stopped", "approved"]
-
-
-class Record(BaseModel):
-    """Base of all records: frozen, and unknown keys are an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class Retention(Record):
@@ -96,21 +91,21 @@ class StageRecord(Record):
     early_stopped: bool = False
     teachers: tuple[str, ...] = ()  # names, nearest first
     teacher_fingerprints: tuple[str, ...] = ()
-    metrics: dict[str, float] = {}
-    slices: dict[str, dict[str, float]] = {}
+    metrics: dict[str, float] = Field(default={})
+    slices: dict[str, dict[str, float]] = Field(default={})
     retention: Retention = Retention()
     samples: tuple[SampleRecord, ...] = ()
     gate: Verdict | None = None
     gate_reasons: tuple[str, ...] = ()
     vocabulary: int | None = None
     signals: str | None = None
-    initial: dict[str, float] = {}
+    initial: dict[str, float] = Field(default={})
     extensions: int = 0
     inserted: bool = False
     decision: str | None = None
     signal_seconds: float = 0.0
     bench: ModelBench | None = None
-    audit: Audit | None = None
+    audit: AuditRecord | None = None
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
 
@@ -182,7 +177,7 @@ class RunRecord(Record):
     restarted: str | None = None
     unrecorded: tuple[str, ...] = ()
     waiting: str | None = None
-    environment: dict[str, Any] = {}
+    environment: dict[str, Any] = Field(default={})
 
     @property
     def models(self) -> list[StageRecord]:

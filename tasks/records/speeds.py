@@ -21,7 +21,7 @@ def read_bench(record: RunRecord) -> RunBench | None:
         return None
 
 
-def best_known(record: RunRecord) -> tuple[ModelBench, ...]:
+def model_benches(record: RunRecord) -> tuple[ModelBench, ...]:
     """The measurements of a run's models: those of `ladder bench`, or else those after each stage, as far as there are any."""
     known = read_bench(record)
     if known:

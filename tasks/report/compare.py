@@ -11,9 +11,10 @@ import yaml
 
 from conf.errors import UserError
 from tasks.records import format as fmt
+from tasks.records.base import Record
 from tasks.records.bench import ModelBench
-from tasks.records.run import Record, RunRecord, StageRecord
-from tasks.records.speeds import best_known
+from tasks.records.run import RunRecord, StageRecord
+from tasks.records.speeds import model_benches
 from tasks.report import tables
 from tasks.store.fingerprint import changes
 
@@ -27,7 +28,7 @@ AUDITED: tuple[tuple[str, str, Form, Callable[[float], str]], ...] = (
 )
 
 
-class Kind(NamedTuple):
+class FigureKind(NamedTuple):
     """A figure of a model that two runs are compared by.
 
     Attributes:
@@ -45,7 +46,7 @@ class Kind(NamedTuple):
     show: Callable[[float], str]
 
 
-class Figure(Record):
+class ComparedFigure(Record):
     """One figure of a model in both runs.
 
     Attributes:
@@ -71,7 +72,7 @@ class Pair(Record):
     name: str
     only: Literal["a", "b"] | None
     same_weights: bool
-    figures: tuple[Figure, ...]
+    figures: tuple[ComparedFigure, ...]
 
     @property
     def note(self) -> str:
@@ -79,7 +80,7 @@ class Pair(Record):
         return f" (only {self.only.upper()})" if self.only else " (same weights)" if self.same_weights else ""
 
     @property
-    def told(self) -> tuple[Figure, ...]:
+    def told(self) -> tuple[ComparedFigure, ...]:
         """The figures worth showing: of one and the same model only the first, its quality."""
         return self.figures[:1] if self.same_weights else self.figures
 
@@ -94,7 +95,7 @@ class Side(Record):
     folder: str
 
 
-class Comparison(Record):
+class RunComparison(Record):
     """What `ladder compare --json` prints.
 
     Attributes:
@@ -112,7 +113,7 @@ class Comparison(Record):
     models: tuple[Pair, ...]
 
 
-def compare_runs(a: RunRecord, b: RunRecord) -> Comparison:
+def compare_runs(a: RunRecord, b: RunRecord) -> RunComparison:
     """Compare two runs.
 
     Raises:
@@ -126,7 +127,7 @@ def compare_runs(a: RunRecord, b: RunRecord) -> Comparison:
     models_a, models_b = ({model.name: model for model in run.models} for run in (a, b))
     names = [*models_b, *(name for name in models_a if name not in models_b)]
     kinds = list(zip(kinds_of(a), kinds_of(b), strict=True))
-    return Comparison(
+    return RunComparison(
         a=_side(a),
         b=_side(b),
         settings=tuple(settings_that_differ(a, b)),
@@ -135,31 +136,31 @@ def compare_runs(a: RunRecord, b: RunRecord) -> Comparison:
     )
 
 
-def kinds_of(record: RunRecord) -> list[Kind]:
+def kinds_of(record: RunRecord) -> list[FigureKind]:
     """The figures that a run's models are compared by; what only the run as a whole knows, it gives here."""
-    quality, speeds = tables.quality_of(record), {model.weights_sha256: model for model in best_known(record)}
+    quality, speeds = tables.quality_of(record), {model.weights_sha256: model for model in model_benches(record)}
     accuracy = quality is tables.ACCURACY
     return [
-        Kind(
+        FigureKind(
             quality.unit,
             lambda model: model.metrics.get(quality.key),
             "higher" if accuracy else "lower",
             "points" if accuracy else "absolute",
             lambda value: tables.score(quality, {quality.key: value}),
         ),
-        Kind("of parent", lambda model: model.retention.parent, "higher", "points", fmt.percent),
-        Kind("of root", lambda model: model.retention.root, "higher", "points", fmt.percent),
-        Kind("parameters", lambda model: float(model.parameters), None, "percent", fmt.human),
-        Kind("FLOPs", lambda model: model.flops or None, "lower", "percent", fmt.operations),
-        Kind(
+        FigureKind("of parent", lambda model: model.retention.parent, "higher", "points", fmt.percent),
+        FigureKind("of root", lambda model: model.retention.root, "higher", "points", fmt.percent),
+        FigureKind("parameters", lambda model: float(model.parameters), None, "percent", fmt.human),
+        FigureKind("FLOPs", lambda model: model.flops or None, "lower", "percent", fmt.operations),
+        FigureKind(
             ONE_REQUEST,
             lambda model: _latency(speeds.get(model.weights_sha256)),
             "lower",
             "percent",
             lambda value: f"{fmt.milliseconds(value)} ms",
         ),
-        Kind("training", lambda model: model.seconds or None, "lower", "percent", fmt.duration),
-        *(Kind(name, partial(_audited, figure=figure), "lower", form, show) for name, figure, form, show in AUDITED),
+        FigureKind("training", lambda model: model.seconds or None, "lower", "percent", fmt.duration),
+        *(FigureKind(name, partial(_audited, figure=figure), "lower", form, show) for name, figure, form, show in AUDITED),
     ]
 
 
@@ -195,7 +196,7 @@ def _notes(a: RunRecord, b: RunRecord) -> list[str]:
     notes = [f"{run.run}: {run.status}, its figures are of what is finished" for run in (a, b) if run.status != "done"]
     if a.data and b.data and a.data.content_hash != b.data.content_hash:
         notes.append("the data differ, so the models were judged on other examples")
-    loads = [{(model.tokens, model.new_tokens) for model in best_known(run)} for run in (a, b)]
+    loads = [{(model.tokens, model.new_tokens) for model in model_benches(run)} for run in (a, b)]
     if all(loads) and loads[0] != loads[1]:
         notes.append("latency was measured with requests of other lengths, so it does not compare")
     machines = [[run.environment.get(key) for key in ("processor", "cores", "gpus")] for run in (a, b)]
@@ -208,7 +209,7 @@ def _side(record: RunRecord) -> Side:
     return Side(run=record.run, ladder=record.ladder, status=record.status, started=record.started, folder=record.folder)
 
 
-def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[tuple[Kind, Kind]]) -> Pair:
+def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[tuple[FigureKind, FigureKind]]) -> Pair:
     figures = [_figure(own, a and first.value(a), b and own.value(b)) for first, own in kinds]
     return Pair(
         name=name,
@@ -218,7 +219,7 @@ def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[t
     )
 
 
-def _figure(kind: Kind, a: float | None, b: float | None) -> Figure:
+def _figure(kind: FigureKind, a: float | None, b: float | None) -> ComparedFigure:
     difference = None if a is None or b is None else b - a
     direction: Direction | None = None
     if difference == 0:
@@ -227,10 +228,10 @@ def _figure(kind: Kind, a: float | None, b: float | None) -> Figure:
         direction = "better" if (difference > 0) == (kind.better == "higher") else "worse"
     values = [fmt.NONE if value is None else kind.show(value) for value in (a, b)]
     shown = (values[0], values[1], _told(kind, a, difference))
-    return Figure(name=kind.name, a=a, b=b, difference=difference, direction=direction, shown=shown)
+    return ComparedFigure(name=kind.name, a=a, b=b, difference=difference, direction=direction, shown=shown)
 
 
-def _told(kind: Kind, a: float | None, difference: float | None) -> str:
+def _told(kind: FigureKind, a: float | None, difference: float | None) -> str:
     if not difference or a is None:
         return fmt.NONE
     if kind.form == "points":

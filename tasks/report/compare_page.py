@@ -9,12 +9,12 @@ from markupsafe import Markup
 from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
-from tasks.report.compare import Comparison
+from tasks.report.compare import RunComparison
 from tasks.report.page import templates, write_page
 from tasks.report.plots.style import INK, MODELS, Layout, dress, figure, plain_log, svg
 
 
-def write_comparison(found: Comparison, a: RunRecord, b: RunRecord) -> Path:
+def write_comparison(found: RunComparison, a: RunRecord, b: RunRecord) -> Path:
     """Write the page, whole or not at all, over an older one.
 
     Raises:
@@ -52,5 +52,5 @@ def chains_svg(a: RunRecord, b: RunRecord, layout: Layout) -> str | None:
     )
 
 
-def _point(quality: tables.Quality, model: StageRecord) -> str:
+def _point(quality: tables.QualityMetric, model: StageRecord) -> str:
     return f"{model.name} {tables.score(quality, model.metrics)} with {fmt.human(model.parameters)} parameters"

@@ -13,11 +13,11 @@ from conf.served import served
 from tasks.records.run import RunRecord
 from tasks.report import tables
 from tasks.report.page import write_report
-from tasks.report.plots import style as plot
+from tasks.report.plots.quality import quality_png
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.steps import step
-from tasks.tracking import tracker as tracking
+from tasks.tracking.client import run_url, ui_command
 from tasks.tracking.recorder import recorder_of
 
 
@@ -43,13 +43,13 @@ def _show(record: RunRecord, named: RunRecord) -> None:
     if record.mlflow_uri and record.mlflow_experiment_id and record.mlflow_run_id:
         up = served(home())
         base = (up and up.mlflow_ui) or (record.mlflow_uri if record.mlflow_uri.startswith("http") else "http://127.0.0.1:5000")
-        link = tracking.run_url(base, record.mlflow_experiment_id, record.mlflow_run_id)
-        create_link_artifact(link=link, link_text="this run in MLflow", key="mlflow", description=tracking.ui_command(record.mlflow_uri))
+        link = run_url(base, record.mlflow_experiment_id, record.mlflow_run_id)
+        create_link_artifact(link=link, link_text="this run in MLflow", key="mlflow", description=ui_command(record.mlflow_uri))
 
 
 def _page(record: RunRecord) -> str:
     parts = [f"# {record.run}", tables.render_markdown(record)]
-    image = plot.quality_png(record)
+    image = quality_png(record)
     if image:
         parts.append(f"![quality against parameters](data:image/png;base64,{base64.b64encode(image).decode()})")
     if record.error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conf.home import Home
 from tasks.records.run import RunRecord
-from tasks.report.compare import Comparison, compare_runs
+from tasks.report.compare import RunComparison, compare_runs
 from tasks.report.compare_page import write_comparison
 from tasks.report.page import write_report
 from tasks.runtime.run_registry import load_run
@@ -29,7 +29,7 @@ def settings_of(home: Home, record: RunRecord) -> str:
     return path.read_text() if path.is_file() else "# not kept\n"
 
 
-def compare(home: Home, a: str, b: str) -> tuple[Comparison, Path]:
+def compare(home: Home, a: str, b: str) -> tuple[RunComparison, Path]:
     """Compare two runs and write the page.
 
     Raises:

@@ -10,7 +10,7 @@ from tasks.records.run import DataRecord, StageRecord
 from tasks.report.model_card import write_card
 from tasks.runtime.run_registry import Context, original_mlflow_run
 from tasks.runtime.steps import step
-from tasks.tracking.recorder import Recorder, curve_of, recorder_of
+from tasks.tracking.recorder import Recorder, recorder_of, stored_curve
 
 
 @step("record", "record {record.name}")
@@ -31,7 +31,7 @@ def _record(
 ) -> StageRecord:
     assert context.mlflow_run_id
     tracker = recorder.tracker
-    recorder.send_rest(record.fingerprint)
+    recorder.send_pending(record.fingerprint)
     tags = context.tags | ({"prefect.flow_run_id": record.prefect_run_id} if record.prefect_run_id else {})
     stage = tracker.open_stage(
         context.mlflow_run_id,
@@ -50,7 +50,7 @@ def _record(
         if record.audit is not None:
             tracker.log_artifact(stage.run_id, Path(record.audit.folder) / "worst.parquet")
         # What an attempt that is no more may have lost; the points of this one are all sent.
-        curve = partial(curve_of, folder) if record.reused or record.resumed_at is not None else None
+        curve = partial(stored_curve, folder) if record.reused or record.resumed_at is not None else None
         tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=folder, original_run_id=original, curve=curve)
     return done
 

@@ -17,7 +17,7 @@ from tasks.records.run import RunRecord, StageRecord
 NUMERIC = frozenset({"parameters", "of parent", "of root", "seconds"})  # and the quality, whose header names its unit
 
 
-class Quality(NamedTuple):
+class QualityMetric(NamedTuple):
     """How the models of a run are judged.
 
     Attributes:
@@ -33,8 +33,8 @@ class Quality(NamedTuple):
     ratio: str
 
 
-BITS = Quality("bits_per_byte", "bits/byte", "bits per byte (lower is better)", "perplexity ratio")
-ACCURACY = Quality("accuracy", "accuracy", "accuracy in % (higher is better)", "accuracy ratio")
+BITS = QualityMetric("bits_per_byte", "bits/byte", "bits per byte (lower is better)", "perplexity ratio")
+ACCURACY = QualityMetric("accuracy", "accuracy", "accuracy in % (higher is better)", "accuracy ratio")
 BROKEN = {
     "parameters": "params",
     BITS.unit: "bits/\nbyte",
@@ -50,12 +50,12 @@ def not_run(record: RunRecord) -> list[str]:
     return [*([] if record.teacher else ["teacher"]), *(name for name in record.planned if name not in reached)]
 
 
-def quality_of(record: RunRecord) -> Quality:
+def quality_of(record: RunRecord) -> QualityMetric:
     """What the run's models are judged by."""
     return BITS if record.workload == "causal-lm" else ACCURACY
 
 
-def score(quality: Quality, metrics: dict[str, float]) -> str:
+def score(quality: QualityMetric, metrics: dict[str, float]) -> str:
     """The quality in `metrics`: bits per byte with three decimals, accuracy in per cent."""
     value = metrics.get(quality.key)
     if value is None:

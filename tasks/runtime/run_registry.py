@@ -16,7 +16,8 @@ from conf.errors import UserError
 from conf.home import Home, disk_errors
 from conf.loading.load import suggest
 from conf.locks import is_held
-from tasks.records.run import Record, RunRecord, StageRecord, Status
+from tasks.records.base import Record
+from tasks.records.run import RunRecord, StageRecord, Status
 from tasks.runtime.logs import log
 from tasks.store.store import Store
 

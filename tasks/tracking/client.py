@@ -27,8 +27,8 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 # Libraries whose errors mean that MLflow, its database or its object store did not take something.
-FOREIGN = {"mlflow", "requests", "urllib3", "sqlalchemy", "botocore", "boto3", "azure", "google"}
-AGAIN = {408, 429}  # of the HTTP codes below 500, those that pass
+LIBRARIES = {"mlflow", "requests", "urllib3", "sqlalchemy", "botocore", "boto3", "azure", "google"}
+RETRYABLE = {408, 429}  # of the HTTP codes below 500, those that pass
 
 
 class RecordRefused(RecordUnavailable):
@@ -62,17 +62,17 @@ def first_line(error: Exception) -> str:
     return masked(next(iter(str(error).strip().splitlines()), type(error).__name__))[:300]
 
 
-def refused(error: Exception) -> bool:
+def is_permanent(error: Exception) -> bool:
     """Whether an error is an answer that will be the same next time, and not a failure on the way."""
     from mlflow.exceptions import MlflowException
 
     response = getattr(error, "response", None)
     status = error.get_http_status_code() if isinstance(error, MlflowException) else getattr(response, "status_code", None)
-    return isinstance(status, int) and 400 <= status < 500 and status not in AGAIN
+    return isinstance(status, int) and 400 <= status < 500 and status not in RETRYABLE
 
 
 @contextmanager
-def told(home: Home, uri: str) -> Iterator[None]:
+def translate_errors(home: Home, uri: str) -> Iterator[None]:
     """Turn what MLflow, the network and the disk raise into one sentence of ours.
 
     Raises:
@@ -83,8 +83,8 @@ def told(home: Home, uri: str) -> Iterator[None]:
         with nullcontext() if is_server(uri) else disk_errors(home):  # a server's full disk is not ours
             yield
     except Exception as error:
-        if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.partition(".")[0] in FOREIGN:
-            kind = RecordRefused if refused(error) else RecordUnavailable
+        if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.partition(".")[0] in LIBRARIES:
+            kind = RecordRefused if is_permanent(error) else RecordUnavailable
             raise kind(f"MLflow at {masked(uri)} did not take it: {_reason(error)}") from None
         if isinstance(error, OSError):
             raise StoreError(f"The record in MLflow ({masked(uri)}) could not be written: {error}.") from None
@@ -94,13 +94,13 @@ def told(home: Home, uri: str) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     said = str(error)
     for words, meaning in (("refused", "connection refused"), ("timed out", "no answer in time"), ("reset by peer", "connection lost")):
-        if words in said and not refused(error):
+        if words in said and not is_permanent(error):
             return meaning
     return first_line(error)
 
 
 @contextmanager
-def turn(home: Home) -> Iterator[None]:
+def setup_lock(home: Home) -> Iterator[None]:
     """Wait for this process's turn to make tables or an experiment: processes that start together on a fresh file break it."""
     from filelock import FileLock, Timeout
 
@@ -136,13 +136,13 @@ def open_client(home: Home, uri: str) -> MlflowClient:
             probe(uri)
             return MlflowClient(uri)
         home.mlflow.mkdir(parents=True, exist_ok=True)
-        with turn(home):
+        with setup_lock(home):
             client = MlflowClient(uri)
             client.search_registered_models(max_results=1)  # the registry's tables are made apart from the runs'
             return client
     except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: the driver of a database
         if os.environ.get("MLFLOW_TRACKING_URI"):
-            raise _refused(uri, first_line(error)) from None
+            raise _bad_address(uri, first_line(error)) from None
         raise LadderError(f"The record in MLflow ({uri}) does not open: {first_line(error)}. Move the file away to begin anew.") from None
     except OSError as error:
         raise StoreError(f"The record in MLflow ({uri}) could not be written: {error}.") from None
@@ -156,7 +156,7 @@ def probe(uri: str) -> None:
     http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=PROBE_SECONDS, raise_on_status=False)
 
 
-def _refused(uri: str, reason: str) -> UserError:
+def _bad_address(uri: str, reason: str) -> UserError:
     allowed = "an MLflow server that answers, or a database URI such as sqlite:///file.db"
     remedy = f"MLflow said: {reason} Start the server, correct the variable, or unset it to keep the record under LADDER_HOME."
     return UserError.about("MLFLOW_TRACKING_URI", masked(uri), allowed, remedy)

@@ -17,7 +17,7 @@ from conf.errors import TransientError, UserError
 from conf.secrets import masked
 from tasks.records.run import StageRecord
 from tasks.tracking import flavour
-from tasks.tracking.client import first_line, is_server, refused
+from tasks.tracking.client import first_line, is_permanent, is_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +32,7 @@ def model_of(client: MlflowClient, run_id: str | None) -> str | None:
     return _models(run)[-1] if run and _models(run) else None
 
 
-def recorded_model(client: MlflowClient, run_id: str, fingerprint: str, original_run_id: str | None) -> str | None:
+def find_recorded_model(client: MlflowClient, run_id: str, fingerprint: str, original_run_id: str | None) -> str | None:
     """Id of a model that was recorded whole by the run that made it, or else by another one of the experiment; none where there is none."""
     original = _run(client, original_run_id)
     if original is None or original.info.lifecycle_stage == "deleted" or original.info.status != "FINISHED" or not _models(original):
@@ -138,7 +138,7 @@ def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) 
         folder = _fetch(_storage(client, uri), tracking_uri, downloads)
         below = sorted(path for path in folder.iterdir() if path.is_dir())
     except (MlflowException, OSError) as error:
-        if is_server(tracking_uri) and not refused(error) and not isinstance(error, FileNotFoundError):
+        if is_server(tracking_uri) and not is_permanent(error) and not isinstance(error, FileNotFoundError):
             raise TransientError(f"teacher.path: {uri} could not be fetched from MLflow at {uri_shown}: {first_line(error)}.") from None
         raise UserError.about("teacher.path", uri, allowed, f"MLflow at {uri_shown} said: {first_line(error)}") from None
     for place in (folder, *below):

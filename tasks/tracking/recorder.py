@@ -1,6 +1,6 @@
 """What a run does about a record that MLflow does not take: training goes on, the record catches up, and what is missing is named.
 
-`Curves` sends a training's points from a thread of its own, so that no training ever waits for MLflow. `Recorder` makes the records
+`CurveLogger` sends a training's points from a thread of its own, so that no training ever waits for MLflow. `Recorder` makes the records
 between trainings: again for a while where MLflow is away, and once that was in vain, each further one once only.
 """
 
@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from conf.errors import RecordUnavailable, RunCancelled, UserError
 from conf.home import Home
-from tasks.runtime import cancellation as stopping
+from tasks.runtime import cancellation
 from tasks.runtime.logs import log
-from tasks.tracking import tracker as tracking
 from tasks.tracking.runs import METRICS_PER_CALL, Point
-from tasks.tracking.tracker import RecordRefused, StageRun, Tracker
+from tasks.tracking.tracker import RecordRefused, StageRun, Tracker, connect
 
 if TYPE_CHECKING:
     from models.training.loop import Step
@@ -38,7 +37,7 @@ FLUSH_WAIT = 3.0  # most that a checkpoint or the end of a training waits for it
 PATIENCE = 90.0  # seconds; LADDER_RECORD_PATIENCE sets another number
 
 
-class Curves(AbstractContextManager["Curves"]):
+class CurveLogger(AbstractContextManager["CurveLogger"]):
     """Points of one training, sent to its MLflow run in batches; held back as long as MLflow does not take them."""
 
     def __init__(self, name: str, tracker: Tracker, open_run: Callable[[], StageRun]) -> None:
@@ -53,7 +52,7 @@ class Curves(AbstractContextManager["Curves"]):
         # Our log lines reach Prefect's logs of the task only in the task's context.
         self._thread = threading.Thread(target=copy_context().run, args=(self._keep_sending,), name=f"curves of {name}", daemon=True)
 
-    def __enter__(self) -> Curves:
+    def __enter__(self) -> CurveLogger:
         self._thread.start()
         return self
 
@@ -138,7 +137,7 @@ class Recorder:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker, self.patience = tracker, patience()
         self.missing: dict[str, str] = {}  # what -> why
-        self._curves: dict[str, Curves] = {}
+        self._curves: dict[str, CurveLogger] = {}
         self._away = False
 
     @property
@@ -146,12 +145,12 @@ class Recorder:
         """What MLflow did not take, and why."""
         return tuple(f"{what}: {why}" for what, why in self.missing.items())
 
-    def curves(self, name: str, fingerprint: str, open_run: Callable[[], StageRun]) -> Curves:
+    def curves(self, name: str, fingerprint: str, open_run: Callable[[], StageRun]) -> CurveLogger:
         """The curves of a training that begins; kept, so that what it could not send is sent with the model's record."""
-        self._curves[fingerprint] = Curves(name, self.tracker, open_run)
+        self._curves[fingerprint] = CurveLogger(name, self.tracker, open_run)
         return self._curves[fingerprint]
 
-    def send_rest(self, fingerprint: str) -> None:
+    def send_pending(self, fingerprint: str) -> None:
         """Send what a training of this process has left.
 
         Raises:
@@ -181,7 +180,7 @@ class Recorder:
                 self.tracker.probe()  # a server that hangs is found out in seconds
                 done = act()
             except RecordUnavailable as error:
-                if patient and stopping.requested():  # MLflow's client takes what breaks it off for a lost connection
+                if patient and cancellation.requested():  # MLflow's client takes what breaks it off for a lost connection
                     raise RunCancelled("cancelled") from None
                 refused = isinstance(error, RecordRefused)
                 if refused or time.monotonic() + pause > until:
@@ -219,7 +218,7 @@ def valid_points(figures: Mapping[str, float]) -> dict[str, float]:
     return {f"curve/valid_{name}": value for name, value in figures.items()}
 
 
-def curve_of(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
+def stored_curve(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """The curve that the store keeps of a trained model, as points for MLflow: every step of a short training, a thousand of a long one."""
     from models.training.loop import Step  # imports torch, which a run that only reuses does not need
 
@@ -248,9 +247,9 @@ def patience() -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def tracker_of(home: Home) -> tracking.Tracker:
+def tracker_of(home: Home) -> Tracker:
     """The connection to MLflow, opened once in a process."""
-    return tracking.connect(home)
+    return connect(home)
 
 
 @functools.lru_cache(maxsize=4)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.tracking.client import is_server, told
+from tasks.tracking.client import is_server, translate_errors
 from tasks.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Registry:
     runs: frozenset[str]
 
 
-def registry(tracker: Tracker) -> Registry:
+def read_registry(tracker: Tracker) -> Registry:
     """Read the registry.
 
     Raises:
@@ -44,9 +44,9 @@ def registry(tracker: Tracker) -> Registry:
     """
     client = tracker.client
     promoted: dict[str, str] = {}
-    with told(tracker.home, tracker.address):
-        runs = {_run_of(tracker, version) for version in _all(lambda **page: client.search_model_versions(**page))}
-        for model in _all(lambda **page: client.search_registered_models(**page)):
+    with translate_errors(tracker.home, tracker.address):
+        runs = {_run_of(tracker, version) for version in _all_pages(lambda **page: client.search_model_versions(**page))}
+        for model in _all_pages(lambda **page: client.search_registered_models(**page)):
             for alias, number in model.aliases.items():
                 weights = _weights(tracker, client.get_model_version(model.name, str(number)))
                 if weights:
@@ -54,30 +54,30 @@ def registry(tracker: Tracker) -> Registry:
     return Registry(promoted, frozenset(run for run in runs if run))
 
 
-def family(tracker: Tracker, run_id: str) -> list[Run]:
+def run_tree(tracker: Tracker, run_id: str) -> list[Run]:
     """A ladder run's MLflow runs, the children first, those in MLflow's trash included; empty where this record knows none."""
     from mlflow.entities import ViewType
 
-    with told(tracker.home, tracker.address):
-        parent = _get(lambda: tracker.client.get_run(run_id))
+    with translate_errors(tracker.home, tracker.address):
+        parent = _or_none(lambda: tracker.client.get_run(run_id))
         if parent is None:
             return []
         query = f"tags.`mlflow.parentRunId` = '{run_id}'"
-        children = _all(lambda **page: tracker.client.search_runs([parent.info.experiment_id], query, ViewType.ALL, **page))
+        children = _all_pages(lambda **page: tracker.client.search_runs([parent.info.experiment_id], query, ViewType.ALL, **page))
         return [*children, parent]
 
 
 def holds_model(tracker: Tracker, run: Run) -> bool:
     """Whether a run keeps the bytes of a model, to which other runs may be linked."""
     query = f"source_run_id = '{run.info.run_id}'"
-    with told(tracker.home, tracker.address):
+    with translate_errors(tracker.home, tracker.address):
         return bool(tracker.client.search_logged_models([run.info.experiment_id], query, max_results=1))
 
 
 def artifact_bytes(tracker: Tracker, run: Run) -> int:
     """Size of the artifacts that `discard` removes on this machine."""
     place = _local(run.info.artifact_uri)
-    return size(place) if place and is_ours(tracker, run) else 0
+    return folder_bytes(place) if place and is_ours(tracker, run) else 0
 
 
 def is_ours(tracker: Tracker, run: Run) -> bool:
@@ -93,7 +93,7 @@ def discard(tracker: Tracker, run: Run) -> None:
         RecordUnavailable: MLflow does not answer.
     """
     client, run_id = tracker.client, run.info.run_id
-    with told(tracker.home, tracker.address):
+    with translate_errors(tracker.home, tracker.address):
         if run.info.lifecycle_stage != "deleted":
             client.delete_run(run_id)
         if not is_ours(tracker, run):
@@ -108,7 +108,7 @@ def discard(tracker: Tracker, run: Run) -> None:
         store._hard_delete_run(run_id)
 
 
-def size(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Bytes of all files in a folder, as far as they are still there."""
     total = 0
     for place, _, names in os.walk(folder):
@@ -146,7 +146,7 @@ def _run_of(tracker: Tracker, version: ModelVersion) -> str | None:
     source = version.source or ""
     model_id = version.model_id or (source.removeprefix("models:/") if source.startswith("models:/m-") else None)
     if model_id:
-        model = _get(lambda: tracker.client.get_logged_model(model_id))
+        model = _or_none(lambda: tracker.client.get_logged_model(model_id))
         return model.source_run_id if model else None
     return source.removeprefix("runs:/").partition("/")[0] if source.startswith("runs:/") else None
 
@@ -154,11 +154,11 @@ def _run_of(tracker: Tracker, version: ModelVersion) -> str | None:
 def _weights(tracker: Tracker, version: ModelVersion) -> str | None:
     """Hash of a version's weights; none where it is no model of ours, or its run is gone."""
     run_id = _run_of(tracker, version)
-    run = _get(lambda: tracker.client.get_run(run_id)) if run_id else None
+    run = _or_none(lambda: tracker.client.get_run(run_id)) if run_id else None
     return run.data.tags.get("ladder.weights_sha256") if run else None
 
 
-def _get(ask: Callable[[], Any]) -> Any:
+def _or_none(ask: Callable[[], Any]) -> Any:
     """What MLflow has under an id; None where it has nothing."""
     from mlflow.exceptions import MlflowException
 
@@ -170,7 +170,7 @@ def _get(ask: Callable[[], Any]) -> Any:
         raise
 
 
-def _all(search: Callable[..., Any]) -> list[Any]:
+def _all_pages(search: Callable[..., Any]) -> list[Any]:
     """All pages of a search."""
     found, token = [], None
     while True:

@@ -59,7 +59,7 @@ def reopen(client: MlflowClient, run_id: str) -> bool:
     return True
 
 
-def child(client: MlflowClient, parent: Run, name: str, fingerprint: str) -> Run | None:
+def find_child(client: MlflowClient, parent: Run, name: str, fingerprint: str) -> Run | None:
     """The stage's run under a ladder run; the fullest, where a request that was thought lost has made a second one."""
     wanted = {"mlflow.parentRunId": parent.info.run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
@@ -87,7 +87,7 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[Point], model
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
 
 
-def fill(client: MlflowClient, run_id: str, curve: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+def log_missing(client: MlflowClient, run_id: str, curve: Iterable[tuple[int, Mapping[str, float]]]) -> None:
     """Log what a run lacks of a curve: steps that it has not, metric by metric."""
     lines: dict[str, dict[int, float]] = {}
     for step, values in curve:
@@ -122,9 +122,9 @@ def last_steps(run: Run) -> dict[str, int]:
     return {metric.key: metric.step for metric in run.data.to_proto().metrics}
 
 
-def same(known: float | None, value: float) -> bool:
+def is_equal(logged: float | None, value: float) -> bool:
     """Whether a figure is the one that is known; not a number equals not a number."""
-    return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))
+    return logged is not None and (logged == value or (math.isnan(logged) and math.isnan(value)))
 
 
 def user() -> str:

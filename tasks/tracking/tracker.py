@@ -1,6 +1,6 @@
 """The record in MLflow: one run for a ladder run, a child for the teacher and each stage, their models linked both ways.
 
-With its parts tracking_client.py and tracking_model.py it alone imports mlflow, and only when first used. Every call names its run:
+With its parts tracking_client.py and models.py it alone imports mlflow, and only when first used. Every call names its run:
 there is no active run, so tasks, threads and processes do not disturb each other. The store stays the truth; a record that is lost
 costs no computation.
 """
@@ -18,10 +18,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from conf.home import Home
 from conf.secrets import masked
 from tasks.records.run import StageRecord
-from tasks.tracking import flavour
-from tasks.tracking import models as tracking_model
-from tasks.tracking import runs as tracking_runs
-from tasks.tracking.client import RecordRefused, is_server, open_client, probe, run_url, told, tracking_uri, turn, ui_command
+from tasks.tracking import flavour, models, runs
+from tasks.tracking.client import (
+    RecordRefused,
+    is_server,
+    open_client,
+    probe,
+    run_url,
+    setup_lock,
+    tracking_uri,
+    translate_errors,
+    ui_command,
+)
 from tasks.tracking.runs import Point, RunStatus, StageRun
 
 if TYPE_CHECKING:
@@ -35,17 +43,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _told(method: Callable[Concatenate[Tracker, P], T]) -> Callable[Concatenate[Tracker, P], T]:
+def _translated(method: Callable[Concatenate[Tracker, P], T]) -> Callable[Concatenate[Tracker, P], T]:
     @functools.wraps(method)
     def call(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with told(self.home, self.address):
+        with translate_errors(self.home, self.address):
             return method(self, *args, **kwargs)
 
     return call
 
 
 def connect(home: Home) -> Tracker:
-    """Open the record, and make it first where it is not there; see `tracking_client.open_client` for what it refuses."""
+    """Open the record, and make it first where it is not there; see `client.open_client` for what it refuses."""
     uri = tracking_uri(home)
     return Tracker(home, uri, open_client(home, uri))
 
@@ -63,16 +71,16 @@ class Tracker:
         """The tracking URI, fit to be shown."""
         return masked(self.address)
 
-    @_told
+    @_translated
     def probe(self) -> None:
         """Ask whether the record is there: a server, in a few seconds; a database is asked with what it is to take."""
         if is_server(self.address):
             probe(self.address)
 
-    @_told
+    @_translated
     def experiment(self, ladder: str) -> str:
         """Id of the ladder's experiment, which is made, or restored from MLflow's trash."""
-        with turn(self.home):
+        with setup_lock(self.home):
             found = self.client.get_experiment_by_name(ladder)
             if found is None:
                 # Without a location, a database puts artifacts into ./mlruns of the working directory; a server knows its own.
@@ -84,7 +92,7 @@ class Tracker:
                 self.client.restore_experiment(found.experiment_id)
             return found.experiment_id
 
-    @_told
+    @_translated
     def open_ladder(
         self,
         run: str,
@@ -112,25 +120,25 @@ class Tracker:
         Returns:
             MLflow's id of the parent run.
         """
-        if continue_id is not None and tracking_runs.reopen(self.client, continue_id):
-            tracking_runs.set_tags(self.client, continue_id, tags or {})
+        if continue_id is not None and runs.reopen(self.client, continue_id):
+            runs.set_tags(self.client, continue_id, tags or {})
             return continue_id
         plain = {f"environment.{key}": str(value) for key, value in environment.items() if isinstance(value, str | int | float)}
         own = {
             "ladder.run": run,
             "ladder.fingerprint": settings_hash,
-            "mlflow.user": str(environment.get("user") or tracking_runs.user()),
+            "mlflow.user": str(environment.get("user") or runs.user()),
             "mlflow.source.name": "ladder",
         }
         commit = {"mlflow.source.git.commit": str(environment["git_commit"])} if environment.get("git_commit") else {}
         experiment_id = self.experiment(ladder)
         run_id = self.client.create_run(experiment_id, tags={**plain, **own, **commit, **(tags or {})}, run_name=run).info.run_id
-        tracking_runs.log_params(self.client, run_id, params)
+        runs.log_params(self.client, run_id, params)
         self.client.log_text(run_id, resolved_yaml, "ladder.yaml")
         self.client.log_text(run_id, json.dumps(dict(environment), indent=1, sort_keys=True, default=str), "environment.json")
         return run_id
 
-    @_told
+    @_translated
     def open_stage(
         self,
         parent_run_id: str,
@@ -155,7 +163,7 @@ class Tracker:
         """
         parent = self.client.get_run(parent_run_id)
         lineage = {"ladder.teacher_run_id": ",".join(teacher_run_ids)} if teacher_run_ids else {}
-        found = tracking_runs.child(self.client, parent, name, fingerprint)
+        found = runs.find_child(self.client, parent, name, fingerprint)
         if found is None:
             own = {"mlflow.parentRunId": parent_run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}
             own |= {key: parent.data.tags[key] for key in ("mlflow.user", "mlflow.source.name") if key in parent.data.tags}
@@ -163,21 +171,21 @@ class Tracker:
             made = self.client.create_run(parent.info.experiment_id, tags={**own, **lineage, **(tags or {})}, run_name=name)
             stage = StageRun(made.info.run_id)
         elif found.info.status == "FINISHED":
-            return StageRun(found.info.run_id, "finished", tracking_runs.last_steps(found))
+            return StageRun(found.info.run_id, "finished", runs.last_steps(found))
         else:
             self.client.update_run(found.info.run_id, status="RUNNING")
-            tracking_runs.set_tags(self.client, found.info.run_id, {**lineage, **(tags or {})})
-            stage = StageRun(found.info.run_id, "continued", tracking_runs.last_steps(found))
-        tracking_runs.log_params(self.client, stage.run_id, settings)
-        tracking_model.link_teachers(self.client, stage.run_id, teacher_run_ids)
+            runs.set_tags(self.client, found.info.run_id, {**lineage, **(tags or {})})
+            stage = StageRun(found.info.run_id, "continued", runs.last_steps(found))
+        runs.log_params(self.client, stage.run_id, settings)
+        models.link_teachers(self.client, stage.run_id, teacher_run_ids)
         return stage
 
-    @_told
+    @_translated
     def log_points(self, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:
         """Log points, in as few calls as MLflow allows; one that the run holds already stays one."""
-        tracking_runs.log_points(self.client, run_id, points, model_id)
+        runs.log_points(self.client, run_id, points, model_id)
 
-    @_told
+    @_translated
     def log_dataset(self, run_id: str, name: str, corpus: Corpus) -> None:
         """Record what a run learned from: the corpus's content hash as digest, its folder as source, its size as profile."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -192,7 +200,7 @@ class Tracker:
         )
         self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])])
 
-    @_told
+    @_translated
     def finish_stage(
         self,
         run_id: str,
@@ -217,41 +225,41 @@ class Tracker:
             MLflow's id of the model.
         """
         known = record.reused or original_run_id is not None
-        model_id = tracking_model.recorded_model(self.client, run_id, record.fingerprint, original_run_id) if known else None
+        model_id = models.find_recorded_model(self.client, run_id, record.fingerprint, original_run_id) if known else None
         if model_id is None:
-            model_id = tracking_model.log_model(self.client, run_id, record, workload, folder)
-            tracking_runs.fill(self.client, run_id, curve() if curve else ())
-        tracking_model.link_output(self.client, run_id, model_id, record.steps)
+            model_id = models.log_model(self.client, run_id, record, workload, folder)
+            runs.log_missing(self.client, run_id, curve() if curve else ())
+        models.link_output(self.client, run_id, model_id, record.steps)
         now, known = int(time.time() * 1000), self.client.get_run(run_id).data.metrics
-        figures = {key: value for key, value in flavour.metrics_of(record).items() if not tracking_runs.same(known.get(key), value)}
-        tracking_runs.log_points(self.client, run_id, [(key, value, record.steps, now) for key, value in figures.items()], model_id)
+        figures = {key: value for key, value in flavour.metrics_of(record).items() if not runs.is_equal(known.get(key), value)}
+        runs.log_points(self.client, run_id, [(key, value, record.steps, now) for key, value in figures.items()], model_id)
         self.client.log_text(run_id, record.model_dump_json(indent=1), "record.json")
         self.client.log_text(run_id, json.dumps(record.slices, indent=1), "slices.json")
         tags = {"ladder.gate": record.gate or "none", "ladder.model": f"models:/{model_id}", "ladder.weights_sha256": record.weights_sha256}
-        tracking_runs.set_tags(self.client, run_id, tags)
+        runs.set_tags(self.client, run_id, tags)
         self.client.set_terminated(run_id, "FINISHED")
         return model_id
 
-    @_told
+    @_translated
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run, such as `ladder.gate`."""
-        tracking_runs.set_tags(self.client, run_id, tags)
+        runs.set_tags(self.client, run_id, tags)
 
-    @_told
+    @_translated
     def log_artifact(self, run_id: str, path: Path) -> None:
         """Keep a file, such as `report.html`, at the top of a run's artifacts."""
         self.client.log_artifact(run_id, str(path))
 
-    @_told
+    @_translated
     def close(self, run_id: str, status: RunStatus) -> None:
         """Close a run."""
         self.client.set_terminated(run_id, status)
 
-    @_told
+    @_translated
     def close_children(self, parent_run_id: str, status: RunStatus) -> None:
         """Close the children that a ladder run left open: a failed or interrupted one, or one whose stages were not all recorded."""
-        tracking_runs.close_children(self.client, parent_run_id, status)
+        runs.close_children(self.client, parent_run_id, status)
 
     def resolve_model(self, uri: str) -> Path:
-        """Local Hugging Face folder of a recorded model; see `tracking_model.resolve`."""
-        return tracking_model.resolve(self.client, uri, self.address, self.home.mlflow / "downloads")
+        """Local Hugging Face folder of a recorded model; see `models.resolve`."""
+        return models.resolve(self.client, uri, self.address, self.home.mlflow / "downloads")

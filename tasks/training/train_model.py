@@ -31,7 +31,7 @@ from tasks.runtime import cancellation as stopping
 from tasks.runtime.progress import TrainingProgress
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
-from tasks.tracking.recorder import Curves, points_of, recorder_of, tracker_of
+from tasks.tracking.recorder import CurveLogger, points_of, recorder_of, tracker_of
 from tasks.training.initialise import IMPORTANCE
 from tasks.training.signal_cache import Asked, signals_for
 from tasks.training.signal_policy import outputs_of
@@ -121,7 +121,7 @@ def _cached(
     return tuple(signals_for(work, wanted, t, above[t.folder], corpus, batches, device, precision, context) for t in work.teachers)
 
 
-def stage_curves(work: Work, context: Context) -> AbstractContextManager[Curves | None]:
+def stage_curves(work: Work, context: Context) -> AbstractContextManager[CurveLogger | None]:
     """The model's curves, for its own MLflow run or the one that an interrupted attempt left open; None outside a ladder run."""
     if context.mlflow_run_id is None:
         return nullcontext()

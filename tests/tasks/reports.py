@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks.records.run import DataRecord, Retention, RunRecord, SampleRecord, StageRecord
-from tasks.report import page as report
+from tasks.report.page import write_report
 
 SETTINGS = "name: python-stdlib\ndescription: A scale model\nstages:\n- name: 300k\n"
 PACKAGES = ("accelerate", "datasets", "mlflow", "numpy", "omegaconf", "prefect", "pydantic", "safetensors", "tokenizers", "torch")
@@ -233,7 +233,7 @@ def page() -> Callable[..., Page]:
     """Write a report, read it back, and hold it to what every report must be."""
 
     def read(record: RunRecord, settings: str = SETTINGS) -> Page:
-        path = report.write_report(record, settings, Path(record.folder))
+        path = write_report(record, settings, Path(record.folder))
         assert path == Path(record.folder) / "report.html"
         assert [file.name for file in path.parent.iterdir()] == ["report.html"]
         return check(path.read_text(encoding="utf-8"))

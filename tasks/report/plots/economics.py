@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.planning.economics import WORDS, Report
 from tasks.records.format import amount, days_text, money
-from tasks.report.plots import style as plot
-from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout
+from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout, dress, figure, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +19,8 @@ LEAST = 0.005  # of the strongest one's span, below which a bar cannot be seen
 def payback_svg(report: Report, layout: Layout = "wide") -> str:
     """The balance against the days since the student went to work, as an `<svg>` element."""
     main = report.main
-    figure = plot.figure((920, 320) if layout == "wide" else (340, 290))
-    axes: Axes = figure.subplots()
+    drawing = figure((920, 320) if layout == "wide" else (340, 290))
+    axes: Axes = drawing.subplots()
     days, balances = zip(*report.curve, strict=True)
     axes.axhline(0, color=MUTED, linewidth=1)
     axes.plot(days, balances, color=MODELS[0], linewidth=2)
@@ -36,13 +35,13 @@ def payback_svg(report: Report, layout: Layout = "wide") -> str:
         late = reached > 0.6 * days[-1]
         axes.annotate(days_text(reached), (reached, 0), (-8 if late else 8, -8), ha="right" if late else "left", va="top", **side)
     axes.margins(x=0.01, y=0.12)
-    plot.dress(axes, "days in service", f"saved, less what it cost ({report.currency})")
+    dress(axes, "days in service", f"saved, less what it cost ({report.currency})")
     end = money(balances[-1], report.currency)
     back = "never pays" if reached is None else f"pays back after {days_text(reached)}"
-    told = (
+    description = (
         f"Payback of {main.student}: it costs {money(main.total, report.currency)}, {back}, and stands at {end} after {days_text(days[-1])}"
     )
-    return plot.svg(figure, f"payback-{layout}", told)
+    return svg(drawing, f"payback-{layout}", description)
 
 
 def tornado_svg(report: Report, layout: Layout = "wide") -> str | None:
@@ -52,8 +51,8 @@ def tornado_svg(report: Report, layout: Layout = "wide") -> str | None:
     if not bars:
         return None
     wide, centre = layout == "wide", report.main.net_per_cycle
-    figure = plot.figure((920 if wide else 340, 90 + 36 * len(bars)))
-    axes: Axes = figure.subplots()
+    drawing = figure((920 if wide else 340, 90 + 36 * len(bars)))
+    axes: Axes = drawing.subplots()
     for place, bar in enumerate(reversed(bars)):
         for net, colour in ((bar.net_low, LOW), (bar.net_high, HIGH)):
             axes.barh(place, net - centre, left=centre, color=colour, height=0.62, linewidth=0, alpha=0.85)
@@ -63,14 +62,14 @@ def tornado_svg(report: Report, layout: Layout = "wide") -> str | None:
     for colour, name in ((LOW, "input low"), (HIGH, "input high")):
         axes.plot([], [], "s", color=colour, label=name, markersize=9)
     axes.margins(x=0.06)
-    plot.dress(axes, f"net saving of a cycle ({report.currency})", "")
+    dress(axes, f"net saving of a cycle ({report.currency})", "")
     axes.grid(False, axis="y")
     axes.locator_params(axis="x", nbins=8 if wide else 4)
     axes.axhline(-0.5, color=GRID, linewidth=1)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=INK, fontsize=12)
-    told = "; ".join(
+    drawing.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=INK, fontsize=12)
+    description = "; ".join(
         f"{WORDS[bar.input]} from {bar.low:.3g} to {bar.high:.3g}: {amount(bar.net_low)} to {amount(bar.net_high)}" for bar in bars
     )
-    return plot.svg(
-        figure, f"tornado-{layout}", f"Net saving of a cycle, {amount(centre)} {report.currency}, as each input moves alone: {told}"
+    return svg(
+        drawing, f"tornado-{layout}", f"Net saving of a cycle, {amount(centre)} {report.currency}, as each input moves alone: {description}"
     )

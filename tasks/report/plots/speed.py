@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.bench.scaling import CLAIMED, Part
-from tasks.report.plots import style as plot
-from tasks.report.plots.style import CARD, GRID, INK, MUTED, Layout
+from tasks.report.plots.style import CARD, GRID, INK, MUTED, Layout, dress, figure, looks, plain_log, short, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,11 +17,11 @@ def speed_svg(found: Sequence[Part], layout: Layout = "wide") -> str | None:
     drawn = [part for part in found if len(part.rows) > 1][:2]
     if not drawn:
         return None
-    figure = plot.figure((460 * len(drawn), 380) if layout == "wide" else (340, 360 * len(drawn)))
-    axes = figure.subplots(1, len(drawn), squeeze=False) if layout == "wide" else figure.subplots(len(drawn), 1, squeeze=False)
+    drawing = figure((460 * len(drawn), 380) if layout == "wide" else (340, 360 * len(drawn)))
+    axes = drawing.subplots(1, len(drawn), squeeze=False) if layout == "wide" else drawing.subplots(len(drawn), 1, squeeze=False)
     for place, part in zip(axes.flat, drawn, strict=True):
         _panel(place, part)
-    return plot.svg(figure, f"speed-{layout}", "; ".join(_told(part) for part in drawn))
+    return svg(drawing, f"speed-{layout}", "; ".join(_description(part) for part in drawn))
 
 
 def _panel(axes: Axes, part: Part) -> None:
@@ -41,22 +40,22 @@ def _panel(axes: Axes, part: Part) -> None:
     lines = [(row.ratio, row.limit_speed_up) for row in part.rows if row.limit_speed_up is not None]
     if lines:
         axes.plot(*zip(*sorted(lines), strict=True), color=MUTED, linewidth=1.3, linestyle=(0, (4, 3)), marker="_", markersize=9, zorder=2)
-    for row, look in zip(part.rows, plot.looks(len(part.rows)), strict=True):
+    for row, look in zip(part.rows, looks(len(part.rows)), strict=True):
         axes.plot(row.ratio, row.speed_up, look.marker, color=look.colour, markersize=10, markeredgecolor=CARD, zorder=3)
         if look.named:
             style = {"color": look.colour, "fontsize": 12, "fontweight": "bold", "ha": "left", "va": "top"}
-            axes.annotate(plot.short(row.name), (row.ratio, row.speed_up), (7, -5), textcoords="offset points", **style)
+            axes.annotate(short(row.name), (row.ratio, row.speed_up), (7, -5), textcoords="offset points", **style)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(least, most)
     axes.set_ylim(min(*speeds, 1.0) / 1.5, top)
-    plot.plain_log(axes.xaxis)
-    plot.plain_log(axes.yaxis)
-    plot.dress(axes, "times smaller than the root (log scale)", "times as fast (log scale)")
+    plain_log(axes.xaxis)
+    plain_log(axes.yaxis)
+    dress(axes, "times smaller than the root (log scale)", "times as fast (log scale)")
     axes.set_title(part.title, loc="left", color=INK, fontsize=13, fontweight="bold")
 
 
-def _told(part: Part) -> str:
+def _description(part: Part) -> str:
     """The figures of a panel, for who does not see it."""
     students = ", ".join(f"{row.name} {row.ratio:.1f} times smaller and {row.speed_up:.2f} times as fast" for row in part.rows[1:])
     roof = ", ".join(f"{row.name} {row.limit_speed_up:.2f}" for row in part.rows[1:] if row.limit_speed_up is not None)

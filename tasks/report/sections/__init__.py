@@ -7,7 +7,7 @@ in `<div class="scroll">`, their heads in `<thead>`, its pictures in a `<figure>
 
 Three keys of a mapping are for the frame, all optional:
     verdict: The sentence that the report begins with, its interval in it: text, not HTML.
-    controls: `tasks.report.plots.style.Control`s, drawn beside the models in the picture of quality against parameters.
+    controls: `tasks.report.plots.quality.Control`s, drawn beside the models in the picture of quality against parameters.
     intervals: Model -> (low, high) of its quality, as a fraction for accuracy and in bits per byte for language models.
 
 A section reads what was computed and computes nothing itself; it imports neither torch nor scikit-learn.

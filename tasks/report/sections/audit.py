@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from tasks.records import format as fmt
-from tasks.records.audit import Audit, AuditFigure, AuditGroup
+from tasks.records.audit import AuditFigure, AuditGroup, AuditRecord
 from tasks.records.run import RunRecord, StageRecord
 
 FEW = "too few"
@@ -53,7 +53,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
     }
 
 
-def _interval(stage: StageRecord, audit: Audit, errors: bool) -> tuple[float, float] | None:
+def _interval(stage: StageRecord, audit: AuditRecord, errors: bool) -> tuple[float, float] | None:
     """Ends of the interval of what the models are judged by: accuracy, or bits per byte, which are nll in other units."""
     figure = audit.figures.get("accuracy" if errors else "nll")
     if figure is None or figure.low is None or figure.high is None:
@@ -70,7 +70,7 @@ def _loss(errors: bool) -> str:
     return "wrong" if errors else "nll, nats"
 
 
-def _student(stage: StageRecord, audit: Audit, errors: bool) -> dict[str, Any]:
+def _student(stage: StageRecord, audit: AuditRecord, errors: bool) -> dict[str, Any]:
     same = audit.parent == audit.root
     return {
         "name": stage.name,
@@ -92,7 +92,7 @@ def _student(stage: StageRecord, audit: Audit, errors: bool) -> dict[str, Any]:
     }
 
 
-def verdict(audit: Audit) -> str:
+def verdict(audit: AuditRecord) -> str:
     """A sentence on what was flagged, and on what could not be judged."""
     said = f"Nothing is flagged among {audit.judged} judged." if not audit.flagged else f"Flagged: {'; '.join(audit.flagged)}."
     if not audit.judged:
@@ -118,7 +118,7 @@ def shown(figure: AuditFigure | None, name: str = "") -> str:
     return f"{text} ({scale * figure.low:.{places}f} to {scale * figure.high:.{places}f})"
 
 
-def lines(audit: Audit) -> list[Line]:
+def lines(audit: AuditRecord) -> list[Line]:
     """The figures against both teachers, in a fixed order."""
     bare = [name.removeprefix("parent.") for name in audit.figures if name.startswith("parent.") and name != "parent.amplification"]
     order = {name: place for place, name in enumerate(NAMES)}
@@ -134,7 +134,7 @@ def _named(name: str) -> str:
     return NAMES.get(name, name)
 
 
-def _provenance(audit: Audit) -> dict[str, Any] | None:
+def _provenance(audit: AuditRecord) -> dict[str, Any] | None:
     found = {who: audit.figures[f"provenance.{who}"] for who, _ in WHO if f"provenance.{who}" in audit.figures}
     if not found:
         return None

@@ -11,13 +11,13 @@ from tasks.bench.scaling import Part, answer, headline, parts
 from tasks.records.bench import ModelBench
 from tasks.records.format import NONE, human, milliseconds
 from tasks.records.run import RunRecord
-from tasks.records.speeds import best_known, read_bench
+from tasks.records.speeds import model_benches, read_bench
 from tasks.report.plots.speed import speed_svg
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
     """What `ladder bench` measured, or else what was measured after each stage."""
-    models = best_known(record)
+    models = model_benches(record)
     if not models:
         return None
     found = parts(models)

@@ -58,7 +58,7 @@ def verdicts(record: RunRecord) -> list[str]:
     return said
 
 
-def _verdict(stage: StageRecord, root: StageRecord | None, quality: tables.Quality) -> str:
+def _verdict(stage: StageRecord, root: StageRecord | None, quality: tables.QualityMetric) -> str:
     parent = stage.teachers[0] if stage.teachers else None
     kept = []
     if stage.retention.parent is not None and parent and not (root and parent == root.name):
@@ -88,7 +88,7 @@ def smaller(root: int, student: int) -> str:
     return "as many" if ratio < 1.05 else f"{ratio:.1f}x fewer" if ratio < 99.5 else f"{ratio:.0f}x fewer"
 
 
-def _scored(quality: tables.Quality, model: StageRecord) -> str:
+def _scored(quality: tables.QualityMetric, model: StageRecord) -> str:
     score = tables.score(quality, model.metrics)
     return f"{score} bits per byte" if quality is tables.BITS else f"{score} accuracy"
 

@@ -10,7 +10,8 @@ from markupsafe import Markup
 from tasks.proof.verdict_text import points, scored, spread, table, unit
 from tasks.records.proof import ArmResult, Proof, read_proof
 from tasks.records.run import RunRecord
-from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Control, Layout, dress, figure, svg
+from tasks.report.plots.quality import Control
+from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout, dress, figure, svg
 from tasks.report.tables import ACCURACY, BITS
 
 

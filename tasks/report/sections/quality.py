@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.records.run import RunRecord
-from tasks.report.plots.style import Control, Interval, quality_svg
+from tasks.report.plots.quality import Control, Interval, quality_svg
 
 
 def section(

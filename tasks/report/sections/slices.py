@@ -61,7 +61,7 @@ def slice_rows(record: RunRecord) -> list[SliceRow]:
     return sorted(found, key=lambda row: (row.retention is None, row.retention or 0.0, row.name))
 
 
-def _kept(quality: tables.Quality, student: Mapping[str, float], root: Mapping[str, float]) -> float | None:
+def _kept(quality: tables.QualityMetric, student: Mapping[str, float], root: Mapping[str, float]) -> float | None:
     if quality is tables.ACCURACY:
         return student["accuracy"] / root["accuracy"] if root.get("accuracy") and "accuracy" in student else None
     return math.exp(root["nll"] - student["nll"]) if "nll" in root and "nll" in student else None

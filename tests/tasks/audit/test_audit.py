@@ -20,7 +20,7 @@ from models.evaluation.audit_rows import Answers, Beside, Rows
 from tasks.audit.audit import audit_identity, control_work, read_audit
 from tasks.audit.worst_examples import AFTER, TOGETHER, Example, chosen, write_worst
 from tasks.evaluation.gate import judge
-from tasks.records.audit import Audit, AuditFigure, AuditGroup
+from tasks.records.audit import AuditFigure, AuditGroup, AuditRecord
 from tasks.records.run import DataRecord, RunRecord, StageRecord
 from tasks.report.sections import audit as section
 from tasks.store.store import Found
@@ -313,4 +313,4 @@ def test_old_records_and_settings_still_load() -> None:
     assert Settings() == Settings.model_validate({})
     assert AuditLimit(figure="ece", most=1.0).least is None
     assert AuditGroup(name="a", kind="slice", rows=0, documents=0, few=True).flags == ()
-    assert Audit.model_config.get("frozen")
+    assert AuditRecord.model_config.get("frozen")

@@ -31,7 +31,7 @@ from tasks.bench.bench import KIND, bench_identity, bench_model, bench_run
 from tasks.bench.measure import case_of, spread
 from tasks.records.bench import RunBench
 from tasks.records.run import RunRecord, StageRecord
-from tasks.records.speeds import FILE, best_known, read_bench
+from tasks.records.speeds import FILE, model_benches, read_bench
 from tasks.report.page import render
 from tasks.runtime.run_registry import Context, save
 from tasks.runtime.training_slots import training_slot
@@ -209,7 +209,7 @@ class TestOfARun:
             assert model.bandwidth
             assert model.machine.flops
         assert read_bench(texts.record) == result
-        assert best_known(texts.record) == result.models
+        assert model_benches(texts.record) == result.models
 
     def test_it_is_not_measured_twice_unless_asked(self, images: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
         known = bench_run(images.record, images.ladder)

@@ -11,7 +11,7 @@ from conf.home import Home
 from tasks.lifecycle.clean import clean
 from tasks.records.run import RunRecord, StageRecord
 from tasks.store.store import SHOWN
-from tasks.tracking import tracker as tracking
+from tasks.tracking.tracker import Tracker, connect
 from tests.tasks.homes import AGE, NEW, OLD, model, ran, results
 
 
@@ -24,19 +24,19 @@ def home(tmp_path: Path) -> Home:
 def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database; making its tables takes seconds."""
     place = Home(tmp_path_factory.mktemp("record"))
-    tracking.connect(place)
+    connect(place)
     return place.mlflow / "mlflow.db"
 
 
 class TestMlflow:
     @pytest.fixture
-    def tracker(self, home: Home, empty_record: Path, monkeypatch: pytest.MonkeyPatch) -> tracking.Tracker:
+    def tracker(self, home: Home, empty_record: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         home.mlflow.mkdir(parents=True)
         shutil.copy(empty_record, home.mlflow / "mlflow.db")
-        return tracking.connect(home)
+        return connect(home)
 
-    def recorded(self, home: Home, tracker: tracking.Tracker, run: str, models: list[StageRecord], moment: float = OLD) -> RunRecord:
+    def recorded(self, home: Home, tracker: Tracker, run: str, models: list[StageRecord], moment: float = OLD) -> RunRecord:
         """A run with its record in MLflow; a model that an earlier run has recorded is linked."""
         parent = tracker.open_ladder(run, "tiny", "h", "a: 1", params={}, environment={})
         done = []
@@ -49,13 +49,13 @@ class TestMlflow:
         tracker.close(parent, "FINISHED")
         return ran(home, run, done, moment=moment, mlflow_run_id=parent, mlflow_uri=tracker.uri)
 
-    def runs(self, tracker: tracking.Tracker) -> set[str]:
+    def runs(self, tracker: Tracker) -> set[str]:
         from mlflow.entities import ViewType
 
         found = tracker.client.search_runs([tracker.experiment("tiny")], "", ViewType.ALL)
         return {f"{run.info.run_name}" for run in found}
 
-    def test_runs_and_artifacts_of_an_old_run_go_for_good(self, home: Home, tracker: tracking.Tracker) -> None:
+    def test_runs_and_artifacts_of_an_old_run_go_for_good(self, home: Home, tracker: Tracker) -> None:
         self.recorded(home, tracker, "a", [model(home, "teacher", "a")])
         self.recorded(home, tracker, "b", [model(home, "young", "b", moment=NEW, seed=9)], NEW)
         assert self.runs(tracker) == {"a", "teacher", "b", "young"}
@@ -70,7 +70,7 @@ class TestMlflow:
         assert before - after == sum(piece.bytes for piece in cleaned.freed if piece.kind == "mlflow") > 0
         assert len(tracker.client.search_logged_models([tracker.experiment("tiny")])) == 1
 
-    def test_a_model_that_a_kept_run_is_linked_to_stays_with_its_run(self, home: Home, tracker: tracking.Tracker) -> None:
+    def test_a_model_that_a_kept_run_is_linked_to_stays_with_its_run(self, home: Home, tracker: Tracker) -> None:
         teacher = model(home, "teacher", "a")
         student = model(home, "student", "a", teacher)
         self.recorded(home, tracker, "a", [teacher, student])
@@ -86,7 +86,7 @@ class TestMlflow:
     @pytest.mark.parametrize("alias", ["champion", "challenger", None])
     @pytest.mark.parametrize("source", ["artifacts", "models:/", "runs:/"])
     def test_a_promoted_model_keeps_its_run(
-        self, home: Home, tracker: tracking.Tracker, alias: str | None, source: str, monkeypatch: pytest.MonkeyPatch
+        self, home: Home, tracker: Tracker, alias: str | None, source: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         teacher = model(home, "teacher", "a")
         record = self.recorded(home, tracker, "a", [teacher, model(home, "student", "a", teacher)])
@@ -116,7 +116,7 @@ class TestMlflow:
         assert self.runs(tracker) == {"a", "student"}  # what a registered version is made of is never deleted
         assert tracker.resolve_model("models:/tiny/1")
 
-    def test_a_record_elsewhere_is_told(self, home: Home, tracker: tracking.Tracker) -> None:
+    def test_a_record_elsewhere_is_told(self, home: Home, tracker: Tracker) -> None:
         self.recorded(home, tracker, "b", [model(home, "teacher", "b", moment=NEW)], NEW)
         ran(home, "a", [], mlflow_run_id="f" * 32, mlflow_uri="http://elsewhere:5000")
         assert clean(home, AGE).notes == ("the record of a in MLflow at http://elsewhere:5000 stays: that is not the present address",)

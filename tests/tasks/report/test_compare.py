@@ -9,10 +9,10 @@ import pytest
 
 from conf.errors import UserError
 from flows.cli.report import comparison_text
-from tasks.records.audit import Audit, AuditFigure
+from tasks.records.audit import AuditFigure, AuditRecord
 from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
 from tasks.records.run import DataRecord, Retention, RunRecord, StageRecord
-from tasks.report.compare import Comparison, Figure, compare_runs
+from tasks.report.compare import ComparedFigure, RunComparison, compare_runs
 from tasks.report.compare_page import write_comparison
 from tests.tasks.reports import Page, check
 
@@ -42,7 +42,7 @@ def keep(record: RunRecord, **settings: Any) -> None:
     (Path(record.folder) / "ladder.yaml").write_text(SETTINGS.format(**settings))
 
 
-def figures(found: Comparison, name: str) -> dict[str, Figure]:
+def figures(found: RunComparison, name: str) -> dict[str, ComparedFigure]:
     pair = next(pair for pair in found.models if pair.name == name)
     return {figure.name: figure for figure in pair.figures}
 
@@ -82,7 +82,7 @@ def test_each_difference_has_its_direction(language: RunRecord, better: RunRecor
 def test_what_was_inherited_is_compared(language: RunRecord, better: RunRecord):
     def run(record: RunRecord, ece: float, inherited: float | None) -> RunRecord:
         figures = {"ece": ece, "root.inheritance": inherited, "root.confident_inheritance_0.9": None}
-        audit = Audit(
+        audit = AuditRecord(
             **dict.fromkeys(("folder", "fingerprint", "parent", "root"), "x"),
             **dict.fromkeys(("rows", "documents", "judged"), 9),
             **dict.fromkeys(("reliability", "groups", "flagged", "few", "worst"), ()),

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from models.data.corpus import CorpusInfo
-from tasks.records.audit import Audit
+from tasks.records.audit import AuditRecord
 from tasks.records.run import DataRecord, RunRecord, SampleRecord, StageRecord
 from tasks.report.model_card import CARD, card, metadata, write_card
 from tasks.runtime.run_registry import Context, save
@@ -95,7 +95,7 @@ def test_the_text_says_what_a_reader_must_know(place: Any):
 def test_the_limits_are_those_that_the_audit_found(place: Any):
     assert "- No audit was run: which errors it has of its teachers is not known." in text_of(place)
     figures = {"rows": 300, "documents": 300, "seconds": 1.0, "figures": {}, "reliability": (), "groups": (), "judged": 9, "worst": ()}
-    found = Audit(
+    found = AuditRecord(
         folder="", fingerprint="", reused=False, parent="teacher", root="teacher", flagged=("digit-3: inherited",), few=(), **figures
     )
     text = text_of(place, audit=found)

@@ -1,4 +1,5 @@
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import pytest
 from conf.errors import StoreError
 from tasks.records import format as fmt
 from tasks.records.run import RunRecord, SampleRecord
-from tasks.report import page as report
-from tasks.report.plots import curves
-from tasks.report.plots import style as plot
+from tasks.report.page import TEMPLATES, write_report
+from tasks.report.plots import curves, style
+from tasks.report.plots.quality import Control, quality_png, quality_svg
 from tasks.report.reproduce import reproduction
 from tasks.report.sections import slices
 from tasks.report.sections.costs import costs
@@ -134,18 +135,18 @@ def test_a_password_in_an_address_is_left_out(language: RunRecord, page: Callabl
 
 def test_a_report_is_replaced_whole_or_not_at_all(language: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(language.folder)
-    path = report.write_report(language.model_copy(update={"status": "running"}), SETTINGS, folder)
+    path = write_report(language.model_copy(update={"status": "running"}), SETTINGS, folder)
     before = path.read_text()
-    assert report.write_report(language, SETTINGS, folder) == path
+    assert write_report(language, SETTINGS, folder) == path
     after = path.read_text()
     assert before != after
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="No space left on device"):
-        report.write_report(language.model_copy(update={"status": "failed"}), SETTINGS, folder)
+        write_report(language.model_copy(update={"status": "failed"}), SETTINGS, folder)
     assert path.read_text() == after
     assert [file.name for file in folder.iterdir()] == ["report.html"]
 
@@ -158,29 +159,29 @@ def test_a_damaged_curve_is_named_and_the_rest_is_drawn(language: RunRecord, pag
 
 
 def test_a_model_has_one_colour_and_the_pictures_follow_the_theme(language: RunRecord) -> None:
-    quality = plot.quality_svg(language)
+    quality = quality_svg(language)
     assert quality
     for i, name in enumerate(("teacher", "300k", "100k", "30k")):
         assert f">{name}</text>" in quality
-        assert f"var(--model-{i}, {plot.MODELS[i]})" in quality
+        assert f"var(--model-{i}, {style.MODELS[i]})" in quality
     curve = curves.read_curve(Path(language.stages[1].folder))
     assert curve
     drawn = curves.curves_svg({"100k": curve}, ["teacher", "300k", "100k", "30k"], "narrow")
     assert drawn
     assert "var(--model-2," in drawn
     assert "var(--model-0," not in drawn
-    template = (report.TEMPLATES / "style.css").read_text()
-    for colour, variable in plot.VARIABLES.items():
+    template = (TEMPLATES / "style.css").read_text()
+    for colour, variable in style.VARIABLES.items():
         assert f"{variable}: {colour};" in template, "the light theme and the drawn colours have parted"
         assert template.count(f"{variable}: #") == 2, "a colour lacks its light or its dark form"
 
 
 def test_the_png_is_a_picture(language: RunRecord) -> None:
-    png = plot.quality_png(language)
+    png = quality_png(language)
     assert png
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20], "big") == 1840
-    assert plot.quality_png(language.model_copy(update={"teacher": None, "stages": ()})) is None
+    assert quality_png(language.model_copy(update={"teacher": None, "stages": ()})) is None
 
 
 def test_smoothing_keeps_the_mean_and_the_ends_in_place(language: RunRecord) -> None:
@@ -209,10 +210,10 @@ def test_a_hundred_stages_do_not_break_it(tmp_path: Path, page: Callable[..., Pa
     shown = page(record)
     size = (Path(record.folder) / "report.html").stat().st_size
     assert size < 2_000_000, f"{size:,} bytes"
-    quality = plot.quality_svg(record)
+    quality = quality_svg(record)
     assert quality
     named = [stage.name for stage in record.stages if f">{stage.name}</text>" in quality]
-    assert len(named) == plot.NAMED - 1, "the teacher and some stages are named, the others only drawn"
+    assert len(named) == style.NAMED - 1, "the teacher and some stages are named, the others only drawn"
     assert named[-1] == "stage-100"
     assert "; and 93 between." in shown.labels[0]
     assert quality.count("<use ") >= 101
@@ -222,11 +223,11 @@ def test_a_hundred_stages_do_not_break_it(tmp_path: Path, page: Callable[..., Pa
 
 def test_as_many_looks_as_models_and_the_ends_are_named() -> None:
     for number in (1, 8, 12, 13, 40, 101):
-        found = plot.looks(number)
+        found = style.looks(number)
         assert len(found) == number
         assert found[0].named
         assert found[-1].named
-        assert sum(look.named for look in found) == (number if number <= plot.MANY else plot.NAMED)
+        assert sum(look.named for look in found) == (number if number <= style.MANY else style.NAMED)
 
 
 def test_the_pictures_say_their_figures_to_those_who_do_not_see_them(language: RunRecord, page: Callable[..., Page]) -> None:
@@ -246,7 +247,7 @@ def test_a_proof_comes_first_and_its_arms_are_drawn(
     assert "Whether the ladder was worth it is not known: no proof was run." in page(language).text
     assert "ladder prove python-stdlib stages.100k.objective.alpha=0.8" in page(language).text
     verdict = "Staged is better than direct-matched by 0.021 bits per byte (95 % interval 0.010 to 0.032, five seeds)."
-    arms = (plot.Control("direct-matched", 32_064, 2.93, 2.91, 2.95), plot.Control("scratch", 32_064, 3.1))
+    arms = (Control("direct-matched", 32_064, 2.93, 2.91, 2.95), Control("scratch", 32_064, 3.1))
     proof = {"verdict": verdict, "controls": arms, "intervals": {"30k": (2.88, 2.92)}}
     known = slices.section
     # Stands in for the section of proofs: slices are left out, what it would say is said.

@@ -14,24 +14,24 @@ import pytest
 from conf.errors import RecordUnavailable, StoreError, UserError
 from conf.home import Home
 from tasks.records.run import StageRecord
-from tasks.tracking import recorder as recording
-from tasks.tracking import tracker as tracking
-from tasks.tracking.recorder import Curves, Recorder
+from tasks.tracking.recorder import CurveLogger, Recorder, patience
+from tasks.tracking.runs import StageRun
+from tasks.tracking.tracker import Tracker, connect
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> tracking.Tracker:
-    return tracking.connect(Home(tmp_path_factory.mktemp("record")))
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    return connect(Home(tmp_path_factory.mktemp("record")))
 
 
 @pytest.fixture
-def nobody(tmp_path: Path) -> tracking.Tracker:
+def nobody(tmp_path: Path) -> Tracker:
     """A record whose server has gone away."""
     from mlflow import MlflowClient
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"http://ann:s3cret@127.0.0.1:{free.getsockname()[1]}"
-    return tracking.Tracker(Home(tmp_path), address, MlflowClient(address))
+    return Tracker(Home(tmp_path), address, MlflowClient(address))
 
 
 def counted(calls: list[float], act: Callable[[], None] = lambda: None) -> Callable[[], str]:
@@ -43,9 +43,9 @@ def counted(calls: list[float], act: Callable[[], None] = lambda: None) -> Calla
     return call
 
 
-def test_an_absent_server_is_waited_for_once(nobody: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_server_is_waited_for_once(nobody: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LADDER_RECORD_PATIENCE", "2.5")
-    monkeypatch.setattr(recording, "PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr("tasks.tracking.recorder.PAUSE_SECONDS", 0.2)
     recorder, calls = Recorder(nobody), []
     began = time.monotonic()
     assert recorder.attempt("one", counted(calls)) is None
@@ -60,7 +60,7 @@ def test_an_absent_server_is_waited_for_once(nobody: tracking.Tracker, monkeypat
     assert "s3cret" not in " ".join(recorder.unrecorded)
 
 
-def test_what_is_refused_is_not_tried_again(tracker: tracking.Tracker) -> None:
+def test_what_is_refused_is_not_tried_again(tracker: Tracker) -> None:
     recorder, calls = Recorder(tracker), []
     assert recorder.attempt("tags", counted(calls, lambda: tracker.set_tags("0" * 32, {"a": "b"}))) is None
     assert len(calls) == 1
@@ -69,8 +69,8 @@ def test_what_is_refused_is_not_tried_again(tracker: tracking.Tracker) -> None:
     assert recorder.unrecorded == (), "made up for"
 
 
-def test_what_passes_is_tried_again(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "PAUSE_SECONDS", 0.02)
+def test_what_passes_is_tried_again(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.tracking.recorder.PAUSE_SECONDS", 0.02)
     recorder, calls = Recorder(tracker), []
 
     def third_time() -> None:
@@ -82,7 +82,7 @@ def test_what_passes_is_tried_again(tracker: tracking.Tracker, monkeypatch: pyte
     assert recorder.unrecorded == ()
 
 
-def test_a_full_disk_is_not_waited_for(tracker: tracking.Tracker) -> None:
+def test_a_full_disk_is_not_waited_for(tracker: Tracker) -> None:
     def full() -> None:
         raise StoreError("full")
 
@@ -90,12 +90,12 @@ def test_a_full_disk_is_not_waited_for(tracker: tracking.Tracker) -> None:
         Recorder(tracker).attempt("one", full)
 
 
-def test_a_full_disk_ends_the_training(tracker: tracking.Tracker) -> None:
-    def full() -> tracking.StageRun:
+def test_a_full_disk_ends_the_training(tracker: Tracker) -> None:
+    def full() -> StageRun:
         raise StoreError("full")
 
     def training() -> None:
-        with Curves("one", tracker, full) as curves:
+        with CurveLogger("one", tracker, full) as curves:
             for step in range(100):
                 time.sleep(0.02)
                 curves.add(step, {"train/loss": 1.0})
@@ -109,22 +109,22 @@ def test_a_full_disk_ends_the_training(tracker: tracking.Tracker) -> None:
 def test_patience_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("LADDER_RECORD_PATIENCE", given)
     with pytest.raises(UserError, match="LADDER_RECORD_PATIENCE"):
-        recording.patience()
+        patience()
 
 
-def test_no_point_is_lost_or_doubled_while_a_server_comes_and_goes(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(recording, "FLUSH_SECONDS", 0.02)
+def test_no_point_is_lost_or_doubled_while_a_server_comes_and_goes(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.tracking.recorder.PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("tasks.tracking.recorder.FLUSH_SECONDS", 0.02)
     parent = tracker.open_ladder("run-moody", "moody", "h", "", params={}, environment={})
     asked = Counter[str]()
 
-    def moody() -> tracking.StageRun:
+    def moody() -> StageRun:
         asked["open"] += 1
         if asked["open"] < 4:
             raise RecordUnavailable("away")
         return tracker.open_stage(parent, "s", "fp-moody", settings={})
 
-    with Curves("s", tracker, moody) as curves:
+    with CurveLogger("s", tracker, moody) as curves:
         for step in range(1, 301):
             curves.add(step, {"train/loss": float(step)})
             if step % 50 == 0:
@@ -137,7 +137,7 @@ def test_no_point_is_lost_or_doubled_while_a_server_comes_and_goes(tracker: trac
     assert not [thread for thread in threading.enumerate() if thread.name == "curves of s"]
 
 
-def test_a_request_thought_lost_makes_no_second_point(tracker: tracking.Tracker) -> None:
+def test_a_request_thought_lost_makes_no_second_point(tracker: Tracker) -> None:
     run = tracker.open_ladder("run-twice", "moody", "h", "", params={}, environment={})
     points = [("train/loss", 1 / step, step, 1000 + step) for step in range(1, 2001)]
     tracker.log_points(run, points[:700])
@@ -151,7 +151,7 @@ def record_of(name: str, **changes: object) -> StageRecord:
     return StageRecord.model_validate(plain | more | {"metrics": {"nll": 1.5}} | changes)
 
 
-def test_a_curve_with_holes_is_filled_once(tracker: tracking.Tracker) -> None:
+def test_a_curve_with_holes_is_filled_once(tracker: Tracker) -> None:
     parent = tracker.open_ladder("run-holes", "holes", "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, "s", "fp-s", settings={})
     tracker.log_points(stage.run_id, [("train/loss", float(step), step, 5) for step in (1, 2, 5, 6)])
@@ -162,7 +162,7 @@ def test_a_curve_with_holes_is_filled_once(tracker: tracking.Tracker) -> None:
     assert sorted((point.step, point.value) for point in history) == [(step, float(step)) for step in range(1, 10)]
 
 
-def test_a_model_whose_first_run_was_not_recorded_is_recorded_by_the_next_and_then_linked(tracker: tracking.Tracker) -> None:
+def test_a_model_whose_first_run_was_not_recorded_is_recorded_by_the_next_and_then_linked(tracker: Tracker) -> None:
     made = []
     for attempt, whole in (("lost", False), ("second", True), ("third", True)):
         parent = tracker.open_ladder(f"run-{attempt}", "again", "h", "", params={}, environment={})
@@ -181,7 +181,7 @@ def test_a_model_whose_first_run_was_not_recorded_is_recorded_by_the_next_and_th
     assert made[1][1] == made[2][1], "stored once"
 
 
-def test_an_empty_twin_of_a_stage_does_not_stay(tracker: tracking.Tracker) -> None:
+def test_an_empty_twin_of_a_stage_does_not_stay(tracker: Tracker) -> None:
     parent = tracker.open_ladder("run-twin", "twins", "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, "s", "fp-s", settings={})
     tracker.log_points(stage.run_id, [("train/loss", 1.0, 1, 5)])

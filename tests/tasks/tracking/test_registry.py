@@ -30,8 +30,9 @@ from transformers import (
 from conf.errors import UserError
 from conf.home import Home
 from tasks.records.run import StageRecord
-from tasks.tracking import tracker as tracking
-from tasks.tracking.recorder import Curves
+from tasks.tracking.client import ui_command
+from tasks.tracking.recorder import CurveLogger
+from tasks.tracking.tracker import Tracker, connect
 
 SAFE = {".safetensors", ".json", ".txt", ".jinja", ""}  # "": MLmodel
 
@@ -42,9 +43,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture
-def tracker(home: Home, monkeypatch: pytest.MonkeyPatch) -> tracking.Tracker:
+def tracker(home: Home, monkeypatch: pytest.MonkeyPatch) -> Tracker:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tracking.connect(home)
+    return connect(home)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def record_of(name: str) -> StageRecord:
     )
 
 
-def finish(tracker: tracking.Tracker, name: str, folder: Path, workload: str = "causal-lm") -> tuple[str, str]:
+def finish(tracker: Tracker, name: str, folder: Path, workload: str = "causal-lm") -> tuple[str, str]:
     parent = tracker.open_ladder(f"run-{name}", "models", "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, name, f"fp-{name}", settings={})
     return stage.run_id, tracker.finish_stage(stage.run_id, record_of(name), workload=workload, folder=folder)
@@ -103,7 +104,7 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return mine.keys() == yours.keys() and all(torch.equal(mine[key], yours[key]) for key in mine)
 
 
-def test_the_artifact_is_safe_and_loads_in_plain_transformers(tracker: tracking.Tracker, llama: Path, tmp_path: Path) -> None:
+def test_the_artifact_is_safe_and_loads_in_plain_transformers(tracker: Tracker, llama: Path, tmp_path: Path) -> None:
     run_id, _ = finish(tracker, "plain", llama)
     before = sorted(path.name for path in llama.iterdir())
     assert "student" in {file.path for file in tracker.client.list_artifacts(run_id)}
@@ -119,13 +120,13 @@ def test_the_artifact_is_safe_and_loads_in_plain_transformers(tracker: tracking.
     assert sorted(path.name for path in llama.iterdir()) == before  # the store's folder is not touched
 
 
-def test_the_bytes_are_kept_once(tracker: tracking.Tracker, home: Home, llama: Path) -> None:
+def test_the_bytes_are_kept_once(tracker: Tracker, home: Home, llama: Path) -> None:
     kept = len(list(home.mlflow.rglob("*.safetensors")))
     finish(tracker, "once", llama)
     assert len(list(home.mlflow.rglob("*.safetensors"))) == kept + 1
 
 
-def test_mlflow_loads_a_language_model(tracker: tracking.Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_loads_a_language_model(tracker: Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id, _ = finish(tracker, "flavour", llama)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
     import mlflow.transformers
@@ -136,7 +137,7 @@ def test_mlflow_loads_a_language_model(tracker: tracking.Tracker, llama: Path, m
     assert pipeline.tokenizer.convert_tokens_to_ids(["a", "b"]) == [2, 3]
 
 
-def test_mlflow_loads_a_classifier(tracker: tracking.Tracker, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_loads_a_classifier(tracker: Tracker, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id, _ = finish(tracker, "bert", bert, "sequence-classification")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
     import mlflow.transformers
@@ -146,7 +147,7 @@ def test_mlflow_loads_a_classifier(tracker: tracking.Tracker, bert: Path, monkey
     assert pipeline("a b")[0]["label"].startswith("LABEL_")
 
 
-def test_a_reused_stage_links_the_model_that_is_there(tracker: tracking.Tracker, home: Home, llama: Path) -> None:
+def test_a_reused_stage_links_the_model_that_is_there(tracker: Tracker, home: Home, llama: Path) -> None:
     first, model_id = finish(tracker, "again", llama)
     kept = len(list(home.mlflow.rglob("*.safetensors")))
     parent = tracker.open_ladder("run-reuse", "models", "h", "", params={}, environment={})
@@ -165,14 +166,14 @@ def test_a_reused_stage_links_the_model_that_is_there(tracker: tracking.Tracker,
     assert [one.model_id for one in tracker.client.get_run(below.run_id).inputs.model_inputs] == [model_id]
 
 
-def test_reuse_of_a_run_that_this_record_lacks_keeps_the_bytes(tracker: tracking.Tracker, llama: Path) -> None:
+def test_reuse_of_a_run_that_this_record_lacks_keeps_the_bytes(tracker: Tracker, llama: Path) -> None:
     parent = tracker.open_ladder("run-elsewhere", "models", "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, "s", "fp-elsewhere", settings={}, reused_from="run-gone")
     tracker.finish_stage(stage.run_id, record_of("s"), workload="causal-lm", folder=llama, original_run_id="0" * 32)
     assert (tracker.resolve_model(f"runs:/{stage.run_id}/student") / "model.safetensors").is_file()
 
 
-def test_an_interrupted_upload_is_done_again(tracker: tracking.Tracker, llama: Path) -> None:
+def test_an_interrupted_upload_is_done_again(tracker: Tracker, llama: Path) -> None:
     parent = tracker.open_ladder("run-upload", "models", "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, "cut", "fp-cut", settings={})
     experiment_id = tracker.experiment("models")
@@ -183,7 +184,7 @@ def test_an_interrupted_upload_is_done_again(tracker: tracking.Tracker, llama: P
     assert model_id != pending.model_id
 
 
-def test_registered_versions_resolve(tracker: tracking.Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registered_versions_resolve(tracker: Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id, model_id = finish(tracker, "registered", llama)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)  # MLflow's registry looks up `models:/` sources there
     location = f"{tracker.client.get_run(run_id).info.artifact_uri}/student"
@@ -196,7 +197,7 @@ def test_registered_versions_resolve(tracker: tracking.Tracker, llama: Path, mon
             assert json.loads((folder / "config.json").read_text())["hidden_size"] == 16
 
 
-def test_a_folder_one_level_below_is_found(tracker: tracking.Tracker, llama: Path) -> None:
+def test_a_folder_one_level_below_is_found(tracker: Tracker, llama: Path) -> None:
     run_id = tracker.open_ladder("run-below", "models", "h", "", params={}, environment={})
     tracker.client.log_artifacts(run_id, str(llama), "foreign/model")
     assert tracker.resolve_model(f"runs:/{run_id}/foreign").name == "model"
@@ -208,13 +209,13 @@ def test_a_folder_one_level_below_is_found(tracker: tracking.Tracker, llama: Pat
     "uri",
     ["models:/nobody/1", "models:/nobody@champion", "models:/m-0123", "models:/", "runs:/", f"runs:/{'0' * 32}/student", "models:/a/b/c/d"],
 )
-def test_a_model_that_is_not_there_is_the_users_error(tracker: tracking.Tracker, uri: str) -> None:
+def test_a_model_that_is_not_there_is_the_users_error(tracker: Tracker, uri: str) -> None:
     with pytest.raises(UserError, match=r"teacher\.path") as caught:
         tracker.resolve_model(uri)
     assert uri in str(caught.value)
 
 
-def test_a_pickle_is_left_out(tracker: tracking.Tracker, llama: Path, tmp_path: Path) -> None:
+def test_a_pickle_is_left_out(tracker: Tracker, llama: Path, tmp_path: Path) -> None:
     for path in llama.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x05.")
@@ -224,7 +225,7 @@ def test_a_pickle_is_left_out(tracker: tracking.Tracker, llama: Path, tmp_path: 
 
 
 @pytest.fixture
-def server(tracker: tracking.Tracker, tmp_path: Path) -> Iterator[str]:
+def server(tracker: Tracker, tmp_path: Path) -> Iterator[str]:
     """What `ui_command` tells a user to start, over the default store."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -232,7 +233,7 @@ def server(tracker: tracking.Tracker, tmp_path: Path) -> Iterator[str]:
     command = [
         sys.executable,
         "-m",
-        *shlex.split(tracking.ui_command(tracker.uri)),
+        *shlex.split(ui_command(tracker.uri)),
         "--host",
         "127.0.0.1",
         "--port",
@@ -257,17 +258,17 @@ def server(tracker: tracking.Tracker, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_configured_server_is_used_and_shows_the_default_store(
-    tracker: tracking.Tracker, server: str, llama: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+    tracker: Tracker, server: str, llama: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local_run, _ = finish(tracker, "local", llama)
     with urllib.request.urlopen(f"{server}/get-artifact?run_uuid={local_run}&path=student/config.json", timeout=30) as page:
         assert json.load(page)["hidden_size"] == 16
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    remote = tracking.connect(home)
+    remote = connect(home)
     parent = remote.open_ladder("run-remote", "remote", "h", "name: remote", params={"a": 1}, environment={"python": "3"})
     stage = remote.open_stage(parent, "s", "fp-remote", settings={"b": 2})
-    with Curves("s", remote, lambda: stage) as curves:
+    with CurveLogger("s", remote, lambda: stage) as curves:
         curves.add(1, {"train/loss": 1.0})
     model_id = remote.finish_stage(stage.run_id, record_of("s"), workload="causal-lm", folder=llama)
     assert remote.client.get_run(stage.run_id).info.artifact_uri.startswith("mlflow-artifacts:/")  # the server's own place

@@ -19,9 +19,10 @@ from conf.home import Home
 from conf.secrets import masked
 from models.data.corpus import Corpus, CorpusInfo, Split, write_corpus
 from tasks.records.run import Retention, StageRecord
-from tasks.tracking import recorder as recording
-from tasks.tracking import tracker as tracking
-from tasks.tracking.recorder import Curves
+from tasks.tracking.client import run_url, tracking_uri, ui_command
+from tasks.tracking.recorder import CurveLogger
+from tasks.tracking.runs import StageRun
+from tasks.tracking.tracker import Tracker, connect
 
 SETTINGS = {"training": {"steps": 20, "warmup": 0.05}, "objective": {"alpha": {"kind": "constant", "end": None}}, "notes": "x" * 900}
 
@@ -32,8 +33,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module")
-def tracker(home: Home) -> tracking.Tracker:
-    return tracking.connect(home)
+def tracker(home: Home) -> Tracker:
+    return connect(home)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def record_of(name: str, **changes: object) -> StageRecord:
     return StageRecord.model_validate(plain | changes)
 
 
-def open_ladder(tracker: tracking.Tracker, run: str, **changes: object) -> str:
+def open_ladder(tracker: Tracker, run: str, **changes: object) -> str:
     plain = {
         "params": {"seed": 0},
         "environment": {"python": "3.11.7", "torch": "2.13.0", "git_commit": "abc123", "packages": {"numpy": "2"}},
@@ -72,17 +73,17 @@ def open_ladder(tracker: tracking.Tracker, run: str, **changes: object) -> str:
     return tracker.open_ladder(run, "tiny", "hash-1", "name: tiny\n", **(plain | changes))
 
 
-def send(tracker: tracking.Tracker, stage: tracking.StageRun, steps: Iterable[tuple[int, dict[str, float]]]) -> None:
-    with Curves("s", tracker, lambda: stage) as curves:
+def send(tracker: Tracker, stage: StageRun, steps: Iterable[tuple[int, dict[str, float]]]) -> None:
+    with CurveLogger("s", tracker, lambda: stage) as curves:
         for step, values in steps:
             curves.add(step, values)
 
 
-def history(tracker: tracking.Tracker, run_id: str, key: str) -> list[tuple[int, float]]:
+def history(tracker: Tracker, run_id: str, key: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in tracker.client.get_metric_history(run_id, key)]
 
 
-def test_one_tree_read_back(tracker: tracking.Tracker, home: Home, tmp_path: Path) -> None:
+def test_one_tree_read_back(tracker: Tracker, home: Home, tmp_path: Path) -> None:
     parent = open_ladder(tracker, "run-tree", tags={"prefect.flow_run_id": "p-1"})
     teacher = tracker.open_stage(parent, "teacher", "fp-teacher", settings=SETTINGS)
     teacher_model = tracker.finish_stage(teacher.run_id, record_of("teacher", gate=None), workload="causal-lm", folder=None)
@@ -126,7 +127,7 @@ def test_one_tree_read_back(tracker: tracking.Tracker, home: Home, tmp_path: Pat
     assert {metric.key for metric in client.get_logged_model(model).metrics or []} >= {"valid/nll", "retention/parent"}
 
 
-def test_an_interrupted_run_goes_on_without_duplicates(tracker: tracking.Tracker) -> None:
+def test_an_interrupted_run_goes_on_without_duplicates(tracker: Tracker) -> None:
     parent = open_ladder(tracker, "run-cut")
     first = tracker.open_stage(parent, "100k", "fp-cut", settings={"steps": 20})
     send(tracker, first, [*((step, {"train/loss": float(step)}) for step in range(1, 13)), (10, {"valid/nll": 1.0})])
@@ -149,12 +150,12 @@ def test_an_interrupted_run_goes_on_without_duplicates(tracker: tracking.Tracker
     assert (third.run_id, third.state) == (first.run_id, "finished")
 
 
-def test_a_record_that_was_lost_is_begun_anew(tracker: tracking.Tracker) -> None:
+def test_a_record_that_was_lost_is_begun_anew(tracker: Tracker) -> None:
     run_id = open_ladder(tracker, "run-lost", continue_id="0" * 32)
     assert tracker.client.get_run(run_id).info.status == "RUNNING"
 
 
-def test_a_deleted_experiment_is_restored(tracker: tracking.Tracker) -> None:
+def test_a_deleted_experiment_is_restored(tracker: Tracker) -> None:
     experiment_id = tracker.experiment("thrown-away")
     run_id = tracker.open_ladder("r", "thrown-away", "h", "", params={}, environment={})
     tracker.client.delete_experiment(experiment_id)
@@ -164,7 +165,7 @@ def test_a_deleted_experiment_is_restored(tracker: tracking.Tracker) -> None:
     assert tracker.client.get_experiment(experiment_id).lifecycle_stage == "active"
 
 
-def test_the_dataset_is_an_input(tracker: tracking.Tracker, tmp_path: Path) -> None:
+def test_the_dataset_is_an_input(tracker: Tracker, tmp_path: Path) -> None:
     one = Split(np.arange(8, dtype=np.uint16), np.array([0, 8]), np.array([-1]), np.zeros(1, np.int32), np.array([7]))
     counts = {"train": 1, "valid": 1, "test": 1}
     info = CorpusInfo("causal-lm", 4, 259, 256, 257, (), ("json",), None, counts, {"train": 8, "valid": 8, "test": 8})
@@ -177,11 +178,11 @@ def test_the_dataset_is_an_input(tracker: tracking.Tracker, tmp_path: Path) -> N
     assert json.loads(found.dataset.profile or "")["tokens"] == {"train": 8, "valid": 8, "test": 8}
 
 
-def test_points_arrive_by_themselves(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "FLUSH_SECONDS", 0.05)
+def test_points_arrive_by_themselves(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.tracking.recorder.FLUSH_SECONDS", 0.05)
     stage = tracker.open_stage(open_ladder(tracker, "run-slow"), "s", "fp-slow", settings={})
     before = int(time.time() * 1000)
-    with Curves("s", tracker, lambda: stage) as curves:
+    with CurveLogger("s", tracker, lambda: stage) as curves:
         curves.add(1, {"train/loss": 1.0})
         curves.add(2, {"train/loss": float("nan")})
         until = time.monotonic() + 10
@@ -195,12 +196,14 @@ TOGETHER = """
 import sys
 from pathlib import Path
 from conf.home import Home
-from tasks.tracking import tracker as tracking
-from tasks.tracking.recorder import Curves
-tracker = tracking.connect(Home(Path(sys.argv[1])))
+from tasks.tracking.client import run_url, tracking_uri, ui_command
+from tasks.tracking.runs import StageRun
+from tasks.tracking.tracker import Tracker, connect
+from tasks.tracking.recorder import CurveLogger
+tracker = connect(Home(Path(sys.argv[1])))
 parent = tracker.open_ladder(f"run-{sys.argv[2]}", "together", "h", "name: x", params={"a": 1}, environment={"python": "3"})
 stage = tracker.open_stage(parent, "s", "fp", settings={"b": 2})
-with Curves("s", tracker, lambda: stage) as curves:
+with CurveLogger("s", tracker, lambda: stage) as curves:
     for step in range(50):
         curves.add(step, {"train/loss": 1.0})
 tracker.close(stage.run_id, "FINISHED")
@@ -222,7 +225,7 @@ def test_four_processes_begin_together_on_a_fresh_home(tmp_path: Path) -> None:
     assert [process.returncode for process in started] == [0, 0, 0, 0], said
     assert said == [("", "")] * 4  # quiet: no migrations, no "created experiment"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh"]  # no mlruns in the working directory
-    tracker = tracking.connect(home)
+    tracker = connect(home)
     runs = tracker.client.search_runs([tracker.experiment("together")])
     assert sorted(run.info.run_name or "" for run in runs) == ["run-0", "run-1", "run-2", "run-3", *["s"] * 4]
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -235,7 +238,7 @@ def test_a_server_that_does_not_answer_is_refused_at_once(home: Home, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     started = time.monotonic()
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as caught:
-        tracking.connect(home)
+        connect(home)
     assert time.monotonic() - started < 8
     assert str(port) in str(caught.value)
     assert caught.value.__suppress_context__
@@ -245,7 +248,7 @@ def test_a_server_that_does_not_answer_is_refused_at_once(home: Home, monkeypatc
 def test_an_address_that_is_none_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI"):
-        tracking.connect(home)
+        connect(home)
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
@@ -253,16 +256,16 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     home.mlflow.mkdir()
     (home.mlflow / "mlflow.db").write_text("this is not SQLite, whatever its name says" * 50)
     with pytest.raises(LadderError, match=r"mlflow\.db"):
-        tracking.connect(home)
+        connect(home)
 
 
 def test_addresses(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tracking.tracking_uri(home) == f"sqlite:///{home.mlflow}/mlflow.db"
-    assert tracking.ui_command("sqlite:////a b/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'"
-    assert tracking.ui_command("http://h:5000") == "http://h:5000"
-    assert tracking.run_url("http://h:5000/", "3", "r") == "http://h:5000/#/experiments/3/runs/r"
+    assert tracking_uri(home) == f"sqlite:///{home.mlflow}/mlflow.db"
+    assert ui_command("sqlite:////a b/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'"
+    assert ui_command("http://h:5000") == "http://h:5000"
+    assert run_url("http://h:5000/", "3", "r") == "http://h:5000/#/experiments/3/runs/r"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
-    assert tracking.tracking_uri(home) == "http://h:5000"
+    assert tracking_uri(home) == "http://h:5000"
 
 
 def test_importing_the_record_does_not_import_mlflow() -> None:
@@ -287,17 +290,17 @@ def test_importing_the_record_does_not_import_mlflow() -> None:
 def test_a_password_is_never_shown(uri: str, shown: str) -> None:
     assert masked(uri) == shown
     assert masked(f"API request to {uri} failed, see {uri}.") == f"API request to {shown} failed, see {shown}."
-    assert shown in tracking.ui_command(uri)
+    assert shown in ui_command(uri)
 
 
 def test_a_link_names_nobody() -> None:
-    assert tracking.run_url("http://ann:s3cret@h:5000/", "3", "r") == "http://h:5000/#/experiments/3/runs/r"
+    assert run_url("http://ann:s3cret@h:5000/", "3", "r") == "http://h:5000/#/experiments/3/runs/r"
 
 
 def test_a_refused_address_does_not_tell_its_password(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     for uri in ("http://ann:s3cret@127.0.0.1:9", "postgresql+nodriver://ann:s3cret@h/db", "nonsense://ann:s3cret@h"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as caught:
-            tracking.connect(home)
+            connect(home)
         assert "s3cret" not in str(caught.value)
         assert "ann:***@" in str(caught.value)
