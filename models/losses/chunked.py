@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from models.data.batches import IGNORE
-from models.losses.loss import LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss, only, precise
+from models.losses.loss import HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss, only, precise
 from models.losses.sparse import sparse_gradient_, tempered
 
 CHUNK_ELEMENTS = {"cpu": 512 * 49152, "cuda": 2048 * 49152}  # logits of a chunk
@@ -157,6 +157,7 @@ def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepO
         return _by_autograd(logits, signals, targets, at, wanted)
     teacher = signals[0] if signals else None
     dense = teacher.logits if teacher is not None and not isinstance(teacher, SparseSignal) else None
+    banned = isinstance(teacher, TeacherSignal) or (isinstance(teacher, HiddenSignal) and teacher.bias is not None)
     sums = None
     size = max(BLOCK_ELEMENTS // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
     for start in range(0, len(logits), size):
@@ -170,7 +171,7 @@ def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepO
             source = SparseSignal(block.ids, precise(block.log_probs), precise(block.log_residual))
         part = logits[rows]
         values = part if part.dtype == torch.float64 else part.to(torch.float32)
-        found = _block_(values, source, targets[rows], at, banned=isinstance(teacher, TeacherSignal))
+        found = _block_(values, source, targets[rows], at, banned)
         sums = found if sums is None else sums + found
         if values is not part:
             part.copy_(values)

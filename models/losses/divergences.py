@@ -2,8 +2,9 @@
 
 Shape legend: `...` any leading shape, V vocabulary or classes.
 
-A divergence is a sum over V for each position, in nats. Logits that enter one are divided by the temperature already. Where a
-teacher's logit is -inf its probability is 0 and the term takes its limit; torch's kl_div would give NaN.
+A divergence is a sum over V for each position, in nats. Logits that enter one are divided by the temperature already. A logit of
+-inf rules an id out: its probability is 0, the term takes its limit (torch's kl_div would give NaN), and no gradient flows to it. An
+id that both models rule out changes nothing. Where only one does, a divergence may be infinite; `models.losses.support` refuses that.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _log_mix(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
-    """`log(share a + (1 - share) b)` of log-probabilities; `share` strictly between 0 and 1."""
-    return torch.logaddexp(log_a + math.log(share), log_b + math.log1p(-share))
+    """`log(share a + (1 - share) b)` of log-probabilities; `share` strictly between 0 and 1. Any number where both are -inf."""
+    neither = (log_a == -torch.inf) & (log_b == -torch.inf)  # logaddexp's gradient is NaN there
+    return torch.logaddexp(log_a + math.log(share), log_b.masked_fill(neither, 0.0) + math.log1p(-share))
 
 
 def forward_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def forward_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         student_logits: (..., V), likewise.
 
     Returns:
-        (...) values >= 0; 0 where both agree up to a constant.
+        (...) values >= 0; 0 where both agree up to a constant; infinite where the student rules out an id that the teacher does not.
     """
     return _kl(functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(student_logits, dim=-1))
 
@@ -146,8 +148,8 @@ def dkd(teacher_logits: Tensor, student_logits: Tensor, targets: Tensor, target_
     """Decoupled distillation `a TCKD + b NCKD`, in nats, over the label's probability and over the other classes.
 
     `TCKD = KL(b_t || b_s)` with `b = (p_y, 1 - p_y)`; `NCKD = KL(p^_t || p^_s)` with `p^` the other classes' probabilities, summing
-    to 1. Ordinary KL is `TCKD + (1 - p_y) NCKD`: a sure teacher silences what it knows of the other classes, and `b` gives it its
-    voice back. Zhao et al. 2022, arXiv:2203.08679.
+    to 1, and 0 where the teacher leaves no other class. Ordinary KL is `TCKD + (1 - p_y) NCKD`, in which a confident teacher's
+    knowledge of the other classes weighs next to nothing; `b` restores it. Zhao et al. 2022, arXiv:2203.08679.
 
     Args:
         teacher_logits: (..., V), divided by the temperature.
@@ -163,11 +165,13 @@ def dkd(teacher_logits: Tensor, student_logits: Tensor, targets: Tensor, target_
     pairs = []
     for logits in (teacher_logits, student_logits):
         others = logits.masked_fill(label, -torch.inf)
-        binary = torch.stack([logits.gather(-1, targets[..., None])[..., 0], others.logsumexp(-1)], -1)
-        # The label's own place keeps a finite number, so that its gradient is 0 and not 0 * inf.
-        pairs.append((binary, functional.log_softmax(others, -1)))
-    (binary_t, others_t), (binary_s, others_s) = pairs
-    nckd = _kl(others_t, others_s.masked_fill(label, 0.0))
+        alone = (others == -torch.inf).all(-1, keepdim=True)
+        others = others.masked_fill(alone, 0.0)  # the gradient of a log-sum over nothing is NaN
+        rest = others.logsumexp(-1, keepdim=True).masked_fill(alone, -torch.inf)
+        pairs.append((torch.cat([logits.gather(-1, targets[..., None]), rest], -1), functional.log_softmax(others, -1), alone[..., 0]))
+    (binary_t, others_t, alone), (binary_s, others_s, _) = pairs
+    # The label's own place keeps a finite number, so that its gradient is 0 and not 0 * inf.
+    nckd = _kl(others_t, others_s.masked_fill(label, 0.0)).masked_fill(alone, 0.0)
     return target_weight * forward_kl(binary_t, binary_s) + other_weight * nckd
 
 
@@ -183,8 +187,10 @@ def logit_mse(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     Returns:
         (...) values >= 0.
     """
-    gap = student_logits - teacher_logits
-    return (gap - gap.mean(-1, keepdim=True)).pow(2).mean(-1)
+    ruled_out = (teacher_logits == -torch.inf) & (student_logits == -torch.inf)
+    gap, count = (student_logits - teacher_logits).masked_fill(ruled_out, 0.0), (~ruled_out).sum(-1, keepdim=True)
+    centred = gap - gap.sum(-1, keepdim=True) / count
+    return centred.masked_fill(ruled_out, 0.0).pow(2).sum(-1) / count[..., 0]
 
 
 def standardized(logits: Tensor) -> Tensor:
@@ -193,12 +199,17 @@ def standardized(logits: Tensor) -> Tensor:
     Sun et al. 2024, arXiv:2403.01427.
 
     Args:
-        logits: (..., V), finite, V >= 2.
+        logits: (..., V); -inf marks an id that is ruled out, and is left out of mean and deviation.
 
     Returns:
-        (..., V), mean 0 and (sample) standard deviation 1.
+        (..., V), mean 0 and (sample) standard deviation 1 over the ids that are not ruled out; -inf where they are.
     """
-    return (logits - logits.mean(-1, keepdim=True)) / (1e-7 + logits.std(-1, keepdim=True))
+    ruled_out = logits == -torch.inf
+    count = (~ruled_out).sum(-1, keepdim=True)
+    mean = logits.masked_fill(ruled_out, 0.0).sum(-1, keepdim=True) / count
+    centred = (logits - mean).masked_fill(ruled_out, 0.0)
+    deviation = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / (count - 1).clamp(min=1).sqrt()
+    return (centred / (1e-7 + deviation)).masked_fill(ruled_out, -torch.inf)
 
 
 def interpolated(teacher_logits: Tensor, student_logits: Tensor, share: float) -> Tensor:
@@ -212,6 +223,8 @@ def interpolated(teacher_logits: Tensor, student_logits: Tensor, share: float) -
         share: t in [0, 1].
 
     Returns:
-        (..., V) logits.
+        (..., V) logits; -inf where either model's are, as 0 to any power is.
     """
-    return torch.lerp(student_logits.detach(), teacher_logits, share)
+    ruled_out = (teacher_logits == -torch.inf) | (student_logits == -torch.inf)
+    start, end = (logits.masked_fill(ruled_out, 0.0) for logits in (student_logits.detach(), teacher_logits))
+    return torch.lerp(start, end, share).masked_fill(ruled_out, -torch.inf)

@@ -58,11 +58,11 @@ def sparse_forward_kl(signal: SparseSignal, student_logits: Tensor) -> Tensor:
     """
     ids, log_p, log_r = signal
     log_q = functional.log_softmax(student_logits, dim=-1)
-    listed = torch.zeros_like(log_q, dtype=torch.bool).scatter_(-1, ids, True)
+    elsewhere = (log_q > -torch.inf).scatter_(-1, ids, False)  # ids that are neither listed nor ruled out by the student
     per_id = torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q.gather(-1, ids)), 0.0)
-    # A row that lists every id has no bucket, whatever rounding left in the residual; -1 keeps the unused branch finite.
-    bucket = (log_r > -torch.inf) & ~listed.all(-1)
-    log_r_q = log_q.masked_fill(listed & bucket[:, None], -torch.inf).logsumexp(-1)
+    # A row that lists every id has no bucket, whatever rounding left in the residual.
+    bucket = (log_r > -torch.inf) & elsewhere.any(-1)
+    log_r_q = log_q.masked_fill(~elsewhere & bucket[:, None], -torch.inf).logsumexp(-1)
     rest = torch.where(bucket, log_r.exp() * (torch.where(bucket, log_r, 0.0) - log_r_q), 0.0)
     return per_id.sum(-1) + rest
 

@@ -29,10 +29,13 @@ def label_led(teacher_logits: Tensor, targets: Tensor, margin: float) -> Tensor:
     Returns:
         (N, V) log-probabilities; rows where the teacher is right as they were.
     """
-    p = teacher_logits.softmax(-1)
-    label, (first, choice) = p.gather(-1, targets[:, None]), p.max(-1, keepdim=True)
-    share = torch.where(choice == targets[:, None], 0.0, (first - label + margin) / (1 + first - label))
-    return (p * (1 - share)).scatter_add(-1, targets[:, None], share).log()
+    log_p, label = functional.log_softmax(teacher_logits, dim=-1), targets[:, None]
+    log_first, choice = log_p.max(-1, keepdim=True)
+    lead = log_first.exp() - log_p.gather(-1, label).exp()
+    share = torch.where(choice == label, 0.0, (lead + margin) / (1 + lead))
+    # In logarithms: an id so improbable that its probability rounds to 0 is not ruled out.
+    kept = log_p + torch.log1p(-share)
+    return kept.scatter(-1, label, torch.logaddexp(kept.gather(-1, label), share.log()))
 
 
 def trust(teacher_logits: Tensor, targets: Tensor, control: str) -> Tensor | None:

@@ -85,12 +85,18 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors (norms, biases) do not."""
-    wanted = [p for p in model.parameters() if p.requires_grad]
+    """Matrices decay; vectors (norms, biases) and what is added to every example alike (ViT's class token and positions) do not."""
+    trained = [(_decays(name, p), p) for name, p in model.named_parameters() if p.requires_grad]
     return [
-        {"params": [p for p in wanted if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in wanted if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for decays, p in trained if decays], "weight_decay": weight_decay},
+        {"params": [p for decays, p in trained if not decays], "weight_decay": 0.0},
     ]
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    # A tensor of its own, no layer's weight, with a batch dimension of 1.
+    added = not name.endswith(".weight") and parameter.shape[:1] == (1,)
+    return parameter.ndim >= 2 and not added
 
 
 def train(
@@ -122,7 +128,8 @@ def train(
 
     Raises:
         RunCancelled: `should_stop` said so; training goes on from that very step when it is called again.
-        UserError: The layers of this model cannot be computed again, which `training.recompute` asks for.
+        UserError: The layers of this model cannot be computed again (`training.recompute`), or the objective is infinite because teacher
+            and student rule out different ids.
         TrainingDiverged: Loss or gradient is not finite, or the loss exploded; the checkpoints before it are kept.
     """
     t = plan.training

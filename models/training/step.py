@@ -22,6 +22,7 @@ from models.data.batches import Batch
 from models.losses.chunked import Head, chunked_loss
 from models.losses.features import Features
 from models.losses.loss import LossSums, StepObjective, distillation_loss
+from models.losses.support import check_support
 from models.signals.sources import SignalSource, hidden_rows, rows
 
 
@@ -90,6 +91,9 @@ def gradients(
         sources: Answers of the teachers whom this step asks.
         at: The objective at this step; None: labels alone.
 
+    Raises:
+        UserError: The objective is infinite, because teacher and student rule out different ids.
+
     Returns:
         The losses per valid row, the gradient's norm before clipping, and the number of ids or classes.
     """
@@ -112,8 +116,17 @@ def gradients(
         for parameter in own:
             parameter.grad = cast(Tensor, accelerator.reduce(parameter.grad, "mean"))
     loss, ce, kd, teacher_ce = (totals / valid).tolist()
+    if at is not None and not math.isfinite(kd):
+        for index in range(parts):
+            _check_support(student, mine.part(index, parts).to(accelerator.device), plan, sources, at)
     norm = float(cast(Tensor, accelerator.clip_grad_norm_([*student.model.parameters(), *own], plan.training.clip)))
     return Losses(loss, ce, kd, teacher_ce if sources and not math.isnan(teacher_ce) else None), norm, width
+
+
+@torch.no_grad()
+def _check_support(student: Taught, micro: Batch, plan: Plan, sources: Sequence[SignalSource], at: StepObjective) -> None:
+    signals = [source(micro) for source in sources]
+    check_support(rows(student.plain, micro, plan.vocabulary), signals, micro.targets.flatten(), at)
 
 
 def _micro_loss(

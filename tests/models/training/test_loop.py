@@ -158,12 +158,26 @@ def test_a_teacher_without_weight_is_not_asked(prose: Corpus, training: Settings
     assert equal(run(Objective.model_validate({"alpha": 0.0}), unasked), run(None, None))
 
 
-def test_matrices_decay_and_vectors_do_not(prose: Corpus, model_for: Make) -> None:
-    decayed, kept = parameter_groups(model_for(prose), 0.3)
+ATTENTION = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "o_proj")
+DECAYED = {
+    "prose": {"embed_tokens", *ATTENTION[3:], "gate_proj", "up_proj", "down_proj"},
+    "sentences": {"word_embeddings", "position_embeddings", "token_type_embeddings", *ATTENTION[:3], "dense", "classifier"},
+    "images": {"projection", *ATTENTION[3:], "fc1", "fc2", "classifier"},
+}
+
+
+@pytest.mark.parametrize("case", DECAYED)
+def test_the_weights_of_layers_decay_and_nothing_else(case: str, request: pytest.FixtureRequest, model_for: Make) -> None:
+    model = model_for(request.getfixturevalue(case))
+    decayed, kept = parameter_groups(model, 0.3)
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
-    assert {p.ndim for p in decayed["params"]} == {2}
-    assert {p.ndim for p in kept["params"]} == {1}
-    assert len(decayed["params"]) + len(kept["params"]) == len(list(model_for(prose).parameters()))
+    names = {parameter: name.split(".") for name, parameter in model.named_parameters()}
+    assert {names[parameter][-1] for parameter in decayed["params"]} == {"weight"}
+    assert {names[parameter][-2] for parameter in decayed["params"]} == DECAYED[case]
+    left = {names[parameter][-1] for parameter in kept["params"] if parameter.ndim > 1}
+    assert left == ({"cls_token", "position_embeddings"} if case == "images" else set())
+    assert set(names) == {*decayed["params"], *kept["params"]}
+    assert len(names) == len(decayed["params"]) + len(kept["params"])
 
 
 def test_clipping_bounds_the_gradient_and_reports_what_it_was(prose: Corpus, training: Settings, model_for: Make) -> None:
