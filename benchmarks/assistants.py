@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.common import machine
-from benchmarks.scratch import plain
 from conf.home import home
 from conf.loading.load import load
 from conf.schema.ladder import Gate, Ladder, Shape, Stage, Student, TrainedTeacher
@@ -89,7 +88,7 @@ def score(ladder: Ladder, seed: int, teacher: StageRecord, data: DataRecord, con
         own = stage.model_copy(update={"seed": ladder.seed + seed})
         lineage.append(obtain(student_work(own, lineage[-1], ladder, data, lineage), ladder, data, context))
     precision = precision_of(ladder, ladder.stages[-1].training)
-    return plain(evaluate_model.fn(lineage[-1], [], ladder, data, context, precision, "test")).metrics["accuracy"]
+    return evaluate_model(lineage[-1], [], ladder, data, context, precision, "test").metrics["accuracy"]
 
 
 def named(chain: Sequence[int]) -> str:
@@ -136,7 +135,7 @@ def main() -> None:
     assert isinstance(ladder.teacher, TrainedTeacher)
     context = Context(run=NAME, ladder=ladder.name, home=str(home().root), base=str(base))
     began = time.monotonic()
-    data = plain(prepare_data.fn(ladder, context))
+    data = prepare_data(ladder, context)
     teacher = obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
     chains = [(), *((width,) for width in asked.widths)]
     longer = [c for length in range(2, len(asked.chain) + 1) for c in itertools.combinations(asked.chain, length)]

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.common import machine
-from benchmarks.scratch import interval, plain
+from benchmarks.scratch import interval
 from conf.home import home
 from conf.loading.load import load
 from conf.schema.ladder import Ladder, Stage, TrainedTeacher
@@ -72,7 +72,7 @@ def taught(
     objective = Objective.model_validate({**stage.objective.model_dump(), **change})
     changed = stage.model_copy(update={"objective": objective, "seed": seed, "teachers": ("parent",)})
     student = obtain(student_work(changed, teacher, ladder, data), ladder, data, context)
-    return plain(evaluate_model.fn(student, [], ladder, data, context, precision_of(ladder, stage.training))).metrics
+    return evaluate_model(student, [], ladder, data, context, precision_of(ladder, stage.training)).metrics
 
 
 def table(results: dict[str, list[dict[str, float]]], metrics: Sequence[str]) -> str:
@@ -106,10 +106,10 @@ def main() -> None:
     if options.steps:
         stage = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": options.steps})})
     context = Context(run=NAME, ladder=NAME, home=str(home().root), base=str(base))
-    data = plain(prepare_data.fn(ladder, context))
+    data = prepare_data(ladder, context)
     assert isinstance(ladder.teacher, TrainedTeacher)
     teacher = obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
-    own = plain(evaluate_model.fn(teacher, [], ladder, data, context, precision_of(ladder, stage.training))).metrics
+    own = evaluate_model(teacher, [], ladder, data, context, precision_of(ladder, stage.training)).metrics
     results: dict[str, list[dict[str, float]]] = {name: [] for name in variants(ladder)}
     for seed in range(options.seeds):
         for name, change in variants(ladder).items():

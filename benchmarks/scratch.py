@@ -19,9 +19,8 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from prefect.client.schemas.objects import State
 from torch import nn
 
 from benchmarks.common import machine
@@ -43,7 +42,6 @@ from tasks.training.student import student_work
 from tasks.training.work import Work
 
 NAME = "benchmark-scratch"
-Result = TypeVar("Result")
 
 
 class Pair(NamedTuple):
@@ -51,11 +49,6 @@ class Pair(NamedTuple):
 
     distilled: float
     scratch: float
-
-
-def plain(answer: Result | State[Result]) -> Result:
-    """What a task returns, called as a function: its value, bare or within a state."""
-    return answer.data if isinstance(answer, State) else answer  # pyright: ignore[reportReturnType]
 
 
 def scratch_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord) -> Work:
@@ -74,7 +67,7 @@ def scratch_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
 
 def bits_per_byte(record: StageRecord, ladder: Ladder, stage: Stage, data: DataRecord, context: Context) -> float:
     """Judge a model as a ladder run does, on the validation split."""
-    judged = plain(evaluate_model.fn(record, [], ladder, data, context, precision_of(ladder, stage.training)))
+    judged = evaluate_model(record, [], ladder, data, context, precision_of(ladder, stage.training))
     return judged.metrics["bits_per_byte"]
 
 
@@ -128,7 +121,7 @@ def main() -> None:
     ladders = [load("python-stdlib", [*options.overrides, f"seed={seed}"]) for seed in range(options.seeds)]
     for ladder, base in ladders:
         context = Context(run=NAME, ladder=NAME, home=str(home().root), base=str(base))
-        results.append(one_seed(ladder, plain(prepare_data.fn(ladder, context)), context))
+        results.append(one_seed(ladder, prepare_data(ladder, context), context))
     print(f"python-stdlib {' '.join(options.overrides)}".rstrip() + f", bits per byte, seeds 0 to {options.seeds - 1}")
     print(f"{machine(resolve_device(ladders[0].ladder.compute.device))}\n\n{table(results)}\n{time.monotonic() - began:.0f} s in all")
 

@@ -15,7 +15,6 @@ import time
 from typing import Any
 
 from benchmarks.common import machine
-from benchmarks.scratch import plain
 from conf.errors import UserError
 from conf.home import home
 from conf.loading.load import load
@@ -38,7 +37,7 @@ FIRST = ("prune", "layers", "random")
 def taught(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
     """The stage's student, judged against the last and the first of `lineage`."""
     student = obtain(student_work(stage, lineage[-1], ladder, data, lineage), ladder, data, context)
-    return plain(evaluate_model.fn(student, lineage, ladder, data, context, precision_of(ladder, stage.training)))
+    return evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training))
 
 
 def line(name: str, record: StageRecord) -> str:
@@ -61,9 +60,9 @@ def main() -> None:
     ladder, base = load(options.ladder, options.overrides)[:2]
     first, second = (_with(stage, stage.student.initialisation, options.steps) for stage in ladder.stages[:2])
     context = Context(run=NAME, ladder=NAME, home=str(home().root), base=str(base))
-    data = plain(prepare_data.fn(ladder, context))
-    teacher = plain(prepare_teacher.fn(ladder, data, context))
-    root = plain(evaluate_model.fn(teacher, [], ladder, data, context, precision_of(ladder, first.training)))
+    data = prepare_data(ladder, context)
+    teacher = prepare_teacher(ladder, data, context)
+    root = evaluate_model(teacher, [], ladder, data, context, precision_of(ladder, first.training))
     lines, parent = [], None
     for how in FIRST:
         try:

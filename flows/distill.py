@@ -13,16 +13,10 @@ from conf.schema.ladder import Ladder
 from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, budgeted, chosen, refuse_early
 from flows.run_labels import Asked, is_served, label, label_run, repeated
+from flows.steps import bench_model, cancellable, evaluate_model, prepare_data, prepare_teacher, publish_report, record_model
 from models.base.device import precision_of
-from tasks.bench.bench import bench_model
-from tasks.data.prepare import prepare_data
-from tasks.evaluation.evaluate import evaluate_model
 from tasks.lifecycle.ladder_run import LadderRun
-from tasks.records.run import DataRecord, RunRecord, StageRecord
-from tasks.report.publish import publish_report
-from tasks.report.record_model import record_model
-from tasks.runtime.steps import cancellable, unwrap
-from tasks.teachers.teacher import prepare_teacher
+from tasks.records.run import RunRecord
 
 
 @flow(name="distill", flow_run_name="{ladder}", persist_result=False)
@@ -59,11 +53,11 @@ def distill(
     more = {"repeats": repeated(asked, repeats), "served": served, "whole": whole is not None, "budget": shortened}
     with LadderRun.open(source, settings, base, given, start_at or None, fresh, str(flow_run.id), **more) as run:
         label_run(run.record)
-        data = run.keep_data(unwrap(prepare_data(settings, run.context, return_state=True), DataRecord))
-        teacher = unwrap(prepare_teacher(settings, data, run.context, return_state=True), StageRecord)
+        data = run.keep_data(prepare_data(settings, run.context))
+        teacher = prepare_teacher(settings, data, run.context)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
-        teacher = unwrap(evaluate_model(teacher, [], settings, data, run.context, precision, return_state=True), StageRecord)
-        teacher = unwrap(bench_model(teacher, settings, run.context, return_state=True), StageRecord)
+        teacher = evaluate_model(teacher, [], settings, data, run.context, precision)
+        teacher = bench_model(teacher, settings, run.context)
         lineage = [run.keep(record_model(teacher, [], settings, data, run.context))]
         for stage in settings.stages:
             made = run_with_policy(stage, lineage, settings, data, run)

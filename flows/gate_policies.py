@@ -14,7 +14,6 @@ from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.report.record_model import record_decision
 from tasks.runtime.logs import log
-from tasks.runtime.steps import unwrap
 
 
 def run_with_policy(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
@@ -66,8 +65,7 @@ class Rung:
     def teach(self, stage: Stage, extension: Extension | None = None, inserted: bool = False) -> StageRecord:
         """Run a stage as a flow of its own."""
         with tags(f"ladder:{self.ladder.name}", f"stage:{stage.name}"):
-            state = distill_stage(stage, self.lineage, self.ladder, self.data, self.run.context, extension, inserted, return_state=True)
-        return unwrap(state, StageRecord)
+            return distill_stage(stage, self.lineage, self.ladder, self.data, self.run.context, extension, inserted)
 
     def extend(self, stage: Stage, student: StageRecord, steps: int | None) -> StageRecord:
         """Train the student on; `steps` None: half of the stage's steps."""

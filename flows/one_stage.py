@@ -13,11 +13,9 @@ from flows.distill import conclude
 from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, OptionalSeed, Overrides, StageName, TeacherNames, chosen, refuse_early
 from flows.run_labels import Asked, is_served, label_run, repeated
-from tasks.data.prepare import prepare_data
+from flows.steps import cancellable, prepare_data, record_model
 from tasks.lifecycle.ladder_run import LadderRun
-from tasks.records.run import DataRecord, RunRecord, StageRecord
-from tasks.report.record_model import record_model
-from tasks.runtime.steps import cancellable, unwrap
+from tasks.records.run import RunRecord, StageRecord
 from tasks.teachers.named_models import named_models
 
 
@@ -57,7 +55,7 @@ def one_stage(
     of = repeated(Asked(ladder, tuple(given), stage, fresh=fresh), repeats)
     with LadderRun.open(ladder, single, base, given, None, fresh, str(flow_run.id), of, **more) as run:
         label_run(run.record)
-        data = run.keep_data(unwrap(prepare_data(single, run.context, return_state=True), DataRecord))
+        data = run.keep_data(prepare_data(single, run.context))
         lineage: list[StageRecord] = []
         for model in found:
             lineage.append(run.keep(record_model(model, lineage, single, data, run.context)))

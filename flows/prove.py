@@ -18,19 +18,16 @@ from flows.distill import conclude
 from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, chosen, refuse_early
 from flows.run_labels import Asked, is_served, label_run, repeated, untagged
+from flows.steps import cancellable, evaluate_model, prepare_data, prepare_teacher, record_model
 from models.base.device import precision_of
-from tasks.data.prepare import prepare_data
-from tasks.evaluation.evaluate import answers_on_test, evaluate_model
+from tasks.evaluation.evaluate import answers_on_test
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.proof.arms import replicate, watched
 from tasks.proof.lost_examples import Answers, identified, write_identified
 from tasks.proof.proof import Arms, arms_of, proof_of, record_proof, replicate_of, save_proof
 from tasks.records.proof import Proof, Replicate
 from tasks.records.run import DataRecord, RunRecord, StageRecord
-from tasks.report.record_model import record_model
 from tasks.runtime.logs import log
-from tasks.runtime.steps import cancellable, unwrap
-from tasks.teachers.teacher import prepare_teacher
 
 
 @flow(name="prove", flow_run_name="proof of {ladder}", persist_result=False)
@@ -65,10 +62,10 @@ def prove(
     more = {"served": served, "whole": whole is not None, "budget": shortened, "proof": True}
     with LadderRun.open(source, settings, base, given, None, fresh, str(flow_run.id), of, **more) as run:
         label_run(run.record)
-        data = run.keep_data(unwrap(prepare_data(settings, run.context, return_state=True), DataRecord))
-        teacher = unwrap(prepare_teacher(settings, data, run.context, return_state=True), StageRecord)
+        data = run.keep_data(prepare_data(settings, run.context))
+        teacher = prepare_teacher(settings, data, run.context)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
-        teacher = unwrap(evaluate_model(teacher, [], settings, data, run.context, precision, return_state=True), StageRecord)
+        teacher = evaluate_model(teacher, [], settings, data, run.context, precision)
         root = run.keep(record_model(teacher, [], settings, data, run.context))
         arms = arms_of(settings, data, run.context)
         for note in arms.notes:
@@ -124,7 +121,7 @@ def _tested(model: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun
     """The model judged on the test split, alone and without samples."""
     quiet = ladder.model_copy(update={"evaluation": ladder.evaluation.model_copy(update={"samples": 0})})
     with untagged():
-        judged = unwrap(evaluate_model(model, [], quiet, data, run.context, precision, "test", return_state=True), StageRecord)
+        judged = evaluate_model(model, [], quiet, data, run.context, precision, "test")
     return Judged(judged, answers_on_test(model, quiet.evaluation, data, run.context, precision))
 
 

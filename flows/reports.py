@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from conf.home import home
 from flows.cli.report import comparison_text
 from flows.parameters import OptionalRun, RunName
-from tasks.report.publish import publish_report
+from flows.steps import publish_report
 from tasks.report.rebuild import compare as compare_pages
 from tasks.report.rebuild import settings_of
 from tasks.runtime.run_registry import load_run

@@ -26,6 +26,7 @@ FORBIDDEN = {
     "Only conf/loading/load.py imports OmegaConf": ("flows/run_labels.py", "omegaconf"),
     "records and store are free of torch, Prefect, MLflow and matplotlib": ("tasks/records/format.py", "matplotlib"),
     "Only tasks/tracking imports MLflow": ("flows/run_labels.py", "mlflow"),
+    "Steps of tasks are free of Prefect": ("tasks/data/prepare.py", "prefect"),
 }
 
 

@@ -6,9 +6,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from prefect.client.schemas.objects import State
-from prefect.states import Completed
-
 from conf.schema.ladder import Ladder, Stage
 from models.base.device import precision_of
 from models.base.numerics import NUMERICS
@@ -17,7 +14,7 @@ from tasks.records.audit import AuditControl, AuditGroup, AuditRecord
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
-from tasks.runtime.steps import cancellable, shown, step
+from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
 from tasks.training.find_or_train import obtain
@@ -36,14 +33,12 @@ def control_work(stage: Stage, student: StageRecord, parent: StageRecord, ladder
     return replace(work, name=f"{stage.name}-control")
 
 
-@step("control", "{stage.name} without a teacher")
-@cancellable
 def train_control(
     stage: Stage, student: StageRecord, parent: StageRecord, ladder: Ladder, data: DataRecord, context: Context
-) -> StageRecord | State[StageRecord]:
+) -> StageRecord:
     """Find the untaught control in the store, or train it. It is no rung of the ladder: MLflow has it with its student's figures."""
     aside = context.model_copy(update={"mlflow_run_id": None, "fresh": context.fresh and stage.name not in context.kept})
-    return shown(obtain(control_work(stage, student, parent, ladder, data), ladder, data, aside))
+    return obtain(control_work(stage, student, parent, ladder, data), ladder, data, aside)
 
 
 def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str) -> dict[str, Any]:
@@ -61,8 +56,6 @@ def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRec
     }
 
 
-@step("audit", "audit {record.name}")
-@cancellable
 def audit_model(
     record: StageRecord,
     stage: Stage,
@@ -71,7 +64,7 @@ def audit_model(
     data: DataRecord,
     context: Context,
     control: StageRecord | None = None,
-) -> StageRecord | State[StageRecord]:
+) -> StageRecord:
     """Audit a student against the nearest of its ancestors and the root (`lineage`, root first), and perhaps its untaught control."""
     store, precision = store_of(context), precision_of(ladder, stage.training)
     models = {"student": record, "parent": lineage[-1]}
@@ -93,8 +86,8 @@ def audit_model(
     audit = read_audit(found, reused, lineage, control)
     for line in audit.flagged:
         log.warning("%s: %s", record.name, line)
-    done = record.model_copy(update={"audit": audit})
-    return Completed(name="Cached", message=f"reused {mark[:12]}", data=done) if reused else done
+    note_reuse(f"reused {mark[:12]}" if reused else None)
+    return record.model_copy(update={"audit": audit})
 
 
 def read_audit(found: Found, reused: bool, lineage: list[StageRecord], control: StageRecord | None) -> AuditRecord:

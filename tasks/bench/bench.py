@@ -10,9 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefect.client.schemas.objects import State
-from prefect.states import Completed
-
 from conf.errors import UserError
 from conf.home import disk_errors, home
 from conf.schema.ladder import Ladder
@@ -23,8 +20,8 @@ from tasks.records.speeds import FILE, read_bench
 from tasks.runtime.environment import processor
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, now, store_of
-from tasks.runtime.steps import cancellable, step
 from tasks.runtime.training_slots import BusyError, training_slot
+from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import fingerprint
 
 KIND = "bench"  # part of the store
@@ -43,9 +40,7 @@ def bench_identity(ladder: Ladder, weights: str | list[str]) -> dict[str, Any]:
     return {"kind": KIND, "format": FORMAT, "weights": weights, "settings": {**settings, "threads": threads}, "machine": machine}
 
 
-@step("bench", "bench {record.name}")
-@cancellable
-def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageRecord | State[StageRecord]:
+def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageRecord:
     """Measure a model shortly, by itself, unless `bench.after_stage` is off; what cannot be asked like this is said and left out."""
     if not ladder.bench.after_stage:
         return record
@@ -71,7 +66,8 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
     bench = ModelBench.model_validate_json((found.folder / FILE).read_text()).model_copy(update={"name": record.name})
     measured = record.model_copy(update={"bench": bench})
     log.info("%s: %s", record.name, summary(bench))
-    return Completed(name="Cached", message=f"reused {mark[:12]}", data=measured) if reused else measured
+    note_reuse(f"reused {mark[:12]}" if reused else None)
+    return measured
 
 
 def summary(bench: ModelBench) -> str:

@@ -6,17 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefect.client.schemas.objects import State
-from prefect.states import Completed
-
 from conf.schema.ladder import Ladder
 from models.data.tokenizers import tokenizer_hash
 from tasks.data.build import build_corpus, corpus_identity
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log
-from tasks.runtime.retries import RETRY
 from tasks.runtime.run_registry import Context, store_of
-from tasks.runtime.steps import cancellable, step
+from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
 from tasks.teachers.teacher_source import resolve_checkpoint
@@ -39,9 +35,7 @@ def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
     return resolve_checkpoint(ladder.teacher, context)
 
 
-@step("data", "data: {ladder.data.source}", **RETRY)
-@cancellable
-def prepare_data(ladder: Ladder, context: Context) -> DataRecord | State[DataRecord]:
+def prepare_data(ladder: Ladder, context: Context) -> DataRecord:
     """Find or make the corpus."""
     began, store = time.monotonic(), store_of(context)
     identity = data_identity(ladder, context)
@@ -50,7 +44,8 @@ def prepare_data(ladder: Ladder, context: Context) -> DataRecord | State[DataRec
         found = store.find("data", mark)
         if found:
             log.info("data: found in the store (%s), reused", mark[:12])
-            return Completed(name="Cached", message=f"reused {mark[:12]}", data=_record(found, reused=True, seconds=0.0))
+            note_reuse(f"reused {mark[:12]}")
+            return _record(found, reused=True, seconds=0.0)
         log.info("data: preparing %s", ladder.data.source)
         base, teacher = Path(context.base), teacher_folder(ladder, context)
         found = store.publish(

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect.client.schemas.objects import State
-from prefect.states import Completed
 
 from conf.schema.ladder import Evaluation, Ladder
 from models.base.numerics import NUMERICS
@@ -18,7 +16,7 @@ from models.data.corpus import SplitName
 from tasks.records.run import DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
-from tasks.runtime.steps import cancellable, step
+from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -50,8 +48,6 @@ def evaluation_identity(
     } | ({"answers": True} if split == "test" else {})
 
 
-@step("evaluate", "evaluate {record.name}")
-@cancellable
 def evaluate_model(
     record: StageRecord,
     lineage: list[StageRecord],
@@ -60,7 +56,7 @@ def evaluate_model(
     context: Context,
     precision: str,
     split: SplitName = SPLIT,
-) -> StageRecord | State[StageRecord]:
+) -> StageRecord:
     """Judge a model; `lineage` are its ancestors, root first, empty for the root teacher. The test split is for the end of a proof."""
     store = store_of(context)
     teachers = {"parent": lineage[-1], "root": lineage[0]} if lineage else {}
@@ -79,7 +75,8 @@ def evaluate_model(
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
     judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept, "samples": samples})
     log.info("%s%s: %s", record.name, "" if split == SPLIT else f" on the {split} split", summary(judged))
-    return Completed(name="Cached", message=f"reused {mark[:12]}", data=judged) if reused else judged
+    note_reuse(f"reused {mark[:12]}" if reused else None)
+    return judged
 
 
 def summary(record: StageRecord) -> str:

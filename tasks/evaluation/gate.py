@@ -6,8 +6,17 @@ import math
 from collections.abc import Sequence
 
 from conf.schema.audit import Bound
-from conf.schema.ladder import Gate
+from conf.schema.ladder import Gate, Stage
 from tasks.records.run import StageRecord, Verdict
+from tasks.runtime.logs import log
+
+
+def decide(record: StageRecord, stage: Stage, lineage: Sequence[StageRecord], thresholds: tuple[float, ...]) -> StageRecord:
+    """Pass, warn or stop."""
+    verdict, reasons = judge(record, stage.gate, lineage, thresholds)
+    for reason in reasons:
+        log.warning("%s", reason)
+    return record.model_copy(update={"gate": verdict, "gate_reasons": reasons})
 
 
 def judge(

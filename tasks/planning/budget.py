@@ -22,7 +22,7 @@ from conf.schema.training import Training
 from models.base.device import precision_of
 from models.data.corpus import Corpus
 from tasks.data.prepare import prepare_data
-from tasks.records.run import TEACHER, DataRecord, StageRecord
+from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
@@ -80,7 +80,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
     """
     ladder, budget, began = loaded.ladder, parse_budget(text), time.monotonic()
     context = Context(run="calibration", ladder=ladder.name, home=str(home.root), base=str(loaded.base))
-    data = _done(prepare_data.fn(ladder, context), DataRecord)
+    data = prepare_data(ladder, context)
     paces, remembered = _calibration(ladder, data, context)
     took = time.monotonic() - began
     times = sum(_stages_seconds(each, data, paces, 1.0) for each in trained) / _stages_seconds(ladder, data, paces, 1.0) if trained else 1.0
@@ -205,7 +205,7 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pa
     if ladder.teacher.source == "train":
         paces = {TEACHER: _pace(ladder, whole, random(ladder.teacher.shape, whole), ladder.teacher.training)}
     else:
-        imported = _done(prepare_teacher.fn(ladder, data, context), StageRecord)
+        imported = prepare_teacher(ladder, data, context)
         paces = {TEACHER: _pace(ladder, whole, load_model(Path(imported.folder), ladder.workload), first, trains=False)}
     for stage in ladder.stages:
         corpus = reduced(whole, vocabulary_of_student(stage.student.vocabulary, whole))
@@ -243,8 +243,3 @@ def _pace(ladder: Ladder, corpus: Corpus, model: Any, training: Training, trains
     with torch.no_grad(), half:
         forward()
         return Pace(step, min(forward() for _ in range(TIMED - 1)) * training.accumulation)
-
-
-def _done(result: Any, kind: type[Any]) -> Any:
-    """The record that a task's function has returned, by itself or within a state."""
-    return result if isinstance(result, kind) else result.result()

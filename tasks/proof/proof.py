@@ -68,8 +68,7 @@ def trained(loaded: Loaded, home: Home) -> list[Ladder]:
 
     whole = loaded.ladder.model_copy(update={"proof": loaded.ladder.proof.model_copy(update={"pilot": False})})
     context = Context(run="calibration", ladder=whole.name, home=str(home.root), base=str(loaded.base))
-    state: Any = prepare_data.fn(whole, context)
-    data = state if isinstance(state, DataRecord) else state.result()
+    data = prepare_data(whole, context)
     arms = arms_of(whole, data, context)
     staged = arms.ladders.get("staged")
     controls = [staged.model_copy(update={"stages": tuple(map(untaught, staged.stages))})] if staged else []

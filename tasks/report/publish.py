@@ -16,12 +16,10 @@ from tasks.report.page import write_report
 from tasks.report.plots.quality import quality_png
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
-from tasks.runtime.steps import step
 from tasks.tracking.client import run_url, ui_command
 from tasks.tracking.recorder import recorder_of
 
 
-@step("report", "report")
 def publish_report(record: RunRecord, settings_yaml: str) -> RunRecord:
     """Write the report and leave the table, the plot and the links in Prefect; returns the record with the report's path."""
     folder = Path(record.folder)

@@ -9,11 +9,9 @@ from conf.schema.ladder import Ladder
 from tasks.records.run import DataRecord, StageRecord
 from tasks.report.model_card import write_card
 from tasks.runtime.run_registry import Context, original_mlflow_run
-from tasks.runtime.steps import step
 from tasks.tracking.recorder import Recorder, recorder_of, stored_curve
 
 
-@step("record", "record {record.name}")
 def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
     """Record a judged model in MLflow, a student with its card; a reused one is linked to the run that made it, not stored again.
 

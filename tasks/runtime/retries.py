@@ -1,18 +1,10 @@
-"""What may pass by itself: a source that does not answer is asked again, with growing pauses; a mistake is not made a second time."""
+"""Retry policy for transient errors: no connection, no answer in time, HTTP 429, 5xx."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
 
-from prefect.client.schemas.objects import State
-from prefect.tasks import exponential_backoff
-
-from conf.errors import TransientError
-from tasks.runtime.logs import log
-
-RETRIES, FIRST_PAUSE = 3, 8.0  # seconds, doubled each time: about a minute in all
 # Errors of the network, each library's own; a library that is not loaded has raised none.
 NETWORK = {
     "httpx": ("TransportError",),
@@ -44,19 +36,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _should_retry(task: Any, run: Any, state: State[Any]) -> bool:
-    error = state.data
-    if isinstance(error, TransientError):
-        log.warning("%s Trying again.", error)
-    return isinstance(error, TransientError)
-
-
-# For tasks that reach outside; a training is never tried again, nor is anything deterministic.
-RETRY: dict[str, Any] = {
-    "retries": RETRIES,
-    "retry_delay_seconds": exponential_backoff(FIRST_PAUSE),
-    "retry_jitter_factor": 0.3,
-    "retry_condition_fn": _should_retry,
-}

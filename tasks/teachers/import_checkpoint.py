@@ -15,6 +15,7 @@ from models.data.corpus import Corpus
 from tasks.records.run import TEACHER, DataRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
+from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
 from tasks.training.work import read_record, record_of, require_started
@@ -34,6 +35,7 @@ def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataReco
         found = store.find("teacher", mark)
         if found:
             log.info("teacher: found in the store (%s), reused", mark[:12])
+            note_reuse(f"reused {mark[:12]} of {found.manifest['run']}")
             return read_record(found, reused=True)
         require_started(context, TEACHER, "Run without --start-at.")
         log.info("teacher: importing %s", source)

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect.client.schemas.objects import State
-
 from conf.schema.ladder import CheckpointTeacher, Ladder, TrainedTeacher
 from models.base.device import precision_of
 from tasks.records.run import TEACHER, DataRecord, StageRecord
-from tasks.runtime.retries import RETRY
 from tasks.runtime.run_registry import Context
-from tasks.runtime.steps import cancellable, shown, step
 from tasks.training.find_or_train import obtain
 from tasks.training.identity import teacher_identity
 from tasks.training.work import Work
@@ -21,15 +17,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@step("teacher", "teacher: {ladder.teacher.source}", **RETRY)
-@cancellable
-def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> StageRecord | State[StageRecord]:
+def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
     """Find, train or import the root teacher; nothing is taught before its schedule is finished."""
     if isinstance(ladder.teacher, CheckpointTeacher):
         from tasks.teachers.import_checkpoint import import_checkpoint
 
-        return shown(import_checkpoint(ladder, ladder.teacher, data, context))
-    return shown(obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context))
+        return import_checkpoint(ladder, ladder.teacher, data, context)
+    return obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
 
 
 def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> Work:

@@ -11,6 +11,7 @@ from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.training_slots import training_slot
+from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Found, Store
 from tasks.training.work import Work, is_fresh, read_record, require_started
@@ -37,6 +38,7 @@ def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> St
         found = reusable(store, work.kind, mark, context, work.name)
         if found:
             log.info("%s: found in the store (%s), reused", work.name, mark[:12])
+            note_reuse(f"reused {mark[:12]} of {found.manifest['run']}")
             return read_record(found, reused=True)
         require_started(context, work.name, "Run without --start-at, or with the settings that they were made with.")
         from tasks.training.train_model import teach, write_model  # torch is imported where something is computed

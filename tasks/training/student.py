@@ -7,14 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect.client.schemas.objects import State
-
 from conf.errors import LadderError, UserError
 from conf.schema.ladder import Ladder, Stage
 from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.runtime.run_registry import Context
-from tasks.runtime.steps import cancellable, shown, step
 from tasks.training.find_or_train import obtain
 from tasks.training.identity import stage_identity, teachers_of
 from tasks.training.signal_policy import chosen_signals
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@step("student", "{stage.name} <- {parent.name}")
-@cancellable
 def train_student(
     stage: Stage,
     parent: StageRecord,
@@ -34,12 +29,12 @@ def train_student(
     context: Context,
     extension: Extension | None = None,
     lineage: Sequence[StageRecord] = (),
-) -> StageRecord | State[StageRecord]:
+) -> StageRecord:
     """Find the student in the store, or teach it."""
     work = student_work(stage, parent, ladder, data, lineage)
     if extension is None:
-        return shown(obtain(work, ladder, data, context))
-    return shown(_added(extension, obtain(extended(work, extension, ladder), ladder, data, context)))
+        return obtain(work, ladder, data, context)
+    return _added(extension, obtain(extended(work, extension, ladder), ladder, data, context))
 
 
 def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.flows.driver import actions, half_written
+from tests.flows.driver import actions, half_written, wait_for
 
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
 
@@ -26,6 +26,17 @@ def test_a_rerun_computes_nothing(finished, tiny, undisturbed):
     url = f"{finished.env['PREFECT_API_URL']}/flow_runs/filter"
     flows = httpx.post(url, json={"flow_runs": {"id": {"any_": ids}}}, trust_env=False).raise_for_status().json()
     assert {run["name"]: run["state"]["name"] for run in flows} == dict.fromkeys(("one <- teacher", "two <- one", "three <- two"), "Cached")
+    body = {"task_runs": {"flow_run_id": {"any_": [shown["prefect_run_id"], *ids]}}}
+    url = f"{finished.env['PREFECT_API_URL']}/task_runs/filter"
+
+    def states() -> dict[str, str]:
+        tasks = httpx.post(url, json=body, trust_env=False).raise_for_status().json()
+        return {task["name"]: task["state"]["name"] for task in tasks}
+
+    stored = {f"{step} {name}" for step in ("evaluate", "bench") for name in ("teacher", "one", "two", "three")}
+    stored |= {"data: digits", "teacher: train", "one <- teacher", "two <- one", "three <- two"}
+    wait_for(lambda: {states().get(name) for name in stored} == {"Cached"}, "the tasks' states", 20)
+    assert {states()[f"{step} two"] for step in ("gate:", "record")} == {"Completed"}
 
 
 def test_reuse_imports_nothing_that_only_computing_needs(finished, tiny):

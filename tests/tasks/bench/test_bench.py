@@ -35,6 +35,7 @@ from tasks.records.speeds import FILE, model_benches, read_bench
 from tasks.report.page import render
 from tasks.runtime.run_registry import Context, save
 from tasks.runtime.training_slots import training_slot
+from tasks.store.cached import reuse_noted
 from tasks.tracking.flavour import metrics_of
 
 ROOT = Path(__file__).parents[3]
@@ -126,20 +127,20 @@ def without_starts(result: RunBench) -> list[str]:
 class TestAfterAStage:
     def test_it_is_measured_once(self, images: Ran) -> None:
         model = images.record.stages[0]
-        first = bench_model.fn(model, images.ladder, images.context)
+        first = bench_model(model, images.ladder, images.context)
         assert isinstance(first, StageRecord)
         assert first.bench is not None
         assert [case.batch_size for case in first.bench.cases] == [1, 3]
         assert first.bench.rounds == 3
         assert (first.bench.weights_sha256, first.bench.parameters) == (model.weights_sha256, model.parameters)
         assert first.bench.loading is None
-        again = bench_model.fn(model.model_copy(update={"name": "another"}), images.ladder, images.context)
-        assert again.name == "Cached"
-        assert again.data.bench == first.bench.model_copy(update={"name": "another"})
+        again = bench_model(model.model_copy(update={"name": "another"}), images.ladder, images.context)
+        assert reuse_noted() is not None
+        assert again.bench == first.bench.model_copy(update={"name": "another"})
 
     def test_it_can_be_off(self, images: Ran) -> None:
         ladder = images.ladder.model_copy(update={"bench": images.ladder.bench.model_copy(update=SILENT)})
-        assert bench_model.fn(images.record.stages[0], ladder, images.context) == images.record.stages[0]
+        assert bench_model(images.record.stages[0], ladder, images.context) == images.record.stages[0]
         assert not (images.home.store / KIND).exists()
 
     def test_it_waits_for_no_training_of_another_run(self, images: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,32 +148,32 @@ class TestAfterAStage:
         model = images.record.stages[0]
         ladder = images.ladder.model_copy(update={"compute": images.ladder.compute.model_copy(update={"at_once": 1})})
         with training_slot(1, "another"):
-            assert bench_model.fn(model, ladder, images.context) == model
+            assert bench_model(model, ladder, images.context) == model
         assert not (images.home.store / KIND).exists(), "nothing is kept that was not measured"
-        assert bench_model.fn(model, ladder, images.context).bench is not None
+        assert bench_model(model, ladder, images.context).bench is not None
 
     def test_a_request_that_does_not_fit_stops_no_run(self, texts: Ran, caplog: pytest.LogCaptureFixture) -> None:
         ladder = load("python-stdlib", [*QUICK, "bench.prompt_tokens=5000"]).ladder
         model = texts.record.stages[0]
-        assert bench_model.fn(model, ladder, texts.context) == model
+        assert bench_model(model, ladder, texts.context) == model
 
     def test_finding_it_imports_no_torch(self, images: Ran) -> None:
-        bench_model.fn(images.record.stages[0], images.ladder, images.context)
+        bench_model(images.record.stages[0], images.ladder, images.context)
         code = (
             "import sys; from conf.loading.load import load; from tasks.bench.bench import bench_model;"
-            "from tasks.runtime.run_registry import Context, load_run;"
+            "from tasks.runtime.run_registry import Context, load_run; from tasks.store.cached import reuse_noted;"
             "from conf.home import home; record = load_run(home());"
-            f"state = bench_model.fn(record.stages[0], load({str(Path(images.record.folder) / 'ladder.yaml')!r}).ladder,"
+            f"bench_model(record.stages[0], load({str(Path(images.record.folder) / 'ladder.yaml')!r}).ladder,"
             f"Context.model_validate_json({images.context.model_dump_json()!r}));"
-            "print(state.name, sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
+            "print('found' if reuse_noted() else 'measured', sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-        assert done.stdout.split(maxsplit=1)[0] == "Cached"
+        assert done.stdout.split(maxsplit=1)[0] == "found"
         if (images.home.root / "hardware.json").exists():  # else there may be a GPU, which torch is asked about each time
-            assert done.stdout.strip() == "Cached []"
+            assert done.stdout.strip() == "found []"
 
     def test_mlflow_gets_the_figures(self, texts: Ran) -> None:
-        measured = bench_model.fn(texts.record.stages[0], texts.ladder, texts.context)
+        measured = bench_model(texts.record.stages[0], texts.ladder, texts.context)
         assert isinstance(measured, StageRecord)
         figures = metrics_of(measured)
         names = {

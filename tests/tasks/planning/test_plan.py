@@ -24,7 +24,7 @@ from models.training.loop import Plan, train
 from tasks.data.prepare import prepare_data
 from tasks.planning.plan import LadderPlan, make_plan
 from tasks.planning.preflight import expected_interface
-from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.run_registry import Context, save, store_of
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work
@@ -80,8 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     home = Home(tmp_path_factory.mktemp("home"))
     ladder = digits()
     context = Context(run="run-1", ladder="digits", home=str(home.root), base=str(Path.cwd()))
-    data = prepare_data.fn(ladder, context)
-    assert isinstance(data, DataRecord)
+    data = prepare_data(ladder, context)
     assert isinstance(ladder.teacher, TrainedTeacher)
     teacher = obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
     first = obtain(student_work(ladder.stages[0], teacher, ladder, data), ladder, data, context)

@@ -72,7 +72,7 @@ def ladder_of(*students: dict[str, Any], **stage: Any) -> Ladder:
 
 
 def prepared(ladder: Ladder, context: Context) -> tuple[DataRecord, StageRecord]:
-    data: Any = prepare_data.fn(ladder, context)
+    data = prepare_data(ladder, context)
     assert isinstance(ladder.teacher, CheckpointTeacher)
     return data, import_checkpoint(ladder, ladder.teacher, data, context)
 

@@ -21,7 +21,7 @@ from models.data.corpus import CorpusInfo
 from models.signals.cache import SignalCache
 from tasks.data.prepare import prepare_data
 from tasks.planning.plan import make_plan
-from tasks.records.run import DataRecord, StageRecord
+from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work
@@ -144,8 +144,7 @@ class Made:
     def __init__(self, home: Home) -> None:
         self.ladder = loaded(LADDER)
         self.context = Context(run="run-1", ladder="digits", home=str(home.root), base=str(Path.cwd()))
-        data = prepare_data.fn(self.ladder, self.context)
-        self.data = data if isinstance(data, DataRecord) else data.data
+        self.data = prepare_data(self.ladder, self.context)
         assert isinstance(self.ladder.teacher, TrainedTeacher)
         self.teacher = obtain(teacher_work(self.ladder, self.ladder.teacher, self.data), self.ladder, self.data, self.context)
         self.half = self.taught("half")

@@ -1,0 +1,115 @@
+"""The Prefect adapter: plain functions of tasks as Prefect tasks with states.
+
+A step is a plain function that returns a record. Called through this file it runs as a Prefect task: a result that was found in the store
+ends as `Cached`, a cancelled run as `Cancelled`, and an unreachable source is asked again. The caller gets the record or the error.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Completed
+from prefect.tasks import exponential_backoff
+from prefect.utilities.annotations import quote
+
+from conf.errors import RunCancelled, TransientError
+from tasks.audit import audit
+from tasks.bench import bench
+from tasks.data import prepare
+from tasks.evaluation import evaluate, gate
+from tasks.report import publish
+from tasks.report import record_model as recording
+from tasks.runtime.logs import log
+from tasks.store.cached import note_reuse, reuse_noted
+from tasks.teachers import teacher
+from tasks.training import student
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRIES, FIRST_PAUSE = 3, 8.0  # seconds, doubled each time: about a minute in all
+
+
+def _should_retry(task: Any, run: Any, state: State[Any]) -> bool:
+    error = state.data
+    if isinstance(error, TransientError):
+        log.warning("%s Trying again.", error)
+    return isinstance(error, TransientError)
+
+
+# For steps that read remote sources; a training is never retried, nor is anything deterministic.
+RETRY: dict[str, Any] = {
+    "retries": RETRIES,
+    "retry_delay_seconds": exponential_backoff(FIRST_PAUSE),
+    "retry_jitter_factor": 0.3,
+    "retry_condition_fn": _should_retry,
+}
+
+
+def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
+    """Have a task or a flow, called for its state, end as Cancelled and not as Failed when the run was cancelled in it."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
+        try:
+            return function(*args, **kwargs)
+        except RunCancelled as error:
+            return Cancelled(message=str(error), data=error)
+
+    # Prefect would look up the names of the annotations where `call` is defined; a return annotation it could not pickle for a runner.
+    signature = inspect.signature(function, eval_str=True).replace(return_annotation=inspect.Signature.empty)
+    setattr(call, "__signature__", signature)  # noqa: B010
+    return call
+
+
+def _with_state(function: Callable[P, R]) -> Callable[P, R | State[R]]:
+    """What Prefect runs: the function, whose record comes in a Cached state where the store had the result."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R | State[R]:
+        note_reuse(None)
+        record, message = function(*args, **kwargs), reuse_noted()
+        return record if message is None else Completed(name="Cached", message=message, data=record)
+
+    return call
+
+
+def step(function: Callable[P, R], name: str, run_name: str, **options: Any) -> Callable[P, R]:
+    """The function as a Prefect task of the flow under way, with the same arguments, result and errors.
+
+    Whether anything is computed is decided by our store, so Prefect neither caches nor persists what the task returns.
+
+    Args:
+        function: A step.
+        name: Of the task.
+        run_name: Of a run of it, with the arguments in braces.
+        options: More of Prefect's, such as retries.
+    """
+    body = cancellable(_with_state(function))
+    task = Task(body, name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False, **options)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # Quoted: Prefect need not search records within records for the results of other tasks.
+        named = {key: quote(value) for key, value in kwargs.items()}
+        return task(*map(quote, args), return_state=True, **named).result()  # pyright: ignore[reportReturnType]
+
+    return call
+
+
+prepare_data = step(prepare.prepare_data, "data", "data: {ladder.data.source}", **RETRY)
+prepare_teacher = step(teacher.prepare_teacher, "teacher", "teacher: {ladder.teacher.source}", **RETRY)
+train_student = step(student.train_student, "student", "{stage.name} <- {parent.name}")
+evaluate_model = step(evaluate.evaluate_model, "evaluate", "evaluate {record.name}")
+bench_model = step(bench.bench_model, "bench", "bench {record.name}")
+train_control = step(audit.train_control, "control", "{stage.name} without a teacher")
+audit_model = step(audit.audit_model, "audit", "audit {record.name}")
+decide = step(gate.decide, "gate", "gate: {record.name}")
+record_model = step(recording.record_model, "record", "record {record.name}")
+publish_report = step(publish.publish_report, "report", "report")
