@@ -50,11 +50,12 @@ class Cli:
     home: Path
     env: dict[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    program: tuple[str, str] = ("-m", "flows.cli.app")  # or code that changes something and then calls `main`
 
     def start(self, *args: object, **popen: Any) -> subprocess.Popen[str]:
         """Start a command in a process session of its own."""
         self.home.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "flows.cli.app", *map(str, args)]
+        command = [sys.executable, *self.program, *map(str, args)]
         env = clean_environment(LADDER_HOME=str(self.home), **self.env)
         process = subprocess.Popen(command, env=env, cwd=self.cwd or self.home.parent, text=True, start_new_session=True, **popen)
         STARTED.append(process)

@@ -1,0 +1,71 @@
+"""A home that version 0.3.0 made is shown, reported and compared, and its results are reused: no fingerprint depends on a module's path."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.flows.driver import Cli, actions
+from tests.flows.old_home import KILLED, restore
+
+NAMES = ("teacher", "one", "two", "three")
+NUMERICS_OF_THEN = ("-c", "from models.base import numerics; numerics.NUMERICS = 3; from flows.cli.app import main; main()")
+SHORT = [f"{model}.training.steps=2" for model in ("teacher", "stages.one", "stages.two", "stages.three")]
+
+
+@pytest.fixture
+def old(tmp_path: Path, prefect_api: str) -> Cli:
+    return Cli(restore(tmp_path / "old"), {"PREFECT_API_URL": prefect_api})
+
+
+def results(cli: Cli) -> set[Path]:
+    """Folders of results; a measurement of speed holds for one machine, so it is not among them."""
+    return {path for kind in ("data", "teacher", "stage", "evaluation", "audit") for path in (cli.home / "store" / kind).iterdir()}
+
+
+def test_its_runs_are_shown_reported_and_compared(old: Cli):
+    killed, done = old.json("runs")
+    assert (done["status"], done["stages"]) == ("done", "3/3")
+    assert (killed["status"], killed["stages"]) == ("interrupted", "2/3")
+    shown = old.json("show", done["run"])
+    models = [shown["teacher"], *shown["stages"]]
+    assert tuple(model["name"] for model in models) == NAMES
+    assert all(Path(model["folder"], "model.safetensors").is_file() for model in models)
+    assert [stage["fingerprint"][:12] for stage in shown["stages"]] == ["d22653569843", "80ba6f2df0d3", "80332cb20956"]
+    assert "three <- two" in old("show", done["run"]).out
+
+    page = Path(shown["report"])
+    page.unlink()
+    assert old("report", done["run"]).out.strip() == str(page)
+    assert all(name in page.read_text() for name in NAMES)
+    compared = old.json("compare", done["run"], killed["run"])
+    assert [model["same_weights"] for model in compared["models"]][:3] == [True] * 3
+    assert compared["settings"] == ["stages.three.training.checkpoint_every: 5 -> 2", "stages.three.training.steps: 20 -> 300"]
+
+
+def test_its_data_is_reused_even_with_other_numerics(old: Cli):
+    before = results(old)
+    ran = old("run", old.home.parent / "tiny.yaml", *SHORT)
+    assert "data: found in the store" in ran.err
+    assert set(actions(ran.err).values()) == {"computed"}
+    assert before < results(old)
+    assert len(list((old.home / "store" / "data").iterdir())) == 1
+
+
+def test_with_the_same_numerics_a_killed_run_goes_on_and_everything_is_reused(old: Cli):
+    then, ladder, before = replace(old, program=NUMERICS_OF_THEN), old.home.parent / "tiny.yaml", results(old)
+    killed, done = then.json("runs")
+    resumed = then("run", ladder, *KILLED)
+    assert actions(resumed.err) == dict.fromkeys(NAMES, "reused") | {"three": "resumed"}
+    shown = then.json("show")
+    assert (shown["run"], shown["status"]) == (killed["run"], "done")
+    assert {path.parent.name for path in results(old) - before} == {"stage", "evaluation", "audit"}
+
+    before = results(old)
+    again = then("run", ladder)
+    assert "data: found in the store" in again.err
+    assert actions(again.err) == dict.fromkeys(NAMES, "reused")
+    assert {stage["reused_from"] for stage in then.json("show")["stages"]} == {done["run"]}
+    assert results(old) == before
