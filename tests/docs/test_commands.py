@@ -1,0 +1,112 @@
+"""Every command in the README, the tutorials and the how-tos runs as it stands there.
+
+The blocks of a page are run in order by one shell, in an empty folder. Those marked `sh` run always; those marked `sh slow` take more than
+some seconds and run, after all blocks before them, in the slow test. `sh checkout` are targets of make. `sh elsewhere` needs a machine that
+is not here; the pages with such blocks are named below.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, tracked
+from tests.flows.driver import Cli, clean_environment, furnish
+
+PAGES = [ROOT / "README.md", *tracked("docs/tutorials/*.md", "docs/how-to/*.md")]
+ELSEWHERE = {"docs/how-to/deploy.md"}  # Docker, Kubernetes, PostgreSQL, worker machines
+KINDS = ("sh", "sh slow", "sh checkout", "sh elsewhere")
+BLOCK = re.compile(r"^```(sh[^\n]*|bash[^\n]*|shell[^\n]*|console[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PATIENCE = 1500.0  # seconds for all commands of a page, on a machine that does other things too
+DIGITS = "ladder run digits\n"
+SERVES = re.compile(r"^ladder serve", re.MULTILINE)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands(page: Path, *kinds: str) -> list[str]:
+    return [code for kind, code in BLOCK.findall(page.read_text()) if kind in kinds]
+
+
+def run_page(page: Path, kinds: tuple[str, ...], place: Path, prefect_api: str) -> None:
+    """Run the blocks of a page as one script; whatever it started in the background ends with it."""
+    (place / "docs").symlink_to(ROOT / "docs")
+    script = "\n".join(commands(page, *kinds))
+    server = {} if SERVES.search(script) else {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(place / "prefect")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-euxo", "pipefail", "-c", script]
+    with (place / "log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=place,
+            env=clean_environment(PATH=path, **server),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(PATIENCE)
+        finally:
+            end(process.pid)
+    text = (place / "log").read_text()
+    assert code == 0, f"{name_of(page)}: exit code {code}\n{text[-6000:]}"
+    assert "Traceback" not in text, text[-6000:]
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_record: Path) -> Path:
+    """A home in which the ladder `digits` is finished, as many pages begin with it."""
+    home = furnish(tmp_path_factory.mktemp("digits") / "home", empty_record)
+    Cli(home, {"PREFECT_API_URL": prefect_api})("run", "digits")
+    return home
+
+
+def end(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+
+
+def test_commands_stand_in_blocks_of_a_known_kind():
+    assert len(PAGES) >= 15
+    for page in PAGES:
+        text = page.read_text()
+        assert {kind for kind, _ in BLOCK.findall(text)} <= set(KINDS), name_of(page)
+        assert not commands(page, "sh elsewhere") or name_of(page) in ELSEWHERE, name_of(page)
+        outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert re.findall(r"^    (?:\$ )?(?:ladder|make|prefect|mlflow|python|docker) .*$", outside, re.MULTILINE) == [], name_of(page)
+
+
+@pytest.mark.parametrize(
+    "target", sorted({line.split()[1] for page in PAGES for code in commands(page, "sh checkout") for line in code.splitlines()})
+)
+def test_a_target_of_make_that_a_page_names_exists(target: str):
+    subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page, "sh")], ids=name_of)
+def test_short_commands_of_a_page_run(page: Path, tmp_path: Path, prefect_api: str, empty_record: Path):
+    furnish(tmp_path / ".ladder", empty_record)
+    run_page(page, ("sh",), tmp_path, prefect_api)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE + 600)
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page, "sh slow")], ids=name_of)
+def test_all_commands_of_a_page_run(page: Path, tmp_path: Path, prefect_api: str, empty_record: Path, request: pytest.FixtureRequest):
+    if DIGITS in "".join(commands(page, "sh slow")):
+        shutil.copytree(request.getfixturevalue("digits"), tmp_path / ".ladder")
+    else:
+        furnish(tmp_path / ".ladder", empty_record)
+    run_page(page, ("sh", "sh slow"), tmp_path, prefect_api)
