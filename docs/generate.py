@@ -120,7 +120,7 @@ def commands_page() -> list[str]:
 def _label(parameter: Any) -> str:
     kind = parameter.type_descriptor.annotation
     if parameter.param_type_name == "argument":
-        choices = "|".join(kind) if isinstance(kind, enum.EnumType) else parameter.name.upper()
+        choices = "|".join(kind) if issubclass(kind, enum.StrEnum) else parameter.name.upper()
         return (parameter.metavar or choices).strip("[].")
     value = "" if parameter.is_flag else f" {parameter.metavar or {int: 'N', Path: 'FILE'}.get(kind, 'TEXT')}"
     return f"{', '.join(sorted(parameter.opts, key=len, reverse=True))}{value}" + "".join(f", {each}" for each in parameter.secondary_opts)
@@ -173,7 +173,7 @@ def json_page() -> list[str]:
         ("ladder plan --json", "", plan.LadderPlan),
         ("ladder runs --json", f"A list of objects with {_names(show_runs.run_row(record))}.", None),
         ("ladder show --json", f"{_names(shown)}; `teacher` and each of `stages` hold figures of a StageRecord.", None),
-        ("ladder compare --json", "Also `page`, the path of the page.", compare.Comparison),
+        ("ladder compare --json", "Also `page`, the path of the page.", compare.RunComparison),
         ("ladder clean --json", "", clean.Cleaned),
         ("ladder doctor --json", "A list of:", doctor.Check),
         ("ladder bench --json, bench.json", "", bench.RunBench),

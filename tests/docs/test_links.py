@@ -11,6 +11,9 @@ from tests.docs.pages import ROOT, anchors, pages, prose, tracked
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MENTION = re.compile(r"(?<![\w/.-])docs/[\w./-]*\w")
+PATH = re.compile(r"`((?:flows|tasks|models|conf|tests|benchmarks)/[\w/.-]*)`")
+MODULE = re.compile(r"(?:python -m |`)((?:flows|tasks|models|conf|benchmarks|tests)(?:\.\w+)+)")
+HISTORY = {"CHANGELOG.md", "docs/LOG.md"}  # what these name was there when it was written
 SOURCES = ("*.py", "*.toml", "*.yaml", "*.j2", "Makefile", "*/Dockerfile", "*.md")
 
 
@@ -36,6 +39,17 @@ def test_files_of_docs_that_are_mentioned_anywhere_exist():
     assert len(mentions) > 20
     missing = {(where, name) for where, name in mentions if not list(ROOT.glob(f"{name}*"))}
     assert missing == set()
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if str(page.relative_to(ROOT)) not in HISTORY], ids=lambda page: page.name)
+def test_files_and_modules_that_a_page_names_exist(page: Path):
+    text = page.read_text()
+    assert [name for name in PATH.findall(text) if not (ROOT / name).exists()] == []
+    modules = {str(path) for path in tracked("*.py")}  # of a dotted name: the module, or the one that holds the name
+    places = {name: ROOT.joinpath(*name.split(".")) for name in MODULE.findall(text)}
+    assert [
+        name for name, place in places.items() if not {f"{place}.py", f"{place.parent}.py", f"{place.parent}/__init__.py"} & modules
+    ] == []
 
 
 def test_every_page_of_docs_is_reached_from_the_index():
