@@ -1,47 +1,55 @@
-"""`ladder bench` and `ladder economics`: how fast the models of a run answer, and when the ladder has paid for itself."""
+"""`ladder bench` and `ladder economics`: speed of a run's models, and break-even."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from flows.cli.arguments import Json, complete_run
+from flows.cli.printing import begin, show
 
 if TYPE_CHECKING:
     from conf.schema.ladder import Ladder
     from tasks.records.run import RunRecord
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="[RUN] [KEY=VALUE]...", help="Run, none: the last; then settings to change.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again what is known already.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN] [KEY=VALUE]...", help="Run, none: the last; then settings to change.", autocompletion=complete_run),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again what was measured before.")]
 
 
 def bench(words: Words = None, fresh: Fresh = False, as_json: Json = False) -> None:
-    """Measure latency, memory and throughput of all models of a run, in turn, as bench.* asks: batch_sizes=[1,8] repeats=200."""
+    """Measure latency, memory and throughput of the models of a run.
+
+    Settings are those of `bench`, with or without its name: `batch_sizes=[1,8] repeats=200`.
+    """
     from flows.serving.environment import go_offline
 
     record, ladder = chosen_run(words or [], "bench")
     go_offline()
+    begin(f"{record.run}: measuring its models; loading PyTorch")
     from flows.cli.show_bench import bench_text
     from tasks.bench.bench import bench_run
-    from tasks.runtime.logs import show_logs
 
-    show_logs()
     result = bench_run(record, ladder, fresh)
-    _write_again(record)
-    _show(result.model_dump(mode="json"), as_json, lambda: bench_text(result))
+    _renew_report(record)
+    show(result.model_dump(mode="json"), as_json, lambda: bench_text(result))
 
 
 def economics(words: Words = None, as_json: Json = False) -> None:
-    """Show when a run's ladder has paid for itself, and what decides it: price_per_hour=2 requests_per_day=1e6."""
+    """Show when a run's ladder has paid for itself, and what that depends on.
+
+    Settings are those of `economics`, with or without its name: `price_per_hour=2 requests_per_day=1e6`.
+    """
     record, ladder = chosen_run(words or [], "economics")
     from flows.cli.show_economics import economics_text
     from tasks.planning.economics import economics_of
 
     result = economics_of(record, ladder.economics)
-    _show(result.model_dump(mode="json"), as_json, lambda: economics_text(result))
+    show(result.model_dump(mode="json"), as_json, lambda: economics_text(result))
 
 
 def chosen_run(words: list[str], section: str) -> tuple[RunRecord, Ladder]:
@@ -69,14 +77,10 @@ def chosen_run(words: list[str], section: str) -> tuple[RunRecord, Ladder]:
     return record, load(str(settings), [word if word.startswith(f"{section}.") else f"{section}.{word}" for word in changes]).ladder
 
 
-def _write_again(record: RunRecord) -> None:
-    """Have the run's report show what was measured."""
+def _renew_report(record: RunRecord) -> None:
+    """Write the run's report again, with what was measured."""
     from conf.home import home
     from tasks.report.rebuild import rebuild_report
 
     if record.report and record.status != "running":
         rebuild_report(home(), record.run)
-
-
-def _show(document: Any, as_json: bool, text: Callable[[], str]) -> None:
-    typer.echo(json.dumps(document, indent=1, ensure_ascii=False) if as_json else text())

@@ -10,6 +10,7 @@ from conf.errors import LadderError, UserError
 from conf.home import Home
 from conf.loading.introspect import suggest
 from conf.locks import is_held
+from flows.cli.printing import begin
 from flows.serving.environment import prepare_environment
 from tasks.records.run import RunRecord
 from tasks.runtime.run_registry import all_runs, ask_to_end, is_alive, load_run
@@ -34,6 +35,7 @@ def cancel_run(home: Home, run: str | None) -> str:
         LadderError: It does not end.
     """
     record = _running(home, run)
+    begin(f"{record.run}: asking it to stop")
     prepare_environment(home)
     began, told, signalled = time.monotonic(), _tell(record), False
     while is_alive(home, record.run):

@@ -16,6 +16,7 @@ from conf.errors import GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
+from flows.cli.printing import begin
 from flows.parameters import chosen, refuse_early
 from flows.serving.environment import prepare_environment
 from tasks.records.run import RunRecord
@@ -65,15 +66,15 @@ def launch(
         source, whole, overrides, -1 if seed is None else seed, served=False
     )  # before anything heavy: a typo is answered at once
     require_space(home())
+    count = len(loaded.ladder.stages)
+    begin(f"{loaded.ladder.name}: teacher and {count} stage{'s' * (count != 1)}; loading PyTorch, MLflow and Prefect")
     gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
     warnings.simplefilter("ignore")
     logging.captureWarnings(True)
     from flows.serving.embedded_server import reach_server
-    from tasks.runtime.logs import log, show_logs
     from tasks.tracking.recorder import tracker_of
 
-    show_logs()
     atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters
     if budget:
         from tasks.planning.budget import parse_budget
@@ -81,7 +82,6 @@ def launch(
         parse_budget(budget)  # Prefect would refuse it as a parameter, in words of its own
     refuse_early(loaded, start_at, fresh, proof)
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
-    log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded server")
     reach_server(home())
     from prefect.exceptions import UnfinishedRun
     from prefect.settings import get_current_settings

@@ -1,4 +1,4 @@
-"""`ladder prove`: the ladder beside its control arms, over several seeds, with a verdict."""
+"""`ladder prove`: compare a ladder with its control arms over several seeds."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from typing import Annotated
 import typer
 
 from conf.errors import UserError
-from conf.schema.proof import ARMS
+from flows.cli.arguments import LadderName, Seed
 
-Ladder = Annotated[str, typer.Argument(metavar="LADDER", help="Name of a shipped ladder, or path of a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: proof.delta=0.01")]
 Arms = Annotated[str | None, typer.Option("--arms", metavar="NAMES", help="Arms, separated by commas; none: all that the ladder can have.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", metavar="N", help="Replicates of each arm; none: the ladder's own number.")]
-Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that the whole proof ends in about it.")]
+Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that the proof ends in about this time: 2h.")]
 Pilot = Annotated[bool, typer.Option("--pilot", help="A tenth of every student's steps, for a first look.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what is finished already.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="First seed of data order and first weights.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what is finished already.")]
 
 
 def prove(
-    ladder: Ladder,
+    ladder: LadderName,
     overrides: Overrides = None,
     arms: Arms = None,
     seeds: Seeds = None,
@@ -30,6 +28,7 @@ def prove(
     seed: Seed = None,
 ) -> None:
     """Compare a ladder with its control arms over several seeds: was it worth it?"""
+    from conf.schema.proof import ARMS
     from flows.cli.launch import launch
 
     if arms is not None and not arms.strip(", "):

@@ -1,37 +1,13 @@
-"""What `ladder bench` prints, within 80 columns."""
+"""Text of `ladder bench`, within 80 columns."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from flows.cli.printing import table_of, text_of
 from tasks.bench.scaling import Part, answer, headline, parts
 from tasks.records.bench import RunBench
 from tasks.records.format import NONE, human, milliseconds
-
-WIDTH = 80
-
-
-def text_of(*renderables: Any, width: int = WIDTH) -> str:
-    """Tables and sentences as plain text."""
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=width, highlight=False)
-    for renderable in renderables:
-        console.print(renderable, markup=False)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
-
-
-def table_of(headers: list[str], rows: list[list[str]]) -> Table:
-    """A table whose first column is text and whose others are numbers."""
-    table = Table(box=None, pad_edge=False)
-    for place, header in enumerate(headers):
-        table.add_column(header, justify="right" if place else "left", overflow="fold", no_wrap=bool(place))
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def bench_text(result: RunBench) -> str:

@@ -1,10 +1,10 @@
-"""What `ladder economics` prints, within 80 columns."""
+"""Text of `ladder economics`, within 80 columns."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flows.cli.show_bench import table_of, text_of
+from flows.cli.printing import table_of, text_of
 from tasks.planning.economics import WORDS, Bar, Report, Result, verdict
 from tasks.records.format import amount, days_text
 

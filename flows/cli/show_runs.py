@@ -1,89 +1,17 @@
-"""What the command line prints: plans, runs and one run, as text and as the JSON that scripts read."""
+"""Text and JSON of `ladder runs` and `ladder show`."""
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
 from conf.home import home
 from conf.served import served
-from tasks.proof import verdict_text as proof_words
-from tasks.records import format as fmt
-from tasks.records.format import money
+from flows.cli.printing import WIDE, table_of, text_of
+from tasks.proof.verdict_text import render
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
 from tasks.tracking.client import run_url, tracking_uri, ui_command
-
-if TYPE_CHECKING:  # it needs torch and Prefect, which take seconds to import
-    from tasks.planning.costs import PlanCosts
-    from tasks.planning.plan import LadderPlan, ModelPlan
-
-
-def _text(*renderables: Any) -> str:
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=100, highlight=False)
-    for renderable in renderables:
-        console.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
-    return buffer.getvalue().rstrip()
-
-
-def duration(seconds: float) -> str:
-    """An estimated time in the unit that suits it: `40 s`, `12 min`, `3.4 h`, `2.1 days`, `6.3 years`."""
-    for unit, size, below, digits in (("s", 1, 120, 0), ("min", 60, 7200, 0), ("h", 3600, 172800, 1), ("days", 86400, 730 * 86400, 1)):
-        if seconds < below:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds / (365 * 86400):,.1f} years"
-
-
-def plan_text(plan: LadderPlan) -> str:
-    """The plan as a table and, below it, why anything is computed again."""
-    table = Table(box=None, pad_edge=False)
-    for header in ("model", "params", "non-emb", "ratio", "tokens", "FLOPs", "time", "memory", "will be"):
-        table.add_column(header, justify="left" if header in ("model", "will be") else "right", no_wrap=True)
-    for model in (plan.teacher, *plan.stages):
-        table.add_row(*_plan_row(model))
-    lines = [f"{model.name}: {'; '.join(model.changes)}" for model in (plan.teacher, *plan.stages) if model.changes]
-    changed = ["", "Computed again because:", *lines] if lines else []
-    total = f"To compute: {plan.flops:.2e} FLOPs, about {duration(plan.seconds)} of training at {plan.basis}."
-    costs = costs_text(plan.costs, plan.teacher.name)
-    data = {"prepare": "will be prepared", "reuse": "reused", "missing": "missing"}[plan.data]
-    return _text(f"{plan.ladder}: data {data}", table, *changed, "", total, costs, *(f"note: {note}" for note in plan.notes))
-
-
-def costs_text(costs: PlanCosts, root: str) -> str:
-    """The price of a plan, beside that of one jump."""
-    text = (
-        f"Price at {money(costs.price_per_hour, costs.currency)} an hour: {money(costs.to_compute, costs.currency)} for what is to be "
-        f"computed. The whole ladder: {costs.flops:.2e} FLOPs, about {duration(costs.seconds)}, {money(costs.price, costs.currency)}"
-    )
-    jump = costs.jump
-    if jump is None:
-        return f"{text}."
-    price = money(jump.price, costs.currency)
-    return f"{text}; one jump {root} -> {jump.student} with as many FLOPs: {jump.steps:,} steps, about {duration(jump.seconds)}, {price}."
-
-
-def _plan_row(model: ModelPlan) -> list[str]:
-    action = (
-        f"resumed at {model.resume_step}"
-        if model.action == "resume"
-        else {"compute": "computed", "reuse": "reused"}.get(model.action, "imported")
-    )
-    return [
-        model.name,
-        fmt.human(model.parameters) if model.parameters else "?",
-        fmt.human(model.non_embedding) if model.non_embedding is not None else "?",
-        f"{model.ratio:.2f}" if model.ratio else "",
-        fmt.human(model.tokens) if model.tokens else "",
-        f"{model.flops:.1e}" if model.flops else "",
-        duration(model.seconds) if model.seconds else "",
-        f"{model.memory_bytes / 2**20:,.0f} MiB" if model.memory_bytes else "",
-        action,
-    ]
 
 
 def run_row(record: RunRecord) -> dict[str, Any]:
@@ -105,13 +33,12 @@ def runs_text(records: list[RunRecord]) -> str:
     """All runs, one a line."""
     if not records:
         return "no runs yet; `ladder run digits` makes one in seconds"
-    table = Table(box=None, pad_edge=False)
-    for header in ("run", "status", "started", "seconds", "stages"):
-        table.add_column(header, no_wrap=True)
-    for row in map(run_row, records):
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        table.add_row(row["run"], row["status"], row["started"], seconds, row["stages"])
-    return _text(table)
+    rows = [
+        [row["run"], row["status"], row["started"], "" if row["seconds"] is None else f"{row['seconds']:.0f}", row["stages"]]
+        for row in map(run_row, records)
+    ]
+    headers = ("run", "status", "started", "seconds", "stages")
+    return text_of(table_of(headers, rows, left=headers), width=WIDE)
 
 
 def _model_json(model: StageRecord) -> dict[str, Any]:
@@ -168,8 +95,9 @@ def show_text(record: RunRecord) -> str:
     lines += [f"{stage.name}: {stage.decision}" for stage in record.stages if stage.decision]
     places = [f"{m.name}: {m.folder}" for m in (record.teacher, *record.stages) if m]
     missing = [f"MLflow lacks {what}" for what in record.unrecorded]
-    compared = [proof_words.render(proof), "", proof.verdict, *proof.notes, ""] if (proof := read_proof(record)) else []
-    return _text(*lines, *compared, tables.render_rich(record), "", *places, *links(record), *missing)
+    compared = [render(proof), "", proof.verdict, *proof.notes, ""] if (proof := read_proof(record)) else []
+    parts = (*lines, *compared, tables.render_rich(record), "", *places, *links(record), *missing)
+    return text_of(*parts, width=WIDE, soft_wrap=True)
 
 
 def links(record: RunRecord) -> list[str]:

@@ -12,6 +12,7 @@ from conf.errors import LadderError, UserError
 from conf.home import Home, home
 from conf.loading.introspect import suggest
 from flows.serving.environment import for_runs, prepare_environment
+from tasks.runtime.logs import log, show_logs
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -34,6 +35,8 @@ def deploy(pool: str, deployments: Path | None, variables: Sequence[str]) -> lis
     """
     offered, place = load_deployments(deployments), home()
     given = dict(_variable(text) for text in variables)
+    show_logs()
+    log.info("registering the deployments on work pool %s; loading Prefect", pool)
     prepare_environment(place)
     from prefect.settings import get_current_settings
 

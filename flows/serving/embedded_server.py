@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
+from flows.serving.elapsed import elapsed
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -101,7 +102,7 @@ def start_embedded(home: Home) -> None:
     with disk_errors(home):
         home.locks.mkdir(parents=True, exist_ok=True)
         home.prefect.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.locks / "prefect.lock"):  # two at once on a fresh database break it
+        with elapsed("Prefect's embedded server"), FileLock(home.locks / "prefect.lock"):  # two at once on a fresh database break it
             _start(server, home.prefect / "server.log")
 
 

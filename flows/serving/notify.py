@@ -32,7 +32,7 @@ def notify(url: str, on: Sequence[str]) -> list[str]:
     Raises:
         UserError: The address is none, an event is unknown, or there is no server to set it up on.
     """
-    _check_url(url)
+    check_url(url)
     from prefect.blocks.webhook import Webhook
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
@@ -96,7 +96,12 @@ def chosen(text: str) -> tuple[str, ...]:
     return words
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Check the address of a webhook.
+
+    Raises:
+        UserError: It is no http:// or https:// address.
+    """
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and not any(map(str.isspace, url))

@@ -24,6 +24,7 @@ from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors, home, require_space
 from conf.secrets import without_user
 from conf.served import Served, announce, lock_of, served, withdraw
+from flows.serving.elapsed import elapsed
 from flows.serving.environment import answers, prepare_environment
 from flows.serving.server_processes import (
     address,
@@ -151,22 +152,26 @@ def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | N
 
 
 def _start(place: Home, backend: Backend) -> None:
-    log.info("starting %s", ", ".join(child.name for child in backend.children))
-    with FileLock(place.locks / "prefect.lock"):  # two servers at once on a fresh database break it
+    names = ", ".join(child.name for child in backend.children)
+    with elapsed(names), FileLock(place.locks / "prefect.lock"):  # two servers at once on a fresh database break it
         backend.runner.start()
         if backend.prefect:
             backend.prefect.start()
         _make_tables()
         if backend.mlflow:
             backend.mlflow.start()
-        until = time.monotonic() + START_SECONDS
-        while waiting := [child for child in backend.children if not child.ready()]:
-            for child in waiting:
-                if child.code is not None:
-                    _give_up(backend, child)
-            if time.monotonic() > until:
-                raise LadderError(f"{waiting[0].name} was not ready in {START_SECONDS:.0f} s: {waiting[0].last_words()}")
-            time.sleep(0.1)
+        _wait(backend)
+
+
+def _wait(backend: Backend) -> None:
+    until = time.monotonic() + START_SECONDS
+    while waiting := [child for child in backend.children if not child.ready()]:
+        for child in waiting:
+            if child.code is not None:
+                _give_up(backend, child)
+        if time.monotonic() > until:
+            raise LadderError(f"{waiting[0].name} was not ready in {START_SECONDS:.0f} s: {waiting[0].last_words()}")
+        time.sleep(0.1)
 
 
 def _give_up(backend: Backend, child: Child) -> NoReturn:

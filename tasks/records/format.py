@@ -68,6 +68,14 @@ def duration(value: float) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
 
 
+def estimate(seconds: float) -> str:
+    """An estimated time in the unit that suits it: `40 s`, `12 min`, `3.4 h`, `2.1 days`, `6.3 years`."""
+    for unit, size, below, digits in (("s", 1, 120, 0), ("min", 60, 7200, 0), ("h", 3600, 172800, 1), ("days", 86400, 730 * 86400, 1)):
+        if seconds < below:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds / (365 * 86400):,.1f} years"
+
+
 def operations(flops: float) -> str:
     """Floating-point operations with an SI prefix: `3.42 TFLOP`."""
     for size, prefix in ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):

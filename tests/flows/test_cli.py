@@ -3,29 +3,178 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from conf.loading.load import SHIPPED, load
+from flows.cli.app import PANELS
 from tests.flows.driver import Cli, clean_environment
 
 MODEL = {"name", "fingerprint", "parameters", "reused", "steps", "seconds", "folder", "weights_sha256", "metrics", "mlflow_run_id"}
 STAGE = MODEL | {"retention", "gate"}
+COMMANDS = [name for commands in PANELS.values() for name in commands]
+BEFORE = """
+import importlib.abc, os, sys
+
+class Ends(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in ("torch", "prefect", "mlflow", "transformers", "datasets", "matplotlib"):
+            sys.stdout.flush(), sys.stderr.flush(), os._exit(77)
+
+sys.meta_path.insert(0, Ends())
+from flows.cli.app import main
+main()
+"""
+
+
+def ladder(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli.app", *args]
+    return subprocess.run(command, env=clean_environment(**env), capture_output=True, text=True, timeout=60)
 
 
 def test_help_takes_less_than_a_second():
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "flows.cli.app", "--help"], env=clean_environment(), capture_output=True, text=True)
+        done = ladder("--help")
         seconds.append(time.perf_counter() - began)
         assert done.returncode == 0
-        assert all(command in done.stdout for command in ("run", "plan", "list", "explain", "runs", "show", "doctor"))
+        assert all(f" {command} " in done.stdout for command in COMMANDS)
     assert min(seconds) < 1.0
+
+
+def test_help_groups_the_commands_and_cuts_no_sentence():
+    shown = ladder("--help", COLUMNS="80").stdout
+    assert re.findall(r"─ (\w[\w ]*) ─", shown) == ["Options", *PANELS]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    assert "..." not in shown.partition("╭")[2]
+    text = " ".join(shown.replace("│", " ").split())
+    for commands in PANELS.values():
+        for name, function in commands.items():
+            sentence = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
+            assert sentence.endswith((".", "?"))
+            assert f"{name} {sentence}" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_fits_80_columns_and_cuts_no_sentence(command: str):
+    done = ladder(command, "--help", COLUMNS="80")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "…" not in done.stdout
+
+
+def test_version_is_that_of_the_package():
+    assert ladder("--version").stdout == f"ladder {metadata.version('ladder-distillation')}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("ruun",), "No such command 'ruun'. Did you mean 'run'"),
+        (("run",), "Missing argument 'LADDER'. `ladder run --help`"),
+        (("run", "digits", "--fersh"), "No such option: --fersh. `ladder run --help`"),
+        (("run", "digits", "--seed", "many"), "Invalid value for '--seed'"),
+        (("run", "digits", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("rerun",), "Missing argument 'RUN'"),
+        (("plan", "digit"), "ladder: got 'digit'; allowed: a shipped ladder"),
+        (("show", "nix"), "LADDER_HOME: got "),
+        (("report", "nix"), "LADDER_HOME: got "),
+        (("compare", "nix"), "Missing argument 'RUN'"),
+        (("compare", "nix", "nax"), "LADDER_HOME: got "),
+        (("prove", "digits", "--arms", ","), "--arms: got ','"),
+        (("prove", "digits", "--seeds", "1"), "proof.seeds: got 1"),
+        (("prove", "digits", "--budget", "soon"), "--budget: got 'soon'"),
+        (("run", "digits", "--budget", "soon"), "--budget: got 'soon'"),
+        (("bench", "nix"), "LADDER_HOME: got "),
+        (("economics", "nix"), "LADDER_HOME: got "),
+        (("serve", "--deployments", "nowhere.yaml"), "--deployments: got 'nowhere.yaml'"),
+        (("serve", "--prefect-port", "0"), "Invalid value for '--prefect-port'"),
+        (("deploy",), "Missing option '--work-pool'"),
+        (("deploy", "--work-pool", "x", "--job-variable", "y"), "--job-variable: got 'y'"),
+        (("notify", "here"), "URL: got 'here'"),
+        (("notify", "http://here", "--on", "never"), "--on: got 'never'"),
+        (("answer", "nix", "maybe"), "'maybe' is not one of 'approve', 'reject', 'extend'"),
+        (("answer", "nix", "approve"), "LADDER_HOME: got "),
+        (("cancel", "nix"), "LADDER_HOME: got "),
+        (("clean",), "Missing option '--older-than'"),
+        (("clean", "--older-than", "long"), "--older-than: got 'long'"),
+        (("explain", "stagse"), "KEY: got 'stagse'"),
+        (("list", "nix"), "Got unexpected extra argument"),
+        (("runs", "nix"), "Got unexpected extra argument"),
+        (("doctor", "nix"), "Got unexpected extra argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_gets_one_message_and_exit_code_2(bare: Cli, args: tuple[str, ...], says: str):
+    done = bare(*args, code=2)
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.err
+    assert says in errors[0]
+    assert done.out == ""
+
+
+def completed(home: Path, *words: str) -> list[str]:
+    """What bash is offered for the last of the words."""
+    env = {"_LADDER_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("ladder", *words)), "COMP_CWORD": str(len(words))}
+    return ladder(LADDER_HOME=str(home), **env).stdout.split()
+
+
+def test_the_shell_completes_commands_ladders_runs_and_stages(undisturbed: Cli):
+    home = undisturbed.home
+    run = undisturbed.json("runs")[0]["run"]
+    assert completed(home, "pr") == ["prove"]
+    assert completed(home, "run", "") == ["digits", "llama-1b", "python-stdlib", "smollm2"]
+    assert completed(home, "plan", "s") == ["smollm2"]
+    assert completed(home, "show", "ti") == completed(home, "rerun", "") == completed(home, "bench", "") == [run]
+    assert completed(home, "compare", run, "") == [run]
+    assert completed(home, "run", "digits", "--start-at", "") == ["half", "quarter", "eighth"]
+    assert completed(home, "rerun", run, "--start-at", "t") == ["two", "three"]
+    assert completed(home, "run", "nowhere", "--start-at", "") == []
+    assert completed(home, "answer", run, "a") == ["approve"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_of_a_shell_is_printed(shell: str):
+    done = ladder("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert done.returncode == 0
+    assert f"_LADDER_COMPLETE=complete_{shell}" in done.stdout
+
+
+FIRST_LINES = [
+    (("plan", "TINY"), "planning tiny; loading PyTorch"),
+    (("run", "TINY"), "tiny: teacher and 3 stages; loading PyTorch, MLflow and Prefect"),
+    (("rerun", "RUN"), "tiny: teacher and 3 stages; loading PyTorch, MLflow and Prefect"),
+    (("prove", "TINY", "proof.seeds=2"), "tiny: teacher and 3 stages; loading PyTorch, MLflow and Prefect"),
+    (("bench",), "RUN: measuring its models; loading PyTorch"),
+    (("report",), "RUN: writing its report; loading matplotlib"),
+    (("answer", "RUN", "approve"), "RUN: answering `approve`; loading Prefect"),
+    (("clean", "--older-than", "1w"), "looking in HOME for what no kept run uses; loading MLflow"),
+    (("doctor",), "checking Python, PyTorch, the store, the disk, Prefect and MLflow"),
+    (("deploy", "--work-pool", "x"), "registering the deployments on work pool x; loading Prefect"),
+    (("notify", "http://here"), "setting up notifications; loading Prefect"),
+    (("notify", "--remove"), "removing notifications; loading Prefect"),
+]
+
+
+@pytest.mark.parametrize(("args", "line"), FIRST_LINES, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_a_slow_command_says_what_it_does_before_it_loads_anything_heavy(finished: Cli, tiny: Path, args: tuple[str, ...], line: str):
+    """Run in one process that any import of a heavy library ends, so that the order counts and not the speed of the machine."""
+    names = {"TINY": str(tiny), "RUN": finished.json("runs")[0]["run"], "HOME": str(finished.home)}
+    for short, name in names.items():
+        args, line = tuple(word.replace(short, name) for word in args), line.replace(short, name)
+    env = clean_environment(LADDER_HOME=str(finished.home))
+    done = subprocess.run([sys.executable, "-c", BEFORE, *args], env=env, cwd=finished.home.parent, capture_output=True, text=True)
+    assert done.returncode == 77, done.stderr
+    assert done.stderr.splitlines()[0].partition(" ")[2] == line
+    assert done.stdout == ""
 
 
 def test_importing_the_command_line_imports_nothing_heavy():

@@ -1,0 +1,55 @@
+"""Arguments and options that several commands share, with shell completion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+
+def complete_ladder(incomplete: str) -> Iterator[str]:
+    """Names of the shipped ladders; the shell itself completes paths where none fits."""
+    from conf.loading.load import shipped
+
+    return (name for name in shipped() if name.startswith(incomplete))
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Names of the runs of this home, the newest first."""
+    from conf.home import home
+
+    records = sorted(home().runs.glob("*/record.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.name for path in records if path.parent.name.startswith(incomplete)]
+
+
+def complete_stage(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the stages of the ladder, or of the run's ladder, that stands before the cursor."""
+    from conf.errors import UserError
+    from conf.home import home
+    from conf.loading.load import load
+
+    given = context.params.get("ladder") or home().runs / str(context.params.get("run")) / "ladder.yaml"
+    try:
+        return [stage.name for stage in load(str(given)).ladder.stages if stage.name.startswith(incomplete)]
+    except UserError:  # half a name: there is nothing to complete yet
+        return []
+
+
+LadderName = Annotated[
+    str, typer.Argument(metavar="LADDER", help="Name of a shipped ladder, or path of a YAML file.", autocompletion=complete_ladder)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: stages.100k.objective.alpha=0.5")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run, as `ladder runs` shows it.", autocompletion=complete_run)]
+LastRun = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="Run, as `ladder runs` shows it; none: the last.", autocompletion=complete_run)
+]
+StartAt = Annotated[
+    str | None,
+    typer.Option("--start-at", metavar="STAGE", help="First stage that may be computed.", autocompletion=complete_stage),
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of data order and first weights.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what is finished already, from --start-at on.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

@@ -1,0 +1,57 @@
+"""`ladder runs`, `show`, `report` and `compare`: read the records of runs, without computing anything."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import printing
+from flows.cli.arguments import Json, LastRun, RunName, complete_run
+
+
+def runs(as_json: Json = False) -> None:
+    """List the runs of this home, the newest first."""
+    from conf.home import home
+    from flows.cli.show_runs import run_row, runs_text
+    from tasks.runtime.run_registry import all_runs
+
+    records = all_runs(home())
+    printing.show([run_row(record) for record in records], as_json, lambda: runs_text(records))
+
+
+def show(run: LastRun = None, as_json: Json = False) -> None:
+    """Show a run: its models, their quality and their folders."""
+    from conf.home import home
+    from flows.cli.show_runs import show_json, show_text
+    from tasks.runtime.run_registry import load_run
+
+    record = load_run(home(), run)
+    printing.show(show_json(record), as_json, lambda: show_text(record))
+
+
+def report(run: LastRun = None) -> None:
+    """Write a run's report.html again from its record, however the run ended."""
+    from conf.home import home
+    from tasks.runtime.run_registry import load_run
+
+    record = load_run(home(), run)
+    printing.begin(f"{record.run}: writing its report; loading matplotlib")
+    from tasks.report.rebuild import rebuild_report
+
+    typer.echo(rebuild_report(home(), record.run))
+
+
+def compare(
+    a: RunName,
+    b: Annotated[str, typer.Argument(metavar="RUN", help="Run that is compared with it.", autocompletion=complete_run)],
+    as_json: Json = False,
+) -> None:
+    """Compare two runs: settings that differ, and each model's quality and cost."""
+    from conf.home import home
+    from flows.cli.show_comparison import comparison_text
+    from tasks.report.rebuild import compare as compare_pages
+
+    comparison, path = compare_pages(home(), a, b)
+    document = {**comparison.model_dump(mode="json"), "page": str(path)}
+    printing.show(document, as_json, lambda: f"{comparison_text(comparison)}\n\nPage: {path}")

@@ -1,0 +1,49 @@
+"""`ladder run`, `rerun` and `plan`: compute a ladder, or say what that would take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.arguments import Fresh, Json, LadderName, Overrides, RunName, Seed, StartAt
+from flows.cli.printing import begin, show
+
+Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that it ends in about this time: 5m, 2h.")]
+
+
+def run(
+    ladder: LadderName,
+    overrides: Overrides = None,
+    start_at: StartAt = None,
+    fresh: Fresh = False,
+    seed: Seed = None,
+    budget: Budget = None,
+) -> None:
+    """Distil a ladder: reuse what is finished, resume what was interrupted, compute the rest."""
+    from flows.cli.launch import launch
+
+    launch(ladder, overrides or [], start_at, fresh, seed, budget=budget)
+
+
+def rerun(run: RunName, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, seed: Seed = None) -> None:
+    """Repeat an earlier run with its settings and these; compute only what they change."""
+    from flows.cli.launch import relaunch
+
+    relaunch(run, overrides or [], start_at, fresh, seed)
+
+
+def plan(ladder: LadderName, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, as_json: Json = False) -> None:
+    """Show what a run would do and cost, without doing it."""
+    from conf.home import home
+    from conf.loading.load import load
+    from flows.serving.environment import go_offline
+
+    loaded = load(ladder, overrides or [])
+    go_offline()  # a plan fetches nothing; the libraries read this when they are imported
+    begin(f"planning {loaded.ladder.name}; loading PyTorch")
+    from flows.cli.show_plan import plan_text
+    from tasks.planning.plan import make_plan
+
+    made = make_plan(loaded.ladder, loaded.base, home(), start_at, fresh)
+    show(made.model_dump(mode="json"), as_json, lambda: plan_text(made))

@@ -1,0 +1,55 @@
+"""Text of `ladder plan`."""
+
+from __future__ import annotations
+
+from flows.cli.printing import WIDE, table_of, text_of
+from tasks.planning.costs import PlanCosts
+from tasks.planning.plan import LadderPlan, ModelPlan
+from tasks.records.format import estimate, human, money
+
+COLUMNS = ("model", "params", "non-emb", "ratio", "tokens", "FLOPs", "time", "memory", "will be")
+
+
+def plan_text(plan: LadderPlan) -> str:
+    """The plan as a table and, below it, why anything is computed again."""
+    models = (plan.teacher, *plan.stages)
+    table = table_of(COLUMNS, [_row(model) for model in models], left=("will be",))
+    lines = [f"{model.name}: {'; '.join(model.changes)}" for model in models if model.changes]
+    changed = ["", "Computed again because:", *lines] if lines else []
+    total = f"To compute: {plan.flops:.2e} FLOPs, about {estimate(plan.seconds)} of training at {plan.basis}."
+    data = {"prepare": "will be prepared", "reuse": "reused", "missing": "missing"}[plan.data]
+    notes = [f"note: {note}" for note in plan.notes]
+    lines = [f"{plan.ladder}: data {data}", table, *changed, "", total, costs_text(plan.costs, plan.teacher.name), *notes]
+    return text_of(*lines, width=WIDE, soft_wrap=True)
+
+
+def costs_text(costs: PlanCosts, root: str) -> str:
+    """The price of a plan, beside that of one jump."""
+    text = (
+        f"Price at {money(costs.price_per_hour, costs.currency)} an hour: {money(costs.to_compute, costs.currency)} for what is to be "
+        f"computed. The whole ladder: {costs.flops:.2e} FLOPs, about {estimate(costs.seconds)}, {money(costs.price, costs.currency)}"
+    )
+    jump = costs.jump
+    if jump is None:
+        return f"{text}."
+    price = money(jump.price, costs.currency)
+    return f"{text}; one jump {root} -> {jump.student} with as many FLOPs: {jump.steps:,} steps, about {estimate(jump.seconds)}, {price}."
+
+
+def _row(model: ModelPlan) -> list[str]:
+    action = (
+        f"resumed at {model.resume_step}"
+        if model.action == "resume"
+        else {"compute": "computed", "reuse": "reused"}.get(model.action, "imported")
+    )
+    return [
+        model.name,
+        human(model.parameters) if model.parameters else "?",
+        human(model.non_embedding) if model.non_embedding is not None else "?",
+        f"{model.ratio:.2f}" if model.ratio else "",
+        human(model.tokens) if model.tokens else "",
+        f"{model.flops:.1e}" if model.flops else "",
+        estimate(model.seconds) if model.seconds else "",
+        f"{model.memory_bytes / 2**20:,.0f} MiB" if model.memory_bytes else "",
+        action,
+    ]
