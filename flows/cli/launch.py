@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import atexit
 import gc
-import logging
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,8 +68,6 @@ def launch(
     begin(f"{loaded.ladder.name}: teacher and {count} stage{'s' * (count != 1)}; loading PyTorch, MLflow and Prefect")
     gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
-    warnings.simplefilter("ignore")
-    logging.captureWarnings(True)
     from flows.serving.embedded_server import reach_server
     from tasks.tracking.recorder import tracker_of
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
@@ -17,6 +20,7 @@ log = logging.getLogger("ladder")
 
 NOT_ON_TERMINAL = {"not_on_terminal": True}  # for `extra=`: a bar shows it there
 LINES_A_SECOND = 1.0
+ONCE = {"once": True}  # for `extra=`: said once in a run, so it is never left out
 BURST = 60  # lines that may come at once; a whole run of short stages needs about as many
 
 
@@ -31,7 +35,7 @@ class _Calm(logging.Filter):
         moment = time.monotonic()
         self.allowed = min(BURST, self.allowed + (moment - self.seen) * LINES_A_SECOND)
         self.seen = moment
-        if self.allowed < 1 and record.levelno < logging.ERROR:
+        if self.allowed < 1 and record.levelno < logging.ERROR and not getattr(record, "once", False):
             self.dropped += 1
             return False
         self.allowed -= 1
@@ -64,8 +68,31 @@ def _style(level: int) -> str:
     return "red" if level >= logging.ERROR else "yellow" if level >= logging.WARNING else ""
 
 
+_logged: set[str] = set()
+
+
+def log_warnings() -> None:
+    """Log every Python warning of a computation once in this process: numpy's, scipy's, torch's. All others are ignored."""
+    warnings.simplefilter("ignore")
+    # Not "once": Python forgets what it has shown whenever any library changes the filters for a while.
+    warnings.filterwarnings("always", category=RuntimeWarning)
+    warnings.filterwarnings("always", category=UserWarning, module=r"(models|torch)(\.|$)")  # torch has no category of its own
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+    warnings.showwarning = _log_warning
+
+
+def _log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    text = f"{category.__name__}: {' '.join(str(message).split())}"
+    if text not in _logged:
+        _logged.add(text)
+        log.warning("%s (%s, line %d)", text, Path(filename).name, lineno, extra=ONCE)
+
+
 def show_logs() -> None:
     """Show our log lines on the terminal; called once, by the command line."""
+    log_warnings()
     if not any(isinstance(handler, _Lines) for handler in log.handlers):
         log.addHandler(_Lines())
     log.propagate = False

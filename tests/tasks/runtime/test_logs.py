@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 
 import pytest
@@ -47,3 +49,39 @@ def test_what_a_bar_shows_is_logged_and_not_printed(
         log.removeHandler(handler)
     assert caplog.messages == ["step 1", "found"]
     assert capsys.readouterr().err.split()[1:] == ["found"]
+
+
+COMPUTATION = """
+import logging, warnings
+import numpy, scipy.stats, torch
+from tasks.runtime.logs import BURST, log, show_logs
+show_logs()
+for _ in range(3):
+    numpy.mean(numpy.array([]))
+    scipy.stats.skew(numpy.ones(9))
+    exec(compile("torch.ones(1).std()", "measure.py", "exec"), {"torch": torch, "__name__": "models.evaluation.measure"})
+    warnings.warn("somebody's function has another name now", DeprecationWarning)
+    warnings.warn("about something else")
+    async def forgotten(): pass
+    forgotten()
+for number in range(BURST):
+    log.info("step %d", number)
+numpy.exp(numpy.array(1e4))
+"""
+
+
+def test_a_warning_of_a_computation_is_logged_once_and_no_other() -> None:
+    process = subprocess.run([sys.executable, "-c", COMPUTATION], capture_output=True, text=True, check=True)
+    lines = [line.split(" ", 1)[1] for line in process.stderr.splitlines() if " step " not in line]
+    said = (
+        "warning: RuntimeWarning: Mean of empty slice",
+        "warning: RuntimeWarning: invalid value encountered in",
+        "warning: RuntimeWarning: Precision loss occurred in moment calculation",
+        "warning: UserWarning: std(): degrees of freedom is <= 0",
+        "warning: RuntimeWarning: overflow encountered in exp",
+    )
+    assert len(lines) == len(said), process.stderr
+    for line, beginning in zip(lines, said, strict=True):
+        assert line.startswith(beginning)
+    assert "(measure.py, line 1)" in lines[3]
+    assert process.stdout == ""
