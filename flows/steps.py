@@ -25,7 +25,7 @@ from tasks.data import prepare
 from tasks.evaluation import evaluate, gate
 from tasks.report import publish
 from tasks.report import record_model as recording
-from tasks.runtime.logs import log
+from tasks.runtime.logs import log, log_warnings
 from tasks.store.cached import note_reuse, reuse_noted
 from tasks.teachers import teacher
 from tasks.training import student
@@ -96,6 +96,7 @@ def step(function: Callable[P, R], name: str, run_name: str, **options: Any) -> 
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        log_warnings()  # in a served run, too, which no command line has prepared
         # Quoted: Prefect need not search records within records for the results of other tasks.
         named = {key: quote(value) for key, value in kwargs.items()}
         return task(*map(quote, args), return_state=True, **named).result()  # pyright: ignore[reportReturnType]

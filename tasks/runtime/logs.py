@@ -72,7 +72,12 @@ _logged: set[str] = set()
 
 
 def log_warnings() -> None:
-    """Log every Python warning of a computation once in this process: numpy's, scipy's, torch's. All others are ignored."""
+    """Log every Python warning of a computation once in this process: numpy's, scipy's, torch's. All others are ignored.
+
+    Where all warnings are errors, as under `python -W error`, they stay errors.
+    """
+    if ("error", None, Warning, None, 0) in warnings.filters:
+        return
     warnings.simplefilter("ignore")
     # Not "once": Python forgets what it has shown whenever any library changes the filters for a while.
     warnings.filterwarnings("always", category=RuntimeWarning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -85,3 +86,10 @@ def test_a_warning_of_a_computation_is_logged_once_and_no_other() -> None:
         assert line.startswith(beginning)
     assert "(measure.py, line 1)" in lines[3]
     assert process.stdout == ""
+
+
+def test_warnings_that_are_errors_stay_errors() -> None:
+    code = "import numpy; from tasks.runtime.logs import log_warnings; log_warnings(); numpy.exp(numpy.array(1e4))"
+    process = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONWARNINGS": "error"}, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "RuntimeWarning: overflow encountered in exp" in process.stderr.splitlines()[-1]
