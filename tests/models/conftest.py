@@ -13,9 +13,9 @@ from conf.schema.ladder import Shape
 from conf.schema.training import Training
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
-from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.data.corpus import SPLITS, Corpus, Split
+from tests.factories import END, PAD, corpus_in, interface_for, split_of
 
-END, PAD, BYTES = 256, 257, 258
 TEXT = "the quick brown fox jumps over the lazy dog while the hounds look on; "
 
 
@@ -25,39 +25,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def split_of(documents: Sequence[Sequence[int]], labels: Sequence[int], slices: Sequence[int], sizes: Sequence[int]) -> Split:
-    lengths = [len(document) for document in documents]
-    return Split(
-        values=np.array([i for document in documents for i in document], dtype=np.uint16),
-        offsets=np.array([0, *np.cumsum(lengths)], dtype=np.int64),
-        labels=np.array(labels, dtype=np.int64),
-        slices=np.array(slices, dtype=np.int32),
-        sizes=np.array(sizes, dtype=np.int64),
-    )
-
-
-def corpus_in(
-    folder: Path, workload: str, length: int, splits: dict[str, Split], classes: int = 0, image: tuple[int, int, int] | None = None
-):
-    folder.mkdir(parents=True, exist_ok=True)
-    text = image is None
-    slices = 1 + max(int(split.slices.max(initial=0)) for split in splits.values())
-    info = CorpusInfo(
-        workload=workload,
-        sequence_length=length,
-        vocabulary=BYTES if text else None,
-        end_id=END if text else None,
-        pad_id=PAD if text else None,
-        label_names=tuple(f"class {i}" for i in range(classes)),
-        slice_names=tuple(f"slice {i}" for i in range(slices)),
-        image_shape=image,
-        documents={name: len(split) for name, split in splits.items()},
-        tokens={name: len(split.values) for name, split in splits.items()},
-    )
-    write_corpus(folder, info, {name: splits[name] for name in SPLITS})
-    return Corpus(folder, "hash")
 
 
 @pytest.fixture
@@ -142,8 +109,3 @@ def model_for() -> Callable[..., nn.Module]:
 def interface() -> Callable[[Corpus], Interface]:
     """What a corpus asks of a model."""
     return interface_for
-
-
-def interface_for(corpus: Corpus) -> Interface:
-    info = corpus.info
-    return Interface(info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape)

@@ -14,6 +14,7 @@ from tasks.records.run import DataRecord, RunRecord, StageRecord
 from tasks.runtime.run_registry import save
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found, Store
+from tests.factories import data_record, model_record, run_record
 
 DAY = 86400.0
 AGE = 30 * DAY
@@ -37,23 +38,8 @@ def model(home: Home, name: str, run: str, teacher: StageRecord | None = None, m
     kind = "stage" if teacher else "teacher"
     identity = {"kind": kind, "name": name, "seed": seed, "teachers": [teacher.fingerprint] if teacher else []}
     mark = fingerprint(identity)
-    record = StageRecord(
-        name=name,
-        fingerprint=mark,
-        identity={},
-        folder="",
-        weights_sha256=fingerprint({"weights": mark}),
-        parameters=1000,
-        non_embedding=900,
-        flops_per_token=1.0,
-        steps=5,
-        tokens=1,
-        flops=1.0,
-        seconds=1.0,
-        reused=False,
-        teachers=(teacher.name,) if teacher else (),
-        teacher_fingerprints=(teacher.fingerprint,) if teacher else (),
-    )
+    teachers = {"teachers": (teacher.name,), "teacher_fingerprints": (teacher.fingerprint,)} if teacher else {}
+    record = model_record(name, fingerprint=mark, weights_sha256=fingerprint({"weights": mark}), steps=5, **teachers)
     publish(home, kind, name, identity, run, moment, record.model_dump_json())
     publish(home, "evaluation", name, {"kind": "evaluation", "weights": record.weights_sha256}, run, moment)
     publish(home, "decision", name, {"kind": "decision", "weights": record.weights_sha256}, run, moment)
@@ -63,19 +49,7 @@ def model(home: Home, name: str, run: str, teacher: StageRecord | None = None, m
 def ran(home: Home, run: str, models: list[StageRecord], data: DataRecord | None = None, moment: float = OLD, **more: Any) -> RunRecord:
     when = datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
     ended = {"status": "done", "finished": when} | more
-    record = RunRecord(
-        run=run,
-        ladder="tiny",
-        settings_hash="h",
-        source="tiny",
-        started=when,
-        pid=1,
-        folder=str(home.runs / run),
-        data=data,
-        teacher=models[0] if models else None,
-        stages=tuple(models[1:]),
-        **ended,
-    )
+    record = run_record(run, *models, started=when, folder=str(home.runs / run), data=data, **ended)
     save(home, record)
     os.utime(home.runs / run / "record.json", (moment, moment))
     return record
@@ -84,7 +58,7 @@ def ran(home: Home, run: str, models: list[StageRecord], data: DataRecord | None
 def dataset(home: Home, run: str, seed: int = 0, moment: float = OLD) -> DataRecord:
     identity = {"kind": "data", "seed": seed}
     found = publish(home, "data", "digits", identity, run, moment)
-    return DataRecord(fingerprint=fingerprint(identity), folder=str(found.folder), content_hash="c", reused=False, seconds=1.0)
+    return data_record(fingerprint=fingerprint(identity), folder=str(found.folder))
 
 
 def names(cleaned: Cleaned) -> set[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from tasks.records.run import DataRecord, Retention, RunRecord, SampleRecord, StageRecord
 from tasks.report.page import write_report
+from tests.factories import model_record, run_record
 
 SETTINGS = "name: python-stdlib\ndescription: A scale model\nstages:\n- name: 300k\n"
 PACKAGES = ("accelerate", "datasets", "mlflow", "numpy", "omegaconf", "prefect", "pydantic", "safetensors", "tokenizers", "torch")
@@ -66,10 +67,9 @@ def model(root: Path, name: str, parameters: int, teachers: tuple[str, ...] = ()
         "seconds": 121.3,
         "reused": False,
     } | more
-    return StageRecord(
-        name=name,
+    return model_record(
+        name,
         fingerprint=(f"{parameters:x}" * 20)[:64],
-        identity={},
         folder=str(root / "store" / name),
         weights_sha256=(f"{parameters * 7:x}" * 20)[:64],
         parameters=parameters,
@@ -99,8 +99,8 @@ def run(root: Path, **more: Any) -> RunRecord:
         "environment": ENVIRONMENT,
         "planned": ("300k", "100k", "30k"),
     } | more
-    return RunRecord(
-        run="20260301-140500-ab12",
+    return run_record(
+        "20260301-140500-ab12",
         settings_hash="5e77" * 16,
         source="python-stdlib",
         overrides=("stages.100k.objective.alpha=0.8",),

@@ -21,18 +21,17 @@ from tasks.audit.audit import audit_identity, control_work, read_audit
 from tasks.audit.worst_examples import AFTER, TOGETHER, Example, chosen, write_worst
 from tasks.evaluation.gate import judge
 from tasks.records.audit import AuditFigure, AuditGroup, AuditRecord
-from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.records.run import StageRecord
 from tasks.report.sections import audit as section
 from tasks.store.store import Found
 from tasks.tracking.flavour import metrics_of
 from tasks.training.identity import numeric_settings
+from tests.factories import data_record, model_record, run_record
 
 
 def stage(name: str = "small", **more: Any) -> StageRecord:
-    fields: dict[str, Any] = {"steps": 1, "tokens": 1, "flops": 1.0, "seconds": 1.0, "reused": False} | more
     mark = f"{name:x<64}"
-    sizes = {"parameters": 10, "non_embedding": 9, "flops_per_token": 1.0}
-    return StageRecord(name=name, fingerprint=mark, identity={}, folder="", weights_sha256=mark[::-1], **sizes, **fields)
+    return model_record(name, fingerprint=mark, weights_sha256=mark[::-1], **more)
 
 
 def figure(value: float | None, low: float | None = None, high: float | None = None, rows: int = 400) -> dict[str, Any]:
@@ -160,7 +159,7 @@ def test_the_control_is_the_student_without_its_teacher(tmp_path: Path) -> None:
         json.dumps({"workload": "image-classification", "sequence_length": 1, "vocabulary": None, "end_id": None, "pad_id": None}
         | {"label_names": ["0", "1"], "slice_names": ["a"], "image_shape": [1, 8, 8], "documents": {"train": 9}, "tokens": {"train": 9}})
     )  # fmt: skip
-    data = DataRecord(fingerprint="d", folder=str(tmp_path), content_hash="c", reused=False, seconds=0)
+    data = data_record(folder=str(tmp_path))
 
     def identity(which: int, parent: str) -> dict[str, Any]:
         stages = ladder.stages[which]
@@ -178,7 +177,7 @@ def test_the_control_is_the_student_without_its_teacher(tmp_path: Path) -> None:
 
 def test_what_an_audits_identity_holds() -> None:
     ladder = load("digits", []).ladder
-    data = DataRecord(fingerprint="d", folder="", content_hash="c", reused=False, seconds=0)
+    data = data_record()
     models = {"student": stage("a"), "parent": stage("b")}
 
     def identity(*overrides: str, **others: StageRecord) -> dict[str, Any]:
@@ -218,9 +217,7 @@ def test_metrics_for_mlflow_leave_out_what_is_too_few(tmp_path: Path) -> None:
 def page(record: StageRecord) -> str:
     from tasks.report.page import render
 
-    when = {"started": "2026-01-01T00:00:00+00:00", "pid": 1, "folder": ""}
-    named = {"run": "r", "ladder": "l", "workload": "image-classification", "status": "done", "settings_hash": "h", "source": "s"}
-    run = RunRecord.model_validate({**named, **when, "teacher": stage("teacher"), "stages": (record,)})
+    run = run_record("r", stage("teacher"), record, workload="image-classification")
     return render(run, "")
 
 

@@ -37,6 +37,7 @@ from tasks.runtime.run_registry import Context, save
 from tasks.runtime.training_slots import training_slot
 from tasks.store.cached import reuse_noted
 from tasks.tracking.flavour import metrics_of
+from tests.factories import model_record, run_record
 
 ROOT = Path(__file__).parents[3]
 QUICK = ["bench.start=false", "bench.batch_sizes=[1,3]", "bench.repeats=3", "bench.warmup=1", "bench.prompt_tokens=6", "bench.new_tokens=4"]
@@ -62,37 +63,10 @@ def make_run(home: Home, workload: str, family: str, source: str, status: str = 
         network, folder = fresh(config_for(shape, interface), workload, 0), home.root / "models" / name
         save_model(network, folder, None)
         size = sum(p.numel() for p in network.parameters())
-        models.append(
-            StageRecord(
-                name=name,
-                fingerprint=name,
-                identity={},
-                folder=str(folder),
-                weights_sha256=weights_sha256(folder),
-                parameters=size,
-                non_embedding=size,
-                flops_per_token=1.0,
-                steps=1,
-                tokens=1,
-                flops=1.0,
-                seconds=3600.0,
-                reused=False,
-                metrics={"accuracy": 0.9, "nll": 1.0, "bits_per_byte": 2.0},
-            )
-        )
-    record = RunRecord(
-        run="made",
-        ladder=ladder.name,
-        workload=workload,
-        status=status,
-        settings_hash="h",
-        source=source,
-        started="2026-01-01T00:00:00+00:00",
-        pid=1,
-        folder=str(home.runs / "made"),
-        teacher=models[0],
-        stages=tuple(models[1:]),
-    )
+        measured = {"weights_sha256": weights_sha256(folder), "metrics": {"accuracy": 0.9, "nll": 1.0, "bits_per_byte": 2.0}}
+        models.append(model_record(name, folder=str(folder), parameters=size, seconds=3600.0, **measured))
+    place = {"source": source, "folder": str(home.runs / "made")}
+    record = run_record("made", *models, ladder=ladder.name, workload=workload, status=status, **place)
     save(home, record)
     (home.runs / "made" / "ladder.yaml").write_text(to_yaml(ladder))
     return Ran(home, record, ladder, Context(run="made", ladder=ladder.name, home=str(home.root), base=str(home.root)))

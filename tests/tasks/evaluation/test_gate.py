@@ -10,25 +10,11 @@ import pytest
 from conf.schema.ladder import Gate
 from tasks.evaluation.gate import curable, judge
 from tasks.records.run import Retention, StageRecord
+from tests.factories import model_record
 
 
 def student(parent: float | None = 0.8, root: float | None = 0.6, parameters: int = 100_000) -> StageRecord:
-    return StageRecord(
-        name="100k",
-        fingerprint="f" * 64,
-        identity={},
-        folder="",
-        weights_sha256="w" * 64,
-        parameters=parameters,
-        non_embedding=90_000,
-        flops_per_token=1.0,
-        steps=1,
-        tokens=1,
-        flops=1.0,
-        seconds=1.0,
-        reused=False,
-        retention=Retention(parent=parent, root=root),
-    )
+    return model_record("100k", parameters=parameters, retention=Retention(parent=parent, root=root))
 
 
 @pytest.mark.parametrize("policy", ["stop", "warn"])

@@ -21,6 +21,7 @@ from tasks.lifecycle import dead_runs as reap
 from tasks.lifecycle.dead_runs import attempt_of, restart_dead
 from tasks.records.run import RunRecord
 from tasks.runtime.run_registry import DIED, all_runs, ask_to_end, lock_path, note_restart, save, unfinished
+from tests.factories import run_record
 
 ROOT = Path(__file__).parents[3]
 ALIVE = """
@@ -54,19 +55,8 @@ def home(tmp_path: Path) -> Home:
 
 
 def running(home: Home, **changed: object) -> RunRecord:
-    plain: dict[str, object] = {
-        "run": "tiny-1",
-        "ladder": "tiny",
-        "status": "running",
-        "settings_hash": "s" * 64,
-        "source": "tiny",
-        "started": "2026-01-01T00:00:00+00:00",
-        "pid": os.getpid(),
-        "folder": str(home.runs / "tiny-1"),
-        "planned": ("a", "b"),
-        "prefect_run_id": str(uuid.uuid4()),
-    }
-    return RunRecord.model_validate({**plain, **changed})
+    own = {"folder": str(home.runs / "tiny-1"), "pid": os.getpid(), "prefect_run_id": str(uuid.uuid4())}
+    return run_record(**{"status": "running", "planned": ("a", "b"), **own, **changed})
 
 
 @contextmanager

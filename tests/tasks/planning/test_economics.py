@@ -15,6 +15,7 @@ from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
 from tasks.records.format import amount, days_text
 from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import FILE
+from tests.factories import model_record, run_record
 
 NOTHING: dict[str, Any] = {
     "training_hours": 0.0,
@@ -54,38 +55,11 @@ def bench(name: str, per_second: float) -> ModelBench:
 
 
 def model(name: str, seconds: float, speed: float | None = None, **more: Any) -> StageRecord:
-    return StageRecord(
-        name=name,
-        fingerprint=name,
-        identity={},
-        folder="",
-        weights_sha256=name,
-        parameters=10,
-        non_embedding=10,
-        flops_per_token=1.0,
-        steps=1,
-        tokens=1,
-        flops=1.0,
-        seconds=seconds,
-        reused=False,
-        bench=bench(name, speed) if speed else None,
-        **more,
-    )
+    return model_record(name, weights_sha256=name, seconds=seconds, bench=bench(name, speed) if speed else None, **more)
 
 
 def run(tmp_path: Path, *models: StageRecord) -> RunRecord:
-    return RunRecord(
-        run="r",
-        ladder="l",
-        status="done",
-        settings_hash="h",
-        source="l",
-        started="2026-01-01T00:00:00+00:00",
-        pid=1,
-        folder=str(tmp_path),
-        teacher=models[0],
-        stages=models[1:],
-    )
+    return run_record("r", *models, folder=str(tmp_path))
 
 
 class TestExactCases:

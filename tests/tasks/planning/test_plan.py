@@ -24,12 +24,13 @@ from models.training.loop import Plan, train
 from tasks.data.prepare import prepare_data
 from tasks.planning.plan import LadderPlan, make_plan
 from tasks.planning.preflight import expected_interface
-from tasks.records.run import RunRecord, StageRecord
+from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context, save, store_of
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work
 from tasks.training.find_or_train import obtain
 from tasks.training.student import student_work
+from tests.factories import run_record
 
 LADDER = """
 name: digits
@@ -219,19 +220,8 @@ class TestPace:
     def test_what_ran_here_tells_how_long_it_takes(self, made: Made, tmp_path: Path) -> None:
         home = Home(tmp_path)
         models: Sequence[Any] = [made.teacher.model_copy(update={"seconds": 6.0}), made.first.model_copy(update={"seconds": 4.0})]
-        record = RunRecord(
-            run="digits-1",
-            ladder="digits",
-            status="done",
-            settings_hash="s",
-            source="digits",
-            started="2026-01-01T00:00:00+00:00",
-            pid=1,
-            folder="",
-            teacher=models[0],
-            stages=(models[1],),
-            environment={"gpus": ["a GPU"] if torch.cuda.is_available() else []},
-        )
+        gpus = ["a GPU"] if torch.cuda.is_available() else []
+        record = run_record("digits-1", *models, ladder="digits", source="digits", environment={"gpus": gpus})
         save(home, record)
         planned = plan(home)
         assert planned.teacher.seconds == pytest.approx(6.0)

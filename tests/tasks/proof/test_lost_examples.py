@@ -12,7 +12,7 @@ from conf.schema.proof import Arm
 from models.data.corpus import Corpus
 from tasks.proof.lost_examples import Answers, identified, write_identified
 from tasks.report.sections import proof as page
-from tests.models.conftest import corpus_in, split_of
+from tests.factories import corpus_in, split_of
 from tests.tasks.proof.test_proof import compared, record_in, replicates, save_proof
 
 RIGHT = [0, 1, 2, 3, 0, 1]

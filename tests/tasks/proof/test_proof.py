@@ -19,6 +19,7 @@ from tasks.proof.verdict_text import render, table
 from tasks.records.proof import Proof, Replicate, read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report.sections import proof as page
+from tests.factories import run_record
 from tests.tasks.homes import AGE, NEW, model, names, ran
 
 NOISE = (0.002, -0.001, 0.003, -0.002, 0.001)  # of a seed, the same in every arm
@@ -120,9 +121,7 @@ def test_what_is_too_coarse_for_its_delta_is_said() -> None:
 
 def record_in(folder: Path) -> RunRecord:
     folder.mkdir()
-    return RunRecord(
-        run="r", ladder="digits", status="done", settings_hash="h", source="digits", started="", pid=1, folder=str(folder), proof=True
-    )
+    return run_record("r", ladder="digits", source="digits", folder=str(folder), proof=True)
 
 
 def test_the_section_has_the_verdict_the_controls_and_a_picture_that_says_its_figures(tmp_path: Path) -> None:

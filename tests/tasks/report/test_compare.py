@@ -11,9 +11,10 @@ from conf.errors import UserError
 from flows.cli.show_comparison import comparison_text
 from tasks.records.audit import AuditFigure, AuditRecord
 from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
-from tasks.records.run import DataRecord, Retention, RunRecord, StageRecord
+from tasks.records.run import Retention, RunRecord, StageRecord
 from tasks.report.compare import ComparedFigure, RunComparison, compare_runs
 from tasks.report.compare_page import write_comparison
+from tests.factories import data_record
 from tests.tasks.reports import Page, check
 
 SETTINGS = "name: python-stdlib\nseed: {seed}\nstages:\n- {{name: 100k, objective: {{alpha: {alpha}}}}}\n- {{name: 30k}}\n"
@@ -146,7 +147,7 @@ def test_without_settings_the_identities_tell(language: RunRecord, better: RunRe
 
 
 def test_what_keeps_figures_from_comparing_is_said(language: RunRecord, tmp_path: Path):
-    data = DataRecord(fingerprint="e" * 64, folder="", content_hash="other", reused=False, seconds=1.0)
+    data = data_record(fingerprint="e" * 64, content_hash="other")
     found = compare_runs(language, other(language, tmp_path, status="interrupted", data=data, environment={"processor": "another"}))
     assert [note.partition(":")[0].partition(",")[0] for note in found.notes] == [
         "20260302-140500-ef56",

@@ -16,6 +16,7 @@ from tasks.records.audit import AuditRecord
 from tasks.records.run import DataRecord, RunRecord, SampleRecord, StageRecord
 from tasks.report.model_card import CARD, card, metadata, write_card
 from tasks.runtime.run_registry import Context, save
+from tests.factories import data_record
 
 IDENTITY = {"student": {"initialisation": "layers"}, "training": {"steps": 300}, "data": "d" * 64}
 HUB = "teacher={source: checkpoint, path: someone/large}"
@@ -30,7 +31,7 @@ def place(tmp_path: Path, digits: RunRecord) -> tuple[StageRecord, StageRecord, 
     )
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "corpus.json").write_text(json.dumps(vars(info)))
-    data = DataRecord(fingerprint="d" * 64, folder=str(tmp_path / "corpus"), content_hash="c0ffee" * 10, reused=True, seconds=1.0)
+    data = data_record(folder=str(tmp_path / "corpus"), content_hash="c0ffee" * 10, reused=True)
     context = Context(run=digits.run, ladder="digits", home=str(tmp_path), base=str(tmp_path))
     save(context.paths, digits.model_copy(update={"source": "digits", "overrides": ("seed=3",)}))
     return digits.teacher, digits.stages[0].model_copy(update={"identity": IDENTITY}), data, context

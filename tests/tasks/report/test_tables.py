@@ -1,46 +1,27 @@
+from typing import Any
+
 import pytest
 from rich.console import Console
 
 from tasks.records import format as fmt
 from tasks.records.run import Retention, RunRecord, StageRecord
 from tasks.report import tables
+from tests.factories import model_record, run_record
 
 
 def stage(name: str, parameters: int, teachers: tuple[str, ...] = (), **more) -> StageRecord:
-    fields = {"metrics": {"nll": 1.4, "bits_per_byte": 2.0224, "accuracy": 0.55}, "steps": 400, "seconds": 182.4, "reused": False} | more
-    return StageRecord(
-        name=name,
-        fingerprint=f"f-{name}",
-        identity={},
-        folder=f"/store/{name}",
-        weights_sha256="0" * 64,
-        parameters=parameters,
-        non_embedding=parameters,
-        flops_per_token=2.0 * parameters,
-        tokens=2_457_600,
-        flops=1.5e13,
-        teachers=teachers,
-        **fields,
-    )
+    fields: dict[str, Any] = {
+        "metrics": {"nll": 1.4, "bits_per_byte": 2.0224, "accuracy": 0.55},
+        "steps": 400,
+        "tokens": 2_457_600,
+        "seconds": 182.4,
+    }
+    return model_record(name, parameters=parameters, teachers=teachers, **fields | more)
 
 
-def run(
-    teacher: StageRecord | None, *stages: StageRecord, planned: tuple[str, ...] = ("300k", "100k", "30k"), workload: str = "causal-lm"
-) -> RunRecord:
-    return RunRecord(
-        run="20260301-140500-ab12",
-        ladder="python-stdlib",
-        workload=workload,
-        status="running",
-        settings_hash="s" * 64,
-        source="python-stdlib",
-        started="2026-03-01T14:05:00+00:00",
-        pid=1,
-        folder="/runs/x",
-        teacher=teacher,
-        stages=stages,
-        planned=planned,
-    )
+def run(teacher: StageRecord | None, *stages: StageRecord, **more: Any) -> RunRecord:
+    plain: dict[str, Any] = {"planned": ("300k", "100k", "30k"), "workload": "causal-lm", "status": "running"}
+    return run_record(teacher=teacher, stages=stages, **plain | more)
 
 
 @pytest.fixture

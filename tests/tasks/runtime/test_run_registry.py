@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conf.errors import UserError
 from conf.home import Home
-from tasks.records.run import RunRecord, StageRecord
+from tasks.records.run import RunRecord
 from tasks.runtime.run_registry import Context, RunLock, all_runs, load_run, new_name, now, original_mlflow_run, save, unfinished
+from tests.factories import model_record, run_record
 from tests.machine import child, heard, kill
 
 ROOT = Path(__file__).parents[3]
-
-
-def run_record(run: str = "tiny-1", **changed: Any) -> RunRecord:
-    plain: dict[str, Any] = {
-        "run": run,
-        "ladder": "tiny",
-        "status": "done",
-        "settings_hash": "s" * 64,
-        "source": "tiny",
-        "started": "2026-01-01T00:00:00+00:00",
-        "pid": os.getpid(),
-        "folder": "/nowhere",
-        "planned": ("a", "b"),
-    }
-    return RunRecord(**{**plain, **changed})
-
-
-def model(**changed: Any) -> StageRecord:
-    plain: dict[str, Any] = {
-        "name": "100k",
-        "fingerprint": "f" * 64,
-        "identity": {},
-        "folder": "",
-        "weights_sha256": "w" * 64,
-        "parameters": 1,
-        "non_embedding": 1,
-        "flops_per_token": 1.0,
-        "steps": 1,
-        "tokens": 1,
-        "flops": 1.0,
-        "seconds": 1.0,
-        "reused": False,
-    }
-    return StageRecord(**{**plain, **changed})
 
 
 @pytest.fixture
@@ -89,7 +54,7 @@ while True:
 
 class TestSaving:
     def test_what_is_saved_is_read(self, home: Home) -> None:
-        record = run_record(stages=(model(),), teacher=model(name="teacher"), error="why", seconds=1.5)
+        record = run_record(stages=(model_record("100k"),), teacher=model_record("teacher"), error="why", seconds=1.5)
         save(home, record)
         assert load_run(home, "tiny-1") == record
         assert [path.name for path in (home.runs / "tiny-1").iterdir()] == ["record.json"]
@@ -192,11 +157,11 @@ class TestUnfinished:
 
 
 def test_a_reused_model_leads_to_the_run_that_made_it(home: Home) -> None:
-    made = model(mlflow_run_id="mlflow-1")
+    made = model_record("100k", mlflow_run_id="mlflow-1")
     save(home, run_record(stages=(made,)))
-    assert original_mlflow_run(home, model(reused=True, reused_from="tiny-1")) == "mlflow-1"
-    assert original_mlflow_run(home, model(reused=True, reused_from="tiny-1", fingerprint="0" * 64)) is None
-    assert original_mlflow_run(home, model(reused=True, reused_from="gone")) is None
+    assert original_mlflow_run(home, model_record("100k", reused=True, reused_from="tiny-1")) == "mlflow-1"
+    assert original_mlflow_run(home, model_record("100k", reused=True, reused_from="tiny-1", fingerprint="0" * 64)) is None
+    assert original_mlflow_run(home, model_record("100k", reused=True, reused_from="gone")) is None
 
 
 def test_a_context_is_plain_json() -> None:

@@ -17,6 +17,7 @@ from tasks.records.run import StageRecord
 from tasks.tracking.recorder import CurveLogger, Recorder, patience
 from tasks.tracking.runs import StageRun
 from tasks.tracking.tracker import Tracker, connect
+from tests.factories import model_record
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +147,7 @@ def test_a_request_thought_lost_makes_no_second_point(tracker: Tracker) -> None:
 
 
 def record_of(name: str, **changes: object) -> StageRecord:
-    plain = {"name": name, "fingerprint": f"fp-{name}", "identity": {}, "folder": "", "weights_sha256": "0" * 64, "parameters": 10}
-    more = {"non_embedding": 9, "steps": 9, "tokens": 6, "flops": 2.0, "flops_per_token": 1.0, "seconds": 1.5, "reused": False}
-    return StageRecord.model_validate(plain | more | {"metrics": {"nll": 1.5}} | changes)
+    return model_record(name, **{"steps": 9, "seconds": 1.5, "metrics": {"nll": 1.5}, **changes})
 
 
 def test_a_curve_with_holes_is_filled_once(tracker: Tracker) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,10 @@ from transformers import (
 
 from conf.errors import UserError
 from conf.home import Home
-from tasks.records.run import StageRecord
 from tasks.tracking.client import ui_command
 from tasks.tracking.recorder import CurveLogger
 from tasks.tracking.tracker import Tracker, connect
+from tests.factories import model_record
 
 SAFE = {".safetensors", ".json", ".txt", ".jinja", ""}  # "": MLmodel
 
@@ -74,23 +75,7 @@ def write_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
 
 
-def record_of(name: str) -> StageRecord:
-    return StageRecord(
-        name=name,
-        fingerprint=f"fp-{name}",
-        identity={},
-        folder="",
-        weights_sha256="1" * 64,
-        parameters=1000,
-        non_embedding=900,
-        steps=5,
-        tokens=1,
-        flops=1.0,
-        flops_per_token=1.0,
-        seconds=1.0,
-        reused=False,
-        metrics={"nll": 1.0},
-    )
+record_of = partial(model_record, metrics={"nll": 1.0})
 
 
 def finish(tracker: Tracker, name: str, folder: Path, workload: str = "causal-lm") -> tuple[str, str]:

@@ -23,6 +23,7 @@ from tasks.tracking.client import run_url, tracking_uri, ui_command
 from tasks.tracking.recorder import CurveLogger
 from tasks.tracking.runs import StageRun
 from tasks.tracking.tracker import Tracker, connect
+from tests.factories import model_record
 
 SETTINGS = {"training": {"steps": 20, "warmup": 0.05}, "objective": {"alpha": {"kind": "constant", "end": None}}, "notes": "x" * 900}
 
@@ -43,26 +44,14 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record_of(name: str, **changes: object) -> StageRecord:
-    plain = {
-        "name": name,
-        "fingerprint": f"fp-{name}",
-        "identity": {},
-        "folder": "",
-        "weights_sha256": "0" * 64,
-        "parameters": 1000,
-        "non_embedding": 900,
-        "steps": 20,
-        "tokens": 640,
-        "flops": 2e9,
-        "flops_per_token": 1e3,
-        "seconds": 1.5,
-        "reused": False,
+    figures = {
         "metrics": {"nll": 1.5, "bits_per_byte": 2.2, "agreement_parent": 0.9, "kl_parent": 0.05, "perplexity": 4.5},
         "slices": {"json": {"nll": 1.4, "count": 7}},
         "retention": Retention(parent=0.97, root=0.95),
         "gate": "passed",
     }
-    return StageRecord.model_validate(plain | changes)
+    costs = {"steps": 20, "tokens": 640, "flops": 2e9, "flops_per_token": 1e3, "seconds": 1.5}
+    return model_record(name, **{**figures, **costs, **changes})
 
 
 def open_ladder(tracker: Tracker, run: str, **changes: object) -> str:
