@@ -105,23 +105,35 @@ def _default(field: FieldInfo) -> str:
 
 
 def commands_page() -> list[str]:
-    """Every command with its arguments and options."""
+    """Every command with its arguments and options, by the panels of `ladder --help`."""
     group: Any = typer.main.get_command(app.app)
-    lines = ["# Commands", "", "`ladder COMMAND --help` prints the same. `--json` prints one JSON document: [its shape](json.md)."]
+    lines = [
+        "# Commands",
+        "",
+        "`ladder COMMAND --help` prints the same. `--json` prints one JSON document: [its shape](json.md). "
+        "`ladder --install-completion` has the shell complete names, `ladder --version` prints the version.",
+    ]
+    panels: dict[str, list[str]] = {}
     for name, command in group.commands.items():
-        shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
-        usage = " ".join([f"ladder {name}", *(_usage(each) for each in shown)])
-        lines += ["", f"## ladder {name}", "", _sentence(command.help), "", "```", usage, "```"]
-        rows = [(f"`{_label(each)}`", each.help or "", _standard(each)) for each in shown]
-        lines += ["", *table(("argument or option", "meaning", "default"), rows)] if rows else []
+        panels.setdefault(command.rich_help_panel, []).append(f"[{name}](#ladder-{name})")
+    lines += ["", *(f"- {panel}: {', '.join(links)}" for panel, links in panels.items())]
+    for name, command in group.commands.items():
+        lines += ["", f"## ladder {name}", "", *(command.help or "").strip().splitlines(), "", *_parameters(name, command)]
     return lines
+
+
+def _parameters(name: str, command: Any) -> list[str]:
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    usage = " ".join([f"ladder {name}", *(_usage(each) for each in shown)])
+    rows = [(f"`{_label(each)}`", each.help or "", _standard(each)) for each in shown]
+    return ["```", usage, "```", *(["", *table(("argument or option", "meaning", "default"), rows)] if rows else [])]
 
 
 def _label(parameter: Any) -> str:
     kind = parameter.type_descriptor.annotation
     if parameter.param_type_name == "argument":
         choices = "|".join(kind) if issubclass(kind, enum.StrEnum) else parameter.name.upper()
-        return (parameter.metavar or choices).strip("[].")
+        return (parameter.metavar or choices).strip("[].").replace("] [", " ")
     value = "" if parameter.is_flag else f" {parameter.metavar or {int: 'N', Path: 'FILE'}.get(kind, 'TEXT')}"
     return f"{', '.join(sorted(parameter.opts, key=len, reverse=True))}{value}" + "".join(f", {each}" for each in parameter.secondary_opts)
 
