@@ -141,7 +141,7 @@ def _label(parameter: Any) -> str:
 def _usage(parameter: Any) -> str:
     label = _label(parameter).split(",")[0]
     if parameter.param_type_name == "argument" and parameter.nargs == -1:
-        return f"[{label} ...]"
+        return f"[{label.replace(' ', '] [')} ...]"
     return label if parameter.required else f"[{label}]"
 
 
