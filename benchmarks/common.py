@@ -17,7 +17,7 @@ from models.architectures.shapes import config_for
 from models.base.device import precision_of, resolve_device
 from models.base.interface import Interface
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
-from models.students.initialise import fresh
+from models.students.initialise import random_model
 from models.training.loop import Plan
 from tasks.runtime.environment import processor
 
@@ -33,7 +33,7 @@ def rungs(ladder: Ladder) -> list[tuple[str, Shape, Training, Objective | None]]
 
 def fresh_model(shape: Shape, interface: Interface, seed: int = 0) -> nn.Module:
     """A model with random weights, as a stage with random initialisation begins."""
-    return fresh(config_for(shape, interface), interface.workload, seed)
+    return random_model(config_for(shape, interface), interface.workload, seed)
 
 
 def plan_for(ladder: Ladder, training: Training, objective: Objective | None, vocabulary: int | None, seed: int = 0) -> Plan:

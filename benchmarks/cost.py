@@ -1,6 +1,6 @@
 """What a run costs as tokens and students grow: `python -m benchmarks.cost [--pair bytes|smollm2] [--repeats 3]`.
 
-Times the three things a run does (dump of the teacher's signals, cached training, evaluation beside the teacher) at several numbers
+Times the three things a run does (storing the teacher's signals, cached training, evaluation beside the teacher) at several numbers
 of tokens, and a dump with the trainings of one to three students that share it. The counts take turns, forwards and backwards, so
 that a machine that slows down slows all alike. Prints the least-squares line `seconds = a + b x` of each, its R^2, and the largest
 residual as a share of what the line says there.
@@ -33,7 +33,7 @@ from models.data.corpus import Corpus
 from models.evaluation.evaluation import collect
 from models.signals.cache import SignalCache
 from models.signals.codec import Coding
-from models.signals.fill import dump, order_for
+from models.signals.fill import fill_cache, id_order
 from models.signals.sources import rows
 from models.training.loop import Plan, train
 
@@ -67,7 +67,7 @@ class Run:
         self.vocabulary = self.batches.info.vocabulary or 0
         self.teacher = load_model(folder / "teacher", "causal-lm").to(self.device).eval()
         self.kind = "sampled" if pair == "smollm2" else "full"
-        self.order = None if self.kind == "full" else order_for(self.batches.at(0), self.logits, self.vocabulary)
+        self.order = None if self.kind == "full" else id_order(self.batches.at(0), self.logits, self.vocabulary)
         self.caches = 0
 
     def logits(self, batch: Batch) -> torch.Tensor:
@@ -75,13 +75,13 @@ class Run:
         with torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16):
             return rows(self.teacher, batch.to(torch.device(self.device)), self.vocabulary).float()
 
-    def dump(self, steps: int) -> SignalCache:
+    def fill_cache(self, steps: int) -> SignalCache:
         """A new cache with the signals of so many steps."""
         self.caches += 1
         place = self.folder / f"cache-{self.caches}"
         place.mkdir()
         cache = SignalCache(place, Coding(self.kind, self.vocabulary, 50, 0, self.order), [])
-        dump(cache, self.batches, steps, self.logits, "cost")
+        fill_cache(cache, self.batches, steps, self.logits, "cost")
         return cache
 
     def train(self, steps: int, cache: SignalCache) -> None:

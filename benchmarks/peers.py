@@ -38,7 +38,7 @@ from models.data.batches import TrainingBatches
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.signals.cache import SignalCache
 from models.signals.codec import Coding
-from models.signals.fill import dump, order_for
+from models.signals.fill import fill_cache, id_order
 from models.signals.sources import live, rows
 from models.students.initialise import make_student
 from models.training.loop import Plan, Step, train
@@ -77,9 +77,9 @@ def _dump(pair: str, folder: Path, steps: int) -> None:
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
             return rows(teacher, batch.to(torch.device(device)), batches.info.vocabulary).float()
 
-    order = None if _kind(pair) == "full" else order_for(batches.at(0), logits, batches.info.vocabulary or 0)
+    order = None if _kind(pair) == "full" else id_order(batches.at(0), logits, batches.info.vocabulary or 0)
     cache, began = _cache(pair, folder, order), time.perf_counter()
-    dump(cache, batches, WARM + steps, logits, "peers")
+    fill_cache(cache, batches, WARM + steps, logits, "peers")
     took = time.perf_counter() - began
     print(f"dump, {_kind(pair)}: {cache.rows / took:,.0f} tokens/s, {cache.bytes / cache.rows:.1f} bytes a token", flush=True)
 

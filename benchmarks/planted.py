@@ -27,7 +27,7 @@ from models.base.interface import Interface
 from models.data.batches import TrainingBatches, evaluation_batches, evaluation_documents
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.evaluation.audit_rows import audit_rows
-from models.evaluation.audit_slices import Asked, Group, groups_of
+from models.evaluation.audit_slices import Group, SliceSettings, groups_of
 from models.evaluation.bootstrap import Limits
 from models.signals.sources import live
 from models.training.loop import Plan, train
@@ -106,7 +106,7 @@ def audited(models: dict[str, nn.Module], corpus: Corpus) -> list[Group]:
     batches = evaluation_batches(corpus, "valid", HELD_OUT, HELD_OUT)
     rows = audit_rows(models, batches, evaluation_documents(corpus, "valid", HELD_OUT), None, torch.device("cpu"), "fp32")
     kinds = {"slice": (rows.slice, corpus.info.slice_names)}
-    return groups_of(rows, kinds, Asked(Limits(), 1000, 0.02, 0.05, errors=True))
+    return groups_of(rows, kinds, SliceSettings(Limits(), 1000, 0.02, 0.05, errors=True))
 
 
 def outcomes(

@@ -33,7 +33,7 @@ from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.losses.loss import SparseSignal
 from models.signals.cache import SignalCache
 from models.signals.codec import Coding, decode, encode, mass_order
-from models.signals.fill import dump
+from models.signals.fill import fill_cache
 from models.training.loop import Plan, Step, train
 from tasks.runtime.environment import processor
 
@@ -145,7 +145,7 @@ def one_step(answers: Answers, kind: str, size: int, device: str, precision: str
             return torch.cat([answers.logits[place[row.numpy().tobytes()]] for row in batch.inputs["input_ids"]])
 
         cache = SignalCache(Path(folder) / "cache", Coding(kind, V, size, order=mass_order(answers.logits[:2].flatten(0, 1))), [])
-        dump(cache, batches, -(-batches.examples // training.batch_size), logits, "benchmark")
+        fill_cache(cache, batches, -(-batches.examples // training.batch_size), logits, "benchmark")
         reading, moments = [0.0], [time.perf_counter()]
 
         def source(batch: Batch) -> Any:

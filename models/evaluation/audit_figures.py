@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.audit_rows import Answers, Rows
-from models.evaluation.bootstrap import Column, Estimate, Figure, Limits, Sums, resample
+from models.evaluation.audit_rows import AuditRows, Predictions
+from models.evaluation.bootstrap import BootstrapEstimate, Column, Figure, Limits, Sums, resample
 from models.evaluation.evaluation import ECE_BINS
 
 
@@ -36,12 +36,12 @@ class Bin(NamedTuple):
     rows: int
 
 
-def teachers_of(rows: Rows) -> list[str]:
+def teachers_of(rows: AuditRows) -> list[str]:
     """`parent` and, where it is another model, `root`."""
-    return list(rows.beside)
+    return list(rows.comparisons)
 
 
-def overall(rows: Rows, thresholds: Sequence[float], limits: Limits, resamples: int) -> dict[str, Figure]:
+def overall(rows: AuditRows, thresholds: Sequence[float], limits: Limits, resamples: int) -> dict[str, Figure]:
     """All figures over all rows, by name."""
     columns = {**_own(rows), **_provenance(rows)}
     for teacher in teachers_of(rows):
@@ -58,8 +58,8 @@ def overall(rows: Rows, thresholds: Sequence[float], limits: Limits, resamples: 
     return figures
 
 
-def _own(rows: Rows) -> dict[str, Column]:
-    student = rows.answers["student"]
+def _own(rows: AuditRows) -> dict[str, Column]:
+    student = rows.predictions["student"]
     right = student.predicted == rows.target
     columns: dict[str, Column] = {"count": np.ones(len(right)), "right": right, "wrong": ~right, "nll": student.nll, "brier": student.brier}
     return columns | _bins("ece", student.confidence, right)
@@ -79,30 +79,30 @@ def bin_of(confidence: NDArray[np.floating]) -> NDArray[np.int8]:
     return np.minimum((confidence * ECE_BINS).astype(np.int8), ECE_BINS - 1)
 
 
-def _gap_of_bins(sums: Sums, name: str) -> Estimate:
+def _gap_of_bins(sums: Sums, name: str) -> BootstrapEstimate:
     point, draws = sums.column([f"{name}.{index}" for index in range(ECE_BINS)])
     whole = sums.ratio("count", "count")
     weight = sums.column(["count"])[1][:, 0]
-    return Estimate(float(np.abs(point).sum() / whole.rows), np.abs(draws).sum(1) / weight, whole.rows, whole.documents)
+    return BootstrapEstimate(float(np.abs(point).sum() / whole.rows), np.abs(draws).sum(1) / weight, whole.rows, whole.documents)
 
 
-def _provenance(rows: Rows) -> dict[str, Column]:
-    student, parent = rows.answers["student"].predicted, rows.answers["parent"].predicted
-    root = rows.answers["root"].predicted if "root" in rows.answers else parent
+def _provenance(rows: AuditRows) -> dict[str, Column]:
+    student, parent = rows.predictions["student"].predicted, rows.predictions["parent"].predicted
+    root = rows.predictions["root"].predicted if "root" in rows.predictions else parent
     wrong = student != rows.target
     of_root, of_parent = wrong & (student == root), wrong & (student == parent) & (student != root)
     return {"provenance.root": of_root, "provenance.assistant": of_parent, "provenance.new": wrong & ~of_root & ~of_parent}
 
 
-def shared(rows: Rows, model: str, teacher: str, threshold: float = 0.0) -> NDArray[np.bool_]:
+def shared(rows: AuditRows, model: str, teacher: str, threshold: float = 0.0) -> NDArray[np.bool_]:
     """(N,) where a model gives its teacher's wrong answer, both at least so sure."""
-    theirs, own = rows.answers[teacher], rows.answers[model]
+    theirs, own = rows.predictions[teacher], rows.predictions[model]
     sure = (theirs.confidence >= threshold) & (own.confidence >= threshold)
     return (theirs.predicted != rows.target) & (own.predicted == theirs.predicted) & sure
 
 
-def _beside(rows: Rows, teacher: str, thresholds: Sequence[float]) -> dict[str, Column]:
-    student, theirs, beside = rows.answers["student"], rows.answers[teacher], rows.beside[teacher]
+def _beside(rows: AuditRows, teacher: str, thresholds: Sequence[float]) -> dict[str, Column]:
+    student, theirs, beside = rows.predictions["student"], rows.predictions[teacher], rows.comparisons[teacher]
     right, known = student.predicted == rows.target, theirs.predicted == rows.target
     columns: dict[str, Column] = {
         "agree": student.predicted == theirs.predicted,
@@ -115,13 +115,13 @@ def _beside(rows: Rows, teacher: str, thresholds: Sequence[float]) -> dict[str, 
     }
     for threshold in (0.0, *thresholds):
         columns[f"sure{threshold}"] = ~known & (theirs.confidence >= threshold)
-        asked = [model for model in ("student", "control") if model in rows.answers]
+        asked = [model for model in ("student", "control") if model in rows.predictions]
         columns |= {f"{model}{threshold}": shared(rows, model, teacher, threshold) for model in asked}
     return {f"{teacher}.{name}": column for name, column in columns.items()}
 
 
-def _against(rows: Rows, sums: Sums, teacher: str, thresholds: Sequence[float], limits: Limits) -> dict[str, Figure]:
-    def share(above: str, below: str) -> Estimate:
+def _against(rows: AuditRows, sums: Sums, teacher: str, thresholds: Sequence[float], limits: Limits) -> dict[str, Figure]:
+    def share(above: str, below: str) -> BootstrapEstimate:
         return sums.ratio(f"{teacher}.{above}", below if below == "count" else f"{teacher}.{below}", share=True)
 
     found = {
@@ -134,11 +134,11 @@ def _against(rows: Rows, sums: Sums, teacher: str, thresholds: Sequence[float], 
     for threshold in (0.0, *thresholds):
         name = f"confident_inheritance_{threshold:g}" if threshold else "inheritance"
         found[name] = share(f"student{threshold}", f"sure{threshold}")
-        if "control" in rows.answers:
+        if "control" in rows.predictions:
             found[f"{name}_excess"] = found[name].minus(share(f"control{threshold}", f"sure{threshold}"))
     figures = {name: estimate.figure(limits) for name, estimate in found.items()}
-    figures["kappa"] = _without_interval(kappa(rows.answers["student"], rows.answers[teacher]), figures["agreement"])
-    if "control" in rows.answers:
+    figures["kappa"] = _without_interval(kappa(rows.predictions["student"], rows.predictions[teacher]), figures["agreement"])
+    if "control" in rows.predictions:
         figures["gap_closed"] = _without_interval(_gap_closed(rows, teacher), figures["agreement"])
     return figures
 
@@ -147,7 +147,7 @@ def _without_interval(value: float | None, like: Figure) -> Figure:
     return Figure(None if like.few else value, None, None, like.rows, like.documents)
 
 
-def kappa(one: Answers, other: Answers) -> float | None:
+def kappa(one: Predictions, other: Predictions) -> float | None:
     """Cohen's kappa `(p_o - p_e) / (1 - p_e)`, agreement beyond what the models' habits give by chance; None where both say one thing."""
     size = int(max(one.predicted.max(), other.predicted.max())) + 1
     ours, theirs = (np.bincount(each.predicted, minlength=size) / len(each.predicted) for each in (one, other))
@@ -155,15 +155,15 @@ def kappa(one: Answers, other: Answers) -> float | None:
     return None if chance >= 1 - 1e-12 else (float(np.mean(one.predicted == other.predicted)) - chance) / (1 - chance)
 
 
-def _gap_closed(rows: Rows, teacher: str) -> float | None:
+def _gap_closed(rows: AuditRows, teacher: str) -> float | None:
     """`(s - c) / (t - c)` of the mean nll: 1 where the student has become as good as its teacher; None where the control is no worse."""
-    student, theirs, control = (float(rows.answers[name].nll.mean(dtype=np.float64)) for name in ("student", teacher, "control"))
+    student, theirs, control = (float(rows.predictions[name].nll.mean(dtype=np.float64)) for name in ("student", teacher, "control"))
     return (control - student) / (control - theirs) if control - theirs > 1e-9 else None
 
 
-def reliability(rows: Rows) -> list[Bin]:
+def reliability(rows: AuditRows) -> list[Bin]:
     """The bars of the student's reliability diagram that are not empty."""
-    student = rows.answers["student"]
+    student = rows.predictions["student"]
     place, right = bin_of(student.confidence), student.predicted == rows.target
     inside = [place == index for index in range(ECE_BINS)]
     return [Bin(float(student.confidence[m].mean(dtype=np.float64)), float(right[m].mean()), int(m.sum())) for m in inside if m.any()]

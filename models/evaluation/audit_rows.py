@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from conf.errors import UserError
 from models.data.batches import IGNORE, Batch
-from models.evaluation.evaluation import CHUNK_ELEMENTS, asker, autocast
-from models.losses.loss import forward_kl, precise
+from models.evaluation.evaluation import CHUNK_ELEMENTS, autocast, lazy_logits
+from models.losses.loss import forward_kl, to_at_least_fp32
 
 TEACHERS = ("parent", "root")
 Floats = NDArray[np.float32]
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """What one model answers; (N,) each."""
 
     predicted: NDArray[np.int32]  # its first choice
@@ -34,14 +34,14 @@ class Answers(NamedTuple):
     brier: Floats  # sum over V of (p - onehot)^2, in [0, 2]
 
 
-class Beside(NamedTuple):
+class TeacherComparison(NamedTuple):
     """How the student stands to one teacher; (N,) each."""
 
     kl: Floats  # KL(teacher || student), nats
     theirs: Floats  # the teacher's probability of the student's first choice
 
 
-class Rows(NamedTuple):
+class AuditRows(NamedTuple):
     """All rows of an audit; (N,) each.
 
     Attributes:
@@ -50,8 +50,8 @@ class Rows(NamedTuple):
         example: Which held-out example the row belongs to, in the order of evaluation.
         position: Its place in that example; 0 for classification.
         document: Which document the example comes from: the unit that is resampled.
-        answers: `student`, `parent`, `root` and perhaps `control`.
-        beside: `parent` and `root`.
+        predictions: `student`, `parent`, `root` and perhaps `control`.
+        comparisons: `parent` and `root`.
     """
 
     target: NDArray[np.int32]
@@ -59,8 +59,8 @@ class Rows(NamedTuple):
     example: NDArray[np.int32]
     position: NDArray[np.int32]
     document: NDArray[np.int64]
-    answers: dict[str, Answers]
-    beside: dict[str, Beside]
+    predictions: dict[str, Predictions]
+    comparisons: dict[str, TeacherComparison]
 
 
 def audit_rows(
@@ -71,7 +71,7 @@ def audit_rows(
     device: torch.device,
     precision: str,
     chunk_elements: int = CHUNK_ELEMENTS,
-) -> Rows:
+) -> AuditRows:
     """Ask all models about all held-out rows.
 
     Args:
@@ -89,7 +89,7 @@ def audit_rows(
     parts: dict[str, list[Tensor]] = {}
     first = 0
     with torch.no_grad(), autocast(device, precision):
-        ask = {id(model): asker(model, vocabulary) for model in models.values()}
+        ask = {id(model): lazy_logits(model, vocabulary) for model in models.values()}
         for batch in batches:
             moved, places = batch.to(device), _places(batch, first)
             first += len(batch.targets)
@@ -104,7 +104,7 @@ def audit_rows(
             size = max(chunk_elements // vocabulary, 1) if vocabulary else max(len(targets), 1)
             for start in range(0, len(targets), size):
                 part = slice(start, start + size)
-                logits = {key: precise(signal(part)) for key, signal in said.items()}
+                logits = {key: to_at_least_fp32(signal(part)) for key, signal in said.items()}
                 with torch.autocast(device.type, enabled=False):
                     _add(parts, _answers({name: logits[id(model)] for name, model in models.items()}, targets[part]))
     whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
@@ -144,17 +144,18 @@ def _add(parts: dict[str, list[Tensor]], found: Mapping[str, Tensor]) -> None:
         parts.setdefault(key, []).append(value.cpu())
 
 
-def _rows(whole: Mapping[str, NDArray[np.generic]], models: Mapping[str, nn.Module], documents: NDArray[np.int64]) -> Rows:
+def _rows(whole: Mapping[str, NDArray[np.generic]], models: Mapping[str, nn.Module], documents: NDArray[np.int64]) -> AuditRows:
     def floats(key: str) -> Floats:
         return whole[key].astype(np.float32)
 
     def whole_numbers(key: str) -> NDArray[np.int32]:
         return whole[key].astype(np.int32)
 
-    answers = {
-        name: Answers(whole_numbers(f"{name}.predicted"), floats(f"{name}.confidence"), floats(f"{name}.nll"), floats(f"{name}.brier"))
+    predictions = {
+        name: Predictions(whole_numbers(f"{name}.predicted"), floats(f"{name}.confidence"), floats(f"{name}.nll"), floats(f"{name}.brier"))
         for name in models
     }
-    beside = {name: Beside(floats(f"{name}.kl"), floats(f"{name}.theirs")) for name in TEACHERS if name in models}
+    comparisons = {name: TeacherComparison(floats(f"{name}.kl"), floats(f"{name}.theirs")) for name in TEACHERS if name in models}
     example = whole_numbers("example")
-    return Rows(whole_numbers("target"), whole_numbers("slice"), example, whole_numbers("position"), documents[example], answers, beside)
+    target, slices, position = (whole_numbers(name) for name in ("target", "slice", "position"))
+    return AuditRows(target, slices, example, position, documents[example], predictions, comparisons)

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.audit_figures import shared, teachers_of
-from models.evaluation.audit_rows import Rows
-from models.evaluation.bootstrap import Estimate, Figure, Limits, Sums, resample, unseen
+from models.evaluation.audit_rows import AuditRows
+from models.evaluation.bootstrap import BootstrapEstimate, Figure, Limits, Sums, resample, rule_of_three
 
 Tests = dict[str, float]  # flag -> p-value
 
 
-class Asked(NamedTuple):
+class SliceSettings(NamedTuple):
     """What decides about a flag."""
 
     limits: Limits
@@ -60,7 +60,7 @@ class Group(NamedTuple):
     chances: Mapping[str, float] = MappingProxyType({})
 
 
-def groups_of(rows: Rows, kinds: Mapping[str, tuple[NDArray[np.integer], Sequence[str]]], asked: Asked) -> list[Group]:
+def groups_of(rows: AuditRows, kinds: Mapping[str, tuple[NDArray[np.integer], Sequence[str]]], asked: SliceSettings) -> list[Group]:
     """Judge all groups.
 
     Args:
@@ -83,35 +83,35 @@ def groups_of(rows: Rows, kinds: Mapping[str, tuple[NDArray[np.integer], Sequenc
     return _flagged(found, tests, asked)
 
 
-def _columns(rows: Rows, errors: bool) -> dict[str, NDArray[np.generic]]:
+def _columns(rows: AuditRows, errors: bool) -> dict[str, NDArray[np.generic]]:
     columns: dict[str, NDArray[np.generic]] = {"count": np.ones(len(rows.target))}
-    for model, answers in rows.answers.items():
+    for model, answers in rows.predictions.items():
         columns[model] = answers.predicted != rows.target if errors else answers.nll
         columns[f"{model}.wrong"] = answers.predicted != rows.target
         columns |= {f"{teacher}.{model}": shared(rows, model, teacher) for teacher in teachers_of(rows) if model in ("student", "control")}
     return columns
 
 
-def _group(rows: Rows, sums: Sums, everything: Sums, index: int, asked: Asked) -> tuple[dict[str, Figure], Tests]:
-    loss = {model: sums.ratio(model, "count", index, share=asked.errors) for model in rows.answers}
+def _group(rows: AuditRows, sums: Sums, everything: Sums, index: int, asked: SliceSettings) -> tuple[dict[str, Figure], Tests]:
+    loss = {model: sums.ratio(model, "count", index, share=asked.errors) for model in rows.predictions}
     gaps = {model: each.minus(everything.ratio(model, "count")) for model, each in loss.items()}
     gap = gaps["student"]
     figures = {model: each.figure(asked.limits) for model, each in loss.items()}
     figures["gap"] = _at_least(gap.figure(asked.limits), loss["student"])
     tests: Tests = {}
     worse = None
-    if "control" in rows.answers:
+    if "control" in rows.predictions:
         ours, without = (sums.ratio(f"{model}.wrong", "count", index, share=True) for model in ("student", "control"))
         worse = ours.minus(without)
         figures["worse"] = worse.figure(asked.limits)
     for teacher in teachers_of(rows):
         theirs = gaps[teacher]
         figures[f"{teacher}.gap"] = theirs.figure(asked.limits)
-        floor = Estimate(max(theirs.value, asked.smallest), np.maximum(theirs.draws, asked.smallest), gap.rows, gap.documents)
-        ratio = Estimate(gap.value / floor.value, gap.draws / floor.draws, gap.rows, gap.documents).figure(asked.limits)
+        floor = BootstrapEstimate(max(theirs.value, asked.smallest), np.maximum(theirs.draws, asked.smallest), gap.rows, gap.documents)
+        ratio = BootstrapEstimate(gap.value / floor.value, gap.draws / floor.draws, gap.rows, gap.documents).figure(asked.limits)
         most = (figures["gap"].high or 0.0) / floor.value
         figures[f"{teacher}.amplification"] = ratio._replace(high=max(ratio.high or 0.0, most)) if _same(loss["student"]) else ratio
-        none = Estimate(max(theirs.value, 0.0), np.maximum(theirs.draws, 0.0), gap.rows, gap.documents)
+        none = BootstrapEstimate(max(theirs.value, 0.0), np.maximum(theirs.draws, 0.0), gap.rows, gap.documents)
         tests[f"{teacher}.amplified"] = gap.minus(none).p_above(asked.smallest)
         if worse is not None:
             with_teacher, without = (sums.ratio(f"{teacher}.{model}", "count", index, share=True) for model in ("student", "control"))
@@ -121,18 +121,18 @@ def _group(rows: Rows, sums: Sums, everything: Sums, index: int, asked: Asked) -
     return figures, tests
 
 
-def _same(loss: Estimate) -> bool:
+def _same(loss: BootstrapEstimate) -> bool:
     return loss.within is not None and float(np.nanstd(loss.draws)) < 1e-12
 
 
-def _at_least(gap: Figure, loss: Estimate) -> Figure:
+def _at_least(gap: Figure, loss: BootstrapEstimate) -> Figure:
     """No error seen in a slice is not no error there: the gap's upper bound knows the rule of three."""
     if gap.value is None or gap.high is None or not _same(loss):
         return gap
-    return gap._replace(high=max(gap.high, gap.value + unseen(loss.documents)))
+    return gap._replace(high=max(gap.high, gap.value + rule_of_three(loss.documents)))
 
 
-def _flagged(groups: list[Group], tests: list[Tests], asked: Asked) -> list[Group]:
+def _flagged(groups: list[Group], tests: list[Tests], asked: SliceSettings) -> list[Group]:
     from scipy.stats import false_discovery_control
 
     keys = [(index, name) for index, test in enumerate(tests) for name in test]

@@ -45,7 +45,7 @@ class Figure(NamedTuple):
         return self.value is None
 
 
-class Estimate(NamedTuple):
+class BootstrapEstimate(NamedTuple):
     """A figure and its value in each resample."""
 
     value: float
@@ -54,11 +54,11 @@ class Estimate(NamedTuple):
     documents: int
     within: tuple[float, float] | None = None  # where it can lie at all: a share of rows, or the difference of two
 
-    def minus(self, other: Estimate) -> Estimate:
+    def minus(self, other: BootstrapEstimate) -> BootstrapEstimate:
         """The paired difference; it rests on what the scarcer of both rests on."""
         rows, documents = min(self.rows, other.rows), min(self.documents, other.documents)
         within = (self.within[0] - other.within[1], self.within[1] - other.within[0]) if self.within and other.within else None
-        return Estimate(self.value - other.value, self.draws - other.draws, rows, documents, within)
+        return BootstrapEstimate(self.value - other.value, self.draws - other.draws, rows, documents, within)
 
     def figure(self, limits: Limits) -> Figure:
         """Value and percentile interval.
@@ -70,7 +70,7 @@ class Estimate(NamedTuple):
             return Figure(None, None, None, self.rows, self.documents)
         low, high = np.nanpercentile(self.draws, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
         if self.within and high - low < 1e-12:
-            width = unseen(self.documents)
+            width = rule_of_three(self.documents)
             low, high = max(low - width, self.within[0]), min(high + width, self.within[1])
         return Figure(self.value, float(low), float(high), self.rows, self.documents)
 
@@ -84,7 +84,7 @@ class Estimate(NamedTuple):
         return float(t.sf((self.value - least) / error, max(self.documents - 1, 1)))
 
 
-def unseen(documents: int) -> float:
+def rule_of_three(documents: int) -> float:
     """Upper 97.5 % bound of a share of which none was seen in so many documents."""
     return min(-math.log((1 - CONFIDENCE) / 2) / documents, 1.0)
 
@@ -97,13 +97,13 @@ class Sums(NamedTuple):
     draws: Floats  # (R, G, C)
     units: NDArray[np.int64]  # (G, C) documents with something in the column
 
-    def ratio(self, above: str, below: str, group: int = 0, share: bool = False) -> Estimate:
+    def ratio(self, above: str, below: str, group: int = 0, share: bool = False) -> BootstrapEstimate:
         """Sum of one column over that of another, a count of rows; NaN where there are none."""
         a, b = self.names[above], self.names[below]
         with np.errstate(invalid="ignore", divide="ignore"):
             draws = self.draws[:, group, a] / self.draws[:, group, b]
             value = float(np.divide(self.point[group, a], self.point[group, b]))
-        return Estimate(value, draws, round(self.point[group, b]), int(self.units[group, b]), (0.0, 1.0) if share else None)
+        return BootstrapEstimate(value, draws, round(self.point[group, b]), int(self.units[group, b]), (0.0, 1.0) if share else None)
 
     def column(self, names: list[str], group: int = 0) -> tuple[Floats, Floats]:
         """Columns as they are (c,), and in each resample (R, c)."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 from models.base.quality import Quality
 from models.data.batches import IGNORE, Batch
 from models.data.corpus import Corpus, Split, SplitName
-from models.losses.loss import HiddenSignal, precise
+from models.losses.loss import HiddenSignal, to_at_least_fp32
 from models.signals.sources import hidden_rows, rows, split_head
 
 ECE_BINS = 15
@@ -26,7 +26,7 @@ CHUNK_ELEMENTS = 64 * 49152  # logits judged at once, of each model
 AGAINST = ("nll", "accuracy", "agreement", "kl")
 
 
-class Columns(NamedTuple):
+class RowFigures(NamedTuple):
     """One value per held-out row; the raw material of every figure."""
 
     nll: np.ndarray  # nats
@@ -45,7 +45,7 @@ def collect(
     vocabulary: int | None,
     device: torch.device,
     precision: str,
-) -> Columns:
+) -> RowFigures:
     """Run a model and its teachers over held-out batches.
 
     Args:
@@ -58,7 +58,7 @@ def collect(
     """
     parts: dict[str, list[Tensor]] = {}
     with torch.no_grad(), autocast(device, precision):
-        ask = {id(each): asker(each, vocabulary) for each in (model, *teachers.values())}
+        ask = {id(each): lazy_logits(each, vocabulary) for each in (model, *teachers.values())}
         for batch in batches:
             moved = batch.to(device)
             targets = moved.targets.flatten()
@@ -70,7 +70,7 @@ def collect(
             size = max(CHUNK_ELEMENTS // vocabulary, 1) if vocabulary else max(len(targets), 1)
             for start in range(0, len(targets), size):
                 part = slice(start, start + size)
-                logits = {key: precise(signal(part)) for key, signal in said.items()}
+                logits = {key: to_at_least_fp32(signal(part)) for key, signal in said.items()}
                 judged = {name: logits[id(teacher)] for name, teacher in teachers.items()}
                 with torch.autocast(device.type, enabled=False):
                     found = _judge(logits[id(model)], judged, targets[part])
@@ -79,10 +79,10 @@ def collect(
     whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
     against = {name: {k: whole[f"{name}.{k}"] for k in AGAINST} for name in teachers}
     correct = (whole["predicted"] == whole["target"]).astype(np.float64)
-    return Columns(whole["nll"], correct, whole["predicted"], whole["target"], whole["confidence"], whole["slice"], against)
+    return RowFigures(whole["nll"], correct, whole["predicted"], whole["target"], whole["confidence"], whole["slice"], against)
 
 
-def asker(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], Callable[[slice], Tensor]]:
+def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], Callable[[slice], Tensor]]:
     """How a model's logits are had a few rows at a time: those of a large vocabulary would not fit as a whole."""
     model.eval()
     head = split_head(model) if vocabulary is not None else None
@@ -122,7 +122,7 @@ def _judge(own: Tensor, teachers: Mapping[str, Tensor], targets: Tensor) -> dict
     return found
 
 
-def quality(columns: Columns, corpus: Corpus, split: str) -> Quality:
+def quality(columns: RowFigures, corpus: Corpus, split: str) -> Quality:
     """Turn rows into figures.
 
     Causal-lm: `nll` (nats/token), `bits_per_byte` (with the ratio of ids to bytes that the split, or its slice, has as a whole),
@@ -147,7 +147,7 @@ def _ids_per_byte(part: Split, documents: np.ndarray) -> float:
     return float(np.diff(part.offsets)[documents].sum() / max(int(part.sizes[documents].sum()), 1))
 
 
-def _figures(columns: Columns, mask: np.ndarray, per_byte: float, classes: int) -> dict[str, float]:
+def _figures(columns: RowFigures, mask: np.ndarray, per_byte: float, classes: int) -> dict[str, float]:
     nll = float(columns.nll[mask].mean(dtype=np.float64))
     figures = {"nll": nll, "accuracy": float(columns.correct[mask].mean())}
     if classes:

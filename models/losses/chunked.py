@@ -21,7 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from models.data.batches import IGNORE
-from models.losses.loss import HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss, only, precise
+from models.losses.loss import (
+    HiddenSignal,
+    LossSums,
+    Signal,
+    SparseSignal,
+    StepObjective,
+    TeacherSignal,
+    distillation_loss,
+    select_rows,
+    to_at_least_fp32,
+)
 from models.losses.sparse import sparse_gradient_, tempered
 
 CHUNK_ELEMENTS = {"cpu": 512 * 49152, "cuda": 2048 * 49152}  # logits of a chunk
@@ -86,7 +96,7 @@ def chunked_loss(
     """
     keep = targets != IGNORE
     if not bool(keep.all()):
-        hidden, targets, signals = hidden[keep], targets[keep], [only(signal, keep) for signal in signals]
+        hidden, targets, signals = hidden[keep], targets[keep], [select_rows(signal, keep) for signal in signals]
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
     work = _Work(tuple(signals), targets, at, vocabulary or head.weight.shape[0], scale, dtype, chunk)
@@ -113,7 +123,9 @@ class _Chunked(torch.autograd.Function):
             rows = slice(start, start + size)
             states = hidden[rows].to(work.dtype)
             logits = states @ half.T if offset is None else torch.addmm(offset, states, half.T)
-            parts, gradient = _chunk(logits, [only(signal, rows) for signal in work.signals], work.targets[rows], work.at, any(wants))
+            parts, gradient = _chunk(
+                logits, [select_rows(signal, rows) for signal in work.signals], work.targets[rows], work.at, any(wants)
+            )
             sums += parts
             if gradient is not None:
                 _accumulate(grads, gradient, states, half, work, rows)
@@ -162,13 +174,13 @@ def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepO
     size = max(BLOCK_ELEMENTS // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
     for start in range(0, len(logits), size):
         rows = slice(start, start + size)
-        source = None if dense is None else precise(dense[rows])
+        source = None if dense is None else to_at_least_fp32(dense[rows])
         if source is not None and isinstance(teacher, TeacherSignal):
             source = source.clone()  # it is overwritten, and belongs to somebody else
         if source is None and teacher is not None:
-            block = only(teacher, rows)
+            block = select_rows(teacher, rows)
             assert isinstance(block, SparseSignal)
-            source = SparseSignal(block.ids, precise(block.log_probs), precise(block.log_residual))
+            source = SparseSignal(block.ids, to_at_least_fp32(block.log_probs), to_at_least_fp32(block.log_residual))
         part = logits[rows]
         values = part if part.dtype == torch.float64 else part.to(torch.float32)
         found = _block_(values, source, targets[rows], at, banned)
@@ -189,7 +201,7 @@ def _by_autograd(
     logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective, wanted: bool
 ) -> tuple[Tensor, Tensor | None]:
     with torch.set_grad_enabled(wanted):
-        leaf = precise(logits).detach().requires_grad_(wanted)
+        leaf = to_at_least_fp32(logits).detach().requires_grad_(wanted)
         sums = distillation_loss(leaf, signals, targets, at)
         gradient = torch.autograd.grad(sums.total, leaf)[0].to(logits.dtype) if wanted else None
     return torch.stack([value.detach() for value in sums]), gradient

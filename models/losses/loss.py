@@ -22,7 +22,7 @@ from models.data.batches import IGNORE
 from models.losses import divergences as d
 from models.losses.divergences import cross_entropy, forward_kl
 from models.losses.sparse import SparseSignal, sparse_forward_kl, tempered
-from models.losses.teacher_controls import label_led, log_mean, trust
+from models.losses.teacher_controls import log_mean, moved_to_label, teacher_weights
 
 
 class TeacherSignal(NamedTuple):
@@ -98,12 +98,12 @@ def distillation_loss(student_logits: Tensor, signals: Sequence[Signal], targets
         Sums; `total` carries the gradient.
     """
     keep = targets != IGNORE
-    student_logits, targets = precise(student_logits[keep]), targets[keep]
+    student_logits, targets = to_at_least_fp32(student_logits[keep]), targets[keep]
     ce = cross_entropy(student_logits, targets).sum()
     if not signals:
         zero = torch.zeros((), device=ce.device)
         return LossSums(ce, ce.detach(), zero, zero)
-    chosen = [only(signal, keep) for signal in signals]
+    chosen = [select_rows(signal, keep) for signal in signals]
     kd, teacher_ce = divergence_sum(student_logits, chosen, targets, at)
     return LossSums((1 - at.alpha) * ce + at.alpha * kd, ce.detach(), kd.detach(), teacher_ce)
 
@@ -117,7 +117,7 @@ def divergence_sum(student_logits: Tensor, signals: Sequence[Signal], targets: T
         targets: (N,) labels in [0, V).
         at: The objective at this step.
     """
-    dense = [precise(signal.logits) for signal in signals if not isinstance(signal, SparseSignal)]
+    dense = [to_at_least_fp32(signal.logits) for signal in signals if not isinstance(signal, SparseSignal)]
     sparse = [signal for signal in signals if isinstance(signal, SparseSignal)]
     total = torch.zeros((), dtype=student_logits.dtype, device=student_logits.device)
     for signal in sparse:
@@ -141,9 +141,9 @@ def _dense(student_logits: Tensor, teachers: Sequence[Tensor], targets: Tensor, 
         scaled = [log_mean(scaled)]
     values = []
     for teacher in scaled:
-        weight = trust(teacher, targets, settings.wrong_teacher)
+        weight = teacher_weights(teacher, targets, settings.wrong_teacher)
         if settings.wrong_teacher == "correct":
-            teacher = label_led(teacher, targets, settings.margin)
+            teacher = moved_to_label(teacher, targets, settings.margin)
         value = divergence(teacher, student, targets, settings)
         values.append(value if weight is None else weight * value)
     square = 1.0 if settings.kind in WITHOUT_SQUARE else at.temperature**2
@@ -156,7 +156,7 @@ def _scaled(logits: Tensor, at: StepObjective) -> Tensor:
     return logits if at.settings.kind in WITHOUT_TEMPERATURE or at.temperature == 1 else logits / at.temperature
 
 
-def only(signal: Signal, rows: Tensor | slice) -> Signal:
+def select_rows(signal: Signal, rows: Tensor | slice) -> Signal:
     """Some rows of a signal."""
     if isinstance(signal, TeacherSignal):
         return TeacherSignal(signal.logits[rows])
@@ -165,7 +165,7 @@ def only(signal: Signal, rows: Tensor | slice) -> Signal:
     return SparseSignal(signal.ids[rows], signal.log_probs[rows], signal.log_residual[rows])
 
 
-def precise(logits: Tensor) -> Tensor:
+def to_at_least_fp32(logits: Tensor) -> Tensor:
     """At least fp32: a sum over V in half precision loses the small terms."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
@@ -183,6 +183,6 @@ __all__ = [
     "distillation_loss",
     "divergence_sum",
     "forward_kl",
-    "only",
-    "precise",
+    "select_rows",
+    "to_at_least_fp32",
 ]

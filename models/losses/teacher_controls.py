@@ -15,7 +15,7 @@ def log_mean(logits: Sequence[Tensor]) -> Tensor:
     return torch.stack([functional.log_softmax(each, dim=-1) for each in logits]).logsumexp(0) - math.log(len(logits))
 
 
-def label_led(teacher_logits: Tensor, targets: Tensor, margin: float) -> Tensor:
+def moved_to_label(teacher_logits: Tensor, targets: Tensor, margin: float) -> Tensor:
     """Move probability to the label where the teacher's first choice `a` is another: `p' = (1 - m) p + m onehot(y)`.
 
     `m = (p_a - p_y + margin) / (1 + p_a - p_y)` lets the label lead by exactly `margin`: `p'_y - p'_a = margin`. All else keeps its
@@ -38,7 +38,7 @@ def label_led(teacher_logits: Tensor, targets: Tensor, margin: float) -> Tensor:
     return kept.scatter(-1, label, torch.logaddexp(kept.gather(-1, label), share.log()))
 
 
-def trust(teacher_logits: Tensor, targets: Tensor, control: str) -> Tensor | None:
+def teacher_weights(teacher_logits: Tensor, targets: Tensor, control: str) -> Tensor | None:
     """Weight of the teacher in each row.
 
     `correct-only`: 1 where its first choice is the label, else 0. `confidence-gate`: its probability of the label. None: all weigh 1.

@@ -39,7 +39,7 @@ Logits = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True)
-class Part:
+class CachePart:
     """A committed part: what its manifest says."""
 
     name: str
@@ -65,7 +65,7 @@ def keys_of(batch: Batch) -> Keys:
 class SignalCache:
     """The records of one teacher on one corpus, coded in one way; open for reading, and for more."""
 
-    def __init__(self, folder: Path, coding: Coding, parts: Sequence[Part]) -> None:
+    def __init__(self, folder: Path, coding: Coding, parts: Sequence[CachePart]) -> None:
         self.folder, self.coding, self.parts = folder, coding, list(parts)
         # Mapped now: what is mapped stays readable even where `ladder clean` removes the folder.
         self._data = [np.memmap(folder / f"{part.name}.bin", dtype=np.uint8, mode="r") for part in self.parts]
@@ -85,7 +85,7 @@ class SignalCache:
         """
         refuse_another(folder, fingerprint, identity)
         order = np.load(folder / ORDER, allow_pickle=False) if (folder / ORDER).is_file() else None
-        parts: list[Part] = []
+        parts: list[CachePart] = []
         for path in sorted(folder.glob("part-*.json")):
             part, fault = _read_part(path)
             if part is not None:
@@ -149,7 +149,7 @@ class SignalCache:
             data.write_bytes(b"".join(records))
             np.save(places, index, allow_pickle=False)
             files = {path.name: file_sha256(path) for path in (data, places)}
-            part = Part(name, len(records), rows, int(sizes.sum()), seconds, made_for, files)
+            part = CachePart(name, len(records), rows, int(sizes.sum()), seconds, made_for, files)
             aside.write_text(json.dumps(asdict(part), indent=1))
             fsync_tree(self.folder)
             aside.rename(self.folder / f"{name}.json")
@@ -222,10 +222,10 @@ def by_example(logits: Tensor, examples: int) -> Sequence[Tensor]:
     return logits.split(len(logits) // examples)
 
 
-def _read_part(path: Path) -> tuple[Part | None, str]:
+def _read_part(path: Path) -> tuple[CachePart | None, str]:
     """A part, or what is wrong with it."""
     try:
-        part = Part(**json.loads(path.read_text()))
+        part = CachePart(**json.loads(path.read_text()))
         for name, known in part.files.items():
             if file_sha256(path.with_name(name)) != known:
                 return None, f"{name} differs from its recorded hash ({path.with_name(name).stat().st_size} bytes)"

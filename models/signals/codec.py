@@ -70,7 +70,7 @@ class Coding:
         return torch.from_numpy(np.argsort(self.ids))
 
 
-class Kept(NamedTuple):
+class KeptIds(NamedTuple):
     """What is kept of the rows of a record, row after row."""
 
     counts: Ints  # (N,) ids of each row
@@ -161,7 +161,7 @@ def dense(signal: TeacherSignal | SparseSignal, vocabulary: int) -> Tensor:
     return torch.where(others, share[:, None], listed)
 
 
-def _drawn(logits: Tensor, coding: Coding, key: bytes) -> Kept:
+def _drawn(logits: Tensor, coding: Coding, key: bytes) -> KeptIds:
     """`coding.size` independent draws of each row, with replacement, by inversion: the same draws on every device."""
     digest = hashlib.blake2b(key + coding.seed.to_bytes(8, "little"), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
@@ -171,7 +171,7 @@ def _drawn(logits: Tensor, coding: Coding, key: bytes) -> Kept:
     new = np.ones(ranks.shape, dtype=bool)
     new[:, 1:] = ranks[:, 1:] != ranks[:, :-1]
     places = np.flatnonzero(new)
-    return Kept(new.sum(axis=1), ranks[new], np.diff(places, append=new.size) - 1)
+    return KeptIds(new.sum(axis=1), ranks[new], np.diff(places, append=new.size) - 1)
 
 
 def _inverted(p: Tensor, points: Tensor) -> Tensor:
@@ -191,17 +191,17 @@ def _inverted(p: Tensor, points: Tensor) -> Tensor:
     return bucket * BUCKET + torch.searchsorted(within, rest, right=True).squeeze(-1)
 
 
-def _most_probable(logits: Tensor, coding: Coding) -> Kept:
+def _most_probable(logits: Tensor, coding: Coding) -> KeptIds:
     rows, k = len(logits), coding.size
     log_p, ids = torch.topk(logits.float(), k, dim=-1, sorted=False)
     mass = torch.exp((log_p - torch.logsumexp(logits.float(), dim=-1, keepdim=True)).double()).cpu()
     ranks, order = coding.ranks[ids.cpu()].sort(dim=1)
     mass = torch.cat([mass.gather(1, order), (1 - mass.sum(dim=1, keepdim=True)).clamp(min=0)], dim=1)
     levels = (mass.sqrt() * LEVELS).long().clamp(max=LEVELS - 1)
-    return Kept(np.full(rows, k), ranks.flatten().numpy(), levels.flatten().numpy())
+    return KeptIds(np.full(rows, k), ranks.flatten().numpy(), levels.flatten().numpy())
 
 
-def _kept(records: Sequence[Bytes], coding: Coding) -> Kept:
+def _kept(records: Sequence[Bytes], coding: Coding) -> KeptIds:
     """Read the streams of all records side by side."""
     streams: tuple[list[_Stream], ...] = ([], [], [])
     rows = 0
@@ -221,7 +221,7 @@ def _kept(records: Sequence[Bytes], coding: Coding) -> Kept:
     reached = np.cumsum(steps)
     first = np.cumsum(counts) - counts
     ranks = reached - np.repeat(reached[first] - steps[first], counts) - 1
-    return Kept(counts, ranks, _unpacked(streams[2]))
+    return KeptIds(counts, ranks, _unpacked(streams[2]))
 
 
 class _Stream(NamedTuple):

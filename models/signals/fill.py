@@ -20,24 +20,24 @@ FEW = 16  # examples by which ids are ordered
 PART_BYTES, PART_SECONDS = 2**26, 60.0  # a part is committed once it is as large, or took as long
 
 
-def needed(batches: TrainingBatches, steps: int) -> tuple[int, Keys]:
+def needed_keys(batches: TrainingBatches, steps: int) -> tuple[int, Keys]:
     """The steps, and the keys of all examples, that a training of `steps` steps asks for; after one epoch none is new."""
     first = min(steps, -(-batches.examples // batches.batch_size))
     return first, np.unique(np.concatenate([keys_of(batches.at(step)) for step in range(first)]))
 
 
-def order_for(batch: Batch, logits: Logits, vocabulary: int) -> NDArray[np.int64]:
+def id_order(batch: Batch, logits: Logits, vocabulary: int) -> NDArray[np.int64]:
     """The order of ids for a new cache, from a few examples.
 
     Raises:
         UserError: The teacher answers with NaN or infinity.
     """
-    few = torch.cat([logits(group) for group in _groups(chosen(batch, range(min(FEW, len(batch.targets)))), vocabulary)])
+    few = torch.cat([logits(group) for group in _groups(select_examples(batch, range(min(FEW, len(batch.targets)))), vocabulary)])
     _refuse_nan(few)
     return mass_order(few)
 
 
-def dump(
+def fill_cache(
     cache: SignalCache,
     batches: TrainingBatches,
     steps: int,
@@ -74,7 +74,7 @@ def dump(
         batch = batches.at(step)
         every = keys_of(batch)
         new = [i for i, lacks in enumerate(cache.missing(every)) if lacks and not (every[i] in pending or pending.add(every[i]))]
-        for group in _groups(chosen(batch, new), cache.coding.vocabulary) if new else ():
+        for group in _groups(select_examples(batch, new), cache.coding.vocabulary) if new else ():
             z, own = logits(group), keys_of(group)
             _refuse_nan(z)
             records += [encode(some, cache.coding, own[i : i + 1].tobytes()) for i, some in enumerate(by_example(z, len(own)))]
@@ -92,7 +92,7 @@ def dump(
             raise RunCancelled(f"while the teacher's signals were computed, {done} examples done")
 
 
-def chosen(batch: Batch, places: Sequence[int]) -> Batch:
+def select_examples(batch: Batch, places: Sequence[int]) -> Batch:
     """Some examples of a batch."""
     return Batch({name: value[places] for name, value in batch.inputs.items()}, batch.targets[places], batch.slices[places])
 
@@ -101,7 +101,7 @@ def _groups(batch: Batch, vocabulary: int) -> list[Batch]:
     """Parts of a batch whose logits fit into memory; their size depends on the batch and not on how much is there."""
     rows = max(batch.targets[0].numel(), 1)
     size = max(LOGITS_BYTES // (4 * rows * vocabulary), 1)
-    return [chosen(batch, range(at, min(at + size, len(batch.targets)))) for at in range(0, len(batch.targets), size)]
+    return [select_examples(batch, range(at, min(at + size, len(batch.targets)))) for at in range(0, len(batch.targets), size)]
 
 
 def _refuse_nan(logits: Tensor) -> None:

@@ -20,7 +20,7 @@ from conf.errors import UserError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class Times(NamedTuple):
+class RequestTimes(NamedTuple):
     """Seconds of one model at one batch size, one entry for each round.
 
     Attributes:
@@ -34,7 +34,7 @@ class Times(NamedTuple):
     decode: list[float]
 
 
-class Asked(NamedTuple):
+class RequestShape(NamedTuple):
     """A request as it is put to every model: P tokens of a text (an image has its own size), and how many tokens are written."""
 
     tokens: int
@@ -59,7 +59,7 @@ def sequence_tokens(model: nn.Module, workload: str, tokens: int) -> int:
     return (config.image_size // config.patch_size) ** 2 + 1 if workload == "image-classification" else tokens
 
 
-def check_length(model: nn.Module, name: str, workload: str, asked: Asked) -> None:
+def check_length(model: nn.Module, name: str, workload: str, asked: RequestShape) -> None:
     """Refuse a text that is longer than a model has positions for.
 
     Raises:
@@ -84,17 +84,17 @@ def threads_of(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def in_turn(
+def measure_rounds(
     models: Mapping[str, nn.Module],
     workload: str,
     batch_sizes: Sequence[int],
-    asked: Asked,
+    asked: RequestShape,
     rounds: int,
     warmup: int,
     *,
     most_seconds: float | None = None,
     on_round: Callable[[int], None] = lambda done: None,
-) -> dict[str, dict[int, Times]]:
+) -> dict[str, dict[int, RequestTimes]]:
     """Ask every model at every batch size once in each round; which model begins moves on by one from round to round.
 
     Args:
@@ -112,7 +112,7 @@ def in_turn(
     """
     names, number, first = list(models), 0, warmup
     inputs = {(name, size): request_inputs(models[name], workload, size, asked.tokens) for name in names for size in batch_sizes}
-    found = {name: {size: Times([], [], []) for size in batch_sizes} for name in names}
+    found = {name: {size: RequestTimes([], [], []) for size in batch_sizes} for name in names}
     ask = _generate if workload == "causal-lm" else _classify
     began = time.perf_counter()
     with torch.inference_mode():
@@ -141,14 +141,14 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _classify(model: nn.Module, inputs: dict[str, Tensor], asked: Asked) -> Times:
+def _classify(model: nn.Module, inputs: dict[str, Tensor], asked: RequestShape) -> RequestTimes:
     device = next(iter(inputs.values())).device
     began = _now(device)
     model(**inputs)
-    return Times([_now(device) - began], [], [])
+    return RequestTimes([_now(device) - began], [], [])
 
 
-def _generate(model: nn.Module, inputs: dict[str, Tensor], asked: Asked) -> Times:
+def _generate(model: nn.Module, inputs: dict[str, Tensor], asked: RequestShape) -> RequestTimes:
     """Greedy decoding with the cache that transformers keeps: one pass over the prompt, then a token at a time."""
     device = inputs["input_ids"].device
     began = _now(device)
@@ -162,4 +162,4 @@ def _generate(model: nn.Module, inputs: dict[str, Tensor], asked: Asked) -> Time
         moment = _now(device)
         decode.append(moment - last)
         last = moment
-    return Times([last - began], [first - began], decode)
+    return RequestTimes([last - began], [first - began], decode)

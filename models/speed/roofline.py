@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from models.architectures.shapes import build, count
-from models.speed.latency import Asked, in_turn, sequence_tokens
+from models.speed.latency import RequestShape, measure_rounds, sequence_tokens
 
 COLUMNS = 1024  # of the matrix by which the bandwidth is measured
 LEAST_BYTES = 2**16
@@ -53,8 +53,8 @@ def overhead(model: nn.Module, workload: str, rounds: int = 30) -> Overhead:
     """Measure t0 and the head's time, at best, on models of the same architecture, a few features wide, of one layer and of five."""
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     narrow = {str(layers): build(_narrow(cast(Any, model).config, layers), workload).to(device, dtype).eval() for layers in (FEW, MANY)}
-    asked = Asked(1, 2)
-    times = in_turn(narrow, workload, [1], asked, rounds, warmup=5)
+    asked = RequestShape(1, 2)
+    times = measure_rounds(narrow, workload, [1], asked, rounds, warmup=5)
     few, many = (min(times[str(layers)][1].decode or times[str(layers)][1].whole) for layers in (FEW, MANY))
     layer = max(many - few, 0.0) / (MANY - FEW)
     return Overhead(layer, max(few - FEW * layer, 0.0))
@@ -95,8 +95,8 @@ def least_seconds(layers: int, fixed: Overhead, moved: float, speed: float, oper
     return layers * fixed.layer + max(moved / speed, operations / flops) + fixed.head
 
 
-def limits(
-    model: nn.Module, workload: str, batch_size: int, asked: Asked, fixed: Overhead, speed: float, flops: float
+def roofline_seconds(
+    model: nn.Module, workload: str, batch_size: int, asked: RequestShape, fixed: Overhead, speed: float, flops: float
 ) -> tuple[float, float | None]:
     """The roofline of a model at a batch size: of its pass over the input, and for language models of a further token, in seconds.
 

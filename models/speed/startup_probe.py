@@ -28,14 +28,14 @@ def main(folder: str, workload: str, dtype: str, device: str, threads: str, batc
     import torch
 
     from models.architectures.checkpoint import load_model, skeleton
-    from models.speed.latency import DTYPES, Asked, in_turn
+    from models.speed.latency import DTYPES, RequestShape, measure_rounds
 
     skeleton(Path(folder), workload)  # transformers imports the model's own code when it is first asked for
     torch.set_num_threads(int(threads))
     imported, before = time.perf_counter(), peak_resident()
     model = load_model(Path(folder), workload, dtype=DTYPES[dtype]).to(device).eval()
     loaded = time.perf_counter()
-    in_turn({"": model}, workload, [int(batch_size)], Asked(int(tokens), int(new_tokens)), rounds=1, warmup=0)
+    measure_rounds({"": model}, workload, [int(batch_size)], RequestShape(int(tokens), int(new_tokens)), rounds=1, warmup=0)
     answered = time.perf_counter()
     figures = {
         "import_seconds": imported - began,

@@ -68,7 +68,7 @@ def make_student(
         raise UserError.about(f"{key}.vocabulary", f"{interface.vocabulary} ids", f"at most the teacher's {theirs}", remedy)
     if student.initialisation == "prune":
         return Initialised(*prune(student.shape, teacher, interface, batches, key, known=known))
-    model = fresh(student_config(student, teacher, interface, key), interface.workload, seed)
+    model = random_model(student_config(student, teacher, interface, key), interface.workload, seed)
     if student.initialisation == "layers":
         _copy_layers(model, teacher, interface, key)
     return Initialised(model)
@@ -92,7 +92,7 @@ def student_config(student: Student, teacher: nn.Module, interface: Interface, k
     return config
 
 
-def fresh(config: Any, workload: str, seed: int) -> nn.Module:
+def random_model(config: Any, workload: str, seed: int) -> nn.Module:
     """A model with random weights, a function of configuration and seed alone.
 
     The last matrix of each residual branch of a pre-norm model is 0, so that training begins with the identity (Zhang et al. 2019,

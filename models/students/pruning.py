@@ -67,7 +67,7 @@ class Pruned(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptIndices:
     """Indices of what a narrower model keeps, ascending."""
 
     hidden: Tensor  # (H',)
@@ -199,11 +199,11 @@ def _is_narrower(ours: Any, theirs: Any) -> bool:
     return any(getattr(ours, name) != getattr(theirs, name) for name in names) or _groups(ours) != _groups(theirs)
 
 
-def choose(importance: Importance, teacher: Any, student: Any) -> Kept:
+def choose(importance: Importance, teacher: Any, student: Any) -> KeptIndices:
     """What a student of a configuration keeps of its teacher's width."""
     groups, queries = _groups(student), student.num_attention_heads // _groups(student)
     heads, keys = zip(*(_best_heads(row, _groups(teacher), groups, queries) for row in importance.heads), strict=True)
-    return Kept(
+    return KeptIndices(
         hidden=_best(importance.hidden, student.hidden_size),
         heads=list(heads),
         keys=list(keys),
@@ -225,7 +225,7 @@ def _best_heads(scores: Tensor, groups: int, kept_groups: int, queries: int) -> 
     return torch.cat(heads), keys
 
 
-def narrow(teacher: nn.Module, config: Any, kept: Kept, importance: Importance, workload: str) -> nn.Module:
+def narrow(teacher: nn.Module, config: Any, kept: KeptIndices, importance: Importance, workload: str) -> nn.Module:
     """The teacher with fewer channels, heads, units and ids, and all its layers."""
     model = _empty(config, workload)
     theirs, head = teacher.state_dict(), _head_dim(config)
@@ -265,7 +265,7 @@ def axes_of(name: str, model_type: str) -> tuple[str, ...]:
     return next(axes for pattern, axes in table.items() if re.search(pattern + "$", name))
 
 
-def _indices(meaning: str, name: str, kept: Kept, head: int) -> Tensor | None:
+def _indices(meaning: str, name: str, kept: KeptIndices, head: int) -> Tensor | None:
     match = LAYER.match(name)
     layer = int(match[2]) if match else 0
     if meaning in (HEADS, KEYS):

@@ -183,7 +183,7 @@ def restrict(signal: Signal, vocabulary: VocabularyMap) -> Signal:
     )
 
 
-class Looked:
+class MappedIds:
     """An array of ids that is read through a table; the array itself may be mapped from a file."""
 
     def __init__(self, values: NDArray[np.generic], vocabulary: VocabularyMap) -> None:
@@ -212,7 +212,7 @@ class ReducedCorpus(Corpus):
     def split(self, name: SplitName) -> Split:
         """The documents of one split, their ids looked up as they are read."""
         split = super().split(name)
-        return replace(split, values=cast(Any, Looked(split.values, self.vocabulary)))
+        return replace(split, values=cast(Any, MappedIds(split.values, self.vocabulary)))
 
 
 def reduced(corpus: Corpus, vocabulary: VocabularyMap | None) -> Corpus:

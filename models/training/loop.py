@@ -29,7 +29,7 @@ from models.losses.schedules import learning_rate_at, teachers_asked, value_at
 from models.losses.taid import Taid, advance
 from models.signals.sources import SignalSource, split_head
 from models.training.checkpoints import Checkpoints
-from models.training.step import Plan, Taught, gradients, recomputed
+from models.training.step import Plan, StudentInTraining, gradients, recomputed
 
 CURVE_POINTS = 1000
 
@@ -141,7 +141,7 @@ def train(
     # Asked before autocast wraps it: in half precision large logits are not exactly those of the head.
     head = split_head(plain) if plan.vocabulary is not None else None
     model, optimizer = accelerator.prepare(model, optimizer)
-    student = Taught(model, plain, head, features)
+    student = StudentInTraining(model, plain, head, features)
     loaded = checkpoints.load(whole, optimizer.optimizer) if checkpoints else None
     first = 0
     if loaded is not None:

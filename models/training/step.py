@@ -47,7 +47,7 @@ class Plan:
     precision: str = "fp32"  # bf16 or fp32; resolved, never auto
 
 
-class Taught(NamedTuple):
+class StudentInTraining(NamedTuple):
     """The student in training: wrapped for its device, as it is, its head where it can be split off, and its feature losses."""
 
     model: nn.Module
@@ -79,7 +79,12 @@ def recomputed(model: nn.Module) -> Iterator[None]:
 
 
 def gradients(
-    accelerator: Accelerator, student: Taught, batch: Batch, plan: Plan, sources: Sequence[SignalSource], at: StepObjective | None
+    accelerator: Accelerator,
+    student: StudentInTraining,
+    batch: Batch,
+    plan: Plan,
+    sources: Sequence[SignalSource],
+    at: StepObjective | None,
 ) -> tuple[Losses, float, int]:
     """Leave the gradients of one optimisation step, clipped, on the student's parameters.
 
@@ -124,14 +129,14 @@ def gradients(
 
 
 @torch.no_grad()
-def _check_support(student: Taught, micro: Batch, plan: Plan, sources: Sequence[SignalSource], at: StepObjective) -> None:
+def _check_support(student: StudentInTraining, micro: Batch, plan: Plan, sources: Sequence[SignalSource], at: StepObjective) -> None:
     signals = [source(micro) for source in sources]
     check_support(rows(student.plain, micro, plan.vocabulary), signals, micro.targets.flatten(), at)
 
 
 def _micro_loss(
     accelerator: Accelerator,
-    student: Taught,
+    student: StudentInTraining,
     micro: Batch,
     plan: Plan,
     sources: Sequence[SignalSource],

@@ -19,8 +19,8 @@ from models.data.batches import evaluation_batches, evaluation_documents
 from models.data.corpus import Corpus, SplitName
 from models.data.token_classes import CLASSES, token_classes
 from models.evaluation.audit_figures import overall, reliability
-from models.evaluation.audit_rows import Rows, audit_rows
-from models.evaluation.audit_slices import Asked, Group, groups_of
+from models.evaluation.audit_rows import AuditRows, audit_rows
+from models.evaluation.audit_slices import Group, SliceSettings, groups_of
 from models.evaluation.bootstrap import Figure, Limits
 from models.students.vocabulary import VocabularyMap, fit, read_kept, reduced
 from tasks.audit.worst_examples import worst_examples, write_worst
@@ -34,7 +34,7 @@ def audited(records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord
     settings = ladder.audit
     limits = Limits(settings.min_count, settings.min_documents)
     figures = overall(rows, settings.thresholds, limits, settings.resamples)
-    asked = Asked(limits, settings.resamples, settings.smallest, settings.false_discovery, ladder.workload != "causal-lm")
+    asked = SliceSettings(limits, settings.resamples, settings.smallest, settings.false_discovery, ladder.workload != "causal-lm")
     groups = groups_of(rows, _kinds(rows, corpus, kept, ladder), asked)
     _worst_of_slices(figures, groups)
     examples = worst_examples(rows, corpus, kept, ladder, split, settings.worst)
@@ -52,7 +52,7 @@ def audited(records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord
 
 def _asked(
     records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
-) -> tuple[Rows, Corpus, VocabularyMap | None]:
+) -> tuple[AuditRows, Corpus, VocabularyMap | None]:
     """The rows, and the corpus in the student's own ids."""
     use_threads(ladder)
     student = Path(records["student"].folder)
@@ -75,7 +75,7 @@ def _asked(
     return rows, corpus, kept
 
 
-def _kinds(rows: Rows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder) -> dict[str, Any]:
+def _kinds(rows: AuditRows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder) -> dict[str, Any]:
     kinds: dict[str, Any] = {"slice": (rows.slice, corpus.info.slice_names)}
     if ladder.workload == "causal-lm" and corpus.tokenizer_folder is not None:
         ids = kept.kept if kept else range(corpus.info.vocabulary or 0)

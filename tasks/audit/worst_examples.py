@@ -17,7 +17,7 @@ from models.data import tokenizers
 from models.data.batches import Batch, evaluation_batches
 from models.data.corpus import Corpus, SplitName
 from models.evaluation.audit_figures import shared
-from models.evaluation.audit_rows import Rows
+from models.evaluation.audit_rows import AuditRows
 from models.students.vocabulary import VocabularyMap
 
 TOGETHER, AFTER = "wrong with its teacher", "right before, wrong after"
@@ -58,9 +58,9 @@ class Example:
         return {**plain, **models, "text": self.text, "pixels": image, "shape": shape}
 
 
-def chosen(rows: Rows, most: int) -> list[tuple[str, int]]:
+def chosen(rows: AuditRows, most: int) -> list[tuple[str, int]]:
     """Kind and row of at most `most` examples: half of them of each kind, the surest first, more of one where the other has fewer."""
-    student, parent = rows.answers["student"], rows.answers["parent"]
+    student, parent = rows.predictions["student"], rows.predictions["parent"]
     together = shared(rows, "student", "parent")
     lost = (parent.predicted == rows.target) & (student.predicted != rows.target)
     first = _surest(rows, together, np.minimum(student.confidence, parent.confidence))
@@ -70,7 +70,7 @@ def chosen(rows: Rows, most: int) -> list[tuple[str, int]]:
     return [*found, *((AFTER, row) for row in second[: most - len(found)])]
 
 
-def _surest(rows: Rows, mask: NDArray[np.bool_], confidence: NDArray[np.floating]) -> list[int]:
+def _surest(rows: AuditRows, mask: NDArray[np.bool_], confidence: NDArray[np.floating]) -> list[int]:
     """Rows by confidence; of a language model only so many that are alike, or one frequent mistake would fill the list."""
     places = np.flatnonzero(mask)
     places = places[np.argsort(-confidence[places], kind="stable")]
@@ -79,14 +79,16 @@ def _surest(rows: Rows, mask: NDArray[np.bool_], confidence: NDArray[np.floating
     seen: Counter[tuple[int, int]] = Counter()
     found = []
     for place in places.tolist():
-        what = (int(rows.target[place]), int(rows.answers["student"].predicted[place]))
+        what = (int(rows.target[place]), int(rows.predictions["student"].predicted[place]))
         seen[what] += 1
         if seen[what] <= ALIKE:
             found.append(place)
     return found
 
 
-def worst_examples(rows: Rows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder, split: SplitName, most: int) -> list[Example]:
+def worst_examples(
+    rows: AuditRows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder, split: SplitName, most: int
+) -> list[Example]:
     """The worst examples with their inputs, which are read again from the corpus.
 
     Args:
@@ -123,8 +125,8 @@ def worst_examples(rows: Rows, corpus: Corpus, kept: VocabularyMap | None, ladde
                 position,
                 corpus.info.slice_names[rows.slice[row]],
                 answer(int(rows.target[row])),
-                {name: answer(int(each.predicted[row])) for name, each in rows.answers.items()},
-                {name: round(float(each.confidence[row]), 4) for name, each in rows.answers.items()},
+                {name: answer(int(each.predicted[row])) for name, each in rows.predictions.items()},
+                {name: round(float(each.confidence[row]), 4) for name, each in rows.predictions.items()},
                 None if image is not None else text([int(i) for i in ids]),
                 image,
             )

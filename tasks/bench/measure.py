@@ -22,9 +22,9 @@ from conf.schema.ladder import Ladder
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device
 from models.base.files import weight_files
-from models.speed.latency import DTYPES, Asked, Times, check_length, in_turn, sequence_tokens, threads_of
+from models.speed.latency import DTYPES, RequestShape, RequestTimes, check_length, measure_rounds, sequence_tokens, threads_of
 from models.speed.matmul import matrix_product_peak
-from models.speed.roofline import Overhead, bandwidth, bytes_of, limits, overhead
+from models.speed.roofline import Overhead, bandwidth, bytes_of, overhead, roofline_seconds
 from tasks.records.bench import BenchMachine, Case, Limit, Loading, ModelBench, Spread
 from tasks.records.run import StageRecord
 from tasks.runtime.environment import processor
@@ -66,13 +66,13 @@ def _circumstances(ladder: Ladder) -> AbstractContextManager[int]:
 
 def _measure(records: Sequence[StageRecord], ladder: Ladder, threads: int, most_seconds: float | None) -> list[ModelBench]:
     bench, device = ladder.bench, resolve_device(ladder.compute.device)
-    asked = Asked(bench.prompt_tokens, bench.new_tokens)
+    asked = RequestShape(bench.prompt_tokens, bench.new_tokens)
     models = {r.name: load_model(Path(r.folder), ladder.workload, dtype=DTYPES[bench.dtype]).to(device).eval() for r in records}
     for name, model in models.items():
         check_length(model, name, ladder.workload, asked)
     rounds, sizes = bench.repeats, bench.batch_sizes
     said = _progress(bench.warmup + rounds)
-    times = in_turn(models, ladder.workload, sizes, asked, rounds, bench.warmup, most_seconds=most_seconds, on_round=said)
+    times = measure_rounds(models, ladder.workload, sizes, asked, rounds, bench.warmup, most_seconds=most_seconds, on_round=said)
     machine = BenchMachine(processor=_name_of(device), device=device, threads=threads, dtype=bench.dtype, torch=version("torch"))
     whole = most_seconds is None
     found = [_bench(record, models[record.name], times[record.name], ladder, asked, machine, tuple(models)) for record in records]
@@ -82,9 +82,9 @@ def _measure(records: Sequence[StageRecord], ladder: Ladder, threads: int, most_
 def _bench(
     record: StageRecord,
     model: nn.Module,
-    times: dict[int, Times],
+    times: dict[int, RequestTimes],
     ladder: Ladder,
-    asked: Asked,
+    asked: RequestShape,
     machine: BenchMachine,
     beside: tuple[str, ...],
 ) -> ModelBench:
@@ -102,7 +102,7 @@ def _bench(
     )
 
 
-def case_of(batch_size: int, times: Times) -> Case:
+def case_of(batch_size: int, times: RequestTimes) -> Case:
     """Percentiles and throughput of measured times."""
     mean = float(np.mean(times.whole))
     decode = spread(times.decode)
@@ -124,7 +124,7 @@ def spread(seconds: Sequence[float]) -> Spread | None:
     return Spread(p50=float(p50), p95=float(p95), p99=float(p99), mean=float(np.mean(seconds)), count=len(seconds))
 
 
-def _with_limits(found: list[ModelBench], models: dict[str, nn.Module], ladder: Ladder, asked: Asked) -> list[ModelBench]:
+def _with_limits(found: list[ModelBench], models: dict[str, nn.Module], ladder: Ladder, asked: RequestShape) -> list[ModelBench]:
     """Add the roofline: the machine's constants measured now, right after the models."""
     device, dtype = torch.device(found[0].machine.device), DTYPES[ladder.bench.dtype]
     flops = matrix_product_peak(dtype=dtype, device=device.type)
@@ -137,7 +137,7 @@ def _with_limits(found: list[ModelBench], models: dict[str, nn.Module], ladder: 
             overheads[kind] = overhead(model, ladder.workload)
         fixed = overheads[kind]
         speed = bandwidth(bytes_of(model).weights, dtype, device)
-        lines = [(size, limits(model, ladder.workload, size, asked, fixed, speed, flops)) for size in ladder.bench.batch_sizes]
+        lines = [(size, roofline_seconds(model, ladder.workload, size, asked, fixed, speed, flops)) for size in ladder.bench.batch_sizes]
         machine = bench.machine.model_copy(update={"flops": flops, "layer_seconds": fixed.layer, "head_seconds": fixed.head})
         more = {"bandwidth": speed, "machine": machine}
         roof = tuple(Limit(batch_size=size, prefill=prefill, decode=decode) for size, (prefill, decode) in lines)

@@ -193,14 +193,14 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pa
     from models.architectures.checkpoint import load_model
     from models.architectures.shapes import config_for
     from models.base.device import use_threads
-    from models.students.initialise import fresh
+    from models.students.initialise import random_model
     from models.students.vocabulary import reduced, vocabulary_of_student
 
     use_threads(ladder)
     whole, first = data.corpus(), ladder.stages[0].training
 
     def random(shape: Shape, corpus: Corpus) -> Any:
-        return fresh(config_for(shape, corpus.interface), ladder.workload, 0)
+        return random_model(config_for(shape, corpus.interface), ladder.workload, 0)
 
     if ladder.teacher.source == "train":
         paces = {TEACHER: _pace(ladder, whole, random(ladder.teacher.shape, whole), ladder.teacher.training)}

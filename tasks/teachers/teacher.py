@@ -33,8 +33,8 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
 
     def make(_: nn.Module | None, aside: Path) -> nn.Module:
         from models.architectures.shapes import config_for
-        from models.students.initialise import fresh
+        from models.students.initialise import random_model
 
-        return fresh(config_for(teacher.shape, interface), interface.workload, ladder.seed)
+        return random_model(config_for(teacher.shape, interface), interface.workload, ladder.seed)
 
     return Work(TEACHER, "teacher", identity, teacher.training, None, ladder.seed, make)

@@ -24,7 +24,7 @@ from models.data.corpus import Corpus
 from models.data.tokenizers import tokenizer_hash
 from models.signals.cache import ORDER, TOLERANCE, Logits, SignalCache, refuse_another
 from models.signals.codec import FORMAT
-from models.signals.fill import chosen, dump, needed, order_for
+from models.signals.fill import fill_cache, id_order, needed_keys, select_examples
 from models.signals.sources import rows
 from tasks.records.run import StageRecord
 from tasks.runtime import cancellation as stopping
@@ -93,11 +93,11 @@ def signals_for(
     with disk_errors(context.paths), stopping.training(work.name), store.lock(mark):
         found = _folder(store, identity, mark, record.name, context, batches, logits)
         cache = SignalCache.open(found.folder, mark, identity, log.warning)
-        steps, keys = needed(batches, work.training.steps)
+        steps, keys = needed_keys(batches, work.training.steps)
         missing = int(cache.missing(keys).sum())
         log.info("%s: signals of %s %s (%s), %s", work.name, record.name, _state(missing, len(keys)), mark[:12], describe(signals))
         if missing:
-            dump(cache, batches, steps, logits, own, on_example=_progress(work.name, missing), should_stop=stopping.requested)
+            fill_cache(cache, batches, steps, logits, own, on_example=_progress(work.name, missing), should_stop=stopping.requested)
         check(cache, batches.at(0), logits, mark)
     computed, seconds = cache.made_for(own)
     each = cache.bytes / max(cache.rows, 1)
@@ -145,7 +145,7 @@ def check(cache: SignalCache, batch: Batch, logits: Logits, mark: str) -> None:
     Raises:
         LadderError: It answers otherwise than the cache.
     """
-    few = chosen(batch, range(min(CHECKED, len(batch.targets))))
+    few = select_examples(batch, range(min(CHECKED, len(batch.targets))))
     distance = cache.distance(few, logits)
     if not distance <= TOLERANCE:
         raise LadderError(
@@ -165,7 +165,7 @@ def _folder(
 
     def write(folder: Path) -> None:
         if identity["signal"] != "full":
-            np.save(folder / ORDER, order_for(batches.at(0), logits, identity["vocabulary"]), allow_pickle=False)
+            np.save(folder / ORDER, id_order(batches.at(0), logits, identity["vocabulary"]), allow_pickle=False)
 
     return store.publish(KIND, name, identity, mark, context.made, write)
 

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from models.evaluation.audit_figures import kappa, overall, reliability, shared
-from models.evaluation.audit_rows import Answers, Beside, Rows
-from models.evaluation.audit_slices import Asked, groups_of
+from models.evaluation.audit_rows import AuditRows, Predictions, TeacherComparison
+from models.evaluation.audit_slices import SliceSettings, groups_of
 from models.evaluation.bootstrap import Limits
 
 LIMITS = Limits(2, 2)
@@ -21,20 +21,20 @@ SURE_STUDENT = [0.95, 0.55, 0.75, 0.95, 0.85, 0.45, 0.75, 0.55, 0.95, 0.95]
 SURE_PARENT = [0.9, 0.9, 0.8, 0.6, 0.9, 0.9, 0.95, 0.9, 0.9, 0.95]
 
 
-def answers(predicted: list[int], confidence: list[float] | None = None, nll: list[float] | None = None) -> Answers:
+def answers(predicted: list[int], confidence: list[float] | None = None, nll: list[float] | None = None) -> Predictions:
     count = len(predicted)
     floats = [np.array(each, dtype=np.float32) for each in (confidence or [0.8] * count, nll or [1.0] * count, [0.25] * count)]
-    return Answers(np.array(predicted, dtype=np.int32), *floats)
+    return Predictions(np.array(predicted, dtype=np.int32), *floats)
 
 
-def rows_of(with_control: bool = True, **more: Answers) -> Rows:
+def rows_of(with_control: bool = True, **more: Predictions) -> AuditRows:
     models = {"student": answers(STUDENT, SURE_STUDENT), "parent": answers(PARENT, SURE_PARENT), "root": answers(ROOT)}
     models |= ({"control": answers(CONTROL)} if with_control else {}) | more
     count = len(TARGET)
     half, divergences = np.full(count, 0.5, np.float32), {"parent": 0.5, "root": 0.75}
-    beside = {name: Beside(np.full(count, kl, np.float32), half) for name, kl in divergences.items()}
+    beside = {name: TeacherComparison(np.full(count, kl, np.float32), half) for name, kl in divergences.items()}
     at, zero = np.arange(count, dtype=np.int32), np.zeros(count, dtype=np.int32)
-    return Rows(np.array(TARGET, dtype=np.int32), zero, at, zero, at.astype(np.int64), models, beside)
+    return AuditRows(np.array(TARGET, dtype=np.int32), zero, at, zero, at.astype(np.int64), models, beside)
 
 
 FIGURES = {name: figure.value for name, figure in overall(rows_of(), (0.7, 0.9), Limits(1, 1), 200).items()}
@@ -126,8 +126,8 @@ def test_shared_errors_need_both_to_be_sure() -> None:
 # ---- slices ----
 
 
-def asked(limits: Limits = LIMITS, errors: bool = True, smallest: float = 0.02) -> Asked:
-    return Asked(limits, 500, smallest, 0.05, errors)
+def asked(limits: Limits = LIMITS, errors: bool = True, smallest: float = 0.02) -> SliceSettings:
+    return SliceSettings(limits, 500, smallest, 0.05, errors)
 
 
 def test_gaps_and_amplification_by_hand() -> None:
@@ -167,7 +167,7 @@ def test_no_error_seen_in_a_slice_still_bounds_its_gap_from_above() -> None:
     assert high * 0.02 >= 1 - math.exp(math.log(0.025) / 5)
 
 
-def many(shared_share: float, seed: int, slices: int = 20, size: int = 100) -> Rows:
+def many(shared_share: float, seed: int, slices: int = 20, size: int = 100) -> AuditRows:
     """Student and control err alike by chance, and in slice 0 the student, besides, as its teacher does."""
     generator, count = np.random.default_rng(seed), slices * size
     place = np.repeat(np.arange(slices), size)
@@ -181,13 +181,13 @@ def many(shared_share: float, seed: int, slices: int = 20, size: int = 100) -> R
     student[(place == 0) & wrong(shared_share)] = 1
     models = {"student": student, "parent": parent, "control": np.where(wrong(0.08), 1, 0)}
     flat = np.full(count, 0.1, np.float32)
-    return Rows(
+    return AuditRows(
         target, place.astype(np.int32), at, zero, at.astype(np.int64),
-        {name: answers(each.tolist()) for name, each in models.items()}, {"parent": Beside(flat, flat)},
+        {name: answers(each.tolist()) for name, each in models.items()}, {"parent": TeacherComparison(flat, flat)},
     )  # fmt: skip
 
 
-def flagged(rows: Rows) -> list[int]:
+def flagged(rows: AuditRows) -> list[int]:
     groups = groups_of(rows, {"slice": (rows.slice, [str(i) for i in range(20)])}, asked(Limits()))
     return [int(group.name) for group in groups if "parent.inherited" in group.flags]
 

@@ -11,7 +11,7 @@ from conf.errors import UserError
 from models.data.batches import evaluation_batches, evaluation_documents
 from models.data.corpus import Corpus
 from models.evaluation.audit_figures import overall
-from models.evaluation.audit_rows import Rows, audit_rows
+from models.evaluation.audit_rows import AuditRows, audit_rows
 from models.evaluation.bootstrap import Limits
 from models.evaluation.evaluation import collect, quality
 
@@ -19,7 +19,7 @@ Make = Callable[..., nn.Module]
 CPU = torch.device("cpu")
 
 
-def ask(corpus: Corpus, models: dict[str, nn.Module], batch_size: int = 4, chunk: int = 2**20, precision: str = "fp32") -> Rows:
+def ask(corpus: Corpus, models: dict[str, nn.Module], batch_size: int = 4, chunk: int = 2**20, precision: str = "fp32") -> AuditRows:
     vocabulary = corpus.info.vocabulary if corpus.info.workload == "causal-lm" else None
     batches = evaluation_batches(corpus, "valid", 1000, batch_size)
     return audit_rows(models, batches, evaluation_documents(corpus, "valid", 1000), vocabulary, CPU, precision, chunk)
@@ -39,12 +39,12 @@ def test_they_are_the_evaluations(name: str, model_for: Make, request: pytest.Fi
     columns = collect(models["student"], teachers, evaluation_batches(corpus, "valid", 1000, 4), vocabulary, CPU, "fp32")
     assert rows.target.tolist() == columns.target.tolist()
     assert rows.slice.tolist() == columns.slice.tolist()
-    assert rows.answers["student"].predicted.tolist() == columns.predicted.tolist()
-    for ours, theirs in ((rows.answers["student"].nll, columns.nll), (rows.answers["student"].confidence, columns.confidence)):
+    assert rows.predictions["student"].predicted.tolist() == columns.predicted.tolist()
+    for ours, theirs in ((rows.predictions["student"].nll, columns.nll), (rows.predictions["student"].confidence, columns.confidence)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     for teacher in teachers:
-        np.testing.assert_allclose(rows.beside[teacher].kl, columns.against[teacher]["kl"], rtol=1e-3, atol=1e-5)
-        agree = rows.answers[teacher].predicted == rows.answers["student"].predicted
+        np.testing.assert_allclose(rows.comparisons[teacher].kl, columns.against[teacher]["kl"], rtol=1e-3, atol=1e-5)
+        agree = rows.predictions[teacher].predicted == rows.predictions["student"].predicted
         assert agree.tolist() == columns.against[teacher]["agreement"].astype(bool).tolist()
     figures, known = overall(rows, (0.7,), Limits(2, 2), 100), quality(columns, corpus, "valid").metrics
     assert figures["nll"].value == pytest.approx(known["nll"], rel=1e-4)
@@ -59,8 +59,8 @@ def test_what_is_asked_at_once_changes_nothing(prose: Corpus, model_for: Make) -
     for name in ("target", "slice", "example", "position", "document"):
         assert getattr(whole, name).tolist() == getattr(parts, name).tolist()
     for model in models:
-        np.testing.assert_allclose(whole.answers[model].nll, parts.answers[model].nll, rtol=1e-4)
-        np.testing.assert_allclose(whole.answers[model].brier, parts.answers[model].brier, atol=1e-5)
+        np.testing.assert_allclose(whole.predictions[model].nll, parts.predictions[model].nll, rtol=1e-4)
+        np.testing.assert_allclose(whole.predictions[model].brier, parts.predictions[model].brier, atol=1e-5)
 
 
 def test_brier_and_the_teachers_probability_by_hand(images: Corpus, model_for: Make) -> None:
@@ -70,9 +70,9 @@ def test_brier_and_the_teachers_probability_by_hand(images: Corpus, model_for: M
     with torch.no_grad():
         p = {name: model(**batch.inputs).logits.softmax(-1) for name, model in models.items()}
     onehot = nn.functional.one_hot(batch.targets, 3)
-    np.testing.assert_allclose(rows.answers["student"].brier, (p["student"] - onehot).square().sum(-1).numpy(), rtol=1e-4)
+    np.testing.assert_allclose(rows.predictions["student"].brier, (p["student"] - onehot).square().sum(-1).numpy(), rtol=1e-4)
     chosen = p["student"].argmax(-1)
-    np.testing.assert_allclose(rows.beside["root"].theirs, p["root"].gather(-1, chosen[:, None])[:, 0].numpy(), rtol=1e-4)
+    np.testing.assert_allclose(rows.comparisons["root"].theirs, p["root"].gather(-1, chosen[:, None])[:, 0].numpy(), rtol=1e-4)
 
 
 def test_windows_of_a_document_stay_together(lm_corpus: Callable[..., Corpus], model_for: Make) -> None:
@@ -90,7 +90,7 @@ def test_one_model_under_two_names_answers_once(images: Corpus, model_for: Make)
     teacher.register_forward_hook(lambda *_: calls.append(1))
     rows = ask(images, {"student": student, "parent": teacher, "root": teacher}, batch_size=1000)
     assert len(calls) == 1
-    assert rows.answers["parent"].predicted.tolist() == rows.answers["root"].predicted.tolist()
+    assert rows.predictions["parent"].predicted.tolist() == rows.predictions["root"].predicted.tolist()
 
 
 def test_an_example_without_a_label_is_told(images: Corpus, model_for: Make) -> None:
@@ -103,5 +103,5 @@ def test_an_example_without_a_label_is_told(images: Corpus, model_for: Make) -> 
 
 def test_bf16_is_close(prose: Corpus, model_for: Make) -> None:
     exact, rounded = ask(prose, three(prose, model_for)), ask(prose, three(prose, model_for), precision="bf16")
-    assert exact.answers["student"].nll.mean() == pytest.approx(rounded.answers["student"].nll.mean(), abs=0.01)
-    np.testing.assert_allclose(exact.answers["student"].nll, rounded.answers["student"].nll, atol=0.3)
+    assert exact.predictions["student"].nll.mean() == pytest.approx(rounded.predictions["student"].nll.mean(), abs=0.01)
+    np.testing.assert_allclose(exact.predictions["student"].nll, rounded.predictions["student"].nll, atol=0.3)

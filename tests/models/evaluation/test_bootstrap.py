@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from models.evaluation.bootstrap import Estimate, Limits, resample, unseen
+from models.evaluation.bootstrap import BootstrapEstimate, Limits, resample, rule_of_three
 
 MANY = Limits(2, 2)
 
 
-def mean_of(values: np.ndarray, document: np.ndarray | None = None, resamples: int = 4000, share: bool = False) -> Estimate:
+def mean_of(values: np.ndarray, document: np.ndarray | None = None, resamples: int = 4000, share: bool = False) -> BootstrapEstimate:
     document = np.arange(len(values)) if document is None else document
     columns = {"count": np.ones(len(values)), "value": values}
     return resample(columns, np.zeros(len(values), int), 1, document, resamples).ratio("value", "count", share=share)
@@ -68,11 +68,11 @@ def test_none_seen_is_not_none_there() -> None:
     figure = mean_of(np.zeros(100), share=True).figure(MANY)
     assert figure.value == figure.low == 0
     assert figure.high == pytest.approx(1 - 0.025 ** (1 / 100), abs=1e-3)  # Clopper and Pearson's
-    assert unseen(2) == 1
+    assert rule_of_three(2) == 1
     rows = resample({"count": np.ones(100), "a": np.zeros(100)}, np.zeros(100, int), 1, np.arange(100), 100)
     same = rows.ratio("a", "count", share=True).minus(rows.ratio("a", "count", share=True)).figure(MANY)
     assert same.value == 0
-    assert (same.low, same.high) == pytest.approx((-unseen(100), unseen(100)))
+    assert (same.low, same.high) == pytest.approx((-rule_of_three(100), rule_of_three(100)))
 
 
 @pytest.mark.parametrize(("limits", "few"), [(Limits(31, 2), True), (Limits(30, 2), False), (Limits(2, 4), True), (Limits(2, 3), False)])

@@ -11,7 +11,7 @@ from conf.schema.training import Training
 from models.base.quality import Quality, retention
 from models.data.batches import Batch, TrainingBatches, evaluation_batches
 from models.data.corpus import Corpus
-from models.evaluation.evaluation import Columns, collect, expected_calibration_error, macro_f1, quality
+from models.evaluation.evaluation import RowFigures, collect, expected_calibration_error, macro_f1, quality
 from models.training.loop import Plan, train
 
 Make = Callable[..., nn.Module]
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def judge(
     model: nn.Module, corpus: Corpus, batch_size: int = 16, precision: str = "fp32", **teachers: nn.Module
-) -> tuple[Columns, Quality]:
+) -> tuple[RowFigures, Quality]:
     vocabulary = corpus.info.vocabulary if corpus.info.workload == "causal-lm" else None
     columns = collect(model, teachers, evaluation_batches(corpus, "valid", 10_000, batch_size), vocabulary, CPU, precision)
     return columns, quality(columns, corpus, "valid")
@@ -37,10 +37,10 @@ class Fixed(nn.Module):
         return SimpleNamespace(logits=self.table[input_ids])
 
 
-def columns_of(nll: Iterable[float], correct: Iterable[float], slices: Iterable[int], **more) -> Columns:
+def columns_of(nll: Iterable[float], correct: Iterable[float], slices: Iterable[int], **more) -> RowFigures:
     count = len(list(nll))
     fields = {"predicted": np.zeros(count, int), "target": np.zeros(count, int), "confidence": np.ones(count), "against": {}} | more
-    return Columns(nll=np.array(nll), correct=np.array(correct), slice=np.array(slices), **fields)
+    return RowFigures(nll=np.array(nll), correct=np.array(correct), slice=np.array(slices), **fields)
 
 
 def test_language_figures_by_hand(lm_corpus: Callable[..., Corpus]) -> None:

@@ -18,7 +18,7 @@ from models.losses import divergences as d
 from models.losses.loss import DIVERGENCES, StepObjective, TeacherSignal, distillation_loss
 from models.losses.schedules import kept_teachers
 from models.losses.taid import Taid, advance
-from models.losses.teacher_controls import label_led, log_mean, trust
+from models.losses.teacher_controls import log_mean, moved_to_label, teacher_weights
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REAL = st.floats(-8, 8, width=64)
@@ -231,7 +231,7 @@ def test_taids_share_grows_from_its_start_to_one_and_faster_while_the_loss_falls
 def test_the_label_leads_by_the_margin_where_the_teacher_was_wrong(pair: tuple[Tensor, Tensor], margin: float) -> None:
     teacher = pair[0]
     y, p = labels_of(teacher), teacher.softmax(-1)
-    moved = label_led(teacher, y, margin).exp()
+    moved = moved_to_label(teacher, y, margin).exp()
     assert close(moved.sum(-1), torch.ones(len(p), dtype=torch.float64))
     wrong = p.argmax(-1) != y
     assert close(moved[~wrong], p[~wrong])
@@ -242,9 +242,9 @@ def test_the_label_leads_by_the_margin_where_the_teacher_was_wrong(pair: tuple[T
 
 def test_rows_are_weighed_by_what_the_teacher_knows_of_the_label() -> None:
     teacher, student, y = torch.tensor([[2.0, 0, 0], [0, 1, 3]]), torch.zeros(2, 3), torch.tensor([0, 1])
-    assert trust(teacher, y, "none") is None
-    only = trust(teacher, y, "correct-only")
-    gate = trust(teacher, y, "confidence-gate")
+    assert teacher_weights(teacher, y, "none") is None
+    only = teacher_weights(teacher, y, "correct-only")
+    gate = teacher_weights(teacher, y, "confidence-gate")
     assert only is not None
     assert gate is not None
     assert only.tolist() == [1.0, 0.0]

@@ -21,7 +21,7 @@ from models.losses.chunked import Head, chunked_loss
 from models.losses.loss import DIVERGENCES, HiddenSignal, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss
 from models.losses.sparse import sparse_forward_kl
 from models.losses.support import infinite_for
-from models.losses.teacher_controls import label_led
+from models.losses.teacher_controls import moved_to_label
 from models.signals.sources import live
 from models.training.loop import Plan, Step, train
 
@@ -145,7 +145,7 @@ def test_logits_of_ten_thousand_give_a_finite_loss_and_gradient(
 @given(case=cases(LARGE, np.float32), margin=st.floats(0, 0.9))
 def test_a_corrected_teacher_rules_out_no_id_whose_probability_rounds_to_zero(case: tuple[Tensor, ...], margin: float) -> None:
     teacher, _, targets, _ = case
-    moved = label_led(teacher, targets, margin)
+    moved = moved_to_label(teacher, targets, margin)
     assert moved.isfinite().all()
     assert torch.allclose(moved.exp().sum(-1), torch.ones(len(teacher)), atol=1e-5)
 

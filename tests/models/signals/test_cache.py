@@ -20,7 +20,7 @@ from models.data.corpus import Corpus
 from models.losses.loss import SparseSignal, TeacherSignal
 from models.signals.cache import TOLERANCE, SignalCache, keys_of
 from models.signals.codec import Coding, decode, dense, encode
-from models.signals.fill import chosen, dump, needed
+from models.signals.fill import fill_cache, needed_keys, select_examples
 from models.signals.sources import rows
 from tests.machine import child, heard, kill, small_disk
 
@@ -63,7 +63,7 @@ def filled(cache: SignalCache, batches: TrainingBatches, steps: int = 1000, logi
         asked.append(len(batch.targets))
         return logits(batch)
 
-    dump(cache, batches, needed(batches, steps)[0], counted, "mine", **how)
+    fill_cache(cache, batches, needed_keys(batches, steps)[0], counted, "mine", **how)
     return sum(asked)
 
 
@@ -126,7 +126,7 @@ class TestMore:
         assert filled(cache, batches, steps=5) == 16
         again = opened(tmp_path / "cache")
         assert filled(again, batches, steps=5) == 0
-        lacking = int(again.missing(needed(other, 1000)[1]).sum())
+        lacking = int(again.missing(needed_keys(other, 1000)[1]).sum())
         assert filled(again, other) == lacking > 0
         assert filled(again, batches) == 0
         assert opened(tmp_path / "cache").made_for("mine")[0] == 24 + 16 + lacking
@@ -136,7 +136,7 @@ class TestMore:
         answers = iter([False, False, True])
         with pytest.raises(RunCancelled, match="24 examples done"):
             filled(cache, batches, should_stop=lambda: next(answers))
-        assert int((~opened(tmp_path / "cache").missing(needed(batches, 1000)[1])).sum()) == 24
+        assert int((~opened(tmp_path / "cache").missing(needed_keys(batches, 1000)[1])).sum()) == 24
 
     def test_what_is_open_stays_readable_when_the_folder_is_removed(self, text: Corpus, tmp_path: Path) -> None:
         cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
@@ -154,7 +154,7 @@ import torch
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.signals.cache import SignalCache
-from models.signals.fill import dump, needed
+from models.signals.fill import fill_cache, needed_keys
 import json
 folder, corpus = Path(sys.argv[1]), Corpus(Path(sys.argv[2]), "hash")
 manifest = json.loads((folder / "manifest.json").read_text())
@@ -166,7 +166,7 @@ def pattern(batch):
 def say(done):
     print(done, flush=True)
     time.sleep(0.2)
-dump(cache, batches, needed(batches, 1000)[0], pattern, "mine", on_example=say, part_bytes=int(sys.argv[3]))
+fill_cache(cache, batches, needed_keys(batches, 1000)[0], pattern, "mine", on_example=say, part_bytes=int(sys.argv[3]))
 """
 
 
@@ -249,7 +249,7 @@ class TestRefused:
     def test_another_teacher_is_far_and_rounding_is_near(self, text: Corpus, tmp_path: Path, kind: str) -> None:
         cache, batches = made(tmp_path / "cache", signal=kind), TrainingBatches(text, 8, seed=0)
         filled(cache, batches)
-        few = chosen(batches.at(0), range(4))
+        few = select_examples(batches.at(0), range(4))
         rounded = cache.distance(few, lambda batch: pattern(batch).bfloat16().float())
         assert rounded < TOLERANCE
         assert cache.distance(few, lambda batch: 1.3 * pattern(batch).flip(1)) > 2 * TOLERANCE

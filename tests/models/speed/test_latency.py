@@ -18,9 +18,9 @@ from conf.schema.ladder import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for, count
 from models.base.interface import Interface
-from models.speed.latency import Asked, check_length, in_turn, request_inputs, sequence_tokens, threads_of
-from models.speed.roofline import Overhead, bandwidth, bytes_of, least_seconds, limits, overhead
-from models.students.initialise import fresh
+from models.speed.latency import RequestShape, check_length, measure_rounds, request_inputs, sequence_tokens, threads_of
+from models.speed.roofline import Overhead, bandwidth, bytes_of, least_seconds, overhead, roofline_seconds
+from models.students.initialise import random_model
 
 ROOT = Path(__file__).parents[3]
 WORKLOADS = {"causal-lm": "llama", "sequence-classification": "bert", "image-classification": "vit"}
@@ -29,14 +29,14 @@ WORKLOADS = {"causal-lm": "llama", "sequence-classification": "bert", "image-cla
 def model_of(workload: str, layers: int = 2, **shape: Any) -> nn.Module:
     interface = Interface(workload, 16, 40, 1, 0, 0 if workload == "causal-lm" else 3, (1, 8, 8))
     made = Shape.model_validate({"family": WORKLOADS[workload], "hidden_size": 8, "layers": layers, "heads": 2, "feed_forward": 12} | shape)
-    return fresh(config_for(made, interface), workload, 0).eval()
+    return random_model(config_for(made, interface), workload, 0).eval()
 
 
 def test_models_are_asked_in_turn_and_the_first_one_changes() -> None:
     models, heard = {name: model_of("image-classification") for name in "abc"}, list[str]()
     for name, model in models.items():
         model.register_forward_hook(lambda *_, name=name: heard.append(name))
-    times = in_turn(models, "image-classification", [1, 2], Asked(16, 4), rounds=3, warmup=1)
+    times = measure_rounds(models, "image-classification", [1, 2], RequestShape(16, 4), rounds=3, warmup=1)
     assert "".join(heard) == "aabbcc" + "bbccaa" + "ccaabb" + "aabbcc"
     assert {(name, size, len(each.whole)) for name, sizes in times.items() for size, each in sizes.items()} == {
         (name, size, 3) for name in "abc" for size in (1, 2)
@@ -53,20 +53,22 @@ def test_a_language_model_keeps_its_keys_and_values() -> None:
 
     model.register_forward_pre_hook(listen, with_kwargs=True)
     assert model.config.use_cache is False  # as every checkpoint is loaded here
-    times = in_turn({"m": model}, "causal-lm", [3], Asked(5, 4), rounds=2, warmup=0)["m"][3]
+    times = measure_rounds({"m": model}, "causal-lm", [3], RequestShape(5, 4), rounds=2, warmup=0)["m"][3]
     assert seen == 2 * [((3, 5), 0, True), ((3, 1), 5, True), ((3, 1), 6, True), ((3, 1), 7, True)]
     assert (len(times.whole), len(times.prefill), len(times.decode)) == (2, 2, 6)
     assert times.whole == pytest.approx([times.prefill[i] + sum(times.decode[3 * i : 3 * i + 3]) for i in range(2)])
 
 
 def test_a_limit_of_time_ends_it_after_one_round_that_counts() -> None:
-    times = in_turn({"m": model_of("image-classification")}, "image-classification", [1], Asked(1, 1), 1000, 1000, most_seconds=1e-9)
+    times = measure_rounds(
+        {"m": model_of("image-classification")}, "image-classification", [1], RequestShape(1, 1), 1000, 1000, most_seconds=1e-9
+    )
     assert len(times["m"][1].whole) == 1
 
 
 def test_every_round_is_told() -> None:
     told: list[int] = []
-    in_turn({"m": model_of("image-classification")}, "image-classification", [1], Asked(1, 1), 2, 1, on_round=told.append)
+    measure_rounds({"m": model_of("image-classification")}, "image-classification", [1], RequestShape(1, 1), 2, 1, on_round=told.append)
     assert told == [1, 2, 3]
 
 
@@ -90,13 +92,13 @@ def test_requests_have_the_size_that_was_asked(workload: str) -> None:
 
 def test_a_request_longer_than_the_models_positions_is_refused() -> None:
     model = model_of("causal-lm")
-    check_length(model, "m", "causal-lm", Asked(2000, 48))
+    check_length(model, "m", "causal-lm", RequestShape(2000, 48))
     with pytest.raises(UserError, match=r"bench.prompt_tokens: got '2000 and bench.new_tokens 49'; allowed: together at most 2048"):
-        check_length(model, "m", "causal-lm", Asked(2000, 49))
+        check_length(model, "m", "causal-lm", RequestShape(2000, 49))
     encoder = model_of("sequence-classification")
-    check_length(encoder, "m", "sequence-classification", Asked(512, 99))  # an encoder writes nothing
+    check_length(encoder, "m", "sequence-classification", RequestShape(512, 99))  # an encoder writes nothing
     with pytest.raises(UserError, match=r"bench\.prompt_tokens: got 513"):
-        check_length(encoder, "m", "sequence-classification", Asked(513, 0))
+        check_length(encoder, "m", "sequence-classification", RequestShape(513, 0))
 
 
 def test_threads_are_given_back() -> None:
@@ -123,10 +125,10 @@ class TestRoofline:
 
     def test_a_token_moves_all_weights_and_the_cache(self) -> None:
         model, nothing = model_of("causal-lm"), Overhead(0.0, 0.0)
-        whole, token = limits(model, "causal-lm", 3, Asked(10, 4), nothing, speed=1.0, flops=1e30)
+        whole, token = roofline_seconds(model, "causal-lm", 3, RequestShape(10, 4), nothing, speed=1.0, flops=1e30)
         each = bytes_of(model)
         assert (whole, token) == (each.weights, each.weights + 3 * 12 * each.key_value)
-        whole, token = limits(model, "causal-lm", 3, Asked(10, 4), nothing, speed=1e30, flops=1.0)
+        whole, token = roofline_seconds(model, "causal-lm", 3, RequestShape(10, 4), nothing, speed=1e30, flops=1.0)
         size = count(model, 10)
         last = size.forward_flops - 9 * 2 * cast(Any, model).get_output_embeddings().weight.numel()  # of ten tokens only the last needs it
         assert (whole, token) == (3 * last, pytest.approx(3 * size.forward_flops / 10))

@@ -20,7 +20,7 @@ from models.base.numerics import NUMERICS
 from models.data.batches import TrainingBatches
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.signals.sources import live
-from models.students.initialise import fresh
+from models.students.initialise import random_model
 from models.training.loop import Plan, Step, train
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -64,7 +64,7 @@ def model(corpus: Corpus, family: str, seed: int, hidden: int) -> nn.Module:
     shape = Shape.model_validate({"family": family, "hidden_size": hidden, "layers": 2, "heads": 4, "feed_forward": 2 * hidden})
     interface = Interface(known.workload, known.sequence_length, known.vocabulary, 256, 257, known.classes, known.image_shape)
     # By the way that students are made, so that a change of first weights moves the curve too.
-    return fresh(config_for(shape, interface), known.workload, seed)
+    return random_model(config_for(shape, interface), known.workload, seed)
 
 
 def course(make: Callable[[Path], Corpus], family: str) -> list[tuple[float, ...]]:

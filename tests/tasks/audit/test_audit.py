@@ -16,7 +16,7 @@ from conf.loading.load import load
 from conf.schema.audit import Audit as Settings
 from conf.schema.audit import AuditLimit
 from conf.schema.ladder import Gate
-from models.evaluation.audit_rows import Answers, Beside, Rows
+from models.evaluation.audit_rows import AuditRows, Predictions, TeacherComparison
 from tasks.audit.audit import audit_identity, control_work, read_audit
 from tasks.audit.worst_examples import AFTER, TOGETHER, Example, chosen, write_worst
 from tasks.evaluation.gate import judge
@@ -265,18 +265,18 @@ def test_a_figure_reads(name: str, given: dict[str, Any], text: str) -> None:
 # ---- the worst examples ----
 
 
-def rows(position: list[int] | None = None) -> Rows:
+def rows(position: list[int] | None = None) -> AuditRows:
     target, parent, student = [0] * 8, [1, 1, 1, 0, 0, 0, 0, 1], [1, 1, 2, 1, 2, 0, 1, 1]
     sure = {"student": [0.6, 0.9, 0.9, 0.5, 0.8, 1.0, 0.7, 0.95], "parent": [0.9, 0.7, 0.9, 0.9, 0.9, 0.9, 0.9, 0.99]}
     zero = np.zeros(8, dtype=np.int32)
     models = {
-        name: Answers(np.array(predicted, dtype=np.int32), np.array(sure[name], np.float32), zero + np.float32(1), zero + np.float32(1))
+        name: Predictions(np.array(predicted, dtype=np.int32), np.array(sure[name], np.float32), zero + np.float32(1), zero + np.float32(1))
         for name, predicted in (("student", student), ("parent", parent))
     }
     at = np.arange(8, dtype=np.int32)
     flat = np.zeros(8, np.float32)
     place = np.array(position or [0] * 8, dtype=np.int32)
-    return Rows(np.array(target, np.int32), zero, at, place, at.astype(np.int64), models, {"parent": Beside(flat, flat)})
+    return AuditRows(np.array(target, np.int32), zero, at, place, at.astype(np.int64), models, {"parent": TeacherComparison(flat, flat)})
 
 
 def test_the_surest_come_first_and_halves_fill_each_other() -> None:

@@ -25,8 +25,8 @@ from models.architectures.shapes import config_for
 from models.base.device import hardware
 from models.base.files import weights_sha256
 from models.base.interface import Interface
-from models.speed.latency import Times
-from models.students.initialise import fresh
+from models.speed.latency import RequestTimes
+from models.students.initialise import random_model
 from tasks.bench.bench import KIND, bench_identity, bench_model, bench_run
 from tasks.bench.measure import case_of, spread
 from tasks.records.bench import RunBench
@@ -60,7 +60,7 @@ def make_run(home: Home, workload: str, family: str, source: str, status: str = 
     models = []
     for name, (width, layers) in SIZES.items():
         shape = Shape.model_validate({"family": family, "hidden_size": width, "layers": layers, "heads": 2, "feed_forward": width})
-        network, folder = fresh(config_for(shape, interface), workload, 0), home.root / "models" / name
+        network, folder = random_model(config_for(shape, interface), workload, 0), home.root / "models" / name
         save_model(network, folder, None)
         size = sum(p.numel() for p in network.parameters())
         measured = {"weights_sha256": weights_sha256(folder), "metrics": {"accuracy": 0.9, "nll": 1.0, "bits_per_byte": 2.0}}
@@ -221,7 +221,7 @@ def test_what_a_measurement_depends_on() -> None:
 
 
 def test_percentiles_and_throughput_by_hand() -> None:
-    case = case_of(4, Times([1.0, 3.0], [0.5, 0.5], [0.1] * 99 + [1.1]))
+    case = case_of(4, RequestTimes([1.0, 3.0], [0.5, 0.5], [0.1] * 99 + [1.1]))
     assert (case.whole.p50, case.whole.mean, case.requests_per_second) == (2.0, 2.0, 2.0)
     assert case.decode is not None
     assert (case.decode.p50, case.decode.p95, case.decode.count) == pytest.approx((0.1, 0.1, 100))

@@ -18,7 +18,7 @@ from models.architectures.shapes import config_for, size_of
 from models.base.interface import Interface
 from models.data.batches import Batch
 from models.signals.sources import live
-from models.students.initialise import fresh
+from models.students.initialise import random_model
 from models.training.loop import Plan, train
 from tasks.proof import arms
 from tasks.proof.arms import Prices, arm_flops, flops, refuse, replicate, rewritten, settled
@@ -187,7 +187,7 @@ def test_operations_of_a_training_are_those_that_torch_counts(family: str, alpha
         Shape.model_validate({"family": family, "hidden_size": width, "layers": layers, "heads": 4, "feed_forward": 4 * width})
         for width in widths
     ]
-    teacher, student = (fresh(config_for(shape, interface), interface.workload, 0) for shape in shapes)
+    teacher, student = (random_model(config_for(shape, interface), interface.workload, 0) for shape in shapes)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(2, 300, (8, 64), generator=generator)
     inputs = {"input_ids": ids} if text else {"pixel_values": torch.rand(8, 1, 8, 8, generator=generator)}
