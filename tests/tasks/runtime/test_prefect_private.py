@@ -28,7 +28,7 @@ def digest_of(read_at: str) -> str:
     """Digest of a function's or a class's source; AttributeError or ImportError where Prefect has it no more."""
     module, _, name = read_at.partition(":")
     found = operator.attrgetter(name)(import_module(module))
-    source = inspect.getsource(found.fget if isinstance(found, property) else found)
+    source = inspect.getsource(getattr(found, "fget", None) or found)
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
