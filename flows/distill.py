@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from conf.errors import GateStopped
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
 from flows.gate_policies import run_with_policy
-from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, budgeted, chosen, refuse_early
-from flows.run_labels import Asked, is_served, label, label_run, repeated
+from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, request_of, resolve
+from flows.run_labels import label, label_run
 from flows.steps import bench_model, cancellable, evaluate_model, prepare_data, prepare_teacher, publish_report, record_model
 from models.base.device import precision_of
 from tasks.lifecycle.ladder_run import LadderRun
@@ -43,15 +42,12 @@ def distill(
         repeats: Name of the run that this one repeats, for the record; may be empty.
         budget: Wall-clock time such as `5m`, to which steps and held-out examples are scaled down by a calibration; empty: no limit.
     """
-    served = is_served()
-    loaded, given = chosen(ladder, whole, overrides, seed, served)
-    refuse_early(loaded, start_at or None, fresh)
-    loaded, given, shortened = budgeted(loaded, given, budget)
-    settings, base = loaded
-    source, given = (ladder, given) if whole is None else (settings.name, ())
-    asked = Asked(source, tuple(given), None, start_at or None, fresh)
-    more = {"repeats": repeated(asked, repeats), "served": served, "whole": whole is not None, "budget": shortened}
-    with LadderRun.open(source, settings, base, given, start_at or None, fresh, str(flow_run.id), **more) as run:
+    request = request_of(
+        ladder, overrides=overrides, start_at=start_at, seed=seed, fresh=fresh, inline_ladder=whole, repeats=repeats, budget=budget
+    )
+    resolved = resolve(request)
+    settings = resolved.ladder
+    with LadderRun.open(resolved) as run:
         label_run(run.record)
         data = run.keep_data(prepare_data(settings, run.context))
         teacher = prepare_teacher(settings, data, run.context)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 
 from conf.errors import UserError
 from conf.home import home
 from conf.loading.load import suggest
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
-from flows.parameters import LadderChoice, OptionalSeed, Overrides, StageName, TeacherNames, chosen, refuse_early
-from flows.run_labels import Asked, is_served, label_run, repeated
+from flows.parameters import LadderChoice, OptionalSeed, Overrides, StageName, TeacherNames, request_of, resolve
+from flows.run_labels import label_run
 from flows.steps import cancellable, prepare_data, record_model
 from tasks.lifecycle.ladder_run import LadderRun
+from tasks.lifecycle.request import ResolvedRequest
 from tasks.records.run import RunRecord, StageRecord
 from tasks.teachers.named_models import named_models
 
@@ -41,24 +43,31 @@ def one_stage(
         fresh: Compute anew what the store holds already.
         repeats: Name of the run that this one repeats, for the record; may be empty.
     """
-    served = is_served()
-    loaded, given = chosen(ladder, None, overrides, seed, served)
-    refuse_early(loaded, None, fresh)
-    settings, base = loaded
-    names = [known.name for known in settings.stages]
-    if stage not in names:
-        raise UserError.about("stage", stage, f"a stage of this ladder: {', '.join(names)}", suggest(stage, names).strip())
-    above = ["teacher", *names[: names.index(stage)]]
-    found = named_models(home(), settings.name, list(reversed(teachers)) or above)
-    single = settings.model_copy(update={"stages": (settings.stages[names.index(stage)],)})
-    more = {"named": [model.fingerprint for model in reversed(found)], "served": served}
-    of = repeated(Asked(ladder, tuple(given), stage, fresh=fresh), repeats)
-    with LadderRun.open(ladder, single, base, given, None, fresh, str(flow_run.id), of, **more) as run:
+    request = request_of(ladder, overrides=overrides, seed=seed, fresh=fresh, only=stage, teachers=teachers, repeats=repeats)
+    resolved = _single(resolve(request))
+    single = resolved.ladder
+    with LadderRun.open(resolved) as run:
         label_run(run.record)
         data = run.keep_data(prepare_data(single, run.context))
         lineage: list[StageRecord] = []
-        for model in found:
+        for model in resolved.teachers:
             lineage.append(run.keep(record_model(model, lineage, single, data, run.context)))
         for made in run_with_policy(single.stages[0], lineage, single, data, run):
             run.keep(made)
         return conclude(run, single)
+
+
+def _single(resolved: ResolvedRequest) -> ResolvedRequest:
+    """The request with its one stage as the whole ladder, and the models that teach it.
+
+    Raises:
+        UserError: The ladder has no such stage, or a teacher is not finished.
+    """
+    request, stages = resolved.request, resolved.ladder.stages
+    names = [stage.name for stage in stages]
+    if request.only not in names:
+        remedy = suggest(request.only or "", names).strip()
+        raise UserError.about("stage", request.only, f"a stage of this ladder: {', '.join(names)}", remedy)
+    index = names.index(request.only)
+    teachers = named_models(home(), resolved.ladder.name, list(reversed(request.teachers)) or ["teacher", *names[:index]])
+    return replace(resolved, ladder=resolved.ladder.model_copy(update={"stages": (stages[index],)}), teachers=tuple(teachers))

@@ -1,17 +1,22 @@
-"""The parameters of the flows: their types make the forms of the Prefect UI, and what a form refuses the API refuses in the same words."""
+"""Parameters of the flows, and the requests that they make.
+
+Their types make the forms of the Prefect UI; the API refuses a wrong value in the same words as the form.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from conf.home import home
 from conf.loading.load import Loaded, load, load_whole, shipped
-from conf.schema.ladder import STAGE_NAME_PATTERN, Ladder
+from conf.path_policy import check_source, confine
+from conf.schema.ladder import STAGE_NAME_PATTERN
+from tasks.lifecycle.request import ResolvedRequest, RunRequest
 
 LadderChoice = Annotated[
     str,
@@ -37,75 +42,94 @@ OptionalBudget = Annotated[str, Field(pattern=r"^$|^[0-9]{1,6}[smhd]$")]
 OptionalSeed = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
-def chosen(ladder: str, whole: Ladder | None, overrides: Sequence[str], seed: int, served: bool) -> tuple[Loaded, tuple[str, ...]]:
-    """The ladder that the parameters of a run ask for, and all its overrides, the seed's among them.
+def request_of(source: str, *, seed: int = -1, **given: Any) -> RunRequest:
+    """The request that a flow's parameters make; empty text and -1 stand for none."""
+    from flows.run_labels import is_served
 
-    Args:
-        ladder: Name or path; not looked at when `whole` is given.
-        whole: A ladder given in full.
-        overrides: `key=value`.
-        seed: Over the ladder's own; -1: the ladder's own.
-        served: Whether the parameters come from a server, not from the machine's own command line: their paths are confined.
+    asked = {key: value for key, value in given.items() if value != ""}
+    return RunRequest(source, seed=seed if seed >= 0 else None, served=is_served(), **asked)
+
+
+def resolve(request: RunRequest) -> ResolvedRequest:
+    """Load the ladder of a request, refuse what cannot run, shorten it to the budget, and find the run that it repeats.
+
+    Raises:
+        UserError: Something is wrong with the request.
+    """
+    from flows.run_labels import repeated_run
+
+    resolved = load_request(request)
+    refuse_early(resolved)
+    resolved = within_budget(resolved)
+    return replace(resolved, request=replace(request, repeats=repeated_run(resolved)))
+
+
+def load_request(request: RunRequest) -> ResolvedRequest:
+    """The ladder that a request asks for, and all its overrides, the seed's among them.
 
     Raises:
         UserError: Something is wrong with them.
     """
-    given = tuple(text for text in overrides if text.strip()) + ((f"seed={seed}",) if seed >= 0 else ())
-    if not served:
-        return load(ladder, given) if whole is None else load_whole(whole, given), given
-    from conf.path_policy import check_source, confine
-
-    allowed = roots()
-    if whole is None:
-        check_source(ladder, allowed)
-    loaded = load(ladder, given) if whole is None else load_whole(whole, given)
-    confine(ladder, loaded.ladder, loaded.base, allowed)
-    return loaded, given
+    overrides = tuple(text for text in request.overrides if text.strip())
+    overrides += () if request.seed is None else (f"seed={request.seed}",)
+    allowed = roots() if request.served else None
+    if allowed is not None and request.inline_ladder is None:
+        check_source(request.source, allowed)
+    ladder, base = load(request.source, overrides) if request.inline_ladder is None else load_whole(request.inline_ladder, overrides)
+    if allowed is not None:
+        confine(request.source, ladder, base, allowed)
+    return ResolvedRequest(request, ladder, base, overrides)
 
 
-def budgeted(loaded: Loaded, given: tuple[str, ...], budget: str) -> tuple[Loaded, tuple[str, ...], str | None]:
-    """A ladder shortened to a budget, the overrides that did it among the others, and what was done in words; as it was without one.
-
-    Raises:
-        UserError: The budget is no time, or too short.
-    """
-    if not budget:
-        return loaded, given, None
-    from tasks.planning.budget import fit_budget
-    from tasks.runtime.logs import log
-
-    found = fit_budget(loaded, budget, home())
-    log.info("budget %s", found.words)
-    return load_whole(loaded.ladder, found.overrides)._replace(base=loaded.base), (*given, *found.overrides), found.words
-
-
-def refuse_early(loaded: Loaded, start_at: str | None, fresh: bool, proof: bool = False) -> None:
+def refuse_early(resolved: ResolvedRequest) -> None:
     """Refuse what can be known to be wrong before anything is recorded or computed.
 
     Raises:
         UserError: A stage is larger than its teacher, `start_at` names no stage, or an arm of a proof is named that cannot be.
     """
-    if proof:
+    request, ladder = resolved.request, resolved.ladder
+    if request.proof:
         from tasks.proof.arms import refuse
 
-        for arm in loaded.ladder.proof.arms:
-            refuse(arm, loaded.ladder)
+        for arm in ladder.proof.arms:
+            refuse(arm, ladder)
     from tasks.runtime.run_registry import Context, all_runs
     from tasks.training.identity import settings_hash
 
-    # What ran to its end passed this check, which takes seconds; a checkpoint may be another one by now.
-    marks = [settings_hash(loaded.ladder, proof) for proof in (False, True)]
-    done = any(record.settings_hash in marks and record.status == "done" for record in all_runs(home()))
-    if done and loaded.ladder.teacher.source == "train" and start_at is None:
+    # A run that is done has passed this check, which takes seconds; an imported checkpoint may have changed since.
+    hashes = [settings_hash(ladder, proof) for proof in (False, True)]
+    done = any(record.settings_hash in hashes and record.status == "done" for record in all_runs(home()))
+    if done and ladder.teacher.source == "train" and request.start_at is None:
         return
     from tasks.planning.preflight import check_ladder
 
-    context = Context(run="", ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base), start_at=start_at, fresh=fresh)
-    check_ladder(loaded.ladder, context)
-    if proof:
+    context = Context(
+        run="", ladder=ladder.name, home=str(home().root), base=str(resolved.base), start_at=request.start_at, fresh=request.fresh
+    )
+    check_ladder(ladder, context)
+    if request.proof:
         from tasks.proof.proof import refuse_unfit
 
-        refuse_unfit(loaded.ladder, context)
+        refuse_unfit(ladder, context)
+
+
+def within_budget(resolved: ResolvedRequest) -> ResolvedRequest:
+    """The request with its ladder shortened to its budget, if it has one: of a proof, so that all its arms end within it.
+
+    Raises:
+        UserError: The budget is no time, or too short.
+    """
+    if resolved.request.budget is None:
+        return resolved
+    from tasks.planning.budget import fit_budget
+    from tasks.proof.proof import trained
+    from tasks.runtime.logs import log
+
+    loaded = Loaded(resolved.ladder, resolved.base)
+    found = fit_budget(loaded, resolved.request.budget, home(), trained(loaded, home()) if resolved.request.proof else ())
+    log.info("budget %s", found.words)
+    shorter = load_whole(resolved.ladder, found.overrides).ladder
+    return replace(resolved, ladder=shorter, overrides=(*resolved.overrides, *found.overrides), shortened=found.words)
 
 
 def roots() -> list[Path]:

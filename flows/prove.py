@@ -9,15 +9,13 @@ from typing import NamedTuple
 
 from prefect import flow, tags
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 
-from conf.loading.load import Loaded, load_whole
 from conf.schema.ladder import Ladder
 from conf.schema.proof import Arm
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
-from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, chosen, refuse_early
-from flows.run_labels import Asked, is_served, label_run, repeated, untagged
+from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, request_of, resolve
+from flows.run_labels import label_run, untagged
 from flows.steps import cancellable, evaluate_model, prepare_data, prepare_teacher, record_model
 from models.base.device import precision_of
 from tasks.evaluation.evaluate import answers_on_test
@@ -52,15 +50,12 @@ def prove(
         repeats: Name of the run that this one repeats, for the record; may be empty.
         budget: Wall-clock time such as `2h` for the whole proof, to which steps and held-out examples are scaled down; empty: no limit.
     """
-    served = is_served()
-    loaded, given = chosen(ladder, whole, overrides, seed, served)
-    refuse_early(loaded, None, fresh, proof=True)
-    loaded, given, shortened = _budgeted(loaded, given, budget)
-    settings, base = loaded
-    source, given = (ladder, given) if whole is None else (settings.name, ())
-    of = repeated(Asked(source, tuple(given), "proof", fresh=fresh), repeats)
-    more = {"served": served, "whole": whole is not None, "budget": shortened, "proof": True}
-    with LadderRun.open(source, settings, base, given, None, fresh, str(flow_run.id), of, **more) as run:
+    request = request_of(
+        ladder, overrides=overrides, seed=seed, fresh=fresh, inline_ladder=whole, repeats=repeats, budget=budget, proof=True
+    )
+    resolved = resolve(request)
+    settings = resolved.ladder
+    with LadderRun.open(resolved) as run:
         label_run(run.record)
         data = run.keep_data(prepare_data(settings, run.context))
         teacher = prepare_teacher(settings, data, run.context)
@@ -135,20 +130,3 @@ def _of_arm(run: LadderRun, arm: Arm, ladder: Ladder) -> Iterator[None]:
             yield
     finally:
         run.context = before
-
-
-def _budgeted(loaded: Loaded, given: tuple[str, ...], budget: str) -> tuple[Loaded, tuple[str, ...], str | None]:
-    """A ladder whose whole proof ends within a budget, as `flows.parameters.budgeted` has it for a run.
-
-    Raises:
-        UserError: The budget is no time, or too short.
-    """
-    if not budget:
-        return loaded, given, None
-    from conf.home import home
-    from tasks.planning.budget import fit_budget
-    from tasks.proof.proof import trained
-
-    found = fit_budget(loaded, budget, home(), trained(loaded, home()))
-    log.info("budget %s", found.words)
-    return load_whole(loaded.ladder, found.overrides)._replace(base=loaded.base), (*given, *found.overrides), found.words

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -12,6 +11,7 @@ from prefect.context import FlowRunContext, TagsContext
 from prefect.exceptions import PrefectException
 
 from conf.home import home
+from tasks.lifecycle.request import ResolvedRequest
 from tasks.records.run import RunRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import without_retries
@@ -24,45 +24,23 @@ def is_served() -> bool:
     return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a run was asked for."""
+def repeated_run(resolved: ResolvedRequest) -> str | None:
+    """Name of the run that this one repeats; a scheduled run repeats none.
 
-    source: str
-    overrides: tuple[str, ...]
-    only: str | None = None
-    start_at: str | None = None
-    fresh: bool = False
-
-    def differs(self, record: RunRecord) -> int:
-        """In how many parameters an earlier run was asked for something else."""
-        mine, theirs = _values(self.overrides), _values(record.overrides)
-        changed = sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys())
-        return changed + (self.start_at != record.start_at) + (self.fresh != record.fresh)
-
-
-def _values(overrides: Iterable[str]) -> dict[str, str]:
-    parts = (text.partition("=") for text in overrides)
-    return {key: value for key, _, value in parts}
-
-
-def repeated(asked: Asked, named: str) -> str | None:
-    """The run that this one repeats; a scheduled run repeats nothing.
-
-    It is the one that is named; of a flow run that is retried, its earlier attempt; of a run that a person has started through a form,
-    the one that was asked for the same, or for the same but one parameter; the newest of several.
+    It is the one that is named; for a flow run that is retried, its earlier attempt; for a run that a person has started through a form,
+    the run with the same parameters or with one parameter changed, the newest of several.
     """
-    context = FlowRunContext.get()
+    context, named = FlowRunContext.get(), resolved.request.repeats
     if named or context is None or context.flow_run is None:
-        return named or None
+        return named
     own, earlier = context.flow_run, all_runs(home())
     for record in earlier:
         if record.prefect_run_id == str(own.id):
             return record.run
     if own.deployment_id is None or own.auto_scheduled:
         return None
-    alike = [record for record in earlier if (record.source, record.only) == (asked.source, asked.only) and asked.differs(record) <= 1]
-    return min(alike, key=asked.differs).run if alike else None
+    alike = [record for record in earlier if resolved.is_like(record) and resolved.changes(record) <= 1]
+    return min(alike, key=resolved.changes).run if alike else None
 
 
 @contextmanager

@@ -7,16 +7,18 @@ import gc
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from conf.errors import GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
 from conf.loading.load import load
-from conf.schema.ladder import Ladder
 from flows.cli.printing import begin
-from flows.parameters import chosen, refuse_early
+from flows.parameters import load_request, refuse_early
 from flows.serving.environment import prepare_environment
+from tasks.lifecycle.request import RunRequest
 from tasks.records.run import RunRecord
 
 
@@ -32,79 +34,63 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
     record = load_run(home(), run)
     if record.only and start_at:
         raise UserError.about("--start-at", start_at, f"nothing: {run} made the one stage {record.only}", "Leave it out.")
-    whole = load(str(Path(record.folder) / "ladder.yaml")).ladder if record.whole else None
-    only = (record.only, record.named) if record.only else None
     if record.proof and start_at:
         raise UserError.about("--start-at", start_at, f"nothing: {run} is a proof, whose arms have stages of their own", "Leave it out.")
-    launch(record.source, [*record.overrides, *overrides], start_at, fresh, seed, whole, record.run, only, proof=record.proof)
+    launch(
+        RunRequest(
+            record.source,
+            (*record.overrides, *overrides),
+            start_at,
+            fresh,
+            seed,
+            only=record.only,
+            teachers=record.named,
+            inline_ladder=load(str(Path(record.folder) / "ladder.yaml")).ladder if record.whole else None,
+            repeats=record.run,
+            proof=record.proof,
+        )
+    )
 
 
-def launch(
-    source: str,
-    overrides: Sequence[str],
-    start_at: str | None,
-    fresh: bool,
-    seed: int | None = None,
-    whole: Ladder | None = None,
-    repeats: str | None = None,
-    only: tuple[str, Sequence[str]] | None = None,
-    budget: str | None = None,
-    proof: bool = False,
-) -> None:
-    """Run a ladder in this process; see `flows.distill.distill` for the arguments.
-
-    `only` names one stage and its teachers, for `flows.one_stage.one_stage`; `proof` compares the ladder with its
-    control arms, by `flows.prove.prove`.
+def launch(request: RunRequest) -> None:
+    """Run a ladder in this process.
 
     Raises:
         UserError: Something is wrong with the input; nothing was started.
         LadderError: It failed, or a gate stopped it.
     """
-    loaded, given = chosen(
-        source, whole, overrides, -1 if seed is None else seed, served=False
-    )  # before anything heavy: a typo is answered at once
+    resolved = load_request(request)  # before the slow imports: a typo is answered at once
     require_space(home())
-    count = len(loaded.ladder.stages)
-    begin(f"{loaded.ladder.name}: teacher and {count} stage{'s' * (count != 1)}; loading PyTorch, MLflow and Prefect")
+    count = len(resolved.ladder.stages)
+    begin(f"{resolved.ladder.name}: teacher and {count} stage{'s' * (count != 1)}; loading PyTorch, MLflow and Prefect")
     gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
     from flows.serving.embedded_server import reach_server
     from tasks.tracking.recorder import tracker_of
 
     atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters
-    if budget:
+    if request.budget is not None:
         from tasks.planning.budget import parse_budget
 
-        parse_budget(budget)  # Prefect would refuse it as a parameter, in words of its own
-    refuse_early(loaded, start_at, fresh, proof)
+        parse_budget(request.budget)  # Prefect would refuse it as a parameter, in words of its own
+    refuse_early(resolved)
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     reach_server(home())
     from prefect.exceptions import UnfinishedRun
     from prefect.settings import get_current_settings
 
-    from flows.distill import distill
-    from flows.one_stage import one_stage
     from tasks.lifecycle.dead_runs import reap
     from tasks.runtime.prefect_client import root_cause
 
+    run_flow = _flow_call(request, resolved.overrides)
     reap(home())
-    path = str(Path(source).absolute()) if Path(source).is_file() else source
     gc.freeze()  # what has been imported stays; to look through it again and again takes a second
     gc.enable()
     # A run is alive while its process holds a lock; a heartbeat would only hold up its end, for up to a second.
     if not os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY"):
         get_current_settings().flows.heartbeat_frequency = None
     try:
-        if only:
-            state = one_stage(path, only[0], tuple(only[1]), given, fresh=fresh, repeats=repeats or "", return_state=True)
-        elif proof:
-            from flows.prove import prove
-
-            more = {"repeats": repeats or "", "budget": budget or ""}
-            state = prove(path, given, fresh=fresh, whole=whole, **more, return_state=True)
-        else:
-            more = {"repeats": repeats or "", "budget": budget or ""}
-            state = distill(path, given, start_at or "", fresh=fresh, whole=whole, **more, return_state=True)
+        state = run_flow()
     except Exception as error:  # noqa: BLE001 - of Prefect's engine, whatever it is; ours it hands back in the state
         raise root_cause(error) from None
     flow_run_id = str(state.state_details.flow_run_id)
@@ -119,6 +105,24 @@ def launch(
             raise outcome
         raise LadderError(f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {flow_run_id}` has the traceback.")
     _conclude(flow_run_id, outcome if isinstance(outcome, GateStopped) else None)
+
+
+def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], Any]:
+    """The call of the flow that a request is for, imported; its parameters are those that the Prefect UI shows."""
+    path = str(Path(request.source).absolute()) if Path(request.source).is_file() else request.source
+    given: dict[str, Any] = {"overrides": overrides, "fresh": request.fresh, "repeats": request.repeats or "", "return_state": True}
+    if request.only is not None:
+        from flows.one_stage import one_stage
+
+        return partial(one_stage, path, request.only, request.teachers, **given)
+    given |= {"whole": request.inline_ladder, "budget": request.budget or ""}
+    if request.proof:
+        from flows.prove import prove
+
+        return partial(prove, path, **given)
+    from flows.distill import distill
+
+    return partial(distill, path, start_at=request.start_at or "", **given)
 
 
 def _record_of(flow_run_id: str) -> RunRecord | None:

@@ -22,8 +22,9 @@ def run(
 ) -> None:
     """Distil a ladder: reuse what is finished, resume what was interrupted, compute the rest."""
     from flows.cli.launch import launch
+    from tasks.lifecycle.request import RunRequest
 
-    launch(ladder, overrides or [], start_at, fresh, seed, budget=budget)
+    launch(RunRequest(ladder, tuple(overrides or ()), start_at, fresh, seed, budget or None))
 
 
 def rerun(run: RunName, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, seed: Seed = None) -> None:

@@ -30,6 +30,7 @@ def prove(
     """Compare a ladder with its control arms over several seeds: was it worth it?"""
     from conf.schema.proof import ARMS
     from flows.cli.launch import launch
+    from tasks.lifecycle.request import RunRequest
 
     if arms is not None and not arms.strip(", "):
         raise UserError.about("--arms", arms, f"arms separated by commas: {', '.join(ARMS)}", "Leave --arms out for all that can be.")
@@ -37,4 +38,4 @@ def prove(
     given += [f"proof.arms=[{arms}]"] if arms is not None else []
     given += [f"proof.seeds={seeds}"] if seeds is not None else []
     given += ["proof.pilot=true"] if pilot else []
-    launch(ladder, given, None, fresh, seed, budget=budget, proof=True)
+    launch(RunRequest(ladder, tuple(given), fresh=fresh, seed=seed, budget=budget or None, proof=True))

@@ -34,8 +34,8 @@ from conf.home import Home
 from tasks.records.run import RunRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY, fail_fast_client
-from tasks.runtime.run_registry import DIED, all_runs, mark_interrupted, note_restart
-from tasks.tracking.tracker import connect
+from tasks.runtime.run_registry import DIED, all_runs, mark_interrupted, note_mlflow_run, note_restart
+from tasks.tracking.tracker import Tracker, connect
 
 RESTART = re.compile(r"restart:(\d+)")
 FORGET_SECONDS = 7 * 24 * 3600  # a flow run that the server at hand does not know, as it ran against another one
@@ -199,12 +199,22 @@ def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
 
+def mlflow_run_of(record: RunRecord, tracker: Tracker) -> str | None:
+    """MLflow's id of a run, also where the process was killed between opening it there and writing the id down; None: there is none."""
+    return record.mlflow_run_id or tracker.find_ladder(record.run, record.ladder)
+
+
 def _close_mlflow(home: Home, record: RunRecord) -> None:
-    if record.mlflow_run_id is None:
+    if record.mlflow_uri is None:
         return
     try:
         tracker = connect(home)
-        tracker.close_children(record.mlflow_run_id, "KILLED")
-        tracker.close(record.mlflow_run_id, "KILLED")
+        run_id = mlflow_run_of(record, tracker)
+        if run_id is None:
+            return
+        tracker.close_children(run_id, "KILLED")
+        tracker.close(run_id, "KILLED")
+        if record.mlflow_run_id is None:
+            note_mlflow_run(home, record.run, run_id)
     except LadderError as error:
         log.warning("run %s stays open in MLflow: %s", record.run, error)

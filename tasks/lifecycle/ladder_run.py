@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,11 +13,11 @@ from uuid import UUID
 
 from prefect.runtime import flow_run
 
-from conf.errors import LadderError, UserError
+from conf.errors import LadderError
 from conf.home import Home, home
-from conf.loading.load import suggest, to_yaml
-from conf.schema.ladder import Ladder
-from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
+from conf.loading.load import to_yaml
+from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim, mlflow_run_of
+from tasks.lifecycle.request import ResolvedRequest, kept_before
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.environment import environment
@@ -28,7 +27,7 @@ from tasks.runtime.prefect_watcher import PrefectWatcher
 from tasks.runtime.run_registry import Context, RunLock, all_runs, new_name, now, save, unfinished
 from tasks.tracking.client import RecordRefused
 from tasks.tracking.flavour import metrics_of
-from tasks.tracking.recorder import Recorder, recorder_of
+from tasks.tracking.recorder import Recorder, recorder_of, tracker_of
 from tasks.tracking.runs import RunStatus
 from tasks.tracking.tracker import Tracker
 from tasks.training.identity import settings_hash
@@ -44,124 +43,83 @@ END = "end of the run"
 
 
 class LadderRun(AbstractContextManager["LadderRun"]):
-    """One run: opened by `open`, fed by `keep`, ended by `finish` or by an exception."""
+    """One run: opened by `open`, fed by `keep`, ended by `finish` or by an exception.
 
-    def __init__(self, record: RunRecord, context: Context, lock: RunLock) -> None:
+    Its record is on disk before MLflow's run exists: whatever kills the process, the next run finds the record and closes MLflow's run.
+    """
+
+    def __init__(self, record: RunRecord, context: Context, lock: RunLock, resolved: ResolvedRequest, continued: bool) -> None:
         self.record, self.context, self.lock = record, context, lock
-        self.watch = PrefectWatcher(UUID(record.prefect_run_id)) if record.prefect_run_id else None
+        self.resolved, self.continued = resolved, continued
+        self.watcher = PrefectWatcher(UUID(record.prefect_run_id)) if record.prefect_run_id else None
+        self.watching = ExitStack()
         self.began = time.monotonic()
 
     @classmethod
-    def open(
-        cls,
-        source: str,
-        ladder: Ladder,
-        base: Path,
-        overrides: Sequence[str],
-        start_at: str | None,
-        fresh: bool,
-        prefect_run_id: str | None,
-        repeats: str | None = None,
-        served: bool = False,
-        whole: bool = False,
-        named: Sequence[str] | None = None,
-        budget: str | None = None,
-        proof: bool = False,
-    ) -> LadderRun:
-        """Begin a run, or go on with the last one of the same command if it died or was interrupted.
-
-        Args:
-            source: The ladder's name or path, as given.
-            ladder: Its settings.
-            base: Folder that relative paths count from.
-            overrides: What was changed of it.
-            start_at: First stage that may be computed.
-            fresh: Whether to compute anew what is finished.
-            prefect_run_id: Flow run that this is.
-            repeats: Name of the run that this one repeats.
-            served: Whether it was started through a deployment.
-            whole: Whether the ladder was given in full, overrides applied.
-            named: Fingerprints of the teachers that were named for the one stage of `ladder`, the nearest first; None: a whole ladder.
-            budget: How the ladder was shortened, in words.
-            proof: Whether it is compared with its control arms.
+    def open(cls, resolved: ResolvedRequest) -> LadderRun:
+        """Write the record of a new run, or of the last one of the same command if that died, was interrupted or cancelled.
 
         Raises:
             UserError: `start_at` names no stage, or MLflow's address answers nothing.
         """
-        paths, kept = home(), kept_before(ladder, start_at)
-        mark = settings_hash(ladder, proof)
-        earlier = unfinished(paths, mark, start_at, fresh)
-        name = earlier.run if earlier else new_name(ladder.name)
-        lock = RunLock(paths, name)
-        if prefect_run_id:
-            claim(paths, prefect_run_id)
-        if not lock.take():
-            earlier, name = None, new_name(ladder.name)
-            lock = RunLock(paths, name)
+        request, ladder, paths = resolved.request, resolved.ladder, home()
+        kept, tracker = kept_before(ladder, request.start_at), tracker_of(paths)
+        earlier = unfinished(paths, settings_hash(ladder, request.proof), request.start_at, request.fresh)
+        lock = RunLock(paths, earlier.run) if earlier else None
+        if flow_run.id:
+            claim(paths, flow_run.id)
+        if lock is None or not lock.take():  # another process continues the earlier run at this moment
+            earlier, lock = None, RunLock(paths, new_name(ladder.name))
             lock.take()
-        if earlier:
-            log.info("continuing the interrupted run %s", name)
-        tracker, known = recorder_of(paths, name).tracker, environment()
-        close_earlier(paths, tracker)
-        yaml_text = to_yaml(ladder)
-        mlflow_run_id = tracker.open_ladder(
-            name,
-            ladder.name,
-            mark,
-            yaml_text,
-            params={"ladder": source, "overrides": list(overrides), "start_at": start_at, "fresh": fresh, "seed": ladder.seed},
-            environment=known,
-            tags=_links(prefect_run_id),
-            continue_id=earlier.mlflow_run_id if earlier else None,
-        )
-        record = RunRecord(
-            run=name,
-            ladder=ladder.name,
-            workload=ladder.workload,
-            status="running",
-            settings_hash=mark,
-            source=source,
-            overrides=tuple(overrides),
-            start_at=start_at,
-            fresh=fresh,
-            started=earlier.started if earlier else now(),
-            pid=os.getpid(),
-            folder=str(paths.runs / name),
-            planned=tuple(stage.name for stage in ladder.stages),
-            mlflow_uri=tracker.uri,
-            mlflow_experiment_id=tracker.experiment(ladder.name),
-            mlflow_run_id=mlflow_run_id,
-            prefect_run_id=prefect_run_id,
-            prefect_url=_prefect_url(prefect_run_id),
-            prefect_api=api_address() if prefect_run_id else None,
-            attempt=attempt_of(flow_run.tags or []),
-            restarts=ladder.compute.restarts,
-            repeats=repeats if earlier is None else earlier.repeats,
-            served=served,
-            whole=whole,
-            only=None if named is None else ladder.stages[0].name,
-            named=tuple(named or ()),
-            budget=budget,
-            proof=proof,
-            environment=known,
-        )
+        record = _record(resolved, lock.run, tracker.uri, earlier)
         context = Context(
-            run=name,
+            run=record.run,
             ladder=ladder.name,
             home=str(paths.root),
-            base=str(base),
-            fresh=fresh,
-            start_at=start_at,
+            base=str(resolved.base),
+            fresh=request.fresh,
+            start_at=request.start_at,
             kept=kept,
-            mlflow_run_id=mlflow_run_id,
         )
-        run = cls(record, context, lock)
+        run = cls(record, context, lock, resolved, continued=earlier is not None)
         run.save(record)
-        (Path(record.folder) / "ladder.yaml").write_text(yaml_text)
-        log.info("run %s", name)
-        if run.watch:
-            run.watch.__enter__()
+        (Path(record.folder) / "ladder.yaml").write_text(to_yaml(ladder))
+        if earlier:
+            log.info("continuing the interrupted run %s", record.run)
+        log.info("run %s", record.run)
         return run
+
+    def __enter__(self) -> LadderRun:
+        with ExitStack() as opening:
+            opening.push(self)  # a run that cannot be opened ends as any other
+            self._open_in_mlflow()
+            if self.watcher:
+                self.watching.enter_context(self.watcher)
+            opening.pop_all()
+        return self
+
+    def _open_in_mlflow(self) -> None:
+        tracker, record, request = self.recorder.tracker, self.record, self.resolved.request
+        close_earlier(self.context.paths, tracker)
+        params = {
+            "ladder": record.source,
+            "overrides": list(record.overrides),
+            "start_at": request.start_at,
+            "fresh": request.fresh,
+            "seed": self.resolved.ladder.seed,
+        }
+        run_id = tracker.open_ladder(
+            record.run,
+            record.ladder,
+            record.settings_hash,
+            (Path(record.folder) / "ladder.yaml").read_text(),
+            params=params,
+            environment=record.environment,
+            tags=_links(record.prefect_run_id),
+            continue_id=mlflow_run_of(record, tracker) if self.continued else None,
+        )
+        self.context = self.context.model_copy(update={"mlflow_run_id": run_id})
+        self.save(record.model_copy(update={"mlflow_run_id": run_id, "mlflow_experiment_id": tracker.experiment(record.ladder)}))
 
     @property
     def recorder(self) -> Recorder:
@@ -185,7 +143,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         """Note a finished model: the teacher first, then the stages in order."""
         update = {"teacher": model} if self.record.teacher is None else {"stages": (*self.record.stages, model)}
         self.save(self.record.model_copy(update=update))
-        if self.watch:
+        if self.watcher:
             require_server()
         return model
 
@@ -214,15 +172,14 @@ class LadderRun(AbstractContextManager["LadderRun"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         said = root_cause(error) if error else None
         reason = stopping.end(said)
-        if self.watch:
-            self.watch.__exit__(kind, error, trace)
+        self.watching.close()
         if said is not None:
             text = str(said) if isinstance(said, LadderError) else reason or f"{type(said).__name__}: {said}"
             self._close(self._ended(reason or "failed", text))
         else:
             self._close(self.record)
-        if reason == "cancelled" and self.watch:
-            cancel_children(self.watch.flow_run_id)
+        if reason == "cancelled" and self.watcher:
+            cancel_children(self.watcher.flow_run_id)
         self.lock.release()
 
     def _close(self, record: RunRecord) -> None:
@@ -247,12 +204,14 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
 def close_in_mlflow(tracker: Tracker, record: RunRecord) -> None:
     """Close a ladder run, and those of its stages that were not recorded whole."""
-    assert record.mlflow_run_id
+    run_id = mlflow_run_of(record, tracker)
+    if run_id is None:  # the run ended before MLflow's was opened
+        return
     if record.stages:  # the last student's figures, so that ladder runs can be compared in one list
         figures, stamp = metrics_of(record.stages[-1]), int(datetime.fromisoformat(record.finished or now()).timestamp() * 1000)
-        tracker.log_points(record.mlflow_run_id, [(f"last/{key}", value, 0, stamp) for key, value in figures.items()])
-    tracker.close_children(record.mlflow_run_id, "KILLED" if ENDS[record.status] == "FINISHED" else ENDS[record.status])
-    tracker.close(record.mlflow_run_id, ENDS[record.status])
+        tracker.log_points(run_id, [(f"last/{key}", value, 0, stamp) for key, value in figures.items()])
+    tracker.close_children(run_id, "KILLED" if ENDS[record.status] == "FINISHED" else ENDS[record.status])
+    tracker.close(run_id, ENDS[record.status])
 
 
 def close_earlier(home: Home, tracker: Tracker) -> None:
@@ -263,6 +222,41 @@ def close_earlier(home: Home, tracker: Tracker) -> None:
             with suppress(RecordRefused):  # somebody has deleted it there
                 close_in_mlflow(tracker, record)
             save(home, record.model_copy(update={"unrecorded": missing}))
+
+
+def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str, earlier: RunRecord | None) -> RunRecord:
+    """The first record of a run; `earlier`: the run that it continues."""
+    request, ladder = resolved.request, resolved.ladder
+    return RunRecord(
+        run=run,
+        ladder=ladder.name,
+        workload=ladder.workload,
+        status="running",
+        settings_hash=settings_hash(ladder, request.proof),
+        source=resolved.recorded_source,
+        overrides=resolved.recorded_overrides,
+        start_at=request.start_at,
+        fresh=request.fresh,
+        started=earlier.started if earlier else now(),
+        pid=os.getpid(),
+        folder=str(home().runs / run),
+        planned=tuple(stage.name for stage in ladder.stages),
+        mlflow_uri=mlflow_uri,
+        mlflow_run_id=earlier.mlflow_run_id if earlier else None,
+        prefect_run_id=flow_run.id,
+        prefect_url=_prefect_url(flow_run.id),
+        prefect_api=api_address() if flow_run.id else None,
+        attempt=attempt_of(flow_run.tags or []),
+        restarts=ladder.compute.restarts,
+        repeats=earlier.repeats if earlier else request.repeats,
+        served=request.served,
+        whole=request.inline_ladder is not None,
+        only=request.only,
+        named=tuple(model.fingerprint for model in reversed(resolved.teachers)),
+        budget=resolved.shortened,
+        proof=request.proof,
+        environment=environment(),
+    )
 
 
 def _links(flow_run_id: str | None) -> dict[str, str]:
@@ -279,17 +273,3 @@ def _prefect_url(flow_run_id: str | None) -> str | None:
         return None
     base = os.environ.get("PREFECT_UI_URL") or api.rstrip("/").removesuffix("/api")
     return f"{base}/runs/flow-run/{flow_run_id}"
-
-
-def kept_before(ladder: Ladder, start_at: str | None) -> tuple[str, ...]:
-    """Names of the models before `start_at`, the teacher among them.
-
-    Raises:
-        UserError: No stage has that name.
-    """
-    if start_at is None:
-        return ()
-    names = [stage.name for stage in ladder.stages]
-    if start_at not in names:
-        raise UserError.about("--start-at", start_at, f"a stage of this ladder: {', '.join(names)}", suggest(start_at, names).strip())
-    return ("teacher", *names[: names.index(start_at)])

@@ -17,7 +17,7 @@ from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
 from models.students.initialise import layer_sources, student_config
 from models.students.vocabulary import used_ids
-from tasks.lifecycle.ladder_run import kept_before
+from tasks.lifecycle.request import kept_before
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
 from tasks.training.signal_policy import check_signals

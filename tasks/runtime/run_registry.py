@@ -66,6 +66,7 @@ class RunLock:
 
     def __init__(self, home: Home, run: str) -> None:
         home.locks.mkdir(parents=True, exist_ok=True)
+        self.run = run
         self.lock = FileLock(lock_path(home, run))
 
     def take(self) -> bool:
@@ -159,6 +160,11 @@ def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
 def mark_interrupted(home: Home, run: str) -> RunRecord | None:
     """Write down that a run's process has died; None where it lives, has ended, or is continued by another."""
     return _amend(home, run, "running", {"status": "interrupted", "error": DIED, "waiting": None, "finished": now()})
+
+
+def note_mlflow_run(home: Home, run: str, mlflow_run_id: str) -> None:
+    """Write down the MLflow run of a run that was killed before it could do so, unless it is continued by now."""
+    _amend(home, run, "interrupted", {"mlflow_run_id": mlflow_run_id})
 
 
 def note_restart(home: Home, run: str, said: str) -> None:

@@ -59,6 +59,15 @@ def reopen(client: MlflowClient, run_id: str) -> bool:
     return True
 
 
+def find_ladder(client: MlflowClient, run: str, ladder: str) -> str | None:
+    """Id of the parent run with the tag `ladder.run`; None where there is none."""
+    experiment = client.get_experiment_by_name(ladder)
+    if experiment is None:
+        return None
+    found = client.search_runs([experiment.experiment_id], f"tags.`ladder.run` = '{run}'", max_results=1)
+    return found[0].info.run_id if found else None
+
+
 def find_child(client: MlflowClient, parent: Run, name: str, fingerprint: str) -> Run | None:
     """The stage's run under a ladder run; the fullest, where a request that was thought lost has made a second one."""
     wanted = {"mlflow.parentRunId": parent.info.run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}

@@ -122,6 +122,7 @@ class Tracker:
         """
         if continue_id is not None and runs.reopen(self.client, continue_id):
             runs.set_tags(self.client, continue_id, tags or {})
+            self._describe(continue_id, resolved_yaml, params, environment)
             return continue_id
         plain = {f"environment.{key}": str(value) for key, value in environment.items() if isinstance(value, str | int | float)}
         own = {
@@ -133,10 +134,21 @@ class Tracker:
         commit = {"mlflow.source.git.commit": str(environment["git_commit"])} if environment.get("git_commit") else {}
         experiment_id = self.experiment(ladder)
         run_id = self.client.create_run(experiment_id, tags={**plain, **own, **commit, **(tags or {})}, run_name=run).info.run_id
-        runs.log_params(self.client, run_id, params)
+        self._describe(run_id, resolved_yaml, params, environment)
+        return run_id
+
+    def _describe(self, run_id: str, resolved_yaml: str, params: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Log settings and environment of a ladder run; the parameters come last and tell that the rest is there."""
+        if self.client.get_run(run_id).data.params:
+            return
         self.client.log_text(run_id, resolved_yaml, "ladder.yaml")
         self.client.log_text(run_id, json.dumps(dict(environment), indent=1, sort_keys=True, default=str), "environment.json")
-        return run_id
+        runs.log_params(self.client, run_id, params)
+
+    @_translated
+    def find_ladder(self, run: str, ladder: str) -> str | None:
+        """MLflow's id of the parent run of our run `run`; None where it was never opened."""
+        return runs.find_ladder(self.client, run, ladder)
 
     @_translated
     def open_stage(

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.driver import Cli, actions, clean_environment, half_written, last_flow_run, wait_for
+from tests.flows.driver import Cli, FlowRun, actions, clean_environment, half_written, last_flow_run, wait_for
 
 
 def begin(cli, log: Path, *args) -> subprocess.Popen[str]:
@@ -211,6 +211,60 @@ def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny
     cli("run", tiny, *LONG, "compute.restarts=2", "stages.two.training.checkpoint_every=100")
     done = cli.json("show")
     assert (done["status"], done["attempt"]) == ("done", 1)
+
+
+KILLED_AT_OPENING = """
+import os, signal, sys
+from conf.home import home
+from flows.serving.environment import prepare_environment
+prepare_environment(home())
+from mlflow import MlflowClient
+create = MlflowClient.create_run
+def create_and_die(*args, **kwargs):
+    create(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+MlflowClient.create_run = create_and_die
+from flows.cli.app import main
+sys.argv = ["ladder", "run", sys.argv[1]]
+main()
+"""
+
+
+@pytest.mark.parametrize("by", ["the reaper", "the next run"])
+def test_a_run_killed_while_it_opens_in_mlflow_is_closed(finished, tiny, by: str):
+    """Killed in the call that makes MLflow's run, whose id therefore nobody has written down."""
+    from mlflow import MlflowClient
+
+    def in_mlflow() -> dict[str, Any]:
+        found = client.search_runs(["1"], "tags.`ladder.run` != ''")
+        return {run.data.tags["ladder.run"]: run for run in found}
+
+    first = finished.json("show")
+    env = clean_environment(LADDER_HOME=str(finished.home), **finished.env)
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT_OPENING, str(tiny)], env=env, capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (path,) = (path for path in finished.home.glob("runs/*/record.json") if path.parent.name != first["run"])
+    record = json.loads(path.read_text())
+    client = MlflowClient(record["mlflow_uri"])
+    assert (record["status"], record["mlflow_run_id"]) == ("running", None), "the record was on disk before MLflow's run"
+    assert in_mlflow()[record["run"]].info.status == "RUNNING"
+    in_prefect = FlowRun(finished.env["PREFECT_API_URL"], record["prefect_run_id"])
+    assert in_prefect.state == "RUNNING"
+
+    if by == "the reaper":
+        assert reap(finished)["dead"] == [record["run"]]
+        assert json.loads(path.read_text())["mlflow_run_id"] == in_mlflow()[record["run"]].info.run_id
+        assert in_mlflow()[record["run"]].info.status == "KILLED"
+        assert in_prefect.state == "CRASHED"
+    finished("run", tiny)
+    assert in_prefect.state == "CRASHED"
+    shown = finished.json("show")
+    assert (shown["run"], shown["status"]) == (record["run"], "done"), "the same command continues the run"
+    runs = in_mlflow()
+    assert {name: run.info.status for name, run in runs.items()} == {first["run"]: "FINISHED", record["run"]: "FINISHED"}
+    assert runs[record["run"]].info.run_id == shown["mlflow_run_id"]
+    assert runs[record["run"]].data.params.keys() == runs[first["run"]].data.params.keys(), "what the killed process did not log"
+    assert client.search_runs(["1"], "attributes.status = 'RUNNING'") == []
 
 
 PUBLISH = """

@@ -10,8 +10,6 @@ import httpx
 import pytest
 import yaml
 
-from flows.run_labels import Asked
-from tasks.records.run import RunRecord
 from tests.flows.driver import actions, clean_environment, wait_for
 
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
@@ -61,21 +59,6 @@ def test_a_seed_is_a_parameter(finished, tiny):
 
 def test_a_run_that_does_not_exist_is_refused(finished):
     assert "RUN: got 'nothing'" in finished("rerun", "nothing", code=2).err
-
-
-def test_what_counts_as_one_parameter():
-    common = {"run": "r", "ladder": "tiny", "status": "done", "settings_hash": "h", "started": "", "pid": 1, "folder": ""}
-    earlier = RunRecord(**common, source="tiny", overrides=("seed=1", "a.b=2"))
-    for overrides, start_at, differs in (
-        (("a.b=2", "seed=1"), None, 0),
-        (("a.b=3", "seed=1"), None, 1),
-        (("seed=1",), None, 1),
-        (("seed=1", "a.b=2", "c=x=y"), None, 1),
-        (("seed=1", "a.b=2"), "two", 1),
-        ((), None, 2),
-    ):
-        assert Asked("tiny", overrides, None, start_at).differs(earlier) == differs
-    assert Asked("tiny", earlier.overrides, fresh=True).differs(earlier) == 1
 
 
 def call(cli, code: str) -> subprocess.CompletedProcess[str]:

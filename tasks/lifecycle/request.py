@@ -1,0 +1,106 @@
+"""A request for a run, and the same request with its ladder loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.errors import UserError
+from conf.loading.introspect import suggest
+from conf.schema.ladder import Ladder
+from tasks.records.run import RunRecord, StageRecord
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run as a person or a deployment asks for it.
+
+    Attributes:
+        source: Name of a shipped ladder, or path of a YAML file; not read where `inline_ladder` is given.
+        overrides: Settings to change, `key=value` with dotted keys.
+        start_at: First stage that may be computed; None: any.
+        fresh: Whether to compute anew, from `start_at` on, what the store holds already.
+        seed: Seed of data order and first weights; None: the ladder's own.
+        budget: Wall-clock time such as `5m`, to which the ladder is shortened; None: no limit.
+        only: The one stage to make; None: the whole ladder.
+        teachers: Names of the finished models that teach `only`, the nearest first; none: all that stand above it.
+        inline_ladder: A ladder given in full.
+        repeats: Name of the run that this one repeats.
+        proof: Whether the ladder is compared with its control arms.
+        served: Whether a deployment asks: its parameters come from a server, and their paths are confined.
+    """
+
+    source: str
+    overrides: tuple[str, ...] = ()
+    start_at: str | None = None
+    fresh: bool = False
+    seed: int | None = None
+    budget: str | None = None
+    only: str | None = None
+    teachers: tuple[str, ...] = ()
+    inline_ladder: Ladder | None = None
+    repeats: str | None = None
+    proof: bool = False
+    served: bool = False
+
+
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """A request and the ladder that it asks for.
+
+    Attributes:
+        request: The request.
+        ladder: Its ladder, with every override applied.
+        base: Folder that relative paths of the ladder count from.
+        overrides: All overrides applied, those of the seed and of the budget among them.
+        shortened: How the budget has shortened the ladder, in words.
+        teachers: The models that teach the one stage, the root first; none: the ladder's own.
+    """
+
+    request: RunRequest
+    ladder: Ladder
+    base: Path
+    overrides: tuple[str, ...]
+    shortened: str | None = None
+    teachers: tuple[StageRecord, ...] = ()
+
+    @property
+    def recorded_source(self) -> str:
+        """The ladder's name or path; of an inline ladder its name."""
+        return self.request.source if self.request.inline_ladder is None else self.ladder.name
+
+    @property
+    def recorded_overrides(self) -> tuple[str, ...]:
+        """The overrides that make the ladder of its source; none for an inline ladder, which is recorded with them applied."""
+        return self.overrides if self.request.inline_ladder is None else ()
+
+    def is_like(self, record: RunRecord) -> bool:
+        """Whether an earlier run was asked for the same thing, perhaps with other parameters."""
+        mine = (self.recorded_source, self.request.only, self.request.proof)
+        return mine == (record.source, record.only, record.proof)
+
+    def changes(self, record: RunRecord) -> int:
+        """Number of parameters that differ from those of an earlier run."""
+        mine, theirs = _values(self.recorded_overrides), _values(record.overrides)
+        changed = sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys())
+        return changed + (self.request.start_at != record.start_at) + (self.request.fresh != record.fresh)
+
+
+def _values(overrides: Iterable[str]) -> dict[str, str]:
+    parts = (text.partition("=") for text in overrides)
+    return {key: value for key, _, value in parts}
+
+
+def kept_before(ladder: Ladder, start_at: str | None) -> tuple[str, ...]:
+    """Names of the models before `start_at`, the teacher among them.
+
+    Raises:
+        UserError: No stage has that name.
+    """
+    if start_at is None:
+        return ()
+    names = [stage.name for stage in ladder.stages]
+    if start_at not in names:
+        raise UserError.about("--start-at", start_at, f"a stage of this ladder: {', '.join(names)}", suggest(start_at, names).strip())
+    return ("teacher", *names[: names.index(start_at)])
