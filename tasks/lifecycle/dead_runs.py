@@ -1,7 +1,8 @@
-"""What a process left behind that died without a word: records that say `running`, flow runs that Prefect shows as running for ever.
+"""Reconcile records, Prefect and MLflow after a crash.
 
-Prefect notices the death of what its runners and workers have started, but not of its subflows and tasks, and nothing at all of a
-`ladder run`. Our truth is a kernel lock: each flow run has a claim, `locks/flow-<id>.lock`, held as long as its process lives.
+A killed process leaves a record that says `running` and flow runs that Prefect shows as running for ever: Prefect notices the death of
+what its runners and workers have started, but not of its subflows and tasks, nor of a `ladder run`. A kernel lock tells whether a flow
+run is alive: each has a claim, `locks/flow-<id>.lock`, held until its process ends.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ from tasks.runtime.run_registry import DIED, all_runs, mark_interrupted, note_ml
 from tasks.tracking.tracker import Tracker, connect
 
 RESTART = re.compile(r"restart:(\d+)")
-FORGET_SECONDS = 7 * 24 * 3600  # a flow run that the server at hand does not know, as it ran against another one
+FORGET_SECONDS = 7 * 24 * 3600  # for a flow run that this server lacks, because it ran against another one
 OPEN = [StateType.RUNNING, StateType.PENDING, StateType.PAUSED, StateType.CANCELLING]
-_claims: dict[str, int] = {}  # descriptors, open as long as the process lives
+_claims: dict[str, int] = {}  # descriptors, open until the process ends
 
 
 def claim_path(home: Home, flow_run_id: str) -> Path:
-    """The file whose lock the process of a flow run holds as long as it lives."""
+    """The file whose lock the process of a flow run holds until it ends."""
     return home.locks / f"flow-{flow_run_id}.lock"
 
 
 def claim(home: Home, flow_run_id: str) -> None:
-    """Say that this process runs a flow run, until it ends."""
+    """Lock the claim of a flow run until this process ends."""
     if flow_run_id in _claims:  # the flow is retried in this process
         return
     home.locks.mkdir(parents=True, exist_ok=True)
@@ -58,40 +59,40 @@ def claim(home: Home, flow_run_id: str) -> None:
 
 
 def reap(home: Home) -> list[RunRecord]:
-    """Write down which runs have died, and have Prefect and MLflow show it. Does next to nothing where none has.
+    """Mark dead runs as interrupted in their records, in Prefect and in MLflow; costs next to nothing where there are none.
 
-    A server that is away is no error: its flow runs wait for the next call.
+    An unavailable server is no error: its flow runs wait for the next call.
 
     Returns:
-        The records of the runs whose death was not known before.
+        The records of the runs that this call has marked.
     """
-    known = all_runs(home)
-    buried = [mark_interrupted(home, record.run) for record in known if record.status == "interrupted" and record.error == DIED]
-    dead = [record for record in buried if record]
+    records = all_runs(home)
+    marked = [mark_interrupted(home, record.run) for record in records if record.status == "interrupted" and record.error == DIED]
+    dead = [record for record in marked if record]
     for record in dead:
         log.warning("run %s: %s", record.run, DIED)
         _close_mlflow(home, record)
-    left = list(home.locks.glob("flow-*.lock"))
-    records = {record.prefect_run_id: record for record in (*known, *dead)}
+    claims = list(home.locks.glob("flow-*.lock"))
+    of_flow_run = {record.prefect_run_id: record for record in (*records, *dead)}
     try:
         with ExitStack() as stack:
             client: SyncPrefectClient | None = None
-            for path in left:
+            for path in claims:
                 with _ended(path) as flow_run_id:
                     if flow_run_id is None:
                         continue
                     client = client or fail_fast_client(stack)
-                    if _settle(client, flow_run_id, records.get(str(flow_run_id))) or _age(path) > FORGET_SECONDS:
+                    if _settle(client, flow_run_id, of_flow_run.get(str(flow_run_id))) or _age(path) > FORGET_SECONDS:
                         path.unlink()
     except AWAY as error:
-        log.debug("Prefect's server is away: %s", error)
+        log.debug("Prefect's server does not answer: %s", error)
     return dead
 
 
 def restart_dead(home: Home) -> list[UUID]:
-    """Start runs that have died again, each through the deployment of its flow run, as often as its `compute.restarts` allows.
+    """Restart dead runs, each through the deployment of its flow run, as often as its `compute.restarts` allows.
 
-    The records say which, so that it does not matter who has found them dead, and a server that is away is asked again by the next call.
+    Decided from the records, whichever process has marked them; an unavailable server is asked again by the next call.
 
     Returns:
         The new flow runs.
@@ -131,18 +132,18 @@ def _restart(home: Home, client: SyncPrefectClient, record: RunRecord) -> list[U
 
 
 def attempt_of(tags: Iterable[str]) -> int:
-    """Which attempt a flow run with these tags is; a run that a person starts is the first again."""
-    found = [int(match[1]) for match in map(RESTART.fullmatch, tags) if match]
-    return max(found, default=0) + 1
+    """Number of the attempt that a flow run with these tags is; a run that a person starts is the first."""
+    restarts = [int(match[1]) for match in map(RESTART.fullmatch, tags) if match]
+    return max(restarts, default=0) + 1
 
 
 def cancel_children(flow_run_id: UUID) -> None:
-    """End as cancelled what a cancelled flow run has left open beneath it, as far as the server can be reached."""
+    """Set the open subflows and tasks of a cancelled flow run to Cancelled, if the server answers."""
     try:
         with ExitStack() as stack:
             _end_children(fail_fast_client(stack), flow_run_id, functools.partial(Cancelled, message="the run was cancelled"))
     except AWAY as error:
-        log.debug("Prefect's server is away: %s", error)
+        log.debug("Prefect's server does not answer: %s", error)
 
 
 def _end_children(client: SyncPrefectClient, flow_run_id: UUID, end: Callable[[], State]) -> None:
@@ -151,29 +152,29 @@ def _end_children(client: SyncPrefectClient, flow_run_id: UUID, end: Callable[[]
         _end_children(client, child.id, end)
         if child.state is None or child.state.type in OPEN:
             client.set_flow_run_state(child.id, end(), force=True)
-    still = TaskRunFilterState(type=TaskRunFilterStateType(any_=OPEN))
-    tasks = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]), state=still)
+    unfinished = TaskRunFilterState(type=TaskRunFilterStateType(any_=OPEN))
+    tasks = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]), state=unfinished)
     for task in client.read_task_runs(task_run_filter=tasks):
         client.set_task_run_state(task.id, end(), force=True)
 
 
 def _settle(client: SyncPrefectClient, flow_run_id: UUID, record: RunRecord | None) -> bool:
-    """Bring an ended flow run and what is beneath it to their end; False where this server does not know it."""
+    """Set an ended flow run and everything beneath it to a final state; False where this server has no such flow run."""
     try:
-        known = client.read_flow_run(flow_run_id).state
+        state = client.read_flow_run(flow_run_id).state
     except ObjectNotFound:
         return False
-    if known is not None and known.is_completed():
+    if state is not None and state.is_completed():
         return True
     end = _end_of(record)
     _end_children(client, flow_run_id, end if end().is_cancelled() else functools.partial(Crashed, message=end().message))
-    if known is not None and known.type in OPEN:
+    if state is not None and state.type in OPEN:
         client.set_flow_run_state(flow_run_id, end(), force=True)
-    return known is None or known.type != StateType.SCHEDULED
+    return state is None or state.type != StateType.SCHEDULED
 
 
 def _end_of(record: RunRecord | None) -> Callable[[], State]:
-    """The state that tells how a run has ended, though its process could not say so."""
+    """The final state of a flow run whose process could not set it, after the run's record."""
     message = record.error if record and record.error else DIED
     if record is None or record.status in ("running", "interrupted"):
         return functools.partial(Crashed, message=message)
@@ -184,7 +185,7 @@ def _end_of(record: RunRecord | None) -> Callable[[], State]:
 
 @contextmanager
 def _ended(path: Path) -> Iterator[UUID | None]:
-    """The flow run of a claim that no process holds any more, while nobody else looks after it; None where one does."""
+    """The flow run of a claim that no process holds any more, locked meanwhile; None where a process holds it."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,7 +201,7 @@ def _age(path: Path) -> float:
 
 
 def mlflow_run_of(record: RunRecord, tracker: Tracker) -> str | None:
-    """MLflow's id of a run, also where the process was killed between opening it there and writing the id down; None: there is none."""
+    """Id of a run in MLflow, also where its process was killed before it had recorded the id; None: MLflow has none."""
     return record.mlflow_run_id or tracker.find_ladder(record.run, record.ladder)
 
 

@@ -1,4 +1,4 @@
-"""A ladder run from its opening to its end, whatever the end is: its record is always true, and always on disk."""
+"""A ladder run as a context manager: its record is on disk from open to end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from conf.loading.load import to_yaml
 from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim, mlflow_run_of
 from tasks.lifecycle.request import ResolvedRequest, kept_before
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
-from tasks.runtime import cancellation as stopping
+from tasks.runtime import cancellation
 from tasks.runtime.environment import environment
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import api_address, require_server, root_cause
@@ -123,16 +123,16 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     @property
     def recorder(self) -> Recorder:
-        """What keeps this run's record in MLflow."""
+        """Recorder of this run in MLflow."""
         return recorder_of(self.context.paths, self.context.run)
 
     def save(self, record: RunRecord) -> None:
-        """Make `record` the truth, in memory and on disk."""
+        """Replace the record, in memory and on disk."""
         self.record = record
         save(self.context.paths, record)
 
     def keep_data(self, data: DataRecord) -> DataRecord:
-        """Note the corpus, here and in MLflow."""
+        """Add the corpus to the record, here and in MLflow."""
         assert self.context.mlflow_run_id
         corpus, log_dataset = data.corpus(), self.recorder.tracker.log_dataset
         self.recorder.attempt("data set", partial(log_dataset, self.context.mlflow_run_id, self.record.ladder, corpus))
@@ -140,7 +140,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         return data
 
     def keep(self, model: StageRecord) -> StageRecord:
-        """Note a finished model: the teacher first, then the stages in order."""
+        """Add a finished model to the record: the teacher first, then the stages in order."""
         update = {"teacher": model} if self.record.teacher is None else {"stages": (*self.record.stages, model)}
         self.save(self.record.model_copy(update=update))
         if self.watcher:
@@ -148,17 +148,17 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         return model
 
     def plan(self, stages: tuple[str, ...]) -> None:
-        """Note the names of the stages that are to be made, where they are not the ladder's."""
+        """Set the names of the planned stages, where they are not the ladder's."""
         self.save(self.record.model_copy(update={"planned": stages}))
 
     def plan_before(self, stage: str, assistant: str) -> None:
-        """Note a stage that a gate inserts before another one."""
+        """Add a stage that a gate inserts before another one."""
         planned = [name for name in self.record.planned if name != assistant]
         planned.insert(planned.index(stage), assistant)
         self.save(self.record.model_copy(update={"planned": tuple(planned)}))
 
     def finish(self) -> RunRecord:
-        """The record of a run that came to its end: done, or stopped by the last stage's gate."""
+        """The record of a run that has made all its stages, or was stopped by the gate of the last one."""
         last = self.record.stages[-1] if self.record.stages else None
         stopped = last is not None and last.gate == "stopped"
         reasons = "; ".join(last.gate_reasons) if last and stopped else None
@@ -170,11 +170,11 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        said = root_cause(error) if error else None
-        reason = stopping.end(said)
+        cause = root_cause(error) if error else None
+        reason = cancellation.end(cause)
         self.watching.close()
-        if said is not None:
-            text = str(said) if isinstance(said, LadderError) else reason or f"{type(said).__name__}: {said}"
+        if cause is not None:
+            text = str(cause) if isinstance(cause, LadderError) else reason or f"{type(cause).__name__}: {cause}"
             self._close(self._ended(reason or "failed", text))
         else:
             self._close(self.record)
@@ -183,10 +183,10 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         self.lock.release()
 
     def _close(self, record: RunRecord) -> None:
-        """Record the end; what cannot be written must not hide the error that ended the run."""
-        for act in (lambda: self.save(record), self._close_mlflow, self._say_what_is_missing):
+        """Record the end; a failure to write it must not hide the error that ended the run."""
+        for write in (lambda: self.save(record), self._close_mlflow, self._warn_of_missing_records):
             try:
-                act()
+                write()
             except LadderError as error:
                 log.warning("%s", error)
 
@@ -194,7 +194,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         close = partial(close_in_mlflow, self.recorder.tracker, self.record)
         self.recorder.attempt(END, close, patient=self.record.status in ("done", "stopped"))
 
-    def _say_what_is_missing(self) -> None:
+    def _warn_of_missing_records(self) -> None:
         missing = self.recorder.missing
         if missing:
             text = "MLflow lacks: %s (%s). All of it is in the store; the same command records it once MLflow is back."
@@ -203,7 +203,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
 
 def close_in_mlflow(tracker: Tracker, record: RunRecord) -> None:
-    """Close a ladder run, and those of its stages that were not recorded whole."""
+    """Close a ladder run in MLflow, and those of its stages that were not recorded completely."""
     run_id = mlflow_run_of(record, tracker)
     if run_id is None:  # the run ended before MLflow's was opened
         return
@@ -215,11 +215,11 @@ def close_in_mlflow(tracker: Tracker, record: RunRecord) -> None:
 
 
 def close_earlier(home: Home, tracker: Tracker) -> None:
-    """Close in MLflow what earlier runs could not, because it was away when they ended."""
+    """Close the MLflow runs of earlier runs at whose end MLflow was unavailable."""
     for record in all_runs(home):
-        missing = tuple(said for said in record.unrecorded if not said.startswith(f"{END}: "))
+        missing = tuple(text for text in record.unrecorded if not text.startswith(f"{END}: "))
         if missing != record.unrecorded and record.status != "running" and record.mlflow_uri == tracker.uri:
-            with suppress(RecordRefused):  # somebody has deleted it there
+            with suppress(RecordRefused):  # a person has deleted it there
                 close_in_mlflow(tracker, record)
             save(home, record.model_copy(update={"unrecorded": missing}))
 
@@ -260,14 +260,14 @@ def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str, earlier: RunRe
 
 
 def _links(flow_run_id: str | None) -> dict[str, str]:
-    """Tags by which MLflow leads to Prefect: the flow run's id, and its page in the run's description."""
+    """Tags that link MLflow to Prefect: the flow run's id, and its page in the run's description."""
     url = _prefect_url(flow_run_id)
     page = {"mlflow.note.content": f"[Run in Prefect]({url})"} if url else {}
     return ({"prefect.flow_run_id": flow_run_id} if flow_run_id else {}) | page
 
 
 def _prefect_url(flow_run_id: str | None) -> str | None:
-    """Page of the flow run on a configured server; the embedded one is gone when the run ends."""
+    """Page of the flow run on a configured server; the embedded server ends with the run."""
     api = os.environ.get("PREFECT_API_URL")
     if not api or not flow_run_id:
         return None

@@ -1,6 +1,7 @@
-"""How a run is asked to stop: by a person who cancels it, or by SIGTERM or Ctrl-C. One request a process, as signals are the process's.
+"""Stop a run: cancelled by a person, or by SIGTERM or Ctrl-C.
 
-A training under way ends at its next step, with a checkpoint; whatever else the run does is broken off at once.
+One request per process, since signals belong to the process. A training under way ends at its next step, with a checkpoint; anything
+else is interrupted at once.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from typing import Literal
 from conf.errors import RunCancelled
 
 Reason = Literal["cancelled", "interrupted"]
-KNOCK = signal.SIGUSR2  # from our own watching thread to the main one, where alone an exception can end what the run is doing
+CANCEL_SIGNAL = signal.SIGUSR2  # from the watcher's thread to the main thread, the only one that an exception can interrupt
 
 
 @dataclass
 class _Request:
-    """The state of the process: what is asked of the run, and what it is doing."""
+    """State of the process: the request to stop, and the run's phase."""
 
     reason: Reason | None = None
-    alive: bool = False  # a run is under way that nothing has ended yet
-    training: bool = False  # the loop asks after each step
+    alive: bool = False  # a run is under way and not yet interrupted
+    training: bool = False  # the loop calls `requested` after each step
     cancelled: Callable[[], bool] = lambda: False  # asks Prefect's server
 
 
@@ -32,24 +33,24 @@ _request = _Request()
 
 
 def requested() -> bool:
-    """Whether the training under way is asked to stop; `models.training.loop.train` asks after each step."""
+    """Whether the training under way shall stop; `models.training.loop.train` calls it after each step."""
     return _request.reason is not None
 
 
 def begin(cancelled: Callable[[], bool]) -> None:
-    """A run begins: from now on it can be cancelled.
+    """Begin a run, which can be cancelled from now on.
 
     Args:
-        cancelled: Asks Prefect's server whether somebody has cancelled the run: its runner tells the process by SIGTERM alone.
+        cancelled: Asks Prefect's server whether a person has cancelled the run; its runner sends the process only a SIGTERM.
     """
     global _request
     _request = _Request(alive=True, cancelled=cancelled)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(KNOCK, _on_knock)  # stays for the life of the process: the default would kill it
+        signal.signal(CANCEL_SIGNAL, _on_cancel)  # until the process ends: the default handler would kill it
 
 
 def end(error: BaseException | None) -> Reason | None:
-    """The run has come to an end, by itself or by `error`; tells why it was broken off, if it was."""
+    """End the run, finished or failed with `error`; returns why it was interrupted, if it was."""
     _request.alive = False
     if isinstance(error, RunCancelled):
         return "cancelled"
@@ -59,20 +60,20 @@ def end(error: BaseException | None) -> Reason | None:
 
 
 def cancel() -> None:
-    """Ask the run to stop because a person has cancelled it; called from the watching thread, again and again until it has."""
+    """Stop the run because a person has cancelled it; called from the watcher's thread at every poll until it has stopped."""
     _request.reason = "cancelled"
-    listening = signal.getsignal(KNOCK) is _on_knock  # not where a flow runs outside the main thread, which nothing can break off
+    listening = signal.getsignal(CANCEL_SIGNAL) is _on_cancel  # not where a flow runs outside the main thread, which nothing can interrupt
     if listening and _request.alive and not _request.training:
-        signal.pthread_kill(threading.main_thread().ident or 0, KNOCK)
+        signal.pthread_kill(threading.main_thread().ident or 0, CANCEL_SIGNAL)
 
 
 @contextmanager
 def training(name: str) -> Iterator[None]:
-    """While a training is under way SIGTERM and Ctrl-C, as well as a cancellation, wait for its next step; a second signal does not.
+    """Delay SIGTERM, Ctrl-C and a cancellation until the training's next step; a second signal interrupts at once.
 
     Raises:
         RunCancelled: A person has cancelled the run.
-        KeyboardInterrupt: The process was asked to end.
+        KeyboardInterrupt: The process got SIGTERM or Ctrl-C.
     """
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, _on_signal) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
@@ -87,7 +88,7 @@ def training(name: str) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if stopped or requested():
-        _break_off(f"cancelled in the training of {name}" + (f", {stopped}" if stopped else ""))
+        _interrupt(f"cancelled in the training of {name}" + (f", {stopped}" if stopped else ""))
 
 
 def _on_signal(number: int, frame: object) -> None:
@@ -96,16 +97,16 @@ def _on_signal(number: int, frame: object) -> None:
     _request.reason = "interrupted"
 
 
-def _on_knock(number: int, frame: object) -> None:
+def _on_cancel(number: int, frame: object) -> None:
     if _request.alive and not _request.training:
-        _break_off("cancelled")
+        _interrupt("cancelled")
 
 
-def _break_off(text: str) -> None:
+def _interrupt(text: str) -> None:
     if _request.reason == "interrupted" and not _request.cancelled():
         raise KeyboardInterrupt
     _request.alive = False
     if threading.current_thread() is threading.main_thread():
-        # Prefect's runner sends SIGTERM for what we know already; it must not break into the writing of the run's end.
+        # Prefect's runner sends SIGTERM for the same cancellation; it must not interrupt the recording of the run's end.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise RunCancelled(text)

@@ -1,4 +1,4 @@
-"""On what a run ran: packages, code, machine. Recorded with every run, so that a figure can be traced to its circumstances."""
+"""Packages, code version and machine of a run, recorded with it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name of the processor's model, as well as the system tells it."""
+    """Model name of the processor, or its architecture where the system has none."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

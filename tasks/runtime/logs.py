@@ -1,6 +1,6 @@
-"""The one terminal everything is shown on: standard error, so that standard output stays clean for `--json`.
+"""Log lines on standard error and in Prefect's run logs.
 
-What is logged here also reaches Prefect's run logs, so this is the one place that keeps floods and passwords out of them.
+Standard output stays free for `--json`. Floods and passwords are kept out of both here.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from conf.secrets import masked
 console = Console(stderr=True, highlight=False)
 log = logging.getLogger("ladder")
 
-NOT_ON_TERMINAL = {"not_on_terminal": True}  # for `extra=`: a bar shows it there
+NOT_ON_TERMINAL = {"not_on_terminal": True}  # for `extra=`, where a progress bar shows the same
 LINES_A_SECOND = 1.0
-ONCE = {"once": True}  # for `extra=`: said once in a run, so it is never left out
-BURST = 60  # lines that may come at once; a whole run of short stages needs about as many
+ONCE = {"once": True}  # for `extra=`, where a line comes once in a run: never left out
+BURST = 60  # lines that may come at once; a run of short stages writes about as many
 
 
-class _Calm(logging.Filter):
-    """Lets through a line a second in the long run, every error, and no password of an address."""
+class _RateLimit(logging.Filter):
+    """Passes one line a second in the long run, and every error; masks passwords in addresses."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.allowed, self.seen, self.dropped = float(BURST), time.monotonic(), 0
+        self.allowed, self.last, self.dropped = float(BURST), time.monotonic(), 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         moment = time.monotonic()
-        self.allowed = min(BURST, self.allowed + (moment - self.seen) * LINES_A_SECOND)
-        self.seen = moment
+        self.allowed = min(BURST, self.allowed + (moment - self.last) * LINES_A_SECOND)
+        self.last = moment
         if self.allowed < 1 and record.levelno < logging.ERROR and not getattr(record, "once", False):
             self.dropped += 1
             return False
@@ -47,12 +47,12 @@ class _Calm(logging.Filter):
         return True
 
 
-log.addFilter(_Calm())
-log.setLevel(logging.INFO)  # in a served run nobody calls `show_logs`, and Prefect's run logs want the lines all the same
+log.addFilter(_RateLimit())
+log.setLevel(logging.INFO)  # also for served runs, which do not call `show_logs` but fill Prefect's run logs
 
 
-class _Lines(logging.Handler):
-    """Log lines above a moving bar on a terminal, plain lines with the time in a log."""
+class _TerminalHandler(logging.Handler):
+    """Prints log lines with the time, above a progress bar on a terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "not_on_terminal", False):
@@ -96,9 +96,9 @@ def _log_warning(
 
 
 def show_logs() -> None:
-    """Show our log lines on the terminal; called once, by the command line."""
+    """Print log lines on the terminal; called once, by the command line."""
     log_warnings()
-    if not any(isinstance(handler, _Lines) for handler in log.handlers):
-        log.addHandler(_Lines())
+    if not any(isinstance(handler, _TerminalHandler) for handler in log.handlers):
+        log.addHandler(_TerminalHandler())
     log.propagate = False
-    logging.raiseExceptions = False  # Prefect's log handlers would write to the terminal that their server is away
+    logging.raiseExceptions = False  # otherwise Prefect's handlers print an error for every line that their server does not take

@@ -1,4 +1,4 @@
-"""Progress of a training: a bar on a terminal, plain lines in a log, and what the run's watch shows in Prefect."""
+"""Progress of a training: a bar on a terminal, lines in a log, data for Prefect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINE_SECONDS = 5.0
 
 @dataclass
 class ShownTraining:
-    """A training as Prefect shows it; the loop writes it, the watching thread reads it."""
+    """A training as Prefect shows it; written by the training loop, read by the watcher's thread."""
 
     key: str
     description: str
@@ -30,11 +30,11 @@ class ShownTraining:
     task_run_id: UUID | None = None
 
 
-BOARD: list[ShownTraining] = []  # trainings of this process, the one under way last
+BOARD: list[ShownTraining] = []  # trainings of this run, the one under way last
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
-    """Shows step, loss, tokens a second and time left; pass `on_step` to the training. It never waits for Prefect."""
+    """Shows step, loss, tokens a second and time left; pass `on_step` to the training. Never waits for Prefect."""
 
     def __init__(self, name: str, steps: int, unit: str) -> None:
         self.name, self.steps, self.unit = name, steps, unit
@@ -74,7 +74,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
 
 
 def _shown(name: str) -> ShownTraining:
-    """A new line on the board, if a task of a flow is under way: only there Prefect shows it."""
+    """A new entry of `BOARD`, if a Prefect task is under way: Prefect shows progress nowhere else."""
     from prefect.context import TaskRunContext
 
     shown, context = ShownTraining(f"progress-{name.lower().replace('_', '-')}", f"{name}: starting"), TaskRunContext.get()

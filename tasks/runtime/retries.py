@@ -16,9 +16,9 @@ NETWORK = {
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error tells of something outside that may work later: no connection, no answer in time, HTTP 429 or 5xx.
+    """Whether a remote source may work later: no connection, no answer in time, HTTP 429 or 5xx.
 
-    Errors are judged with what caused them, since libraries wrap them. Being offline on purpose does not pass.
+    The causes of an error count as the error itself, since libraries wrap them. Offline mode is not transient.
     """
     chain = list(_chain(error))
     if any("OfflineModeIsEnabled" in f"{type(link).__name__} {link}" for link in chain):  # `datasets` only names it in its own error

@@ -1,4 +1,4 @@
-"""The record of every ladder run, in `runs/<run>/`: readable without MLflow and without Prefect."""
+"""Records of ladder runs in `runs/<run>/`, readable without Prefect and MLflow."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ from tasks.records.run import RunRecord, StageRecord, Status
 from tasks.runtime.logs import log
 from tasks.store.store import Store
 
-DIED = "the process ended without a word"
-
-
+DIED = "the process ended without recording its end"
 PLAN = "plan"  # in place of a run's name, where nothing is computed
 
 
 class Context(Record):
-    """What every task needs to know of the run that it works for; plain JSON, since it is a parameter of the stages' flows."""
+    """The run that a step works for; plain JSON, since it is a parameter of the stages' flows."""
 
     run: str
     ladder: str
@@ -42,7 +40,7 @@ class Context(Record):
 
     @property
     def made(self) -> dict[str, str]:
-        """Who computes, as the store's manifests note it."""
+        """The run and its ladder, as the store's manifests record them."""
         return {"run": self.run, "ladder": self.ladder}
 
     @property
@@ -52,7 +50,7 @@ class Context(Record):
 
 
 def lock_path(home: Home, run: str) -> Path:
-    """The file whose lock a run holds as long as it lives."""
+    """The file whose lock the process of a run holds until it ends."""
     return home.locks / f"run-{run}.lock"
 
 
@@ -62,7 +60,7 @@ def is_alive(home: Home, run: str) -> bool:
 
 
 class RunLock:
-    """Held while a run is alive; the kernel lets it go when the process dies, which is how a dead run is known."""
+    """Lock of a run, held by its process; the kernel releases it when the process ends, however it ends."""
 
     def __init__(self, home: Home, run: str) -> None:
         home.locks.mkdir(parents=True, exist_ok=True)
@@ -70,7 +68,7 @@ class RunLock:
         self.lock = FileLock(lock_path(home, run))
 
     def take(self) -> bool:
-        """Try to take it; False while another process holds it."""
+        """Try to lock; False while another process holds the lock."""
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
@@ -78,7 +76,7 @@ class RunLock:
         return True
 
     def release(self) -> None:
-        """Let it go."""
+        """Release the lock."""
         self.lock.release()
 
 
@@ -93,7 +91,7 @@ def new_name(ladder: str) -> str:
 
 
 def save(home: Home, record: RunRecord) -> None:
-    """Write `record.json`, whole or not at all."""
+    """Write `record.json` atomically."""
     folder = home.runs / record.run
     with disk_errors(home):
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +101,7 @@ def save(home: Home, record: RunRecord) -> None:
 
 
 def load_run(home: Home, run: str | None = None) -> RunRecord:
-    """The record of a run, or of the last one; a run that claims to be running but whose process is gone shows as interrupted.
+    """The record of a run, or of the last one; one that says `running` while its process has ended is returned as interrupted.
 
     Raises:
         UserError: There is no such run, or none at all.
@@ -127,10 +125,10 @@ def all_runs(home: Home) -> list[RunRecord]:
 
 
 def _read(path: Path) -> RunRecord | None:
-    """A record, parsed once by this process as long as its file stays the same one; None: of another version, or being written."""
+    """A record, parsed once per process while its file is unchanged; None: of another version, or being written."""
     try:
-        known = path.stat()
-        return _parsed(path, known.st_ino, known.st_mtime_ns, known.st_size)
+        file = path.stat()
+        return _parsed(path, file.st_ino, file.st_mtime_ns, file.st_size)
     except (OSError, ValidationError):
         return None
 
@@ -149,33 +147,33 @@ def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool
 
 
 def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
-    """MLflow run of the ladder run that computed a reused model, if that run is still known."""
-    known = _read(home.runs / (record.reused_from or "") / "record.json")
-    if known is None:
+    """Id of the MLflow run that recorded a reused model first; None where its ladder run is gone."""
+    original = _read(home.runs / (record.reused_from or "") / "record.json")
+    if original is None:
         return None
-    made = [m for m in (known.teacher, *known.stages) if m and m.fingerprint == record.fingerprint]
+    made = [model for model in original.models if model.fingerprint == record.fingerprint]
     return made[0].mlflow_run_id if made else None
 
 
 def mark_interrupted(home: Home, run: str) -> RunRecord | None:
-    """Write down that a run's process has died; None where it lives, has ended, or is continued by another."""
+    """Record a dead run as interrupted; None where it is alive, has ended, or is continued by another process."""
     return _amend(home, run, "running", {"status": "interrupted", "error": DIED, "waiting": None, "finished": now()})
 
 
 def note_mlflow_run(home: Home, run: str, mlflow_run_id: str) -> None:
-    """Write down the MLflow run of a run that was killed before it could do so, unless it is continued by now."""
+    """Record the MLflow run of a run that was killed before it could do so, unless it is continued by now."""
     _amend(home, run, "interrupted", {"mlflow_run_id": mlflow_run_id})
 
 
-def note_restart(home: Home, run: str, said: str) -> None:
-    """Write down what was started in place of a run that has died, or why nothing was, unless it is continued by now."""
-    _amend(home, run, "interrupted", {"restarted": said})
+def note_restart(home: Home, run: str, restarted: str) -> None:
+    """Record the flow run that restarts a dead run, or why there is none, unless the run is continued by now."""
+    _amend(home, run, "interrupted", {"restarted": restarted})
 
 
 def ask_to_end(home: Home, record: RunRecord) -> bool:
-    """Send SIGTERM to the process of a run; False where the process of that number here is not the one that holds the run's lock.
+    """Send SIGTERM to the process of a run; False where the process with its PID here does not hold the run's lock.
 
-    The number may be another's by now, or count in a container that shares the home.
+    The PID may belong to another process by now, or to another container that shares the home.
     """
     import psutil
 
@@ -184,7 +182,7 @@ def ask_to_end(home: Home, record: RunRecord) -> bool:
         process = psutil.Process(record.pid)
         ours = is_alive(home, record.run) and any(Path(file.path) == path for file in process.open_files())
         if ours:
-            process.terminate()  # not where the number is another's since the line above
+            process.terminate()  # psutil refuses where the PID was reused since the line above
     except psutil.Error:
         return False
     return ours
@@ -213,5 +211,5 @@ def _seen(home: Home, record: RunRecord) -> RunRecord:
 
 
 def store_of(context: Context) -> Store:
-    """The store of a run; what it has to say goes to the log."""
+    """The store of a run, with its warnings in the log."""
     return Store(context.paths, log.warning)

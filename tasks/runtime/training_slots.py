@@ -1,7 +1,7 @@
-"""One training at a time: a machine's cores and memory serve one training well and two of them badly.
+"""Training slots: a machine runs at most `compute.at_once` trainings at a time.
 
 A slot is a kernel lock in a folder that all runs of a user on this machine share, whatever their `LADDER_HOME`, so a process that is
-killed cannot keep it (docs/adr/0008). A run takes one of the first `compute.at_once` slots.
+killed cannot keep it (docs/adr/0008).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class BusyError(LadderError):
 
 @contextmanager
 def training_slot(at_once: int | None, run: str, wait: bool = True) -> Iterator[None]:
-    """Hold the right to train on this machine, after waiting for it.
+    """Wait for a free slot and hold it.
 
     Args:
         at_once: Trainings that may run at once; None: no limit, and nothing is held.
-        run: Name of the run, told to those that wait.
+        run: Name of the run, shown to runs that wait.
         wait: Whether to wait where all slots are taken.
 
     Raises:
-        BusyError: All slots are taken, and nobody was to wait.
-        LadderError: The folder of the slots belongs to somebody else.
+        BusyError: All slots are taken, and `wait` is False.
+        LadderError: The folder of the slots belongs to another user.
     """
     if at_once is None:
         yield
@@ -55,22 +55,22 @@ def training_slot(at_once: int | None, run: str, wait: bool = True) -> Iterator[
 
 
 def slots_folder() -> Path:
-    """The folder of the locks: one for each user, since nobody can take the locks of another.
+    """The folder of the locks: one for each user, since a user cannot lock the files of another.
 
     Raises:
-        LadderError: Somebody else has made it, who could then hold up our trainings or lead our writing elsewhere.
+        LadderError: Another user owns it, who could block our trainings or redirect our writes by a link.
     """
     folder = Path(tempfile.gettempdir()) / f"ladder-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise LadderError(f"{folder} is not a folder of this user; remove it, or set TMPDIR to a folder of your own.")
     return folder
 
 
 def _wait(locks: list[FileLock], wait: bool) -> FileLock:
-    """The first lock that gets free. Polled, since any of them will do; a signal, which is how a run is cancelled, ends it at once."""
-    said = None
+    """The first lock that is released. Polled, since any of them serves; a cancellation interrupts the wait by its signal."""
+    reminded = None
     while True:
         for lock in locks:
             with suppress(Timeout):
@@ -78,20 +78,20 @@ def _wait(locks: list[FileLock], wait: bool) -> FileLock:
                 return lock
         if not wait:
             raise BusyError(f"another training or measurement runs on this machine{_holders(locks)}")
-        if said is None or time.monotonic() - said >= REMIND_SECONDS:
-            said = time.monotonic()
+        if reminded is None or time.monotonic() - reminded >= REMIND_SECONDS:
+            reminded = time.monotonic()
             log.info("waiting for its turn: another training runs on this machine%s", _holders(locks))
         time.sleep(POLL_SECONDS)
 
 
 def _holders(locks: list[FileLock]) -> str:
-    """Which runs hold the slots, as far as they have said so already."""
+    """Names of the runs that hold the slots, in brackets; empty while none has written its name."""
     names = []
     for lock in locks:
         with suppress(FileNotFoundError):
             names.append(_note_of(lock).read_text())
-    known = sorted({name for name in names if name})
-    return f" ({', '.join(known)})" if known else ""
+    holders = sorted({name for name in names if name})
+    return f" ({', '.join(holders)})" if holders else ""
 
 
 def _note_of(lock: FileLock) -> Path:

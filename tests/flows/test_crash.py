@@ -129,7 +129,7 @@ def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path):
     print(f"reaped in {found['seconds']:.1f} s")
     record = json.loads(next(cli.home.glob("runs/*/record.json")).read_text())
     assert found["dead"] == [record["run"]]
-    assert (record["status"], record["error"]) == ("interrupted", "the process ended without a word")
+    assert (record["status"], record["error"]) == ("interrupted", "the process ended without recording its end")
     assert (shown.state, sorted(shown.subflows.values())) == ("CRASHED", ["COMPLETED", "CRASHED"])
     assert set(shown.tasks.values()) == {"COMPLETED", "CRASHED"}
     client = MlflowClient(record["mlflow_uri"])

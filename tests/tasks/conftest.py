@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.runtime.logs import _Calm, log
+from tasks.runtime.logs import _RateLimit, log
 from tests.tasks.reports import digits, language, page
 
 __all__ = ["calm", "digits", "language", "page"]
@@ -14,5 +14,5 @@ __all__ = ["calm", "digits", "language", "page"]
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The filter, as new, and no handler that another test has left."""
     monkeypatch.setattr(log, "handlers", [])
-    monkeypatch.setattr(log, "filters", [_Calm()])
+    monkeypatch.setattr(log, "filters", [_RateLimit()])
     monkeypatch.setattr(log, "propagate", True)

@@ -120,7 +120,7 @@ class TestWhatGoes:
         path = home.runs / "a" / "record.json"
         path.write_text(path.read_text().replace('"run"', '"of_the_future": 1, "run"', 1))
         before = results(home)
-        with pytest.raises(LadderError, match="cannot be read, so what it needs is not known"):
+        with pytest.raises(LadderError, match="cannot be read, so the results that it needs are unknown"):
             clean(home, 0)
         assert results(home) == before
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tasks.runtime.logs import BURST, NOT_ON_TERMINAL, _Lines, log
+from tasks.runtime.logs import BURST, NOT_ON_TERMINAL, _TerminalHandler, log
 
 
 def test_a_flood_is_cut_to_a_line_a_second_and_says_so(calm: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -41,7 +41,7 @@ def test_what_a_bar_shows_is_logged_and_not_printed(
     calm: None, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, logger="ladder")
-    handler = _Lines()
+    handler = _TerminalHandler()
     log.addHandler(handler)
     try:
         log.info("step 1", extra=NOT_ON_TERMINAL)

@@ -112,7 +112,7 @@ class TestDeadRuns:
             assert unfinished(home, "s" * 64, None, False) is None
             kill(process)
             seen = load_run(home, "tiny-1")
-            assert (seen.status, seen.error) == ("interrupted", "the process ended without a word")
+            assert (seen.status, seen.error) == ("interrupted", "the process ended without recording its end")
             found = unfinished(home, "s" * 64, None, False)
             assert found is not None
             assert found.run == "tiny-1"

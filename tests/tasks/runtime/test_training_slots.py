@@ -133,7 +133,7 @@ def test_threads_of_one_process_take_turns_too() -> None:
 def test_a_cancellation_ends_the_waiting_at_once(holders: list[subprocess.Popen[str]]) -> None:
     assert heard(hold(holders, 1, "first-run")) == "held"
     began = time.monotonic()
-    before = {number: signal.getsignal(number) for number in (stopping.KNOCK, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (stopping.CANCEL_SIGNAL, signal.SIGTERM)}
     timer = threading.Timer(0.5, stopping.cancel)
     try:
         stopping.begin(lambda: True)
