@@ -25,7 +25,7 @@ ELSEWHERE = {"docs/how-to/deploy.md"}  # Docker, Kubernetes, PostgreSQL, worker 
 KINDS = ("sh", "sh slow", "sh checkout", "sh elsewhere")
 BLOCK = re.compile(r"^```(sh[^\n]*|bash[^\n]*|shell[^\n]*|console[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE = 1500.0  # seconds for all commands of a page, on a machine that does other things too
-DIGITS = "ladder run digits\n"
+DIGITS = "ladder run digits"
 SERVES = re.compile(r"^ladder serve", re.MULTILINE)
 
 
