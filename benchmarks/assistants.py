@@ -27,7 +27,8 @@ from typing import NamedTuple
 from benchmarks.common import machine
 from conf.home import home
 from conf.loading.load import load
-from conf.schema.ladder import Gate, Ladder, Shape, Stage, Student, TrainedTeacher
+from conf.schema.gate import Gate
+from conf.schema.ladder import Ladder, Shape, Stage, Student, TrainedTeacher
 from flows.serving.environment import prepare_environment
 from models.architectures.shapes import size_of
 from models.base.device import precision_of, resolve_device

@@ -1,4 +1,4 @@
-"""What `ladder serve` and `ladder deploy` offer: `conf/deployments.yaml`, or a file of the user's, read once and checked whole."""
+"""The deployments of `ladder serve` and `ladder deploy`, read from YAML and checked."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LONGEST = 10 * 366 * 86400.0
 class Timetable(Settings):
     """When a deployment runs by itself: exactly one of `cron`, `interval` and `rrule`."""
 
-    slug: str = setting(..., "Name of the schedule, by which it is known again", allowed=LADDER_NAME, pattern=NAME)
+    slug: str = setting(..., "Name of the schedule, its identity on the server", allowed=LADDER_NAME, pattern=NAME)
     cron: str | None = setting(None, "Cron expression: minute, hour, day, month, day of the week", allowed="text such as 0 2 * * *")
     interval: float | None = setting(None, "Time from one start to the next", "seconds", allowed=INTERVAL, ge=1, le=LONGEST)
     rrule: str | None = setting(None, "Recurrence rule of iCalendar (RFC 5545)", allowed="text such as FREQ=WEEKLY;BYDAY=SA;BYHOUR=6")
     timezone: str = setting("UTC", "Time zone that the times are in", "IANA name", allowed="an IANA time zone such as Europe/Berlin")
-    active: bool = setting(True, "Whether it starts runs; a paused schedule is shown and can be switched on in the UI")
+    active: bool = setting(True, "Whether it starts runs; a paused schedule can be switched on in the UI")
     parameters: dict[str, Any] = setting({}, "Parameters of its runs, over those of the deployment", allowed="a mapping of flow parameters")
 
     @field_validator("interval", mode="before")
@@ -43,10 +43,10 @@ class Timetable(Settings):
 
     @field_validator("timezone")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _exists(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (KeyError, ValueError, OSError):  # what it raises for unknown, malformed and forbidden names
+        except (KeyError, ValueError, OSError):  # for unknown, malformed and forbidden names
             hint = suggest(value, available_timezones())
             raise ValueError(f"got {value!r}; allowed: an IANA time zone such as Europe/Berlin. {hint}".strip()) from None
         return value
@@ -60,21 +60,21 @@ class Timetable(Settings):
 
 
 class Deployment(Settings):
-    """A flow that a server offers: in the UI, over the API and on schedules."""
+    """A flow that can be started in the UI, over the API and by schedules."""
 
     name: str = setting(..., "Name of the deployment", allowed=LADDER_NAME, pattern=NAME)
     flow: FlowName = setting(
         ...,
-        "What runs: `distill`, a whole ladder; `stage`, one stage from named teachers; `prove`, a ladder and its arms; "
+        "Flow: `distill`, a whole ladder; `stage`, one stage from named teachers; `prove`, a ladder and its arms; "
         "`report` and `compare`, pages",
     )
-    description: str | None = setting(None, "Shown in the UI; none: what the flow says of itself")
+    description: str | None = setting(None, "Shown in the UI; none: the flow's own description")
     parameters: dict[str, Any] = setting(
         {}, "Parameters of its runs, below those of a form or a schedule", allowed="a mapping of flow parameters"
     )
     tags: tuple[str, ...] = setting((), "Tags of its runs")
-    concurrency_limit: int | None = setting(None, "Its runs at one time; more wait for a place. None: no limit", "runs", ge=1)
-    schedules: tuple[Timetable, ...] = setting((), "When it runs by itself")
+    concurrency_limit: int | None = setting(None, "Its runs at the same time; further ones wait. None: no limit", "runs", ge=1)
+    schedules: tuple[Timetable, ...] = setting((), "Times at which it runs by itself")
 
     @model_validator(mode="after")
     def _different_slugs(self) -> Deployment:
@@ -85,11 +85,11 @@ class Deployment(Settings):
 
 
 class Deployments(Settings):
-    """All that one file offers."""
+    """The deployments of one file."""
 
-    # Small: each run is a process of its own; not 1: a run that waits for a person, or for its turn to train, holds its place.
-    limit: int = setting(4, "Flow runs at one time in the serving process; more wait for a place", "runs", ge=1, le=256)
-    deployments: tuple[Deployment, ...] = setting(..., "What is offered", min_length=1)
+    # Small: each run is a process of its own; not 1: a run that waits for a person, or for another training, holds its place.
+    limit: int = setting(4, "Flow runs at the same time in the serving process; further ones wait", "runs", ge=1, le=256)
+    deployments: tuple[Deployment, ...] = setting(..., "The deployments", min_length=1)
 
     @model_validator(mode="after")
     def _different_names(self) -> Deployments:
@@ -103,10 +103,10 @@ def load_deployments(path: Path | None = None) -> Deployments:
     """Read a file of deployments.
 
     Args:
-        path: The file; None: the one that is shipped.
+        path: The file; None: the shipped one.
 
     Raises:
-        UserError: It is not there, does not parse, or something in it is wrong.
+        UserError: It cannot be read or parsed, or a setting in it is wrong.
     """
     path = path or SHIPPED
     try:
@@ -117,19 +117,19 @@ def load_deployments(path: Path | None = None) -> Deployments:
     if not isinstance(plain, dict):
         raise UserError.about("--deployments", str(path), mapping_of([Deployments]), f"{SHIPPED} is an example.")
     try:
-        found = Deployments.model_validate(plain)
+        deployments = Deployments.model_validate(plain)
     except ValidationError as error:
         details = [dict(detail) for detail in error.errors()]
-        # A list none of whose items is valid also counts as empty; the items' own mistakes say enough.
+        # A list without a valid item also counts as empty; the items' own mistakes suffice.
         wanted = [d for d in details if not (d["type"] == "too_short" and d["input"] and len(details) > 1)]
         raise UserError("\n".join(dict.fromkeys(_line(detail, plain, path) for detail in wanted))) from None
-    for i, offered in enumerate(found.deployments):
+    for i, offered in enumerate(deployments.deployments):
         _check_ladders(offered, f"deployments[{i}]")
-    return found
+    return deployments
 
 
 def _check_ladders(offered: Deployment, key: str) -> None:
-    """Load every ladder that is named: a mistake is better found now than at night."""
+    """Load every ladder that is named, so that a mistake shows now and not when a schedule fires."""
     own = [(f"{key}.schedules[{j}].parameters", schedule.parameters) for j, schedule in enumerate(offered.schedules)]
     for place, parameters in [(f"{key}.parameters", {}), *own]:
         merged = {**offered.parameters, **parameters}

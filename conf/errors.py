@@ -1,7 +1,7 @@
-"""The errors a user can meet, each with the exit code that the command line gives it.
+"""Errors for users, each with its exit code.
 
-`LadderError` is the root. A `UserError` says that the input is wrong: its text names the dotted key, the value, what is allowed
-and the remedy. The others say that something failed which the input could not have known. `assert` is kept for our own mistakes.
+`LadderError` is the root. A `UserError` is wrong input: its text names the dotted key, the value, what is allowed and the remedy. The
+others are failures that no check of the input could foresee. `assert` is kept for our own mistakes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class UserError(LadderError):
 
     @classmethod
     def about(cls, key: str, value: object, allowed: str, remedy: str) -> UserError:
-        """Build the message every bad input gets.
+        """Build the message of every bad input.
 
         Args:
             key: Dotted key or command-line option, such as `stages[1].objective.alpha`.
-            value: What was given.
-            allowed: What would have been right.
-            remedy: What to do now.
+            value: The value given.
+            allowed: The values allowed.
+            remedy: What to do.
         """
         return cls(f"{key}: got {value!r}; allowed: {allowed}. {remedy}")
 
@@ -40,7 +40,7 @@ class StoreError(LadderError):
 
 
 class TransientError(LadderError):
-    """Something outside did not answer and may do so later: a data source, a tracking server, an object store."""
+    """An external service did not answer and may do so later: a data source, a tracking server, an object store."""
 
 
 class RecordUnavailable(TransientError):
@@ -48,11 +48,11 @@ class RecordUnavailable(TransientError):
 
 
 class ServerAway(TransientError):
-    """Prefect's server does not answer and does not come back; what is finished is kept, and the same command goes on."""
+    """Prefect's server does not answer and does not return; what is finished is kept, and the same command resumes."""
 
 
 class RunCancelled(LadderError):
-    """A person, or the process's end, asked the run to stop; it has written a checkpoint and goes on from there when run again."""
+    """The run was cancelled by a person or a signal; it wrote a checkpoint, from which the same command resumes."""
 
     exit_code = 130
 

@@ -1,4 +1,7 @@
-"""Where Ladder keeps its state: one folder, `LADDER_HOME`, default `./.ladder` (contract 4 of docs/explanation/architecture.md)."""
+"""The home: the folder of all state, `LADDER_HOME` or `./.ladder`.
+
+Its layout is contract 4 of docs/explanation/architecture.md.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from pathlib import Path
 
 from conf.errors import StoreError
 
-DISK_WORDS = ("No space left on device", "database or disk is full", "disk I/O error")
+DISK_MESSAGES = ("No space left on device", "database or disk is full", "disk I/O error")
 LEAST_FREE = 16 * 2**20  # bytes; the databases of Prefect and MLflow alone take a few MiB
 
 
 @dataclass(frozen=True)
 class Home:
-    """The folder under which everything that Ladder writes lives."""
+    """The folder of everything that Ladder writes."""
 
     root: Path
 
@@ -69,15 +72,15 @@ def disk_errors(home: Home) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:
-        # safetensors and SQLite report a full disk as errors of their own, with these words inside.
-        said = [line for line in str(error).splitlines() if any(words in line for words in DISK_WORDS)]
-        if not said:
+        # safetensors and SQLite report a full disk as errors of their own, with these messages inside.
+        lines = [line for line in str(error).splitlines() if any(message in line for message in DISK_MESSAGES)]
+        if not lines:
             raise
-        raise _disk_error(home, said[0]) from error
+        raise _disk_error(home, lines[0]) from error
 
 
 def require_space(home: Home) -> None:
-    """Refuse to begin on a disk where not even the record of a run would fit.
+    """Refuse to begin on a disk where not even the record of a run fits.
 
     Raises:
         StoreError: Naming the folder, what is free and the remedy.
@@ -87,8 +90,8 @@ def require_space(home: Home) -> None:
 
 
 def _free(home: Home) -> int:
-    there = next(place for place in (home.root, *home.root.parents) if place.exists())
-    return shutil.disk_usage(there).free
+    existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _disk_error(home: Home, reason: str) -> StoreError:

@@ -1,4 +1,7 @@
-"""Kernel locks as signs of life: a process holds one as long as it lives, and the kernel lets it go however the process ends."""
+"""Kernel locks that show whether a process is alive.
+
+A process holds its lock as long as it lives; the kernel releases it however the process ends.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from filelock import FileLock, Timeout
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process, this one included, holds the lock of a file; nobody holds a file that is not there."""
+    """Whether some process, this one included, holds the lock of a file; False where there is no such file."""
     if not path.exists():
         return False
     lock = FileLock(path)

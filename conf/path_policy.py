@@ -1,7 +1,7 @@
-"""Where the paths of a served run may lead: into the configured roots and nowhere else, symbolic links and `..` resolved.
+"""Confine the paths of served runs to the configured roots.
 
-Whoever reaches the server's form chooses these paths, and the run reads them with the rights of whoever serves. The command line is not
-confined: who types there can read the files anyway.
+Whoever reaches the server's form chooses these paths, and the run reads them with the rights of the serving user; so they are checked
+with symbolic links and `..` resolved. The command line is not confined: its user can read the files anyway.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ RECORDED = ("models:/", "runs:/")
 
 
 def check_source(source: str, roots: Sequence[Path]) -> None:
-    """Refuse the path of a ladder outside the roots, before any of it is read; shipped ladders are always allowed.
+    """Refuse the path of a ladder outside the roots, before it is read; shipped ladders are always allowed.
 
     Args:
         source: Name of a shipped ladder, or a path.
         roots: Folders that are allowed.
 
     Raises:
-        UserError: It leads outside. What is there, or whether anything is, is not told.
+        UserError: It leads outside. The message does not tell whether such a file exists.
     """
     if source not in shipped():
         _require("ladder", source, _full(source, Path.cwd()), roots)
 
 
 def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> None:
-    """Refuse a ladder whose teacher or data lie outside the roots; hub ids and models recorded in MLflow are no paths.
+    """Refuse a ladder whose teacher or data lie outside the roots; hub ids and models recorded in MLflow are not paths.
 
     Args:
-        source: Name or path of the ladder; what a shipped one says itself is allowed.
+        source: Name or path of the ladder; the paths of a shipped one are allowed.
         ladder: Its settings, overrides applied.
-        base: Folder that its relative paths count from.
+        base: Folder of its relative paths.
         roots: Folders that are allowed.
 
     Raises:
         UserError: A path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
     """
     own = load(source).ladder if source in shipped() else None
-    remedy = f"It stands in the ladder {source}. {REMEDY}"
+    remedy = f"It is in the ladder {source}. {REMEDY}"
     if isinstance(ladder.teacher, CheckpointTeacher) and not (own and own.teacher == ladder.teacher):
         _check_teacher(ladder.teacher.path, base, roots, remedy)
     if own and own.data == ladder.data:

@@ -1,4 +1,4 @@
-"""Passwords and tokens that addresses carry, and text without them: fit for logs, records and pages."""
+"""Remove passwords and tokens from addresses, for logs, records and pages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SECRETS = re.compile(
 
 
 def masked(text: str) -> str:
-    """Any text that may hold addresses, without their passwords and tokens."""
-    return SECRETS.sub(lambda found: f"{found[1] or found[2]}***@" if found[1] or found[2] else f"{found[3]}***", text)
+    """A text without the passwords and tokens of the addresses in it."""
+    return SECRETS.sub(lambda match: f"{match[1] or match[2]}***@" if match[1] or match[2] else f"{match[3]}***", text)
 
 
 def without_user(url: str) -> str:
-    """An address as a link: nobody's name in it, nor password."""
+    """An address without user name and password."""
     return re.sub(r"://[^/]*@", "://", masked(url))

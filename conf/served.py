@@ -1,4 +1,7 @@
-"""What `ladder serve` has put up in a home, for everyone who wants to use it. Cheap: neither Prefect nor MLflow is imported."""
+"""Addresses of the servers that `ladder serve` runs for a home.
+
+Cheap: neither Prefect nor MLflow is imported.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Served:
         pid: Process of `ladder serve`.
         prefect_api: Of Prefect's API.
         prefect_ui: Of Prefect's pages.
-        mlflow_ui: Of MLflow's pages; none if `MLFLOW_TRACKING_URI` names a server that has none of its own here.
+        mlflow_ui: Of MLflow's pages; None where `MLFLOW_TRACKING_URI` names a store without pages.
     """
 
     pid: int
@@ -30,31 +33,31 @@ class Served:
 
 
 def lock_of(home: Home) -> FileLock:
-    """The lock that `ladder serve` holds as long as it lives; the kernel lets it go when the process dies."""
+    """The lock that `ladder serve` holds as long as it lives; the kernel releases it when the process dies."""
     home.locks.mkdir(parents=True, exist_ok=True)
     return FileLock(home.locks / "serve.lock")
 
 
 def served(home: Home) -> Served | None:
-    """What is served for this home now; None while nothing is, or while it is still starting."""
+    """The servers of this home; None where there are none, or while they start."""
     try:
-        found = Served(**json.loads(_place(home).read_text()))
+        stored = Served(**json.loads(_path(home).read_text()))
     except (OSError, ValueError, TypeError):
-        return None  # not there, or of another version
-    return found if is_held(Path(lock_of(home).lock_file)) else None  # else its process died without a word
+        return None  # no such file, or of another version
+    return stored if is_held(Path(lock_of(home).lock_file)) else None  # where its process was killed
 
 
-def announce(home: Home, what: Served) -> None:
-    """Write down what is served, whole or not at all."""
-    aside = _place(home).with_suffix(".writing")
-    aside.write_text(json.dumps(asdict(what), indent=1))
-    aside.replace(_place(home))
+def announce(home: Home, addresses: Served) -> None:
+    """Write the addresses, atomically."""
+    partial = _path(home).with_suffix(".writing")
+    partial.write_text(json.dumps(asdict(addresses), indent=1))
+    partial.replace(_path(home))
 
 
 def withdraw(home: Home) -> None:
-    """Forget what was served."""
-    _place(home).unlink(missing_ok=True)
+    """Remove the addresses."""
+    _path(home).unlink(missing_ok=True)
 
 
-def _place(home: Home) -> Path:
+def _path(home: Home) -> Path:
     return home.root / "serve.json"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from prefect import tags
 
-from conf.schema.ladder import Gate, Ladder, Stage, Student
+from conf.schema.gate import Gate
+from conf.schema.ladder import Ladder, Stage, Student
 from flows.approval import ask
 from flows.stage import distill_stage
 from tasks.evaluation.gate import curable

@@ -1,4 +1,4 @@
-"""`ladder explain`: the schema in words."""
+"""`ladder explain`: describe settings from the schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conf.schema.objective import Schedule
 
 
 def explain_key(key: str) -> str:
-    """Describe a setting and, if it has parts, each of them in a line.
+    """Describe a setting and, where it has parts, each of them in a line.
 
     Args:
         key: Dotted, such as `stages.objective.alpha` or `stages[1].objective.alpha`; empty: the whole ladder.
@@ -27,17 +27,17 @@ def explain_key(key: str) -> str:
     field: FieldInfo | None = None
     parts = [part for part in re.sub(r"\[[^\]]*\]", "", key).split(".") if part]
     if parts[:1] == ["defaults"]:
-        parts[0] = "stages"  # what all stages share is made of the same settings
+        parts[0] = "stages"  # defaults have the settings of a stage
     for depth, part in enumerate(parts):
-        known = {name: model.model_fields[name] for model in models for name in model.model_fields}
-        if part not in known:
-            if parts[depth - 1 : depth] == ["stages"] and not suggest(part, known):
+        fields = {name: model.model_fields[name] for model in models for name in model.model_fields}
+        if part not in fields:
+            if parts[depth - 1 : depth] == ["stages"] and not suggest(part, fields):
                 continue  # a stage's name
             above = ".".join(parts[:depth]) or "a ladder"
-            if not known:
+            if not fields:
                 raise UserError.about("KEY", key, above, "That setting has no parts.")
-            raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(known)}", suggest(part, known).strip())
-        field = known[part]
+            raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(fields)}", suggest(part, fields).strip())
+        field = fields[part]
         models = classes(field.annotation)
     lines = [_line(key, field)] if field is not None else [Ladder.__doc__ or ""]
     for model in models:

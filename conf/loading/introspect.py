@@ -1,4 +1,4 @@
-"""Settings in words: which class a key belongs to, what a field allows, what was probably meant."""
+"""Look up classes and fields of settings, and describe what they allow."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pydantic.fields import FieldInfo
 from conf.schema.objective import Schedule
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, choices: Iterable[str]) -> str:
     """`Did you mean 'x'? ` or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def classes(annotation: Any) -> list[type[BaseModel]]:
-    """The settings classes inside a type, such as those of a union or a tuple."""
+    """The settings classes in a type, such as those of a union or a tuple."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for inner in getattr(annotation, "__args__", ()) for found in classes(inner)]
 
 
 def member(model: type[BaseModel] | None, key: str, value: Any = None) -> type[BaseModel] | None:
-    """The settings class of field `key`; of a union, the one that `value['source']` names, or else the first."""
+    """The settings class of field `key`; of a union, the one that `value['source']` names, else the first."""
     if model is None or key not in model.model_fields:
         return None
     found = classes(model.model_fields[key].annotation)
@@ -37,7 +37,7 @@ def member(model: type[BaseModel] | None, key: str, value: Any = None) -> type[B
 
 
 def at(value: Any, parts: Iterable[Any]) -> Any:
-    """What lies at a path of keys and indices in plain data; None where there is nothing."""
+    """The value at a path of keys and indices in plain data; None where there is none."""
     for part in parts:
         try:
             value = value[part]
@@ -47,7 +47,7 @@ def at(value: Any, parts: Iterable[Any]) -> Any:
 
 
 def class_at(root: type[BaseModel], parts: Sequence[Any], plain: Any) -> type[BaseModel] | None:
-    """The settings class at a path of keys and indices; `plain`, the data, tells which member of a union is meant."""
+    """The settings class at a path of keys and indices; `plain`, the data, decides between the members of a union."""
     model: type[BaseModel] | None = root
     for depth, part in enumerate(parts):
         if not isinstance(part, int):
@@ -66,13 +66,13 @@ def field_at(root: type[BaseModel], parts: Sequence[Any], plain: Any) -> FieldIn
 
 
 def options(annotation: Any) -> list[str]:
-    """The words that a field may be, where it is one of a few words; else nothing."""
+    """The values of a field that allows a few words; empty for any other field."""
     found = [value for value in get_args(annotation) if isinstance(value, str)]
     return found or [value for inner in get_args(annotation) for value in options(inner)]
 
 
 def allowed_item(field: FieldInfo) -> str:
-    """What an item of a list allows."""
+    """Text of what an item of a list allows."""
     settings = classes(field.annotation)
     if words := options(field.annotation):
         return _either(words)
@@ -80,10 +80,10 @@ def allowed_item(field: FieldInfo) -> str:
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field allows: `a number in [0, 1]`, `a whole number, at least 1, or none`, `constant or cosine`."""
+    """Text of what a field allows: `a number in [0, 1]`, `a whole number, at least 1, or none`, `constant or cosine`."""
     extra = field.json_schema_extra
-    said = extra.get("allowed") if isinstance(extra, dict) else None
-    words = str(said) if said else _allowed(field)
+    given = extra.get("allowed") if isinstance(extra, dict) else None
+    words = str(given) if given else _allowed(field)
     return f"{words}, or none" if NoneType in get_args(field.annotation) else words
 
 

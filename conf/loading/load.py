@@ -1,7 +1,7 @@
-"""From a name or a path, and dotted overrides, to a `Ladder`. The only module that knows OmegaConf.
+"""Load a ladder from a name or path and dotted overrides.
 
-Overrides are applied to the raw YAML, then `defaults` are merged under every stage, interpolations resolved, and only then is the
-whole validated: one place where a mistake is found, with one kind of message.
+The only module that imports OmegaConf. Overrides are applied to the raw YAML, `defaults` merged under every stage and interpolations
+resolved; then the whole is validated, so that every mistake gets the same kind of message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in the words of `UserError.about`: dotted key, value, what is allowed, remedy."""
+"""Turn pydantic's errors into messages with key, value, what is allowed, remedy."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def describe(error: ValidationError, plain: Mapping[str, Any], written: Mapping[
     Args:
         error: What pydantic raised for `plain`.
         plain: The data, `defaults` merged into every stage.
-        written: The data as the user wrote them, `defaults` apart: a mistake there is told once, under its own key.
+        written: The data as the user wrote them, `defaults` apart: a mistake there is reported once, under its own key.
     """
     details = [dict(detail) for detail in error.errors()]
-    # A list of stages none of which is valid also counts as empty; the stages' own mistakes say enough.
+    # A list without a valid stage also counts as empty; the stages' own mistakes suffice.
     wanted = [d for d in details if not (d["type"] == "too_short" and d["input"] and len(details) > 1)]
     return "\n".join(dict.fromkeys(_line(detail, plain, written) for detail in wanted))
 
@@ -34,10 +34,10 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
     explained = f"`ladder explain {_topic(parts)}` describes it." if parts else ""
     if kind == "extra_forbidden":
         model = class_at(Ladder, parts[:-1], plain)
-        known = list(model.model_fields) if model else []
+        names = list(model.model_fields) if model else []
         topic = f" {_topic(parts[:-1])}" if _topic(parts[:-1]) else ""
-        remedy = f"{suggest(str(parts[-1]), known)}`ladder explain{topic}` describes them."
-        return f"{key}: unknown key, with the value {_shown(detail['input'])}; allowed: {', '.join(known)}. {remedy}"
+        remedy = f"{suggest(str(parts[-1]), names)}`ladder explain{topic}` describes them."
+        return f"{key}: unknown key, with the value {_shown(detail['input'])}; allowed: {', '.join(names)}. {remedy}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _wrong_source(detail, parts)
     field = field_at(Ladder, parts, plain)
@@ -90,7 +90,7 @@ def _dotted(parts: Sequence[Any]) -> str:
 
 
 def _topic(parts: Sequence[Any]) -> str:
-    """What `ladder explain` is asked for: the key without indices."""
+    """The key as `ladder explain` takes it: without indices."""
     return ".".join(str(p) for p in parts if not isinstance(p, int))
 
 

@@ -1,4 +1,4 @@
-"""What is asked of an audit: which control, which thresholds, how much must be seen before anything is said."""
+"""Settings of the audit: control, thresholds, smallest samples, bounds for gates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ THRESHOLDS = "a list of one or more different probabilities between 0 and 1"
 
 
 class Audit(Settings):
-    """What a student has inherited from its teachers, found out after every stage; see docs/explanation/audits.md."""
+    """Audit of what a student inherits from its teachers, after every stage; see docs/explanation/audits.md."""
 
     enabled: bool = setting(True, "Audit every student", identity=False)
     control: bool = setting(
         False,
-        "Train the same student without a teacher, too: only what it does not err in as well is inherited. Costs that training",
+        "Also train the same student without a teacher: only errors that this control does not make are inherited. Costs that training",
         identity=False,
     )
     thresholds: tuple[float, ...] = setting(
@@ -29,19 +29,19 @@ class Audit(Settings):
         min_length=1,
     )
     resamples: int = setting(1000, "Bootstrap resamples of documents behind each interval", "resamples", identity=False, ge=100, le=10_000)
-    min_count: int = setting(30, "Fewest rows (examples, tokens) that a figure may rest on", "rows", identity=False, ge=2)
-    min_documents: int = setting(10, "Fewest documents that these rows may come from", "documents", identity=False, ge=2)
+    min_count: int = setting(30, "Smallest number of rows (examples, tokens) behind a figure", "rows", identity=False, ge=2)
+    min_documents: int = setting(10, "Smallest number of documents behind a figure", "documents", identity=False, ge=2)
     false_discovery: float = setting(
-        0.05, "Expected share of false ones among the flagged slices (Benjamini-Hochberg)", "share", identity=False, gt=0, lt=1
+        0.05, "Expected share of false flags among the flagged slices (Benjamini-Hochberg)", "share", identity=False, gt=0, lt=1
     )
     smallest: float = setting(
         0.02,
-        "Smallest excess error of a slice worth a flag: share of rows; nats for causal-lm's gaps",
+        "Smallest excess error of a flagged slice: share of rows; nats for the gaps of causal-lm",
         "share or nats",
         identity=False,
         gt=0,
     )
-    worst: int = setting(100, "Worst examples kept as a Parquet file", "examples", identity=False, ge=0, le=100_000)
+    worst: int = setting(100, "Number of worst examples kept as a Parquet file", "examples", identity=False, ge=0, le=100_000)
 
     @field_validator("thresholds", mode="after")
     @classmethod
@@ -60,8 +60,8 @@ class AuditLimit(Settings):
     """A bound of an audited figure; it holds where the whole 95 % interval lies within it."""
 
     figure: str = setting(..., "Name of the figure", "name", allowed=f"one of {', '.join(FIGURES)}")
-    most: float | None = setting(None, "Upper bound; none: not asked", "as the figure")
-    least: float | None = setting(None, "Lower bound; none: not asked", "as the figure")
+    most: float | None = setting(None, "Upper bound; none: not checked", "as the figure")
+    least: float | None = setting(None, "Lower bound; none: not checked", "as the figure")
 
     @model_validator(mode="after")
     def _bounds_a_known_figure(self) -> AuditLimit:
@@ -73,7 +73,7 @@ class AuditLimit(Settings):
 
 
 class Bound(NamedTuple):
-    """What a gate asks of an audited figure, and the setting that asks it."""
+    """A bound of an audited figure, and the setting that sets it."""
 
     setting: str
     figure: str
@@ -84,25 +84,27 @@ class Bound(NamedTuple):
 def bounds(
     amplification: float | None, confident: float | None, ece: float | None, others: tuple[AuditLimit, ...], thresholds: tuple[float, ...]
 ) -> list[Bound]:
-    """The bounds that a gate's settings come to, each against parent and root."""
-    found = [] if ece is None else [Bound("max_ece", "ece", ece)]
+    """The bounds of a gate's settings, each against parent and root."""
+    limits = [] if ece is None else [Bound("max_ece", "ece", ece)]
     for teacher in ("parent", "root"):
         if amplification is not None:
-            found.append(Bound("max_slice_amplification", f"{teacher}.amplification", amplification))
+            limits.append(Bound("max_slice_amplification", f"{teacher}.amplification", amplification))
         if confident is not None:
             names = [f"{teacher}.confident_inheritance_{threshold:g}_excess" for threshold in thresholds]
-            found += [Bound("max_confidently_wrong_excess", name, confident) for name in names]
-    return [*found, *(Bound(f"audited[{i}]", limit.figure, limit.most, limit.least) for i, limit in enumerate(others))]
+            limits += [Bound("max_confidently_wrong_excess", name, confident) for name in names]
+    return [*limits, *(Bound(f"audited[{i}]", limit.figure, limit.most, limit.least) for i, limit in enumerate(others))]
 
 
-def check_gate(key: str, asked: list[Bound], audit: Audit) -> None:
-    """Refuse a gate that asks what no audit finds out.
+def check_gate(key: str, limits: list[Bound], audit: Audit) -> None:
+    """Refuse a gate with a bound of a figure that no audit measures.
 
     Raises:
         ValueError: There is no audit, or no control to compare with.
     """
-    for bound in asked:
+    for bound in limits:
         if not audit.enabled:
-            raise ValueError(f"{key}.{bound.setting}: asks for an audited figure; allowed: with audit.enabled true. Set it, or drop this.")
+            raise ValueError(
+                f"{key}.{bound.setting}: needs an audited figure; allowed: with audit.enabled true. Set it, or leave this out."
+            )
         if bound.figure.endswith("_excess") and not audit.control:
-            raise ValueError(f"{key}.{bound.setting}: asks for an excess over the control; allowed: with audit.control true. Set it.")
+            raise ValueError(f"{key}.{bound.setting}: needs an excess over the control; allowed: with audit.control true. Set it.")

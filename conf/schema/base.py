@@ -1,4 +1,4 @@
-"""What all settings are made of: frozen models whose fields carry a description, a unit, and whether they belong to an identity."""
+"""Base of all settings: frozen models whose fields have a description and a unit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 
 def setting(default: Any, text: str, unit: str = "", *, identity: bool = True, allowed: str = "", **bounds: Any) -> Any:
-    """A field with its description, its unit (empty: a name, a switch or a pure number) and whether it belongs to the identity.
+    """A field with its description, its unit (empty: a name, a switch or a pure number) and whether it enters fingerprints.
 
-    `allowed` says in words what a `pattern` allows.
+    `allowed` describes what a `pattern` allows.
     """
     described = f"{text} [{unit}]" if unit else text
     extra: dict[str, Any] = {"unit": unit, "identity": identity}
@@ -21,7 +21,7 @@ def setting(default: Any, text: str, unit: str = "", *, identity: bool = True, a
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, and an unknown key is an error."""
+    """Base of all settings: frozen, without unknown keys, infinite numbers, or booleans in place of numbers."""
 
     # An infinite or undefined number has no place in a setting, nor in the JSON of an identity.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)

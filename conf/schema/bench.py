@@ -1,4 +1,4 @@
-"""How latency and memory are measured, shortly after each stage and in full by `ladder bench`."""
+"""Settings of the measurement of latency and memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ SIZES = "a list of 1 to 8 different whole numbers from 1 to 65536, such as [1, 1
 
 
 class Bench(Settings):
-    """How fast a model answers: at which batch sizes, for how long a text, how often it is asked."""
+    """Measurement of latency and memory: batch sizes, lengths, rounds; short after a stage, in full by `ladder bench`."""
 
-    after_stage: bool = setting(True, "Measure each model shortly, once it is evaluated", identity=False)
+    after_stage: bool = setting(True, "Measure each model briefly, after its evaluation", identity=False)
     stage_seconds: float = setting(
-        1.5, "Most time of the short measurement, after its first round", "seconds", identity=False, gt=0, le=3600
+        1.5, "Longest time of the brief measurement, after its first round", "seconds", identity=False, gt=0, le=3600
     )
-    batch_sizes: tuple[int, ...] = setting(
-        (1, 16), "Requests answered at once, each size measured", "requests", identity=False, allowed=SIZES
-    )
+    batch_sizes: tuple[int, ...] = setting((1, 16), "Batch sizes to measure", "requests", identity=False, allowed=SIZES)
     prompt_tokens: int = setting(64, "Tokens of a request (text)", "tokens", identity=False, ge=1, le=1_000_000)
-    new_tokens: int = setting(32, "Tokens written in answer to a request (causal-lm)", "tokens", identity=False, ge=1, le=1_000_000)
-    repeats: int = setting(100, "Rounds: every model is asked once in each, in turn", "rounds", identity=False, ge=1, le=1_000_000)
-    warmup: int = setting(5, "Rounds before them that do not count", "rounds", identity=False, ge=0, le=10_000)
-    start: bool = setting(True, "`ladder bench`: also start each model in a process of its own, for load time and memory", identity=False)
+    new_tokens: int = setting(32, "Tokens generated for a request (causal-lm)", "tokens", identity=False, ge=1, le=1_000_000)
+    repeats: int = setting(100, "Rounds; in each, every model answers one request in turn", "rounds", identity=False, ge=1, le=1_000_000)
+    warmup: int = setting(5, "Warm-up rounds before them, not counted", "rounds", identity=False, ge=0, le=10_000)
+    start: bool = setting(True, "`ladder bench`: also load each model in a process of its own, for load time and memory", identity=False)
     threads: int | None = setting(None, "Processor threads; none: compute.threads", "threads", identity=False, ge=1)
     dtype: Literal["fp32", "bf16"] = setting("fp32", "Format of weights and activations", identity=False)
 

@@ -1,4 +1,4 @@
-"""Which objectives go together with which workloads, signals and settings; checked before anything is computed."""
+"""Refuse objectives that do not suit their workload, signals or settings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SOFTMAX_FREE = ("logit-mse",)
 
 
 def check_objective(objective: Objective, workload: str, signals_kind: str = "live", *, key: str = "objective", teachers: int = 1) -> None:
-    """Refuse an objective that its workload or its teacher's signals cannot serve.
+    """Refuse an objective that its workload or its teacher's signals do not support.
 
     Args:
         objective: The stage's.
         workload: The ladder's.
         signals_kind: `live`, `full`, `top-k` or `sampled`.
-        key: Where the objective stands, such as `stages[1].objective`.
-        teachers: How many teachers the stage has.
+        key: Dotted key of the objective, such as `stages[1].objective`.
+        teachers: Number of the stage's teachers.
 
     Raises:
         UserError: Naming the setting, what is allowed and the remedy.
@@ -47,15 +47,15 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
 
 def _check_sparse(objective: Objective, signals_kind: str, key: str, teachers: int) -> None:
     remedy = "Change it, or set signals to live."
-    said = f"with {signals_kind} signals"
+    condition = f"with {signals_kind} signals"
     if objective.kind != "forward-kl":
-        raise UserError.about(f"{key}.kind", objective.kind, f"forward-kl {said}, which do not hold every probability", remedy)
+        raise UserError.about(f"{key}.kind", objective.kind, f"forward-kl {condition}, which do not hold every probability", remedy)
     if objective.wrong_teacher != "none":
-        raise UserError.about(f"{key}.wrong_teacher", objective.wrong_teacher, f"none {said}", remedy)
+        raise UserError.about(f"{key}.wrong_teacher", objective.wrong_teacher, f"none {condition}", remedy)
     if objective.standardize:
-        raise UserError.about(f"{key}.standardize", True, f"false {said}", remedy)
+        raise UserError.about(f"{key}.standardize", True, f"false {condition}", remedy)
     if objective.combine == "mean" and teachers > 1:
-        raise UserError.about(f"{key}.combine", "mean", f"sum {said}", remedy)
+        raise UserError.about(f"{key}.combine", "mean", f"sum {condition}", remedy)
     temperature = objective.temperature
     if signals_kind == "sampled" and {temperature.start, temperature.end} - {1.0, None}:
         raise UserError.about(

@@ -1,4 +1,4 @@
-"""What the models learn from: the data sources, and the tokenizer that turns text into ids."""
+"""Settings of the data sources and of the tokenizer."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Columns(Settings):
 
 
 class CommonData(Settings):
-    """What every data source shares."""
+    """Settings of every data source."""
 
     sequence_length: int = setting(192, "Length of a training sequence; longer texts are cut or split", "tokens", ge=2, le=1_048_576)
     valid_fraction: float = setting(0.05, "Share of documents held out for validation", "fraction of documents", gt=0, lt=0.5)
     test_fraction: float = setting(0.05, "Share of documents kept apart for final proofs", "fraction of documents", gt=0, lt=0.5)
     max_documents: int | None = setting(None, "Use at most this many documents, in the source's order; none: all", "documents", ge=3)
-    classes: int | None = setting(None, "Number of classes; none: as many as the data show", "classes", ge=2)
+    classes: int | None = setting(None, "Number of classes; none: counted in the data", "classes", ge=2)
 
 
 class StdlibData(CommonData):
-    """The source of Python's standard library: text that every machine has. Slices are its top-level packages."""
+    """The source code of Python's standard library, which every machine has. Slices are its top-level packages."""
 
     source: Literal["python-stdlib"] = setting("python-stdlib", "Kind of data source")
 
@@ -63,7 +63,7 @@ Data = Annotated[StdlibData | DigitsData | FilesData | DatasetData, Field(discri
 
 
 class Tokenizer(Settings):
-    """How text becomes ids. The same tokenizer serves the teacher and every student."""
+    """The tokenizer, the same for the teacher and every student."""
 
     kind: Literal["bytes", "teacher", "bpe"] = setting(
         "bytes", "bytes: UTF-8 bytes and specials; teacher: the checkpoint's own; bpe: trained on the training documents"

@@ -1,4 +1,4 @@
-"""What a model costs to make and to serve: the assumptions under which a ladder's break-even is computed."""
+"""Settings of the break-even: prices, traffic, uncertainty."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Input = Literal[
 
 
 class Range(Settings):
-    """How far an input may be off, where that is known."""
+    """Lowest and highest value of an uncertain input."""
 
     input: Input = setting(..., "The input", identity=False)
-    low: float = setting(..., "Its least value", "unit of the input", identity=False, ge=0)
-    high: float = setting(..., "Its greatest value", "unit of the input", identity=False, ge=0)
+    low: float = setting(..., "Its lowest value", "unit of the input", identity=False, ge=0)
+    high: float = setting(..., "Its highest value", "unit of the input", identity=False, ge=0)
 
     @model_validator(mode="after")
     def _low_is_lower(self) -> Range:
@@ -45,7 +45,7 @@ class Economics(Settings):
     machine_factor: float = setting(
         1.0, "Hours of the priced machine for one hour measured here; 0.25: it is four times as fast", "ratio", identity=False, gt=0
     )
-    requests_per_day: float = setting(100_000.0, "Requests that are answered", "requests/day", identity=False, gt=0)
+    requests_per_day: float = setting(100_000.0, "Requests answered", "requests/day", identity=False, gt=0)
     teacher_price: float | None = setting(
         None, "Serving price of the teacher; none: by its measured throughput", "currency/1,000 requests", identity=False, ge=0
     )
@@ -55,15 +55,13 @@ class Economics(Settings):
     serving_price_per_hour: float | None = setting(
         None, "Price of an hour of the machine that serves; none: price_per_hour", "currency/hour", identity=False, ge=0
     )
-    fixed_per_day: float = setting(0.0, "What the student costs whatever it answers", "currency/day", identity=False, ge=0)
+    fixed_per_day: float = setting(0.0, "Fixed cost of serving the student", "currency/day", identity=False, ge=0)
     data_cost: float = setting(0.0, "Cost of the data, labels included", "currency", identity=False, ge=0)
     evaluation_cost: float = setting(0.0, "Cost of evaluation, people included", "currency", identity=False, ge=0)
-    search_factor: float = setting(
-        0.0, "Trial trainings beside the final ones, as a share of their cost; 1: as much again", "ratio", identity=False, ge=0
-    )
-    include_teacher: bool = setting(False, "Count the root teacher's training too; as a rule the teacher is there anyway", identity=False)
+    search_factor: float = setting(0.0, "Trial trainings beside the final ones, relative to their cost", "ratio", identity=False, ge=0)
+    include_teacher: bool = setting(False, "Count the root teacher's training too; usually the teacher exists anyway", identity=False)
     redistill_days: float = setting(90.0, "Days until the student must be distilled again", "days", identity=False, gt=0)
     swing: float = setting(
         0.5, "How far the tornado moves each input both ways, as a share of its value", "ratio", identity=False, gt=0, le=1
     )
-    ranges: tuple[Range, ...] = setting((), "Inputs whose uncertainty is known, in place of swing", "inputs", identity=False)
+    ranges: tuple[Range, ...] = setting((), "Ranges of inputs, in place of swing", "inputs", identity=False)

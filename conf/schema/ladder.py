@@ -1,7 +1,8 @@
-"""What a ladder is: frozen, typed settings, parsed once from YAML and never changed afterwards.
+"""Settings of a whole ladder: shapes, stages, teacher, evaluation, compute.
 
-Every field carries a description and a unit: the same words serve `ladder explain`, the form of the Prefect UI and the JSON schema
-for editors. A field marked `identity=False` cannot change a computed number, so it is left out of every fingerprint.
+Frozen and typed, parsed once from YAML. Every field has a description and a unit; the same text serves `ladder explain`, the form of
+the Prefect UI and the JSON schema for editors. A field marked `identity=False` cannot change a computed number, so it is left out of
+every fingerprint.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from conf.errors import UserError
-from conf.schema.audit import Audit, AuditLimit, Bound, bounds, check_gate
+from conf.schema.audit import Audit, check_gate
 from conf.schema.base import Choices, Settings, setting
 from conf.schema.bench import Bench
 from conf.schema.compatibility import check_objective
 from conf.schema.data import Data, Tokenizer
 from conf.schema.economics import Economics
+from conf.schema.gate import Gate
 from conf.schema.objective import Objective
 from conf.schema.proof import Comparison
 from conf.schema.signals import Signals
@@ -24,7 +26,6 @@ from conf.schema.training import Training
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 Teachers = Literal["parent", "root", "ancestors", "none"]
-Policy = Literal["stop", "warn", "ask", "extend", "insert"]
 
 STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
 STAGE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
@@ -73,56 +74,26 @@ class Shape(Settings):
         return self.head_dim or self.hidden_size // self.heads
 
 
-class Gate(Settings):
-    """What a student must reach before it may teach the next one, or ship."""
-
-    min_parent_retention: float | None = setting(None, "Least retention against the stage's teacher; none: not asked", "ratio", ge=0, le=2)
-    min_root_retention: float | None = setting(None, "Least retention against the root teacher; none: not asked", "ratio", ge=0, le=2)
-    max_parameters: int | None = setting(None, "Most parameters; none: not asked", "parameters", ge=1)
-    max_slice_amplification: float | None = setting(
-        None, "Most by which a slice's gap may exceed the teachers', at the interval's upper end; none: not asked", "ratio", ge=0
-    )
-    max_confidently_wrong_excess: float | None = setting(
-        None, "Most confidently wrong answers shared with a teacher beyond the untaught control's, at the upper end", "share", ge=-1, le=1
-    )
-    max_ece: float | None = setting(None, "Largest expected calibration error, at the interval's upper end", "ratio", ge=0, le=1)
-    audited: tuple[AuditLimit, ...] = setting((), "Bounds of other audited figures; see docs/explanation/audits.md", "bounds")
-    policy: Policy = setting(
-        "stop",
-        "Where something is missed: stop: end the ladder (exit code 3); warn: say so and go on; ask: pause until a person has decided; "
-        "extend: train on; insert: teach through an assistant of a size between teacher and student",
-    )
-    ask_hours: float = setting(24.0, "How long a question waits for its answer (ask)", "hours", gt=0, le=24 * 365)
-    unanswered: Literal["reject", "approve"] = setting("reject", "What is decided when nobody has answered in that time (ask)")
-    extend_steps: int | None = setting(None, "Steps of one extension; none: half of training.steps (extend)", "steps", ge=1)
-    max_extensions: int = setting(2, "Most extensions of one student (extend)", "extensions", ge=1, le=100)
-    max_inserts: int = setting(1, "Most assistants before one student (insert)", "stages", ge=1, le=8)
-
-    def audit_bounds(self, thresholds: tuple[float, ...]) -> list[Bound]:
-        """What is asked of audited figures; confidently wrong answers at all thresholds."""
-        return bounds(self.max_slice_amplification, self.max_confidently_wrong_excess, self.max_ece, self.audited, thresholds)
-
-
 class Student(Settings):
-    """The model that a stage makes."""
+    """The model that a stage trains."""
 
     shape: Shape = setting(..., "Shape of the student")
     initialisation: Literal["random", "layers", "prune"] = setting(
         "random",
         "random; layers: evenly spaced layers of the teacher; prune: the teacher's most important channels, heads and layers",
     )
-    samples: int = setting(256, "Training sequences by which importance is judged (prune)", "sequences", ge=1)
+    samples: int = setting(256, "Training sequences that importance is estimated from (prune)", "sequences", ge=1)
     vocabulary: Literal["teacher", "used"] = setting(
         "teacher", "teacher: every id of the tokenizer; used: the ids that the data use, all bytes and specials (causal-lm)"
     )
 
 
 class Stage(Settings):
-    """One rung: a student, how it is taught, and the gate that it must pass."""
+    """A stage: a student, its teachers, its training, and the gate that it must pass."""
 
     name: str = setting(..., "Name of the stage", "name", identity=False, allowed=STAGE_NAME, pattern=STAGE_NAME_PATTERN)
     notes: str = setting("", "Free text for the reader", "text", identity=False)
-    student: Student = setting(..., "The model to make")
+    student: Student = setting(..., "The model to train")
     teachers: tuple[Teachers, ...] = setting(
         ("parent",),
         "Who teaches: [parent], [root], [root, parent], ancestors: all models above, or none: labels alone, which alpha then smooths",
@@ -130,19 +101,20 @@ class Stage(Settings):
         identity=False,  # the teachers' weights are in the identity, in order
         min_length=1,
     )
-    objective: Objective = setting(Objective(), "What the student is taught by")
-    # What of it changes numbers is decided with the data at hand, and added by `tasks.store.fingerprint.stage_identity`.
-    signals: Signals = setting(Signals(), "Where the teacher's answers come from", identity=False)
-    training: Training = setting(..., "How it is trained")
-    gate: Gate = setting(Gate(), "What it must reach", identity=False)
+    objective: Objective = setting(Objective(), "Loss of the student's training")
+    # Whether it changes numbers depends on the data; `tasks.store.fingerprint.stage_identity` adds what does.
+    # `tasks.store.fingerprint.stage_identity`.
+    signals: Signals = setting(Signals(), "Teacher's answers: live or cached", identity=False)
+    training: Training = setting(..., "Steps, optimizer, validation")
+    gate: Gate = setting(Gate(), "Thresholds that it must reach", identity=False)
     seed: int | None = setting(None, "Seed of this stage; none: the ladder's seed", "seed", ge=0, lt=2**31)
 
     @field_validator("teachers", mode="before")
     @classmethod
     def _teachers_are_a_choice(cls, value: Any) -> Any:
         listed = (value,) if isinstance(value, str) else value
-        known = (("parent",), ("root",), ("root", "parent"), ("ancestors",), ("none",))
-        if not isinstance(listed, list | tuple) or tuple(listed) not in known:
+        allowed = (("parent",), ("root",), ("root", "parent"), ("ancestors",), ("none",))
+        if not isinstance(listed, list | tuple) or tuple(listed) not in allowed:
             raise ValueError(f"got {value!r}; allowed: [parent], [root], [root, parent], ancestors or none. Choose one of them.")
         return listed
 
@@ -150,13 +122,13 @@ class Stage(Settings):
 class TrainedTeacher(Settings):
     """A root teacher trained here, from labels alone."""
 
-    source: Literal["train"] = setting("train", "train: make the teacher here")
+    source: Literal["train"] = setting("train", "train: train the teacher here")
     shape: Shape = setting(..., "Shape of the teacher")
-    training: Training = setting(..., "How it is trained")
+    training: Training = setting(..., "Steps, optimizer, validation")
 
 
 class CheckpointTeacher(Settings):
-    """A root teacher that exists: any Hugging Face checkpoint with safetensors weights, or a GGUF file."""
+    """An existing root teacher: any Hugging Face checkpoint with safetensors weights, or a GGUF file."""
 
     source: Literal["checkpoint"] = setting("checkpoint", "checkpoint: use an existing model")
     path: str = setting(
@@ -173,30 +145,32 @@ class CheckpointTeacher(Settings):
         allowed="8 to 64 lower-case hexadecimal digits, as text (quote them)",
         pattern=r"^[0-9a-f]{8,64}$",
     )
-    shape: Shape | None = setting(None, "Its shape, so that `plan` works before the checkpoint is at hand", identity=False)
+    shape: Shape | None = setting(None, "Its shape, so that `plan` works before the checkpoint is available", identity=False)
 
 
 Teacher = Annotated[TrainedTeacher | CheckpointTeacher, Field(discriminator="source"), Choices()]
 
 
 class Evaluation(Settings):
-    """How models are judged on held-out documents."""
+    """How models are evaluated on held-out documents."""
 
-    examples: int = setting(256, "Held-out sequences or examples to judge by; the first so many", "sequences", ge=1)
+    examples: int = setting(256, "Number of held-out sequences or examples, from the first on", "sequences", ge=1)
     batch_size: int = setting(64, "Sequences or examples evaluated at once", "sequences", identity=False, ge=1)
-    samples: int = setting(2, "Held-out documents whose beginnings each language model continues, for the report", "documents", ge=0, le=64)
-    sample_tokens: int = setting(64, "Most tokens of a continuation", "tokens", ge=1, le=4096)
+    samples: int = setting(
+        2, "Number of held-out documents whose beginning each language model continues, for the report", "documents", ge=0, le=64
+    )
+    sample_tokens: int = setting(64, "Largest number of tokens of a continuation", "tokens", ge=1, le=4096)
 
 
 class Compute(Settings):
-    """Where it runs."""
+    """Device, threads and concurrency."""
 
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU if there is one", identity=False)
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU where there is one", identity=False)
     threads: int | None = setting(None, "Processor threads; none: one for each core", "threads", identity=False, ge=1)
     at_once: int | None = setting(
-        1, "Trainings at once on this machine; a run waits for its turn; none: no limit", "trainings", identity=False, ge=1
+        1, "Trainings at the same time on this machine; further runs wait; none: no limit", "trainings", identity=False, ge=1
     )
-    restarts: int = setting(0, "How often `ladder serve` starts a run again whose process died", "restarts", identity=False, ge=0, le=100)
+    restarts: int = setting(0, "How often `ladder serve` restarts a run whose process died", "restarts", identity=False, ge=0, le=100)
 
 
 class Ladder(Settings):
@@ -210,19 +184,19 @@ class Ladder(Settings):
         allowed=LADDER_NAME,
         pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
     )
-    description: str = setting("", "What this ladder is for", "text", identity=False)
-    workload: Workload = setting("causal-lm", "What the models do")
+    description: str = setting("", "Purpose of the ladder", "text", identity=False)
+    workload: Workload = setting("causal-lm", "Task of the models")
     seed: int = setting(0, "Seed of data order and initial weights", "seed", ge=0, lt=2**31)
-    data: Data = setting(..., "What the models learn from")
-    tokenizer: Tokenizer = setting(Tokenizer(), "How text becomes ids; not used for images")
+    data: Data = setting(..., "Data source")
+    tokenizer: Tokenizer = setting(Tokenizer(), "Tokenizer; not used for images")
     teacher: Teacher = setting(..., "The root teacher")
     stages: tuple[Stage, ...] = setting(..., "The stages, from the largest student to the smallest", "stages", min_length=1)
-    evaluation: Evaluation = setting(Evaluation(), "How models are judged")
-    audit: Audit = setting(Audit(), "What is asked of each student's inheritance", identity=False)
-    compute: Compute = setting(Compute(), "Where it runs", identity=False)
-    bench: Bench = setting(Bench(), "How latency and memory are measured", identity=False)
+    evaluation: Evaluation = setting(Evaluation(), "Evaluation on held-out documents")
+    audit: Audit = setting(Audit(), "Audit of what each student inherits from its teachers", identity=False)
+    compute: Compute = setting(Compute(), "Device, threads and concurrency", identity=False)
+    bench: Bench = setting(Bench(), "Measurement of latency and memory", identity=False)
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
-    proof: Comparison = setting(Comparison(), "How `ladder prove` compares", identity=False)
+    proof: Comparison = setting(Comparison(), "Comparison of `ladder prove`", identity=False)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Ladder:
@@ -240,7 +214,7 @@ class Ladder(Settings):
         return self
 
     @model_validator(mode="after")
-    def _parts_serve_the_workload(self) -> Ladder:
+    def _parts_suit_the_workload(self) -> Ladder:
         shapes = {f"stages[{i}].student.shape": stage.student.shape for i, stage in enumerate(self.stages)}
         if self.teacher.shape is not None:
             shapes["teacher.shape"] = self.teacher.shape
@@ -263,7 +237,7 @@ class Ladder(Settings):
         return self
 
     @model_validator(mode="after")
-    def _gates_ask_what_is_audited(self) -> Ladder:
+    def _gates_need_their_audit(self) -> Ladder:
         for index, stage in enumerate(self.stages):
             check_gate(f"stages[{index}].gate", stage.gate.audit_bounds(self.audit.thresholds), self.audit)
         return self
@@ -284,7 +258,7 @@ class Ladder(Settings):
         return self
 
     @model_validator(mode="after")
-    def _objectives_serve_the_workload(self) -> Ladder:
+    def _objectives_suit_the_workload(self) -> Ladder:
         for index, stage in enumerate(self.stages):
             try:
                 several = 1 if len(stage.teachers) == 1 and stage.teachers != ("ancestors",) else 2

@@ -54,7 +54,7 @@ class Temperature(Schedule):
 
 
 class Feature(Settings):
-    """A loss on what student and teacher compute inside, beside their answers; see docs/explanation/objectives.md."""
+    """A loss on hidden states or attention relations of student and teacher; see docs/explanation/objectives.md."""
 
     kind: Literal["hidden", "minilm"] = setting(
         "hidden", "hidden: last hidden states, through a projector that is discarded; minilm: relations of the last attention (encoders)"
@@ -80,8 +80,8 @@ class Objective(Settings):
     keep: float = setting(0.75, "Several teachers: probability with which each is kept in a step", "probability", gt=0, le=1)
     wrong_teacher: Literal["none", "correct-only", "confidence-gate", "correct"] = setting(
         "none",
-        "Where the teacher's first choice is not the label: none: follow it; correct-only: do not; confidence-gate: weigh every row by the "
+        "Where the teacher's first choice is not the label: none: follow it; correct-only: do not; confidence-gate: weight each row by the "
         "teacher's probability of the label; correct: move probability to the label first",
     )
-    margin: float = setting(0.2, "By how much the label then leads the teacher's first choice (correct)", "probability", ge=0, lt=1)
-    features: tuple[Feature, ...] = setting((), "Losses on what both models compute inside", "losses")
+    margin: float = setting(0.2, "Lead of the label over the teacher's first choice (correct)", "probability", ge=0, lt=1)
+    features: tuple[Feature, ...] = setting((), "Losses on hidden states or attention relations", "losses")

@@ -1,4 +1,4 @@
-"""How `ladder prove` compares a ladder with its control arms: fixed beforehand, so that no result can choose its own test."""
+"""Settings of `ladder prove`, fixed beforehand: arms, seeds, smallest difference."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ DELTA_ACCURACY = 0.005
 
 
 class Comparison(Settings):
-    """What `ladder prove` compares, over how many seeds, and from which difference on it matters; see docs/explanation/proofs.md."""
+    """Comparison of a ladder with its control arms: arms, seeds, smallest difference of interest; see docs/explanation/proofs.md."""
 
-    arms: tuple[Arm, ...] = setting((), "Arms to run; none: all that the ladder can have", "arms", identity=False)
+    arms: tuple[Arm, ...] = setting((), "Arms to run; none: all that suit the ladder", "arms", identity=False)
     seeds: int = setting(5, "Replicates of every arm, paired by seed; an interval needs two at least", "seeds", identity=False, le=1000)
     delta: float | None = setting(
         None,
@@ -41,7 +41,7 @@ class Comparison(Settings):
     confidence: float = setting(0.95, "Confidence of the intervals", "probability", identity=False, ge=0.5, lt=1)
     accounting: Accounting = setting(
         "flops",
-        "Which direct jump the ladder is held against: flops: one of the same FLOPs, assistants counted (direct-matched); flops-free: "
+        "Direct jump that the ladder is compared with: flops: one of the same FLOPs, assistants counted (direct-matched); flops-free: "
         "assistants free, as they ship anyway (direct-free); tokens: the last student's tokens (direct)",
         identity=False,
     )
@@ -49,13 +49,13 @@ class Comparison(Settings):
     control: bool = setting(
         True, "Audit the ladder's students, with its first seed, against the same students without a teacher", identity=False
     )
-    pilot: bool = setting(False, "A tenth of every student's steps, for a first look; the root teacher is trained whole", identity=False)
+    pilot: bool = setting(False, "A tenth of every student's steps, for a first look; the root teacher is trained in full", identity=False)
 
     @field_validator("seeds")
     @classmethod
     def _an_interval_needs_two(cls, value: int) -> int:
         if value < 2:
-            raise ValueError(f"got {value}; allowed: 2 to 1000. An interval over seeds needs at least two replicates; five say much more.")
+            raise ValueError(f"got {value}; allowed: 2 to 1000. An interval over seeds needs at least two replicates; five narrow it much.")
         return value
 
     @field_validator("arms")

@@ -1,4 +1,4 @@
-"""Settings of the teacher's signals: live or cached, and what a cache holds."""
+"""Settings of the teacher's signals: source, kind, size."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from conf.schema.base import Settings, setting
 
 
 class Signals(Settings):
-    """Where the teacher's answers come from: the teacher itself beside the student, or a cache on disk; see docs/explanation/signals.md."""
+    """Source of the teacher's answers: the teacher itself beside the student, or a cache on disk; see docs/explanation/signals.md."""
 
     source: Literal["live", "cached", "auto"] = setting(
         "live",
-        "live: the teacher runs beside the student; cached: it answers once, onto disk; auto: cached where the answers are used more than "
-        "once, by several students or epochs",
+        "live: the teacher runs beside the student; cached: its answers are computed once and stored; auto: cached where several students "
+        "or epochs use the same answers",
     )
     kind: Literal["sampled", "top-k", "full"] = setting(
         "sampled",
-        "What is kept of an answer: sampled: counts of random draws, unbiased; top-k: the most probable ids and the mass of the rest; "
+        "What is stored of an answer: sampled: counts of random draws, unbiased; top-k: the most probable ids and the mass of the rest; "
         "full: everything, for small vocabularies",
     )
     k: int = setting(50, "Ids kept of each answer (top-k)", "ids", ge=1, le=4096)

@@ -12,24 +12,26 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 
 class Training(Settings):
-    """How a model is trained. One loop serves every workload, the teacher included."""
+    """Training of a model, the teacher included: steps, optimizer, precision, validation."""
 
     steps: int = setting(..., "Optimisation steps", "steps", ge=1)
     batch_size: int = setting(32, "Examples in an optimisation step: all micro-batches and all processes together", "sequences", ge=1)
     accumulation: int = setting(1, "Micro-batches that an optimisation step is split into, to save memory", "micro-batches", ge=1)
     recompute: bool = setting(
-        False, "Keep only what lies between layers and compute the rest again for the gradient: less memory, more time", identity=False
+        False, "Keep only the activations between layers and recompute the rest for the gradient: less memory, more time", identity=False
     )
     learning_rate: float = setting(4e-3, "Peak learning rate of AdamW", "1/step", gt=0, le=10)
-    schedule: Literal["cosine", "warmup-stable-decay"] = setting("cosine", "Course of the learning rate after the warm-up")
+    schedule: Literal["cosine", "warmup-stable-decay"] = setting("cosine", "Schedule of the learning rate after the warm-up")
     warmup: float = setting(0.05, "Share of the steps in which the learning rate rises linearly", "fraction of steps", ge=0, lt=1)
-    decay: float = setting(0.2, "Share of the steps in which it falls at the end (warmup-stable-decay)", "fraction of steps", gt=0, le=1)
+    decay: float = setting(
+        0.2, "Share of the steps in which the learning rate falls at the end (warmup-stable-decay)", "fraction of steps", gt=0, le=1
+    )
     final_ratio: float = setting(0.05, "Last learning rate, relative to the peak", "ratio", ge=0, le=1)
     weight_decay: float = setting(0.05, "AdamW's weight decay on matrices", "1/step", ge=0, le=10)
     beta1: float = setting(0.9, "AdamW's decay of the gradient's mean", "ratio", ge=0, lt=1)
     beta2: float = setting(0.95, "AdamW's decay of the gradient's square", "ratio", ge=0, lt=1)
     clip: float = setting(1.0, "Largest gradient norm; larger gradients are scaled down", "norm", gt=0)
-    precision: Precision = setting("auto", "bf16: autocast; fp32: everywhere; auto: bf16 where the processor is fast at it")
+    precision: Precision = setting("auto", "bf16: autocast; fp32: everywhere; auto: bf16 where the device is fast at it")
     validate_every: int = setting(100, "Validate after this many steps", "steps", ge=1)
     patience: int | None = setting(None, "Stop after this many validations without improvement; none: train all steps", "validations", ge=1)
     checkpoint_every: int = setting(100, "Write a checkpoint after this many steps; the newest two are kept", "steps", identity=False, ge=1)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from conf.schema.audit import Bound
-from conf.schema.ladder import Gate, Stage
+from conf.schema.gate import Gate
+from conf.schema.ladder import Stage
 from tasks.records.run import StageRecord, Verdict
 from tasks.runtime.logs import log
 

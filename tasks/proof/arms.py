@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from conf.errors import UserError
-from conf.schema.ladder import Gate, Ladder, Stage
+from conf.schema.gate import Gate
+from conf.schema.ladder import Ladder, Stage
 from conf.schema.objective import Alpha, Objective
 from conf.schema.proof import ARMS, Arm
 from models.data.corpus import CorpusInfo

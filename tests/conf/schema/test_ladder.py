@@ -12,7 +12,8 @@ from conf.loading.introspect import classes
 from conf.loading.load import shipped
 from conf.schema.base import Settings
 from conf.schema.data import Tokenizer
-from conf.schema.ladder import Gate, Ladder, Shape, Stage, Student
+from conf.schema.gate import Gate
+from conf.schema.ladder import Ladder, Shape, Stage, Student
 from conf.schema.objective import Alpha, Objective, Schedule, Temperature
 from conf.schema.training import Training
 
