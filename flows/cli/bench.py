@@ -1,4 +1,4 @@
-"""`ladder bench` and `ladder economics`: speed of a run's models, and break-even."""
+"""`ladder bench` and `ladder economics`: speed and break-even of a run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def economics(words: Words = None, as_json: Json = False) -> None:
 
 
 def chosen_run(words: list[str], section: str) -> tuple[RunRecord, Ladder]:
-    """The run that is meant, and its ladder with some settings changed.
+    """The chosen run, and its ladder with some settings changed.
 
     Args:
         words: A run's name, or none for the last, and `key=value`; keys of `section` may come without its name.

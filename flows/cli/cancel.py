@@ -1,4 +1,4 @@
-"""`ladder cancel`: ask a run to stop, by the server that it talks to or else by a signal, and wait until it has."""
+"""`ladder cancel`: stop a run through its Prefect server, or by a signal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.runtime.run_registry import all_runs, ask_to_end, is_alive, load_run
 
 PATIENCE_SECONDS = 30.0
 SETTLE_SECONDS = 5.0  # from the end of a run to the end of its process
-SIGNAL_SECONDS = 12.0  # a run hears of its cancellation within two seconds; one that has not ended by then gets a signal, too
+SIGNAL_SECONDS = 12.0  # a run polls for its cancellation every two seconds; one that has not ended by then gets a signal, too
 
 
 def cancel_run(home: Home, run: str | None) -> str:
@@ -28,7 +28,7 @@ def cancel_run(home: Home, run: str | None) -> str:
         run: Its name; None: the only one that runs.
 
     Returns:
-        How it ended, in words.
+        Text of how it ended.
 
     Raises:
         UserError: It does not run, or there is a choice.
@@ -37,15 +37,15 @@ def cancel_run(home: Home, run: str | None) -> str:
     record = _running(home, run)
     begin(f"{record.run}: asking it to stop")
     prepare_environment(home)
-    began, told, signalled = time.monotonic(), _tell(record), False
+    began, requested, signalled = time.monotonic(), _request(record), False
     while is_alive(home, record.run):
         waited = time.monotonic() - began
-        if not signalled and (waited > SIGNAL_SECONDS or not told):
+        if not signalled and (waited > SIGNAL_SECONDS or not requested):
             signalled = ask_to_end(home, record)
-        if waited > (PATIENCE_SECONDS if told or signalled else SETTLE_SECONDS):
-            raise LadderError(_stuck(record, told, signalled, waited))
+        if waited > (PATIENCE_SECONDS if requested or signalled else SETTLE_SECONDS):
+            raise LadderError(_stuck(record, requested, signalled, waited))
         time.sleep(0.1)
-    if told:
+    if requested:
         _settle(home, record)
     ended = load_run(home, record.run)
     error = f" ({ended.error})" if ended.error else ""
@@ -62,19 +62,19 @@ def _running(home: Home, run: str | None) -> RunRecord:
         raise UserError.about("RUN", None, f"the name of a running run: {names}", "Name one." if running else "There is nothing to cancel.")
     if run in running:
         return running[run]
-    known = load_run(home, run)  # refuses a name that no run has
-    raise UserError.about("RUN", run, f"a run that runs: {names}", f"This one is {known.status}. {suggest(run, list(running))}".strip())
+    record = load_run(home, run)  # refuses the name of no run
+    raise UserError.about("RUN", run, f"a run that runs: {names}", f"This one is {record.status}. {suggest(run, list(running))}".strip())
 
 
-def _stuck(record: RunRecord, told: bool, signalled: bool, waited: float) -> str:
-    if not told and not signalled:
+def _stuck(record: RunRecord, requested: bool, signalled: bool, waited: float) -> str:
+    if not requested and not signalled:
         return f"{record.run}: Prefect's server does not answer, and process {record.pid} is not on this machine; cancel it where it runs."
     text = f"{record.run}: it was asked to stop and still runs after {waited:.0f} s; a training step may take longer."
     return text + (f" `kill {record.pid}` breaks the step off, and what is finished is kept." if signalled else "")
 
 
 def _settle(home: Home, record: RunRecord) -> None:
-    """Have Prefect show how the run has ended, where our request came so late that the run could no longer tell it."""
+    """Correct the run's state in Prefect, where the request came so late that the run could no longer set it."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from tasks.lifecycle.dead_runs import claim_path, reap
@@ -86,10 +86,10 @@ def _settle(home: Home, record: RunRecord) -> None:
         reap(home)
 
 
-def _tell(record: RunRecord) -> bool:
-    """Have Prefect's server say that the run is being cancelled; False where it does not answer, or there is none.
+def _request(record: RunRecord) -> bool:
+    """Set the run's state in Prefect to Cancelling; False where its server does not answer, or there is none.
 
-    Not by force: where the run has come to its end just now, that stands.
+    Not by force: where the run has just ended, its state stays.
     """
     if record.prefect_api is None or record.prefect_run_id is None:
         return False

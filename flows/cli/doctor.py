@@ -1,4 +1,4 @@
-"""`ladder doctor`: one line for everything that a run needs, each with its remedy."""
+"""`ladder doctor`: check the requirements of a run, each with its remedy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST_FREE = 2 * 2**30  # bytes; a small ladder with its checkpoints, Prefect's 
 
 
 class Check(Record):
-    """One examined part: what was found and, if it is not in order, what to do."""
+    """One requirement: its state and, where it fails, the remedy."""
 
     name: str
     ok: bool
@@ -29,7 +29,7 @@ class Check(Record):
 
 
 def examine(home: Home) -> list[Check]:
-    """Examine everything; never raises."""
+    """Check everything; a failure is a result, not an error."""
     services = [_guard("Prefect", lambda: _prefect(home)), _guard("MLflow", lambda: _mlflow(home))]
     return [_python(), _torch(), _store(home), _disk(home), *services]
 

@@ -1,4 +1,4 @@
-"""`ladder runs`, `show`, `report` and `compare`: read the records of runs, without computing anything."""
+"""`ladder runs`, `show`, `report` and `compare`: read the records of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ladder run`, `rerun` and `plan`: compute a ladder, or say what that would take."""
+"""`ladder run`, `rerun` and `plan`: compute a ladder, or estimate that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ladder serve`, `deploy`, `notify`, `answer`, `cancel` and `clean`: servers, runs under way, the store."""
+"""`ladder serve`, `deploy`, `notify`, `answer`, `cancel`, `clean`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every command prints: a first line at once, then a document as text or JSON."""
+"""Print for every command: a first line at once, then text or JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ladder list`, `explain` and `doctor`: what is shipped, what a setting means, whether this machine can run it."""
+"""`ladder list`, `explain` and `doctor`: shipped ladders, settings, the machine."""
 
 from __future__ import annotations
 

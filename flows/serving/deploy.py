@@ -1,4 +1,4 @@
-"""`ladder deploy`: the deployments of `ladder serve` on a work pool, for machines that only run workers."""
+"""`ladder deploy`: register the deployments on a work pool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def deploy(pool: str, deployments: Path | None, variables: Sequence[str]) -> list[str]:
-    """Register the deployments on a work pool, schedules included; done twice, they are there once.
+    """Register the deployments on a work pool, schedules included; repeated, it updates them.
 
     Args:
         pool: Name of the work pool.
@@ -30,29 +30,29 @@ def deploy(pool: str, deployments: Path | None, variables: Sequence[str]) -> lis
         The deployments' full names.
 
     Raises:
-        UserError: No server is named or served, the pool is not there, or something is wrong with the file.
+        UserError: No server is configured or served, there is no such pool, or the file is wrong.
         LadderError: The server does not answer.
     """
-    offered, place = load_deployments(deployments), home()
-    given = dict(_variable(text) for text in variables)
+    loaded, place = load_deployments(deployments), home()
+    job_variables = dict(_variable(text) for text in variables)
     show_logs()
     log.info("registering the deployments on work pool %s; loading Prefect", pool)
     prepare_environment(place)
     from prefect.settings import get_current_settings
 
     from flows.serving.deployments import check
-    from flows.serving.embedded_server import ask_server
+    from flows.serving.embedded_server import check_server
 
     url = get_current_settings().api.url
     if url is None:
         remedy = "Start `ladder serve`, or set it: workers on other machines must reach the same server."
         raise UserError.about("PREFECT_API_URL", None, "the API of a Prefect server that stays", remedy)
-    ask_server(url)
-    check(offered)
+    check_server(url)
+    check(loaded)
     import httpx
 
     try:
-        return asyncio.run(_deploy(place, pool, offered.deployments, given))
+        return asyncio.run(_deploy(place, pool, loaded.deployments, job_variables))
     except httpx.HTTPError as error:
         raise LadderError(f"Prefect's server at {url} failed: {error or type(error).__name__}") from None
 
@@ -84,8 +84,8 @@ async def _require_pool(client: PrefectClient, pool: str) -> None:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        await client.read_work_pool(pool or " ")  # an empty name asks for the list of all
+        await client.read_work_pool(pool or " ")  # an empty name would list all pools
     except ObjectNotFound:
-        known = [found.name for found in await client.read_work_pools()]
-        remedy = f"{suggest(pool, known)}Make one with `prefect work-pool create --type process {pool}`; see docs/how-to/deploy.md."
-        raise UserError.about("--work-pool", pool, ", ".join(known) or "a work pool; there is none yet", remedy) from None
+        pools = [existing.name for existing in await client.read_work_pools()]
+        remedy = f"{suggest(pool, pools)}Make one with `prefect work-pool create --type process {pool}`; see docs/how-to/deploy.md."
+        raise UserError.about("--work-pool", pool, ", ".join(pools) or "a work pool; there is none yet", remedy) from None

@@ -1,7 +1,4 @@
-"""What `conf/deployments.yaml` offers, as deployments of Prefect: checked before any server is asked, and applied with care.
-
-What a person has changed in the UI stays as it is.
-"""
+"""Check deployments and apply them to Prefect, without undoing changes made in its UI."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.schedules import SCHEDULE_TYPES
     from prefect.deployments.runner import RunnerDeployment
 
-# By module, not by file: a file's path would make a second module of what is imported already.
+# By module, not by file: a file's path would import the module a second time.
 FLOWS: dict[FlowName, tuple[str, str]] = {
     "distill": ("flows.distill", "distill"),
     "stage": ("flows.one_stage", "one_stage"),
@@ -45,7 +42,7 @@ def flow_of(name: FlowName) -> Flow[..., Any]:
 
 
 def check(deployments: Deployments) -> None:
-    """Check what only Prefect and the flows know: cron expressions, recurrence rules, the flows' parameters.
+    """Check cron expressions, recurrence rules and parameters against Prefect and the flows.
 
     Raises:
         UserError: Naming the key.
@@ -68,11 +65,11 @@ def _check_parameters(offered: Deployment, parameters: dict[str, Any], key: str)
     from prefect.utilities.schema_tools import validate
 
     schema = flow_of(offered.flow).parameters.model_dump_for_openapi()
-    known = list(schema["properties"])
+    names = list(schema["properties"])
     for name, value in parameters.items():
-        if name not in known:
-            remedy = f"{suggest(name, known)}These are the parameters of the flow {offered.flow}."
-            raise UserError(f"{key}.{name}: unknown key, with the value {value!r}; allowed: {', '.join(known)}. {remedy}")
+        if name not in names:
+            remedy = f"{suggest(name, names)}These are the parameters of the flow {offered.flow}."
+            raise UserError(f"{key}.{name}: unknown key, with the value {value!r}; allowed: {', '.join(names)}. {remedy}")
     for error in validate(parameters, schema, ignore_required=True):  # as the API does it for a form
         path = error.json_path.removeprefix("$.")
         raise UserError(f"{key}.{path}: got {error.instance!r}; {error.message}.")
@@ -100,15 +97,15 @@ def build(offered: Deployment, pool: str | None = None, variables: dict[str, Any
         work_pool_name=pool,
         job_variables=variables,
     )
-    made.__pydantic_fields_set__.discard("schedules")  # given, an empty list, it would delete those that a person has made
+    made.__pydantic_fields_set__.discard("schedules")  # set, even to an empty list, it would delete schedules made in the UI
     return made
 
 
 def schedule_of(timetable: Timetable) -> SCHEDULE_TYPES:
-    """The schedule as Prefect knows it.
+    """The schedule as Prefect's type.
 
     Raises:
-        ValidationError: The cron expression or the rule is none.
+        ValidationError: The cron expression or the rule is invalid.
     """
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
@@ -121,32 +118,32 @@ def schedule_of(timetable: Timetable) -> SCHEDULE_TYPES:
 
 
 async def apply_schedules(home: Home, client: PrefectClient, deployment: UUID, offered: Deployment) -> None:
-    """Bring a deployment's schedules up to the file: those whose entry is new or has changed are made so, those whose entry is gone go.
+    """Apply the changes of the file to a deployment's schedules: create or update new and changed entries, delete removed ones.
 
-    All others stay as they are on the server, where a person may have paused, changed, deleted or added some. What was applied last is
-    remembered in the home under the deployment's id, which no other server and no deployment made anew has.
+    All others stay as they are on the server, where somebody may have paused, changed, deleted or added some. The entries applied last
+    are stored in the home under the deployment's id, which is unique across servers and registrations.
     """
     memory = home.root / "schedules.json"
     applied: dict[str, dict[str, str]] = json.loads(memory.read_text()) if memory.is_file() else {}
     before = applied.get(str(deployment), {})
-    there = {found.slug: found for found in await client.read_deployment_schedules(deployment) if found.slug}
+    existing = {each.slug: each for each in await client.read_deployment_schedules(deployment) if each.slug}
     now = {timetable.slug: _hash(timetable) for timetable in offered.schedules}
     for timetable in offered.schedules:
         if before.get(timetable.slug) != now[timetable.slug]:
-            await _set(client, deployment, timetable, there[timetable.slug].id if timetable.slug in there else None)
-    for slug in before.keys() - now.keys() & there.keys():
-        await client.delete_deployment_schedule(deployment, there[slug].id)
+            await _set(client, deployment, timetable, existing[timetable.slug].id if timetable.slug in existing else None)
+    for slug in before.keys() - now.keys() & existing.keys():
+        await client.delete_deployment_schedule(deployment, existing[slug].id)
     _remember(memory, {**applied, str(deployment): now})
 
 
-async def _set(client: PrefectClient, deployment: UUID, timetable: Timetable, there: UUID | None) -> None:
+async def _set(client: PrefectClient, deployment: UUID, timetable: Timetable, schedule: UUID | None) -> None:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
 
-    what = {"schedule": schedule_of(timetable), "active": timetable.active, "parameters": timetable.parameters, "slug": timetable.slug}
-    if there is None:
-        await client.create_deployment_schedules(deployment, [DeploymentScheduleCreate(**what)])
+    values = {"schedule": schedule_of(timetable), "active": timetable.active, "parameters": timetable.parameters, "slug": timetable.slug}
+    if schedule is None:
+        await client.create_deployment_schedules(deployment, [DeploymentScheduleCreate(**values)])
     else:
-        await client.update_deployment_schedule(deployment, there, **what)
+        await client.update_deployment_schedule(deployment, schedule, **values)
 
 
 def _hash(timetable: Timetable) -> str:
@@ -154,6 +151,6 @@ def _hash(timetable: Timetable) -> str:
 
 
 def _remember(memory: Path, applied: dict[str, dict[str, str]]) -> None:
-    aside = memory.with_suffix(".writing")
-    aside.write_text(json.dumps(applied, indent=1))
-    aside.replace(memory)
+    partial = memory.with_suffix(".writing")
+    partial.write_text(json.dumps(applied, indent=1))
+    partial.replace(memory)

@@ -1,7 +1,7 @@
-"""The Prefect server of a run: a configured one that answers, or an embedded one that lives exactly as long as this process.
+"""Prefect's server of a run: the configured one, or an embedded one.
 
-Prefect would start an embedded server by itself. That one stays behind when this process is killed, and it is told of Ctrl-C by the
-terminal before the run has recorded its end, so that the run waits for minutes on a server that is gone.
+The embedded one lives as long as this process. Prefect's own would survive a kill of this process, and would end at a Ctrl-C before the
+run has recorded its end, so that the run waits for minutes for a server that is gone.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ START_SECONDS = 120.0
 
 
 def reach_server(home: Home) -> str | None:
-    """Make sure that Prefect has a server to talk to: the configured one, or the embedded one, which is started.
+    """Check the configured server, or start the embedded one.
 
-    That of `ladder serve` counts as configured: `flows.serving.environment.prepare_environment` has found it.
+    That of `ladder serve` counts as configured: `flows.serving.environment.prepare_environment` sets it.
 
     Returns:
         Address of the API of the configured server; None for the embedded one.
 
     Raises:
-        UserError: `PREFECT_API_URL` names nothing that answers as Prefect.
+        UserError: Nothing answers as Prefect at `PREFECT_API_URL`.
         LadderError: The embedded server does not start.
     """
     from prefect.settings import get_current_settings
 
     url = get_current_settings().api.url
     if url:
-        ask_server(url)
+        check_server(url)
         return url
     start_embedded(home)
     return None
 
 
-def ask_server(url: str) -> None:
-    """Ask a configured server once, without the retries that suit a running ladder and not a mistyped address.
+def check_server(url: str) -> None:
+    """Check a configured server once, without retries, which suit a running ladder and not a mistyped address.
 
     Raises:
         UserError: It does not answer as Prefect.
@@ -64,7 +64,7 @@ def ask_server(url: str) -> None:
         get_client(sync_client=True, httpx_settings={"timeout": PROBE_SECONDS}) as client,
     ):
         error = client.api_healthcheck()
-        if error is None:  # which an unknown caller may ask, too
+        if error is None:  # which needs no password
             _log_in(client, url)
     if error is not None:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -102,7 +102,10 @@ def start_embedded(home: Home) -> None:
     with disk_errors(home):
         home.locks.mkdir(parents=True, exist_ok=True)
         home.prefect.mkdir(parents=True, exist_ok=True)
-        with elapsed("Prefect's embedded server"), FileLock(home.locks / "prefect.lock"):  # two at once on a fresh database break it
+        with (
+            elapsed("Prefect's embedded server"),
+            FileLock(home.locks / "prefect.lock"),
+        ):  # concurrent migrations break a new database
             _start(server, home.prefect / "server.log")
 
 
@@ -115,7 +118,7 @@ def _start(server: SubprocessASGIServer, log: Path) -> None:
         server.server_process = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py")), str(listening.fileno())],
             env={**os.environ, **own, **get_current_settings().to_environment_variables(exclude_unset=True)},
-            stdin=subprocess.PIPE,  # nothing is ever written; its end tells the server that this process is gone
+            stdin=subprocess.PIPE,  # nothing is ever written; end of file means that this process is gone
             stdout=errors,
             stderr=errors,
             pass_fds=[listening.fileno()],
@@ -138,5 +141,5 @@ def _wait(server: SubprocessASGIServer, log: Path) -> None:
         except httpx.TransportError:
             time.sleep(0.1)
     reason = f"it ended with code {process.returncode}" if process.poll() is not None else f"no answer in {START_SECONDS:.0f} s"
-    said = log.read_text(errors="replace").strip().splitlines()
-    raise LadderError(f"Prefect's embedded server did not start: {reason}. Its last words in {log}: {said[-1] if said else 'none'}")
+    lines = log.read_text(errors="replace").strip().splitlines()
+    raise LadderError(f"Prefect's embedded server did not start: {reason}. The last line of {log}: {lines[-1] if lines else 'none'}")

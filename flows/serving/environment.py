@@ -1,4 +1,7 @@
-"""The environment that Prefect, MLflow and the hub find. Set before any of them is imported; what the user has set is obeyed."""
+"""Environment variables for Prefect, MLflow and the hub.
+
+Set before any of them is imported; values of the user are kept.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,16 @@ PREFECT = {
     "PREFECT_CLIENT_MAX_RETRIES": "6",
     "PREFECT_CLI_COLORS": "false",
 }
-# What MLflow raises we tell in a sentence; it would print the traceback of a database error besides, as when Ctrl-C meets a write.
+# Errors that MLflow raises become one line of ours; it would also log the traceback, as of a database error when Ctrl-C meets a write.
 MLFLOW = {"MLFLOW_LOGGING_LEVEL": "CRITICAL"}
 # Where no `ladder serve` watches, heartbeats tell that a run is alive: docs/how-to/deploying/silent-runs.yaml.
 HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 AUTHENTICATION = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
-PROBE_SECONDS = 15.0  # a served Prefect that is being started again keeps its callers waiting
+PROBE_SECONDS = 15.0  # a served Prefect that restarts accepts connections before it answers
 
 
 def answers(url: str, seconds: float) -> bool:
-    """Whether something healthy answers at a server's address for that question."""
+    """Whether a server's health address answers 200."""
     import httpx
 
     try:
@@ -49,17 +52,17 @@ def answers(url: str, seconds: float) -> bool:
 
 
 def go_offline() -> None:
-    """Allow no network for the rest of this process, whatever the user has set."""
+    """Turn the hub and telemetry off for the rest of this process, even where the user has turned them on."""
     os.environ.update(OFFLINE)
 
 
 def for_runs() -> dict[str, str]:
-    """What a worker on another machine must set before it starts a run: Prefect reads it before any line of ours is imported."""
+    """Variables of a run on another machine's worker: Prefect reads them before our code is imported."""
     return {**OFFLINE, **PREFECT, **MLFLOW, **HEARTBEAT}
 
 
 def prepare_environment(home: Home) -> None:
-    """Set what is not set: telemetry off, the hub off, Prefect's server that of `ladder serve`, or else its state under `home`.
+    """Set the variables that are not set: telemetry off, hub off, Prefect's server that of `ladder serve`, else its state under `home`.
 
     Raises:
         StoreError: The home cannot be made.
@@ -74,7 +77,7 @@ def prepare_environment(home: Home) -> None:
             home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
         if api := _served_api(home):
             wanted["PREFECT_API_URL"] = api
-    # Whoever may enter the server may use it: one of the two says it for both.
+    # The server's password is the client's too: one of the two variables suffices.
     for mine, other in (AUTHENTICATION, AUTHENTICATION[::-1]):
         if os.environ.get(other):
             wanted[mine] = os.environ[other]
@@ -84,10 +87,10 @@ def prepare_environment(home: Home) -> None:
 
 
 def refuse_user_in_address() -> None:
-    """A password in Prefect's address would be shown wherever the address is.
+    """Refuse a password in Prefect's address, which is logged and recorded.
 
     Raises:
-        UserError: `PREFECT_API_URL` holds a user's name.
+        UserError: `PREFECT_API_URL` contains a user name.
     """
     given = os.environ.get("PREFECT_API_URL", "")
     if without_user(given) != given:
@@ -96,12 +99,12 @@ def refuse_user_in_address() -> None:
 
 
 def _served_api(home: Home) -> str | None:
-    found = served(home)
-    if found is None:
+    up = served(home)
+    if up is None:
         return None
-    if answers(f"{found.prefect_api}/health", PROBE_SECONDS):
-        return found.prefect_api
+    if answers(f"{up.prefect_api}/health", PROBE_SECONDS):
+        return up.prefect_api
     from tasks.runtime.logs import log
 
-    log.warning("Prefect's server at %s, of `ladder serve`, does not answer; this process starts its own", found.prefect_api)
+    log.warning("Prefect's server at %s, of `ladder serve`, does not answer; this process starts its own", up.prefect_api)
     return None

@@ -1,8 +1,8 @@
-"""The process of `ladder serve` that registers the deployments and runs their flow runs, each in a process of its own.
+"""Process of `ladder serve` that registers the deployments and starts flow runs.
 
-Apart from `ladder serve` itself, so that Ctrl-C at a terminal reaches no training, and so that whatever ends `ladder serve`, this process
-sees it and has the trainings write their checkpoints. When this process itself dies its runs go on; the one that `ladder serve` starts in
-its place leaves them alone, as their locks show that they live, and ends them with its own.
+Separate from `ladder serve`, so that Ctrl-C at a terminal reaches no training, and so that this process can have the trainings write
+their checkpoints however `ladder serve` ends. When this process dies its runs continue; its replacement leaves them alone, since their
+locks show that they are alive, and ends them with its own.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from tasks.runtime.logs import log
 
 POLL_SECONDS = 2.0
 REAP_SECONDS = 15.0
-PATIENCE_SECONDS = 12.0  # for the runs to write their checkpoints, when this process is to end
+PATIENCE_SECONDS = 12.0  # for the runs to write their checkpoints when this process ends
 
 
 class _Runner(Runner):
-    """Prefect's runner, but with runs that outlive it, and that it ends all at once.
+    """Prefect's runner, with runs that outlive it and that it cancels concurrently.
 
-    Prefect's own ends one after the other, each with half a minute of patience; and its runs print into a pipe, and die with the reader.
+    Prefect's own cancels them one after the other, each with a timeout of half a minute; and its runs print into a pipe, and die with its
+    reader.
     """
 
     def print_to(self, journal: str) -> None:
@@ -67,13 +68,13 @@ class _Runner(Runner):
     async def _end(self, run: UUID) -> None:
         try:
             await self._cancel_run(run, "`ladder serve` has ended.")
-        except httpx.HTTPError:  # the server is away; the run writes its checkpoint all the same
+        except httpx.HTTPError:  # the server does not answer; the run writes its checkpoint all the same
             if process := self._process_manager.get(run):
                 process.graceful_kill()
 
 
 def end_strays() -> None:
-    """End the runs of an earlier runner, which has died: they are in this process's group, and not among its children."""
+    """End the runs of an earlier runner that died: they are in this process's group, but not its children."""
     own = psutil.Process()
     mine, group = {own.pid, *(child.pid for child in own.children(recursive=True))}, {}
     for process in psutil.process_iter():
@@ -82,25 +83,25 @@ def end_strays() -> None:
                 group[process.pid] = process
     for process in group.values():
         with suppress(psutil.NoSuchProcess):
-            if process.ppid() not in group:  # a run, and no helper of one
+            if process.ppid() not in group:  # a run, not a child process of one
                 process.terminate()
     psutil.wait_procs(group.values(), PATIENCE_SECONDS)
 
 
 async def run(deployments: Deployments, place: Home, journal: str, ready: Callable[[], object]) -> None:
-    """Register the deployments and start what is due, until a SIGTERM."""
+    """Register the deployments and start due flow runs, until SIGTERM."""
     runner = _Runner("ladder", query_seconds=POLL_SECONDS, limit=deployments.limit, pause_on_shutdown=False)
     ending = asyncio.Event()
     async with get_client() as client:
         for offered in deployments.deployments:
-            known = await runner.aadd_deployment(build(offered))
-            await apply_schedules(place, client, known, offered)
+            identifier = await runner.aadd_deployment(build(offered))
+            await apply_schedules(place, client, identifier, offered)
     async with runner:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
         runner.print_to(journal)
         ready()
         while not ending.is_set():
-            # Not `runner.start`, which gives up, and ends all that runs, after a few questions that a server left unanswered.
+            # Not `runner.start`, which ends itself and all runs after a few requests without an answer.
             try:
                 await runner._get_and_submit_flow_runs()
             except (httpx.HTTPError, PrefectException) as error:
@@ -123,7 +124,7 @@ def reap_loop(place: Home) -> None:
 
 
 def wait_for_server(api: str) -> None:
-    """Wait until Prefect's API answers; whoever started this process ends it when that takes too long."""
+    """Wait until Prefect's API answers; `ladder serve` ends this process where that takes too long."""
     while not answers(f"{api}/health", POLL_SECONDS):
         time.sleep(0.2)
 
@@ -132,21 +133,21 @@ def main(deployments_file: str, api: str, report: str, journal: str) -> None:
     """Run until standard input ends.
 
     Args:
-        deployments_file: What to offer; empty: what is shipped.
+        deployments_file: File of deployments; empty: the shipped one.
         api: Address of Prefect's API.
-        report: File in which to say that all is ready, or what the user got wrong.
-        journal: File that takes what the runs print.
+        report: File that gets `ready`, or the message of a wrong input.
+        journal: File that gets the output of the runs.
     """
-    signal.signal(signal.SIGTERM, lambda *_: (end_strays(), sys.exit()))  # until `run` takes it over
+    signal.signal(signal.SIGTERM, lambda *_: (end_strays(), sys.exit()))  # until `run` installs its own handler
     threading.Thread(target=end_with_parent, args=(PATIENCE_SECONDS,), daemon=True).start()
 
-    def tell(text: str) -> None:
-        aside = Path(f"{report}.writing")
-        aside.write_text(text)
-        aside.replace(report)
+    def write_report(text: str) -> None:
+        partial = Path(f"{report}.writing")
+        partial.write_text(text)
+        partial.replace(report)
 
     def ready() -> None:
-        tell("ready")
+        write_report("ready")
         threading.Thread(target=reap_loop, args=(home(),), daemon=True).start()  # not before: it needs the deployments
 
     try:
@@ -155,7 +156,7 @@ def main(deployments_file: str, api: str, report: str, journal: str) -> None:
         wait_for_server(api)
         asyncio.run(run(deployments, home(), journal, ready))
     except UserError as error:
-        tell(str(error))
+        write_report(str(error))
         sys.exit(error.exit_code)
 
 

@@ -1,4 +1,4 @@
-"""`ladder notify`: messages about runs, sent by the Prefect server's own automations to a webhook that it keeps as a block."""
+"""`ladder notify`: a webhook called by automations of Prefect's server."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from conf.served import served
 
 AUTOMATIONS = Path(__file__).parents[2] / "conf" / "automations.yaml"
 BLOCK = "ladder-webhook"
-USUAL_PAGES = "http://127.0.0.1:4200"  # in the file; Prefect's own `ui_url` is empty on a server that was not told its address
-WORDS = ("failed", "stopped", "approval", "done")
+USUAL_PAGES = "http://127.0.0.1:4200"  # in the file; Prefect's own `ui_url` is empty on a server without a configured address
+EVENTS = ("failed", "stopped", "approval", "done")
 
 
 def notify(url: str, on: Sequence[str]) -> list[str]:
-    """Have the server call `url` on these events, and on no others; doing it again changes what is there.
+    """Have the server call `url` on these events, and on no others; repeated, it updates the automations.
 
     Args:
-        url: Address of the webhook. The server keeps it as a secret.
+        url: Address of the webhook. The server stores it in a block, as a secret.
         on: Some of failed, stopped, approval, done.
 
     Returns:
         Names of the automations that are set up now.
 
     Raises:
-        UserError: The address is none, an event is unknown, or there is no server to set it up on.
+        UserError: The address is invalid, an event is unknown, or there is no server.
     """
     check_url(url)
     from prefect.blocks.webhook import Webhook
@@ -61,7 +61,7 @@ def notify(url: str, on: Sequence[str]) -> list[str]:
 
 
 def remove() -> list[str]:
-    """Take the automations and the block away; returns what was there.
+    """Remove the automations and the block; returns their names.
 
     Raises:
         UserError: There is no server.
@@ -72,7 +72,7 @@ def remove() -> list[str]:
     _require_server()
     gone = []
     with get_client(sync_client=True) as client:
-        for name in (f"ladder-{word}" for word in WORDS):
+        for name in (f"ladder-{word}" for word in EVENTS):
             for automation in client.read_automations_by_name(name):
                 client.delete_automation(automation.id)
                 gone.append(name)
@@ -91,8 +91,8 @@ def chosen(text: str) -> tuple[str, ...]:
         UserError: One of them is unknown, or there is none.
     """
     words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    if not words or not set(words) <= set(WORDS):
-        raise UserError.about("--on", text, f"some of {', '.join(WORDS)}, separated by commas", "Leave it out for all of them.")
+    if not words or not set(words) <= set(EVENTS):
+        raise UserError.about("--on", text, f"some of {', '.join(EVENTS)}, separated by commas", "Leave it out for all of them.")
     return words
 
 
@@ -105,14 +105,14 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and not any(map(str.isspace, url))
-    except ValueError:  # a port that is none, or half an IPv6 address
+    except ValueError:  # an invalid port, or half an IPv6 address
         good = False
     if not good:
         raise UserError.about("URL", url, "an http:// or https:// address", "For instance https://hooks.example.org/T000/B000.")
 
 
 def _pages(api: str) -> str:
-    """Address of the server's pages, as whoever gets the message may open them."""
+    """Address of the server's pages, for links in messages."""
     there = served(home())
     ours = there.prefect_ui if there and there.prefect_api == api else api.rstrip("/").removesuffix("/api")
     return (os.environ.get("PREFECT_UI_URL") or ours).rstrip("/")
@@ -126,11 +126,11 @@ def _require_server() -> str:
     """
     from prefect.settings import get_current_settings
 
-    from flows.serving.embedded_server import ask_server
+    from flows.serving.embedded_server import check_server
 
     url = get_current_settings().api.url
     if not url:
         remedy = "Start `ladder serve`, or set PREFECT_API_URL: notifications are sent by a server that stays."
         raise UserError.about("notify", "no server", "a running Prefect server", remedy)
-    ask_server(url)
+    check_server(url)
     return url

@@ -1,4 +1,4 @@
-"""A process that ends when the one that started it ends, however that ends: its standard input is a pipe to which nobody writes.
+"""End this process when its parent ends: standard input is a pipe from it.
 
 Run by path, apart from the rest of the project: `python -P parent_watchdog.py DESCRIPTOR` serves Prefect on a listening socket, whose
 port so stays taken while the server is started again; `python -P parent_watchdog.py MODULE [ARGUMENT]...` is `python -m MODULE`.

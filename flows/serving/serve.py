@@ -1,8 +1,8 @@
-"""`ladder serve`: Prefect's server with its pages and its scheduler, MLflow's pages, and the deployments, until Ctrl-C.
+"""`ladder serve`: run Prefect's and MLflow's servers and the deployments.
 
-This process starts three others and watches over them: the two servers (`parent_watchdog.py`) and the one that starts flow runs
-(`flow_runner.py`). None outlives it. The order of the end is kept by the kernel: the servers read from a pipe that this process and the
-runner hold open, so they end after the runner has told them how its runs have ended.
+This process starts and supervises three others: the two servers (`parent_watchdog.py`) and the one that starts flow runs
+(`flow_runner.py`). None outlives it. The kernel keeps the order of the end: the servers read from a pipe that this process and the
+runner hold open, so they end after the runner has recorded how its runs ended.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from tasks.tracking.client import is_server, tracking_uri
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 START_SECONDS, PROBE_SECONDS, WATCH_SECONDS = 180.0, 5.0, 0.5
-RUNNER_SECONDS, SERVER_SECONDS = 14.0, 7.0  # to end in; each gives itself a little less
+RUNNER_SECONDS, SERVER_SECONDS = 14.0, 7.0  # timeouts of the end; each process allows itself a little less
 TABLES = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
 
 
 @dataclass
 class Backend:
-    """What is put up. `lifeline` is the end of the pipe whose closing ends the servers."""
+    """The processes and their addresses; the servers end when `lifeline`, an end of their pipe, is closed."""
 
     where: Served
     runner: Child
@@ -64,10 +64,10 @@ class Backend:
 
 
 def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_port: int | None) -> None:
-    """Serve until Ctrl-C or SIGTERM; say where, if this home is served already.
+    """Serve until Ctrl-C or SIGTERM; print the addresses where this home is served already.
 
     Raises:
-        UserError: Something is wrong with the file, the addresses or the environment.
+        UserError: The file, an address or the environment is wrong.
         LadderError: Something does not start, or dies too often.
     """
     load_deployments(deployments)  # a typo is answered at once
@@ -77,10 +77,10 @@ def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_
         lock = lock_of(place)
         (place.root / "logs").mkdir(exist_ok=True)
     try:
-        lock.acquire(timeout=1)  # others take it for a moment, to see whether it is free
+        lock.acquire(timeout=1)  # others hold it for a moment to test whether it is free
     except Timeout:
-        found = served(place)
-        where = f"already runs for {place.root}:\n{addresses(found)}" if found else f"is just starting for {place.root}"
+        up = served(place)
+        where = f"already runs for {place.root}:\n{addresses(up)}" if up else f"is just starting for {place.root}"
         typer.echo(f"`ladder serve` {where}")
         return
     try:
@@ -92,9 +92,9 @@ def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_
         lock.release()
 
 
-def addresses(found: Served) -> str:
-    """Where everything is, for a person."""
-    rows = [("Prefect", found.prefect_ui), ("MLflow", found.mlflow_ui), ("API", found.prefect_api), ("process", str(found.pid))]
+def addresses(up: Served) -> str:
+    """The addresses as indented lines."""
+    rows = [("Prefect", up.prefect_ui), ("MLflow", up.mlflow_ui), ("API", up.prefect_api), ("process", str(up.pid))]
     return "\n".join(f"  {name:<9}{value}" for name, value in rows if value)
 
 
@@ -105,7 +105,7 @@ def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | 
     for journal in (place.root / "logs").glob("*.log"):
         journal.unlink()
     backend = _plan(place, deployments, host, ports)
-    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal is closed: end in good order, too
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal ends it in order, too
     try:
         _start(place, backend)
         announce(place, backend.where)
@@ -116,7 +116,7 @@ def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | 
         log.info("ending; runs under way write a checkpoint first")
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the end is near and must not be cut short
+            signal.signal(number, signal.SIG_IGN)  # the end must not be interrupted
         withdraw(place)
         _end(backend)
     log.info("ended; nothing is left running")
@@ -153,7 +153,7 @@ def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | N
 
 def _start(place: Home, backend: Backend) -> None:
     names = ", ".join(child.name for child in backend.children)
-    with elapsed(names), FileLock(place.locks / "prefect.lock"):  # two servers at once on a fresh database break it
+    with elapsed(names), FileLock(place.locks / "prefect.lock"):  # concurrent migrations break a new database
         backend.runner.start()
         if backend.prefect:
             backend.prefect.start()
@@ -170,21 +170,21 @@ def _wait(backend: Backend) -> None:
             if child.code is not None:
                 _give_up(backend, child)
         if time.monotonic() > until:
-            raise LadderError(f"{waiting[0].name} was not ready in {START_SECONDS:.0f} s: {waiting[0].last_words()}")
+            raise LadderError(f"{waiting[0].name} was not ready in {START_SECONDS:.0f} s: {waiting[0].last_line()}")
         time.sleep(0.1)
 
 
 def _give_up(backend: Backend, child: Child) -> NoReturn:
     if child is backend.runner and child.code == UserError.exit_code and backend.report.is_file():
         raise UserError(backend.report.read_text())
-    raise LadderError(f"{child.name} did not start: {child.last_words()}")
+    raise LadderError(f"{child.name} did not start: {child.last_line()}")
 
 
 def _make_tables() -> None:
-    """Have the record made where it is not there, or asked whether it answers, in a process that then gives its memory back."""
+    """Create MLflow's tables, or check its server, in a process that frees its memory when it ends."""
     done = subprocess.run([sys.executable, "-P", "-c", TABLES], env=ours(), capture_output=True, text=True, start_new_session=True)
     if done.returncode:
-        kind, _, text = (done.stderr.strip().splitlines() or ["no word"])[-1].partition(": ")
+        kind, _, text = (done.stderr.strip().splitlines() or ["no output"])[-1].partition(": ")
         raise (UserError if kind.endswith("UserError") else LadderError)(text or kind)
 
 

@@ -1,4 +1,4 @@
-"""How the processes of `ladder serve` are started: addresses, environments, passwords."""
+"""Processes of `ladder serve`: addresses, environments, passwords."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ ROOT = Path(__file__).parents[2]
 GUARD = [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py"))]
 MLFLOW_AUTHENTICATION = "MLFLOW_AUTH_CONFIG_PATH"
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-# Names under which MLflow answers by itself; it answers under no others unless it is told.
+# Host names that MLflow accepts by default; it refuses others unless they are listed.
 PRIVATE = ["localhost", "127.0.0.1", "[[]::1]", "192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32))]
 
 
 def listen(option: str, host: str, wanted: int | None, usual: int) -> socket.socket:
-    """A socket on the wanted port; with none wanted on the usual one, or else on any free one.
+    """A socket on the wanted port; where none is wanted, on the usual one, else on any free one.
 
     Raises:
-        UserError: The port is taken, or the host is no address of this machine.
+        UserError: The port is in use, or the host is not an address of this machine.
     """
     for port in (usual, 0) if wanted is None else (wanted,):
         try:
@@ -46,7 +46,7 @@ def listen(option: str, host: str, wanted: int | None, usual: int) -> socket.soc
 
 
 def address(host: str, port: int, *, outside: bool = False) -> str:
-    """Address of a server that listens at `host`: for this machine, or for others."""
+    """URL of a server that listens at `host`: for this machine, or for others."""
     name = host
     if host in WILDCARDS:
         name = socket.gethostname() if outside else WILDCARDS[host]
@@ -62,7 +62,7 @@ def is_loopback(host: str) -> bool:
 
 
 def warn_if_open(host: str, *, prefect: bool, mlflow: bool) -> None:
-    """Warn when others can reach a server of ours without a password."""
+    """Warn where other machines can reach a server of ours without a password."""
     needed = [(prefect, "Prefect", AUTHENTICATION[0], "user:password"), (mlflow, "MLflow", MLFLOW_AUTHENTICATION, "FILE")]
     missing = [(name, f"{variable}={value}") for ours, name, variable, value in needed if ours and not os.environ.get(variable)]
     if missing and not is_loopback(host):
@@ -76,7 +76,7 @@ def warn_if_open(host: str, *, prefect: bool, mlflow: bool) -> None:
 
 
 def check_authentication() -> None:
-    """Check what MLflow needs to ask for passwords.
+    """Check that MLflow's authentication is installed where it is configured.
 
     Raises:
         UserError: It is not installed.
@@ -88,17 +88,17 @@ def check_authentication() -> None:
 
 
 def ours(**more: str) -> dict[str, str]:
-    """The environment of a process that imports this project, whatever lies in the working directory: a folder `flows`, say."""
+    """The environment of a process that imports this project, and nothing from the working directory, such as a folder `flows`."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": path, **more}
 
 
 def prefect_child(home: Home, host: str, listening: socket.socket, lifeline: int) -> Child:
     """Prefect's server, with its pages and its scheduler, on the home's database."""
-    port, descriptor = listening.getsockname()[1], listening.detach()  # never closed: the port stays ours while the server starts again
+    port, descriptor = listening.getsockname()[1], listening.detach()  # never closed: the port stays ours while the server restarts
     pages = address(host, port, outside=True)
     env = {
-        # What a page from elsewhere, open in the same browser, must not do; and where the pages find the API.
+        # Pages of other origins in the same browser must not call the API; and the address of the API for its own pages.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(sorted({pages, f"http://localhost:{port}", f"http://127.0.0.1:{port}"})),
         "PREFECT_UI_API_URL": f"{pages}/api",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -120,7 +120,7 @@ def mlflow_child(home: Home, host: str, port: int, store: str, lifeline: int) ->
     name = socket.gethostname() if host in WILDCARDS else host
     hosts = [*PRIVATE, name]
     env = {
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*hosts, *(f"{known}:*" for known in hosts if not known.endswith("*"))]),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*hosts, *(f"{each}:*" for each in hosts if not each.endswith("*"))]),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
         **os.environ,
@@ -136,8 +136,8 @@ def mlflow_child(home: Home, host: str, port: int, store: str, lifeline: int) ->
 
 
 def runner_child(home: Home, deployments: Path | None, api: str, report: Path, lifelines: Sequence[int]) -> Child:
-    """The process that registers the deployments and starts flow runs; `report` says when it is ready."""
-    # Its lines, and those of its runs, go into its own log.
+    """The process that registers the deployments and starts flow runs; it writes `ready` into `report`."""
+    # Its log lines, and those of its runs, go into its own file.
     env = ours(PREFECT_API_URL=api, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO", PYTHONUNBUFFERED="1")
     journal = home.root / "logs" / "runner.log"
     command = [

@@ -1,6 +1,6 @@
-"""The processes that `ladder serve` keeps running.
+"""Child processes that `ladder serve` supervises and restarts.
 
-Each leads a group of its own, ends when it is told to or when `ladder serve` is gone, and is started again when it dies.
+Each leads a process group of its own, ends on request or with `ladder serve`, and is restarted when it dies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from conf.errors import LadderError
 from tasks.runtime.logs import log
 
-DEATHS, DEATHS_SECONDS = 5, 600.0  # more deaths in this time, and it is not started again
+DEATHS, DEATHS_SECONDS = 5, 600.0  # with more deaths in this time it is not restarted
 GROUP_SECONDS = 10.0
 
 
@@ -25,16 +25,16 @@ class Child:
     """One process and its group.
 
     Attributes:
-        name: How messages call it.
-        command: What runs.
+        name: Its name in messages.
+        command: Program and arguments.
         env: Its environment.
-        journal: File that takes what it prints.
-        ready: Whether it does its work.
-        stdin: Read end of the pipe whose end is its own; None: a pipe of its own, which `close` closes.
-        descriptors: Open files that it takes over.
-        outlived: Whether its children go on when it dies, in their group, which the process that is started in its place joins.
+        journal: File that gets its output.
+        ready: Whether it is ready for work.
+        stdin: Read end of a shared pipe, whose closing ends it; None: a pipe of its own, which `close` closes.
+        descriptors: Open files that it inherits.
+        outlived: Whether its children continue when it dies, in their group, which its replacement joins.
         process: Set by `start`.
-        deaths: When it died, by the monotonic clock.
+        deaths: Times of its deaths, by the monotonic clock.
         group: Its process group; set by `start`.
     """
 
@@ -54,7 +54,7 @@ class Child:
         """Start it, in a group of its own, so that Ctrl-C at the terminal does not reach it."""
         try:
             self.process = self._open(self.group if self.outlived else 0)
-        except PermissionError:  # nobody is left in the group, so it is none any more
+        except PermissionError:  # the group is empty and exists no more
             self.process = self._open(0)
         self.group = os.getpgid(self.process.pid)
 
@@ -64,7 +64,7 @@ class Child:
         return self.process.poll() if self.process else None
 
     def revive(self) -> None:
-        """Start it again if it has died.
+        """Restart it where it has died.
 
         Raises:
             LadderError: It has died too often.
@@ -73,8 +73,8 @@ class Child:
             return
         self.deaths = [*(when for when in self.deaths if when > time.monotonic() - DEATHS_SECONDS), time.monotonic()]
         if len(self.deaths) > DEATHS:
-            raise LadderError(f"{self.name} died {len(self.deaths)} times in {DEATHS_SECONDS / 60:.0f} minutes: {self.last_words()}")
-        log.warning("%s has died (%s); it is started again", self.name, self.last_words())
+            raise LadderError(f"{self.name} died {len(self.deaths)} times in {DEATHS_SECONDS / 60:.0f} minutes: {self.last_line()}")
+        log.warning("%s has died (%s); it is restarted", self.name, self.last_line())
         if not self.outlived:
             self.end_group()
         self.start()
@@ -92,12 +92,12 @@ class Child:
             )
 
     def close(self) -> None:
-        """Tell it to end, by the end of a standard input of its own."""
+        """Ask it to end, by closing its own standard input."""
         if self.process and self.process.stdin:
             self.process.stdin.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end, at most so long, then end what is left of it: at once, or so that runs can write their checkpoints."""
+        """Wait for its end, at most so long, then kill it, and end what is left of its group."""
         if self.process is None:
             return
         try:
@@ -108,23 +108,23 @@ class Child:
         self.end_group()
 
     def kill(self) -> None:
-        """End it and its children at once."""
+        """Kill it and its children."""
         if self.process:
             self._signal(signal.SIGKILL)
             self.process.wait()
 
     def end_group(self) -> None:
-        """End the children of a process that has died: first so that they can write their checkpoints."""
+        """End the children of a process that has died: by SIGTERM, which lets them write checkpoints, then by SIGKILL."""
         self._signal(signal.SIGTERM)
         until = time.monotonic() + GROUP_SECONDS
         while self._signal(0) and time.monotonic() < until:
             time.sleep(0.1)
         self._signal(signal.SIGKILL)
 
-    def last_words(self) -> str:
-        """The last line that it printed."""
-        said = self.journal.read_text(errors="replace").strip().splitlines() if self.journal.is_file() else []
-        return f"exit code {self.code}, {self.journal} ends with: {said[-1].strip() if said else 'nothing'}"
+    def last_line(self) -> str:
+        """Its exit code and the last line of its output."""
+        lines = self.journal.read_text(errors="replace").strip().splitlines() if self.journal.is_file() else []
+        return f"exit code {self.code}, {self.journal} ends with: {lines[-1].strip() if lines else 'nothing'}"
 
     def _signal(self, number: int) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""The file of deployments: what is shipped is valid and asleep; what is wrong is named, with what is allowed and the remedy."""
+"""The file of deployments: the shipped one is valid; mistakes are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a served run may read: paths stay inside the roots, and overrides reach neither files nor the environment."""
+"""Served runs read inside the roots only; overrides reach no environment."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class TestSettings:
 
     def test_the_message_names_key_value_roots_and_remedy(self, root: Path) -> None:
         assert refused(root, teacher("/etc")) == (
-            f"teacher.path: got '/etc'; allowed: a path inside the allowed folders: {root}. It stands in the ladder ladder.yaml. "
+            f"teacher.path: got '/etc'; allowed: a path inside the allowed folders: {root}. It is in the ladder ladder.yaml. "
             "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
         )
 

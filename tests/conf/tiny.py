@@ -1,4 +1,4 @@
-"""A ladder of two stages in a few lines, and what is said of one that cannot be read."""
+"""A ladder of two stages in a few lines, and the message of a bad one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input: one clear message, exit code 2, no traceback, nothing half-written."""
+"""Bad input: one message, exit code 2, no traceback, nothing half-written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ladder explain`: every setting can be asked for, and every answer says meaning, unit, bounds and default."""
+"""`ladder explain` gives meaning, unit, bounds and default of every setting."""
 
 from __future__ import annotations
 

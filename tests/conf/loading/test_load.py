@@ -1,4 +1,4 @@
-"""From a name or a path, and overrides, to a ladder."""
+"""Loading a ladder from a name or a path, and overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user is told who mistypes."""
+"""Messages about mistyped settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What an engineer sees and clicks: the pages of `ladder serve` in Chromium. Screenshots go to `$LADDER_SCREENSHOTS` when it is set.
+"""The pages of `ladder serve` in Chromium.
+
+Screenshots go to `$LADDER_SCREENSHOTS` where it is set.
 
 Needs Debian's package `chromium`.
 """

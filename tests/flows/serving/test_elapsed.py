@@ -1,4 +1,4 @@
-"""The seconds that pass while a server starts are shown: in log lines, and beside a spinner on a terminal."""
+"""Elapsed seconds of a start: in log lines, and beside a spinner on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notifications through Prefect's own automations: a real server calls a real receiver on this machine."""
+"""Notifications by Prefect's automations: a real server calls a real receiver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL in place of SQLite, for Prefect and for MLflow, by their usual environment variables. Needs Debian's package `postgresql`."""
+"""PostgreSQL in place of SQLite, for Prefect and MLflow (Debian: postgresql)."""
 
 from __future__ import annotations
 

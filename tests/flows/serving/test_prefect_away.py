@@ -1,4 +1,4 @@
-"""Prefect's server goes away in the middle of a training: training goes on, and Prefect catches up; or the run says what it keeps."""
+"""Training outlives an outage of Prefect's server, which catches up afterwards."""
 
 from __future__ import annotations
 

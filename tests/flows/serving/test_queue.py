@@ -1,4 +1,4 @@
-"""One training at a time on a machine: runs that are started together all end, and their trainings never overlap."""
+"""One training at a time on a machine: concurrent runs end without overlap."""
 
 from __future__ import annotations
 

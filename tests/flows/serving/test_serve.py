@@ -1,4 +1,4 @@
-"""`ladder serve` in real processes: it comes up, is found and used, runs what is due, and goes, leaving nothing behind."""
+"""`ladder serve` in real processes: start, use, schedules, restarts, end."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(d
     for child in serve.children():
         name, died = " ".join(child.cmdline()[1:5]), time.monotonic()
         child.kill()
-        wait_for(lambda dead=child: len(serve.children()) == 3 and dead not in serve.children(), f"{name} to be started again", 30)
+        wait_for(lambda dead=child: len(serve.children()) == 3 and dead not in serve.children(), f"{name} to be restarted", 30)
         wait_for(lambda: healthy(api) and healthy(pages), "both servers", 120)
         print(f"{name}: back after {time.monotonic() - died:.1f} s")
-    assert server.text.count("it is started again") == 3
+    assert server.text.count("it is restarted") == 3
 
     run = server.start_run("distill/distill", ladder=str(tiny), overrides=["teacher.training.steps=20000"])
     wait_for(lambda: newest_checkpoint(done.home), "a checkpoint of the run", 180)

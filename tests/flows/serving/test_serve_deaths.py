@@ -1,4 +1,4 @@
-"""What dies under `ladder serve` takes no run with it: runs go on, or are started again, and all that are queued end."""
+"""Runs outlive deaths of the processes of `ladder serve`, or are restarted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REAP = "from conf.home import home; from tasks.lifecycle.dead_runs import reap; 
 
 
 def runners(server: Server) -> set[psutil.Process]:
-    """None for a moment, between the word that it is started again and the start."""
+    """None for a moment, between the log line and the restart."""
     return {child for child in psutil.Process(server.process.pid).children() if "flows.serving.flow_runner" in child.cmdline()}
 
 
@@ -90,7 +90,7 @@ def test_the_death_of_the_runner_takes_no_run_with_it(done, tiny, start: Start):
     runner, runs = runner_of(server), {run: psutil.Process(records(done.home)[run]["pid"]) for run in (first, second)}
     runner.kill()
     began = time.monotonic()
-    wait_for(lambda: "it is started again" in server.text and runners(server) - {runner}, "another runner", 30)
+    wait_for(lambda: "it is restarted" in server.text and runners(server) - {runner}, "another runner", 30)
     wait_for(lambda: state(server, first) != "RUNNING", "the end of the run", 240)
     print(f"the run ended {time.monotonic() - began:.1f} s after the death of its runner")
     assert state(server, first) == "COMPLETED", journal.read_text()[-4000:]
@@ -123,7 +123,7 @@ def test_both_die_at_once_and_nothing_is_left(done, tiny, start: Start, number: 
     before = newest_checkpoint(done.home)
     runner.kill()
     if number == signal.SIGKILL:
-        wait_for(lambda: "it is started again" in server.text, "another runner", 30)
+        wait_for(lambda: "it is restarted" in server.text, "another runner", 30)
         time.sleep(1)
     server.children = [*psutil.Process(server.process.pid).children(recursive=True), process]
     took = server.end(number)

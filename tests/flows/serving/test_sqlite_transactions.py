@@ -1,4 +1,4 @@
-"""Transactions of Prefect on SQLite wait for their lock instead of being refused."""
+"""Transactions of Prefect on SQLite wait for their lock, and are not refused."""
 
 from __future__ import annotations
 
