@@ -147,8 +147,8 @@ def _line(detail: dict[str, Any], plain: dict[str, Any], path: Path) -> str:
     remedy = f"Correct {path}."
     if kind == "extra_forbidden":
         model = class_at(Deployments, parts[:-1], plain)
-        known = list(model.model_fields) if model else []
-        return f"{key}: unknown key, with the value {value}; allowed: {', '.join(known)}. {suggest(str(parts[-1]), known)}{remedy}"
+        names = list(model.model_fields) if model else []
+        return f"{key}: unknown key, with the value {value}; allowed: {', '.join(names)}. {suggest(str(parts[-1]), names)}{remedy}"
     if kind == "value_error":
         return f"{key or 'deployments'}: {str(detail['msg']).removeprefix('Value error, ')} {remedy}"
     field = field_at(Deployments, parts, plain)

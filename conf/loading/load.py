@@ -116,18 +116,18 @@ def merge(defaults: Any, stage: Any) -> Any:
 
 
 def _find(source: str) -> Path:
-    known = shipped()
-    if source in known:
-        return known[source]
+    ladders = shipped()
+    if source in ladders:
+        return ladders[source]
     path = Path(os.path.expanduser(source))
     if path.is_file():
         return path.absolute()
-    names = ", ".join(known)
+    names = ", ".join(ladders)
     raise UserError.about(
         "ladder",
         source,
         f"a shipped ladder ({names}) or the path of a YAML file",
-        f"{suggest(source, known)}`ladder list` shows the shipped ones.",
+        f"{suggest(source, ladders)}`ladder list` shows the shipped ones.",
     )
 
 

@@ -56,11 +56,11 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
 def _wrong_source(detail: dict[str, Any], parts: list[Any]) -> str:
     field = field_at(Ladder, parts, {})
     assert field is not None
-    known = sources(classes(field.annotation))
+    names = sources(classes(field.annotation))
     key = f"{_dotted(parts)}.source"
     value = detail["input"].get("source") if isinstance(detail["input"], dict) else detail["input"]
-    remedy = f"{suggest(str(value), known)}`ladder explain {key}` describes it."
-    return str(UserError.about(key, value, f"one of {', '.join(known)}", remedy))
+    remedy = f"{suggest(str(value), names)}`ladder explain {key}` describes it."
+    return str(UserError.about(key, value, f"one of {', '.join(names)}", remedy))
 
 
 def _parts(location: Sequence[Any], plain: Mapping[str, Any]) -> list[Any]:

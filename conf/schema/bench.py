@@ -31,7 +31,7 @@ class Bench(Settings):
     @classmethod
     def _sizes_are_a_list(cls, value: Any) -> Any:
         listed = list(value) if isinstance(value, list | tuple) else []
-        whole = [size for size in listed if isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= 65536]
-        if not 1 <= len(whole) <= 8 or len(whole) != len(listed) or len(set(whole)) != len(whole):
+        valid = [size for size in listed if isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= 65536]
+        if not 1 <= len(valid) <= 8 or len(valid) != len(listed) or len(set(valid)) != len(valid):
             raise ValueError(f"got {value!r}; allowed: {SIZES}. Correct it.")
         return listed

@@ -11,20 +11,20 @@ from tasks.records.format import NONE, human, milliseconds
 
 
 def bench_text(result: RunBench) -> str:
-    """Latency by part and batch size, start and memory, and how speed goes with size."""
-    found, machine, first = parts(result.models), result.models[0].machine, result.models[0]
+    """Latency by part and batch size, start and memory, and how speed scales with size."""
+    measured, machine, first = parts(result.models), result.models[0].machine, result.models[0]
     what = f"{first.tokens} prompt tokens, {first.new_tokens} new ones" if first.new_tokens else f"{first.tokens} positions a request"
     lines: list[Any] = [
         f"{machine.processor}, {machine.device}, {machine.threads} thread{'s' * (machine.threads != 1)}, {machine.dtype}, "
         f"torch {machine.torch}; {what}; {first.rounds} rounds, the models in turn"
     ]
-    for part in found:
+    for part in measured:
         lines += ["", part.title.capitalize(), table_of(*_speed(part))]
     lines += ["", "Start in a process of its own, and memory", table_of(*_memory(result))]
-    main = headline(found)
+    main = headline(measured)
     if main:
         lines += ["", answer(main)]
-        lines += ["Exponents, measured (roofline): " + "; ".join(f"{part.title} {_exponents(part)}" for part in found)]
+        lines += ["Exponents, measured (roofline): " + "; ".join(f"{part.title} {_exponents(part)}" for part in measured)]
     return text_of(*lines)
 
 

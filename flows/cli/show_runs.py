@@ -43,9 +43,9 @@ def runs_text(records: list[RunRecord]) -> str:
 
 def _model_json(model: StageRecord) -> dict[str, Any]:
     names = ("name", "fingerprint", "parameters", "reused", "steps", "seconds", "folder", "weights_sha256", "metrics", "mlflow_run_id")
-    whole = model.model_dump(mode="json")
+    values = model.model_dump(mode="json")
     more = ("non_embedding", "tokens", "flops", "reused_from", "resumed_at", "early_stopped", "teachers", "prefect_run_id", "slices")
-    return {name: whole[name] for name in (*names, *more)}
+    return {name: values[name] for name in (*names, *more)}
 
 
 def show_json(record: RunRecord) -> dict[str, Any]:
@@ -75,14 +75,14 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "prefect_run_id",
         "prefect_api",
     )
-    whole = record.model_dump(mode="json")
+    values = record.model_dump(mode="json")
     return {
         "run": record.run,
         "ladder": record.ladder,
         "status": record.status,
         "teacher": _model_json(record.teacher) if record.teacher else None,
         "stages": stages,
-        **{name: whole[name] for name in rest},
+        **{name: values[name] for name in rest},
         "proof": proof.model_dump(mode="json") if (proof := read_proof(record)) else None,
     }
 

@@ -113,8 +113,8 @@ def check_url(url: str) -> None:
 
 def _pages(api: str) -> str:
     """Address of the server's pages, for links in messages."""
-    there = served(home())
-    ours = there.prefect_ui if there and there.prefect_api == api else api.rstrip("/").removesuffix("/api")
+    up = served(home())
+    ours = up.prefect_ui if up and up.prefect_api == api else api.rstrip("/").removesuffix("/api")
     return (os.environ.get("PREFECT_UI_URL") or ours).rstrip("/")
 
 
