@@ -24,14 +24,15 @@ def complete_run(incomplete: str) -> list[str]:
 
 
 def complete_stage(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of the stages of the ladder, or of the run's ladder, that stands before the cursor."""
+    """Names of the stages of the ladder, or of the ladder of the run, that the line names."""
     from conf.errors import UserError
     from conf.home import home
     from conf.loading.load import load
 
-    given = context.params.get("ladder") or home().runs / str(context.params.get("run")) / "ladder.yaml"
+    given = next(iter(context.args), "")  # typer parses no arguments where the last option lacks its value
+    settings = home().runs / given / "ladder.yaml"
     try:
-        return [stage.name for stage in load(str(given)).ladder.stages if stage.name.startswith(incomplete)]
+        return [stage.name for stage in load(str(settings) if settings.is_file() else given).ladder.stages if stage.name.startswith(incomplete)]
     except UserError:  # half a name: there is nothing to complete yet
         return []
 
