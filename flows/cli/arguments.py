@@ -32,9 +32,10 @@ def complete_stage(context: typer.Context, incomplete: str) -> list[str]:
     given = next(iter(context.args), "")  # typer parses no arguments where the last option lacks its value
     settings = home().runs / given / "ladder.yaml"
     try:
-        return [stage.name for stage in load(str(settings) if settings.is_file() else given).ladder.stages if stage.name.startswith(incomplete)]
+        ladder = load(str(settings) if settings.is_file() else given).ladder
     except UserError:  # half a name: there is nothing to complete yet
         return []
+    return [stage.name for stage in ladder.stages if stage.name.startswith(incomplete)]
 
 
 LadderName = Annotated[
