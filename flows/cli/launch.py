@@ -1,4 +1,4 @@
-"""`ladder run`: check what can be checked, prepare the environment, run the flow, say how it ended."""
+"""`ladder run`: check, prepare the environment, run the flow, print the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conf.loading.load import load
 from flows.cli.printing import begin
 from flows.parameters import load_request, refuse_early
 from flows.serving.environment import prepare_environment
-from tasks.lifecycle.request import RunRequest
+from tasks.lifecycle.request import ResolvedRequest, RunRequest
 from tasks.records.run import RunRecord
 
 
@@ -63,6 +63,17 @@ def launch(request: RunRequest) -> None:
     require_space(home())
     count = len(resolved.ladder.stages)
     begin(f"{resolved.ladder.name}: teacher and {count} stage{'s' * (count != 1)}; loading PyTorch, MLflow and Prefect")
+    run_flow = _prepare(request, resolved)
+    flow_run_id, outcome = _outcome(run_flow)
+    if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped):
+        if isinstance(outcome, LadderError | KeyboardInterrupt):
+            raise outcome
+        raise LadderError(f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {flow_run_id}` has the traceback.")
+    _conclude(flow_run_id, outcome if isinstance(outcome, GateStopped) else None)
+
+
+def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any]:
+    """Check what can be checked, start the servers, close dead runs; returns the call of the flow."""
     gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
     from flows.serving.embedded_server import reach_server
@@ -76,11 +87,9 @@ def launch(request: RunRequest) -> None:
     refuse_early(resolved)
     tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     reach_server(home())
-    from prefect.exceptions import UnfinishedRun
     from prefect.settings import get_current_settings
 
     from tasks.lifecycle.dead_runs import reap
-    from tasks.runtime.prefect_client import root_cause
 
     run_flow = _flow_call(request, resolved.overrides)
     reap(home())
@@ -89,22 +98,24 @@ def launch(request: RunRequest) -> None:
     # A run is alive while its process holds a lock; a heartbeat would only hold up its end, for up to a second.
     if not os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY"):
         get_current_settings().flows.heartbeat_frequency = None
+    return run_flow
+
+
+def _outcome(run_flow: Callable[[], Any]) -> tuple[str, Any]:
+    """Run the flow; returns the flow run's id, and the flow's result or its error."""
+    from prefect.exceptions import UnfinishedRun
+
+    from tasks.runtime.prefect_client import root_cause
+
     try:
         state = run_flow()
     except Exception as error:  # noqa: BLE001 - of Prefect's engine, whatever it is; ours it hands back in the state
         raise root_cause(error) from None
     flow_run_id = str(state.state_details.flow_run_id)
     try:
-        outcome = state.result(raise_on_failure=False)
+        return flow_run_id, state.result(raise_on_failure=False)
     except UnfinishedRun:  # somebody cancelled it at its very end, and Prefect takes no other end any more
-        outcome = _recorded_error(flow_run_id)
-    if isinstance(outcome, LadderError) and not isinstance(outcome, GateStopped):
-        raise outcome
-    if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped):
-        if isinstance(outcome, KeyboardInterrupt):
-            raise outcome
-        raise LadderError(f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {flow_run_id}` has the traceback.")
-    _conclude(flow_run_id, outcome if isinstance(outcome, GateStopped) else None)
+        return flow_run_id, _recorded_error(flow_run_id)
 
 
 def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], Any]:
@@ -128,7 +139,7 @@ def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], 
 def _record_of(flow_run_id: str) -> RunRecord | None:
     from tasks.runtime.run_registry import all_runs
 
-    return next((known for known in all_runs(home()) if known.prefect_run_id == flow_run_id), None)  # another run may be newer
+    return next((record for record in all_runs(home()) if record.prefect_run_id == flow_run_id), None)  # another run may be newer
 
 
 def _recorded_error(flow_run_id: str) -> LadderError | None:
