@@ -26,8 +26,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-import models.training.loop as training
-import models.training.step as gradients
 from benchmarks.common import machine, spread
 from benchmarks.peers import PAIRS, WARM, prepare
 from benchmarks.step import peak
@@ -40,6 +38,8 @@ from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.signals.cache import SignalCache
 from models.signals.sources import SignalSource, live
+from models.training import step as training_step
+from models.training.loop import Plan, train
 
 PARTS = ("batch", "body forward", "teacher", "head and loss", "body backward", "clipping", "optimiser")
 
@@ -79,8 +79,8 @@ def watched(clock: Clock) -> Iterator[None]:
     """Time the parts of every training within."""
     owners = [
         (TrainingBatches, "at", "batch"),
-        (gradients, "hidden_rows", "body forward"),
-        (gradients, "chunked_loss", "head and loss"),
+        (training_step, "hidden_rows", "body forward"),
+        (training_step, "chunked_loss", "head and loss"),
         (Accelerator, "backward", "body backward"),
         (Accelerator, "clip_grad_norm_", "clipping"),
         (torch.optim.AdamW, "step", "optimiser"),
@@ -115,10 +115,10 @@ def run(pair: str, folder: Path, student: nn.Module, source: SignalSource, steps
     device, batch = resolve_device("auto"), PAIRS[pair][0]
     batches = TrainingBatches(Corpus(folder / "corpus", pair), batch, 0)
     settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, precision="bf16")
-    plan = training.Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, batches.info.vocabulary, device, "bf16")
+    plan = Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, batches.info.vocabulary, device, "bf16")
     clock = Clock(device)
     with watched(clock):
-        training.train(student, batches, plan, signals=clock.timed("teacher", source), on_step=clock.end_step)
+        train(student, batches, plan, signals=clock.timed("teacher", source), on_step=clock.end_step)
     return clock.steps
 
 

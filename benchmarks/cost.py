@@ -42,7 +42,7 @@ STUDENTS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Line:
+class LinearFit:
     """`seconds = a + b x`, and how well it fits."""
 
     a: float
@@ -51,7 +51,7 @@ class Line:
     residual: float  # the largest, as a share of the line's value
 
     @classmethod
-    def through(cls, x: Sequence[float], seconds: Sequence[float]) -> Line:
+    def through(cls, x: Sequence[float], seconds: Sequence[float]) -> LinearFit:
         """The least-squares line."""
         found: Any = linregress(x, seconds)
         said = found.intercept + found.slope * np.asarray(x)
@@ -143,7 +143,7 @@ def main() -> None:
     print(f"students {', '.join(map(str, STUDENTS))}, {STEPS[options.pair][1] * batch * length:,} tokens each\n")
     print(f"{'work':<10}{'a, s':>8}{'b':>26}{'R^2':>9}{'largest residual':>18}  median seconds at each count")
     for kind, pairs in found.items():
-        line = Line.through(*zip(*pairs, strict=True))
+        line = LinearFit.through(*zip(*pairs, strict=True))
         unit = f"{line.b:.2f} s a student" if kind == "students" else f"{1e6 * line.b:.1f} s a million tokens"
         medians = [float(np.median([s for x, s in pairs if x == at])) for at in sorted({x for x, _ in pairs})]
         print(f"{kind:<10}{line.a:>8.2f}{unit:>26}{line.r2:>9.4f}{line.residual:>18.1%}  {', '.join(f'{s:.2f}' for s in medians)}")

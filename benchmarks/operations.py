@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 600.0
 
 
-class Ladder:
+class Command:
     """The command `ladder` in a home."""
 
     def __init__(self, home: Path) -> None:
@@ -67,7 +67,7 @@ class Ladder:
         return set(self.home.glob("store/checkpoints/*/step-*"))
 
 
-def wait_served(ladder: Ladder) -> tuple[subprocess.Popen[bytes], float, dict[str, Any]]:
+def wait_served(ladder: Command) -> tuple[subprocess.Popen[bytes], float, dict[str, Any]]:
     """Start `ladder serve`; returns its process, the seconds until it was up, and its addresses."""
     began, place = time.monotonic(), ladder.home / "serve.json"
     process = ladder.start("serve")
@@ -110,7 +110,7 @@ def trained(home: Path) -> float:
     return sum(stage["seconds"] for stage in json.loads(newest.read_text())["stages"])
 
 
-def stage_overhead(ladder: Ladder, folder: Path, repeats: int) -> list[float]:
+def stage_overhead(ladder: Command, folder: Path, repeats: int) -> list[float]:
     """What a stage adds to a run beside its training: a long and a short ladder, the teacher reused in both."""
     short, long = short_ladder(folder, 2), short_ladder(folder, 8)
     ladder.seconds("run", str(short))  # data and teacher
@@ -134,9 +134,9 @@ def main() -> None:
         folder = Path(text)
         eager = ("run", "digits", "teacher.training.checkpoint_every=1")
         if arguments.repeats:
-            cold = [Ladder(folder / f"cold-{i}").first_step(*eager) for i in range(arguments.repeats)]
+            cold = [Command(folder / f"cold-{i}").first_step(*eager) for i in range(arguments.repeats)]
             print(f"command to first step, empty home, embedded server: {spread(cold, '{:.1f}')} s", flush=True)
-        ladder = Ladder(folder / "home")
+        ladder = Command(folder / "home")
         process, up, where = wait_served(ladder)
         try:
             print(f"ladder serve, empty home: up in {up:.1f} s, Prefect at {where['prefect_ui']}", flush=True)

@@ -23,7 +23,7 @@ from trl.experimental.gkd import GKDConfig, GKDTrainer
 WARM = 3  # steps that do not count
 
 
-class Clock(TrainerCallback):
+class StepClock(TrainerCallback):
     """Notes when each step ends."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def main() -> None:
         name: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         for name, path in (("teacher", options.teacher), ("student", options.student))
     }
-    clock = Clock()
+    clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         config = GKDConfig(
             output_dir=folder,

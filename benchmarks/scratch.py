@@ -44,7 +44,7 @@ from tasks.training.work import Work
 NAME = "benchmark-scratch"
 
 
-class Pair(NamedTuple):
+class StudentBits(NamedTuple):
     """Bits per byte of a student, taught and from scratch."""
 
     distilled: float
@@ -71,7 +71,7 @@ def bits_per_byte(record: StageRecord, ladder: Ladder, stage: Stage, data: DataR
     return judged.metrics["bits_per_byte"]
 
 
-def one_seed(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pair]:
+def one_seed(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, StudentBits]:
     """All stages of a ladder, taught and from scratch."""
     assert isinstance(ladder.teacher, TrainedTeacher)
     parent = obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
@@ -79,7 +79,7 @@ def one_seed(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pa
     for stage in ladder.stages:
         taught = obtain(student_work(stage, parent, ladder, data), ladder, data, context)
         alone = obtain(scratch_work(stage, parent, ladder, data), ladder, data, context)
-        pairs[stage.name] = Pair(*(bits_per_byte(model, ladder, stage, data, context) for model in (taught, alone)))
+        pairs[stage.name] = StudentBits(*(bits_per_byte(model, ladder, stage, data, context) for model in (taught, alone)))
         parent = taught
     return pairs
 
@@ -94,7 +94,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     return mean, float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
 
 
-def table(results: Sequence[dict[str, Pair]]) -> str:
+def table(results: Sequence[dict[str, StudentBits]]) -> str:
     """The results in words: one line a stage."""
     wide = max(8 * len(results), 16)
     lines = [f"{'stage':<10}{'distilled':<{wide}}{'from scratch':<{wide}}scratch - distilled (95 % interval)"]

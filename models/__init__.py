@@ -1,4 +1,4 @@
-"""The mathematics: what a student is, how it learns, how it is judged. Knows neither Prefect nor MLflow."""
+"""Architectures, losses, training and evaluation, without Prefect and MLflow."""
 
 import os
 

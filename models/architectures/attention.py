@@ -1,11 +1,11 @@
-"""Attention whose gradient is taken in single precision on a processor, where that is faster than half precision.
+"""Attention with a single-precision gradient for bf16 on a processor.
 
 On short rows the backward pass of PyTorch's attention for processors is slower in bf16 than in single precision: at 192 positions and
 heads of 32 the same gradient takes half the time in single precision, and is no less exact (`python -m benchmarks.attention`,
 docs/performance.md). The forward pass stays in bf16. Everything else, a mask, dropout, a GPU, no gradient, a compiled model, goes to
 transformers' own `sdpa`.
 
-The way in is transformers' registry of attention functions; a model is switched for the length of a training and back.
+It is installed through transformers' registry of attention functions; a model is switched for the length of a training and back.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float | None) -> Tensor:
-        found, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
-        ctx.save_for_backward(query, key, value, found, logsumexp)
+        output, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
+        ctx.save_for_backward(query, key, value, output, logsumexp)
         ctx.causal, ctx.scale = causal, scale
-        return found
+        return output
 
     @staticmethod
     @custom_bwd(device_type="cpu")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *given, logsumexp = ctx.saved_tensors
         given = [gradients[0], *given]
-        found = [torch.empty_like(each) for each in given[1:4]]
+        gradients_of_inputs = [torch.empty_like(each) for each in given[1:4]]
         # PyTorch shares out rows times heads among its threads, so a slice holds a few of them for each.
         rows = max(SLICE // given[1][0].numel(), math.ceil(4 * torch.get_num_threads() / given[1].shape[1]), 1)
         for first in range(0, len(logsumexp), rows):
@@ -49,9 +49,9 @@ class _Attention(torch.autograd.Function):
             parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 *single, logsumexp[part], 0.0, ctx.causal, scale=ctx.scale
             )
-            for whole, each in zip(found, parts, strict=True):
+            for whole, each in zip(gradients_of_inputs, parts, strict=True):
                 whole[part] = each
-        return (*found, None, None)
+        return (*gradients_of_inputs, None, None)
 
 
 def attention(
@@ -65,21 +65,21 @@ def attention(
     is_causal: bool | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers asks of an attention function.
+    """An attention function as transformers calls it.
 
     Args:
-        module: The layer that asks.
+        module: The calling layer.
         query: (B, heads, L, D).
         key: (B, heads of keys, L, D).
         value: As `key`.
-        attention_mask: Who may look at whom; None: everyone, or everyone before.
+        attention_mask: Positions that each position may attend to; None: all, or all before it.
         dropout: Share of weights dropped.
         scaling: Factor before the softmax; None: 1 / sqrt(D).
         is_causal: Whether a position sees only those before it; None: as the layer says.
-        more: Whatever else a layer hands on; anything of weight goes to `sdpa`.
+        more: Further arguments of the layer; one of `_WEIGHTY` leads to `sdpa`.
 
     Returns:
-        (B, L, heads, D), and None where other functions give weights.
+        (B, L, heads, D), and None in place of attention weights.
     """
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
@@ -89,8 +89,8 @@ def attention(
         )
     groups = query.shape[1] // key.shape[1]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    found = cast(Tensor, _Attention.apply(query, repeat_kv(key, groups), repeat_kv(value, groups), causal, scaling))
-    return found.transpose(1, 2).contiguous(), None
+    output = cast(Tensor, _Attention.apply(query, repeat_kv(key, groups), repeat_kv(value, groups), causal, scaling))
+    return output.transpose(1, 2).contiguous(), None
 
 
 _WEIGHTY = ("softcap", "position_bias", "cache")

@@ -1,4 +1,4 @@
-"""Hugging Face folders in and out. Weights only as safetensors; code from a checkpoint is never run."""
+"""Load and save Hugging Face folders; safetensors only, no code is run."""
 
 from __future__ import annotations
 

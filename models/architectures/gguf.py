@@ -1,4 +1,4 @@
-"""GGUF files, as llama.cpp and its packages carry them, turned once into ordinary Hugging Face folders.
+"""Convert GGUF files to Hugging Face folders.
 
 The file's quantised blocks are unpacked to fp32: what comes out is exactly the model that the file describes, in a form that every
 other part of Ladder knows. The quantisation's error stays in it.

@@ -1,4 +1,4 @@
-"""From a shape to a Hugging Face configuration, and exact counts of parameters and floating-point operations.
+"""Hugging Face configurations from shapes; counts of parameters and FLOPs.
 
 Models are built on the meta device to be counted, so a 1B shape costs no memory.
 """

@@ -1,7 +1,7 @@
-"""Which device and which precision a training uses when the settings say `auto`.
+"""Resolve the device and precision of a training where settings say auto.
 
-Asking torch means importing it, which takes longer than finding a whole ladder in the store. So its answer is remembered in
-`LADDER_HOME/hardware.json`, for as long as nothing that it depends on has changed, and only on a machine without any GPU device.
+Importing torch takes longer than finding a whole ladder in the store. So its answer is remembered in
+`LADDER_HOME/hardware.json`, until something that it depends on changes, and only on a machine without any GPU device.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from conf.schema.ladder import Ladder
 from conf.schema.training import Training
 
 GPU_DEVICES = ("nvidia*", "kfd", "dxg", "dri/renderD*")  # in /dev
-CPU_SETTING = "ATEN_CPU_CAPABILITY"  # the one variable by which a user can change torch's answer about the processor
+CPU_SETTING = "ATEN_CPU_CAPABILITY"  # the one variable that changes torch's answer about the processor
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What torch says of this machine: its GPUs by name, and whether it multiplies bf16 matrices in hardware."""
+    """Torch's description of this machine: its GPUs by name, and whether it multiplies bf16 matrices in hardware."""
 
     gpus: tuple[str, ...]
     bf16_gpu: bool
@@ -38,28 +38,28 @@ class Hardware:
 
 @functools.cache
 def hardware() -> Hardware:
-    """This machine, from memory where that is safe."""
+    """The hardware of this machine, from the remembered answer where that is safe."""
     key, place = _key(), home().root / "hardware.json"
     if key is None:
-        return _ask()
+        return _ask_torch()
     with suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(place.read_text())
-        if known["key"] == key:
-            return Hardware(**{**known["hardware"], "gpus": tuple(known["hardware"]["gpus"])})
-    found = _ask()
+        remembered = json.loads(place.read_text())
+        if remembered["key"] == key:
+            return Hardware(**{**remembered["hardware"], "gpus": tuple(remembered["hardware"]["gpus"])})
+    current = _ask_torch()
     if place.parent.is_dir():
-        with suppress(OSError):  # a full disk is reported by who must write
-            aside = place.with_name(f"hardware-{os.getpid()}.json")
-            aside.write_text(json.dumps({"key": key, "hardware": asdict(found)}, indent=1))
-            aside.replace(place)
-    return found
+        with suppress(OSError):  # a full disk is reported by the steps that must write
+            temporary = place.with_name(f"hardware-{os.getpid()}.json")
+            temporary.write_text(json.dumps({"key": key, "hardware": asdict(current)}, indent=1))
+            temporary.replace(place)
+    return current
 
 
 def resolve_device(device: str) -> str:
     """`cpu` or `cuda`.
 
     Raises:
-        UserError: `cuda` is asked for and there is none.
+        UserError: The setting is `cuda` and torch has no GPU.
     """
     if device == "cpu":
         return device
@@ -76,7 +76,7 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if (hardware().bf16_gpu if device == "cuda" else hardware().bf16_cpu) else "fp32"
 
 
-def _ask() -> Hardware:
+def _ask_torch() -> Hardware:
     import torch
 
     gpus = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
@@ -85,7 +85,7 @@ def _ask() -> Hardware:
 
 
 def _key() -> dict[str, Any] | None:
-    """All that the answer depends on; None where it may change unseen, as a GPU's does."""
+    """Everything that the answer depends on; None where that cannot be observed, as with a GPU."""
     if not sys.platform.startswith("linux") or any(any(Path("/dev").glob(pattern)) for pattern in GPU_DEVICES):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What can be told of model files without opening them: hashes, steps of checkpoints; and how they are made durable. No torch."""
+"""Hashes of model files, steps of checkpoints, durable writes; no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the data ask of a model. No torch."""
+"""The interface that the data demand of a model; no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interface:
-    """What the data ask of a model: its inputs and outputs, equal for the teacher and every student."""
+    """Inputs and outputs of a model, set by the data: equal for the teacher and every student."""
 
     workload: str
     sequence_length: int

@@ -1,3 +1,3 @@
-"""The version of the arithmetic, a part of every identity. Apart from the training, so that a reused result needs no torch."""
+"""The version of the arithmetic, a part of every fingerprint; no torch."""
 
 NUMERICS = 4  # raise by hand, with a CHANGELOG line, whenever the same settings would give other numbers

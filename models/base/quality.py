@@ -1,4 +1,4 @@
-"""Figures of a model, and how they compare. No torch: a result found in the store is judged without it."""
+"""Figures of a model, and retention of a teacher's quality; no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is one arm better than another? Paired differences over seeds, their interval, and a verdict with a smallest difference of interest.
+"""Paired differences over seeds: interval, verdict, seeds still needed.
 
 A difference is the first arm's gain over the second with one seed: positive where the first is better, whatever the score's direction.
 """
@@ -16,8 +16,8 @@ Method = Literal["t", "bootstrap"]
 
 FEW = 20  # pairs below which the differences are taken as normal (t); from there on they are resampled
 RESAMPLES = 9999
-POWER = 0.8  # with which the seeds that are named would decide
-MOST = 1000  # seeds beyond which a number is no advice
+POWER = 0.8  # probability with which the advised number of seeds decides
+MOST = 1000  # no larger number of seeds is advised
 
 
 class Interval(NamedTuple):
@@ -41,29 +41,29 @@ def interval(values: Sequence[float], confidence: float = 0.95, resolution: floa
         values: (n,), one for each seed.
         confidence: Probability with which such intervals hold the true mean.
         resolution: Step of the score, 1/examples for an accuracy. Two scores that agree to the last example need not be equal: a spread
-            below that of rounding, `resolution / sqrt(6)` for a difference of two, is not believed.
+            below that of rounding, `resolution / sqrt(6)` for a difference of two, is raised to that.
 
     Raises:
         ValueError: Fewer than two values, or one that is not finite.
     """
-    found = np.asarray(values, dtype=np.float64)
-    if len(found) < 2 or not np.isfinite(found).all():
+    scores = np.asarray(values, dtype=np.float64)
+    if len(scores) < 2 or not np.isfinite(scores).all():
         raise ValueError(f"an interval over seeds needs two finite values at least, got {list(values)}")
-    n, mean, raw = len(found), float(found.mean()), float(found.std(ddof=1))
+    n, mean, raw = len(scores), float(scores.mean()), float(scores.std(ddof=1))
     sd = max(raw, resolution / math.sqrt(6))
     if n < FEW or raw < sd:
         from scipy import stats
 
         low, high = stats.t.ppf([(1 - confidence) / 2, (1 + confidence) / 2], n - 1)
         return Interval(mean, mean + low * sd / math.sqrt(n), mean + high * sd / math.sqrt(n), sd, n, "t")
-    drawn = np.random.default_rng(0).choice(found, (RESAMPLES, n))
+    drawn = np.random.default_rng(0).choice(scores, (RESAMPLES, n))
     spread = drawn.std(axis=1, ddof=1)
     pivots = (drawn.mean(axis=1) - mean)[spread > 0] / (spread[spread > 0] / math.sqrt(n))
     low, high = np.quantile(pivots, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(mean, mean - float(high) * sd / math.sqrt(n), mean - float(low) * sd / math.sqrt(n), sd, n, "bootstrap")
 
 
-def outcome(found: Interval, delta: float) -> Outcome:
+def outcome(difference: Interval, delta: float) -> Outcome:
     """One verdict of four.
 
     Equivalent: the whole interval lies within +-delta (two one-sided tests, Schuirmann 1987). Better: the interval excludes zero, and
@@ -71,24 +71,24 @@ def outcome(found: Interval, delta: float) -> Outcome:
     equivalent and one above it as better.
 
     Args:
-        found: Interval of the differences.
+        difference: Interval of the differences.
         delta: Smallest difference of interest, above 0.
     """
-    if -delta < found.low and found.high < delta:
+    if -delta < difference.low and difference.high < delta:
         return "equivalent"
-    if found.low > 0 and found.mean >= delta:
+    if difference.low > 0 and difference.mean >= delta:
         return "first better"
-    return "second better" if found.high < 0 and found.mean <= -delta else "undecided"
+    return "second better" if difference.high < 0 and difference.mean <= -delta else "undecided"
 
 
-def seeds_to_decide(found: Interval, delta: float, confidence: float = 0.95) -> int | None:
+def seeds_to_decide(difference: Interval, delta: float, confidence: float = 0.95) -> int | None:
     """Seeds with which the verdict would be decided with probability 0.8, if mean and spread stay what they are.
 
     Normal differences are assumed: the least n with `(t(confidence) + t(0.8)) sd / sqrt(n) <= target`, where the target is the mean's
     distance from zero where it is delta at least, and else its distance from delta.
 
     Args:
-        found: Interval of the differences.
+        difference: Interval of the differences.
         delta: Smallest difference of interest.
         confidence: Of the interval.
 
@@ -97,9 +97,9 @@ def seeds_to_decide(found: Interval, delta: float, confidence: float = 0.95) -> 
     """
     from scipy import stats
 
-    size = abs(found.mean)
+    size = abs(difference.mean)
     target = size if size >= delta else delta - size
     n = np.arange(2, MOST + 1)
-    needed = (stats.t.ppf((1 + confidence) / 2, n - 1) + stats.t.ppf(POWER, n - 1)) * found.sd / np.sqrt(n)
+    needed = (stats.t.ppf((1 + confidence) / 2, n - 1) + stats.t.ppf(POWER, n - 1)) * difference.sd / np.sqrt(n)
     enough = n[needed <= target]
     return int(enough[0]) if len(enough) else None

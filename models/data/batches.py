@@ -1,4 +1,4 @@
-"""From documents to batches that are a pure function of the step, so resuming needs nothing but the step's number.
+"""Batches of a corpus as a pure function of the step.
 
 Shape legend: B examples of a batch, L sequence length, N rows that a loss is taken over (B * L for causal-lm, B else).
 """
@@ -19,7 +19,7 @@ from models.data.corpus import Corpus, CorpusInfo, Split, SplitName, shuffled
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of a model, and what it should have answered.
+    """Inputs of a model and its targets.
 
     Attributes:
         inputs: Keyword arguments of the model's forward: `input_ids` (B, L) and, where examples are padded, `attention_mask`
@@ -53,7 +53,7 @@ def next_token_batch(windows: NDArray[np.int64], lengths: NDArray[np.int64], sli
 
     Args:
         windows: (B, L + 1) ids; beyond its length a window's ids do not matter.
-        lengths: (B,) ids of each window that are real. Padding is known by position, never by id.
+        lengths: (B,) ids of each window that are real. Padding is marked by position, never by id.
         slices: (B,) slice of each window.
 
     Returns:
@@ -108,7 +108,7 @@ class TrainingBatches:
         return chosen
 
     def at(self, step: int) -> Batch:
-        """The batch of `step`: the same for the same seed, whatever was asked before."""
+        """The batch of `step`: a function of seed and step alone."""
         chosen = self.numbers(step)
         if self.info.workload != "causal-lm":
             return _example_batch(self.split, self.info, chosen)

@@ -1,7 +1,7 @@
-"""Prepared documents on disk: what every loop, loss and metric reads.
+"""Prepared documents on disk, mapped into memory.
 
 A corpus is a folder: `corpus.json` beside one sub-folder for each of train, valid and test, holding five `.npy` arrays that are
-mapped into memory. Its content hash is part of the identity of everything that was learned from it.
+mapped into memory. Its content hash is part of the identity of every model trained on it.
 
 Shapes: n documents, t tokens in all, C H W channels, height and width of an image.
 """
@@ -60,7 +60,7 @@ class Split:
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """What is known of a corpus without reading its arrays; `corpus.json`."""
+    """The description of a corpus without its arrays; `corpus.json`."""
 
     workload: str
     sequence_length: int

@@ -1,4 +1,4 @@
-"""Classes of tokens by what they spell: groups in which a language model's errors are judged apart."""
+"""Classes of tokens by their text, in which errors are judged apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How text becomes ids: bytes, a BPE trained on the data, or the tokenizer that a teacher brings.
+"""Tokenizers: bytes, a BPE trained on the data, or the teacher's own.
 
 All of them are Hugging Face tokenizers, so a published student carries one that plain transformers loads. A document is only ever
 text: a special string that occurs in it, such as `<|end|>`, is spelt out and never becomes the special id.

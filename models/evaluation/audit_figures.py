@@ -1,4 +1,4 @@
-"""What a student has of its teachers' answers, and of their errors: the figures of an audit over all rows.
+"""Figures of an audit over all rows: agreement, inheritance, calibration.
 
 Figures go by dotted names: `ece`, `parent.agreement`, `root.inheritance_excess`. `s` is the student, `t` a teacher, `c` the untaught
 control (the same student, trained without a teacher), `y` the label; answers are first choices.
@@ -45,14 +45,14 @@ def overall(rows: AuditRows, thresholds: Sequence[float], limits: Limits, resamp
     """All figures over all rows, by name."""
     columns = {**_own(rows), **_provenance(rows)}
     for teacher in teachers_of(rows):
-        columns |= _beside(rows, teacher, thresholds)
+        columns |= _teacher_columns(rows, teacher, thresholds)
     nothing = np.zeros(len(rows.target), dtype=np.int64)
     sums = resample(columns, nothing, 1, rows.document, resamples)
-    found = {name: sums.ratio(name, "count") for name in ("nll", "brier")}
-    found["accuracy"] = sums.ratio("right", "count", share=True)
-    found["ece"] = _gap_of_bins(sums, "ece")
-    found |= {f"provenance.{who}": sums.ratio(f"provenance.{who}", "wrong", share=True) for who in ("root", "assistant", "new")}
-    figures = {name: estimate.figure(limits) for name, estimate in found.items()}
+    estimates = {name: sums.ratio(name, "count") for name in ("nll", "brier")}
+    estimates["accuracy"] = sums.ratio("right", "count", share=True)
+    estimates["ece"] = _gap_of_bins(sums, "ece")
+    estimates |= {f"provenance.{who}": sums.ratio(f"provenance.{who}", "wrong", share=True) for who in ("root", "assistant", "new")}
+    figures = {name: estimate.figure(limits) for name, estimate in estimates.items()}
     for teacher in teachers_of(rows):
         figures |= {f"{teacher}.{name}": figure for name, figure in _against(rows, sums, teacher, thresholds, limits).items()}
     return figures
@@ -101,22 +101,22 @@ def shared(rows: AuditRows, model: str, teacher: str, threshold: float = 0.0) ->
     return (theirs.predicted != rows.target) & (own.predicted == theirs.predicted) & sure
 
 
-def _beside(rows: AuditRows, teacher: str, thresholds: Sequence[float]) -> dict[str, Column]:
-    student, theirs, beside = rows.predictions["student"], rows.predictions[teacher], rows.comparisons[teacher]
-    right, known = student.predicted == rows.target, theirs.predicted == rows.target
+def _teacher_columns(rows: AuditRows, teacher: str, thresholds: Sequence[float]) -> dict[str, Column]:
+    student, theirs, comparison = rows.predictions["student"], rows.predictions[teacher], rows.comparisons[teacher]
+    right, teacher_right = student.predicted == rows.target, theirs.predicted == rows.target
     columns: dict[str, Column] = {
         "agree": student.predicted == theirs.predicted,
-        "kl": beside.kl,
-        "known": known,
-        "unknown": ~known,
-        "lost": known & ~right,
-        "gained": ~known & right,
-        **_bins("calibration", student.confidence, beside.theirs),
+        "kl": comparison.kl,
+        "known": teacher_right,
+        "unknown": ~teacher_right,
+        "lost": teacher_right & ~right,
+        "gained": ~teacher_right & right,
+        **_bins("calibration", student.confidence, comparison.theirs),
     }
     for threshold in (0.0, *thresholds):
-        columns[f"sure{threshold}"] = ~known & (theirs.confidence >= threshold)
-        asked = [model for model in ("student", "control") if model in rows.predictions]
-        columns |= {f"{model}{threshold}": shared(rows, model, teacher, threshold) for model in asked}
+        columns[f"sure{threshold}"] = ~teacher_right & (theirs.confidence >= threshold)
+        taught = [model for model in ("student", "control") if model in rows.predictions]
+        columns |= {f"{model}{threshold}": shared(rows, model, teacher, threshold) for model in taught}
     return {f"{teacher}.{name}": column for name, column in columns.items()}
 
 
@@ -124,7 +124,7 @@ def _against(rows: AuditRows, sums: Sums, teacher: str, thresholds: Sequence[flo
     def share(above: str, below: str) -> BootstrapEstimate:
         return sums.ratio(f"{teacher}.{above}", below if below == "count" else f"{teacher}.{below}", share=True)
 
-    found = {
+    estimates = {
         "agreement": share("agree", "count"),
         "kl": sums.ratio(f"{teacher}.kl", "count"),
         "knowledge_loss": share("lost", "known"),
@@ -133,10 +133,10 @@ def _against(rows: AuditRows, sums: Sums, teacher: str, thresholds: Sequence[flo
     }
     for threshold in (0.0, *thresholds):
         name = f"confident_inheritance_{threshold:g}" if threshold else "inheritance"
-        found[name] = share(f"student{threshold}", f"sure{threshold}")
+        estimates[name] = share(f"student{threshold}", f"sure{threshold}")
         if "control" in rows.predictions:
-            found[f"{name}_excess"] = found[name].minus(share(f"control{threshold}", f"sure{threshold}"))
-    figures = {name: estimate.figure(limits) for name, estimate in found.items()}
+            estimates[f"{name}_excess"] = estimates[name].minus(share(f"control{threshold}", f"sure{threshold}"))
+    figures = {name: estimate.figure(limits) for name, estimate in estimates.items()}
     figures["kappa"] = _without_interval(kappa(rows.predictions["student"], rows.predictions[teacher]), figures["agreement"])
     if "control" in rows.predictions:
         figures["gap_closed"] = _without_interval(_gap_closed(rows, teacher), figures["agreement"])

@@ -1,7 +1,7 @@
-"""What an audit rests on: for every held-out row, what the student, its teachers and its untaught control answer.
+"""One pass over held-out rows: predictions of student, teachers, control.
 
-One pass over the held-out batches, each model once for each batch, its logits a few rows at a time: memory is bounded by the hidden
-states of a batch and `CHUNK_ELEMENTS` logits, whatever the vocabulary. Of a row a few numbers stay.
+Each model runs once for each batch, its logits a few rows at a time: memory is bounded by the hidden states of a batch and
+`CHUNK_ELEMENTS` logits, whatever the vocabulary. A few numbers of each row are kept.
 
 Shape legend: N rows that count, V vocabulary or classes.
 """
@@ -26,19 +26,19 @@ Floats = NDArray[np.float32]
 
 
 class Predictions(NamedTuple):
-    """What one model answers; (N,) each."""
+    """The predictions of one model; (N,) each."""
 
-    predicted: NDArray[np.int32]  # its first choice
-    confidence: Floats  # the probability of it
+    predicted: NDArray[np.int32]  # the most probable id or class
+    confidence: Floats  # its probability
     nll: Floats  # of the label, nats
     brier: Floats  # sum over V of (p - onehot)^2, in [0, 2]
 
 
 class TeacherComparison(NamedTuple):
-    """How the student stands to one teacher; (N,) each."""
+    """The student compared with one teacher; (N,) each."""
 
     kl: Floats  # KL(teacher || student), nats
-    theirs: Floats  # the teacher's probability of the student's first choice
+    theirs: Floats  # the teacher's probability of the student's prediction
 
 
 class AuditRows(NamedTuple):
@@ -72,7 +72,7 @@ def audit_rows(
     precision: str,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> AuditRows:
-    """Ask all models about all held-out rows.
+    """Run all models over all held-out rows.
 
     Args:
         models: `student`, `parent`, `root`, perhaps `control`, on the device; one model under two names runs once.
@@ -89,7 +89,7 @@ def audit_rows(
     parts: dict[str, list[Tensor]] = {}
     first = 0
     with torch.no_grad(), autocast(device, precision):
-        ask = {id(model): lazy_logits(model, vocabulary) for model in models.values()}
+        forward = {id(model): lazy_logits(model, vocabulary) for model in models.values()}
         for batch in batches:
             moved, places = batch.to(device), _places(batch, first)
             first += len(batch.targets)
@@ -99,14 +99,14 @@ def audit_rows(
                 raise UserError.about(
                     "audit.enabled", True, "false, where held-out examples have no label", "Label them, or set audit.enabled=false."
                 )
-            said = {key: answer(moved, keep) for key, answer in ask.items()}
+            signals = {key: run(moved, keep) for key, run in forward.items()}
             _add(parts, {key: value[keep.cpu()] for key, value in places.items()})
             size = max(chunk_elements // vocabulary, 1) if vocabulary else max(len(targets), 1)
             for start in range(0, len(targets), size):
                 part = slice(start, start + size)
-                logits = {key: to_at_least_fp32(signal(part)) for key, signal in said.items()}
+                logits = {key: to_at_least_fp32(signal(part)) for key, signal in signals.items()}
                 with torch.autocast(device.type, enabled=False):
-                    _add(parts, _answers({name: logits[id(model)] for name, model in models.items()}, targets[part]))
+                    _add(parts, _columns({name: logits[id(model)] for name, model in models.items()}, targets[part]))
     whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
     return _rows(whole, models, documents)
 
@@ -121,26 +121,26 @@ def _places(batch: Batch, first: int) -> dict[str, Tensor]:
     return {key: value.expand(shape).flatten() for key, value in wide.items()}
 
 
-def _answers(logits: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+def _columns(logits: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
     """Columns of a chunk: `<model>.<field>`."""
-    found: dict[str, Tensor] = {"target": targets}
+    columns: dict[str, Tensor] = {"target": targets}
     student = logits["student"]
     chosen = student.argmax(-1, keepdim=True)
     for name, theirs in logits.items():
         logs = theirs.log_softmax(-1)
         p = logs.exp()
         label = p.gather(-1, targets[:, None])[:, 0]
-        found[f"{name}.confidence"], found[f"{name}.predicted"] = p.max(-1)
-        found[f"{name}.nll"] = -logs.gather(-1, targets[:, None])[:, 0]
-        found[f"{name}.brier"] = p.square().sum(-1) - 2 * label + 1
+        columns[f"{name}.confidence"], columns[f"{name}.predicted"] = p.max(-1)
+        columns[f"{name}.nll"] = -logs.gather(-1, targets[:, None])[:, 0]
+        columns[f"{name}.brier"] = p.square().sum(-1) - 2 * label + 1
         if name in TEACHERS:
-            found[f"{name}.kl"] = forward_kl(theirs, student)
-            found[f"{name}.theirs"] = p.gather(-1, chosen)[:, 0]
-    return found
+            columns[f"{name}.kl"] = forward_kl(theirs, student)
+            columns[f"{name}.theirs"] = p.gather(-1, chosen)[:, 0]
+    return columns
 
 
-def _add(parts: dict[str, list[Tensor]], found: Mapping[str, Tensor]) -> None:
-    for key, value in found.items():
+def _add(parts: dict[str, list[Tensor]], columns: Mapping[str, Tensor]) -> None:
+    for key, value in columns.items():
         parts.setdefault(key, []).append(value.cpu())
 
 

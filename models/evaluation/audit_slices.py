@@ -1,6 +1,7 @@
-"""Slices of the held-out data, and classes of tokens: where the student is worse than elsewhere, and what of that it was taught.
+"""Audit of slices and token classes: amplified gaps and inherited errors.
 
-The loss of a row is an error (0 or 1) of a classifier, the nll of a language model. Of each group of rows:
+Shows where the student is worse than elsewhere, and how much of that it inherited. The loss of a row is an error (0 or 1) of a
+classifier, the nll of a language model. Of each group of rows:
 
 - `gap`: the student's mean loss there less its mean loss over all rows; `<teacher>.gap` the teacher's;
 - `<teacher>.amplification`: gap over the teacher's gap, which counts as at least `smallest`; above 1 amplified, below mitigated;
@@ -30,7 +31,7 @@ Tests = dict[str, float]  # flag -> p-value
 
 
 class SliceSettings(NamedTuple):
-    """What decides about a flag."""
+    """Thresholds of flags."""
 
     limits: Limits
     resamples: int
@@ -60,27 +61,27 @@ class Group(NamedTuple):
     chances: Mapping[str, float] = MappingProxyType({})
 
 
-def groups_of(rows: AuditRows, kinds: Mapping[str, tuple[NDArray[np.integer], Sequence[str]]], asked: SliceSettings) -> list[Group]:
+def groups_of(rows: AuditRows, kinds: Mapping[str, tuple[NDArray[np.integer], Sequence[str]]], settings: SliceSettings) -> list[Group]:
     """Judge all groups.
 
     Args:
         rows: The rows.
         kinds: For each kind of group (N,) the group of each row, and the groups' names; a group without rows is `few`, too.
-        asked: What decides about a flag.
+        settings: Thresholds of flags.
     """
-    columns = _columns(rows, asked.errors)
-    everything = resample(columns, np.zeros(len(rows.target), dtype=np.int64), 1, rows.document, asked.resamples)
-    found: list[Group] = []
+    columns = _columns(rows, settings.errors)
+    everything = resample(columns, np.zeros(len(rows.target), dtype=np.int64), 1, rows.document, settings.resamples)
+    groups: list[Group] = []
     tests: list[Tests] = []
     for kind, (place, names) in kinds.items():
-        sums = resample(columns, place, len(names), rows.document, asked.resamples)
+        sums = resample(columns, place, len(names), rows.document, settings.resamples)
         for index, name in enumerate(names):
             count, documents = round(sums.point[index, 0]), int(sums.units[index, 0])
-            few = count < asked.limits.rows or documents < asked.limits.documents
-            figures, test = ({}, {}) if few else _group(rows, sums, everything, index, asked)
-            found.append(Group(name, kind, count, documents, few, figures))
+            few = count < settings.limits.rows or documents < settings.limits.documents
+            figures, test = ({}, {}) if few else _group(rows, sums, everything, index, settings)
+            groups.append(Group(name, kind, count, documents, few, figures))
             tests.append(test)
-    return _flagged(found, tests, asked)
+    return _flagged(groups, tests, settings)
 
 
 def _columns(rows: AuditRows, errors: bool) -> dict[str, NDArray[np.generic]]:
@@ -92,32 +93,34 @@ def _columns(rows: AuditRows, errors: bool) -> dict[str, NDArray[np.generic]]:
     return columns
 
 
-def _group(rows: AuditRows, sums: Sums, everything: Sums, index: int, asked: SliceSettings) -> tuple[dict[str, Figure], Tests]:
-    loss = {model: sums.ratio(model, "count", index, share=asked.errors) for model in rows.predictions}
+def _group(rows: AuditRows, sums: Sums, everything: Sums, index: int, settings: SliceSettings) -> tuple[dict[str, Figure], Tests]:
+    loss = {model: sums.ratio(model, "count", index, share=settings.errors) for model in rows.predictions}
     gaps = {model: each.minus(everything.ratio(model, "count")) for model, each in loss.items()}
     gap = gaps["student"]
-    figures = {model: each.figure(asked.limits) for model, each in loss.items()}
-    figures["gap"] = _at_least(gap.figure(asked.limits), loss["student"])
+    figures = {model: each.figure(settings.limits) for model, each in loss.items()}
+    figures["gap"] = _at_least(gap.figure(settings.limits), loss["student"])
     tests: Tests = {}
     worse = None
     if "control" in rows.predictions:
         ours, without = (sums.ratio(f"{model}.wrong", "count", index, share=True) for model in ("student", "control"))
         worse = ours.minus(without)
-        figures["worse"] = worse.figure(asked.limits)
+        figures["worse"] = worse.figure(settings.limits)
     for teacher in teachers_of(rows):
         theirs = gaps[teacher]
-        figures[f"{teacher}.gap"] = theirs.figure(asked.limits)
-        floor = BootstrapEstimate(max(theirs.value, asked.smallest), np.maximum(theirs.draws, asked.smallest), gap.rows, gap.documents)
-        ratio = BootstrapEstimate(gap.value / floor.value, gap.draws / floor.draws, gap.rows, gap.documents).figure(asked.limits)
+        figures[f"{teacher}.gap"] = theirs.figure(settings.limits)
+        floor = BootstrapEstimate(
+            max(theirs.value, settings.smallest), np.maximum(theirs.draws, settings.smallest), gap.rows, gap.documents
+        )
+        ratio = BootstrapEstimate(gap.value / floor.value, gap.draws / floor.draws, gap.rows, gap.documents).figure(settings.limits)
         most = (figures["gap"].high or 0.0) / floor.value
         figures[f"{teacher}.amplification"] = ratio._replace(high=max(ratio.high or 0.0, most)) if _same(loss["student"]) else ratio
         none = BootstrapEstimate(max(theirs.value, 0.0), np.maximum(theirs.draws, 0.0), gap.rows, gap.documents)
-        tests[f"{teacher}.amplified"] = gap.minus(none).p_above(asked.smallest)
+        tests[f"{teacher}.amplified"] = gap.minus(none).p_above(settings.smallest)
         if worse is not None:
             with_teacher, without = (sums.ratio(f"{teacher}.{model}", "count", index, share=True) for model in ("student", "control"))
             inherited = with_teacher.minus(without)
-            figures[f"{teacher}.inherited"] = inherited.figure(asked.limits)
-            tests[f"{teacher}.inherited"] = max(inherited.p_above(asked.smallest), worse.p_above(0.0))
+            figures[f"{teacher}.inherited"] = inherited.figure(settings.limits)
+            tests[f"{teacher}.inherited"] = max(inherited.p_above(settings.smallest), worse.p_above(0.0))
     return figures, tests
 
 
@@ -132,7 +135,7 @@ def _at_least(gap: Figure, loss: BootstrapEstimate) -> Figure:
     return gap._replace(high=max(gap.high, gap.value + rule_of_three(loss.documents)))
 
 
-def _flagged(groups: list[Group], tests: list[Tests], asked: SliceSettings) -> list[Group]:
+def _flagged(groups: list[Group], tests: list[Tests], settings: SliceSettings) -> list[Group]:
     from scipy.stats import false_discovery_control
 
     keys = [(index, name) for index, test in enumerate(tests) for name in test]
@@ -143,6 +146,6 @@ def _flagged(groups: list[Group], tests: list[Tests], asked: SliceSettings) -> l
     for (index, name), chance in zip(keys, adjusted, strict=True):
         chances[index][name] = float(chance)
     return [
-        group._replace(chances=mine, flags=tuple(name for name, chance in mine.items() if chance <= asked.false_discovery))
+        group._replace(chances=mine, flags=tuple(name for name, chance in mine.items() if chance <= settings.false_discovery))
         for group, mine in zip(groups, chances, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Figures with paired bootstrap intervals: documents are drawn again, never the tokens within them.
+"""Bootstrap intervals of figures, with documents as the resampled unit.
 
 Rows of one document depend on each other; an interval that took them for independent would be too narrow. So every figure here is made
 of sums over documents, and a resample weighs each document by how often it was drawn (Efron and Tibshirani 1993, chapter 8). One

@@ -1,4 +1,4 @@
-"""What compression itself costs, apart from the chance of one training: examples on which students and teachers differ over many seeds."""
+"""Examples that compression loses: majority answers over seeds compared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def compression_identified(teachers: NDArray[np.integer], students: NDArray[np.i
         (N,) whether fewer students give the teachers' commonest answer than another one.
 
     Raises:
-        ValueError: They were not asked about the same examples.
+        ValueError: The arrays hold different examples.
     """
     if teachers.ndim != 2 or students.ndim != 2 or teachers.shape[1] != students.shape[1]:
         raise ValueError(f"got answers of shape {teachers.shape} and {students.shape}; allowed: (seeds, examples) with the same examples")

@@ -1,4 +1,4 @@
-"""Quality of a model on held-out documents, at temperature 1, alone and against its teachers.
+"""Quality of a model on held-out documents, alone and against its teachers.
 
 Shape legend: N rows of a batch, V vocabulary or classes.
 """
@@ -27,7 +27,7 @@ AGAINST = ("nll", "accuracy", "agreement", "kl")
 
 
 class RowFigures(NamedTuple):
-    """One value per held-out row; the raw material of every figure."""
+    """One value for each held-out row; every figure is computed from them."""
 
     nll: np.ndarray  # nats
     correct: np.ndarray  # 0/1
@@ -58,23 +58,23 @@ def collect(
     """
     parts: dict[str, list[Tensor]] = {}
     with torch.no_grad(), autocast(device, precision):
-        ask = {id(each): lazy_logits(each, vocabulary) for each in (model, *teachers.values())}
+        forward = {id(each): lazy_logits(each, vocabulary) for each in (model, *teachers.values())}
         for batch in batches:
             moved = batch.to(device)
             targets = moved.targets.flatten()
             keep = targets != IGNORE
             targets = targets[keep]
-            said = {key: answer(moved, keep) for key, answer in ask.items()}
+            signals = {key: run(moved, keep) for key, run in forward.items()}
             spread = batch.slices[:, None].expand(batch.targets.shape) if batch.targets.ndim == 2 else batch.slices
             parts.setdefault("slice", []).append(spread.flatten()[keep.cpu()])
             size = max(CHUNK_ELEMENTS // vocabulary, 1) if vocabulary else max(len(targets), 1)
             for start in range(0, len(targets), size):
                 part = slice(start, start + size)
-                logits = {key: to_at_least_fp32(signal(part)) for key, signal in said.items()}
+                logits = {key: to_at_least_fp32(signal(part)) for key, signal in signals.items()}
                 judged = {name: logits[id(teacher)] for name, teacher in teachers.items()}
                 with torch.autocast(device.type, enabled=False):
-                    found = _judge(logits[id(model)], judged, targets[part])
-                for key, value in found.items():
+                    figures = _row_figures(logits[id(model)], judged, targets[part])
+                for key, value in figures.items():
                     parts.setdefault(key, []).append(value.cpu())
     whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
     against = {name: {k: whole[f"{name}.{k}"] for k in AGAINST} for name in teachers}
@@ -104,22 +104,22 @@ def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Te
     return chunked
 
 
-def _judge(own: Tensor, teachers: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+def _row_figures(own: Tensor, teachers: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
     """Figures of each row of logits, and of the same rows of each teacher."""
     log_q, at = functional.log_softmax(own, dim=-1), targets[:, None]
     top, predicted = log_q.max(-1)
-    found = {"nll": -log_q.gather(-1, at)[:, 0], "target": targets, "predicted": predicted, "confidence": top.exp()}
+    figures = {"nll": -log_q.gather(-1, at)[:, 0], "target": targets, "predicted": predicted, "confidence": top.exp()}
     for name, theirs in teachers.items():
         log_p = functional.log_softmax(theirs, dim=-1)
         first = log_p.argmax(-1)
-        found[f"{name}.nll"] = -log_p.gather(-1, at)[:, 0]
-        found[f"{name}.accuracy"] = (first == targets).float()
-        found[f"{name}.agreement"] = (first == predicted).float()
+        figures[f"{name}.nll"] = -log_p.gather(-1, at)[:, 0]
+        figures[f"{name}.accuracy"] = (first == targets).float()
+        figures[f"{name}.agreement"] = (first == predicted).float()
         # In the teacher's place, which is not needed any more; p log p is 0 where p is.
-        found[f"{name}.kl"] = torch.linalg.vecdot(log_p.exp(), log_p.sub_(log_q).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=0.0)).clamp(
-            min=0.0
-        )
-    return found
+        figures[f"{name}.kl"] = torch.linalg.vecdot(
+            log_p.exp(), log_p.sub_(log_q).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=0.0)
+        ).clamp(min=0.0)
+    return figures
 
 
 def quality(columns: RowFigures, corpus: Corpus, split: str) -> Quality:

@@ -1,4 +1,4 @@
-"""What a language model writes: the beginnings of held-out documents, continued."""
+"""Continue the beginnings of held-out documents with a language model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOP_P = 0.95
 
 
 class Sample(NamedTuple):
-    """A beginning, what was asked of the model to go on from, and what it wrote."""
+    """A prompt, and the text that the model continued it with."""
 
     prompt: str
     text: str
@@ -52,7 +52,7 @@ def continuations(model: nn.Module, folder: Path, beginnings: list[str], new_tok
         ids = torch.tensor([tokenizer(beginning, add_special_tokens=False)["input_ids"]], device=device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            found = cast(Any, model).generate(
+            output = cast(Any, model).generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=new_tokens,
@@ -64,6 +64,6 @@ def continuations(model: nn.Module, folder: Path, beginnings: list[str], new_tok
                 eos_token_id=end_id,
                 pad_token_id=pad_id,
             )
-        answer = cast(str, tokenizer.decode(found[0, ids.shape[1] :].tolist(), skip_special_tokens=True))
+        answer = cast(str, tokenizer.decode(output[0, ids.shape[1] :].tolist(), skip_special_tokens=True))
         written.append(Sample(beginning, answer))
     return written

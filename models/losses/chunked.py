@@ -1,9 +1,11 @@
-"""The same loss from hidden states, a few rows of logits at a time: neither model's logits ever exist as a whole.
+"""The distillation loss from hidden states, a few rows of logits at a time.
+
+Neither model's logits ever exist as a whole.
 
 Shape legend: N rows that count, H width of the student's hidden state, V vocabulary, C rows of a chunk, R rows of a block.
 
 The head's product, the loss and the gradients of hidden state and head are done for one chunk before the next begins, so memory
-for logits is C * V instead of several times N * V, and backward has nothing left to do. As Liger Kernel's fused linear
+for logits is C * V instead of several times N * V, and backward only returns the gradients. As Liger Kernel's fused linear
 cross-entropy does (Hsu et al. 2024, arXiv:2410.10989), here for distillation, live or from stored signals, on any device.
 
 Within a chunk, forward KL is done block by block, small enough for a processor's cache, with its gradient in closed form:
@@ -49,7 +51,7 @@ class Head:
 
 @dataclass(frozen=True)
 class _Work:
-    """What goes into the loss beside what has a gradient; every row counts."""
+    """Inputs of the loss that have no gradient; every row counts."""
 
     signals: Sequence[Signal]
     targets: Tensor  # (N,)
@@ -84,7 +86,7 @@ def chunked_loss(
     Args:
         hidden: (N, H), rows that do not count included.
         head: Of the student.
-        signals: The teachers' answers for the same rows; none: labels alone.
+        signals: The teachers' signals for the same rows; none: labels alone.
         targets: (N,) ids, `IGNORE` where the row does not count.
         at: The objective at this step.
         vocabulary: Ids of the tokenizer; the surplus of a padded head is cut. None: all.
@@ -176,15 +178,15 @@ def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepO
         rows = slice(start, start + size)
         source = None if dense is None else to_at_least_fp32(dense[rows])
         if source is not None and isinstance(teacher, TeacherSignal):
-            source = source.clone()  # it is overwritten, and belongs to somebody else
+            source = source.clone()  # it is overwritten, and belongs to the caller
         if source is None and teacher is not None:
             block = select_rows(teacher, rows)
             assert isinstance(block, SparseSignal)
             source = SparseSignal(block.ids, to_at_least_fp32(block.log_probs), to_at_least_fp32(block.log_residual))
         part = logits[rows]
         values = part if part.dtype == torch.float64 else part.to(torch.float32)
-        found = _block_(values, source, targets[rows], at, banned)
-        sums = found if sums is None else sums + found
+        block_sums = _block_(values, source, targets[rows], at, banned)
+        sums = block_sums if sums is None else sums + block_sums
         if values is not part:
             part.copy_(values)
     assert sums is not None
@@ -226,17 +228,17 @@ def _block_(logits: Tensor, teacher: Tensor | SparseSignal | None, targets: Tens
         zero = torch.zeros_like(ce)
         return torch.stack([ce, ce, zero, zero])
     alpha, temperature = at.alpha, at.temperature
-    theirs = _own_cross_entropy(teacher, label) if temperature != 1 else None
+    teacher_ce = _own_cross_entropy(teacher, label) if temperature != 1 else None
     warm = logits if temperature == 1 else logits / temperature
     if isinstance(teacher, SparseSignal):
         moved = tempered(teacher, temperature, logits.shape[1])
         kd, lse = sparse_gradient_(warm, moved, alpha if temperature == 1 else 1.0)
-        theirs = torch.full_like(kd, torch.nan)
+        teacher_ce = torch.full_like(kd, torch.nan)
     else:
         at_label = teacher.gather(-1, label)[:, 0]
         teacher = teacher if temperature == 1 else teacher.div_(temperature)
         kd, lse, teacher_lse = _dense_gradient_(warm, teacher, alpha if temperature == 1 else 1.0, banned)
-        theirs = teacher_lse - at_label if theirs is None else theirs
+        teacher_ce = teacher_lse - at_label if teacher_ce is None else teacher_ce
     if temperature != 1:
         lse = _towards_(logits) if alpha < 1 else logits.logsumexp(-1)
         warm.mul_(alpha * temperature)
@@ -244,7 +246,7 @@ def _block_(logits: Tensor, teacher: Tensor | SparseSignal | None, targets: Tens
     ce, kd = (lse - label_logit).sum(), temperature**2 * kd.sum()
     if alpha < 1:
         logits.scatter_add_(-1, label, torch.full_like(label_logit, alpha - 1)[:, None])
-    return torch.stack([(1 - alpha) * ce + alpha * kd, ce, kd, theirs.sum()])
+    return torch.stack([(1 - alpha) * ce + alpha * kd, ce, kd, teacher_ce.sum()])
 
 
 def _own_cross_entropy(teacher: Tensor | SparseSignal, label: Tensor) -> Tensor | None:

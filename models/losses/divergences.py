@@ -1,4 +1,4 @@
-"""Divergences between teacher and student, and the labels' cross-entropy: free functions of logits, without reduction over rows.
+"""Divergences between teacher and student, and the labels' cross-entropy.
 
 Shape legend: `...` any leading shape, V vocabulary or classes.
 

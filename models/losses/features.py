@@ -1,8 +1,8 @@
-"""Losses on what student and teacher compute inside: last hidden states, and the relations of the last attention layer.
+"""Losses on hidden states and on relations of the last attention layer.
 
 Shape legend: B examples, L positions, H_s and H_t widths of the hidden states, A heads, E features of a head.
 
-Both models run as ever; hooks keep what passes by. Projectors are trained beside the student, belong to the optimiser and to the
+Both models run unchanged; hooks keep the tensors. Projectors are trained beside the student, belong to the optimiser and to the
 checkpoints of a training, and are no part of the student's folder.
 """
 
@@ -132,16 +132,16 @@ def _keeps(seen: dict[str, Tensor], name: str) -> Any:
 def _watch_attention(model: nn.Module, seen: dict[str, Tensor], heads: int) -> None:
     causal = any(getattr(module, "is_causal", False) for module in model.modules())
     for names in QUERY_KEY_VALUE:
-        found = [module for name, module in model.named_modules() if name.split(".")[-1] in names and isinstance(module, nn.Linear)]
-        if causal or not found or found[-1].out_features % heads:
-            kind = type(model).__name__ + (f" with {found[-1].out_features} attention features" if found else "")
+        layers = [module for name, module in model.named_modules() if name.split(".")[-1] in names and isinstance(module, nn.Linear)]
+        if causal or not layers or layers[-1].out_features % heads:
+            kind = type(model).__name__ + (f" with {layers[-1].out_features} attention features" if layers else "")
             raise UserError.about(
                 "objective.features.kind",
                 "minilm",
                 f"encoders with query, key and value layers (BERT, ViT) whose width the student's {heads} heads divide; not {kind}",
                 "Use hidden, or other widths.",
             )
-        found[-1].register_forward_hook(_keeps(seen, names[0]))
+        layers[-1].register_forward_hook(_keeps(seen, names[0]))
 
 
 def _mask(shape: torch.Size, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one loss: the labels' cross-entropy and the divergence from the teachers, in plain form, for any objective and signal.
+"""The distillation loss in plain form, for any objective and signal.
 
 Shape legend: N rows (positions of a batch, flattened), V vocabulary or classes, H width of a hidden state.
 
@@ -26,13 +26,13 @@ from models.losses.teacher_controls import log_mean, moved_to_label, teacher_wei
 
 
 class TeacherSignal(NamedTuple):
-    """A teacher's answer for every row of a batch, computed without gradient."""
+    """A teacher's logits for every row of a batch, computed without gradient."""
 
     logits: Tensor  # (N, V)
 
 
 class HiddenSignal(NamedTuple):
-    """A causal LM's answer before its head, from which the logits of any rows are one matrix product away."""
+    """A causal LM's hidden states before its head; the logits of any rows are one matrix product away."""
 
     hidden: Tensor  # (N, H)
     weight: Tensor  # (V, H) of the head, cut to the tokenizer's ids
@@ -67,7 +67,7 @@ class LossSums(NamedTuple):
     teacher_ce: Tensor  # (), the teachers' own cross-entropy, detached; NaN where signals are sparse
 
 
-# Each takes logits divided by the temperature, and the labels, which only some look at.
+# Each takes logits divided by the temperature, and the labels, which only some use.
 DIVERGENCES: dict[str, Callable[[Tensor, Tensor, Tensor, Objective], Tensor]] = {
     "forward-kl": lambda t, s, y, o: d.forward_kl(t, s),
     "reverse-kl": lambda t, s, y, o: d.reverse_kl(t, s),
@@ -90,7 +90,7 @@ def distillation_loss(student_logits: Tensor, signals: Sequence[Signal], targets
 
     Args:
         student_logits: (N, V).
-        signals: The teachers' answers for the same rows; none: learn from labels alone (then `alpha` is taken as 0).
+        signals: The teachers' signals for the same rows; none: learn from labels alone (then `alpha` is taken as 0).
         targets: (N,) ids, `IGNORE` where the row does not count, for the divergence either.
         at: The objective at this step.
 

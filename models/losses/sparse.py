@@ -1,4 +1,4 @@
-"""Forward KL against a teacher of which only some probabilities were kept: listed ids, and one bucket for all others.
+"""Forward KL against sparse signals: listed ids and a residual bucket.
 
 Shape legend: N rows, K listed places of a row, V vocabulary.
 """
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 class SparseSignal(NamedTuple):
-    """What is kept of a teacher's answer at temperature 1: some ids of each row, and the mass of all others in one bucket."""
+    """A teacher's distribution at temperature 1: some ids of each row, and the mass of all others in one bucket."""
 
     ids: Tensor  # (N, K) int64; unused places repeat an id of the row and have log-probability -inf
     log_probs: Tensor  # (N, K), -inf in unused places
@@ -23,7 +23,7 @@ class SparseSignal(NamedTuple):
 def tempered(signal: SparseSignal, temperature: float, vocabulary: int) -> SparseSignal:
     """The signal at another temperature, summing to 1 again.
 
-    Listed log-probabilities are divided by T. How the residual is spread is not known; it is taken as even over the other `V - K`
+    Listed log-probabilities are divided by T. The spread of the residual is unknown; it is taken as even over the other `V - K`
     ids, `log_residual_T = log(V - K) + (log_residual - log(V - K)) / T`: the largest mass that the bucket can have for T > 1 and the
     smallest for T < 1.
 

@@ -1,4 +1,4 @@
-"""How far TAID's teacher stands from the student: adaptive interpolation, advanced once a step.
+"""The adaptive interpolation share of TAID, advanced once a step.
 
 The share t of the teacher grows from 0.4 to 1, at least linearly, and faster while the loss falls. Shing et al. 2025,
 arXiv:2501.16937, algorithm 1, with its defaults.
@@ -13,7 +13,7 @@ START, RATE, MOMENTUM = 0.4, 5e-4, 0.99
 
 
 class Taid(NamedTuple):
-    """What is carried from step to step, and by checkpoints."""
+    """The state that is carried from step to step, and by checkpoints."""
 
     share: float = START  # t
     momentum: float = 0.0

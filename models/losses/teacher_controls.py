@@ -1,4 +1,4 @@
-"""What is done about several teachers, and about a teacher that is wrong where the label is known."""
+"""Mean of several teachers; correction of teachers that a label contradicts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Teacher signals on disk: computed once, found again by what was asked.
+"""The signal cache: teacher signals on disk, keyed by content.
 
 A cache is a folder in the store: its identity in `manifest.json`, the order of ids in `order.npy`, and parts. A part is three files:
-records one after another (`.bin`), the key and place of each (`.npy`), and its own manifest (`.json`), written last: what has none
+records one after another (`.bin`), the key and place of each (`.npy`), and its own manifest (`.json`), written last: a part without one
 does not exist. A killed dump goes on with the part after the last one that was committed.
 
 A record holds the signal of one example: a window of L positions for causal-lm, one row else. Its key is a 128-bit hash of the
@@ -40,14 +40,14 @@ Logits = Callable[[Batch], Tensor]
 
 @dataclass(frozen=True)
 class CachePart:
-    """A committed part: what its manifest says."""
+    """The manifest of a committed part."""
 
     name: str
     examples: int
     rows: int
     bytes: int  # of the records
     seconds: float  # of making it
-    made_for: str  # fingerprint of the model whose training asked for it
+    made_for: str  # fingerprint of the model that was trained with it
     files: dict[str, str]  # name -> SHA-256
 
 
@@ -78,7 +78,7 @@ class SignalCache:
             folder: Of the cache.
             fingerprint: What it must be.
             identity: What was hashed; says how records are coded.
-            say: Told of damaged parts.
+            say: Called with a message for each damaged part.
 
         Raises:
             UserError: It belongs to another teacher, other data, or was coded in another way.
@@ -144,15 +144,15 @@ class SignalCache:
         index = np.empty(len(records), dtype=INDEX)
         index["key"], index["begin"], index["bytes"] = keys, np.cumsum(sizes) - sizes, sizes
         paths = [self.folder / f"{name}{suffix}" for suffix in (".bin", ".npy", ".tmp")]
-        data, places, aside = paths
+        data, places, temporary = paths
         try:
             data.write_bytes(b"".join(records))
             np.save(places, index, allow_pickle=False)
             files = {path.name: file_sha256(path) for path in (data, places)}
             part = CachePart(name, len(records), rows, int(sizes.sum()), seconds, made_for, files)
-            aside.write_text(json.dumps(asdict(part), indent=1))
+            temporary.write_text(json.dumps(asdict(part), indent=1))
             fsync_tree(self.folder)
-            aside.rename(self.folder / f"{name}.json")
+            temporary.rename(self.folder / f"{name}.json")
             fsync_tree(self.folder)
         except BaseException:
             if not (self.folder / f"{name}.json").exists():
@@ -193,15 +193,15 @@ class SignalCache:
 
     def _places(self, keys: Keys) -> NDArray[np.intp]:
         """Where each key stands in the index; -1: nowhere."""
-        known = self._index[0]["key"]
-        at = np.searchsorted(known, keys)
-        found = at < len(known)
-        found[found] = known[at[found]] == keys[found]
+        stored = self._index[0]["key"]
+        at = np.searchsorted(stored, keys)
+        found = at < len(stored)
+        found[found] = stored[at[found]] == keys[found]
         return np.where(found, at, -1)
 
 
 def refuse_another(folder: Path, fingerprint: str, identity: dict[str, Any]) -> None:
-    """Refuse a cache that is not the one which is asked for; one whose manifest cannot be read is the store's matter.
+    """Refuse a cache with another fingerprint; one whose manifest cannot be read is left to the store.
 
     Raises:
         UserError: With both fingerprints, and what differs.
@@ -226,8 +226,8 @@ def _read_part(path: Path) -> tuple[CachePart | None, str]:
     """A part, or what is wrong with it."""
     try:
         part = CachePart(**json.loads(path.read_text()))
-        for name, known in part.files.items():
-            if file_sha256(path.with_name(name)) != known:
+        for name, recorded in part.files.items():
+            if file_sha256(path.with_name(name)) != recorded:
                 return None, f"{name} differs from its recorded hash ({path.with_name(name).stat().st_size} bytes)"
     except (OSError, ValueError, TypeError) as error:
         return None, str(error)

@@ -1,4 +1,4 @@
-"""Teacher signals as few bytes: what is kept of a teacher's answer at temperature 1, and how it is written.
+"""Encode teacher signals as few bytes: sampled, top-k and full records.
 
 Shape legend: N rows (positions), V vocabulary or classes, K ids kept of a row, M ids kept of all rows together.
 
@@ -6,8 +6,8 @@ Three kinds. `sampled`: the counts of some draws from p, whose mean is p itself,
 knowledge distillation, Anshumann et al. 2025, arXiv:2503.16870). `top-k`: the k most probable ids, and one bucket for all others.
 `full`: every log-probability in half precision, for small vocabularies.
 
-Raw ids take most of the bytes of a plain cache. Here ids are first renumbered by falling mass (`mass_order`), so that what a teacher
-often says lies close together; a row's numbers are sorted, and the gaps between them written in exponential-Golomb code (Teuhola
+Raw ids take most of the bytes of a plain cache. Here ids are first renumbered by falling mass (`mass_order`), so that ids which a
+teacher often predicts lie close together; a row's numbers are sorted, and the gaps between them written in exponential-Golomb code (Teuhola
 1978, Information Processing Letters 7). Probabilities are quantised on the scale of their square root: an error `d` of `sqrt(p)`
 costs about `2 d^2` nats of KL divergence whatever p is, so equal steps there spend the bits where they count.
 """
@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from models.losses.loss import SparseSignal, TeacherSignal
 
-FORMAT = 1  # raise whenever the bytes of a record come to mean something else
+FORMAT = 1  # raise whenever the bytes of a record change their meaning
 LEVELS = 80  # steps of sqrt(p) between 0 and 1 (top-k)
 MOST_ORDER = 16  # highest order of the code that is tried
 BLOCK = 256  # rows whose probabilities are held at once
@@ -71,7 +71,7 @@ class Coding:
 
 
 class KeptIds(NamedTuple):
-    """What is kept of the rows of a record, row after row."""
+    """The kept ids of the rows of a record, row after row."""
 
     counts: Ints  # (N,) ids of each row
     ranks: Ints  # (M,) numbers of the ids, ascending in each row

@@ -1,4 +1,4 @@
-"""From a teacher and the batches of a training to a cache that lacks nothing of what the training will ask."""
+"""Fill a signal cache with the signals that a training needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PART_BYTES, PART_SECONDS = 2**26, 60.0  # a part is committed once it is as larg
 
 
 def needed_keys(batches: TrainingBatches, steps: int) -> tuple[int, Keys]:
-    """The steps, and the keys of all examples, that a training of `steps` steps asks for; after one epoch none is new."""
+    """The steps, and the keys of all examples, that a training of `steps` steps needs; after one epoch none is new."""
     first = min(steps, -(-batches.examples // batches.batch_size))
     return first, np.unique(np.concatenate([keys_of(batches.at(step)) for step in range(first)]))
 
@@ -30,7 +30,7 @@ def id_order(batch: Batch, logits: Logits, vocabulary: int) -> NDArray[np.int64]
     """The order of ids for a new cache, from a few examples.
 
     Raises:
-        UserError: The teacher answers with NaN or infinity.
+        UserError: The teacher's logits are NaN or infinite.
     """
     few = torch.cat([logits(group) for group in _groups(select_examples(batch, range(min(FEW, len(batch.targets)))), vocabulary)])
     _refuse_nan(few)
@@ -49,22 +49,22 @@ def fill_cache(
     part_bytes: int = PART_BYTES,
     part_seconds: float = PART_SECONDS,
 ) -> None:
-    """Compute and store what the cache lacks for a training.
+    """Compute and store the signals that the cache lacks for a training.
 
     Args:
-        cache: To be added to.
-        batches: Of the training; asked in its own order.
+        cache: Receives the records.
+        batches: Of the training, in its own order.
         steps: To look through; see `needed`.
         logits: The teacher.
         made_for: Fingerprint of the model that will be trained.
-        on_example: Told how many examples are done.
-        should_stop: Asked after each batch; once it says yes, what is done is committed.
+        on_example: Called with the number of examples done.
+        should_stop: Called after each batch; once it returns True, finished records are committed.
         part_bytes: A part is committed when its records take as much.
         part_seconds: A part is committed when it took as long.
 
     Raises:
-        RunCancelled: `should_stop` said so; the same call goes on from there.
-        UserError: The teacher answers with NaN or infinity.
+        RunCancelled: `should_stop` returned True; the same call goes on from there.
+        UserError: The teacher's logits are NaN or infinite.
     """
     keys: list[Keys] = []
     records: list[bytes] = []
@@ -82,13 +82,13 @@ def fill_cache(
             rows += len(z)
         done += len(new)
         on_example(done)
-        asked = should_stop()
+        stop = should_stop()
         full = sum(map(len, records)) >= part_bytes or time.monotonic() - began >= part_seconds
-        if records and (full or asked or step == steps - 1):
+        if records and (full or stop or step == steps - 1):
             cache.append(np.concatenate(keys), records, rows, time.monotonic() - began, made_for)
             keys, records, rows, began = [], [], 0, time.monotonic()
             pending.clear()
-        if asked:
+        if stop:
             raise RunCancelled(f"while the teacher's signals were computed, {done} examples done")
 
 

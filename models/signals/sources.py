@@ -1,4 +1,6 @@
-"""What a model says about a batch, and where its head can be taken off. Live signals are dense: the teacher runs beside the student.
+"""Signal sources: live teachers, and causal LMs split from their heads.
+
+Live signals are dense: the teacher runs beside the student.
 
 Shape legend: B examples, L positions, N rows that a loss is taken over (B * L for causal-lm, B else), H width, V vocabulary.
 """
@@ -19,7 +21,7 @@ from models.losses.loss import HiddenSignal, Signal, TeacherSignal
 
 SignalSource = Callable[[Batch], Signal]
 
-# What `split_head` has found: a model that is later wrapped for half precision could not be asked as exactly.
+# Results of `split_head`: a model that is later wrapped for half precision could not be checked as exactly.
 _ALIKE: WeakKeyDictionary[nn.Module, tuple[type, bool]] = WeakKeyDictionary()
 
 
@@ -39,7 +41,7 @@ def rows(model: nn.Module, batch: Batch, vocabulary: int | None) -> Tensor:
 
 
 def hidden_rows(model: nn.Module, batch: Batch, plain: nn.Module | None = None) -> Tensor:
-    """What a causal LM hands to its head, (N, H), without the product with the head.
+    """The input of a causal LM's head, (N, H), without the product with the head.
 
     Args:
         model: A model for which `split_head` gave a head, perhaps wrapped for data-parallel training.
@@ -52,7 +54,7 @@ def hidden_rows(model: nn.Module, batch: Batch, plain: nn.Module | None = None) 
 
 @contextmanager
 def _headless(model: nn.Module) -> Iterator[None]:
-    """Let the head hand on what it is given: the model's own forward is used, with its wrappers and hooks."""
+    """Make the head the identity for a while: the model's own forward is used, with its wrappers and hooks."""
     head = cast(Any, model).get_output_embeddings()
     head.forward = lambda states: states
     try:
@@ -64,8 +66,8 @@ def _headless(model: nn.Module) -> Iterator[None]:
 def split_head(model: nn.Module) -> Head | None:
     """The head of a causal LM whose logits are `head(hidden)` and nothing else; None for any other model.
 
-    The model itself is asked, on two tokens, rather than a list of names. Scaled logits (Granite, Cohere) pass: without the head the
-    hidden states are scaled instead. Soft-capped ones (Gemma 2) do not, and small logits would not show it.
+    The model itself is run, on two tokens, rather than a list of names consulted. Scaled logits (Granite, Cohere) pass: without the
+    head the hidden states are scaled instead. Soft-capped ones (Gemma 2) do not, and small logits would not show it.
     """
     head = head_of(model) if hasattr(model, "get_output_embeddings") else None
     if head is None or getattr(cast(Any, model).config, "final_logit_softcapping", None) is not None:
@@ -112,7 +114,7 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") ->
 
 
 def uniform(outputs: int) -> SignalSource:
-    """A null teacher, to which all ids or classes are alike.
+    """A null teacher with equal probabilities for all ids or classes.
 
     With weight alpha, forward KL to it is label smoothing by alpha, but for a constant. Szegedy et al. 2016, arXiv:1512.00567.
 

@@ -1,6 +1,7 @@
-"""How long a model takes to answer: language models with their cache of keys and values, prefill and decode apart; classifiers whole.
+"""Measure the latency of models: whole requests, prefill and decode.
 
-Several models are asked in turn, one round after another, so that a machine that grows slower or faster does so for all of them alike.
+Models take turns, round after round, so that a machine that grows slower or faster does so for all of them alike. Language models keep
+their cache of keys and values, and prefill and decode are measured apart; classifiers answer whole.
 
 Shape legend: B requests answered at once, P tokens of a prompt.
 """
@@ -35,7 +36,7 @@ class RequestTimes(NamedTuple):
 
 
 class RequestShape(NamedTuple):
-    """A request as it is put to every model: P tokens of a text (an image has its own size), and how many tokens are written."""
+    """The size of a request: P tokens of a text (an image has its own size), and how many tokens are written."""
 
     tokens: int
     new_tokens: int
@@ -59,17 +60,17 @@ def sequence_tokens(model: nn.Module, workload: str, tokens: int) -> int:
     return (config.image_size // config.patch_size) ** 2 + 1 if workload == "image-classification" else tokens
 
 
-def check_length(model: nn.Module, name: str, workload: str, asked: RequestShape) -> None:
+def check_length(model: nn.Module, name: str, workload: str, request: RequestShape) -> None:
     """Refuse a text that is longer than a model has positions for.
 
     Raises:
         UserError: `bench.prompt_tokens` and `bench.new_tokens` do not fit.
     """
     most = getattr(cast(Any, model).config, "max_position_embeddings", None)
-    new = asked.new_tokens if workload == "causal-lm" else 0
-    if workload != "image-classification" and most is not None and asked.tokens + new > most:
+    new = request.new_tokens if workload == "causal-lm" else 0
+    if workload != "image-classification" and most is not None and request.tokens + new > most:
         allowed = f"together at most {most}, the positions of {name}"
-        given = f"{asked.tokens} and bench.new_tokens {new}" if new else asked.tokens
+        given = f"{request.tokens} and bench.new_tokens {new}" if new else request.tokens
         raise UserError.about("bench.prompt_tokens", given, allowed, "Shorten them.")
 
 
@@ -88,31 +89,31 @@ def measure_rounds(
     models: Mapping[str, nn.Module],
     workload: str,
     batch_sizes: Sequence[int],
-    asked: RequestShape,
+    request: RequestShape,
     rounds: int,
     warmup: int,
     *,
     most_seconds: float | None = None,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[str, dict[int, RequestTimes]]:
-    """Ask every model at every batch size once in each round; which model begins moves on by one from round to round.
+    """Run every model at every batch size once in each round; the model that begins changes from round to round.
 
     Args:
         models: Name to model, each on its device and in its dtype.
         workload: The ladder's.
         batch_sizes: B, each measured.
-        asked: The request.
-        rounds: That count.
-        warmup: Rounds before them that do not.
+        request: The request.
+        rounds: Measured rounds.
+        warmup: Rounds before them that are not measured.
         most_seconds: End after the round in which they are over, and the warm-up after a quarter of them; one round counts in any case.
-        on_round: Told after each round how many are done, the warm-up's included; may raise to end it.
+        on_round: Called after each round with the number of rounds done, the warm-up's included; may raise to end it.
 
     Returns:
         Model -> batch size -> times, equally many for all.
     """
     names, number, first = list(models), 0, warmup
-    inputs = {(name, size): request_inputs(models[name], workload, size, asked.tokens) for name in names for size in batch_sizes}
-    found = {name: {size: RequestTimes([], [], []) for size in batch_sizes} for name in names}
+    inputs = {(name, size): request_inputs(models[name], workload, size, request.tokens) for name in names for size in batch_sizes}
+    times = {name: {size: RequestTimes([], [], []) for size in batch_sizes} for name in names}
     ask = _generate if workload == "causal-lm" else _classify
     began = time.perf_counter()
     with torch.inference_mode():
@@ -120,9 +121,9 @@ def measure_rounds(
             at = number % len(names)
             for name in names[at:] + names[:at]:
                 for size in batch_sizes:
-                    times = ask(models[name], inputs[name, size], asked)
+                    measured = ask(models[name], inputs[name, size], request)
                     if number >= first:
-                        for all_rounds, this in zip(found[name][size], times, strict=True):
+                        for all_rounds, this in zip(times[name][size], measured, strict=True):
                             all_rounds += this
             number += 1
             on_round(number)
@@ -132,7 +133,7 @@ def measure_rounds(
                     break
                 if number < first and took >= most_seconds / 4:
                     first = number  # enough of the time has gone by to be warm
-    return found
+    return times
 
 
 def _now(device: torch.device) -> float:
@@ -141,14 +142,14 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _classify(model: nn.Module, inputs: dict[str, Tensor], asked: RequestShape) -> RequestTimes:
+def _classify(model: nn.Module, inputs: dict[str, Tensor], request: RequestShape) -> RequestTimes:
     device = next(iter(inputs.values())).device
     began = _now(device)
     model(**inputs)
     return RequestTimes([_now(device) - began], [], [])
 
 
-def _generate(model: nn.Module, inputs: dict[str, Tensor], asked: RequestShape) -> RequestTimes:
+def _generate(model: nn.Module, inputs: dict[str, Tensor], request: RequestShape) -> RequestTimes:
     """Greedy decoding with the cache that transformers keeps: one pass over the prompt, then a token at a time."""
     device = inputs["input_ids"].device
     began = _now(device)
@@ -156,7 +157,7 @@ def _generate(model: nn.Module, inputs: dict[str, Tensor], asked: RequestShape) 
     token = output.logits[:, -1:].argmax(-1)
     first = last = _now(device)
     decode = []
-    for _ in range(asked.new_tokens - 1):
+    for _ in range(request.new_tokens - 1):
         output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
         token = output.logits[:, -1:].argmax(-1)
         moment = _now(device)

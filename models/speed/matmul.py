@@ -1,4 +1,4 @@
-"""The fastest matrix product that a device reaches, as a measure of its peak."""
+"""The fastest matrix product of a device, as a measure of its peak FLOP/s."""
 
 from __future__ import annotations
 

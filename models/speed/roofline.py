@@ -1,6 +1,7 @@
-"""What a machine leaves a model: `t = L t0 + (weight bytes + B x key and value bytes) / bandwidth + head`, or its operations if longer.
+"""The roofline: least time of an answer, from bytes, operations and overhead.
 
-Williams, Waterman and Patterson 2009, "Roofline"; for decoding of language models see Pope et al. 2022, arXiv:2211.05102. All three
+`t = L t0 + (weight bytes + B x key and value bytes) / bandwidth + head`, or the time of its operations if longer. Williams, Waterman
+and Patterson 2009, "Roofline"; for decoding of language models see Pope et al. 2022, arXiv:2211.05102. All three
 constants are measured: t0 and head on models too narrow to compute anything, the bandwidth on a matrix-vector product over as many bytes
 as the model has weights, so that a model that fits a processor's cache is judged by the cache.
 """
@@ -53,8 +54,8 @@ def overhead(model: nn.Module, workload: str, rounds: int = 30) -> Overhead:
     """Measure t0 and the head's time, at best, on models of the same architecture, a few features wide, of one layer and of five."""
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     narrow = {str(layers): build(_narrow(cast(Any, model).config, layers), workload).to(device, dtype).eval() for layers in (FEW, MANY)}
-    asked = RequestShape(1, 2)
-    times = measure_rounds(narrow, workload, [1], asked, rounds, warmup=5)
+    request = RequestShape(1, 2)
+    times = measure_rounds(narrow, workload, [1], request, rounds, warmup=5)
     few, many = (min(times[str(layers)][1].decode or times[str(layers)][1].whole) for layers in (FEW, MANY))
     layer = max(many - few, 0.0) / (MANY - FEW)
     return Overhead(layer, max(few - FEW * layer, 0.0))
@@ -96,20 +97,20 @@ def least_seconds(layers: int, fixed: Overhead, moved: float, speed: float, oper
 
 
 def roofline_seconds(
-    model: nn.Module, workload: str, batch_size: int, asked: RequestShape, fixed: Overhead, speed: float, flops: float
+    model: nn.Module, workload: str, batch_size: int, request: RequestShape, fixed: Overhead, speed: float, flops: float
 ) -> tuple[float, float | None]:
     """The roofline of a model at a batch size: of its pass over the input, and for language models of a further token, in seconds.
 
     A further token reads the keys and values of the prompt and of half of what is written, as they are on average.
     """
     layers, bytes_each = cast(Any, model).config.num_hidden_layers, bytes_of(model)
-    tokens = sequence_tokens(model, workload, asked.tokens)
+    tokens = sequence_tokens(model, workload, request.tokens)
     size = count(model, tokens)
     head = cast(Any, model).get_output_embeddings() if workload == "causal-lm" else None
     unasked = 0 if head is None else 2 * head.weight.numel() * (tokens - 1)  # of a prompt only the last token's logits are needed
     whole = least_seconds(layers, fixed, bytes_each.weights, speed, batch_size * (size.forward_flops - unasked), flops)
     if workload != "causal-lm":
         return whole, None
-    moved = bytes_each.weights + batch_size * bytes_each.key_value * (tokens + asked.new_tokens / 2)
+    moved = bytes_each.weights + batch_size * bytes_each.key_value * (tokens + request.new_tokens / 2)
     operations = batch_size * size.forward_flops / size.tokens
     return whole, least_seconds(layers, fixed, moved, speed, operations, flops)

@@ -1,4 +1,7 @@
-"""Time and memory of a model's start: `python -m models.speed.startup_probe` prints them as JSON."""
+"""Measure time and memory of a model's start, in a process of its own.
+
+`python -m models.speed.startup_probe` prints them as JSON.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def main(folder: str, workload: str, dtype: str, device: str, threads: str, batc
     from models.architectures.checkpoint import load_model, skeleton
     from models.speed.latency import DTYPES, RequestShape, measure_rounds
 
-    skeleton(Path(folder), workload)  # transformers imports the model's own code when it is first asked for
+    skeleton(Path(folder), workload)  # transformers imports a model's code when it is first used
     torch.set_num_threads(int(threads))
     imported, before = time.perf_counter(), peak_resident()
     model = load_model(Path(folder), workload, dtype=DTYPES[dtype]).to(device).eval()

@@ -1,4 +1,4 @@
-"""The shape of an assistant: a student of a size between a teacher and the student that it could not teach well enough.
+"""The shape of an assistant between a teacher and its student.
 
 Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant" (2020): a gap that is too wide is bridged by a model in between.
 """
@@ -22,7 +22,7 @@ def assistant_shape(teacher: nn.Module, student: Shape, interface: Interface) ->
     Args:
         teacher: The model that teaches; on any device, the meta device too.
         student: Gives the family, the width of a head and the proportions.
-        interface: What the data ask.
+        interface: Inputs and outputs that the data need.
 
     Returns:
         A shape larger than the student and smaller than the teacher, in non-embedding and in all parameters; None if there is none.

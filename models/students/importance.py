@@ -1,4 +1,4 @@
-"""How much each channel, head, feed-forward unit and layer of a transformer matters, judged by its activations on training data.
+"""Importance of channels, heads, units and layers, from activations.
 
 Width: `sqrt(sum_samples (mean_positions |a|)^2)`, the mean over a sequence and then the L2 norm over samples (Muralidharan et al. 2024,
 "Compact Language Models via Pruning and Knowledge Distillation", arXiv:2407.14679), where `a` is
@@ -30,7 +30,7 @@ DIGITS = 6  # significant ones that are stored
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a kind of model keeps what is measured: names of modules, those of a layer within it."""
+    """Names of the measured modules of a kind of model, those of a layer within it."""
 
     layers: str
     norms: tuple[str, ...]  # ends of the names of norms on the residual stream
@@ -45,7 +45,7 @@ LAYOUTS = {"llama": LLAMA, "mistral": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA, "be
 
 @dataclass(frozen=True)
 class Importance:
-    """What was measured; in float64, on the processor.
+    """The measured importance; in float64, on the processor.
 
     Attributes:
         samples: Sequences that it was measured on.
@@ -69,7 +69,7 @@ class Importance:
 
     @classmethod
     def from_json(cls, text: str) -> Importance:
-        """What `to_json` wrote."""
+        """Read the text of `to_json`."""
         raw = json.loads(text)
         samples, energy = raw.pop("samples"), {name: _tensor(values) for name, values in raw.pop("energy").items()}
         return cls(samples, energy=energy, **{name: _tensor(values) for name, values in raw.items()})

@@ -1,4 +1,4 @@
-"""A student's first weights: random, evenly spaced layers of its teacher, or cut out of it."""
+"""First weights of a student: random, layers of its teacher, or pruned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.students.pruning import LAYER, check_prune, prune, pruned_config
 
 PRE_NORM = ("llama", "vit")
 BRANCH_END = re.compile(r"\.(o_proj|down_proj|fc2)\.weight$")
-# What changes the function of a layer and not the shapes of its weights: equal by need, or taken over from the teacher.
+# Settings that change the function of a layer and not the shapes of its weights: equal by need, or taken over from the teacher.
 EQUAL = ("model_type", "num_attention_heads", "num_key_value_heads")
 TAKEN_OVER = ("hidden_act", "rms_norm_eps", "layer_norm_eps", "rope_parameters")
 
@@ -33,7 +33,7 @@ def evenly_spaced(teacher_layers: int, student_layers: int) -> list[int]:
 
 
 class Initialised(NamedTuple):
-    """A student before its training, and by what it was cut out of its teacher (prune)."""
+    """A student before its training, and the importance by which it was pruned."""
 
     model: nn.Module
     importance: Importance | None = None
@@ -47,27 +47,27 @@ def make_student(
     key: str,
     *,
     batches: Callable[[], Iterable[Batch]] = tuple,
-    known: Importance | None = None,
+    measured: Importance | None = None,
 ) -> Initialised:
     """Build a student and give it its first weights.
 
     Args:
         student: Shape and kind of initialisation.
         teacher: The model it is taught by; read, never changed.
-        interface: What the data ask of the student.
+        interface: Inputs and outputs that the data need.
         seed: Seed of random weights.
         key: Dotted key of the student in the settings, for error messages.
         batches: Gives the training examples by which importance is judged (prune).
-        known: The importance that an earlier, interrupted attempt measured (prune).
+        measured: The importance that an earlier, interrupted attempt measured (prune).
 
     Raises:
-        UserError: `layers` or `prune` is asked for and the shapes do not allow it, or the vocabulary is larger than the teacher's.
+        UserError: `layers` or `prune` does not fit the shapes, or the vocabulary is larger than the teacher's.
     """
     if interface.vocabulary is not None and interface.vocabulary > (theirs := cast(Any, teacher).config.vocab_size):
         remedy = "A student answers in ids that its teacher knows: give both the same vocabulary."
         raise UserError.about(f"{key}.vocabulary", f"{interface.vocabulary} ids", f"at most the teacher's {theirs}", remedy)
     if student.initialisation == "prune":
-        return Initialised(*prune(student.shape, teacher, interface, batches, key, known=known))
+        return Initialised(*prune(student.shape, teacher, interface, batches, key, measured=measured))
     model = random_model(student_config(student, teacher, interface, key), interface.workload, seed)
     if student.initialisation == "layers":
         _copy_layers(model, teacher, interface, key)
@@ -78,7 +78,7 @@ def student_config(student: Student, teacher: nn.Module, interface: Interface, k
     """A student's configuration; works with a teacher on the meta device.
 
     Raises:
-        UserError: `prune` is asked for and the teacher does not allow it.
+        UserError: The teacher cannot be pruned to this shape.
     """
     theirs = cast(Any, teacher).config
     if student.initialisation == "prune":
@@ -125,8 +125,8 @@ def layer_sources(student: nn.Module, teacher: nn.Module, interface: Interface, 
         # A teacher's vocabulary may be padded beyond the tokenizer's ids; the surplus rows stay behind.
         rows = len(tensor) if tensor.ndim and len(tensor) == interface.vocabulary else None
         if source is None or (source[:rows] if rows else source).shape != tensor.shape:
-            found = "no such weight" if source is None else f"shape {tuple(source.shape)}"
-            raise _unlike(key, f"{name} has shape {tuple(tensor.shape)}, the teacher has {found}")
+            counterpart = "no such weight" if source is None else f"shape {tuple(source.shape)}"
+            raise _unlike(key, f"{name} has shape {tuple(tensor.shape)}, the teacher has {counterpart}")
         sources[name] = (origin, len(tensor) if tensor.ndim else 0)
     used = {origin for origin, _ in sources.values()}
     for name in theirs:
@@ -139,9 +139,9 @@ def layer_sources(student: nn.Module, teacher: nn.Module, interface: Interface, 
 def _same_kind(student: nn.Module, teacher: nn.Module, key: str) -> None:
     ours, theirs = cast(Any, student).config, cast(Any, teacher).config
     for field in EQUAL:
-        wanted, found = getattr(ours, field, None), getattr(theirs, field, None)
-        if wanted != found:
-            raise _unlike(key, f"{field} is {wanted} in the student and {found} in the teacher")
+        own, other = getattr(ours, field, None), getattr(theirs, field, None)
+        if own != other:
+            raise _unlike(key, f"{field} is {own} in the student and {other} in the teacher")
     if _tied(student) and not _tied(teacher):
         raise _unlike(key, "the student ties its output head to its embedding, the teacher does not (tied_embeddings)")
 

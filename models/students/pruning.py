@@ -1,4 +1,4 @@
-"""A student cut out of its teacher: first narrower, then shorter.
+"""Prune a teacher to a student: first width, then depth.
 
 Every weight is a table whose axes are named below; pruning keeps, along each axis, the channels, heads and units that
 `models.students.importance` found to matter most, and then the layers that change the stream most (Muralidharan et al. 2024,
@@ -60,7 +60,7 @@ RMS_NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight", "norm.
 
 
 class Pruned(NamedTuple):
-    """A student, and by what it was chosen."""
+    """A student, and the importance by which it was pruned."""
 
     model: nn.Module
     importance: Importance
@@ -68,7 +68,7 @@ class Pruned(NamedTuple):
 
 @dataclass(frozen=True)
 class KeptIndices:
-    """Indices of what a narrower model keeps, ascending."""
+    """Indices that a narrower model keeps of its teacher, ascending."""
 
     hidden: Tensor  # (H',)
     heads: list[Tensor]  # for each layer the query heads, group after group
@@ -84,17 +84,17 @@ def prune(
     batches: Callable[[], Iterable[Batch]],
     key: str,
     *,
-    known: Importance | None = None,
+    measured: Importance | None = None,
 ) -> Pruned:
     """Cut a student of `shape` out of its teacher.
 
     Args:
         shape: At most as wide and as deep as the teacher, with heads of the same width.
         teacher: Llama-like or BERT-like; read, never changed.
-        interface: What the data ask of the student.
-        batches: Gives training examples; asked once for the width, and once more for the depth if both are cut.
+        interface: Inputs and outputs that the data need.
+        batches: Gives training examples; called once for the width, and once more for the depth if both are cut.
         key: Dotted key of the student in the settings, for error messages.
-        known: What an earlier, interrupted attempt measured.
+        measured: The importance that an earlier, interrupted attempt measured.
 
     Returns:
         The student on the processor in fp32, and the importance of the teacher's parts, with the influence of the narrowed layers.
@@ -104,7 +104,7 @@ def prune(
     """
     check_prune(shape, teacher, interface, key)
     theirs = cast(Any, teacher).config
-    importance = known or measure_importance(teacher, batches())
+    importance = measured or measure_importance(teacher, batches())
     deep = pruned_config(shape, theirs, interface)
     deep.num_hidden_layers = theirs.num_hidden_layers
     if getattr(theirs, "layer_types", None):
@@ -112,7 +112,7 @@ def prune(
     narrowed = narrow(teacher, deep, choose(importance, theirs, deep), importance, interface.workload)
     if shape.layers == theirs.num_hidden_layers:
         return Pruned(narrowed, importance)
-    if known is None and _is_narrower(deep, theirs):
+    if measured is None and _is_narrower(deep, theirs):
         importance = replace(importance, blocks=measure_importance(narrowed, batches()).blocks)
     layers = _best(importance.blocks, shape.layers).tolist()
     return Pruned(shorten(narrowed, layers, interface.workload), importance)
@@ -137,7 +137,7 @@ def pruned_config(shape: Shape, teacher: Any, interface: Interface) -> Any:
         config.head_dim = shape.features_of_a_head
         config.bos_token_id = interface.end_id
         config.tie_word_embeddings = shape.tied_embeddings and interface.workload == "causal-lm"
-    if getattr(teacher, "layer_types", None):  # which layers are kept is not known yet; `shorten` takes their kinds along
+    if getattr(teacher, "layer_types", None):  # which layers are kept is decided later; `shorten` takes their kinds along
         config.layer_types = list(teacher.layer_types)[: shape.layers]
     config.num_hidden_layers = shape.layers
     return config
@@ -200,7 +200,7 @@ def _is_narrower(ours: Any, theirs: Any) -> bool:
 
 
 def choose(importance: Importance, teacher: Any, student: Any) -> KeptIndices:
-    """What a student of a configuration keeps of its teacher's width."""
+    """Indices that a student of a configuration keeps of its teacher."""
     groups, queries = _groups(student), student.num_attention_heads // _groups(student)
     heads, keys = zip(*(_best_heads(row, _groups(teacher), groups, queries) for row in importance.heads), strict=True)
     return KeptIndices(

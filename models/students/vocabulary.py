@@ -1,20 +1,13 @@
-"""A student with fewer ids than its teacher: those that the data use, and what any other text needs to be spelt out.
+"""A student with fewer ids than its teacher: maps between the vocabularies.
 
-Kept are the ids that occur in the corpus, every byte, every special token, and each part of which the tokenizer's merges make a kept
-token. A byte-level BPE merges the pair of lowest rank first; all pairs that it meets on the way to kept tokens are among those kept,
-so the smaller tokenizer cuts the corpus's text exactly as the larger one does. Other text falls back to shorter tokens, in the end to
-bytes.
-
-Teacher and student are compared in the student's ids: the corpus is read through a table, and the teacher answers with the rows of its
-embedding and head that are kept, so its probabilities are renormalised over them.
+Teacher and student are compared in the student's ids: the corpus is read through a table, and of the teacher's embedding and head only
+the kept rows stay, so its probabilities are renormalised over them. Which ids are kept: `models.students.reduced_tokenizer`.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, SplitName
-from models.data.tokenizers import byte_letters
+from models.data.corpus import Corpus, CorpusInfo, Split, SplitName
+from models.students.reduced_tokenizer import used_ids
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,68 +26,6 @@ if TYPE_CHECKING:
     from models.losses.loss import Signal
 
 KEPT = "kept_ids.json"  # beside a student's weights: the corpus's id of each of its own
-NO_VOCABULARY = ("vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")  # older forms of what tokenizer.json holds
-
-
-@functools.lru_cache(maxsize=2)
-def used_ids(corpus: Corpus) -> tuple[int, ...]:
-    """The ids to keep, ascending: those that occur in any split, bytes, specials, and the parts of which kept tokens are merged.
-
-    Raises:
-        UserError: The corpus's tokenizer is no BPE.
-    """
-    present = np.zeros(corpus.info.vocabulary or 0, dtype=bool)
-    for name in SPLITS:
-        values = corpus.split(name).values
-        for start in range(0, len(values), 2**24):  # bounds the memory that a large corpus takes
-            present[np.unique(values[start : start + 2**24]).astype(np.int64)] = True
-    special = [i for i in (corpus.info.end_id, corpus.info.pad_id) if i is not None]
-    return _closed(_bpe(corpus.tokenizer_folder), {*np.flatnonzero(present).tolist(), *special})
-
-
-def _bpe(folder: Path | None) -> dict[str, Any]:
-    """The serialised tokenizer.
-
-    Raises:
-        UserError: It is no BPE.
-    """
-    file = folder / "tokenizer.json" if folder else None
-    raw = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
-    kind = raw.get("model", {}).get("type")
-    if kind != "BPE":
-        raise UserError.about(
-            "student.vocabulary",
-            "used",
-            f"teacher, for a tokenizer of type {kind or 'unknown'}",
-            "Only a BPE can be cut to the ids in use.",
-        )
-    return raw
-
-
-def _pairs(model: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Left part, right part and result of every merge, by rank."""
-    prefix = len(model.get("continuing_subword_prefix") or "")
-    halves = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-    return [(left, right, left + right[prefix:]) for left, right in halves]
-
-
-def _closed(raw: dict[str, Any], ids: set[int]) -> tuple[int, ...]:
-    vocabulary: dict[str, int] = raw["model"]["vocab"]
-    letters = [*byte_letters(), *(f"<0x{byte:02X}>" for byte in range(256))]
-    kept = ids | {vocabulary[letter] for letter in letters if letter in vocabulary} | {token["id"] for token in raw["added_tokens"]}
-    unknown = raw["model"].get("unk_token")
-    if unknown in vocabulary:
-        kept.add(vocabulary[unknown])
-    parts: dict[int, list[int]] = {}
-    for left, right, result in _pairs(raw["model"]):
-        parts.setdefault(vocabulary[result], []).extend((vocabulary[left], vocabulary[right]))
-    waiting = list(kept)
-    while waiting:
-        for part in parts.get(waiting.pop(), ()):
-            if part not in kept:
-                kept.add(part)
-                waiting.append(part)
-    return tuple(sorted(kept))
 
 
 @dataclass(frozen=True)
@@ -158,7 +89,7 @@ class VocabularyMap:
         return VocabularyMap(tuple(larger.ids(self.kept).tolist()))
 
 
-def restrict(signal: Signal, vocabulary: VocabularyMap) -> Signal:
+def restrict_signal(signal: Signal, vocabulary: VocabularyMap) -> Signal:
     """A teacher's answer in a smaller vocabulary.
 
     Dense: only the kept logits, which a softmax renormalises. Sparse: the mass of dropped ids joins the residual.
@@ -215,16 +146,16 @@ class ReducedCorpus(Corpus):
         return replace(split, values=cast(Any, MappedIds(split.values, self.vocabulary)))
 
 
-def reduced(corpus: Corpus, vocabulary: VocabularyMap | None) -> Corpus:
+def reduce_corpus(corpus: Corpus, vocabulary: VocabularyMap | None) -> Corpus:
     """A corpus in the ids of `vocabulary`; None: as it is."""
     if vocabulary is None:
         return corpus
     kept = hashlib.sha256(json.dumps(vocabulary.kept).encode()).hexdigest()
-    mark = hashlib.sha256(f"{corpus.content_hash} in {kept}".encode()).hexdigest()
-    return ReducedCorpus(corpus.folder, mark, vocabulary)
+    fingerprint = hashlib.sha256(f"{corpus.content_hash} in {kept}".encode()).hexdigest()
+    return ReducedCorpus(corpus.folder, fingerprint, vocabulary)
 
 
-def resize(model: nn.Module, vocabulary: VocabularyMap) -> nn.Module:
+def resize_vocabulary(model: nn.Module, vocabulary: VocabularyMap) -> nn.Module:
     """Leave a model only the kept rows of its embedding and head, in place; it then speaks the smaller vocabulary's ids."""
     import torch
     from torch import nn
@@ -258,59 +189,7 @@ def read_kept(folder: Path) -> VocabularyMap | None:
     return VocabularyMap(tuple(json.loads(file.read_text()))) if file.is_file() else None
 
 
-def reduced_tokenizer(folder: Path, kept: tuple[int, ...], out: Path) -> None:
-    """Write the tokenizer of a smaller vocabulary: the same text, the same cuts, the smaller ids.
-
-    Args:
-        folder: The larger tokenizer's, a byte-level BPE's.
-        kept: The ids to keep, ascending, as `used_ids` gives them.
-        out: An existing folder.
-
-    Raises:
-        UserError: It is no BPE.
-    """
-    raw, place = _bpe(folder), {old: new for new, old in enumerate(kept)}
-    model = raw["model"]
-    vocabulary = {token: place[old] for token, old in model["vocab"].items() if old in place}
-    pairs = zip(model["merges"], _pairs(model), strict=True)
-    model["merges"] = [merge for merge, parts in pairs if all(part in vocabulary for part in parts)]
-    model["vocab"] = vocabulary
-    for token in raw["added_tokens"]:
-        token["id"] = place[token["id"]]
-    raw["post_processor"] = _moved(raw.get("post_processor"), place)
-    if raw.get("padding"):
-        raw["padding"]["pad_id"] = place[raw["padding"]["pad_id"]]
-    for path in folder.iterdir():
-        if path.is_file() and path.name not in NO_VOCABULARY:
-            shutil.copy(path, out / path.name)
-    (out / "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
-    config = out / "tokenizer_config.json"
-    if config.is_file():
-        settings = json.loads(config.read_text())
-        if "added_tokens_decoder" in settings:
-            settings["added_tokens_decoder"] = {str(place[int(old)]): token for old, token in settings["added_tokens_decoder"].items()}
-            config.write_text(json.dumps(settings, indent=2))
-
-
-def _moved(processor: Any, place: dict[int, int]) -> Any:
-    """A post-processor with new ids for the special tokens that it adds."""
-    if not isinstance(processor, dict):
-        return processor
-    moved = dict(processor)
-    if "processors" in moved:
-        moved["processors"] = [_moved(each, place) for each in moved["processors"]]
-    for name in ("sep", "cls"):
-        if isinstance(moved.get(name), list):
-            token, old = moved[name]
-            moved[name] = [token, place[old]]
-    if isinstance(moved.get("special_tokens"), dict):
-        moved["special_tokens"] = {
-            token: {**known, "ids": [place[old] for old in known["ids"]]} for token, known in moved["special_tokens"].items()
-        }
-    return moved
-
-
-def fit(teacher: nn.Module, folder: Path, vocabulary: VocabularyMap | None, key: str = "student.vocabulary") -> nn.Module:
+def fit_vocabulary(teacher: nn.Module, folder: Path, vocabulary: VocabularyMap | None, key: str = "student.vocabulary") -> nn.Module:
     """Make a teacher from the store speak a student's vocabulary, in place.
 
     Raises:
@@ -320,14 +199,12 @@ def fit(teacher: nn.Module, folder: Path, vocabulary: VocabularyMap | None, key:
     if own == vocabulary:
         return teacher
     if vocabulary is None:
-        from conf.errors import UserError
-
         allowed = "used, as its teacher has only the ids that the data use"
         raise UserError.about(key, "teacher", allowed, "A student's vocabulary cannot be larger than its teacher's.")
-    return resize(teacher, vocabulary.within(own, key))
+    return resize_vocabulary(teacher, vocabulary.within(own, key))
 
 
-def vocabulary_of_student(choice: str, corpus: Corpus) -> VocabularyMap | None:
+def student_vocabulary(choice: str, corpus: Corpus) -> VocabularyMap | None:
     """The ids that a student keeps of the corpus's; None: all.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Training checkpoints: written aside, made durable, renamed; the newest two are kept. Tensors as safetensors, the rest as JSON."""
+"""Training checkpoints: written atomically, durable, the newest two kept."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ class Checkpoints:
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
         """Write the checkpoint of `step` finished steps; on return it survives a crash, and older ones but one are gone."""
-        aside = self.folder / f"writing-{step}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file(_unshared(model.state_dict()), aside / "model.safetensors")
+        temporary = self.folder / f"writing-{step}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(_unshared(model.state_dict()), temporary / "model.safetensors")
         moments = optimizer.state_dict()["state"]
         save_file(
-            {f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()}, aside / "optimizer.safetensors"
+            {f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()},
+            temporary / "optimizer.safetensors",
         )
-        (aside / "state.json").write_text(json.dumps(state))
-        fsync_tree(aside)
+        (temporary / "state.json").write_text(json.dumps(state))
+        fsync_tree(temporary)
         final = self.folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
-        aside.rename(final)
+        temporary.rename(final)
         fsync_tree(self.folder)
         for old in self.steps()[:-2]:
             shutil.rmtree(self.folder / f"step-{old:08d}")
@@ -68,9 +69,9 @@ class Checkpoints:
     def save_best(self, model: nn.Module) -> None:
         """Keep the weights of the best validation so far (early stopping returns to them)."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        aside = self.folder / "writing-best.safetensors"
-        save_file(_unshared(model.state_dict()), aside)
-        aside.rename(self.folder / "best.safetensors")
+        temporary = self.folder / "writing-best.safetensors"
+        save_file(_unshared(model.state_dict()), temporary)
+        temporary.rename(self.folder / "best.safetensors")
 
     def load_best(self, model: nn.Module) -> None:
         """Return to the weights of the best validation."""

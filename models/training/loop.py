@@ -1,7 +1,7 @@
-"""THE LOOP: a student, the signals of its teacher and batches go in, a trained student comes out.
+"""The training loop: one for every workload, and for the root teacher too.
 
-One loop serves every workload, and the root teacher too, which learns from labels alone. It knows no tracker: whoever wants to see
-progress passes `on_step`. Everything random is a function of seed and step, so that a run resumed from a checkpoint ends with the
+One loop serves every workload, and the root teacher too, which learns from labels alone. It knows no tracker: progress
+goes to `on_step`. Everything random is a function of seed and step, so that a run resumed from a checkpoint ends with the
 same weights, to the last bit on a processor, as one that was never disturbed.
 """
 
@@ -35,7 +35,7 @@ CURVE_POINTS = 1000
 
 
 class Step(NamedTuple):
-    """What one optimisation step showed. Losses in nats per valid row, at the weights before the step."""
+    """The figures of one optimisation step. Losses in nats per valid row, at the weights before the step."""
 
     step: int  # steps finished, from 1
     loss: float
@@ -52,7 +52,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Progress:
-    """What a checkpoint carries beside tensors."""
+    """The state of a training beside its tensors, as a checkpoint holds it."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -79,7 +79,7 @@ class Trained(NamedTuple):
 
 
 def accelerator_for(device: str, precision: str) -> Accelerator:
-    """An accelerator for one training; the library's process-wide state of an earlier one is let go first."""
+    """An accelerator for one training; the library's process-wide state of an earlier one is reset first."""
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
 
@@ -118,16 +118,16 @@ def train(
         model: On any device; moved to the plan's.
         batches: Addressed by step.
         plan: Schedule, objective, seed, device, precision.
-        signals: The teachers' answers, one source for each; None to learn from labels alone.
-        features: Losses on what student and teacher compute inside; hooked to `model` and to a teacher among `signals`.
+        signals: One source for each teacher; None to learn from labels alone.
+        features: Losses on hidden states and attention of both models; hooked to `model` and to a teacher among `signals`.
         checkpoints: Where to write checkpoints, and to go on from; None: neither.
         validate: Gives the figures of a validation, among them `nll`, which patience watches.
         on_step: Called after each step.
         before_checkpoint: Called before a checkpoint is written, so that no record of a finished step can be lost.
-        should_stop: Asked after each step; once it says yes, on any of several processes, a checkpoint is written and training ends.
+        should_stop: Called after each step; once it returns True, on any of several processes, a checkpoint is written and training ends.
 
     Raises:
-        RunCancelled: `should_stop` said so; training goes on from that very step when it is called again.
+        RunCancelled: `should_stop` returned True; called again, training goes on from that step.
         UserError: The layers of this model cannot be computed again (`training.recompute`), or the objective is infinite because teacher
             and student rule out different ids.
         TrainingDiverged: Loss or gradient is not finite, or the loss exploded; the checkpoints before it are kept.
@@ -138,7 +138,7 @@ def train(
     whole = model if features is None else nn.ModuleDict({"student": model, "features": features.to(accelerator.device)})
     optimizer = torch.optim.AdamW(parameter_groups(whole, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
     plain, state = model, Progress()
-    # Asked before autocast wraps it: in half precision large logits are not exactly those of the head.
+    # Checked before autocast wraps it: in half precision large logits are not exactly those of the head.
     head = split_head(plain) if plan.vocabulary is not None else None
     model, optimizer = accelerator.prepare(model, optimizer)
     student = StudentInTraining(model, plain, head, features)
@@ -177,12 +177,12 @@ def train(
             _remember(state, report, t.steps)
             if on_step:
                 on_step(report)
-            asked = should_stop is not None and _on_any(accelerator, should_stop())
-            if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped or asked):
+            stop = should_stop is not None and _on_any(accelerator, should_stop())
+            if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped or stop):
                 if before_checkpoint:
                     before_checkpoint()
                 checkpoints.save(step, whole, optimizer.optimizer, asdict(state))
-            if asked:
+            if stop:
                 raise RunCancelled(f"at step {step} of {t.steps}")
     if t.patience is not None and checkpoints and validate:
         checkpoints.load_best(plain)
@@ -199,11 +199,11 @@ def _refuse_divergence(loss: float, norm: float, limit: float, step: int, rate: 
         raise TrainingDiverged(f"The loss exploded to {loss:.4g}, above {limit:.4g}, {where}. {advice}")
 
 
-def _on_any(accelerator: Accelerator, asked: bool) -> bool:
-    """Whether one of the processes is asked to stop: all must end at the same step, or the others would wait for it for ever."""
+def _on_any(accelerator: Accelerator, stop: bool) -> bool:
+    """Whether one of the processes stops: all must end at the same step, or the others would wait for it for ever."""
     if accelerator.num_processes == 1:
-        return asked
-    flag = torch.tensor(float(asked), device=accelerator.device)
+        return stop
+    flag = torch.tensor(float(stop), device=accelerator.device)
     return bool(cast(Tensor, accelerator.reduce(flag, "sum")) > 0)
 
 

@@ -1,6 +1,7 @@
-"""The gradients of one optimisation step: student, batch and the teachers' answers go in, in parts where the plan says so.
+"""Gradients of one optimisation step, over micro-batches and processes.
 
-Value and gradient are those of the whole batch at once, however many parts and processes share it.
+The batch is taken in as many parts as the plan says. Value and gradient are those of the whole batch at once, however many parts and
+processes share it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a training does beside model, batches and teacher."""
+    """Settings, objective, seed and device of a training."""
 
     training: Training
     objective: Objective | None  # None: labels alone
@@ -65,17 +66,17 @@ def recomputed(model: nn.Module) -> Iterator[None]:
     Raises:
         UserError: transformers cannot do it for this model.
     """
-    asked = cast(Any, model)
+    switched = cast(Any, model)
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise UserError.about(
             "training.recompute", True, f"false for a {type(model).__name__}", "Leave it out, or raise training.accumulation."
         )
     try:
-        asked.activation_checkpointing_enable({"use_reentrant": False})
+        switched.activation_checkpointing_enable({"use_reentrant": False})
         yield
     finally:
-        asked.activation_checkpointing_disable()
-        asked.disable_input_require_grads()  # a hook on the embedding, which transformers leaves
+        switched.activation_checkpointing_disable()
+        switched.disable_input_require_grads()  # a hook on the embedding, which transformers leaves
 
 
 def gradients(
@@ -90,10 +91,10 @@ def gradients(
 
     Args:
         accelerator: That of this training.
-        student: In training.
+        student: The model in training.
         batch: Of the whole step; taken in as many parts as the plan accumulates.
         plan: Of this training.
-        sources: Answers of the teachers whom this step asks.
+        sources: Signal sources of the teachers of this step.
         at: The objective at this step; None: labels alone.
 
     Raises:

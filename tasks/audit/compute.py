@@ -22,7 +22,7 @@ from models.evaluation.audit_figures import overall, reliability
 from models.evaluation.audit_rows import AuditRows, audit_rows
 from models.evaluation.audit_slices import Group, SliceSettings, groups_of
 from models.evaluation.bootstrap import Figure, Limits
-from models.students.vocabulary import VocabularyMap, fit, read_kept, reduced
+from models.students.vocabulary import VocabularyMap, fit_vocabulary, read_kept, reduce_corpus
 from tasks.audit.worst_examples import worst_examples, write_worst
 from tasks.records.run import DataRecord, StageRecord
 
@@ -57,12 +57,12 @@ def _asked(
     use_threads(ladder)
     student = Path(records["student"].folder)
     kept, device = read_kept(student), torch.device(resolve_device(ladder.compute.device))
-    corpus = reduced(data.corpus(), kept)
+    corpus = reduce_corpus(data.corpus(), kept)
     loaded: dict[str, nn.Module] = {}
     for record in records.values():
         if record.folder not in loaded:
             model = load_model(Path(record.folder), ladder.workload)
-            loaded[record.folder] = fit(model, Path(record.folder), kept).to(device).eval()
+            loaded[record.folder] = fit_vocabulary(model, Path(record.folder), kept).to(device).eval()
     examples = ladder.evaluation.examples
     rows = audit_rows(
         {name: loaded[record.folder] for name, record in records.items()},

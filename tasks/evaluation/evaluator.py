@@ -20,7 +20,7 @@ from models.data.batches import evaluation_batches
 from models.data.corpus import Corpus, SplitName
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
-from models.students.vocabulary import fit, read_kept, reduced
+from models.students.vocabulary import fit_vocabulary, read_kept, reduce_corpus
 from tasks.records.run import DataRecord, StageRecord
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # a checkpoint may come without
@@ -41,11 +41,12 @@ def measure(
     use_threads(ladder)
     vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(ladder.compute.device))
     whole = data.corpus()
-    corpus = reduced(whole, vocabulary)
+    corpus = reduce_corpus(whole, vocabulary)
     models: dict[str, nn.Module] = {}
     for known in (record, *teachers.values()):
         if known.folder not in models:
-            models[known.folder] = fit(load_model(Path(known.folder), ladder.workload), Path(known.folder), vocabulary).to(device)
+            place = Path(known.folder)
+            models[known.folder] = fit_vocabulary(load_model(place, ladder.workload), place, vocabulary).to(device)
     columns = collect(
         models[record.folder],
         {name: models[teacher.folder] for name, teacher in teachers.items()},

@@ -194,7 +194,7 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pa
     from models.architectures.shapes import config_for
     from models.base.device import use_threads
     from models.students.initialise import random_model
-    from models.students.vocabulary import reduced, vocabulary_of_student
+    from models.students.vocabulary import reduce_corpus, student_vocabulary
 
     use_threads(ladder)
     whole, first = data.corpus(), ladder.stages[0].training
@@ -208,7 +208,7 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pa
         imported = prepare_teacher(ladder, data, context)
         paces = {TEACHER: _pace(ladder, whole, load_model(Path(imported.folder), ladder.workload), first, trains=False)}
     for stage in ladder.stages:
-        corpus = reduced(whole, vocabulary_of_student(stage.student.vocabulary, whole))
+        corpus = reduce_corpus(whole, student_vocabulary(stage.student.vocabulary, whole))
         paces[stage.name] = _pace(ladder, corpus, random(stage.student.shape, corpus), stage.training)
     return paces
 

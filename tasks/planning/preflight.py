@@ -16,7 +16,7 @@ from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
 from models.students.initialise import layer_sources, student_config
-from models.students.vocabulary import used_ids
+from models.students.reduced_tokenizer import used_ids
 from tasks.lifecycle.request import kept_before
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint

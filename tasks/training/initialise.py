@@ -12,7 +12,7 @@ from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.students.importance import Importance
 from models.students.initialise import make_student
-from models.students.vocabulary import reduced, vocabulary_of_student
+from models.students.vocabulary import reduce_corpus, student_vocabulary
 from tasks.runtime.logs import log
 
 IMPORTANCE = "importance.json"  # beside a pruned student's weights
@@ -33,7 +33,7 @@ def initialise(student: Student, teacher: nn.Module, corpus: Corpus, seed: int, 
     Raises:
         UserError: The teacher does not allow this initialisation.
     """
-    corpus = reduced(corpus, vocabulary_of_student(student.vocabulary, corpus))
+    corpus = reduce_corpus(corpus, student_vocabulary(student.vocabulary, corpus))
     file = aside / IMPORTANCE
     known = Importance.from_json(file.read_text()) if file.is_file() else None
 
@@ -47,7 +47,7 @@ def initialise(student: Student, teacher: nn.Module, corpus: Corpus, seed: int, 
 
     if student.initialisation == "prune" and known is None:
         log.info("judging channels, heads and layers of the teacher by %d sequences", count)
-    made = make_student(student, teacher, corpus.interface, seed, key, batches=batches, known=known)
+    made = make_student(student, teacher, corpus.interface, seed, key, batches=batches, measured=known)
     if made.importance is not None and known is None:
         part = file.with_suffix(".part")
         part.write_text(made.importance.to_json())

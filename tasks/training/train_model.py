@@ -22,7 +22,8 @@ from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.features import Features
 from models.signals.sources import SignalSource, live, uniform
-from models.students.vocabulary import VocabularyMap, fit, reduced, reduced_tokenizer, vocabulary_of_student, write_kept
+from models.students.reduced_tokenizer import reduced_tokenizer
+from models.students.vocabulary import VocabularyMap, fit_vocabulary, reduce_corpus, student_vocabulary, write_kept
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
 from tasks.evaluation.evaluator import validator
@@ -53,8 +54,8 @@ class Taught(NamedTuple):
 def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoints: Path) -> Taught:
     """Train a model, from where its checkpoints in a folder stand."""
     use_threads(ladder)
-    vocabulary = vocabulary_of_student(work.vocabulary, corpus)
-    corpus = reduced(corpus, vocabulary)
+    vocabulary = student_vocabulary(work.vocabulary, corpus)
+    corpus = reduce_corpus(corpus, vocabulary)
     interface = corpus.interface
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, work.training)
     plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision)
@@ -62,7 +63,8 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
     # On their device before they are asked what in them matters.
     dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
     above = {
-        folder: fit(load_model(Path(folder), interface.workload, dtype=dtype), Path(folder), vocabulary).to(device) for folder in folders
+        folder: fit_vocabulary(load_model(Path(folder), interface.workload, dtype=dtype), Path(folder), vocabulary).to(device)
+        for folder in folders
     }
     teacher = above[parent.folder] if parent is not None else None
     model = work.make(teacher, checkpoints)

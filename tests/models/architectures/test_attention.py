@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from conf.schema.ladder import Shape
-from models.architectures import attention as ours
-from models.architectures.attention import LIMIT, NAME, attention, single_precision_gradient
+from models.architectures.attention import LIMIT, NAME, _Attention, attention, single_precision_gradient
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 
@@ -77,8 +76,8 @@ def test_the_gradient_is_as_exact_as_that_of_pytorch() -> None:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for each time that the attention of this project computes something."""
-    found, plain = list[str](), ours._Attention.apply
-    monkeypatch.setattr(ours._Attention, "apply", lambda *inputs: found.append("asked") or plain(*inputs))
+    found, plain = list[str](), _Attention.apply
+    monkeypatch.setattr(_Attention, "apply", lambda *inputs: found.append("asked") or plain(*inputs))
     return found
 
 

@@ -164,7 +164,7 @@ def test_a_query_head_is_cut_within_its_group() -> None:
     measured = measure_importance(teacher, batches())
     scores = torch.tensor([[5.0, 1.0, 2.0, 6.0]] * 3, dtype=torch.float64)
     planted = Importance(12, measured.hidden, scores, measured.feed_forward, measured.blocks, measured.energy)
-    student = pruned(teacher, shape(heads=2), known=planted)
+    student = pruned(teacher, shape(heads=2), measured=planted)
     with torch.no_grad():
         for layer in teacher.model.layers:
             layer.self_attn.o_proj.weight[:, 4:12] = 0.0
@@ -263,7 +263,7 @@ def test_importance_is_written_and_read_and_serves_a_resumed_student() -> None:
     def never() -> Iterable[Batch]:
         raise AssertionError("importance is known")
 
-    again = prune(shape(hidden_size=12, layers=2, feed_forward=20), teacher, TEXT, never, KEY, known=read)
+    again = prune(shape(hidden_size=12, layers=2, feed_forward=20), teacher, TEXT, never, KEY, measured=read)
     assert torch.allclose(logits(again.model), logits(first.model), atol=1e-4)
 
 

@@ -22,7 +22,8 @@ from models.data import tokenizers
 from models.data.batches import IGNORE, TrainingBatches, evaluation_batches
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.losses.loss import SparseSignal, TeacherSignal
-from models.students.vocabulary import KEPT, VocabularyMap, read_kept, reduced, reduced_tokenizer, resize, restrict, used_ids, write_kept
+from models.students.reduced_tokenizer import reduced_tokenizer, used_ids
+from models.students.vocabulary import KEPT, VocabularyMap, read_kept, reduce_corpus, resize_vocabulary, restrict_signal, write_kept
 
 STDLIB = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
 TAUGHT, SEEN = STDLIB[:24], STDLIB[24:32]  # what the tokenizer was trained on, and the corpus: part of the ids does not occur in it
@@ -148,7 +149,7 @@ def test_ids_and_targets_by_hand() -> None:
 
 def test_a_dense_answer_is_renormalised_over_what_is_kept() -> None:
     small, logits = VocabularyMap((0, 2, 3)), torch.randn(5, 6, dtype=torch.float64)
-    answer = restrict(TeacherSignal(logits), small)
+    answer = restrict_signal(TeacherSignal(logits), small)
     assert isinstance(answer, TeacherSignal)
     p = logits.softmax(-1)[:, [0, 2, 3]]
     assert torch.allclose(answer.logits.softmax(-1), p / p.sum(-1, keepdim=True))
@@ -161,7 +162,9 @@ def dense(signal: SparseSignal, size: int) -> Tensor:
 def test_a_sparse_answers_dropped_mass_joins_the_residual() -> None:
     ids = torch.tensor([[1, 2, 4], [0, 5, 0], [1, 1, 1]])
     log_probs = torch.tensor([[0.2, 0.3, 0.1], [0.5, 0.5, 0.0], [0.9, 0.0, 0.0]], dtype=torch.float64).log()
-    answer = restrict(SparseSignal(ids, log_probs, torch.tensor([0.4, 0.0, 0.1], dtype=torch.float64).log()), VocabularyMap((0, 2, 4)))
+    answer = restrict_signal(
+        SparseSignal(ids, log_probs, torch.tensor([0.4, 0.0, 0.1], dtype=torch.float64).log()), VocabularyMap((0, 2, 4))
+    )
     assert isinstance(answer, SparseSignal)
     expected = torch.tensor([[0.0, 0.3, 0.1], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     assert torch.allclose(dense(answer, 3), expected)
@@ -171,7 +174,7 @@ def test_a_sparse_answers_dropped_mass_joins_the_residual() -> None:
 
 
 def test_the_corpus_is_read_in_the_smaller_ids(corpus: Corpus, kept: VocabularyMap) -> None:
-    small = reduced(corpus, kept)
+    small = reduce_corpus(corpus, kept)
     info = small.info
     assert (info.vocabulary, info.end_id, info.pad_id) == (len(kept.kept), int(kept.ids(0)), int(kept.ids(1)))
     assert small.content_hash != corpus.content_hash
@@ -192,7 +195,7 @@ def test_a_teacher_answers_in_the_smaller_ids(tied: bool) -> None:
     small = VocabularyMap((0, 1, 5, 7, 39))
     ids = torch.tensor([[5, 39, 7, 0]])
     expected = model(input_ids=ids).logits[..., list(small.kept)]
-    resize(model, small)
+    resize_vocabulary(model, small)
     assert torch.allclose(model(input_ids=small.inputs(ids)).logits, expected, atol=1e-6)
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
     assert model.config.vocab_size == 5
@@ -209,7 +212,7 @@ def test_a_teacher_may_have_fewer_ids_and_never_fewer_than_the_student() -> None
 def test_an_exported_student_loads_in_plain_transformers_and_writes_text(
     corpus: Corpus, kept: VocabularyMap, smaller: Path, tmp_path: Path
 ) -> None:
-    info = reduced(corpus, kept).info
+    info = reduce_corpus(corpus, kept).info
     interface = Interface("causal-lm", 32, info.vocabulary, info.end_id, info.pad_id)
     torch.manual_seed(0)
     model = build(config_for(Shape(hidden_size=16, layers=1, heads=2, feed_forward=24), interface), "causal-lm")

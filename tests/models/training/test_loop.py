@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-import models.architectures.attention
-import models.training.step
 from conf.errors import TrainingDiverged
 from conf.schema.objective import Objective
 from conf.schema.training import Training
+from models.architectures import attention
 from models.data.batches import IGNORE, Batch, TrainingBatches, evaluation_batches
 from models.data.corpus import Corpus
 from models.evaluation.evaluation import collect
 from models.losses.schedules import learning_rate_at
 from models.signals.sources import SignalSource, live
+from models.training import step as training_step
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, parameter_groups, train
 
@@ -303,8 +303,8 @@ def test_a_training_in_half_precision_takes_its_own_attention_and_gives_it_back(
     prose: Corpus, training: Settings, model_for: Make, monkeypatch: pytest.MonkeyPatch, precision: str, used: bool
 ) -> None:
     model, asked = cast(Any, model_for(prose)), list[str]()
-    plain = models.architectures.attention._wins
-    monkeypatch.setattr(models.architectures.attention, "_wins", lambda *both: asked.append("attention") or plain(*both))
+    plain = attention._wins
+    monkeypatch.setattr(attention, "_wins", lambda *both: asked.append("attention") or plain(*both))
     train(model, TrainingBatches(prose, 8, 0), plan_for(prose, training(steps=1, precision=precision)))
     assert bool(asked) == used
     assert model.config._attn_implementation == "sdpa"
@@ -317,12 +317,12 @@ def test_a_head_with_large_logits_is_split_off_in_half_precision(
     model, seen = model_for(prose), list[int]()
     with torch.no_grad():
         model.get_parameter("model.embed_tokens.weight").mul_(300.0)
-    plain = models.training.step.chunked_loss
+    plain = training_step.chunked_loss
 
     def watched(hidden: torch.Tensor, *args: object, **more: object) -> object:
         seen.append(len(hidden))
         return plain(hidden, *args, **more)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(models.training.step, "chunked_loss", watched)
+    monkeypatch.setattr(training_step, "chunked_loss", watched)
     train(model, TrainingBatches(prose, 8, 0), plan_for(prose, training(steps=2, precision="bf16", explosion=1e6)))
     assert seen == [8 * 24] * 2
