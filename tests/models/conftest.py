@@ -1,4 +1,4 @@
-"""Tiny corpora and models; every test of `models/` runs the real thing on them, on one thread."""
+"""Tiny corpora and models for the tests of `models/`, on one thread."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

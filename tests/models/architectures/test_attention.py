@@ -96,7 +96,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_what_it_does_not_do_better_goes_to_sdpa(name: str, asked: list[str]) -> None:
+def test_options_that_it_does_not_support_go_to_sdpa(name: str, asked: list[str]) -> None:
     changed, more = ELSEWHERE[name]
     q, k, v = (each.bfloat16().requires_grad_() for each in inputs(**changed))
     attention(Layer(True), q, k, v, **{"attention_mask": None, **more})
@@ -104,7 +104,7 @@ def test_what_it_does_not_do_better_goes_to_sdpa(name: str, asked: list[str]) ->
 
 
 @pytest.mark.parametrize("name", ["query", "key", "value"])
-def test_tensors_that_lie_otherwise_in_memory_go_to_sdpa(name: str, asked: list[str]) -> None:
+def test_tensors_of_another_memory_layout_go_to_sdpa(name: str, asked: list[str]) -> None:
     given = {each: value.bfloat16() for each, value in zip(("query", "key", "value"), inputs(), strict=True)}
     expected, _ = attention(Layer(True), **{each: value.requires_grad_() for each, value in given.items()}, attention_mask=None)
     assert len(asked) == 1

@@ -36,7 +36,7 @@ def refused(folder: Path, workload: str = "causal-lm") -> str:
 
 
 @pytest.mark.parametrize("name", ["prose", "sentences", "images"])
-def test_what_is_saved_comes_back_to_the_bit(name: str, request: pytest.FixtureRequest, model_for: Make, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_with_the_same_bits(name: str, request: pytest.FixtureRequest, model_for: Make, tmp_path: Path) -> None:
     corpus: Corpus = request.getfixturevalue(name)
     model = model_for(corpus)
     save_model(model, tmp_path / "one", None)
@@ -97,7 +97,7 @@ def test_saving_does_not_change_how_the_model_trains(prose: Corpus, model_for: M
     assert model.config.use_cache is False
 
 
-def test_a_checkpoint_of_another_precision_is_loaded_as_asked(saved: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_precision_is_loaded_in_the_given_dtype(saved: Path, tmp_path: Path) -> None:
     half = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.bfloat16)
     half.save_pretrained(tmp_path / "half")
     assert {p.dtype for p in load_model(tmp_path / "half", "causal-lm").parameters()} == {torch.float32}
@@ -122,7 +122,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert "an existing Hugging Face folder. Check the path." in refused(tmp_path / "nowhere")
 
 
-def test_a_folder_without_configuration_is_refused_with_what_it_holds(saved: Path) -> None:
+def test_a_folder_without_configuration_is_refused_and_its_files_are_named(saved: Path) -> None:
     (saved / "config.json").unlink()
     message = refused(saved)
     assert "a folder with config.json" in message

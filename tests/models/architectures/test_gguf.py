@@ -1,4 +1,4 @@
-"""A GGUF file becomes the Hugging Face folder of the same model: a tiny Llama is written as one, and read back."""
+"""A GGUF file becomes the Hugging Face folder of the same model."""
 
 from pathlib import Path
 from typing import Any

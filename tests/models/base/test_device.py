@@ -1,4 +1,4 @@
-"""What torch says of the machine is remembered as long as nothing that it depends on has changed; reusing a result needs no torch."""
+"""The remembered hardware is torch's; a reused result needs no torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def needs_no_gpu() -> None:
         pytest.skip("needs a machine without a GPU: with one, torch is asked each time, so there is no memory to test")
 
 
-def test_it_is_asked_once_and_again_after_a_change(tmp_path: Path) -> None:
+def test_torch_is_queried_once_and_again_after_a_change(tmp_path: Path) -> None:
     needs_no_gpu()
     first = ask(tmp_path)
     assert first[-1], "torch was asked"
@@ -59,7 +59,7 @@ def test_nothing_is_written_where_there_is_no_home(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_it_agrees_with_torch_itself() -> None:
+def test_the_remembered_hardware_agrees_with_torch() -> None:
     import torch
 
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")

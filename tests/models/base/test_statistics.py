@@ -1,4 +1,4 @@
-"""Verdicts over seeds: how often they are wrong where the truth is known."""
+"""Error rates of verdicts over seeds where the truth is known."""
 
 import math
 from collections import Counter
@@ -54,7 +54,7 @@ def test_noise_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, 5, FEW, 40])
-def test_the_interval_holds_the_true_mean_as_often_as_it_says(seeds: int) -> None:
+def test_the_interval_holds_the_true_mean_with_its_confidence(seeds: int) -> None:
     generator = np.random.default_rng(1)
     held = sum(low <= 0.3 <= high for _, low, high, *_ in (interval(generator.normal(0.3, 1, seeds), 0.9) for _ in range(400)))
     assert abs(held / 400 - 0.9) < 3.5 * math.sqrt(0.09 / 400)

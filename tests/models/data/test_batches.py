@@ -128,7 +128,7 @@ def test_evaluation_predicts_every_id_once_and_never_across_documents(lm_corpus,
     assert slices == [i % 3 for i in range(len(documents))]
 
 
-def test_evaluation_is_the_same_for_everyone_and_drawn_over_the_whole_split(lm_corpus: Callable[..., Corpus]) -> None:
+def test_evaluation_batches_are_fixed_and_drawn_over_the_whole_split(lm_corpus: Callable[..., Corpus]) -> None:
     corpus = lm_corpus([[i % 256] * 7 for i in range(200)], length=8)
     few = [int(i) for batch in evaluation_batches(corpus, "valid", 30, 7) for i in batch.inputs["input_ids"][:, 1]]
     again = [int(i) for batch in evaluation_batches(corpus, "valid", 30, 30) for i in batch.inputs["input_ids"][:, 1]]

@@ -78,7 +78,7 @@ def test_bpe_gives_every_text_back(bpe: PreTrainedTokenizerFast, text: str) -> N
     assert bpe.decode(ids.tolist()) == text
 
 
-def test_bpe_has_the_vocabulary_asked_for_and_shortens_its_texts(bpe: PreTrainedTokenizerFast) -> None:
+def test_a_trained_bpe_has_the_given_size_and_shortens_its_texts(bpe: PreTrainedTokenizerFast) -> None:
     assert len(bpe) == 300
     assert tokenizers.special_ids(bpe) == (0, 1)
     assert bpe.convert_ids_to_tokens([0, 1]) == [END, PAD]
@@ -134,7 +134,7 @@ def test_a_tokenizer_saved_with_truncation_and_padding_still_yields_whole_texts(
     assert tokenizers.encode(tokenizers.load_teacher(tmp_path), ["the fox " * 10])[0].tolist() == [7, 8] * 10
 
 
-def test_surroundings_are_what_the_tokenizer_itself_adds() -> None:
+def test_surroundings_are_the_ids_that_the_tokenizer_adds() -> None:
     assert tokenizers.surroundings(bert_like()) == ([2], [3])
     assert tokenizers.surroundings(BYTES) == ([], [])
     assert tokenizers.surroundings(tokenizers.append_end(tokenizers.bytes_tokenizer())) == ([], [256])

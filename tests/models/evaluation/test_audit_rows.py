@@ -1,4 +1,4 @@
-"""The rows of an audit are those of the evaluation, whatever is asked at once."""
+"""The rows of an audit equal those of the evaluation."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def three(corpus: Corpus, model_for: Make) -> dict[str, nn.Module]:
 
 
 @pytest.mark.parametrize("name", ["prose", "sentences", "images"])
-def test_they_are_the_evaluations(name: str, model_for: Make, request: pytest.FixtureRequest) -> None:
+def test_audit_rows_equal_the_rows_of_the_evaluation(name: str, model_for: Make, request: pytest.FixtureRequest) -> None:
     corpus: Corpus = request.getfixturevalue(name)
     models = three(corpus, model_for)
     rows = ask(corpus, models)
@@ -53,7 +53,7 @@ def test_they_are_the_evaluations(name: str, model_for: Make, request: pytest.Fi
         assert figures["ece"].value == pytest.approx(known["ece"], abs=1e-5)
 
 
-def test_what_is_asked_at_once_changes_nothing(prose: Corpus, model_for: Make) -> None:
+def test_the_size_of_chunks_changes_nothing(prose: Corpus, model_for: Make) -> None:
     models = three(prose, model_for)
     whole, parts = ask(prose, models, batch_size=6), ask(prose, models, batch_size=2, chunk=16 * 258)
     for name in ("target", "slice", "example", "position", "document"):
@@ -84,7 +84,7 @@ def test_windows_of_a_document_stay_together(lm_corpus: Callable[..., Corpus], m
     assert rows.position[rows.document == 1].tolist() == list(range(6))
 
 
-def test_one_model_under_two_names_answers_once(images: Corpus, model_for: Make) -> None:
+def test_one_model_under_two_names_runs_once(images: Corpus, model_for: Make) -> None:
     student, teacher = model_for(images), model_for(images, seed=1)
     calls: list[int] = []
     teacher.register_forward_hook(lambda *_: calls.append(1))

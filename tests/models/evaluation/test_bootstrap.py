@@ -1,4 +1,4 @@
-"""Intervals: by hand, against scipy's bootstrap, and wider where rows of a document go together."""
+"""Bootstrap intervals: by hand, against scipy, and with dependent rows."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_rows_of_one_document_are_no_new_evidence() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_covers_in_about_95_of_100_cases(seed: int) -> None:
+def test_intervals_cover_the_true_value_in_about_95_of_100_cases(seed: int) -> None:
     generator, inside = np.random.default_rng(seed), 0
     for _ in range(200):
         figure = mean_of(generator.binomial(1, 0.3, 150).astype(float), resamples=400, share=True).figure(MANY)

@@ -8,7 +8,7 @@ def test_the_commonest_answer_and_the_smallest_of_equals() -> None:
     assert modal(np.array([[3, 1, 2], [3, 2, 1], [0, 1, 7]])).tolist() == [3, 1, 1]
 
 
-def test_only_what_most_students_lost_counts() -> None:
+def test_only_examples_lost_by_most_students_count() -> None:
     teachers = np.array([[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 5, 3]])
     students = np.array([[0, 9, 2, 3], [0, 9, 5, 9], [0, 1, 2, 3]])  # the first example: all as before; the last: one student's chance
     assert compression_identified(teachers, students).tolist() == [False, True, False, False]

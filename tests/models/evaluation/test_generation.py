@@ -1,4 +1,4 @@
-"""Continuations are a function of model, text and seed; they end where a text ends, and are read by the model's own tokenizer."""
+"""Continuations are a function of model, text and seed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_same_seed_writes_the_same(corpus: Corpus, model: nn.Module) -> None
     assert first != continuations(model, folder(corpus), asked, NEW, seed=1)
 
 
-def test_it_goes_on_as_the_model_says_and_ends_with_the_text(corpus: Corpus, model: nn.Module) -> None:
+def test_a_continuation_follows_the_model_and_ends_at_the_end_id(corpus: Corpus, model: nn.Module) -> None:
     info = corpus.info
     assert info.end_id is not None
     head = cast(Any, model).get_output_embeddings()

@@ -1,4 +1,4 @@
-"""A fault is planted in a teacher, and the audit finds it; with real trainings."""
+"""The audit flags a fault that is planted in a teacher; real trainings."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from benchmarks.planted import FAULTY, REMEDIES, Outcome, outcomes
 ALONE = (f"mark {FAULTY}",)
 
 
-def test_a_fault_is_found_in_its_slice_and_a_remedy_takes_it_away(tmp_path: Path) -> None:
+def test_a_planted_fault_is_flagged_in_its_slice_and_a_remedy_removes_the_flag(tmp_path: Path) -> None:
     found = outcomes(0, tmp_path, faults=("flipped",), remedies=("correct-only",))
     assert found["flipped"].flagged == ALONE
     assert found["flipped, correct-only"].flagged == ()

@@ -1,4 +1,4 @@
-"""The chunked loss is the plain one, in value and gradient, and never holds the logits as a whole."""
+"""The chunked loss equals the plain one and never holds all logits."""
 
 from itertools import pairwise
 from typing import Any
@@ -72,7 +72,9 @@ def assert_equal(outcomes: list[tuple[LossSums, list[Tensor]]], tolerance: float
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("alpha", "temperature"), [(0.9, 1.0), (0.7, 2.0), (1.0, 1.0), (1.0, 0.5), (0.0, 1.0)])
 @pytest.mark.parametrize("kind", SIGNALS)
-def test_it_equals_the_plain_loss(kind: str, alpha: float, temperature: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunked_loss_equals_the_plain_one(
+    kind: str, alpha: float, temperature: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 3 * V)
     monkeypatch.setattr(chunked, "SLICE", 16)
     at = StepObjective(Objective(), alpha, temperature)
@@ -86,7 +88,7 @@ def test_it_equals_the_plain_loss(kind: str, alpha: float, temperature: float, d
     + [{"wrong_teacher": "correct"}, {"wrong_teacher": "correct-only"}, {"standardize": True}, {"combine": "mean"}],
     ids=str,
 )
-def test_it_equals_the_plain_loss_for_every_objective(raw: dict[str, Any]) -> None:
+def test_the_chunked_loss_equals_the_plain_one_for_every_objective(raw: dict[str, Any]) -> None:
     at = StepObjective(Objective.model_validate(raw), 0.7, 2.0, taid_share=0.6)
     several = [*signals_of("hidden"), *([TeacherSignal(torch.randn(N, V))] if "combine" in raw else [])]
     assert_equal(both(several, at, torch.float32, chunk=6), 2e-6)
@@ -97,7 +99,7 @@ def test_several_teachers_of_different_signals() -> None:
     assert_equal(both([*signals_of("hidden"), *signals_of("top-k")], at, torch.float32, chunk=6))
 
 
-def test_it_leaves_the_signals_as_they_were() -> None:
+def test_the_chunked_loss_does_not_change_the_signals() -> None:
     for kind in SIGNALS:
         given, again = signals_of(kind), signals_of(kind)
         both(given, StepObjective(Objective(), 0.5, 2.0), torch.float32)
@@ -221,7 +223,7 @@ def test_capped_logits_stay_whole() -> None:
     assert torch.equal(signal.logits, rows(model, batch, 30))
 
 
-def test_what_else_a_model_does_to_its_logits_shows() -> None:
+def test_a_model_that_changes_its_logits_after_the_head_is_not_split() -> None:
     class Shifted(type(tiny("Llama"))):
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             answer = super().forward(*args, **kwargs)

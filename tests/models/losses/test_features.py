@@ -1,4 +1,4 @@
-"""Losses on what both models compute inside: laws, golden figures, and projectors that are trained and left behind."""
+"""Laws and golden figures of feature losses and their projectors."""
 
 import math
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def lesson(corpus: Corpus, plan: Plan, model_for: Make, **more: Any) -> tuple[nn
 
 
 @pytest.mark.parametrize(("case", "kind", "form"), CASES)
-def test_it_is_learned_and_the_projector_stays_behind(
+def test_the_projector_is_trained_and_not_saved_with_the_student(
     case: str, kind: str, form: str, request: pytest.FixtureRequest, training: Settings, model_for: Make
 ) -> None:
     corpus: Corpus = request.getfixturevalue(case)

@@ -1,4 +1,4 @@
-"""Laws, golden vectors and gradient checks of every divergence on offer, and of the controls around them."""
+"""Laws, golden vectors and gradient checks of every divergence and control."""
 
 import math
 from itertools import pairwise
@@ -200,7 +200,7 @@ def test_the_square_of_the_temperature_belongs_to_kl_forms_alone() -> None:
         assert warm == pytest.approx(plain * (1 if kind == "tvd" else 9)), kind
 
 
-def test_taid_teaches_what_lies_between_and_sends_no_gradient_through_it() -> None:
+def test_taids_interpolated_teacher_carries_no_gradient() -> None:
     teacher, student = torch.randn(3, 5).double(), torch.randn(3, 5).double().requires_grad_()
     whole("taid", teacher, student, torch.tensor([0, 1, 2])).total.backward()
     fixed = student.detach()
@@ -240,7 +240,7 @@ def test_the_label_leads_by_the_margin_where_the_teacher_was_wrong(pair: tuple[T
     assert close(lead, torch.full_like(lead, margin))
 
 
-def test_rows_are_weighed_by_what_the_teacher_knows_of_the_label() -> None:
+def test_rows_are_weighed_by_the_teachers_probability_of_the_label() -> None:
     teacher, student, y = torch.tensor([[2.0, 0, 0], [0, 1, 3]]), torch.zeros(2, 3), torch.tensor([0, 1])
     assert teacher_weights(teacher, y, "none") is None
     only = teacher_weights(teacher, y, "correct-only")

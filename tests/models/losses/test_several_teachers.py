@@ -1,4 +1,4 @@
-"""Several teachers of one student: which are asked, what they weigh, and that a resumed training asks the same."""
+"""Several teachers of one student: their selection, weights and resumption."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Laws of the loss against a teacher of which only some probabilities were kept."""
+"""Laws of the loss against sparse signals."""
 
 import math
 
@@ -54,7 +54,7 @@ def test_every_id_listed_is_forward_kl_at_any_temperature(pair: tuple[Tensor, Te
 
 @QUICK
 @given(PAIRS, st.data())
-def test_it_is_kl_of_the_lumped_distributions_and_a_lower_bound(pair: tuple[Tensor, Tensor], data: st.DataObject) -> None:
+def test_sparse_kl_is_kl_of_the_lumped_distributions_and_a_lower_bound(pair: tuple[Tensor, Tensor], data: st.DataObject) -> None:
     teacher, student = pair
     k = data.draw(st.integers(1, teacher.shape[1] - 1))
     signal = top(teacher, k)
@@ -72,7 +72,7 @@ def test_it_is_kl_of_the_lumped_distributions_and_a_lower_bound(pair: tuple[Tens
     assert sparse_forward_kl(signal, teacher + 2).abs().max() < 1e-9
 
 
-def test_top_one_costs_what_the_bucket_says() -> None:
+def test_top_one_with_a_bucket_by_hand() -> None:
     teacher, student = torch.tensor([[3.0, 0, 0, 0]]).double(), torch.tensor([[9.0, 1, 0, 2]]).double()
     p, q = float(teacher.softmax(-1)[0, 0]), float(student.softmax(-1)[0, 0])
     expected = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
@@ -166,14 +166,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("raw", "kind", "message"), REFUSED)
-def test_what_sparse_signals_cannot_serve_is_refused(raw: dict[str, object], kind: str, message: str) -> None:
+def test_an_objective_that_sparse_signals_cannot_serve_is_refused(raw: dict[str, object], kind: str, message: str) -> None:
     objective = Objective.model_validate(raw)
     check_objective(objective, "causal-lm")
     with pytest.raises(UserError, match=message):
         check_objective(objective, "causal-lm", kind)
 
 
-def test_what_goes_together_is_let_through() -> None:
+def test_compatible_objectives_and_signals_are_accepted() -> None:
     check_objective(Objective.model_validate({"temperature": 2.0}), "causal-lm", "top-k")
     check_objective(Objective(), "causal-lm", "sampled")
     check_objective(Objective.model_validate({"kind": "jsd"}), "causal-lm", "full")

@@ -1,4 +1,4 @@
-"""Laws at the edges: logits of -inf, logits of 1e4, and what is refused because it would be infinite."""
+"""Losses at the edges: logits of -inf and of 1e4, and refused objectives."""
 
 from collections.abc import Callable
 from typing import Any, get_args

@@ -1,4 +1,4 @@
-"""Signals on disk: found by what was asked, whole or not at all, and refused where they are another's."""
+"""Cached signals are keyed by content, whole or absent, and refused if foreign."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_the_signal_is_on_the_batchs_device_and_in_its_order(text: Corpus, tmp_p
     assert signal.ids.device == batches.at(1).targets.device
 
 
-def test_what_was_read_does_not_count_as_memory_of_the_process(text: Corpus, tmp_path: Path) -> None:
+def test_records_that_were_read_do_not_count_as_memory_of_the_process(text: Corpus, tmp_path: Path) -> None:
     """Otherwise a training's resident memory grows to the size of the cache."""
     batches = TrainingBatches(text, 8, 0)
     filled(made(tmp_path / "cache"), batches, 3)

@@ -1,4 +1,4 @@
-"""The codec's laws: what goes in comes out, the draws are unbiased, and the bytes are few."""
+"""Laws of the codec: round trips, unbiased draws, few bytes."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class TestFull:
 
 
 @pytest.mark.parametrize("kind", ["sampled", "top-k"])
-def test_records_are_read_together_as_they_are_read_alone(kind: str) -> None:
+def test_records_decoded_together_equal_records_decoded_alone(kind: str) -> None:
     z = logits(60)
     coding = Coding(kind, V, 20, order=mass_order(z))
     records = [encode(part, coding, bytes([i])) for i, part in enumerate(z.split([1, 30, 4, 25]))]

@@ -1,4 +1,4 @@
-"""How models are asked; what it takes depends on the machine, so only the order, the counts and the arithmetic are checked."""
+"""Order, counts and arithmetic of latency measurements."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model_of(workload: str, layers: int = 2, **shape: Any) -> nn.Module:
     return random_model(config_for(made, interface), workload, 0).eval()
 
 
-def test_models_are_asked_in_turn_and_the_first_one_changes() -> None:
+def test_models_run_in_turn_and_the_first_one_changes() -> None:
     models, heard = {name: model_of("image-classification") for name in "abc"}, list[str]()
     for name, model in models.items():
         model.register_forward_hook(lambda *_, name=name: heard.append(name))
@@ -59,7 +59,7 @@ def test_a_language_model_keeps_its_keys_and_values() -> None:
     assert times.whole == pytest.approx([times.prefill[i] + sum(times.decode[3 * i : 3 * i + 3]) for i in range(2)])
 
 
-def test_a_limit_of_time_ends_it_after_one_round_that_counts() -> None:
+def test_a_time_limit_ends_the_measurement_after_one_measured_round() -> None:
     times = measure_rounds(
         {"m": model_of("image-classification")}, "image-classification", [1], RequestShape(1, 1), 1000, 1000, most_seconds=1e-9
     )
@@ -73,7 +73,7 @@ def test_every_round_is_told() -> None:
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_requests_have_the_size_that_was_asked(workload: str) -> None:
+def test_requests_have_the_given_size(workload: str) -> None:
     model = model_of(workload)
     inputs = request_inputs(model, workload, 3, 7)
     shapes = {name: tuple(value.shape) for name, value in inputs.items()}

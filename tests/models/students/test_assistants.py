@@ -1,4 +1,4 @@
-"""Assistants: between teacher and student in size, of the student's make."""
+"""Assistants lie between teacher and student in size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def on_meta(wanted: Shape, interface: Interface = TEXT):
         (shape(family="bert"), shape(family="bert", hidden_size=48, layers=3, heads=3, feed_forward=96), SENTENCES),
     ],
 )
-def test_it_lies_near_the_geometric_mean_and_keeps_the_students_proportions(teacher, student, interface):
+def test_an_assistant_is_near_the_geometric_mean_and_keeps_the_students_proportions(teacher, student, interface):
     found = assistant_shape(on_meta(teacher, interface), student, interface)
     assert found is not None
     above, between, below = (size_of(s, interface) for s in (teacher, found, student))

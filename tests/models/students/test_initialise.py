@@ -89,7 +89,7 @@ def test_a_student_with_every_layer_is_its_teacher() -> None:
     assert torch.equal(student(input_ids=ids).logits, teacher(input_ids=ids).logits)
 
 
-def test_what_changes_the_function_of_a_layer_is_taken_over() -> None:
+def test_settings_that_change_the_function_of_a_layer_are_taken_over() -> None:
     config = config_for(shape(), TEXT)
     config.update({"rms_norm_eps": 1e-2, "hidden_act": "gelu", "rope_parameters": {"rope_type": "default", "rope_theta": 50.0}})
     torch.manual_seed(0)
@@ -185,7 +185,7 @@ def test_a_teacher_is_not_changed() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
 
 
-def test_make_student_builds_what_the_shape_says(model_for: Callable[..., nn.Module]) -> None:
+def test_make_student_builds_the_given_shape(model_for: Callable[..., nn.Module]) -> None:
     student = made(teacher_of(TEXT), initialisation="random", hidden_size=8, layers=3, heads=2, key_value_heads=1, feed_forward=12)
     config = student.config
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (8, 3, 2, 1)

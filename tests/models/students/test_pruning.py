@@ -1,4 +1,4 @@
-"""Pruning keeps what matters: nothing is lost where nothing is cut, and what is planted as unimportant is what goes."""
+"""Pruning keeps the important parts and changes nothing where nothing is cut."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -234,7 +234,7 @@ def test_importance_by_hand() -> None:
     assert found.samples == 2
 
 
-def test_a_heads_importance_is_the_length_of_what_it_adds() -> None:
+def test_a_heads_importance_is_the_norm_of_its_contribution() -> None:
     teacher, batch = teacher_of("llama"), next(iter(batches()))
     found, kept = measure_importance(teacher, [batch]), list[Tensor]()
     projection = teacher.model.layers[1].self_attn.o_proj
@@ -267,7 +267,7 @@ def test_importance_is_written_and_read_and_serves_a_resumed_student() -> None:
     assert torch.allclose(logits(again.model), logits(first.model), atol=1e-4)
 
 
-def test_the_teacher_is_left_as_it_was() -> None:
+def test_pruning_does_not_change_the_teacher() -> None:
     teacher = teacher_of("qwen2").train()
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     state = torch.get_rng_state()
@@ -283,7 +283,7 @@ def test_the_teacher_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_what_was_cut_is_written_and_read_with_heads_of_the_teachers_width(kind: str, tmp_path: Path) -> None:
+def test_a_pruned_model_is_saved_and_loaded_with_heads_of_the_teachers_width(kind: str, tmp_path: Path) -> None:
     student = pruned(teacher_of(kind), shape(hidden_size=12, layers=2, heads=2, key_value_heads=1, feed_forward=10))
     assert student.config.head_dim == 4 != 12 // 2
     save_model(student, tmp_path, None)
@@ -307,7 +307,7 @@ def test_what_was_cut_is_written_and_read_with_heads_of_the_teachers_width(kind:
     ],
     ids=str,
 )
-def test_what_cannot_be_cut_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_a_shape_that_cannot_be_cut_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         pruned(teacher_of("llama"), shape(**changes))
     assert str(caught.value).startswith(KEY)

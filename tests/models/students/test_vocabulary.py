@@ -1,4 +1,4 @@
-"""A smaller vocabulary cuts text as the larger one does, and teacher and student answer in the same ids."""
+"""Teacher and student of different vocabularies meet in the same ids."""
 
 import json
 import sysconfig
@@ -147,7 +147,7 @@ def test_ids_and_targets_by_hand() -> None:
             small.inputs(torch.tensor([dropped]))
 
 
-def test_a_dense_answer_is_renormalised_over_what_is_kept() -> None:
+def test_dense_logits_are_renormalised_over_the_kept_ids() -> None:
     small, logits = VocabularyMap((0, 2, 3)), torch.randn(5, 6, dtype=torch.float64)
     answer = restrict_signal(TeacherSignal(logits), small)
     assert isinstance(answer, TeacherSignal)
@@ -159,7 +159,7 @@ def dense(signal: SparseSignal, size: int) -> Tensor:
     return torch.zeros(len(signal.ids), size, dtype=torch.float64).scatter_add(1, signal.ids, signal.log_probs.exp())
 
 
-def test_a_sparse_answers_dropped_mass_joins_the_residual() -> None:
+def test_the_dropped_mass_of_a_sparse_signal_joins_the_residual() -> None:
     ids = torch.tensor([[1, 2, 4], [0, 5, 0], [1, 1, 1]])
     log_probs = torch.tensor([[0.2, 0.3, 0.1], [0.5, 0.5, 0.0], [0.9, 0.0, 0.0]], dtype=torch.float64).log()
     answer = restrict_signal(

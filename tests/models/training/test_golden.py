@@ -1,4 +1,4 @@
-"""Loss curves that must not move unnoticed. Write them anew with `python -m tests.models.training.test_golden`."""
+"""Golden loss curves; regenerate: `python -m tests.models.training.test_golden`."""
 
 import json
 import tempfile

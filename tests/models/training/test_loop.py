@@ -146,7 +146,7 @@ def test_a_teacher_is_never_changed(prose: Corpus, training: Settings, model_for
     assert not teacher.training
 
 
-def test_a_teacher_without_weight_is_not_asked(prose: Corpus, training: Settings, model_for: Make) -> None:
+def test_a_teacher_without_weight_is_not_run(prose: Corpus, training: Settings, model_for: Make) -> None:
     def unasked(batch: Batch) -> None:
         raise AssertionError("asked")
 
@@ -180,7 +180,7 @@ def test_the_weights_of_layers_decay_and_nothing_else(case: str, request: pytest
     assert len(names) == len(decayed["params"]) + len(kept["params"])
 
 
-def test_clipping_bounds_the_gradient_and_reports_what_it_was(prose: Corpus, training: Settings, model_for: Make) -> None:
+def test_clipping_bounds_the_gradient_and_reports_the_norm_before_it(prose: Corpus, training: Settings, model_for: Make) -> None:
     def first(clip: float) -> tuple[float, dict[str, torch.Tensor]]:
         model, steps = model_for(prose), list[Step]()
         lesson = training(steps=2, clip=clip, beta1=0.0, beta2=0.0)
@@ -287,7 +287,7 @@ def test_early_stopping_returns_to_the_best_weights(overfitted: Corpus, training
     assert equal(weights(last), weights(model))
 
 
-def test_patience_that_is_never_lost_ends_with_the_best_too(
+def test_a_training_to_its_last_step_with_patience_ends_with_the_best_weights_too(
     overfitted: Corpus, training: Settings, model_for: Make, tmp_path: Path
 ) -> None:
     lesson = training(steps=30, learning_rate=1e-2, validate_every=2, patience=30)
@@ -299,7 +299,7 @@ def test_patience_that_is_never_lost_ends_with_the_best_too(
 
 
 @pytest.mark.parametrize(("precision", "used"), [("bf16", True), ("fp32", False)])
-def test_a_training_in_half_precision_takes_its_own_attention_and_gives_it_back(
+def test_a_training_in_half_precision_uses_its_own_attention_and_restores_sdpa(
     prose: Corpus, training: Settings, model_for: Make, monkeypatch: pytest.MonkeyPatch, precision: str, used: bool
 ) -> None:
     model, asked = cast(Any, model_for(prose)), list[str]()

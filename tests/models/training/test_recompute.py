@@ -1,4 +1,4 @@
-"""`training.recompute`: less is kept, the same is learned."""
+"""`training.recompute` keeps less memory and gives the same weights."""
 
 from collections.abc import Callable
 from typing import Any, cast

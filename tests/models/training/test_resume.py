@@ -58,7 +58,7 @@ def losses(trained: Trained) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_resumed_at_any_step_it_ends_with_the_same_bits(run: Run, tmp_path: Path, precision: str) -> None:
+def test_a_training_resumed_at_any_step_ends_with_the_same_bits(run: Run, tmp_path: Path, precision: str) -> None:
     whole, expected = run(tmp_path / "whole", precision=precision)
     assert whole.resumed_at is None
     for step in range(2, STEPS + 1):
@@ -72,7 +72,7 @@ def test_resumed_at_any_step_it_ends_with_the_same_bits(run: Run, tmp_path: Path
         assert resumed.tokens == whole.tokens
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bits(run: Run, tmp_path: Path) -> None:
+def test_a_training_killed_again_and_again_ends_with_the_same_bits(run: Run, tmp_path: Path) -> None:
     _, expected = run(tmp_path / "whole", every=2)
     for kill in (1, 4, 6):
         with pytest.raises(Killed):
@@ -145,7 +145,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run: Run, tmp_
     assert same(found, expected)
 
 
-def test_without_a_whole_checkpoint_it_begins_anew(run: Run, tmp_path: Path) -> None:
+def test_a_training_without_a_whole_checkpoint_begins_anew(run: Run, tmp_path: Path) -> None:
     _, expected = run(tmp_path / "whole")
     with pytest.raises(Killed):
         run(tmp_path / "work", kill_at=3)

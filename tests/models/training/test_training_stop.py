@@ -1,4 +1,4 @@
-"""A training that is asked to stop loses no step, and goes on as if it had not been."""
+"""A stopped training loses no step and resumes with the same result."""
 
 import socket
 import subprocess
@@ -22,7 +22,7 @@ Make = Callable[..., nn.Module]
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 8], ids=["the first", "between checkpoints", "at a checkpoint", "the last"])
-def test_it_stops_after_the_step_under_way_and_goes_on_from_there(
+def test_a_stopped_training_finishes_its_step_and_resumes_from_there(
     prose: Corpus, training: Settings, model_for: Make, tmp_path: Path, stop: int
 ) -> None:
     lesson, events, steps = training(steps=8, checkpoint_every=4), list[str](), list[Step]()
