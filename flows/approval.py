@@ -1,4 +1,4 @@
-"""The gate's question to a person: the run pauses, a form in the Prefect UI shows the figures, an answer lets it go on."""
+"""Ask a person about a student: pause the run until the form is answered."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tasks.runtime.run_registry import now
 
 POLL_SECONDS = 2
 RETRY_SECONDS = 5.0
-GRACE_SECONDS = 3600  # our own time limit comes first, so that its setting decides and not Prefect, which would fail the run
+GRACE_SECONDS = 3600  # our own limit ends first and its setting decides; at its own limit Prefect would fail the run
 
 
 class Answer(RunInput):
-    """The form."""
+    """Fields of the form in the Prefect UI."""
 
     choice: Choice = Field(
         description="approve: it may teach and ship; reject: the ladder ends here; train longer: then it is judged again"
@@ -41,15 +41,15 @@ class Answer(RunInput):
 
 
 def ask(student: StageRecord, stage: Stage, run: LadderRun) -> Decision:
-    """Ask a person about a student that missed what its gate asks, unless the same question has an answer already.
+    """Ask a person about a student that failed its gate, unless the same question was answered before.
 
     Returns:
         The decision; the setting `gate.unanswered` where nobody answers within `gate.ask_hours`.
     """
-    known = remembered(student, stage, run.context)
-    if known:
-        log.info("%s: %s, in %s", student.name, known.words, known.run)
-        return known
+    earlier = remembered(student, stage, run.context)
+    if earlier:
+        log.info("%s: %s, in %s", student.name, earlier.words, earlier.run)
+        return earlier
     limit = timedelta(hours=stage.gate.ask_hours)
     until = (datetime.now(UTC) + limit).isoformat(timespec="minutes")
     text = f"{student.name} needs a decision until {until}, else it counts as {stage.gate.unanswered}: {'; '.join(student.gate_reasons)}"
@@ -66,7 +66,7 @@ def ask(student: StageRecord, stage: Stage, run: LadderRun) -> Decision:
 
 
 def _answered(page: str, stage: Stage, seconds: float) -> Answer:
-    """Pause until somebody has answered, or the time is up and the setting answers."""
+    """Pause until a person has answered, or the time is up and `gate.unanswered` decides."""
     default = "approve" if stage.gate.unanswered == "approve" else "reject"
     silent = {"choice": default, "by": "nobody", "note": f"no answer in {stage.gate.ask_hours:g} hours"}
     over = threading.Event()
@@ -79,20 +79,20 @@ def _answered(page: str, stage: Stage, seconds: float) -> Answer:
 
 
 def _answer_late(flow_run_id: UUID, answer: dict[str, Any], seconds: float, over: threading.Event) -> None:
-    """Answer when the time is up, and again until the pause is over: the server may be away, or not have heard of the pause yet."""
-    told = False
+    """Answer when the time is up, repeatedly until the pause ends: the server may be down, or not have registered the pause yet."""
+    warned = False
     while not over.wait(seconds):
         try:
             refused = resume(flow_run_id, answer)
         except AWAY as error:
             refused = str(error) or type(error).__name__
-        if refused and not told:
+        if refused and not warned:
             log.warning("nobody has answered, and Prefect's server does not take %r yet: %s", answer["choice"], refused)
-        told, seconds = told or bool(refused), RETRY_SECONDS
+        warned, seconds = warned or bool(refused), RETRY_SECONDS
 
 
 def resume(flow_run_id: UUID, answer: dict[str, Any]) -> str | None:
-    """Answer a paused run; returns why the server did not take the answer, None where it did."""
+    """Answer a paused run; returns the server's reason where it refuses the answer, else None."""
     with get_client(sync_client=True) as client:
         result = client.resume_flow_run(flow_run_id, run_input=answer)
     return None if result.status.value == "ACCEPT" else str(getattr(result.details, "reason", result.status.value))

@@ -1,4 +1,4 @@
-"""THE MAIN LOOP: the teacher, then each stage taught by the last accepted one, then the report."""
+"""THE MAIN LOOP: the teacher, then each stage from its teachers, then the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows when a gate does not let a student pass: train on, teach through an assistant, or ask a person; always within a bound."""
+"""Policies of a gate that a student fails: extend, insert an assistant, ask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.runtime.logs import log
 
 
 def run_with_policy(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
-    """Make a stage's student, and do what its gate's policy asks when something is missed.
+    """Make a stage's student, and apply its gate's policy where it fails the gate; always within the gate's bounds.
 
     Args:
         stage: The stage.
@@ -28,7 +28,7 @@ def run_with_policy(stage: Stage, lineage: list[StageRecord], ladder: Ladder, da
         run: The run under way.
 
     Returns:
-        What joins the lineage: assistants, if any, then the student, whatever its verdict.
+        The models to add to the lineage: assistants, if any, then the student, whatever its verdict.
     """
     gate, rung = stage.gate, Rung(lineage, ladder, data, run)
     student = rung.teach(stage)
@@ -57,7 +57,7 @@ def _decided(student: StageRecord, earlier: str | None, words: str) -> StageReco
 
 
 class Rung:
-    """The models that stand above one student, and how it is taught by the nearest of them."""
+    """One student's ancestors, assistants included, of which the nearest teaches it."""
 
     def __init__(self, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> None:
         self.lineage, self.ladder, self.data, self.run = list(lineage), ladder, data, run
@@ -91,7 +91,7 @@ class Rung:
         return stage.model_copy(update={"name": name, "notes": notes, "student": Student(shape=shape), "gate": Gate(policy="warn")})
 
     def insert(self, assistant: Stage, stage: Stage) -> None:
-        """Teach the assistant and let it teach from now on."""
+        """Make the assistant, which teaches from now on."""
         log.info("%s: inserting %s between it and %s", stage.name, assistant.name, self.lineage[-1].name)
         self.run.plan_before(stage.name, assistant.name)
         made = self.teach(assistant, inserted=True)

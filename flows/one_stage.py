@@ -1,4 +1,4 @@
-"""One stage of a ladder, taught by models that are finished already: for a trial that leaves the rest of the ladder alone."""
+"""One stage of a ladder from finished teachers, as a run of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Was the ladder worth it? The ladder and its control arms over several seeds, each by the same stages and from the same store."""
+"""Compare a ladder with its control arms over several seeds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def prove(
 def _compared(
     arms: Arms, root: StageRecord, judged: Judged, settings: Ladder, data: DataRecord, run: LadderRun
 ) -> tuple[Proof, Path | None]:
-    """Run all arms, seed by seed, so that what is finished can be compared at any time; and the file of what compression has lost."""
+    """Run all arms, seed by seed, so that finished seeds can be compared at any time; also returns the file of lost examples."""
     results: dict[Arm, list[Replicate]] = {arm: [] for arm in arms.ladders}
     answers: dict[Arm, list[Answers]] = {arm: [] for arm in arms.ladders}
     tested = judged.model
@@ -106,14 +106,14 @@ def _climbed(root: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun
 
 
 class Judged(NamedTuple):
-    """A model judged on the test split, and what it answered there."""
+    """A model evaluated on the test split, and its answers there."""
 
     model: StageRecord
     answers: Answers
 
 
 def _tested(model: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun, precision: str) -> Judged:
-    """The model judged on the test split, alone and without samples."""
+    """Evaluate a model on the test split, without samples and without its teachers."""
     quiet = ladder.model_copy(update={"evaluation": ladder.evaluation.model_copy(update={"samples": 0})})
     with untagged():
         judged = evaluate_model(model, [], quiet, data, run.context, precision, "test")
@@ -122,7 +122,7 @@ def _tested(model: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun
 
 @contextmanager
 def _of_arm(run: LadderRun, arm: Arm, ladder: Ladder) -> Iterator[None]:
-    """Tag what is made within, in Prefect and in MLflow."""
+    """Tag the runs made within, in Prefect and in MLflow."""
     before, seed = run.context, ladder.stage_seed(ladder.stages[-1])
     run.context = before.model_copy(update={"tags": {"ladder.arm": arm, "ladder.seed": str(seed)}})
     try:

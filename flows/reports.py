@@ -1,4 +1,4 @@
-"""Reports and comparisons as small flows, for the forms of the Prefect UI: pages written again from the records."""
+"""Flows that write reports and comparisons again, for forms of the Prefect UI."""
 
 from __future__ import annotations
 

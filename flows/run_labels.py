@@ -1,4 +1,4 @@
-"""Names and tags by which a person finds a run in Prefect: the run's name, `ladder:`, `stage:`, `quality:`, `repeats:`."""
+"""Names and tags of flow runs: `ladder:`, `stage:`, `quality:`, `repeats:`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.runtime.run_registry import all_runs
 
 
 def is_served() -> bool:
-    """Whether the flow under way was started through a deployment: its parameters come from a server."""
+    """Whether the flow under way was started by a deployment, so that its parameters come from a server."""
     context = FlowRunContext.get()
     return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
@@ -45,30 +45,30 @@ def repeated_run(resolved: ResolvedRequest) -> str | None:
 
 @contextmanager
 def untagged() -> Iterator[None]:
-    """Tasks within have none of the tags of their flow run, by which runs are found.
+    """Tasks within do not inherit the tags of their flow run.
 
-    For a task with tags Prefect asks its server for a place among those that may run at once; a SQLite that is being written answers
-    503, and Prefect's client asks again after two seconds.
+    For a task with tags Prefect requests a concurrency slot from its server, which answers 503 while another process writes to its SQLite;
+    the client retries after two seconds.
     """
     with TagsContext(current_tags=set()):
         yield
 
 
 def label(name: str | None = None, tags: Iterable[str] = ()) -> None:
-    """Give the flow run under way a name and more tags; what a server that is away does not take is no reason to end a run."""
+    """Name the flow run under way and add tags; a failure is logged and does not end the run."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
     try:
         with without_retries(), get_client(sync_client=True) as client:
-            there = client.read_flow_run(context.flow_run.id).tags
-            client.update_flow_run(context.flow_run.id, name=name, tags=sorted({*there, *tags}))
+            before = client.read_flow_run(context.flow_run.id).tags
+            client.update_flow_run(context.flow_run.id, name=name, tags=sorted({*before, *tags}))
     except (httpx.HTTPError, PrefectException) as error:
         log.warning("Prefect did not take the run's name and tags: %s", error or type(error).__name__)
 
 
 def label_run(record: RunRecord) -> None:
-    """Name the flow run as the run is named everywhere else, and say which run it repeats."""
+    """Name the flow run after the run, with its attempt and the run that it repeats."""
     name = record.run + (f", attempt {record.attempt}" if record.attempt > 1 else "")
     tags = [f"ladder:{record.ladder}"]
     if record.repeats:

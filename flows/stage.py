@@ -1,4 +1,4 @@
-"""One rung of the ladder, as a flow of its own: teach, judge, decide, record."""
+"""One stage as a flow of its own: train, evaluate, gate, record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.runtime.run_registry import Context
 def _audited(
     student: StageRecord, stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context
 ) -> StageRecord:
-    """The student's record with its audit, against an untaught control where one is asked for."""
+    """The student's record with its audit, compared with an untaught control where `audit.control` is on."""
     control = None
     if ladder.audit.control:
         control = train_control(stage, student, lineage[-1], ladder, data, context)

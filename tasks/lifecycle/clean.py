@@ -1,8 +1,8 @@
-"""Retention: what no kept run reaches is freed, never what a running one uses.
+"""Delete old runs and the results that no kept run reaches.
 
-Kept are runs younger than the age, running ones, and those with a promoted model. A result is freed when it is old, no kept run
-reaches it, and nobody has used it since: whoever reuses one renews its time while he holds the fingerprint's lock, and it is removed
-under that lock after another look at the time. So a run that begins while this works finds a result whole, or computes it.
+Kept are runs younger than the age, running ones, and those with a promoted model. A result is deleted when it is old, no kept run
+reaches it, and no run has used it since: a run that reuses one renews its time under the lock of its fingerprint, and it is deleted
+under the same lock after a second look at the time. So a run that begins meanwhile finds a result complete, or computes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DOWNLOAD_SECONDS = 3600.0  # a download is not locked while a teacher is copied 
 
 
 class Piece(Record):
-    """Something that was freed or kept: a part of the store, a run's folder, a run in MLflow."""
+    """A part of the store, a run's folder or a run in MLflow that was deleted or kept, and why."""
 
     kind: str
     name: str
@@ -72,12 +72,12 @@ def clean(home: Home, age: float, *, keep_promoted: bool = True, dry_run: bool =
 
     Args:
         home: What to clean.
-        age: Seconds; 0: whatever nobody uses now.
+        age: Seconds; 0: everything that is not in use now.
         keep_promoted: Whether runs are kept that have a model with an alias in MLflow's registry.
-        dry_run: Tell, and change nothing.
+        dry_run: Whether to report only, and change nothing.
 
     Raises:
-        LadderError: Another process cleans this home, or a run's record cannot be read: what it reaches is not known.
+        LadderError: Another process cleans this home, or a run's record cannot be read, so the results that it reaches are unknown.
         RecordUnavailable: MLflow does not answer.
         StoreError: Something cannot be removed.
     """
@@ -106,7 +106,7 @@ def _alone(home: Home) -> Iterator[None]:
 
 
 def summary(cleaned: Cleaned) -> str:
-    """What people read: what was freed kind by kind, the runs that are kept and why, and how much that is in all."""
+    """Text for people: sizes deleted by kind, the runs kept and why, and the total."""
     verb = "would free" if cleaned.dry_run else "freed"
     lines = []
     for kind in dict.fromkeys(piece.kind for piece in cleaned.freed):
@@ -124,7 +124,7 @@ def _megabytes(pieces: Sequence[Piece]) -> str:
 
 
 class _Cleaning:
-    """One cleaning: what it has freed so far, and what it has kept."""
+    """One cleaning, with the pieces deleted and kept so far."""
 
     def __init__(self, home: Home, retained: Retained, dry_run: bool) -> None:
         self.home, self.retained, self.dry_run = home, retained, dry_run
@@ -134,7 +134,7 @@ class _Cleaning:
         self.gone: set[str] = set()  # fingerprints of freed results
 
     def run(self) -> None:
-        """Free the results first, then the runs: a run that is left may name results that are gone, and is found again."""
+        """Delete results first, then runs: a run that remains after an interruption is found again by the next cleaning."""
         for run, why in self.retained.reasons.items():
             self._keep("run", self.home.runs / run, why)
         for kind in sorted(path.name for path in self.home.store.glob("*") if path.is_dir() and path.name not in NO_RESULTS):
@@ -142,7 +142,7 @@ class _Cleaning:
                 self._result(kind, folder)
         for folder in sorted((self.home.store / "checkpoints").glob("*")):
             self._checkpoints(folder)
-        self._leavings()
+        self._leftovers()
         for record in self.retained.doomed:
             self._run(record)
 
@@ -167,11 +167,11 @@ class _Cleaning:
             self._free_locked("checkpoints", folder, folder.name, lambda: max(path.stat().st_mtime for path in (folder, *folder.iterdir())))
 
     def _free_locked(self, kind: str, folder: Path, mark: str, moment: Callable[[], float]) -> bool:
-        """Free a folder under the lock of its fingerprint, as whoever uses it does; renamed first, so that no half is ever seen."""
+        """Delete a folder under the lock of its fingerprint, which its users take too; renamed first, so that it is never seen half deleted."""
         try:
             young = moment() >= self.retained.limit
         except FileNotFoundError:
-            return False  # whoever uses it has just replaced it
+            return False  # a run has just replaced it
         if young:
             self._keep(kind, folder, "made or used lately")
             return False
@@ -188,7 +188,7 @@ class _Cleaning:
             aside.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(aside)
             shutil.rmtree(aside)
-            Path(lock.lock_file).unlink()  # who waits for it sees that it is gone, and makes another
+            Path(lock.lock_file).unlink()  # a process that waits for it notices, and makes another
             return True
 
     @contextmanager
@@ -205,8 +205,8 @@ class _Cleaning:
         finally:
             lock.release()
 
-    def _leavings(self) -> None:
-        """What is under no final name: damaged results, half-written ones of killed processes, models fetched from MLflow."""
+    def _leftovers(self) -> None:
+        """Delete folders without a final name: damaged results, half-written ones of killed processes, models fetched from MLflow."""
         for folder in (self.home.store / "set-aside").glob("*"):
             since = folder.name.rpartition("-")[2]
             if since.isdecimal() and int(since) / 1e9 < self.retained.limit:
@@ -220,7 +220,7 @@ class _Cleaning:
                 self._free("download", folder, "fetched again when it is needed")
 
     def _run(self, record: RunRecord) -> None:
-        """A run's folder and its runs in MLflow, unless somebody continues it now, or MLflow keeps a model there that is in use."""
+        """Delete a run's folder and its runs in MLflow, unless it is continued now, or MLflow keeps a model there that is in use."""
         folder, lock = self.home.runs / record.run, RunLock(self.home, record.run)
         if not lock.take():
             self._keep("run", folder, "it is running")

@@ -1,4 +1,4 @@
-"""Audits in a run: after every stage, before its gate, stored, recorded and reused; and what a gate makes of them."""
+"""Audits in a run: made before the gate, stored, recorded, reused, gated on."""
 
 from __future__ import annotations
 

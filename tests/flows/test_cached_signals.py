@@ -1,4 +1,4 @@
-"""Ladders whose teachers answer once, onto disk, through the real command line."""
+"""Ladders with teacher signals cached on disk, through the command line."""
 
 from __future__ import annotations
 

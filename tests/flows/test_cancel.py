@@ -1,4 +1,4 @@
-"""A run that a person cancels, or that is asked to end, writes a checkpoint and ends; the same command goes on from there."""
+"""A cancelled or terminated run writes a checkpoint and is resumed from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ladder clean`: kept runs are reused and shown as before, and no run notices that somebody cleans."""
+"""`ladder clean` leaves kept runs reusable and running ones undisturbed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed anywhere, the same command goes on from there and ends with the same weights, to the last bit."""
+"""A run killed anywhere is resumed by the same command to bit-equal weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run ends when it does not end well: a gate that stops it, a loss that explodes, a disk that is full."""
+"""Runs that end badly: stopped by a gate, a diverging loss, a full disk."""
 
 from __future__ import annotations
 

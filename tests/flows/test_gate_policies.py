@@ -1,4 +1,4 @@
-"""What gates do beyond stopping and warning, in real runs: extend, insert, ask."""
+"""Gate policies in real runs: extend, insert, ask."""
 
 from __future__ import annotations
 

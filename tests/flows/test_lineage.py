@@ -1,4 +1,4 @@
-"""The lineage of a run, read back through the interfaces of MLflow and of Prefect."""
+"""The lineage of a run, read back from MLflow and from Prefect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parameters of the deployed flows: what the form shows, and that the API refuses what the form refuses, in the same words."""
+"""Parameters of the deployed flows: the forms, and the same refusals by the API."""
 
 from __future__ import annotations
 

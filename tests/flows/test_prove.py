@@ -1,4 +1,4 @@
-"""`ladder prove`: arms are run by the stages and the store of the ladder, a killed proof goes on, bad input is one message."""
+"""`ladder prove`: arms share stages and store, a killed proof is resumed."""
 
 from __future__ import annotations
 

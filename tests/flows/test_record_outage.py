@@ -1,4 +1,4 @@
-"""MLflow goes away in the middle of a training: the training goes on, the record catches up, and what is missing is named."""
+"""An outage of MLflow: training goes on, the record catches up, gaps are named."""
 
 from __future__ import annotations
 

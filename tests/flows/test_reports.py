@@ -1,4 +1,4 @@
-"""Reports, comparisons and model cards of real runs: on the command line, as flows, in the store and in MLflow."""
+"""Reports, comparisons and model cards of real runs, as commands and as flows."""
 
 from __future__ import annotations
 

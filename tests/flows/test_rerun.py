@@ -1,4 +1,4 @@
-"""A run repeated with one parameter changed; one stage alone, from named teachers."""
+"""A run repeated with one parameter changed; one stage from named teachers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is finished is found, verified and reused; what changed is computed, and nothing before it."""
+"""Finished results are found, verified and reused; changed ones are recomputed."""
 
 from __future__ import annotations
 

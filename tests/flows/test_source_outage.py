@@ -1,4 +1,4 @@
-"""A hub that does not answer is asked again; one that says no is not."""
+"""An unreachable hub is retried; a refusal by the hub is not."""
 
 from __future__ import annotations
 

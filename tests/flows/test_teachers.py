@@ -1,4 +1,4 @@
-"""Every kind of teacher, data and tokenizer goes through the same chain."""
+"""Every kind of teacher, data and tokenizer through the same steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kept run reaches stays, all else that is old goes, and whoever computes or reuses something meanwhile never notices."""
+"""Results that kept runs reach stay, old ones go, running runs are undisturbed."""
 
 from __future__ import annotations
 

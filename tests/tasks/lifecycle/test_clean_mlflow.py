@@ -1,4 +1,4 @@
-"""Cleaning and MLflow: what an old run recorded goes with it, what a kept run or a promoted model is made of stays."""
+"""Cleaning in MLflow: runs of deleted runs go, models that others use stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dead process left behind is found by its locks, and costs nothing where there is nothing. The rest is in flows/test_crash.py."""
+"""Dead runs are found by their locks; with real runs: tests/flows/test_crash.py."""
 
 from __future__ import annotations
 

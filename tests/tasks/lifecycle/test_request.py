@@ -1,4 +1,4 @@
-"""A request for a run: what it differs from an earlier run in, and the stages before its first one."""
+"""Requests for runs: parameters changed since earlier runs, stages before the first."""
 
 from __future__ import annotations
 

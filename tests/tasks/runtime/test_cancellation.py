@@ -1,4 +1,4 @@
-"""A request to stop, by real signals: a training answers it at its next step, all else at once."""
+"""Real signals stop a training at its next step, and anything else at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is logged reaches Prefect, too: no flood, no passwords, and nothing twice on the terminal."""
+"""Log lines in Prefect: no flood, no passwords, none twice on the terminal."""
 
 from __future__ import annotations
 

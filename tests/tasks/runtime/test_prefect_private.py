@@ -1,4 +1,4 @@
-"""Every private name of Prefect that the source uses is listed, and is in the installed Prefect as it was read."""
+"""Private names of Prefect in the source are listed, and are as they were read."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_search_finds_private_names(text: str, names: set[str]) -> None:
 
 
 def sources() -> Iterator[str]:
-    """Files of ours that import Prefect or set its environment, the list itself apart."""
+    """Source files that import Prefect or set its environment, except the list itself."""
     for layer in ("flows", "tasks"):
         for path in (ROOT / layer).rglob("*.py"):
             if "refect" in path.read_text() and path.name != "prefect_private.py":

@@ -1,4 +1,4 @@
-"""What passes by itself and what does not, told by real errors of real libraries over real sockets."""
+"""Transient errors, by real errors of real libraries over real sockets."""
 
 from __future__ import annotations
 

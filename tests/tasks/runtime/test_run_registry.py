@@ -1,4 +1,4 @@
-"""The record of a run is always whole, and tells of a dead run that it is dead."""
+"""Records of runs are never half-written, and a dead run shows as interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training at a time on a machine; a dead process holds nothing."""
+"""At most one training at a time on a machine; a dead process holds no slot."""
 
 from __future__ import annotations
 
