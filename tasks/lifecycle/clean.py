@@ -167,7 +167,7 @@ class _Cleaning:
             self._free_locked("checkpoints", folder, folder.name, lambda: max(path.stat().st_mtime for path in (folder, *folder.iterdir())))
 
     def _free_locked(self, kind: str, folder: Path, mark: str, moment: Callable[[], float]) -> bool:
-        """Delete a folder under the lock of its fingerprint, which its users take too; renamed first, so that it is never seen half deleted."""
+        """Delete a folder under the lock of its fingerprint, as its users do; renamed first, so that it is never seen half deleted."""
         try:
             young = moment() >= self.retained.limit
         except FileNotFoundError:
