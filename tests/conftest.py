@@ -1,4 +1,4 @@
-"""For all tests: no hub, and one thread for each process, as two processes share the cores. Libraries read this when they are imported."""
+"""Environment of all tests: no hub, one thread a process, as two processes share the cores. Libraries read it when imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests borrow from the machine: processes of their own, and small disks."""
+"""Child processes and small file systems for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def child(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Python code in a process of its own, which says something once it is where the test wants it; killed at the end at the latest."""
+    """Run Python code in a process of its own, which prints a line when the test may go on; it is killed at the end of the block."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         try:
@@ -26,7 +26,8 @@ def child(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
             kill(process)
 
 
-def heard(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
+    """Wait for the next line that the process prints."""
     assert process.stdout
     return process.stdout.readline().strip()
 

@@ -68,12 +68,6 @@ class VocabularyMap:
         mapped[keep] = self.inputs(ids[keep])
         return mapped
 
-    def originals(self, ids: Tensor) -> Tensor:
-        """(...) ids of the smaller vocabulary in the larger one's."""
-        import torch
-
-        return torch.tensor(self.kept, device=ids.device)[ids]
-
     def within(self, larger: VocabularyMap | None, key: str) -> VocabularyMap:
         """The same map from a teacher that itself keeps only the ids of `larger`; None: it has all.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, tracked
-from tests.flows.driver import Cli, clean_environment, furnish
+from tests.flows.driver import Cli, clean_environment, home_with_database
 
 PAGES = [ROOT / "README.md", *tracked("docs/tutorials/*.md", "docs/how-to/*.md")]
 ELSEWHERE = {"docs/how-to/deploy.md"}  # Docker, Kubernetes, PostgreSQL, worker machines
@@ -65,9 +65,9 @@ def run_page(page: Path, kinds: tuple[str, ...], place: Path, prefect_api: str) 
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_record: Path) -> Path:
+def digits(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_database: Path) -> Path:
     """A home in which the ladder `digits` is finished, as many pages begin with it."""
-    home = furnish(tmp_path_factory.mktemp("digits") / "home", empty_record)
+    home = home_with_database(tmp_path_factory.mktemp("digits") / "home", empty_database)
     Cli(home, {"PREFECT_API_URL": prefect_api})("run", "digits")
     return home
 
@@ -117,17 +117,17 @@ def test_a_target_of_make_that_a_page_names_exists(target: str):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page, "sh")], ids=name_of)
-def test_short_commands_of_a_page_run(page: Path, tmp_path: Path, prefect_api: str, empty_record: Path):
-    furnish(tmp_path / ".ladder", empty_record)
+def test_short_commands_of_a_page_run(page: Path, tmp_path: Path, prefect_api: str, empty_database: Path):
+    home_with_database(tmp_path / ".ladder", empty_database)
     run_page(page, ("sh",), tmp_path, prefect_api)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(PATIENCE + 600)
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page, "sh slow")], ids=name_of)
-def test_all_commands_of_a_page_run(page: Path, tmp_path: Path, prefect_api: str, empty_record: Path, request: pytest.FixtureRequest):
+def test_all_commands_of_a_page_run(page: Path, tmp_path: Path, prefect_api: str, empty_database: Path, request: pytest.FixtureRequest):
     if DIGITS in "".join(commands(page, "sh slow")):
         shutil.copytree(request.getfixturevalue("digits"), tmp_path / ".ladder")
     else:
-        furnish(tmp_path / ".ladder", empty_record)
+        home_with_database(tmp_path / ".ladder", empty_database)
     run_page(page, ("sh", "sh slow"), tmp_path, prefect_api)

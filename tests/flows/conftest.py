@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.driver import PATIENCE, STARTED, Cli, clean_environment, furnish, half_written, healthy, wait_for
+from tests.flows.driver import COMMAND_TIMEOUT, STARTED, Cli, clean_environment, half_written, healthy, home_with_database, wait_for
 from tests.flows.ladders import TINY
 from tests.flows.served import Server, Start
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_turns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trainings take turns in the temporary folder: one of this session's own, so that no other session's training is in the way."""
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("turns"))
@@ -36,7 +36,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_behind() -> Iterator[None]:
+def end_left_processes() -> Iterator[None]:
     """End what a failed test has left running."""
     yield
     while STARTED:
@@ -70,18 +70,18 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database; making its tables takes seconds, so every home gets a copy."""
     home = tmp_path_factory.mktemp("record") / "home"
     code = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
-    subprocess.run([sys.executable, "-c", code], env=clean_environment(LADDER_HOME=str(home)), check=True, timeout=PATIENCE)
+    subprocess.run([sys.executable, "-c", code], env=clean_environment(LADDER_HOME=str(home)), check=True, timeout=COMMAND_TIMEOUT)
     return home / "mlflow" / "mlflow.db"
 
 
 @pytest.fixture
-def cli(tmp_path: Path, prefect_api: str, empty_record: Path) -> Cli:
+def cli(tmp_path: Path, prefect_api: str, empty_database: Path) -> Cli:
     """`ladder` in an empty home, against the session's Prefect server."""
-    return Cli(furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": prefect_api})
+    return Cli(home_with_database(tmp_path / "home", empty_database), {"PREFECT_API_URL": prefect_api})
 
 
 @pytest.fixture
@@ -99,9 +99,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_record: Path, tiny: Path) -> Cli:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_database: Path, tiny: Path) -> Cli:
     """A home in which `tiny` ran from beginning to end. Look, do not touch: `finished` is a copy to work with."""
-    done = Cli(furnish(tmp_path_factory.mktemp("undisturbed") / "home", empty_record), {"PREFECT_API_URL": prefect_api})
+    done = Cli(home_with_database(tmp_path_factory.mktemp("undisturbed") / "home", empty_database), {"PREFECT_API_URL": prefect_api})
     done("run", tiny)
     assert half_written(done.home) == []
     return done

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 400.0  # seconds for any one command, on a machine that does other things too
+COMMAND_TIMEOUT = 400.0  # seconds for any one command, on a machine that does other things too
 # A machine trains one ladder at a time; the tests' trainings shall not wait for those of anybody else.
 TEMPORARY = tempfile.mkdtemp(prefix="ladder-tests-")
 atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
@@ -38,6 +38,7 @@ class Outcome(NamedTuple):
 
 
 def clean_environment(**more: str) -> dict[str, str]:
+    """This environment without settings of Prefect, MLflow, Ladder, pytest and the hub, and with `more`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "LADDER_", "PYTEST_", "HF_"))}
     # One thread: the tests share their cores, and waiting threads that spin would slow all of them down.
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TMPDIR": TEMPORARY, **more}
@@ -71,11 +72,11 @@ class Cli:
         began = time.monotonic()
         process = self.start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            out, err = process.communicate(timeout=PATIENCE)
+            out, err = process.communicate(timeout=COMMAND_TIMEOUT)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
-            pytest.fail(f"{args} did not end in {PATIENCE:.0f} s\n{out}\n{err}")
+            pytest.fail(f"{args} did not end in {COMMAND_TIMEOUT:.0f} s\n{out}\n{err}")
         assert "Traceback" not in out + err, f"{out}\n{err}"
         if code is not None:
             assert process.returncode == code, f"{args}: exit code {process.returncode}\n{out}\n{err}"
@@ -91,15 +92,14 @@ class Cli:
         return {model["name"]: model["weights_sha256"] for model in (shown["teacher"], *shown["stages"])}
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """Poll until `condition` gives something true, and return it."""
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = COMMAND_TIMEOUT) -> Any:
+    """Poll until `condition` returns something true, and return that; `what` names it in the failure."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        found = condition()
-        if found:
-            return found
+        if result := condition():
+            return result
         time.sleep(0.02)
-    pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
+    pytest.fail(f"waited {seconds:.0f} s for {what}")
 
 
 def newest_checkpoint(home: Path) -> int:
@@ -108,7 +108,7 @@ def newest_checkpoint(home: Path) -> int:
 
 
 def half_written(home: Path) -> list[str]:
-    """Folders of the store that have no valid manifest, and whatever is left where results are written aside."""
+    """Folders of the store that have no valid manifest, and what is left in the folder where results are written."""
     store = home / "store"
     bad = [str(path) for path in (store / "writing").glob("*")]
     for folder in (path for kind in ("data", "teacher", "stage", "evaluation", "bench") for path in (store / kind).glob("*")):
@@ -128,15 +128,17 @@ def actions(log: str) -> dict[str, str]:
 
 
 def healthy(api: str) -> bool:
+    """Whether the server of an API answers."""
     try:
         return httpx.get(f"{api}/health", timeout=1.0, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 
 
-def furnish(home: Path, empty_record: Path) -> Path:
+def home_with_database(home: Path, empty_database: Path) -> Path:
+    """Make a home with a copy of an empty MLflow database."""
     (home / "mlflow").mkdir(parents=True)
-    shutil.copy(empty_record, home / "mlflow" / "mlflow.db")
+    shutil.copy(empty_database, home / "mlflow" / "mlflow.db")
     return home
 
 
@@ -176,6 +178,6 @@ def last_flow_run(cli: Cli) -> FlowRun:
     return FlowRun(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
 
 
-def unguarded(process: subprocess.Popen[str]) -> None:
-    """Leave the end of a process to the fixture that started it."""
+def keep_running(process: subprocess.Popen[str]) -> None:
+    """Let a process outlive the test; the fixture that started it ends it."""
     STARTED.remove(process)

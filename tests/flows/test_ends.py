@@ -57,7 +57,7 @@ def fill(disk: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_full_disk_then_one_that_fills_during_training(cli, tiny, disk, undisturbed, tmp_path, empty_record):
+def test_a_full_disk_then_one_that_fills_during_training(cli, tiny, disk, undisturbed, tmp_path, empty_database):
     full = Cli(disk / "home", dict(cli.env), cwd=tmp_path)
     ballast = fill(disk)
     failed = full("run", tiny, code=1)

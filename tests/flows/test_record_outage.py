@@ -63,10 +63,10 @@ class Server:
 
 
 @pytest.fixture
-def mlflow(tmp_path: Path, empty_record: Path) -> Iterator[Server]:
+def mlflow(tmp_path: Path, empty_database: Path) -> Iterator[Server]:
     place = tmp_path / "mlflow"
     place.mkdir()
-    shutil.copy(empty_record, place / "mlflow.db")
+    shutil.copy(empty_database, place / "mlflow.db")
     server = Server(place)
     server.start()
     yield server

@@ -1,4 +1,4 @@
-"""Shared by the tests of `tasks/`."""
+"""Fixtures of the tests of `tasks/`."""
 
 from __future__ import annotations
 

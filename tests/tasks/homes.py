@@ -1,4 +1,4 @@
-"""Homes in miniature for the tests of cleaning: results, runs and their ages."""
+"""Small homes for the tests of cleaning: results and runs of given ages."""
 
 from __future__ import annotations
 

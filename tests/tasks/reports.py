@@ -1,4 +1,4 @@
-"""Runs in miniature for the tests of reports, and what a browser would make of a page."""
+"""Small runs for the tests of reports, and a parser that checks a page."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def digits(tmp_path: Path) -> RunRecord:
 
 
 class Page(HTMLParser):
-    """What a browser would make of the report: its words, its tags, and whatever it would fetch."""
+    """A page of a report, parsed: its words, tags, ids, labels and links."""
 
     VOID = frozenset({"meta", "link", "br", "hr", "img", "input"})
 
@@ -214,7 +214,7 @@ class Page(HTMLParser):
 
 
 def check(html: str) -> Page:
-    """Hold a page to what every page must be."""
+    """Parse a page, and check what holds for every page: closed tags, no script, nothing to fetch, a label for each picture."""
     parsed = Page()
     parsed.feed(html)
     parsed.close()
@@ -230,7 +230,7 @@ def check(html: str) -> Page:
 
 @pytest.fixture
 def page() -> Callable[..., Page]:
-    """Write a report, read it back, and hold it to what every report must be."""
+    """Write a report, read it back and check it."""
 
     def read(record: RunRecord, settings: str = SETTINGS) -> Page:
         path = write_report(record, settings, Path(record.folder))

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flows.driver import Cli, unguarded, wait_for
+from tests.flows.driver import Cli, keep_running, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -44,7 +44,7 @@ def served(place: Path) -> Iterator[dict[str, Any]]:
     """Addresses of a `ladder serve`."""
     cli = Cli(place / "home", cwd=place)
     process = cli.start_logged(place / "serve.log", "serve")
-    unguarded(process)  # it outlives the test that first asked for it
+    keep_running(process)  # it outlives the test that first asked for it
     try:
         wait_for(lambda: (place / "home" / "serve.json").is_file() or process.poll() is not None, "ladder serve")
         assert process.poll() is None, (place / "serve.log").read_text()

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flows.driver import Cli, actions, clean_environment, furnish, healthy, newest_checkpoint, wait_for
+from tests.flows.driver import Cli, actions, clean_environment, healthy, home_with_database, newest_checkpoint, wait_for
 
 STEPS = 3000
 LONG = (f"stages.two.training.steps={STEPS}", "stages.two.training.checkpoint_every=20")
@@ -67,8 +67,8 @@ def begun(cli: Cli, tiny: Path, log: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_record):
-    cli = Cli(furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": server.api})
+def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_database):
+    cli = Cli(home_with_database(tmp_path / "home", empty_database), {"PREFECT_API_URL": server.api})
     log = tmp_path / "run.log"
     process = begun(cli, tiny, log)
     at = newest_checkpoint(cli.home)
@@ -109,8 +109,8 @@ def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_record):
 
 
 @pytest.mark.slow
-def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_record):
-    cli = Cli(furnish(tmp_path / "home", empty_record), {"PREFECT_API_URL": server.api})
+def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_database):
+    cli = Cli(home_with_database(tmp_path / "home", empty_database), {"PREFECT_API_URL": server.api})
     log = tmp_path / "run.log"
     process = begun(cli, tiny, log)
     server.kill()
@@ -125,8 +125,8 @@ def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_reco
 
 
 @pytest.mark.slow
-def test_away_for_good(server: Server, tiny, tmp_path, empty_record):
-    home = furnish(tmp_path / "home", empty_record)
+def test_away_for_good(server: Server, tiny, tmp_path, empty_database):
+    home = home_with_database(tmp_path / "home", empty_database)
     cli = Cli(home, {"PREFECT_API_URL": server.api, "PREFECT_CLIENT_MAX_RETRIES": "2"})
     log = tmp_path / "run.log"
     process = begun(cli, tiny, log)

@@ -22,7 +22,7 @@ from models.signals.cache import TOLERANCE, SignalCache, keys_of
 from models.signals.codec import Coding, decode, dense, encode
 from models.signals.fill import fill_cache, needed_keys, select_examples
 from models.signals.sources import rows
-from tests.machine import child, heard, kill, small_disk
+from tests.machine import child, kill, read_line, small_disk
 
 V = 258
 IDENTITY = {"teacher": "a" * 64, "tokenizer": "b" * 64, "sequence_length": 24, "signal": "sampled", "vocabulary": V, "size": 20, "seed": 1}
@@ -178,7 +178,7 @@ class TestHarm:
         killed = made(tmp_path / "killed")
         with child(DUMP, killed.folder, text.folder, 8000) as process:
             while len(list(killed.folder.glob("part-*.json"))) < 2:
-                assert heard(process)
+                assert read_line(process)
             kill(process)
         resumed = opened(killed.folder)
         kept = sum(part.examples for part in resumed.parts)

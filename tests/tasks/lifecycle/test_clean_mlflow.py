@@ -21,7 +21,7 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture(scope="module")
-def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database; making its tables takes seconds."""
     place = Home(tmp_path_factory.mktemp("record"))
     connect(place)
@@ -30,10 +30,10 @@ def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestMlflow:
     @pytest.fixture
-    def tracker(self, home: Home, empty_record: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
+    def tracker(self, home: Home, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         home.mlflow.mkdir(parents=True)
-        shutil.copy(empty_record, home.mlflow / "mlflow.db")
+        shutil.copy(empty_database, home.mlflow / "mlflow.db")
         return connect(home)
 
     def recorded(self, home: Home, tracker: Tracker, run: str, models: list[StageRecord], moment: float = OLD) -> RunRecord:

@@ -13,7 +13,7 @@ from conf.home import Home
 from tasks.records.run import RunRecord
 from tasks.runtime.run_registry import Context, RunLock, all_runs, load_run, new_name, now, original_mlflow_run, save, unfinished
 from tests.factories import model_record, run_record
-from tests.machine import child, heard, kill
+from tests.machine import child, kill, read_line
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,7 +62,7 @@ class TestSaving:
     def test_a_kill_never_leaves_half_a_record(self, home: Home) -> None:
         chance = random.Random(0)
         with child(SAVING, home.root, run_record().model_dump_json()) as process:
-            assert heard(process) == "saved"
+            assert read_line(process) == "saved"
             for _ in range(200):  # read while it is being written
                 RunRecord.model_validate_json((home.runs / "tiny-1" / "record.json").read_text())
             time.sleep(chance.random() / 5)
@@ -106,7 +106,7 @@ class TestLooking:
 class TestDeadRuns:
     def test_a_run_is_running_while_its_process_lives_and_interrupted_once_it_is_killed(self, home: Home) -> None:
         with child(ALIVE, home.root, run_record(status="running").model_dump_json()) as process:
-            assert (heard(process), heard(process)) == ("alive", "saved")
+            assert (read_line(process), read_line(process)) == ("alive", "saved")
             assert load_run(home, "tiny-1").status == "running"
             assert not RunLock(home, "tiny-1").take()
             assert unfinished(home, "s" * 64, None, False) is None

@@ -19,6 +19,7 @@ from conf.errors import LadderError, RunCancelled
 from tasks.runtime import cancellation as stopping
 from tasks.runtime import training_slots as slots
 from tasks.runtime.training_slots import BusyError, slots_folder, training_slot
+from tests.machine import read_line
 
 ROOT = Path(__file__).parents[3]
 HOLD = """
@@ -55,14 +56,9 @@ def hold(started: list[subprocess.Popen[str]], at_once: int, run: str, seconds: 
     return process
 
 
-def heard(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
-
-
 def test_the_second_waits_until_the_first_is_killed(holders: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture) -> None:
     first = hold(holders, 1, "first-run")
-    assert heard(first) == "held"
+    assert read_line(first) == "held"
     timer = threading.Timer(1.0, first.kill)
     timer.start()
     began = time.monotonic()
@@ -78,7 +74,7 @@ def test_the_second_waits_until_the_first_is_killed(holders: list[subprocess.Pop
 
 def test_who_does_not_wait_is_told_who_holds_it(holders: list[subprocess.Popen[str]]) -> None:
     first = hold(holders, 1, "first-run")
-    assert heard(first) == "held"
+    assert read_line(first) == "held"
     with (
         pytest.raises(BusyError, match=r"another training or measurement runs on this machine \(first-run\)"),
         training_slot(1, "second-run", wait=False),
@@ -90,22 +86,22 @@ def test_who_does_not_wait_is_told_who_holds_it(holders: list[subprocess.Popen[s
 
 def test_it_reminds(holders: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "REMIND_SECONDS", 0.6)
-    assert heard(hold(holders, 1, "first-run", 1.5)) == "held"
+    assert read_line(hold(holders, 1, "first-run", 1.5)) == "held"
     with training_slot(1, "second-run"):
         pass
     assert 2 <= len(caplog.records) <= 4
 
 
 def test_as_many_as_asked_for(holders: list[subprocess.Popen[str]]) -> None:
-    assert heard(hold(holders, 2, "first")) == "held"
-    assert heard(hold(holders, 2, "second")) == "held"
+    assert read_line(hold(holders, 2, "first")) == "held"
+    assert read_line(hold(holders, 2, "second")) == "held"
     third = hold(holders, 2, "third")
     unlimited = hold(holders, 0, "fourth")
-    assert heard(unlimited) == "held"
+    assert read_line(unlimited) == "held"
     time.sleep(1.0)
     assert not (slots_folder() / "training-2.lock").exists()
     holders[0].kill()
-    assert heard(third) == "held"
+    assert read_line(third) == "held"
 
 
 def test_threads_of_one_process_take_turns_too() -> None:
@@ -131,7 +127,7 @@ def test_threads_of_one_process_take_turns_too() -> None:
 
 
 def test_a_cancellation_ends_the_waiting_at_once(holders: list[subprocess.Popen[str]]) -> None:
-    assert heard(hold(holders, 1, "first-run")) == "held"
+    assert read_line(hold(holders, 1, "first-run")) == "held"
     began = time.monotonic()
     before = {number: signal.getsignal(number) for number in (stopping.CANCEL_SIGNAL, signal.SIGTERM)}
     timer = threading.Timer(0.5, stopping.cancel)
@@ -154,7 +150,7 @@ def test_a_cancellation_ends_the_waiting_at_once(holders: list[subprocess.Popen[
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_waiting_at_once(holders: list[subprocess.Popen[str]], number: signal.Signals) -> None:
-    assert heard(hold(holders, 1, "first-run")) == "held"
+    assert read_line(hold(holders, 1, "first-run")) == "held"
     command = f"import signal, tempfile\nsignal.signal(signal.{number.name}, signal.default_int_handler)\nprint('ready', flush=True)\n"
     waiting = subprocess.Popen(
         [sys.executable, "-c", command + HOLD, "1", "second-run", "1"],
@@ -164,7 +160,7 @@ def test_a_signal_ends_the_waiting_at_once(holders: list[subprocess.Popen[str]],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     holders.append(waiting)
-    assert heard(waiting) == "ready"
+    assert read_line(waiting) == "ready"
     time.sleep(2.0)
     began = time.monotonic()
     waiting.send_signal(number)

@@ -19,7 +19,7 @@ from conf.home import Home
 from models.training.checkpoints import Checkpoints
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import MANIFEST, SHOWN, Found, Store, verify
-from tests.machine import child, heard, kill, small_disk
+from tests.machine import child, kill, read_line, small_disk
 
 IDENTITY = {"kind": "stage", "seed": 1}
 MARK = fingerprint(IDENTITY)
@@ -101,7 +101,7 @@ def write(folder):
 Store(Home(Path(sys.argv[1]))).publish("stage", "100k", {"kind": "stage", "seed": 1}, sys.argv[2], {"run": "r", "ladder": "l"}, write)
 """
         with child(code, store.home.root, MARK) as process:
-            assert heard(process) == "writing"
+            assert read_line(process) == "writing"
             kill(process)
             assert store.find("stage", MARK) is None
             assert list((store.home.store / "stage").iterdir()) == []
@@ -137,7 +137,7 @@ while True:
         print("published", flush=True)
 """
         with child(code, store.home.root) as process:
-            assert heard(process) == "published"
+            assert read_line(process) == "published"
             time.sleep(0.3 + random.random() / 5)
             kill(process)
             folders = list((store.home.store / "stage").iterdir())
@@ -279,7 +279,7 @@ class TestLock:
 
         waiter = threading.Thread(target=wait)
         with child(HOLD, tmp_path, MARK, 60) as process:
-            assert heard(process) == "held"
+            assert read_line(process) == "held"
             waiter.start()
             assert not entered.wait(1)
             assert said == [f"another process computes {MARK[:12]}; waiting for it"]
@@ -290,7 +290,7 @@ class TestLock:
     def test_who_comes_second_waits_for_the_first(self, tmp_path: Path) -> None:
         said: list[str] = []
         with child(HOLD, tmp_path, MARK, 1) as process:
-            assert heard(process) == "held"
+            assert read_line(process) == "held"
             began = time.monotonic()
             with Store(Home(tmp_path), said.append).lock(MARK):
                 waited = time.monotonic() - began
@@ -300,7 +300,7 @@ class TestLock:
     def test_another_fingerprint_is_not_waited_for(self, tmp_path: Path) -> None:
         said: list[str] = []
         with child(HOLD, tmp_path, MARK, 60) as process:
-            assert heard(process) == "held"
+            assert read_line(process) == "held"
             with Store(Home(tmp_path), said.append).lock(fingerprint({"other": 1})):
                 kill(process)
             assert said == []
