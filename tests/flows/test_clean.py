@@ -114,7 +114,7 @@ while True:
 
 
 @pytest.mark.slow
-def test_runs_never_notice_that_somebody_cleans(cli, tiny, tmp_path, undisturbed):
+def test_cleaning_does_not_disturb_running_runs(cli, tiny, tmp_path, undisturbed):
     env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
     cli.home.mkdir(parents=True, exist_ok=True)
     with (tmp_path / "clean.log").open("w") as log:

@@ -71,7 +71,7 @@ def run(home: Home, record: RunRecord) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_living_run_is_left_alone_and_a_dead_one_is_written_down_once(home: Home) -> None:
+def test_a_living_run_is_left_alone_and_a_dead_one_is_marked_once(home: Home) -> None:
     record = running(home)
     with run(home, record) as process:
         assert reap.reap(home) == []
@@ -115,7 +115,7 @@ def test_only_the_process_that_holds_the_lock_of_a_run_is_asked_to_end(home: Hom
             other.kill()
 
 
-def test_a_flow_run_that_its_server_could_not_be_told_of_waits(home: Home) -> None:
+def test_a_claim_stays_while_the_server_does_not_answer(home: Home) -> None:
     record = running(home)
     with run(home, record):
         pass
@@ -123,7 +123,7 @@ def test_a_flow_run_that_its_server_could_not_be_told_of_waits(home: Home) -> No
     assert [path.name for path in home.locks.glob("flow-*")] == [f"flow-{record.prefect_run_id}.lock"]
 
 
-def test_it_costs_next_to_nothing_where_nothing_has_died(home: Home) -> None:
+def test_it_costs_next_to_nothing_without_dead_runs(home: Home) -> None:
     for number in range(100):
         save(home, running(home, run=f"tiny-{number}", status="done"))
     began = time.monotonic()

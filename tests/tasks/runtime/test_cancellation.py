@@ -89,7 +89,7 @@ def test_outside_a_training_a_signal_does_what_it_did_before() -> None:
     assert stopping.end(ValueError()) is None
 
 
-def test_a_cancellation_breaks_off_what_is_no_training() -> None:
+def test_a_cancellation_interrupts_anything_but_a_training() -> None:
     began = time.monotonic()
     soon(stopping.cancel)
     with pytest.raises(RunCancelled, match=r"^cancelled$"):
@@ -97,12 +97,12 @@ def test_a_cancellation_breaks_off_what_is_no_training() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_cancellation_breaks_off_no_step_of_a_training() -> None:
+def test_a_cancellation_interrupts_no_step_of_a_training() -> None:
     with pytest.raises(RunCancelled, match="at step 3"):
         train(lambda: soon(stopping.cancel), lambda: time.sleep(0.5), see_the_request, stop)
 
 
-def test_nothing_is_broken_off_after_the_end() -> None:
+def test_nothing_is_interrupted_after_the_end() -> None:
     stopping.end(None)
     soon(stopping.cancel)
     time.sleep(0.3)

@@ -44,7 +44,7 @@ def test_answers_of_a_server(server: str, code: int, passes: bool) -> None:
     assert is_transient(raised(lambda: requests.get(f"{server}/{code}", timeout=5).raise_for_status())) is passes
 
 
-def test_nobody_answers_or_not_in_time() -> None:
+def test_no_answer_or_a_late_one_is_transient() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert is_transient(raised(lambda: httpx.get(address, timeout=0.1, trust_env=False)))
@@ -63,7 +63,7 @@ def wrapped(cause: Exception) -> Exception:
     return raised(act)
 
 
-def test_the_cause_decides() -> None:
+def test_the_cause_of_an_error_counts() -> None:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     assert is_transient(wrapped(ConnectionResetError("gone")))

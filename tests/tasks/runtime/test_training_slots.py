@@ -72,7 +72,7 @@ def test_the_second_waits_until_the_first_is_killed(holders: list[subprocess.Pop
     assert not (slots_folder() / "training-0.run").exists()
 
 
-def test_who_does_not_wait_is_told_who_holds_it(holders: list[subprocess.Popen[str]]) -> None:
+def test_the_error_names_the_runs_that_hold_the_slots(holders: list[subprocess.Popen[str]]) -> None:
     first = hold(holders, 1, "first-run")
     assert read_line(first) == "held"
     with (
@@ -84,7 +84,9 @@ def test_who_does_not_wait_is_told_who_holds_it(holders: list[subprocess.Popen[s
         pass
 
 
-def test_it_reminds(holders: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_run_repeats_its_log_line(
+    holders: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(slots, "REMIND_SECONDS", 0.6)
     assert read_line(hold(holders, 1, "first-run", 1.5)) == "held"
     with training_slot(1, "second-run"):
@@ -172,14 +174,14 @@ def test_a_signal_ends_the_waiting_at_once(holders: list[subprocess.Popen[str]],
     assert seconds < 5
 
 
-def test_an_error_inside_lets_it_go() -> None:
+def test_an_error_releases_the_slot() -> None:
     with pytest.raises(ZeroDivisionError), training_slot(1, "first"):
         raise ZeroDivisionError
     with training_slot(1, "second"):
         pass
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere"
     target.mkdir()
     (tmp_path / f"ladder-{os.getuid()}").symlink_to(target)
