@@ -75,7 +75,7 @@ def attention(
         attention_mask: Positions that each position may attend to; None: all, or all before it.
         dropout: Share of weights dropped.
         scaling: Factor before the softmax; None: 1 / sqrt(D).
-        is_causal: Whether a position sees only those before it; None: as the layer says.
+        is_causal: Whether a position sees only those before it; None: the layer's own setting.
         more: Further arguments of the layer; one of `_WEIGHTY` leads to `sdpa`.
 
     Returns:

@@ -70,7 +70,7 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
     import transformers
 
     check_folder(folder, key)
-    transformers.utils.logging.disable_progress_bar()  # a bar of its own for each of our models says nothing
+    transformers.utils.logging.disable_progress_bar()  # one bar for each of our models is of no use
     auto = getattr(transformers, AUTO_CLASSES[workload])
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -87,7 +87,7 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise UserError.about(key, str(folder), f"a model that {AUTO_CLASSES[workload]} loads", f"transformers said: {first}") from error
-    model.config.use_cache = False  # nothing here generates, and a cache would be filled in vain at every forward pass
+    model.config.use_cache = False  # nothing here generates, and filling a cache costs time at every forward pass
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError.about(

@@ -1,7 +1,7 @@
 """Convert GGUF files to Hugging Face folders.
 
 The file's quantised blocks are unpacked to fp32: what comes out is exactly the model that the file describes, in a form that every
-other part of Ladder knows. The quantisation's error stays in it.
+other part of Ladder reads. The quantisation's error stays in it.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class Corpus:
 
     @property
     def interface(self) -> Interface:
-        """What the data ask of every model."""
+        """Inputs and outputs that the data need of every model."""
         info = self.info
         return Interface(info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape)
 

@@ -172,7 +172,7 @@ def load_teacher(folder: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or ["unreadable"])[0]
         raise UserError.about("teacher.path", str(folder), allowed, f"{remedy} (transformers says: {reason})") from error
-    # A known kind of model without files yields a tokenizer that knows its special tokens and no text.
+    # A known kind of model without files yields a tokenizer of special tokens alone.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise UserError.about("teacher.path", str(folder), allowed, remedy)
     special_ids(tokenizer)

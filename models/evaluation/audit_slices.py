@@ -129,7 +129,7 @@ def _same(loss: BootstrapEstimate) -> bool:
 
 
 def _at_least(gap: Figure, loss: BootstrapEstimate) -> Figure:
-    """No error seen in a slice is not no error there: the gap's upper bound knows the rule of three."""
+    """Raise the upper bound of a gap by the rule of three: no error seen in a slice does not mean none there."""
     if gap.value is None or gap.high is None or not _same(loss):
         return gap
     return gap._replace(high=max(gap.high, gap.value + rule_of_three(loss.documents)))

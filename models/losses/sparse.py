@@ -45,8 +45,8 @@ def sparse_forward_kl(signal: SparseSignal, student_logits: Tensor) -> Tensor:
     """`sum_k p_k log(p_k / q_k) + r log(r / r_q)`, in nats; `r` and `r_q` are what teacher and student give to all other ids together.
 
     With every id listed it is forward KL; with fewer it is a lower bound of it (data processing inequality), zero only where the
-    student agrees on each listed id *and* on the mass of the rest. Without the bucket, top-1 would cost nothing whatever the student
-    says and it would grow over-confident. For signals sampled at random (counts / N, no residual; arXiv:2503.16870) it is the
+    student agrees on each listed id *and* on the mass of the rest. Without the bucket, top-1 would cost nothing whatever the
+    student predicts, and it would grow over-confident. For signals sampled at random (counts / N, no residual; arXiv:2503.16870) it is the
     unbiased cross-entropy less the sample's own entropy, and its gradient has the expectation `q - p`.
 
     Args:

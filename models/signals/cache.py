@@ -76,8 +76,8 @@ class SignalCache:
 
         Args:
             folder: Of the cache.
-            fingerprint: What it must be.
-            identity: What was hashed; says how records are coded.
+            fingerprint: Of the wanted cache.
+            identity: The hashed settings, among them the coding of records.
             say: Called with a message for each damaged part.
 
         Raises:
@@ -132,7 +132,7 @@ class SignalCache:
             keys: (n,) of the examples.
             records: n records.
             rows: Of all of them together.
-            seconds: What they took to make.
+            seconds: Time of computing them.
             made_for: Fingerprint of the model that is trained with them.
 
         Raises:

@@ -32,7 +32,7 @@ class Overhead(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """What an answer moves: all weights, and the keys and values of one position of one request."""
+    """Bytes that an answer reads: all weights, and the keys and values of one position of one request."""
 
     weights: int
     key_value: int

@@ -14,7 +14,7 @@ from pathlib import Path
 def peak_resident() -> int:
     """Most resident memory of this process so far, in bytes.
 
-    Read from /proc where that is there: what `getrusage` says begins, on Linux, at the size of the process that started this one.
+    Read from /proc where it exists: on Linux the figure of `getrusage` begins at the size of the parent process.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -260,7 +260,7 @@ def shorten(model: nn.Module, layers: Sequence[int], workload: str) -> nn.Module
 
 
 def axes_of(name: str, model_type: str) -> tuple[str, ...]:
-    """What the axes of a weight are, by the end of its name."""
+    """The meaning of each axis of a weight, by the end of its name."""
     table = AXES["bert" if model_type == "bert" else "llama"]
     return next(axes for pattern, axes in table.items() if re.search(pattern + "$", name))
 

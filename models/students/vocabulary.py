@@ -150,7 +150,7 @@ def reduce_corpus(corpus: Corpus, vocabulary: VocabularyMap | None) -> Corpus:
 
 
 def resize_vocabulary(model: nn.Module, vocabulary: VocabularyMap) -> nn.Module:
-    """Leave a model only the kept rows of its embedding and head, in place; it then speaks the smaller vocabulary's ids."""
+    """Leave a model only the kept rows of its embedding and head, in place; its ids are then the smaller vocabulary's."""
     import torch
     from torch import nn
 
@@ -184,7 +184,7 @@ def read_kept(folder: Path) -> VocabularyMap | None:
 
 
 def fit_vocabulary(teacher: nn.Module, folder: Path, vocabulary: VocabularyMap | None, key: str = "student.vocabulary") -> nn.Module:
-    """Make a teacher from the store speak a student's vocabulary, in place.
+    """Cut a teacher from the store to a student's vocabulary, in place.
 
     Raises:
         UserError: It lacks ids of the student's.

@@ -1,6 +1,6 @@
 """The training loop: one for every workload, and for the root teacher too.
 
-One loop serves every workload, and the root teacher too, which learns from labels alone. It knows no tracker: progress
+One loop serves every workload, and the root teacher too, which learns from labels alone. It uses no tracker: progress
 goes to `on_step`. Everything random is a function of seed and step, so that a run resumed from a checkpoint ends with the
 same weights, to the last bit on a processor, as one that was never disturbed.
 """
