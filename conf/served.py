@@ -23,7 +23,7 @@ class Served:
         pid: Process of `ladder serve`.
         prefect_api: Of Prefect's API.
         prefect_ui: Of Prefect's pages.
-        mlflow_ui: Of MLflow's pages; None where `MLFLOW_TRACKING_URI` names a store without pages.
+        mlflow_ui: Of MLflow's pages; None: `MLFLOW_TRACKING_URI` turns MLflow off.
     """
 
     pid: int

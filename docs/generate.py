@@ -40,7 +40,7 @@ VARIABLES = {
     "LADDER_ROOTS": "Folders, separated by colons, in which the paths of a run that was started through a server must lie; "
     "`ladder serve` sets it to its working directory and the home where it is not set.",
     "LADDER_RECORD_PATIENCE": "Seconds for which one run, in all, waits for an MLflow that is away, between trainings; default 90.",
-    "MLFLOW_TRACKING_URI": "Where runs are recorded; default: SQLite under `LADDER_HOME`.",
+    "MLFLOW_TRACKING_URI": "Where runs are recorded; default: SQLite under `LADDER_HOME`; `none`: nowhere, MLflow is off.",
     "MLFLOW_TRACKING_USERNAME": "User for an MLflow server with basic authentication; the password is `MLFLOW_TRACKING_PASSWORD`.",
     "MLFLOW_AUTH_CONFIG_PATH": "Turns on the basic authentication of the MLflow that `ladder serve` starts; needs `.[auth]`.",
     "PREFECT_API_URL": "Prefect's server; default: that of `ladder serve` on the same home, else one that lives as long as the run.",

@@ -197,6 +197,13 @@ class Ladder(Settings):
     bench: Bench = setting(Bench(), "Measurement of latency and memory", identity=False)
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
     proof: Comparison = setting(Comparison(), "Comparison of `ladder prove`", identity=False)
+    tracking: Literal["mlflow", "off"] = setting("mlflow", "mlflow: record runs in MLflow; off: run without it", identity=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """YAML reads a bare `off` as false."""
+        return {**value, "tracking": "off"} if isinstance(value, dict) and value.get("tracking") is False else value
 
     @model_validator(mode="after")
     def _names_differ(self) -> Ladder:
@@ -233,6 +240,15 @@ class Ladder(Settings):
             raise ValueError(
                 "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "
                 "Only teacher.source checkpoint brings a tokenizer."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _recorded_teachers_need_mlflow(self) -> Ladder:
+        if self.tracking == "off" and self.teacher.source == "checkpoint" and self.teacher.path.startswith(("models:/", "runs:/")):
+            raise ValueError(
+                f"tracking: got 'off'; allowed: mlflow, since teacher.path is {self.teacher.path!r}. "
+                "Leave it out, or name the teacher's folder."
             )
         return self
 

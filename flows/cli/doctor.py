@@ -98,8 +98,11 @@ def _prefect(home: Home) -> Check:
 
 
 def _mlflow(home: Home) -> Check:
-    from tasks.tracking.client import ui_command
+    from tasks.tracking.client import OFF, tracking_uri, ui_command
     from tasks.tracking.tracker import connect
+
+    if tracking_uri(home) == OFF:
+        return Check(name="MLflow", ok=True, found=f"off: MLFLOW_TRACKING_URI={OFF}; runs are kept in the store alone")
 
     tracker = connect(home)
     up = served(home)

@@ -85,7 +85,8 @@ def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any
 
         parse_budget(request.budget)  # Prefect would refuse it as a parameter, in words of its own
     refuse_early(resolved)
-    tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
+    if resolved.ladder.tracking == "mlflow":
+        tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     reach_server(home())
     from prefect.settings import get_current_settings
 

@@ -38,7 +38,7 @@ from flows.serving.server_processes import (
 )
 from flows.serving.supervised import Child
 from tasks.runtime.logs import log, show_logs
-from tasks.tracking.client import is_server, tracking_uri
+from tasks.tracking.client import OFF, is_server, tracking_uri
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 START_SECONDS, PROBE_SECONDS, WATCH_SECONDS = 180.0, 5.0, 0.5
@@ -125,7 +125,7 @@ def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | 
 def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | None, int | None]) -> Backend:
     given, store = os.environ.get("PREFECT_API_URL"), tracking_uri(place)
     check_authentication()
-    warn_if_open(host, prefect=not given, mlflow=not is_server(store))
+    warn_if_open(host, prefect=not given, mlflow=store != OFF and not is_server(store))
     ends, lifeline = os.pipe()
     prefect = mlflow = None
     if given:
@@ -138,7 +138,9 @@ def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | N
         port = listening.getsockname()[1]
         api, ui = f"{address(host, port)}/api", address(host, port, outside=True)
         prefect = prefect_child(place, host, listening, ends)
-    if is_server(store):
+    if store == OFF:
+        record = None
+    elif is_server(store):
         record = without_user(store)
     else:
         with listen("--mlflow-port", host, ports[1], MLFLOW_PORT) as probe:
@@ -157,7 +159,8 @@ def _start(place: Home, backend: Backend) -> None:
         backend.runner.start()
         if backend.prefect:
             backend.prefect.start()
-        _make_tables()
+        if tracking_uri(place) != OFF:
+            _make_tables()
         if backend.mlflow:
             backend.mlflow.start()
         _wait(backend)

@@ -240,7 +240,10 @@ class _Cleaning:
     def _mlflow(self, record: RunRecord) -> bool:
         """Delete a run's runs in MLflow; True where one had to stay, and with it their parent."""
         tracker, stays = self.retained.tracker, False
-        if record.mlflow_run_id is None or tracker is None:
+        if record.mlflow_run_id is None:
+            return False
+        if tracker is None:
+            self.notes.append(f"the record of {record.run} in MLflow at {record.mlflow_uri} stays: MLflow is off")
             return False
         tree = registry.run_tree(tracker, record.mlflow_run_id)
         if not tree and record.mlflow_uri != tracker.uri:

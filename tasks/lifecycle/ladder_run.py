@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from conf.errors import LadderError
 from conf.home import Home, home
 from conf.loading.load import to_yaml
+from conf.schema.ladder import Ladder
 from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim, mlflow_run_of
 from tasks.lifecycle.request import ResolvedRequest, kept_before
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
@@ -27,6 +28,7 @@ from tasks.runtime.prefect_watcher import PrefectWatcher
 from tasks.runtime.run_registry import Context, RunLock, all_runs, new_name, now, save, unfinished
 from tasks.tracking.client import RecordRefused
 from tasks.tracking.flavour import metrics_of
+from tasks.tracking.null import NullTracker
 from tasks.tracking.recorder import Recorder, recorder_of, tracker_of
 from tasks.tracking.runs import RunStatus
 from tasks.tracking.tracker import Tracker
@@ -63,7 +65,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             UserError: `start_at` names no stage, or MLflow's address answers nothing.
         """
         request, ladder, paths = resolved.request, resolved.ladder, home()
-        kept, tracker = kept_before(ladder, request.start_at), tracker_of(paths)
+        kept, tracker = kept_before(ladder, request.start_at), _tracker(ladder, paths)
         earlier = unfinished(paths, settings_hash(ladder, request.proof), request.start_at, request.fresh)
         lock = RunLock(paths, earlier.run) if earlier else None
         if flow_run.id:
@@ -99,7 +101,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         return self
 
     def _open_in_mlflow(self) -> None:
-        tracker, record, request = self.recorder.tracker, self.record, self.resolved.request
+        tracker, record, request = _tracker(self.resolved.ladder, self.context.paths), self.record, self.resolved.request
         close_earlier(self.context.paths, tracker)
         params = {
             "ladder": record.source,
@@ -116,10 +118,11 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             params=params,
             environment=record.environment,
             tags=_links(record.prefect_run_id),
-            continue_id=mlflow_run_of(record, tracker) if self.continued else None,
+            continue_id=mlflow_run_of(record, tracker) if self.continued and isinstance(tracker, Tracker) else None,
         )
         self.context = self.context.model_copy(update={"mlflow_run_id": run_id})
-        self.save(record.model_copy(update={"mlflow_run_id": run_id, "mlflow_experiment_id": tracker.experiment(record.ladder)}))
+        if run_id is not None:
+            self.save(record.model_copy(update={"mlflow_run_id": run_id, "mlflow_experiment_id": tracker.experiment(record.ladder)}))
 
     @property
     def recorder(self) -> Recorder:
@@ -133,9 +136,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def keep_data(self, data: DataRecord) -> DataRecord:
         """Add the corpus to the record, here and in MLflow."""
-        assert self.context.mlflow_run_id
-        corpus, log_dataset = data.corpus(), self.recorder.tracker.log_dataset
-        self.recorder.attempt("data set", partial(log_dataset, self.context.mlflow_run_id, self.record.ladder, corpus))
+        log_dataset = partial(Tracker.log_dataset, name=self.record.ladder, corpus=data.corpus())
+        self.recorder.attempt("data set", self.context.mlflow_run_id, log_dataset)
         self.save(self.record.model_copy(update={"data": data}))
         return data
 
@@ -191,8 +193,9 @@ class LadderRun(AbstractContextManager["LadderRun"]):
                 log.warning("%s", error)
 
     def _close_mlflow(self) -> None:
-        close = partial(close_in_mlflow, self.recorder.tracker, self.record)
-        self.recorder.attempt(END, close, patient=self.record.status in ("done", "stopped"))
+        if self.record.mlflow_uri:  # MLflow's run may be open though its id is unknown
+            close = partial(close_in_mlflow, record=self.record)
+            self.recorder.attempt_with_tracker(END, close, patient=self.record.status in ("done", "stopped"))
 
     def _warn_of_missing_records(self) -> None:
         missing = self.recorder.missing
@@ -214,8 +217,14 @@ def close_in_mlflow(tracker: Tracker, record: RunRecord) -> None:
     tracker.close(run_id, ENDS[record.status])
 
 
-def close_earlier(home: Home, tracker: Tracker) -> None:
+def _tracker(ladder: Ladder, home: Home) -> Tracker | NullTracker:
+    return NullTracker("tracking: off") if ladder.tracking == "off" else tracker_of(home)
+
+
+def close_earlier(home: Home, tracker: Tracker | NullTracker) -> None:
     """Close the MLflow runs of earlier runs at whose end MLflow was unavailable."""
+    if isinstance(tracker, NullTracker):
+        return
     for record in all_runs(home):
         missing = tuple(text for text in record.unrecorded if not text.startswith(f"{END}: "))
         if missing != record.unrecorded and record.status != "running" and record.mlflow_uri == tracker.uri:
@@ -224,7 +233,7 @@ def close_earlier(home: Home, tracker: Tracker) -> None:
             save(home, record.model_copy(update={"unrecorded": missing}))
 
 
-def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str, earlier: RunRecord | None) -> RunRecord:
+def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str | None, earlier: RunRecord | None) -> RunRecord:
     """The first record of a run; `earlier`: the run that it continues."""
     request, ladder = resolved.request, resolved.ladder
     return RunRecord(
@@ -241,7 +250,9 @@ def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str, earlier: RunRe
         pid=os.getpid(),
         folder=str(home().runs / run),
         planned=tuple(stage.name for stage in ladder.stages),
-        mlflow_uri=mlflow_uri,
+        # A run that is continued with MLflow off keeps its ids there, by which `ladder clean` finds it.
+        mlflow_uri=mlflow_uri or (earlier and earlier.mlflow_uri),
+        mlflow_experiment_id=earlier.mlflow_experiment_id if earlier else None,
         mlflow_run_id=earlier.mlflow_run_id if earlier else None,
         prefect_run_id=flow_run.id,
         prefect_url=_prefect_url(flow_run.id),

@@ -15,6 +15,7 @@ from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.run_registry import all_runs, is_alive
 from tasks.store.store import SHOWN
+from tasks.tracking.client import OFF, tracking_uri
 from tasks.tracking.registry import Registry, read_registry
 from tasks.tracking.tracker import Tracker, connect
 
@@ -55,10 +56,11 @@ def retained(home: Home, age: float, keep_promoted: bool) -> Retained:
     Raises:
         LadderError: A run's record cannot be read, so the results that it reaches are unknown.
         RecordUnavailable: MLflow does not answer.
+        UserError: MLflow is off, so promoted models are not known.
     """
     began, records = time.time(), all_runs(home)
     _require_readable(home, records)
-    tracker = connect(home) if any(record.mlflow_run_id for record in records) else None
+    tracker = _tracker(home, records, keep_promoted)
     registered = read_registry(tracker) if tracker else Registry({}, frozenset())
     running = [record for record in records if _is_running(home, record)]
     starts = [*(_moment(record.started) for record in running), *_opening(home, records)]
@@ -75,6 +77,13 @@ def retained(home: Home, age: float, keep_promoted: bool) -> Retained:
     reached, weights = _reach(home, [record for record in records if record.run in reasons])
     doomed = tuple(record for record in records if record.run not in reasons)
     return Retained(limit, reasons, doomed, reached, weights, bool(starts), tracker, registered)
+
+
+def _tracker(home: Home, records: list[RunRecord], keep_promoted: bool) -> Tracker | None:
+    """The record in MLflow, where a run is in it; None where MLflow is off and promoted models need not be kept."""
+    if not any(record.mlflow_run_id for record in records) or (tracking_uri(home) == OFF and not keep_promoted):
+        return None
+    return connect(home)
 
 
 def ended(home: Home, record: RunRecord) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.recorder import recorder_of
+from tasks.tracking.tracker import Tracker
 from tasks.training.identity import numeric_settings, untaught
 from tasks.training.signal_policy import examples_of
 
@@ -266,20 +266,18 @@ def record_proof(record: RunRecord, proof: Proof, context: Context, examples: Pa
         context: Where and for whom.
         examples: The file of compression-identified examples.
     """
-    assert record.mlflow_run_id
-    recorder = recorder_of(context.paths, record.run)
     path = save_proof(record, proof)
     figures = {f"proof/{arm.arm}": arm.score.mean for arm in proof.arms if arm.score}
     figures |= {f"proof/{c.first}-minus-{c.second}": c.gain.mean for c in proof.contrasts}
 
-    def send(run_id: str) -> None:
+    def send(tracker: Tracker, run_id: str) -> None:
         from datetime import UTC, datetime
 
         stamp = int(datetime.now(UTC).timestamp() * 1000)
         for file in filter(None, (path, examples)):
-            recorder.tracker.log_artifact(run_id, file)
-        recorder.tracker.log_points(run_id, [(key, value, 0, stamp) for key, value in figures.items()])
-        recorder.tracker.set_tags(run_id, {"ladder.verdict": proof.verdict})
+            tracker.log_artifact(run_id, file)
+        tracker.log_points(run_id, [(key, value, 0, stamp) for key, value in figures.items()])
+        tracker.set_tags(run_id, {"ladder.verdict": proof.verdict})
 
-    recorder.attempt("proof", partial(send, record.mlflow_run_id))
+    recorder_of(context.paths, record.run).attempt("proof", record.mlflow_run_id, send)
     log.info("%s", proof.verdict)

@@ -189,7 +189,8 @@ def _settings(record: RunRecord) -> dict[str, Any] | None:
         plain = yaml.safe_load((Path(record.folder) / "ladder.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return None
-    return {**plain, "stages": {stage["name"]: stage for stage in plain["stages"]}}
+    # A run of 0.3.0 does not say that it was recorded in MLflow.
+    return {"tracking": "mlflow", **plain, "stages": {stage["name"]: stage for stage in plain["stages"]}}
 
 
 def _notes(a: RunRecord, b: RunRecord) -> list[str]:

@@ -18,6 +18,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
 from tasks.tracking.client import run_url, ui_command
 from tasks.tracking.recorder import recorder_of
+from tasks.tracking.tracker import Tracker
 
 
 def publish_report(record: RunRecord, settings_yaml: str) -> RunRecord:
@@ -25,9 +26,7 @@ def publish_report(record: RunRecord, settings_yaml: str) -> RunRecord:
     folder = Path(record.folder)
     named = record.model_copy(update={"report": str(folder / "report.html")})
     path = write_report(named, settings_yaml, folder)
-    assert record.mlflow_run_id
-    recorder = recorder_of(home(), record.run)
-    recorder.attempt("report", partial(recorder.tracker.log_artifact, record.mlflow_run_id, path))
+    recorder_of(home(), record.run).attempt("report", record.mlflow_run_id, partial(Tracker.log_artifact, path=path))
     try:
         _show(record, named)
     except AWAY as error:  # the page is on disk, and the run's end is still to be written

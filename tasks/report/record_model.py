@@ -9,7 +9,9 @@ from conf.schema.ladder import Ladder
 from tasks.records.run import DataRecord, StageRecord
 from tasks.report.model_card import write_card
 from tasks.runtime.run_registry import Context, original_mlflow_run
-from tasks.tracking.recorder import Recorder, recorder_of, stored_curve
+from tasks.tracking.curves import stored_curve
+from tasks.tracking.recorder import Recorder, recorder_of
+from tasks.tracking.tracker import Tracker
 
 
 def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
@@ -21,18 +23,23 @@ def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder
         write_card(record, lineage, ladder, data, context)
     recorder = recorder_of(context.paths, context.run)
     act = partial(_record, recorder, record, lineage, ladder, data, context)
-    return recorder.attempt(f"{record.name} (curve, figures, model)", act) or record
+    return recorder.attempt(f"{record.name} (curve, figures, model)", context.mlflow_run_id, act) or record
 
 
 def _record(
-    recorder: Recorder, record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context
+    recorder: Recorder,
+    record: StageRecord,
+    lineage: list[StageRecord],
+    ladder: Ladder,
+    data: DataRecord,
+    context: Context,
+    tracker: Tracker,
+    run_id: str,
 ) -> StageRecord:
-    assert context.mlflow_run_id
-    tracker = recorder.tracker
     recorder.send_pending(record.fingerprint)
     tags = context.tags | ({"prefect.flow_run_id": record.prefect_run_id} if record.prefect_run_id else {})
     stage = tracker.open_stage(
-        context.mlflow_run_id,
+        run_id,
         record.name,
         record.fingerprint,
         settings=record.identity,
@@ -56,7 +63,6 @@ def _record(
 def record_decision(record: StageRecord, context: Context) -> StageRecord:
     """Note in MLflow what a person has decided about a recorded student."""
     tags = {"ladder.gate": record.gate or "none", "ladder.decision": record.decision or ""}
-    if record.mlflow_run_id:
-        recorder = recorder_of(context.paths, context.run)
-        recorder.attempt(f"{record.name} (decision)", partial(recorder.tracker.set_tags, record.mlflow_run_id, tags))
+    act = partial(Tracker.set_tags, tags=tags)
+    recorder_of(context.paths, context.run).attempt(f"{record.name} (decision)", record.mlflow_run_id, act)
     return record

@@ -15,6 +15,8 @@ from conf.secrets import masked, without_user
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+OFF = "none"  # as MLFLOW_TRACKING_URI
+ADDRESS = "an MLflow server that answers, or a database URI such as sqlite:///file.db"
 PROBE_SECONDS = 5
 LOCK_SECONDS = 300
 QUIET = {
@@ -36,7 +38,7 @@ class RecordRefused(RecordUnavailable):
 
 
 def tracking_uri(home: Home) -> str:
-    """`MLFLOW_TRACKING_URI` when it is set, else the SQLite file under `home`."""
+    """`MLFLOW_TRACKING_URI` when it is set, else the SQLite file under `home`; `OFF`: runs are not recorded in MLflow."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlflow / 'mlflow.db'}"
 
 
@@ -123,8 +125,11 @@ def open_client(home: Home, uri: str) -> MlflowClient:
     Processes that start together on a fresh SQLite file break it, so they take turns.
 
     Raises:
-        UserError: `MLFLOW_TRACKING_URI` names nothing that answers as MLflow.
+        UserError: `MLFLOW_TRACKING_URI` is `none`, or names nothing that answers as MLflow.
     """
+    if uri == OFF:
+        remedy = "This needs MLflow: unset the variable to use the record under LADDER_HOME."
+        raise UserError.about("MLFLOW_TRACKING_URI", OFF, ADDRESS, remedy)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -157,6 +162,5 @@ def probe(uri: str) -> None:
 
 
 def _bad_address(uri: str, reason: str) -> UserError:
-    allowed = "an MLflow server that answers, or a database URI such as sqlite:///file.db"
     remedy = f"MLflow said: {reason} Start the server, correct the variable, or unset it to keep the record under LADDER_HOME."
-    return UserError.about("MLFLOW_TRACKING_URI", masked(uri), allowed, remedy)
+    return UserError.about("MLFLOW_TRACKING_URI", masked(uri), f"{ADDRESS}, or {OFF}", remedy)

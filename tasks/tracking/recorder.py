@@ -1,153 +1,72 @@
-"""What a run does about a record that MLflow does not take: training goes on, the record catches up, and what is missing is named.
+"""Record a run in MLflow: retry while it is away, and keep a list of what it lacks.
 
-`CurveLogger` sends a training's points from a thread of its own, so that no training ever waits for MLflow. `Recorder` makes the records
-between trainings: again for a while where MLflow is away, and once that was in vain, each further one once only.
+A record is tried again for a while where MLflow is away; once that was in vain, each further one is tried once only. The run goes on
+either way, and its own record names what is missing.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from contextvars import copy_context
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from conf.errors import RecordUnavailable, RunCancelled, UserError
 from conf.home import Home
 from tasks.runtime import cancellation
 from tasks.runtime.logs import log
-from tasks.tracking.runs import METRICS_PER_CALL, Point
-from tasks.tracking.tracker import RecordRefused, StageRun, Tracker, connect
-
-if TYPE_CHECKING:
-    from models.training.loop import Step
+from tasks.tracking.client import OFF, RecordRefused, tracking_uri
+from tasks.tracking.curves import LONGEST_PAUSE, PAUSE_SECONDS, CurveLogger
+from tasks.tracking.null import NullTracker
+from tasks.tracking.tracker import Tracker, connect
 
 T = TypeVar("T")
 
-FLUSH_SECONDS = 2.0  # between two batches of points
-PAUSE_SECONDS, LONGEST_PAUSE = 1.0, 60.0  # between two attempts while MLflow is away: doubled each time
-FLUSH_WAIT = 3.0  # most that a checkpoint or the end of a training waits for its points
 PATIENCE = 90.0  # seconds; LADDER_RECORD_PATIENCE sets another number
-
-
-class CurveLogger(AbstractContextManager["CurveLogger"]):
-    """Points of one training, sent to its MLflow run in batches; held back as long as MLflow does not take them."""
-
-    def __init__(self, name: str, tracker: Tracker, open_run: Callable[[], StageRun]) -> None:
-        """Prepare to send; `open_run` opens the MLflow run as soon as MLflow is there."""
-        self._name, self._tracker, self._open_run = name, tracker, open_run
-        self._run: StageRun | None = None
-        self._held: list[Point] = []
-        self._holding, self._sending = threading.Lock(), threading.Lock()
-        self._wake, self._ended, self._sent = threading.Event(), threading.Event(), threading.Event()
-        self._failures = 0
-        self._fatal: Exception | None = None
-        # Our log lines reach Prefect's logs of the task only in the task's context.
-        self._thread = threading.Thread(target=copy_context().run, args=(self._keep_sending,), name=f"curves of {name}", daemon=True)
-
-    def __enter__(self) -> CurveLogger:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ended.set()
-        self._wake.set()
-        self._thread.join(0 if self._failures else FLUSH_WAIT)
-        if error is None:
-            self._raise_fatal()
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add the values of a step.
-
-        Raises:
-            StoreError: The disk on which MLflow's database lies is full.
-        """
-        self._raise_fatal()
-        now = int(time.time() * 1000)
-        with self._holding:
-            self._held += [(key, value, step, now) for key, value in values.items()]
-
-    def flush(self) -> None:
-        """Have all sent and wait for it, unless MLflow is away: called before a checkpoint, so that a resumed run has every point."""
-        until = time.monotonic() + FLUSH_WAIT
-        while self._held and not self._failures and not self._fatal:
-            self._sent.clear()
-            self._wake.set()
-            if not self._sent.wait(max(until - time.monotonic(), 0)):
-                self._failures = 1  # it hangs: the next checkpoint does not wait
-        self._raise_fatal()
-
-    def send(self) -> None:
-        """Send what is held; what MLflow has not taken stays held.
-
-        Raises:
-            RecordUnavailable: MLflow did not take it.
-        """
-        with self._sending:
-            self._run = self._run or self._open_run()
-            last = self._run.last_steps  # what an interrupted attempt has logged is skipped, metric by metric
-            while batch := self._held[:METRICS_PER_CALL]:
-                self._tracker.log_points(self._run.run_id, [point for point in batch if point[2] > last.get(point[0], -1)])
-                with self._holding:
-                    del self._held[: len(batch)]
-
-    def _keep_sending(self) -> None:
-        while True:
-            self._wake.clear()
-            ending = self._ended.is_set()
-            if not (ending and self._failures):
-                self._try()
-            if ending or self._fatal:
-                return
-            pause = min(PAUSE_SECONDS * 2**self._failures, LONGEST_PAUSE) if self._failures else FLUSH_SECONDS
-            self._wake.wait(pause)
-
-    def _try(self) -> None:
-        try:
-            if self._failures:
-                self._tracker.probe()
-            self.send()
-        except RecordUnavailable as error:
-            self._failures += 1
-            if self._failures == 2:  # a connection lost once is nothing to speak of
-                log.warning("%s: %s; training goes on, the record catches up", self._name, error)
-        except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to: raised in the training
-            self._fatal = error
-        else:
-            if self._failures > 1:
-                log.info("%s: MLflow is back, the record has caught up", self._name)
-            self._failures = 0
-        self._sent.set()
-
-    def _raise_fatal(self) -> None:
-        if self._fatal:
-            raise self._fatal
 
 
 class Recorder:
     """Records of one ladder run, and what MLflow did not take of them."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker, self.patience = tracker, patience()
+    def __init__(self, open_tracker: Callable[[], Tracker | NullTracker]) -> None:
+        """Prepare; `open_tracker` opens the connection when something is to be recorded."""
+        self._open_tracker, self.patience = open_tracker, patience()
         self.missing: dict[str, str] = {}  # what -> why
         self._curves: dict[str, CurveLogger] = {}
         self._away = False
+
+    @functools.cached_property
+    def tracker(self) -> Tracker | NullTracker:
+        """The connection to MLflow, opened when it is first needed."""
+        return self._open_tracker()
 
     @property
     def unrecorded(self) -> tuple[str, ...]:
         """What MLflow did not take, and why."""
         return tuple(f"{what}: {why}" for what, why in self.missing.items())
 
-    def curves(self, name: str, fingerprint: str, open_run: Callable[[], StageRun]) -> CurveLogger:
-        """The curves of a training that begins; kept, so that what it could not send is sent with the model's record."""
-        self._curves[fingerprint] = CurveLogger(name, self.tracker, open_run)
+    def curves(
+        self, parent_run_id: str | None, name: str, fingerprint: str, *, settings: Mapping[str, Any], teacher_run_ids: Sequence[str]
+    ) -> AbstractContextManager[CurveLogger | None]:
+        """The curves of a training that begins; kept, so that what it could not send is sent with the model's record.
+
+        Args:
+            parent_run_id: MLflow run of the ladder run; None: the training is not recorded.
+            name: Name of the model.
+            fingerprint: Identity of the model.
+            settings: Its settings.
+            teacher_run_ids: MLflow runs of its teachers, nearest first.
+        """
+        tracker = self.tracker if parent_run_id else None
+        if parent_run_id is None or not isinstance(tracker, Tracker):
+            return nullcontext()
+        open_run = functools.partial(
+            tracker.open_stage, parent_run_id, name, fingerprint, settings=settings, teacher_run_ids=teacher_run_ids
+        )
+        self._curves[fingerprint] = CurveLogger(name, tracker, open_run)
         return self._curves[fingerprint]
 
     def send_pending(self, fingerprint: str) -> None:
@@ -160,25 +79,32 @@ class Recorder:
             self._curves[fingerprint].send()
             del self._curves[fingerprint]
 
-    def attempt(self, what: str, act: Callable[[], T], *, patient: bool = True) -> T | None:
+    def attempt(self, what: str, run_id: str | None, act: Callable[[Tracker, str], T], *, patient: bool = True) -> T | None:
+        """Record something under an MLflow run; None: nothing is recorded. Else as `attempt_with_tracker`."""
+        return None if run_id is None else self.attempt_with_tracker(what, lambda tracker: act(tracker, run_id), patient=patient)
+
+    def attempt_with_tracker(self, what: str, act: Callable[[Tracker], T], *, patient: bool = True) -> T | None:
         """Record something: again with growing pauses while MLflow is away, once where that was in vain before.
 
         Args:
-            what: For people, should it be missing in the end.
-            act: Does it; doing it twice must record it once.
+            what: Named in the run's record should it be missing in the end.
+            act: Records it with the tracker; doing it twice must record it once.
             patient: False: try once.
 
         Returns:
-            What `act` returned; None if MLflow did not take it.
+            What `act` returned; None if MLflow is off or did not take it.
 
         Raises:
             StoreError: The disk is full.
         """
+        tracker = self.tracker
+        if isinstance(tracker, NullTracker):
+            return None
         until, pause = time.monotonic() + (self.patience if patient and not self._away else 0), PAUSE_SECONDS
         while True:
             try:
-                self.tracker.probe()  # a server that hangs is found out in seconds
-                done = act()
+                tracker.probe()  # a server that hangs is found out in seconds
+                done = act(tracker)
             except RecordUnavailable as error:
                 if patient and cancellation.requested():  # MLflow's client takes what breaks it off for a lost connection
                     raise RunCancelled("cancelled") from None
@@ -198,38 +124,6 @@ class Recorder:
                 return done
 
 
-def points_of(step: Step) -> dict[str, float]:
-    """A step as points of curves in MLflow."""
-    point = {
-        "train/loss": step.loss,
-        "train/ce": step.ce,
-        "train/kd": step.kd,
-        "train/learning_rate": step.learning_rate,
-        "train/grad_norm": step.grad_norm,
-        "train/tokens_per_second": step.tokens_per_second,
-    }
-    if step.teacher_ce is not None:
-        point |= {"train/teacher_ce": step.teacher_ce, "train/alpha": step.alpha, "train/temperature": step.temperature}
-    return point | valid_points(step.valid or {})
-
-
-def valid_points(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures of a validation during training, as points of curves in MLflow."""
-    return {f"curve/valid_{name}": value for name, value in figures.items()}
-
-
-def stored_curve(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """The curve that the store keeps of a trained model, as points for MLflow: every step of a short training, a thousand of a long one."""
-    from models.training.loop import Step  # imports torch, which a run that only reuses does not need
-
-    file = folder / "curve.json"
-    curve = json.loads(file.read_text()) if file.is_file() else {"train": [], "valid": []}  # an imported checkpoint has none
-    for point in curve["train"]:
-        yield point["step"], points_of(Step(**point, valid=None))
-    for point in curve["valid"]:
-        yield point["step"], valid_points({name: value for name, value in point.items() if name != "step"})
-
-
 def patience() -> float:
     """Seconds for which a record between trainings is tried again.
 
@@ -247,12 +141,12 @@ def patience() -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def tracker_of(home: Home) -> Tracker:
-    """The connection to MLflow, opened once in a process."""
-    return connect(home)
+def tracker_of(home: Home) -> Tracker | NullTracker:
+    """The connection to MLflow, opened once in a process; `NullTracker` where `MLFLOW_TRACKING_URI` is `none`."""
+    return NullTracker(f"MLFLOW_TRACKING_URI={OFF}") if tracking_uri(home) == OFF else connect(home)
 
 
 @functools.lru_cache(maxsize=4)
 def recorder_of(home: Home, run: str) -> Recorder:
     """What keeps the record of a run, and what is missing in it."""
-    return Recorder(tracker_of(home))
+    return Recorder(functools.partial(tracker_of, home))

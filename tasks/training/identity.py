@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 def settings_hash(ladder: Ladder, proof: bool = False) -> str:
     """What tells whether two runs are of the same settings and purpose: a proof goes on with a proof, and a run with a run."""
-    return fingerprint(ladder.model_dump(mode="json") | ({"purpose": "proof"} if proof else {}))
+    plain = ladder.model_dump(mode="json")
+    if ladder.tracking == "mlflow":
+        del plain["tracking"]  # a run that was interrupted before this setting existed is still continued
+    return fingerprint(plain | ({"purpose": "proof"} if proof else {}))
 
 
 def numeric_settings(settings: BaseModel) -> dict[str, Any]:

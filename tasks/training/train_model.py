@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +31,8 @@ from tasks.runtime import cancellation as stopping
 from tasks.runtime.progress import TrainingProgress
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
-from tasks.tracking.recorder import CurveLogger, points_of, recorder_of, tracker_of
+from tasks.tracking.curves import CurveLogger, points_of
+from tasks.tracking.recorder import recorder_of
 from tasks.training.initialise import IMPORTANCE
 from tasks.training.signal_cache import Asked, signals_for
 from tasks.training.signal_policy import outputs_of
@@ -124,19 +124,10 @@ def _cached(
 
 
 def stage_curves(work: Work, context: Context) -> AbstractContextManager[CurveLogger | None]:
-    """The model's curves, for its own MLflow run or the one that an interrupted attempt left open; None outside a ladder run."""
-    if context.mlflow_run_id is None:
-        return nullcontext()
-    mark = fingerprint(work.identity)
-    open_run = functools.partial(
-        tracker_of(context.paths).open_stage,
-        context.mlflow_run_id,
-        work.name,
-        mark,
-        settings=work.identity,
-        teacher_run_ids=[t.mlflow_run_id for t in work.teachers if t.mlflow_run_id],
-    )
-    return recorder_of(context.paths, context.run).curves(work.name, mark, open_run)
+    """The model's curves, for its own MLflow run or the one that an interrupted attempt left open; None where it is not recorded."""
+    teacher_run_ids = [t.mlflow_run_id for t in work.teachers if t.mlflow_run_id]
+    recorder, mark = recorder_of(context.paths, context.run), fingerprint(work.identity)
+    return recorder.curves(context.mlflow_run_id, work.name, mark, settings=work.identity, teacher_run_ids=teacher_run_ids)
 
 
 def _teaches(work: Work) -> bool:

@@ -31,7 +31,7 @@ from transformers import (
 from conf.errors import UserError
 from conf.home import Home
 from tasks.tracking.client import ui_command
-from tasks.tracking.recorder import CurveLogger
+from tasks.tracking.curves import CurveLogger
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import model_record
 

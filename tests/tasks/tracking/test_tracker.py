@@ -20,7 +20,7 @@ from conf.secrets import masked
 from models.data.corpus import Corpus, CorpusInfo, Split, write_corpus
 from tasks.records.run import Retention, StageRecord
 from tasks.tracking.client import run_url, tracking_uri, ui_command
-from tasks.tracking.recorder import CurveLogger
+from tasks.tracking.curves import CurveLogger
 from tasks.tracking.runs import StageRun
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import model_record
@@ -167,20 +167,6 @@ def test_the_dataset_is_an_input(tracker: Tracker, tmp_path: Path) -> None:
     assert json.loads(found.dataset.profile or "")["tokens"] == {"train": 8, "valid": 8, "test": 8}
 
 
-def test_points_arrive_by_themselves(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.tracking.recorder.FLUSH_SECONDS", 0.05)
-    stage = tracker.open_stage(open_ladder(tracker, "run-slow"), "s", "fp-slow", settings={})
-    before = int(time.time() * 1000)
-    with CurveLogger("s", tracker, lambda: stage) as curves:
-        curves.add(1, {"train/loss": 1.0})
-        curves.add(2, {"train/loss": float("nan")})
-        until = time.monotonic() + 10
-        while len(points := tracker.client.get_metric_history(stage.run_id, "train/loss")) < 2 and time.monotonic() < until:
-            time.sleep(0.05)
-    assert [point.step for point in points] == [1, 2]
-    assert all(before <= point.timestamp <= int(time.time() * 1000) for point in points)
-
-
 TOGETHER = """
 import sys
 from pathlib import Path
@@ -188,7 +174,7 @@ from conf.home import Home
 from tasks.tracking.client import run_url, tracking_uri, ui_command
 from tasks.tracking.runs import StageRun
 from tasks.tracking.tracker import Tracker, connect
-from tasks.tracking.recorder import CurveLogger
+from tasks.tracking.curves import CurveLogger
 tracker = connect(Home(Path(sys.argv[1])))
 parent = tracker.open_ladder(f"run-{sys.argv[2]}", "together", "h", "name: x", params={"a": 1}, environment={"python": "3"})
 stage = tracker.open_stage(parent, "s", "fp", settings={"b": 2})
