@@ -23,7 +23,6 @@ from models.students.reduced_tokenizer import used_ids
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.losses.loss import Signal
 
 KEPT = "kept_ids.json"  # beside a student's weights: the corpus's id of each of its own
 
@@ -81,31 +80,6 @@ class VocabularyMap:
             allowed = f"ids that its teacher has; it lacks {missing:,} of them"
             raise UserError.about(key, f"{len(self.kept):,} ids", allowed, "Set vocabulary: used for this stage, too.")
         return VocabularyMap(tuple(larger.ids(self.kept).tolist()))
-
-
-def restrict_signal(signal: Signal, vocabulary: VocabularyMap) -> Signal:
-    """A teacher's answer in a smaller vocabulary.
-
-    Dense: only the kept logits, which a softmax renormalises. Sparse: the mass of dropped ids joins the residual.
-    """
-    import torch
-
-    from models.losses.loss import SparseSignal, TeacherSignal
-
-    if isinstance(signal, TeacherSignal):
-        return TeacherSignal(signal.logits[..., torch.tensor(vocabulary.kept, device=signal.logits.device)])
-    assert isinstance(signal, SparseSignal)
-    table = torch.from_numpy(vocabulary.table).to(signal.ids.device)
-    place = torch.where(signal.ids < len(table), table[signal.ids.clamp(max=len(table) - 1)], -1)
-    dropped = place < 0
-    lost = signal.log_probs.masked_fill(~dropped, -torch.inf).logsumexp(dim=-1)
-    # An unused place repeats an id of the row; a row of which nothing is kept has only the residual.
-    spare = place.amax(dim=-1, keepdim=True).clamp(min=0)
-    return SparseSignal(
-        torch.where(dropped, spare, place),
-        signal.log_probs.masked_fill(dropped, -torch.inf),
-        torch.logaddexp(signal.log_residual, lost),
-    )
 
 
 class MappedIds:
