@@ -38,8 +38,9 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.proof.arms import direct, flops, matched
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import obtain
+from tasks.training.find_or_train import find_or_train
 from tasks.training.signal_policy import examples_of
 from tasks.training.student import student_work
 
@@ -87,9 +88,9 @@ def score(ladder: Ladder, seed: int, teacher: StageRecord, data: DataRecord, con
     lineage = [teacher]
     for stage in ladder.stages:
         own = stage.model_copy(update={"seed": ladder.seed + seed})
-        lineage.append(obtain(student_work(own, lineage[-1], ladder, data, lineage), ladder, data, context))
+        lineage.append(find_or_train(student_work(own, lineage[-1], ladder, data, lineage), StageInputs(ladder, data, context)))
     precision = precision_of(ladder, ladder.stages[-1].training)
-    return evaluate_model(lineage[-1], [], ladder, data, context, precision, "test").metrics["accuracy"]
+    return evaluate_model(lineage[-1], [], StageInputs(ladder, data, context), precision, "test").metrics["accuracy"]
 
 
 def named(chain: Sequence[int]) -> str:
@@ -137,7 +138,7 @@ def main() -> None:
     context = Context(run=NAME, ladder=ladder.name, home=str(home().root), base=str(base))
     began = time.monotonic()
     data = prepare_data(ladder, context)
-    teacher = obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
+    teacher = find_or_train(teacher_work(ladder, ladder.teacher, data), StageInputs(ladder, data, context))
     chains = [(), *((width,) for width in asked.widths)]
     longer = [c for length in range(2, len(asked.chain) + 1) for c in itertools.combinations(asked.chain, length)]
     chains += [c for c in [*((width,) for width in asked.chain), *longer] if c not in chains]

@@ -31,8 +31,9 @@ from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import obtain
+from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
 
 NAME = "benchmark-objectives"
@@ -71,8 +72,8 @@ def taught(
     """Figures of the stage's student, taught by a changed objective."""
     objective = Objective.model_validate({**stage.objective.model_dump(), **change})
     changed = stage.model_copy(update={"objective": objective, "seed": seed, "teachers": ("parent",)})
-    student = obtain(student_work(changed, teacher, ladder, data), ladder, data, context)
-    return evaluate_model(student, [], ladder, data, context, precision_of(ladder, stage.training)).metrics
+    student = find_or_train(student_work(changed, teacher, ladder, data), StageInputs(ladder, data, context))
+    return evaluate_model(student, [], StageInputs(ladder, data, context), precision_of(ladder, stage.training)).metrics
 
 
 def table(results: dict[str, list[dict[str, float]]], metrics: Sequence[str]) -> str:
@@ -108,8 +109,8 @@ def main() -> None:
     context = Context(run=NAME, ladder=NAME, home=str(home().root), base=str(base))
     data = prepare_data(ladder, context)
     assert isinstance(ladder.teacher, TrainedTeacher)
-    teacher = obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
-    own = evaluate_model(teacher, [], ladder, data, context, precision_of(ladder, stage.training)).metrics
+    teacher = find_or_train(teacher_work(ladder, ladder.teacher, data), StageInputs(ladder, data, context))
+    own = evaluate_model(teacher, [], StageInputs(ladder, data, context), precision_of(ladder, stage.training)).metrics
     results: dict[str, list[dict[str, float]]] = {name: [] for name in variants(ladder)}
     for seed in range(options.seeds):
         for name, change in variants(ladder).items():

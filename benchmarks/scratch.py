@@ -35,8 +35,9 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import show_logs
 from tasks.runtime.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import obtain
+from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import stage_identity
 from tasks.training.student import student_work
 from tasks.training.work import Work
@@ -67,18 +68,18 @@ def scratch_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
 
 def bits_per_byte(record: StageRecord, ladder: Ladder, stage: Stage, data: DataRecord, context: Context) -> float:
     """Judge a model as a ladder run does, on the validation split."""
-    judged = evaluate_model(record, [], ladder, data, context, precision_of(ladder, stage.training))
+    judged = evaluate_model(record, [], StageInputs(ladder, data, context), precision_of(ladder, stage.training))
     return judged.metrics["bits_per_byte"]
 
 
 def one_seed(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, StudentBits]:
     """All stages of a ladder, taught and from scratch."""
     assert isinstance(ladder.teacher, TrainedTeacher)
-    parent = obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
+    parent = find_or_train(teacher_work(ladder, ladder.teacher, data), StageInputs(ladder, data, context))
     pairs = {}
     for stage in ladder.stages:
-        taught = obtain(student_work(stage, parent, ladder, data), ladder, data, context)
-        alone = obtain(scratch_work(stage, parent, ladder, data), ladder, data, context)
+        taught = find_or_train(student_work(stage, parent, ladder, data), StageInputs(ladder, data, context))
+        alone = find_or_train(scratch_work(stage, parent, ladder, data), StageInputs(ladder, data, context))
         pairs[stage.name] = StudentBits(*(bits_per_byte(model, ladder, stage, data, context) for model in (taught, alone)))
         parent = taught
     return pairs

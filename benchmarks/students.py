@@ -26,8 +26,9 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log, show_logs
 from tasks.runtime.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
-from tasks.training.find_or_train import obtain
+from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
 
 NAME = "benchmark-students"
@@ -36,8 +37,8 @@ FIRST = ("prune", "layers", "random")
 
 def taught(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
     """The stage's student, judged against the last and the first of `lineage`."""
-    student = obtain(student_work(stage, lineage[-1], ladder, data, lineage), ladder, data, context)
-    return evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training))
+    student = find_or_train(student_work(stage, lineage[-1], ladder, data, lineage), StageInputs(ladder, data, context))
+    return evaluate_model(student, lineage, StageInputs(ladder, data, context), precision_of(ladder, stage.training))
 
 
 def line(name: str, record: StageRecord) -> str:
@@ -61,8 +62,8 @@ def main() -> None:
     first, second = (_with(stage, stage.student.initialisation, options.steps) for stage in ladder.stages[:2])
     context = Context(run=NAME, ladder=NAME, home=str(home().root), base=str(base))
     data = prepare_data(ladder, context)
-    teacher = prepare_teacher(ladder, data, context)
-    root = evaluate_model(teacher, [], ladder, data, context, precision_of(ladder, first.training))
+    teacher = prepare_teacher(StageInputs(ladder, data, context))
+    root = evaluate_model(teacher, [], StageInputs(ladder, data, context), precision_of(ladder, first.training))
     lines, parent = [], None
     for how in FIRST:
         try:

@@ -16,6 +16,7 @@ from flows.steps import bench_model, cancellable, evaluate_model, prepare_data, 
 from models.base.device import precision_of
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord
+from tasks.runtime.stage_inputs import StageInputs
 
 
 @flow(name="distill", flow_run_name="{ladder}", persist_result=False)
@@ -49,14 +50,14 @@ def distill(
     settings = resolved.ladder
     with LadderRun.open(resolved) as run:
         label_run(run.record)
-        data = run.keep_data(prepare_data(settings, run.context))
-        teacher = prepare_teacher(settings, data, run.context)
+        inputs = StageInputs(settings, run.keep_data(prepare_data(settings, run.context)), run.context)
+        teacher = prepare_teacher(inputs)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
-        teacher = evaluate_model(teacher, [], settings, data, run.context, precision)
+        teacher = evaluate_model(teacher, [], inputs, precision)
         teacher = bench_model(teacher, settings, run.context)
-        lineage = [run.keep(record_model(teacher, [], settings, data, run.context))]
+        lineage = [run.keep(record_model(teacher, [], inputs))]
         for stage in settings.stages:
-            made = run_with_policy(stage, lineage, settings, data, run)
+            made = run_with_policy(stage, lineage, inputs, run)
             lineage += [run.keep(model) for model in made]
             if lineage[-1].gate == "stopped":
                 break

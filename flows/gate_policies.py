@@ -7,30 +7,30 @@ from pathlib import Path
 from prefect import tags
 
 from conf.schema.gate import Gate
-from conf.schema.ladder import Ladder, Stage, Student
+from conf.schema.ladder import Stage, Student
 from flows.approval import ask
 from flows.stage import distill_stage
 from tasks.evaluation.gate import curable
 from tasks.lifecycle.ladder_run import LadderRun
-from tasks.records.run import DataRecord, Extension, StageRecord
+from tasks.records.run import Extension, StageRecord
 from tasks.report.record_model import record_decision
 from tasks.runtime.logs import log
+from tasks.runtime.stage_inputs import StageInputs
 
 
-def run_with_policy(stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
+def run_with_policy(stage: Stage, lineage: list[StageRecord], inputs: StageInputs, run: LadderRun) -> list[StageRecord]:
     """Make a stage's student, and apply its gate's policy where it fails the gate; always within the gate's bounds.
 
     Args:
         stage: The stage.
         lineage: Accepted models, root first; the last one teaches.
-        ladder: The whole ladder.
-        data: The corpus.
+        inputs: Of all stages.
         run: The run under way.
 
     Returns:
         The models to add to the lineage: assistants, if any, then the student, whatever its verdict.
     """
-    gate, rung = stage.gate, Rung(lineage, ladder, data, run)
+    gate, rung = stage.gate, Rung(lineage, inputs, run)
     student = rung.teach(stage)
     while student.gate == "stopped" and curable(student, gate):
         if gate.policy == "extend" and student.extensions < gate.max_extensions:
@@ -59,14 +59,14 @@ def _decided(student: StageRecord, earlier: str | None, words: str) -> StageReco
 class Rung:
     """One student's ancestors, assistants included, of which the nearest teaches it."""
 
-    def __init__(self, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, run: LadderRun) -> None:
-        self.lineage, self.ladder, self.data, self.run = list(lineage), ladder, data, run
+    def __init__(self, lineage: list[StageRecord], inputs: StageInputs, run: LadderRun) -> None:
+        self.lineage, self.inputs, self.run = list(lineage), inputs, run
         self.assistants: list[StageRecord] = []
 
     def teach(self, stage: Stage, extension: Extension | None = None, inserted: bool = False) -> StageRecord:
         """Run a stage as a flow of its own."""
-        with tags(f"ladder:{self.ladder.name}", f"stage:{stage.name}"):
-            return distill_stage(stage, self.lineage, self.ladder, self.data, self.run.context, extension, inserted)
+        with tags(f"ladder:{self.inputs.ladder.name}", f"stage:{stage.name}"):
+            return distill_stage(stage, self.lineage, self.inputs, extension, inserted)
 
     def extend(self, stage: Stage, student: StageRecord, steps: int | None) -> StageRecord:
         """Train the student on; `steps` None: half of the stage's steps."""
@@ -79,8 +79,8 @@ class Rung:
         from models.architectures.checkpoint import skeleton
         from models.students.assistants import assistant_shape
 
-        parent, interface = self.lineage[-1], self.data.corpus().interface
-        teacher = skeleton(Path(parent.folder), self.ladder.workload)
+        parent, interface = self.lineage[-1], self.inputs.data.corpus().interface
+        teacher = skeleton(Path(parent.folder), self.inputs.ladder.workload)
         shape = assistant_shape(teacher, stage.student.shape, interface)
         if shape is None:
             log.warning("%s: no size lies between it and %s; no assistant can be inserted", stage.name, parent.name)

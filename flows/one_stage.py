@@ -18,6 +18,7 @@ from flows.steps import cancellable, prepare_data, record_model
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.lifecycle.request import ResolvedRequest
 from tasks.records.run import RunRecord, StageRecord
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.named_models import named_models
 
 
@@ -48,11 +49,11 @@ def one_stage(
     single = resolved.ladder
     with LadderRun.open(resolved) as run:
         label_run(run.record)
-        data = run.keep_data(prepare_data(single, run.context))
+        inputs = StageInputs(single, run.keep_data(prepare_data(single, run.context)), run.context)
         lineage: list[StageRecord] = []
         for model in resolved.teachers:
-            lineage.append(run.keep(record_model(model, lineage, single, data, run.context)))
-        for made in run_with_policy(single.stages[0], lineage, single, data, run):
+            lineage.append(run.keep(record_model(model, lineage, inputs)))
+        for made in run_with_policy(single.stages[0], lineage, inputs, run):
             run.keep(made)
         return conclude(run, single)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +25,9 @@ from tasks.proof.arms import replicate, watched
 from tasks.proof.lost_examples import Answers, identified, write_identified
 from tasks.proof.proof import Arms, arms_of, proof_of, record_proof, replicate_of, save_proof
 from tasks.records.proof import Proof, Replicate
-from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
+from tasks.runtime.stage_inputs import StageInputs
 
 
 @flow(name="prove", flow_run_name="proof of {ladder}", persist_result=False)
@@ -57,27 +59,25 @@ def prove(
     settings = resolved.ladder
     with LadderRun.open(resolved) as run:
         label_run(run.record)
-        data = run.keep_data(prepare_data(settings, run.context))
-        teacher = prepare_teacher(settings, data, run.context)
+        inputs = StageInputs(settings, run.keep_data(prepare_data(settings, run.context)), run.context)
+        teacher = prepare_teacher(inputs)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
-        teacher = evaluate_model(teacher, [], settings, data, run.context, precision)
-        root = run.keep(record_model(teacher, [], settings, data, run.context))
-        arms = arms_of(settings, data, run.context)
+        teacher = evaluate_model(teacher, [], inputs, precision)
+        root = run.keep(record_model(teacher, [], inputs))
+        arms = arms_of(settings, inputs.data, run.context)
         for note in arms.notes:
             log.info("%s", note)
-        judged = _tested(root, settings, data, run, precision)
-        proof, lost = _compared(arms, root, judged, settings, data, run)
+        judged = _tested(root, inputs, precision)
+        proof, lost = _compared(arms, root, judged, inputs, run)
         record_proof(run.record, proof, run.context, lost)
         return conclude(run, settings)
 
 
-def _compared(
-    arms: Arms, root: StageRecord, judged: Judged, settings: Ladder, data: DataRecord, run: LadderRun
-) -> tuple[Proof, Path | None]:
+def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs, run: LadderRun) -> tuple[Proof, Path | None]:
     """Run all arms, seed by seed, so that finished seeds can be compared at any time; also returns the file of lost examples."""
     results: dict[Arm, list[Replicate]] = {arm: [] for arm in arms.ladders}
     answers: dict[Arm, list[Answers]] = {arm: [] for arm in arms.ladders}
-    tested = judged.model
+    settings, tested = inputs.ladder, judged.model
     examples = int(sum(figures.get("count", 0) for figures in tested.slices.values()))
     run.plan(tuple(stage.name for stage in next(iter(arms.ladders.values())).stages))
     for number in range(settings.proof.seeds):
@@ -85,23 +85,24 @@ def _compared(
             ladder = watched(replicate(whole, number), looked_at=arm == "staged" and number == 0)
             log.info("proof: %s, seed %d of %d", arm, number + 1, settings.proof.seeds)
             with _of_arm(run, arm, ladder):
-                students = _climbed(root, ladder, data, run)
+                own = StageInputs(ladder, inputs.data, run.context)
+                students = _climbed(root, own, run)
                 if len(run.record.stages) < len(run.record.planned):
                     for student in students:
                         run.keep(student)
-                last = _tested(students[-1], ladder, data, run, precision_of(ladder, ladder.stages[-1].training))
+                last = _tested(students[-1], own, precision_of(ladder, ladder.stages[-1].training))
             answers[arm].append(last.answers)
             results[arm].append(replicate_of(arm, ladder, students, last.model, arms.prices))
             save_proof(run.record, proof_of(settings, run.record.run, tested, examples, results, arms.notes))
     proof = proof_of(settings, run.record.run, tested, examples, results, arms.notes)
-    file = write_identified(Path(run.record.folder), judged.answers, answers, data.corpus())
+    file = write_identified(Path(run.record.folder), judged.answers, answers, inputs.data.corpus())
     return proof.model_copy(update={"identified": identified(judged.answers, answers)}), file
 
 
-def _climbed(root: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun) -> list[StageRecord]:
+def _climbed(root: StageRecord, inputs: StageInputs, run: LadderRun) -> list[StageRecord]:
     lineage = [root]
-    for stage in ladder.stages:
-        lineage += run_with_policy(stage, lineage, ladder, data, run)
+    for stage in inputs.ladder.stages:
+        lineage += run_with_policy(stage, lineage, inputs, run)
     return lineage[1:]
 
 
@@ -112,12 +113,13 @@ class Judged(NamedTuple):
     answers: Answers
 
 
-def _tested(model: StageRecord, ladder: Ladder, data: DataRecord, run: LadderRun, precision: str) -> Judged:
+def _tested(model: StageRecord, inputs: StageInputs, precision: str) -> Judged:
     """Evaluate a model on the test split, without samples and without its teachers."""
-    quiet = ladder.model_copy(update={"evaluation": ladder.evaluation.model_copy(update={"samples": 0})})
+    evaluation = inputs.ladder.evaluation.model_copy(update={"samples": 0})
+    quiet = replace(inputs, ladder=inputs.ladder.model_copy(update={"evaluation": evaluation}))
     with untagged():
-        judged = evaluate_model(model, [], quiet, data, run.context, precision, "test")
-    return Judged(judged, answers_on_test(model, quiet.evaluation, data, run.context, precision))
+        judged = evaluate_model(model, [], quiet, precision, "test")
+    return Judged(judged, answers_on_test(model, quiet, precision))
 
 
 @contextmanager

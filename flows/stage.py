@@ -14,16 +14,15 @@ from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.runtime.prefect_client import require_server
 from tasks.runtime.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
 
 
-def _audited(
-    student: StageRecord, stage: Stage, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context
-) -> StageRecord:
+def _audited(student: StageRecord, stage: Stage, lineage: list[StageRecord], inputs: StageInputs) -> StageRecord:
     """The student's record with its audit, compared with an untaught control where `audit.control` is on."""
     control = None
-    if ladder.audit.control:
-        control = train_control(stage, student, lineage[-1], ladder, data, context)
-    return audit_model(student, stage, lineage, ladder, data, context, control)
+    if inputs.ladder.audit.control:
+        control = train_control(stage, student, lineage[-1], inputs)
+    return audit_model(student, stage, lineage, inputs, control)
 
 
 def _run_name() -> str:
@@ -44,7 +43,7 @@ def _stage_flow(
     inserted: bool,
 ) -> StageRecord | State[StageRecord]:
     with untagged():
-        record = _made(stage, lineage, ladder, data, context, extension, inserted)
+        record = _made(stage, lineage, StageInputs(ladder, data, context), extension, inserted)
     require_server()
     label(tags=[f"quality:{record.gate or 'not asked'}"])
     message = "; ".join(record.gate_reasons) or None
@@ -56,13 +55,12 @@ def _stage_flow(
 def distill_stage(
     stage: Stage,
     lineage: list[StageRecord],
-    ladder: Ladder,
-    data: DataRecord,
-    context: Context,
+    inputs: StageInputs,
     extension: Extension | None = None,
     inserted: bool = False,
 ) -> StageRecord:
     """Make one student from its nearest ancestor, or train one on, judge it, and record it whatever the verdict."""
+    ladder, data, context = inputs.ladder, inputs.data, inputs.context  # the parameters that Prefect shows of the flow
     record = _stage_flow(stage, lineage, ladder, data, context, extension, inserted, return_state=True).result()
     assert isinstance(record, StageRecord)
     return record
@@ -71,17 +69,16 @@ def distill_stage(
 def _made(
     stage: Stage,
     lineage: list[StageRecord],
-    ladder: Ladder,
-    data: DataRecord,
-    context: Context,
+    inputs: StageInputs,
     extension: Extension | None,
     inserted: bool,
 ) -> StageRecord:
-    student = train_student(stage, lineage[-1], ladder, data, context, extension, lineage)
-    judged = evaluate_model(student, lineage, ladder, data, context, precision_of(ladder, stage.training))
-    judged = bench_model(judged, ladder, context)
+    ladder = inputs.ladder
+    student = train_student(stage, lineage, inputs, extension)
+    judged = evaluate_model(student, lineage, inputs, precision_of(ladder, stage.training))
+    judged = bench_model(judged, ladder, inputs.context)
     if ladder.audit.enabled:
-        judged = _audited(judged, stage, lineage, ladder, data, context)
+        judged = _audited(judged, stage, lineage, inputs)
     decided = decide(judged, stage, lineage, ladder.audit.thresholds)
     own = decided.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
-    return record_model(own, lineage, ladder, data, context)
+    return record_model(own, lineage, inputs)

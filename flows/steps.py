@@ -80,7 +80,7 @@ def _with_state(function: Callable[P, R]) -> Callable[P, R | State[R]]:
     return call
 
 
-def step(function: Callable[P, R], name: str, run_name: str, **options: Any) -> Callable[P, R]:
+def step(function: Callable[P, R], name: str, run_name: str | Callable[..., str], **options: Any) -> Callable[P, R]:
     """The function as a Prefect task of the flow under way, with the same arguments, result and errors.
 
     Whether anything is computed is decided by our store, so Prefect neither caches nor persists what the task returns.
@@ -88,7 +88,7 @@ def step(function: Callable[P, R], name: str, run_name: str, **options: Any) -> 
     Args:
         function: A step.
         name: Of the task.
-        run_name: Of a run of it, with the arguments in braces.
+        run_name: Of a run of it: with the arguments in braces, or a function of the arguments by name.
         options: More of Prefect's, such as retries.
     """
     body = cancellable(_with_state(function))
@@ -104,9 +104,13 @@ def step(function: Callable[P, R], name: str, run_name: str, **options: Any) -> 
     return call
 
 
+def _student_run_name(parameters: dict[str, Any]) -> str:
+    return f"{parameters['stage'].name} <- {parameters['lineage'][-1].name}"
+
+
 prepare_data = step(prepare.prepare_data, "data", "data: {ladder.data.source}", **RETRY)
-prepare_teacher = step(teacher.prepare_teacher, "teacher", "teacher: {ladder.teacher.source}", **RETRY)
-train_student = step(student.train_student, "student", "{stage.name} <- {parent.name}")
+prepare_teacher = step(teacher.prepare_teacher, "teacher", "teacher: {inputs.ladder.teacher.source}", **RETRY)
+train_student = step(student.train_student, "student", _student_run_name)
 evaluate_model = step(evaluate.evaluate_model, "evaluate", "evaluate {record.name}")
 bench_model = step(bench.bench_model, "bench", "bench {record.name}")
 train_control = step(audit.train_control, "control", "{stage.name} without a teacher")

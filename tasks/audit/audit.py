@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +14,12 @@ from tasks.evaluation.evaluate import SPLIT
 from tasks.records.audit import AuditControl, AuditGroup, AuditRecord
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.run_registry import store_of
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
-from tasks.training.find_or_train import obtain
+from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import untaught
 from tasks.training.student import student_work
 from tasks.training.work import Work
@@ -27,18 +29,17 @@ WORST_SHOWN = 12
 
 
 def control_work(stage: Stage, student: StageRecord, parent: StageRecord, ladder: Ladder, data: DataRecord) -> Work:
-    """The untaught control as a piece of work for `obtain`; as many steps as the student had, its extensions counted."""
+    """The untaught control as a piece of work for `find_or_train`; as many steps as the student had, its extensions counted."""
     training = stage.training.model_copy(update={"steps": max(stage.training.steps, student.steps)})
     work = student_work(untaught(stage.model_copy(update={"training": training})), parent, ladder, data)
     return replace(work, name=f"{stage.name}-control")
 
 
-def train_control(
-    stage: Stage, student: StageRecord, parent: StageRecord, ladder: Ladder, data: DataRecord, context: Context
-) -> StageRecord:
+def train_control(stage: Stage, student: StageRecord, parent: StageRecord, inputs: StageInputs) -> StageRecord:
     """Find the untaught control in the store, or train it. It is no rung of the ladder: MLflow has it with its student's figures."""
+    context = inputs.context
     aside = context.model_copy(update={"mlflow_run_id": None, "fresh": context.fresh and stage.name not in context.kept})
-    return obtain(control_work(stage, student, parent, ladder, data), ladder, data, aside)
+    return find_or_train(control_work(stage, student, parent, inputs.ladder, inputs.data), replace(inputs, context=aside))
 
 
 def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str) -> dict[str, Any]:
@@ -59,13 +60,12 @@ def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRec
 def audit_model(
     record: StageRecord,
     stage: Stage,
-    lineage: list[StageRecord],
-    ladder: Ladder,
-    data: DataRecord,
-    context: Context,
+    lineage: Sequence[StageRecord],
+    inputs: StageInputs,
     control: StageRecord | None = None,
 ) -> StageRecord:
     """Audit a student against the nearest of its ancestors and the root (`lineage`, root first), and perhaps its untaught control."""
+    ladder, data, context = inputs.ladder, inputs.data, inputs.context
     store, precision = store_of(context), precision_of(ladder, stage.training)
     models = {"student": record, "parent": lineage[-1]}
     if lineage[0].weights_sha256 != lineage[-1].weights_sha256:
@@ -81,7 +81,7 @@ def audit_model(
             from tasks.audit.compute import audited  # torch is imported where something is computed
 
             found = store.publish(
-                "audit", record.name, identity, mark, context.made, lambda folder: audited(models, ladder, data, precision, SPLIT, folder)
+                "audit", record.name, identity, mark, context.made, lambda folder: audited(models, inputs, precision, SPLIT, folder)
             )
     audit = read_audit(found, reused, lineage, control)
     for line in audit.flagged:
@@ -90,7 +90,7 @@ def audit_model(
     return record.model_copy(update={"audit": audit})
 
 
-def read_audit(found: Found, reused: bool, lineage: list[StageRecord], control: StageRecord | None) -> AuditRecord:
+def read_audit(found: Found, reused: bool, lineage: Sequence[StageRecord], control: StageRecord | None) -> AuditRecord:
     """The record of an audit in the store."""
     raw = json.loads((found.folder / "audit.json").read_text())
     groups = [AuditGroup(**group) for group in raw.pop("groups")]
@@ -114,7 +114,7 @@ def read_audit(found: Found, reused: bool, lineage: list[StageRecord], control: 
     )
 
 
-def _words(group: AuditGroup, flag: str, lineage: list[StageRecord]) -> str:
+def _words(group: AuditGroup, flag: str, lineage: Sequence[StageRecord]) -> str:
     teacher, _, what = flag.partition(".")
     name = (lineage[-1] if teacher == "parent" else lineage[0]).name
     said = f"errors of {name} inherited" if what == "inherited" else f"the gap of {name} amplified"

@@ -24,13 +24,14 @@ from models.evaluation.audit_slices import Group, SliceSettings, groups_of
 from models.evaluation.bootstrap import Figure, Limits
 from models.students.vocabulary import VocabularyMap, fit_vocabulary, read_kept, reduce_corpus
 from tasks.audit.worst_examples import worst_examples, write_worst
-from tasks.records.run import DataRecord, StageRecord
+from tasks.records.run import StageRecord
+from tasks.runtime.stage_inputs import StageInputs
 
 
-def audited(records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName, folder: Path) -> None:
+def audited(records: Mapping[str, StageRecord], inputs: StageInputs, precision: str, split: SplitName, folder: Path) -> None:
     """Audit `records['student']` against `parent`, `root` and perhaps `control`, and write `audit.json` and `worst.parquet`."""
-    began = time.monotonic()
-    rows, corpus, kept = _asked(records, ladder, data, precision, split)
+    began, ladder = time.monotonic(), inputs.ladder
+    rows, corpus, kept = _asked(records, inputs, precision, split)
     settings = ladder.audit
     limits = Limits(settings.min_count, settings.min_documents)
     figures = overall(rows, settings.thresholds, limits, settings.resamples)
@@ -51,13 +52,14 @@ def audited(records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord
 
 
 def _asked(
-    records: Mapping[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
+    records: Mapping[str, StageRecord], inputs: StageInputs, precision: str, split: SplitName
 ) -> tuple[AuditRows, Corpus, VocabularyMap | None]:
     """The rows, and the corpus in the student's own ids."""
+    ladder = inputs.ladder
     use_threads(ladder)
     student = Path(records["student"].folder)
     kept, device = read_kept(student), torch.device(resolve_device(ladder.compute.device))
-    corpus = reduce_corpus(data.corpus(), kept)
+    corpus = reduce_corpus(inputs.data.corpus(), kept)
     loaded: dict[str, nn.Module] = {}
     for record in records.values():
         if record.folder not in loaded:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.schema.ladder import Evaluation, Ladder
+from conf.schema.ladder import Evaluation
 from models.base.numerics import NUMERICS
 from models.base.quality import retention
 from models.data.corpus import SplitName
 from tasks.records.run import DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.run_registry import store_of
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import fingerprint
 
@@ -50,14 +52,13 @@ def evaluation_identity(
 
 def evaluate_model(
     record: StageRecord,
-    lineage: list[StageRecord],
-    ladder: Ladder,
-    data: DataRecord,
-    context: Context,
+    lineage: Sequence[StageRecord],
+    inputs: StageInputs,
     precision: str,
     split: SplitName = SPLIT,
 ) -> StageRecord:
     """Judge a model; `lineage` are its ancestors, root first, empty for the root teacher. The test split is for the end of a proof."""
+    ladder, data, context = inputs.ladder, inputs.data, inputs.context
     store = store_of(context)
     teachers = {"parent": lineage[-1], "root": lineage[0]} if lineage else {}
     identity = evaluation_identity(record, teachers, data, ladder.evaluation, precision, split)
@@ -68,7 +69,7 @@ def evaluate_model(
         if not found:
             from tasks.evaluation.evaluator import measure  # torch is imported where something is computed
 
-            result = measure(record, teachers, ladder, data, precision, split)
+            result = measure(record, teachers, inputs, precision, split)
             found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result, split))
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
     samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))
@@ -95,9 +96,10 @@ def _write(folder: Path, result: Measured, split: SplitName) -> None:
         np.save(folder / ANSWERS, result.answers)
 
 
-def answers_on_test(record: StageRecord, evaluation: Evaluation, data: DataRecord, context: Context, precision: str) -> NDArray[np.int32]:
+def answers_on_test(record: StageRecord, inputs: StageInputs, precision: str) -> NDArray[np.int32]:
     """What a model that was judged alone on the test split answered, and what was right, (2, N) of N examples or tokens."""
-    store, mark = store_of(context), fingerprint(evaluation_identity(record, {}, data, evaluation, precision, "test"))
+    identity = evaluation_identity(record, {}, inputs.data, inputs.ladder.evaluation, precision, "test")
+    store, mark = store_of(inputs.context), fingerprint(identity)
     with store.lock(mark):
         found = store.find("evaluation", mark)
         assert found is not None

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from conf.schema.ladder import Evaluation, Ladder
+from conf.schema.ladder import Evaluation
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device, use_threads
 from models.base.interface import Interface
@@ -21,7 +21,8 @@ from models.data.corpus import Corpus, SplitName
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
 from models.students.vocabulary import fit_vocabulary, read_kept, reduce_corpus
-from tasks.records.run import DataRecord, StageRecord
+from tasks.records.run import StageRecord
+from tasks.runtime.stage_inputs import StageInputs
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # a checkpoint may come without
 
@@ -34,13 +35,12 @@ class Measured(NamedTuple):
     answers: NDArray[np.int32]
 
 
-def measure(
-    record: StageRecord, teachers: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str, split: SplitName
-) -> Measured:
+def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: StageInputs, precision: str, split: SplitName) -> Measured:
     """Judge a model on its own and against its teachers, on held-out documents, in the model's own vocabulary; and what it writes."""
+    ladder = inputs.ladder
     use_threads(ladder)
     vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(ladder.compute.device))
-    whole = data.corpus()
+    whole = inputs.data.corpus()
     corpus = reduce_corpus(whole, vocabulary)
     models: dict[str, nn.Module] = {}
     for known in (record, *teachers.values()):

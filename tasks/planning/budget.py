@@ -25,6 +25,7 @@ from tasks.data.prepare import prepare_data
 from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.identity import teachers_of
@@ -205,7 +206,7 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, Pa
     if ladder.teacher.source == "train":
         paces = {TEACHER: _pace(ladder, whole, random(ladder.teacher.shape, whole), ladder.teacher.training)}
     else:
-        imported = prepare_teacher(ladder, data, context)
+        imported = prepare_teacher(StageInputs(ladder, data, context))
         paces = {TEACHER: _pace(ladder, whole, load_model(Path(imported.folder), ladder.workload), first, trains=False)}
     for stage in ladder.stages:
         corpus = reduce_corpus(whole, student_vocabulary(stage.student.vocabulary, whole))

@@ -5,37 +5,32 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from conf.schema.ladder import Ladder
-from tasks.records.run import DataRecord, StageRecord
+from tasks.records.run import StageRecord
 from tasks.report.model_card import write_card
 from tasks.runtime.run_registry import Context, original_mlflow_run
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.tracking.curves import stored_curve
 from tasks.tracking.recorder import Recorder, recorder_of
 from tasks.tracking.tracker import Tracker
 
 
-def record_model(record: StageRecord, lineage: list[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
+def record_model(record: StageRecord, lineage: list[StageRecord], inputs: StageInputs) -> StageRecord:
     """Record a judged model in MLflow, a student with its card; a reused one is linked to the run that made it, not stored again.
 
     Where MLflow does not take it, the run goes on, and its record says what is missing; the same command records it later.
     """
+    context = inputs.context
     if lineage:
-        write_card(record, lineage, ladder, data, context)
+        write_card(record, lineage, inputs.ladder, inputs.data, context)
     recorder = recorder_of(context.paths, context.run)
-    act = partial(_record, recorder, record, lineage, ladder, data, context)
+    act = partial(_record, recorder, record, lineage, inputs)
     return recorder.attempt(f"{record.name} (curve, figures, model)", context.mlflow_run_id, act) or record
 
 
 def _record(
-    recorder: Recorder,
-    record: StageRecord,
-    lineage: list[StageRecord],
-    ladder: Ladder,
-    data: DataRecord,
-    context: Context,
-    tracker: Tracker,
-    run_id: str,
+    recorder: Recorder, record: StageRecord, lineage: list[StageRecord], inputs: StageInputs, tracker: Tracker, run_id: str
 ) -> StageRecord:
+    ladder, context = inputs.ladder, inputs.context
     recorder.send_pending(record.fingerprint)
     tags = context.tags | ({"prefect.flow_run_id": record.prefect_run_id} if record.prefect_run_id else {})
     stage = tracker.open_stage(
@@ -49,7 +44,7 @@ def _record(
     )
     done = record.model_copy(update={"mlflow_run_id": stage.run_id})
     if stage.state != "finished":
-        tracker.log_dataset(stage.run_id, ladder.name, data.corpus())
+        tracker.log_dataset(stage.run_id, ladder.name, inputs.data.corpus())
         original = original_mlflow_run(context.paths, record) if record.reused else None
         folder = Path(record.folder)
         if record.audit is not None:

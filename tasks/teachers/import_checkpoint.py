@@ -7,26 +7,28 @@ from pathlib import Path
 from typing import Any, cast
 
 from conf.errors import UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import CheckpointTeacher
 from models.architectures.checkpoint import check_interface, load_model, skeleton
 from models.architectures.shapes import Size, count
 from models.data import tokenizers
 from models.data.corpus import Corpus
-from tasks.records.run import TEACHER, DataRecord, StageRecord
+from tasks.records.run import TEACHER, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.run_registry import store_of
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
 from tasks.training.work import read_record, record_of, require_started
 
 
-def import_checkpoint(ladder: Ladder, teacher: CheckpointTeacher, data: DataRecord, context: Context) -> StageRecord:
+def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageRecord:
     """Copy a checkpoint into the store after it proved that it loads and fits the data.
 
     Raises:
         UserError: It is missing, damaged, of another workload, or of another vocabulary or number of classes than the data.
     """
+    ladder, data, context = inputs.ladder, inputs.data, inputs.context
     source, store = resolve_checkpoint(teacher, context), store_of(context)
     _check_fit(source, data.corpus())
     identity = checkpoint_identity(source, ladder.workload)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from conf.schema.ladder import CheckpointTeacher, Ladder, TrainedTeacher
 from models.base.device import precision_of
 from tasks.records.run import TEACHER, DataRecord, StageRecord
-from tasks.runtime.run_registry import Context
-from tasks.training.find_or_train import obtain
+from tasks.runtime.stage_inputs import StageInputs
+from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import teacher_identity
 from tasks.training.work import Work
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def prepare_teacher(ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
-    """Find, train or import the root teacher; nothing is taught before its schedule is finished."""
-    if isinstance(ladder.teacher, CheckpointTeacher):
+def prepare_teacher(inputs: StageInputs) -> StageRecord:
+    """Find, train or import the root teacher; no student starts before its schedule is finished."""
+    teacher = inputs.ladder.teacher
+    if isinstance(teacher, CheckpointTeacher):
         from tasks.teachers.import_checkpoint import import_checkpoint
 
-        return import_checkpoint(ladder, ladder.teacher, data, context)
-    return obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
+        return import_checkpoint(teacher, inputs)
+    return find_or_train(teacher_work(inputs.ladder, teacher, inputs.data), inputs)
 
 
 def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> Work:
-    """The teacher as a piece of work for `obtain`."""
+    """The teacher as a piece of work for `find_or_train`."""
     identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data.content_hash)
     interface = data.corpus().interface
 

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from conf.home import disk_errors
-from conf.schema.ladder import Ladder
-from tasks.records.run import DataRecord, StageRecord
+from tasks.records.run import StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.runtime.training_slots import training_slot
 from tasks.store.cached import note_reuse
 from tasks.store.fingerprint import changes, fingerprint
@@ -25,7 +25,7 @@ def reusable(store: Store, kind: str, mark: str, context: Context, name: str) ->
     return found
 
 
-def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> StageRecord:
+def find_or_train(work: Work, inputs: StageInputs) -> StageRecord:
     """Find the model in the store, or resume or compute it.
 
     Raises:
@@ -33,6 +33,7 @@ def obtain(work: Work, ladder: Ladder, data: DataRecord, context: Context) -> St
         TrainingDiverged: Its loss left all bounds.
         StoreError: The disk is full.
     """
+    ladder, data, context = inputs.ladder, inputs.data, inputs.context
     store, mark = store_of(context), fingerprint(work.identity)
     with store.lock(mark):
         found = reusable(store, work.kind, mark, context, work.name)

@@ -11,8 +11,8 @@ from conf.errors import LadderError, UserError
 from conf.schema.ladder import Ladder, Stage
 from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
-from tasks.runtime.run_registry import Context
-from tasks.training.find_or_train import obtain
+from tasks.runtime.stage_inputs import StageInputs
+from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import stage_identity, teachers_of
 from tasks.training.signal_policy import chosen_signals
 from tasks.training.work import Work
@@ -21,20 +21,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def train_student(
-    stage: Stage,
-    parent: StageRecord,
-    ladder: Ladder,
-    data: DataRecord,
-    context: Context,
-    extension: Extension | None = None,
-    lineage: Sequence[StageRecord] = (),
-) -> StageRecord:
-    """Find the student in the store, or teach it."""
-    work = student_work(stage, parent, ladder, data, lineage)
+def train_student(stage: Stage, lineage: Sequence[StageRecord], inputs: StageInputs, extension: Extension | None = None) -> StageRecord:
+    """Find the student in the store, or train it; `lineage` are the models above it, root first, the parent last."""
+    work = student_work(stage, lineage[-1], inputs.ladder, inputs.data, lineage)
     if extension is None:
-        return obtain(work, ladder, data, context)
-    return _added(extension, obtain(extended(work, extension, ladder), ladder, data, context))
+        return find_or_train(work, inputs)
+    return _added(extension, find_or_train(extended(work, extension, inputs.ladder), inputs))
 
 
 def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:
@@ -58,7 +50,7 @@ def _added(extension: Extension, record: StageRecord) -> StageRecord:
 
 
 def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord, lineage: Sequence[StageRecord] = ()) -> Work:
-    """A stage as a piece of work for `obtain`.
+    """A stage as a piece of work for `find_or_train`.
 
     Args:
         stage: The stage.

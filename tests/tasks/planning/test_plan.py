@@ -26,9 +26,10 @@ from tasks.planning.plan import LadderPlan, make_plan
 from tasks.planning.preflight import expected_interface
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context, save, store_of
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import obtain
+from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
 from tests.factories import run_record
 
@@ -83,8 +84,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     context = Context(run="run-1", ladder="digits", home=str(home.root), base=str(Path.cwd()))
     data = prepare_data(ladder, context)
     assert isinstance(ladder.teacher, TrainedTeacher)
-    teacher = obtain(teacher_work(ladder, ladder.teacher, data), ladder, data, context)
-    first = obtain(student_work(ladder.stages[0], teacher, ladder, data), ladder, data, context)
+    teacher = find_or_train(teacher_work(ladder, ladder.teacher, data), StageInputs(ladder, data, context))
+    first = find_or_train(student_work(ladder.stages[0], teacher, ladder, data), StageInputs(ladder, data, context))
     work = student_work(ladder.stages[1], first, ladder, data)
     half = work.training.model_copy(update={"steps": 2})
     checkpoints = Checkpoints(store_of(context).checkpoints(fingerprint(work.identity)))

@@ -23,9 +23,10 @@ from tasks.evaluation.evaluator import measure
 from tasks.planning.preflight import check_ladder
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import PLAN, Context
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
-from tasks.training.find_or_train import obtain
+from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
 
 TEXT = "".join(f"def function_{i}(value):\n    return value * {i} + len(str({i}))\n\n\n" for i in range(40))
@@ -74,7 +75,7 @@ def ladder_of(*students: dict[str, Any], **stage: Any) -> Ladder:
 def prepared(ladder: Ladder, context: Context) -> tuple[DataRecord, StageRecord]:
     data = prepare_data(ladder, context)
     assert isinstance(ladder.teacher, CheckpointTeacher)
-    return data, import_checkpoint(ladder, ladder.teacher, data, context)
+    return data, import_checkpoint(ladder.teacher, StageInputs(ladder, data, context))
 
 
 def test_a_pruned_student_is_made_measured_and_recorded(folder: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_pruned_student_is_made_measured_and_recorded(folder: Path) -> None:
     ladder, context = ladder_of({"shape": small, "initialisation": "prune", "samples": 10}), context_in(folder)
     check_ladder(ladder, context)
     data, root = prepared(ladder, context)
-    made = obtain(student_work(ladder.stages[0], root, ladder, data), ladder, data, context)
+    made = find_or_train(student_work(ladder.stages[0], root, ladder, data), StageInputs(ladder, data, context))
     importance = json.loads(Path(made.folder, "importance.json").read_text())
     assert importance["samples"] == 16  # two batches of eight
     assert (len(importance["hidden"]), len(importance["blocks"])) == (16, 4)
@@ -100,15 +101,15 @@ def test_a_ladder_of_students_that_keep_only_the_used_ids(folder: Path, source: 
     smaller = {"shape": {**SHAPE, "layers": 2}, "initialisation": "layers", "vocabulary": "used"}
     ladder, context = ladder_of(student, smaller, signals={"source": source}), context_in(folder)
     data, root = prepared(ladder, context)
-    one = obtain(student_work(ladder.stages[0], root, ladder, data), ladder, data, context)
-    two = obtain(student_work(ladder.stages[1], one, ladder, data), ladder, data, context)
+    one = find_or_train(student_work(ladder.stages[0], root, ladder, data), StageInputs(ladder, data, context))
+    two = find_or_train(student_work(ladder.stages[1], one, ladder, data), StageInputs(ladder, data, context))
     whole = data.corpus().info.vocabulary
     kept = read_kept(Path(two.folder))
     assert whole is not None
     assert kept is not None
     assert one.vocabulary == two.vocabulary == len(kept.kept) < whole
     assert two.parameters < one.parameters < root.parameters
-    figures = measure(two, {"parent": one, "root": root}, ladder, data, "fp32", "valid")[0].metrics
+    figures = measure(two, {"parent": one, "root": root}, StageInputs(ladder, data, context), "fp32", "valid")[0].metrics
     assert {"bits_per_byte", "agreement_parent", "agreement_root", "kl_root"} <= set(figures)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(two.folder), AutoTokenizer.from_pretrained(two.folder)
     assert len(tokenizer) == two.vocabulary == model.config.vocab_size
@@ -123,9 +124,9 @@ def test_a_student_with_its_teachers_size_and_the_used_ids_begins_as_its_teacher
     ladder = ladder_of({"shape": {**SHAPE, "layers": 4}, "initialisation": "layers", "vocabulary": "used"})
     context = context_in(folder)
     data, root = prepared(ladder, context)
-    made = obtain(student_work(ladder.stages[0], root, ladder, data), ladder, data, context)
+    made = find_or_train(student_work(ladder.stages[0], root, ladder, data), StageInputs(ladder, data, context))
     whole = ladder_of({"shape": {**SHAPE, "layers": 4}, "initialisation": "layers"})
-    same = obtain(student_work(whole.stages[0], root, whole, data), whole, data, context)
+    same = find_or_train(student_work(whole.stages[0], root, whole, data), StageInputs(whole, data, context))
     assert same.initial["nll"] - 2 < made.initial["nll"] < same.initial["nll"]
 
 
@@ -138,17 +139,17 @@ def test_a_teacher_with_fewer_ids_than_its_student_is_refused(folder: Path) -> N
     ladder = ladder_of({"shape": SHAPE, "vocabulary": "used"})
     context = context_in(folder)
     data, root = prepared(ladder, context)
-    one = obtain(student_work(ladder.stages[0], root, ladder, data), ladder, data, context)
+    one = find_or_train(student_work(ladder.stages[0], root, ladder, data), StageInputs(ladder, data, context))
     after = ladder_of({"shape": {**SHAPE, "layers": 2}})
     with pytest.raises(UserError, match="A student's vocabulary cannot be larger than its teacher's"):
-        obtain(student_work(after.stages[0], one, after, data), after, data, context)
+        find_or_train(student_work(after.stages[0], one, after, data), StageInputs(after, data, context))
 
 
 def test_a_checkpoint_made_from_such_a_student_has_its_own_vocabulary(folder: Path) -> None:
     """Copied as a teacher of another ladder, its ids are those of its own tokenizer, and nothing is looked up twice."""
     ladder = ladder_of({"shape": SHAPE, "vocabulary": "used"})
     data, root = prepared(ladder, context_in(folder))
-    made = obtain(student_work(ladder.stages[0], root, ladder, data), ladder, data, context_in(folder))
+    made = find_or_train(student_work(ladder.stages[0], root, ladder, data), StageInputs(ladder, data, context_in(folder)))
     assert Path(made.folder, KEPT).is_file()
     next_ladder = ladder_of().model_copy(update={"teacher": teacher(made.folder)})
     again, imported = prepared(next_ladder, context_in(folder))

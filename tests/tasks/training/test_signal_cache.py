@@ -23,9 +23,10 @@ from tasks.data.prepare import prepare_data
 from tasks.planning.plan import make_plan
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work
-from tasks.training.find_or_train import obtain
+from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import stage_identity
 from tasks.training.signal_cache import cache_identity, check, logits_of
 from tasks.training.signal_policy import check_signals, choose
@@ -146,14 +147,16 @@ class Made:
         self.context = Context(run="run-1", ladder="digits", home=str(home.root), base=str(Path.cwd()))
         self.data = prepare_data(self.ladder, self.context)
         assert isinstance(self.ladder.teacher, TrainedTeacher)
-        self.teacher = obtain(teacher_work(self.ladder, self.ladder.teacher, self.data), self.ladder, self.data, self.context)
+        self.teacher = find_or_train(
+            teacher_work(self.ladder, self.ladder.teacher, self.data), StageInputs(self.ladder, self.data, self.context)
+        )
         self.half = self.taught("half")
         self.quarter = self.taught("quarter")
 
     def taught(self, name: str, *overrides: str) -> StageRecord:
         ladder = loaded(LADDER, *overrides)
         stage = next(stage for stage in ladder.stages if stage.name == name)
-        return obtain(student_work(stage, self.teacher, ladder, self.data), ladder, self.data, self.context)
+        return find_or_train(student_work(stage, self.teacher, ladder, self.data), StageInputs(ladder, self.data, self.context))
 
 
 @pytest.fixture(scope="module")
