@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *tracked("docs/tutorials/*.md", "docs/how-to/*.md")
 ELSEWHERE = {"docs/how-to/deploy.md"}  # Docker, Kubernetes, PostgreSQL, worker machines
 KINDS = ("sh", "sh slow", "sh checkout", "sh elsewhere")
 BLOCK = re.compile(r"^```(sh[^\n]*|bash[^\n]*|shell[^\n]*|console[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PATIENCE = 1500.0  # seconds for all commands of a page, on a machine that does other things too
+PATIENCE = 2400.0  # seconds for all commands of a page, on a machine that does other things too
 DIGITS = "ladder run digits"
 SERVES = re.compile(r"^ladder serve", re.MULTILINE)
 
