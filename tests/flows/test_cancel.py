@@ -162,7 +162,7 @@ close = LadderRun.__exit__
 def closed(run, *error):
     close(run, *error)
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.watch.flow_run_id, Cancelling(), force=True)
+        client.set_flow_run_state(run.watcher.flow_run_id, Cancelling(), force=True)
 
 LadderRun.__exit__ = closed
 from flows.cli.app import main
