@@ -1,4 +1,4 @@
-"""What an audit has found, as a student's record holds it: plain JSON."""
+"""Record of an audit, as a student's record holds it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AuditBin(Record):
 
 
 class AuditGroup(Record):
-    """A slice or a class of tokens; the figures' names are told in models/evaluation/audit_slices.py."""
+    """A slice or a class of tokens; the figures are named in models/evaluation/audit_slices.py."""
 
     name: str
     kind: str

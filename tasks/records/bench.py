@@ -1,4 +1,4 @@
-"""How fast a model answers, and what it needs for it: measured, with the machine and the settings beside the figures."""
+"""Records of measured latency, throughput and memory, with machine and settings."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class ModelBench(Record):
     machine: BenchMachine
 
     def case(self, batch_size: int) -> Case | None:
-        """What was measured at a batch size."""
+        """The measurement at a batch size; None without one."""
         return next((case for case in self.cases if case.batch_size == batch_size), None)
 
 

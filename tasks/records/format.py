@@ -1,4 +1,4 @@
-"""Amounts and days in words."""
+"""Format numbers for readers: amounts, counts, shares, times, FLOPs, dates."""
 
 from __future__ import annotations
 

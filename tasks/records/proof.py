@@ -1,4 +1,4 @@
-"""What a proof found: `runs/<run>/proof.json`. Frozen records of plain JSON, as all records are."""
+"""Records of a proof: `runs/<run>/proof.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows from task to task: frozen records that are plain JSON, so Prefect, MLflow and a script can all read them."""
+"""Records of runs, stages and data: plain JSON that passes from task to task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of how fast the models of a run answer. Reads records, and imports neither torch nor Prefect."""
+"""Read the measurements of a run's models from its records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "bench.json"  # in a run's folder
 
 
 def read_bench(record: RunRecord) -> RunBench | None:
-    """What `ladder bench` measured last of a run; None where it has not, or in another version."""
+    """The last measurement of `ladder bench`; None without one, or of another version."""
     try:
         return RunBench.model_validate_json((Path(record.folder) / FILE).read_text())
     except (OSError, ValidationError, json.JSONDecodeError):

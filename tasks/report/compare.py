@@ -1,4 +1,4 @@
-"""Two runs side by side: the settings that differ, and each model's quality, retention and cost, with the direction said."""
+"""Compare two runs: settings that differ, and each model's figures with direction."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Pair(Record):
 
     @property
     def note(self) -> str:
-        """What to say behind its name."""
+        """Note behind its name."""
         return f" (only {self.only.upper()})" if self.only else " (same weights)" if self.same_weights else ""
 
     @property
@@ -96,7 +96,7 @@ class Side(Record):
 
 
 class RunComparison(Record):
-    """What `ladder compare --json` prints.
+    """The JSON document of `ladder compare`.
 
     Attributes:
         a: The first run.

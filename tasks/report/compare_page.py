@@ -1,4 +1,4 @@
-"""The page of a comparison: `compare-<a>-<b>.html` in the folder of the newer run."""
+"""Write the HTML page of a comparison into the folder of the newer run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card: `README.md` in a student's folder, with the metadata that the Hugging Face Hub reads.
+"""Write the model card: `README.md` in a student's folder, with Hub metadata.
 
 A card is a view, as the report is: written again whenever a run has judged the student, beside the files that the store verifies and not
 among them, and logged with them as MLflow's artifact `student/`. The metadata are written by huggingface_hub, whose format they are:
@@ -59,12 +59,12 @@ def write_card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladd
     """
     run = RunRecord.model_validate_json((context.paths.runs / context.run / "record.json").read_text())
     path = Path(record.folder) / CARD
-    aside = path.with_name(f".{CARD}.{os.getpid()}")
+    partial = path.with_name(f".{CARD}.{os.getpid()}")
     try:
-        aside.write_text(card(record, lineage, ladder, data, context, run), encoding="utf-8")
-        aside.replace(path)
+        partial.write_text(card(record, lineage, ladder, data, context, run), encoding="utf-8")
+        partial.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         log.warning("%s: no model card was written (%s)", record.name, error.strerror or error)
         return None
     return path
@@ -167,7 +167,7 @@ def data_name(ladder: Ladder) -> str:
 
 
 def limits(record: StageRecord) -> list[str]:
-    """What is known to be wrong with a student: what its audit flagged, what its gate missed, and the slices on which it is worst."""
+    """Known faults of a student: flags of its audit, missed bounds of its gate, weakest slices."""
     unknown = "No audit was run: which errors it has of its teachers is not known."
     found = [f"Audit against {record.audit.parent} and the root: {verdict(record.audit)}" if record.audit else unknown]
     found += [f"Its gate: {reason}." for reason in record.gate_reasons]

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing but itself, written again whenever the run's record changes.
+"""Write the report of a run: one self-contained HTML file.
 
 Every figure comes from the record, from the curves in the models' folders or from what else was computed for the run; the sections
 find them, the templates only lay them out.
@@ -46,16 +46,16 @@ def write_page(html: str, path: Path) -> Path:
     Raises:
         StoreError: The file could not be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
+        with partial.open("w", encoding="utf-8") as file:
             file.write(html)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        partial.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise StoreError(
             f"The report {path} could not be written: {error.strerror or error}. Free some space or check its permissions."
         ) from error

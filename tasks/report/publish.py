@@ -1,4 +1,4 @@
-"""The report step: the HTML page, beside the run and in MLflow, and what Prefect shows on the flow run."""
+"""Publish the report: HTML beside the run and in MLflow, artifacts in Prefect."""
 
 from __future__ import annotations
 

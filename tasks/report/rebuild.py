@@ -1,4 +1,4 @@
-"""Pages written again from the records: the report of a run, and two runs side by side."""
+"""Rewrite pages from records: the report of a run, the comparison of two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MLflow step: what a model is, from what it was made, how good it is, and the model itself."""
+"""Record a model in MLflow: lineage, settings, figures, curve and files."""
 
 from __future__ import annotations
 

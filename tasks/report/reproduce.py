@@ -1,4 +1,4 @@
-"""The commands by which somebody else makes the same models again."""
+"""Shell commands that reproduce a run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The final table of a run: one source of rows for the terminal, for Prefect's artifacts and for the report.
-
-The formats of numbers live here too, so that a figure reads the same wherever it is shown.
-"""
+"""Rows of the model table, for the terminal, Prefect and the report."""
 
 from __future__ import annotations
 
@@ -51,7 +48,7 @@ def not_run(record: RunRecord) -> list[str]:
 
 
 def quality_of(record: RunRecord) -> QualityMetric:
-    """What the run's models are judged by."""
+    """The metric by which the run's models are judged."""
     return BITS if record.workload == "causal-lm" else ACCURACY
 
 

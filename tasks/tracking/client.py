@@ -1,4 +1,4 @@
-"""How Ladder reaches MLflow: which record, opened by one process at a time, quietly, and refused at once when it does not answer."""
+"""Open MLflow: address, tables, set-up lock, and errors in one sentence."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tracking_uri(home: Home) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """What a user types to look at the record: a command for a database, a server's own address otherwise."""
+    """Shell command that shows a database, or the address of a server."""
     uri = masked(uri)
     return uri if is_server(uri) else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
@@ -60,12 +60,12 @@ def is_server(uri: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, without passwords, at most 300 characters."""
+    """The first line of an error's message, without passwords, at most 300 characters."""
     return masked(next(iter(str(error).strip().splitlines()), type(error).__name__))[:300]
 
 
 def is_permanent(error: Exception) -> bool:
-    """Whether an error is an answer that will be the same next time, and not a failure on the way."""
+    """Whether a retry would get the same error: MLflow has answered with a refusal."""
     from mlflow.exceptions import MlflowException
 
     response = getattr(error, "response", None)
@@ -75,7 +75,7 @@ def is_permanent(error: Exception) -> bool:
 
 @contextmanager
 def translate_errors(home: Home, uri: str) -> Iterator[None]:
-    """Turn what MLflow, the network and the disk raise into one sentence of ours.
+    """Translate errors of MLflow, the network and the disk into one sentence.
 
     Raises:
         RecordUnavailable: MLflow did not take it; `RecordRefused` if it will not take it the next time either.
@@ -94,16 +94,16 @@ def translate_errors(home: Home, uri: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    said = str(error)
+    message = str(error)
     for words, meaning in (("refused", "connection refused"), ("timed out", "no answer in time"), ("reset by peer", "connection lost")):
-        if words in said and not is_permanent(error):
+        if words in message and not is_permanent(error):
             return meaning
     return first_line(error)
 
 
 @contextmanager
 def setup_lock(home: Home) -> Iterator[None]:
-    """Wait for this process's turn to make tables or an experiment: processes that start together on a fresh file break it."""
+    """Lock for making tables or an experiment, which concurrent processes would break."""
     from filelock import FileLock, Timeout
 
     with disk_errors(home):

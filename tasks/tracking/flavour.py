@@ -1,4 +1,4 @@
-"""A Hugging Face folder as MLflow sees it: the safe `transformers` flavour, settings as parameters, a corpus as a dataset.
+"""A Hugging Face folder and its figures in MLflow's terms.
 
 The flavour points at the plain folder (`model_binary: "."`), so `mlflow.transformers.load_model` reads safetensors and a tokenizer,
 nothing is pickled, and the same bytes load with `from_pretrained`. Nothing here imports mlflow.

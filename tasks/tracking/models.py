@@ -1,6 +1,6 @@
-"""Models in MLflow: a logged model for every teacher and student, its bytes kept once, and the way back to a local folder.
+"""Log models in MLflow, once each, and resolve them to local folders.
 
-A part of tracking.py: functions of an explicit client. The bytes are the run's artifact `student/` (or `teacher/`), and the logged model,
+Functions of an explicit client. The bytes are the run's artifact `student/` (or `teacher/`), and the logged model,
 which carries the lineage, names them in its tag `ladder.source`. Kept as the logged model's own artifacts they would be out of reach of
 `MlflowClient(uri).list_artifacts(run, "student")`: MLflow 3.17 looks logged models up in the process's global URI, not the client's.
 """
@@ -187,8 +187,8 @@ def _fetch(storage: str, tracking_uri: str, downloads: Path) -> Path:
     target = downloads / hashlib.sha256(f"{tracking_uri} {storage}".encode()).hexdigest()[:16]
     if not target.is_dir():
         downloads.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=downloads) as aside:
-            got = Path(download_artifacts(artifact_uri=storage, tracking_uri=tracking_uri, dst_path=str(Path(aside) / "got")))
+        with tempfile.TemporaryDirectory(dir=downloads) as scratch:
+            got = Path(download_artifacts(artifact_uri=storage, tracking_uri=tracking_uri, dst_path=str(Path(scratch) / "got")))
             if not target.is_dir():
                 got.rename(target)
     return target

@@ -45,7 +45,7 @@ class Recorder:
 
     @property
     def unrecorded(self) -> tuple[str, ...]:
-        """What MLflow did not take, and why."""
+        """Missing records with their reasons."""
         return tuple(f"{what}: {why}" for what, why in self.missing.items())
 
     def curves(
@@ -148,5 +148,5 @@ def tracker_of(home: Home) -> Tracker | NullTracker:
 
 @functools.lru_cache(maxsize=4)
 def recorder_of(home: Home, run: str) -> Recorder:
-    """What keeps the record of a run, and what is missing in it."""
+    """The recorder of a run, one per process."""
     return Recorder(functools.partial(tracker_of, home))

@@ -1,6 +1,6 @@
-"""What `ladder clean` asks MLflow, and what it removes there.
+"""Query and delete runs and registered models in MLflow, for `ladder clean`.
 
-A part of tracking.py: functions of an open `Tracker`.
+Functions of an open `Tracker`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Registry:
-    """The registered models, as far as cleaning needs them.
+    """Registered models that protect runs from cleaning.
 
     Attributes:
         promoted: Weights' hash -> `name@alias` of a version that carries an alias.
@@ -55,7 +55,7 @@ def read_registry(tracker: Tracker) -> Registry:
 
 
 def run_tree(tracker: Tracker, run_id: str) -> list[Run]:
-    """A ladder run's MLflow runs, the children first, those in MLflow's trash included; empty where this record knows none."""
+    """A ladder run's MLflow runs, the children first, those in MLflow's trash included; empty where MLflow has none."""
     from mlflow.entities import ViewType
 
     with translate_errors(tracker.home, tracker.address):
@@ -109,7 +109,7 @@ def discard(tracker: Tracker, run: Run) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder, as far as they are still there."""
+    """Bytes of the files that a folder holds."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -152,14 +152,14 @@ def _run_of(tracker: Tracker, version: ModelVersion) -> str | None:
 
 
 def _weights(tracker: Tracker, version: ModelVersion) -> str | None:
-    """Hash of a version's weights; none where it is no model of ours, or its run is gone."""
+    """Hash of a version's weights; None for a model that Ladder did not record, or whose run is deleted."""
     run_id = _run_of(tracker, version)
     run = _or_none(lambda: tracker.client.get_run(run_id)) if run_id else None
     return run.data.tags.get("ladder.weights_sha256") if run else None
 
 
 def _or_none(ask: Callable[[], Any]) -> Any:
-    """What MLflow has under an id; None where it has nothing."""
+    """The answer to a query by id; None where MLflow has no such id."""
     from mlflow.exceptions import MlflowException
 
     try:

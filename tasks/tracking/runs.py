@@ -1,6 +1,6 @@
-"""Runs in MLflow: found, opened again, filled in, closed.
+"""Find, reopen, complete and close runs in MLflow.
 
-A part of tracking.py: functions of an explicit client. A child run has the status FINISHED if and only if its stage was recorded whole.
+Functions of an explicit client. A child run has the status FINISHED if and only if its stage was recorded whole.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def last_steps(run: Run) -> dict[str, int]:
 
 
 def is_equal(logged: float | None, value: float) -> bool:
-    """Whether a figure is the one that is known; not a number equals not a number."""
+    """Whether a figure is already logged; NaN equals NaN."""
     return logged is not None and (logged == value or (math.isnan(logged) and math.isnan(value)))
 
 

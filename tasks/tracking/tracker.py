@@ -1,6 +1,6 @@
-"""The record in MLflow: one run for a ladder run, a child for the teacher and each stage, their models linked both ways.
+"""The tracker: an MLflow run per ladder run, a child per model, linked.
 
-With its parts tracking_client.py and models.py it alone imports mlflow, and only when first used. Every call names its run:
+This room alone imports mlflow, and only when it is first used. Every call names its run:
 there is no active run, so tasks, threads and processes do not disturb each other. The store stays the truth; a record that is lost
 costs no computation.
 """
@@ -68,7 +68,7 @@ class Tracker:
 
     @property
     def uri(self) -> str:
-        """The tracking URI, fit to be shown."""
+        """The tracking URI, without passwords."""
         return masked(self.address)
 
     @_translated
@@ -236,14 +236,14 @@ class Tracker:
         Returns:
             MLflow's id of the model.
         """
-        known = record.reused or original_run_id is not None
-        model_id = models.find_recorded_model(self.client, run_id, record.fingerprint, original_run_id) if known else None
+        made_before = record.reused or original_run_id is not None
+        model_id = models.find_recorded_model(self.client, run_id, record.fingerprint, original_run_id) if made_before else None
         if model_id is None:
             model_id = models.log_model(self.client, run_id, record, workload, folder)
             runs.log_missing(self.client, run_id, curve() if curve else ())
         models.link_output(self.client, run_id, model_id, record.steps)
-        now, known = int(time.time() * 1000), self.client.get_run(run_id).data.metrics
-        figures = {key: value for key, value in flavour.metrics_of(record).items() if not runs.is_equal(known.get(key), value)}
+        now, logged = int(time.time() * 1000), self.client.get_run(run_id).data.metrics
+        figures = {key: value for key, value in flavour.metrics_of(record).items() if not runs.is_equal(logged.get(key), value)}
         runs.log_points(self.client, run_id, [(key, value, record.steps, now) for key, value in figures.items()], model_id)
         self.client.log_text(run_id, record.model_dump_json(indent=1), "record.json")
         self.client.log_text(run_id, json.dumps(record.slices, indent=1), "slices.json")

@@ -1,4 +1,4 @@
-"""The learning curves of a run: read from the models' folders, and drawn."""
+"""Plot the learning curves of a run, read from the models' folders."""
 
 from __future__ import annotations
 

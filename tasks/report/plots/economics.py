@@ -1,4 +1,4 @@
-"""The pictures of a ladder's economics: the payback curve and the tornado."""
+"""Plot the economics of a ladder: payback curve and tornado."""
 
 from __future__ import annotations
 

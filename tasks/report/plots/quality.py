@@ -1,4 +1,4 @@
-"""Quality against parameters of a run's models, as SVG for the report and as PNG for Prefect."""
+"""Plot quality against parameters: SVG for the report, PNG for Prefect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Interval = tuple[float, float]
 
 
 class Control(NamedTuple):
-    """What a control arm reaches, beside the models of the run.
+    """Quality of a control arm, beside the models of the run.
 
     Attributes:
         name: For readers.

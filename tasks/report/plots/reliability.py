@@ -1,4 +1,4 @@
-"""The reliability diagram: how often each student is right, against how sure it is."""
+"""Plot the reliability diagram: accuracy against confidence."""
 
 from __future__ import annotations
 

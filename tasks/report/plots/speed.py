@@ -1,4 +1,4 @@
-"""The picture of speed against size: what was measured, what the machine leaves, and what is commonly claimed."""
+"""Plot speed-up against size: measured, roofline, and the usual claim."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _panel(axes: Axes, part: Part) -> None:
 
 
 def _description(part: Part) -> str:
-    """The figures of a panel, for who does not see it."""
+    """The figures of a panel as text, for screen readers."""
     students = ", ".join(f"{row.name} {row.ratio:.1f} times smaller and {row.speed_up:.2f} times as fast" for row in part.rows[1:])
     roof = ", ".join(f"{row.name} {row.limit_speed_up:.2f}" for row in part.rows[1:] if row.limit_speed_up is not None)
     return f"Speed-up against size for {part.title}: {students}" + (f"; the roofline leaves {roof}" if roof else "")

@@ -1,4 +1,4 @@
-"""The report's part on audits: what each student has of its teachers, and of their errors."""
+"""Section of the audits: each student against its teachers, and inherited errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast the models answer, and what they need for it."""
+"""Section of latency, throughput and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each model cost to train."""
+"""Section of training costs, model by model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the trainings went: learning curves, and the loss before and after."""
+"""Section of the learning curves, and of the loss before and after training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the ladder has paid for itself: the break-even, what it rests on, and what decides it."""
+"""Section of the break-even: its basis and its sensitivity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each model comes from."""
+"""Section of the lineage: the origin of each model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of the models, and what their gates said."""
+"""Section of the model table and the verdicts of the gates."""
 
 from __future__ import annotations
 

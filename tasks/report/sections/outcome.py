@@ -1,4 +1,4 @@
-"""What came out: whether the ladder was worth it, as far as that is known, and what each model keeps."""
+"""Section of the outcome: the verdict, and the quality that each model keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Was the ladder worth it? The arms of a proof, what each scored and cost, and what the ladder gains over it."""
+"""Section of the proof: scores and costs of the arms, and the ladder's gain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality against size: the picture that the run is about."""
+"""Section of the picture of quality against parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the language models write."""
+"""Section of the texts that the language models write."""
 
 from __future__ import annotations
 

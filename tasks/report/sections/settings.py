@@ -1,4 +1,4 @@
-"""What was asked for, where it ran, and the command that does it again."""
+"""Section of settings, environment and the commands that reproduce the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the last student is weakest: its quality on each slice of the held-out data, against the root's."""
+"""Section of the last student's quality on each slice, against the root's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: which differences there are, which way they go, and what cannot be told."""
+"""Comparison of two runs: differences, their direction, and missing figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model cards: the metadata are the Hub's, the figures the record's, and what is verified stays as it was."""
+"""Model cards: metadata of the Hub, figures of the record, untouched store files."""
 
 from __future__ import annotations
 

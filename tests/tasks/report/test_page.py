@@ -12,7 +12,7 @@ from tasks.report.page import TEMPLATES, write_report
 from tasks.report.plots import curves, style
 from tasks.report.plots.quality import Control, quality_png, quality_svg
 from tasks.report.reproduce import reproduction
-from tasks.report.sections import slices
+from tasks.report.sections import SECTIONS, slices
 from tasks.report.sections.costs import costs
 from tasks.report.sections.slices import slice_rows
 from tests.tasks.reports import MODULES, PACKAGES, SETTINGS, Page, long_ladder, run
@@ -249,9 +249,8 @@ def test_a_proof_comes_first_and_its_arms_are_drawn(
     verdict = "Staged is better than direct-matched by 0.021 bits per byte (95 % interval 0.010 to 0.032, five seeds)."
     arms = (Control("direct-matched", 32_064, 2.93, 2.91, 2.95), Control("scratch", 32_064, 3.1))
     proof = {"verdict": verdict, "controls": arms, "intervals": {"30k": (2.88, 2.92)}}
-    known = slices.section
     # Stands in for the section of proofs: slices are left out, what it would say is said.
-    monkeypatch.setattr(slices, "section", lambda record: {**(known(record) or {}), **proof})
+    monkeypatch.setitem(SECTIONS, "slices", lambda record: {**(slices.section(record) or {}), **proof})
     shown = page(language)
     assert shown.text.index(verdict) < shown.text.index("What came out") < shown.text.index("Models")
     assert "no proof was run" not in shown.text

@@ -1,4 +1,4 @@
-"""Points of a training reach MLflow once each, whatever MLflow does meanwhile."""
+"""Points of a training reach MLflow once each, through outages."""
 
 from __future__ import annotations
 

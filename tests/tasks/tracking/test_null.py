@@ -1,4 +1,4 @@
-"""What a run records while MLflow is off: nothing, and without asking MLflow."""
+"""Runs record nothing, and do not open MLflow, while it is off."""
 
 from __future__ import annotations
 

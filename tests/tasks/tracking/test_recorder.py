@@ -1,4 +1,4 @@
-"""What is done about an MLflow that is away or says no, and about a curve that has holes."""
+"""Retries while MLflow is away, refusals, and curves with missing steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models in a real MLflow: a safe folder that loads by itself and through MLflow, reuse, registry, refusals."""
+"""Models in a real MLflow: safe files, loading, reuse, registry, refusals."""
 
 from __future__ import annotations
 

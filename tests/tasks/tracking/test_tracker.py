@@ -1,4 +1,4 @@
-"""The record in a real MLflow on SQLite: tree, resume, lineage, processes at once, refusals."""
+"""Runs in a real MLflow on SQLite: tree, resume, lineage, processes, refusals."""
 
 from __future__ import annotations
 
