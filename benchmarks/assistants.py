@@ -35,13 +35,13 @@ from models.base.device import precision_of, resolve_device
 from models.base.statistics import Interval, interval
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
-from tasks.proof.arms import direct, flops, matched
+from tasks.planning.matching import direct, flops_of, matched, total_of, with_stages
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
+from tasks.training.cost_model import Forward, training_examples
 from tasks.training.find_or_train import find_or_train
-from tasks.training.signal_policy import examples_of
 from tasks.training.student import student_work
 
 NAME = "benchmark-assistants"
@@ -79,8 +79,8 @@ def price(ladder: Ladder, data: DataRecord) -> float:
     """Operations of all trainings of a chain."""
     interface, root = data.corpus().interface, ladder.teacher.shape
     assert root is not None
-    prices = tuple(size_of(stage.student.shape, interface).forward_flops for stage in ladder.stages)
-    return flops(ladder, prices, size_of(root, interface).forward_flops, examples_of(data.corpus().info))
+    forwards = [Forward.of(size_of(shape, interface)) for shape in (root, *(stage.student.shape for stage in ladder.stages))]
+    return total_of(flops_of(ladder, forwards, training_examples(data.corpus(), cached=False)))
 
 
 def score(ladder: Ladder, seed: int, teacher: StageRecord, data: DataRecord, context: Context) -> float:
@@ -149,10 +149,8 @@ def main() -> None:
             scores.setdefault(named(trial.chain), []).append(score(trial.ladder, seed, teacher, data, context))
             if trial.chain:
                 single = direct(trial.ladder)
-                jump = matched(
-                    single.stages[0], lambda stage, s=single: price(s.model_copy(update={"stages": (stage,)}), data), trial.flops
-                )
-                jumped = single.model_copy(update={"stages": (jump,)})
+                jump = matched(single.stages[0], lambda stage, s=single: price(with_stages(s, stage), data), trial.flops)
+                jumped = with_stages(single, jump)
                 scores.setdefault(f"matched {named(trial.chain)}", []).append(score(jumped, seed, teacher, data, context))
     examples = data.corpus().info.documents["test"]
     report(trials, scores, asked, ladder, min(examples, ladder.evaluation.examples), Path(teacher.folder).name, time.monotonic() - began)

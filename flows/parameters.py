@@ -108,7 +108,7 @@ def refuse_early(resolved: ResolvedRequest) -> None:
     )
     check_ladder(ladder, context)
     if request.proof:
-        from tasks.proof.proof import refuse_unfit
+        from tasks.proof.prepare_arms import refuse_unfit
 
         refuse_unfit(ladder, context)
 
@@ -122,11 +122,11 @@ def within_budget(resolved: ResolvedRequest) -> ResolvedRequest:
     if resolved.request.budget is None:
         return resolved
     from tasks.planning.budget import fit_budget
-    from tasks.proof.proof import trained
+    from tasks.proof.prepare_arms import all_trainings
     from tasks.runtime.logs import log
 
     loaded = Loaded(resolved.ladder, resolved.base)
-    found = fit_budget(loaded, resolved.request.budget, home(), trained(loaded, home()) if resolved.request.proof else ())
+    found = fit_budget(loaded, resolved.request.budget, home(), all_trainings(loaded, home()) if resolved.request.proof else ())
     log.info("budget %s", found.words)
     shorter = load_whole(resolved.ladder, found.overrides).ladder
     return replace(resolved, ladder=shorter, overrides=(*resolved.overrides, *found.overrides), shortened=found.words)

@@ -21,9 +21,10 @@ from flows.steps import cancellable, evaluate_model, prepare_data, prepare_teach
 from models.base.device import precision_of
 from tasks.evaluation.evaluate import answers_on_test
 from tasks.lifecycle.ladder_run import LadderRun
-from tasks.proof.arms import replicate, watched
+from tasks.proof.arms import watched
 from tasks.proof.lost_examples import Answers, identified, write_identified
-from tasks.proof.proof import Arms, arms_of, proof_of, record_proof, replicate_of, save_proof
+from tasks.proof.prepare_arms import Arms, arms_of
+from tasks.proof.proof import proof_of, record_proof, replicate_of, save_proof
 from tasks.records.proof import Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
@@ -79,10 +80,12 @@ def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs
     answers: dict[Arm, list[Answers]] = {arm: [] for arm in arms.ladders}
     settings, tested = inputs.ladder, judged.model
     examples = int(sum(figures.get("count", 0) for figures in tested.slices.values()))
-    run.plan(tuple(stage.name for stage in next(iter(arms.ladders.values())).stages))
+    order = sorted(arms.ladders, key=lambda arm: arm != "staged")  # matched arms follow the steps that it took
+    run.plan(tuple(stage.name for stage in arms.ladders[order[0]].stages))
     for number in range(settings.proof.seeds):
-        for arm, whole in arms.ladders.items():
-            ladder = watched(replicate(whole, number), looked_at=arm == "staged" and number == 0)
+        taken: list[int] | None = None
+        for arm in order:
+            ladder = watched(arms.replicate(arm, number, taken), looked_at=arm == "staged" and number == 0)
             log.info("proof: %s, seed %d of %d", arm, number + 1, settings.proof.seeds)
             with _of_arm(run, arm, ladder):
                 own = StageInputs(ladder, inputs.data, run.context)
@@ -91,8 +94,9 @@ def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs
                     for student in students:
                         run.keep(student)
                 last = _tested(students[-1], own, precision_of(ladder, ladder.stages[-1].training))
+            taken = [student.steps for student in students] if arm == "staged" else taken
             answers[arm].append(last.answers)
-            results[arm].append(replicate_of(arm, ladder, students, last.model, arms.prices))
+            results[arm].append(replicate_of(arm, ladder, students, last.model, arms.forwards))
             save_proof(run.record, proof_of(settings, run.record.run, tested, examples, results, arms.notes))
     proof = proof_of(settings, run.record.run, tested, examples, results, arms.notes)
     file = write_identified(Path(run.record.folder), judged.answers, answers, inputs.data.corpus())

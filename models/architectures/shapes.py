@@ -5,7 +5,7 @@ Models are built on the meta device to be counted, so a 1B shape costs no memory
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -34,12 +34,14 @@ class Size:
         forward_flops: Floating-point operations of a forward pass over one sequence (a multiplication and an addition are two);
             training costs three times as many.
         tokens: Positions of one sequence, to express `forward_flops` per token.
+        used_flops: `forward_flops` with the head cut to the ids that the data use; None: no ids are cut.
     """
 
     parameters: int
     non_embedding: int
     forward_flops: float
     tokens: int
+    used_flops: float | None = None
 
 
 def config_for(shape: Shape, interface: Interface) -> Any:
@@ -126,6 +128,12 @@ def count(model: nn.Module, sequence_length: int) -> Size:
     total = sum(parameters.values())
     embeddings = sum(n for i, n in parameters.items() if i in embedding_ids)
     return Size(total, total - embeddings, 2.0 * products + attention, tokens)
+
+
+def with_used_ids(size: Size, model: nn.Module, ids: int) -> Size:
+    """The size of a language model, with its operations where the head is cut to so many ids."""
+    weight = cast(Any, model).get_output_embeddings().weight
+    return replace(size, used_flops=size.forward_flops - 2.0 * (weight.shape[0] - ids) * weight.shape[1] * size.tokens)
 
 
 def _products(name: str, module: Any, tokens: int) -> int:

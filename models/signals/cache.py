@@ -121,6 +121,11 @@ class SignalCache:
         own = [part for part in self.parts if part.made_for == fingerprint]
         return sum(part.examples for part in own), sum(part.seconds for part in own)
 
+    @property
+    def seconds_an_example(self) -> float:
+        """Seconds that an answer took, on average over all that are stored."""
+        return sum(part.seconds for part in self.parts) / max(sum(part.examples for part in self.parts), 1)
+
     def missing(self, keys: Keys) -> NDArray[np.bool_]:
         """Which of `keys` the cache has no record of."""
         return self._places(keys) < 0

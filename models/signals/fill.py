@@ -26,6 +26,16 @@ def needed_keys(batches: TrainingBatches, steps: int) -> tuple[int, Keys]:
     return first, np.unique(np.concatenate([keys_of(batches.at(step)) for step in range(first)]))
 
 
+def duplicates(batches: TrainingBatches) -> dict[int, int]:
+    """Number of each example whose key an earlier one has, and the number of the first of them: a cache holds it once."""
+    keys: dict[int, bytes] = {}
+    for step in range(-(-batches.examples // batches.batch_size)):
+        keys.update(zip(batches.numbers(step).tolist(), keys_of(batches.at(step)).tolist(), strict=True))
+    first: dict[bytes, int] = {}
+    firsts = {number: first.setdefault(keys[number], number) for number in sorted(keys)}
+    return {number: same for number, same in firsts.items() if same != number}
+
+
 def id_order(batch: Batch, logits: Logits, vocabulary: int) -> NDArray[np.int64]:
     """The order of ids for a new cache, from a few examples.
 

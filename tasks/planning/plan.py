@@ -1,69 +1,37 @@
-"""What a run would do and cost, before it is paid for. Computes nothing and changes nothing."""
+"""Plans a run: what each model needs, takes and costs, without computing it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, Stage, TrainedTeacher
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.ladder import CheckpointTeacher, Ladder, Stage, TrainedTeacher
 from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.base.interface import Interface
 from models.data.corpus import Corpus
-from models.losses.chunked import CHUNK_ELEMENTS
 from tasks.data.prepare import content_hash, data_identity
 from tasks.data.sources import source_hash
-from tasks.planning.costs import PlanCosts, plan_costs
+from tasks.planning.costs import Jump, PlanCosts, plan_costs
+from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
+from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_teacher
 from tasks.planning.preflight import check_ladder, expected_interface
-from tasks.planning.throughput import Pace, expected_pace
+from tasks.planning.throughput import expected_throughput
 from tasks.records.base import Record
 from tasks.records.run import TEACHER
 from tasks.runtime.run_registry import PLAN, Context
-from tasks.store.fingerprint import changes, fingerprint
+from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found, Store
-from tasks.teachers.teacher_source import NotConverted, checkpoint_identity, resolve_checkpoint
-from tasks.training.identity import stage_identity, teacher_identity, teachers_of
+from tasks.teachers.teacher_source import NotConverted
+from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops, training_examples
+from tasks.training.identity import stage_identity, teachers_of
 from tasks.training.signal_policy import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
 
-Action = Literal["compute", "resume", "reuse", "import"]
-TO_TRAIN = ("compute", "resume")
-UNKNOWN = "to be computed"
-WIDE, WIDER = (
-    3.5,
-    5.0,
-)  # gaps between teacher and student, in parameters without embeddings, that are much for one stage, and too much to trust
-
-
-class ModelPlan(Record):
-    """What will happen to one model, and its price.
-
-    Attributes:
-        ratio: Parameters of its teacher over its own; None for the root.
-        flops: Of training, the teacher's forward passes counted.
-        seconds: Estimated time of training from the start.
-        memory_bytes: Estimated peak.
-        resume_step: Step that a resumed training goes on from.
-        changes: What differs from the newest result of this name, if it is computed again.
-    """
-
-    name: str
-    action: Action
-    fingerprint: str | None
-    parameters: int | None
-    non_embedding: int | None
-    ratio: float | None
-    tokens: int
-    flops: float
-    seconds: float
-    memory_bytes: float
-    resume_step: int | None = None
-    changes: tuple[str, ...] = ()
+# Gaps between teacher and student, in parameters without embeddings, that are large for one stage, and too large to trust.
+WIDE, WIDER = 3.5, 5.0
 
 
 class LadderPlan(Record):
@@ -91,79 +59,117 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     found, data_action = _data(ladder, context, store, notes)
     corpus = Corpus(found.folder, content_hash(found)) if found else None
     root, sizes = check_ladder(ladder, context, corpus)
-    data_hash = content_hash(found) if found else UNKNOWN
-    pace = expected_pace(home, ladder)
-    teacher, weights = _plan_teacher(ladder, context, store, root, data_hash, pace, notes)
-    if root is None and isinstance(ladder.teacher, CheckpointTeacher):
-        notes.append("the teacher's size is unknown, so its forward passes are not counted; teacher.shape tells it before it is at hand")
-    if corpus is None and any(stage.student.vocabulary == "used" for stage in ladder.stages):
-        notes.append("student.vocabulary used: counted with all ids, as the data are not prepared yet; the students will be smaller")
-    plans: list[ModelPlan] = []
-    vocabulary = expected_interface(ladder, corpus).vocabulary or 0
-    above, reached, lineage, known = root, start_at is None, [weights], [root]
-    for stage, size in zip(ladder.stages, sizes, strict=True):
-        reached = reached or stage.name == start_at
-        choice = choose(stage, ladder, corpus.info if corpus else None)
-        if stage.signals.source != "live":
-            notes.append(f"{stage.name}: {_signals_note(stage, choice, corpus, size, expected_interface(ladder, corpus))}")
-        signals, precision = stage.signals if choice.cached else None, precision_of(ladder, stage.training)
-        identity = stage_identity(ladder, stage, precision, data_hash, teachers_of(stage, lineage), weights, signals)
-        price = _price(
-            stage.training,
-            stage.objective,
-            size,
-            [teacher for teacher in teachers_of(stage, known) if teacher is not None],
-            stage.student.shape,
-            vocabulary,
-            ladder,
-            pace.of(stage.name, stage.student.shape.hidden_size),
-            _share_of_new(stage, corpus) if choice.cached else None,
-        )
-        plan, weights = _decide(store, "stage", stage.name, identity, size, above, price, ladder.name, fresh and reached)
-        plans.append(plan)
-        lineage.append(weights)
-        notes.extend(_gap_note(stage, above, size))
-        known.append(size)
-        above = size
-    models = (teacher, *plans)
-    before = models[: 1 + [stage.name for stage in ladder.stages].index(start_at)] if start_at else ()
-    for model in before:
-        if model.action != "reuse":
-            notes.append(
-                f"{model.name} comes before --start-at {start_at} and is not finished with these settings; the run would refuse to start"
-            )
-    todo = {model.name: 1 - (model.resume_step or 0) / max(_steps(ladder, model.name), 1) for model in models if model.action in TO_TRAIN}
-    seconds = sum(m.seconds * todo[m.name] for m in models if m.name in todo)
+    inputs = PlanInputs(ladder, context, store, corpus, content_hash(found) if found else UNKNOWN, expected_throughput(home, ladder))
+    teacher, weights = plan_teacher(inputs, root, notes)
+    notes += _unknown_sizes(ladder, root, corpus)
+    choices = [choose(stage, ladder, corpus.info if corpus else None) for stage in ladder.stages]
+    examples = training_examples(corpus, any(choice.cached for choice in choices))
+    forwards = [Forward.of(size) for size in (root, *sizes)]
+    flops = ladder_flops(ladder, forwards, [choice.cached for choice in choices], examples)
+    models = (teacher, *_plan_stages(inputs, weights, [root, *sizes], choices, flops, notes))
+    notes += _missing_before(models, ladder, start_at)
+    left = {m.name: 1 - (m.resume_step or 0) / max(_steps(ladder, m.name), 1) for m in models if m.action in TO_TRAIN}
+    seconds = sum(m.seconds * left[m.name] for m in models if m.name in left)
+    jump = _jump(inputs, root, sizes[-1], examples, total_of(flops), notes)
     return LadderPlan(
         ladder=ladder.name,
         data=data_action,
         teacher=teacher,
-        stages=tuple(plans),
+        stages=models[1:],
         seconds=seconds,
-        flops=sum(m.flops * todo[m.name] for m in models if m.name in todo),
-        basis=pace.basis,
+        flops=sum(m.flops * left[m.name] for m in models if m.name in left),
+        basis=inputs.throughput.basis,
+        costs=_costs(ladder, models, seconds, jump),
         notes=tuple(dict.fromkeys(notes)),
-        costs=_costs(ladder, models, seconds, root, sizes[-1], vocabulary, pace),
     )
 
 
-def _costs(
-    ladder: Ladder, models: Sequence[ModelPlan], seconds: float, root: Size | None, last: Size, vocabulary: int, pace: Pace
-) -> PlanCosts:
-    """Prices, beside those of one jump from the root to the last student, which is taught as its own stage says."""
-    stage = ladder.stages[-1]
-    shape = stage.student.shape
-    speed = pace.of(stage.name, shape.hidden_size)
-    direct = _price(stage.training, stage.objective, last, [root], shape, vocabulary, ladder, speed) if root else None
-    if direct and TEACHER in pace.known:  # in a jump the root has the larger part, at the speed that it was seen to have
-        own = direct["tokens"] * 3 * last.forward_flops / last.tokens
-        direct["seconds"] = own / speed + (direct["flops"] - own) / pace.known[TEACHER]
-    counted = [(model.flops, model.seconds) for model in (models if ladder.economics.include_teacher else models[1:])]
-    return plan_costs(ladder.economics, seconds, counted, stage.name, stage.training.steps, direct)
+def _plan_stages(
+    inputs: PlanInputs, weights: str, sizes: Sequence[Size | None], choices: Sequence[Choice], flops: Sequence[StageFlops], notes: list[str]
+) -> list[ModelPlan]:
+    """Plans of all stages; `sizes` and `weights` begin with the root's."""
+    ladder, context = inputs.ladder, inputs.context
+    plans, lineage, reached = list[ModelPlan](), [weights], context.start_at is None
+    for place, (stage, choice, cost) in enumerate(zip(ladder.stages, choices, flops, strict=True)):
+        reached = reached or stage.name == context.start_at
+        above, size = sizes[place], sizes[place + 1]
+        assert size is not None
+        if stage.signals.source != "live":
+            interface = expected_interface(ladder, inputs.corpus)
+            notes.append(f"{stage.name}: {_signals_note(stage, choice, inputs.corpus, size, interface)}")
+        identity = stage_identity(
+            ladder,
+            stage,
+            precision_of(ladder, stage.training),
+            inputs.data_hash,
+            teachers_of(stage, lineage),
+            weights,
+            stage.signals if choice.cached else None,
+        )
+        taught = stage.objective.alpha.start or stage.objective.alpha.end or stage.objective.features
+        teachers = [teacher for teacher in teachers_of(stage, sizes[: place + 1]) if teacher is not None] if taught else []
+        estimated = inputs.estimate(stage.name, stage.training, stage.student.shape, size, cost.total, teachers)
+        plan, weights = plan_model(inputs, "stage", stage.name, identity, size, above, estimated, context.fresh and reached)
+        plans.append(plan)
+        lineage.append(weights)
+        notes.extend(_gap_note(stage, above, size))
+    return plans
+
+
+def _jump(inputs: PlanInputs, root: Size | None, last: Size, examples: TrainingExamples, target: float, notes: list[str]) -> Jump | None:
+    """The proof's arm `direct-matched`: the last student taught by the root, with as many operations as all stages."""
+    ladder, corpus = inputs.ladder, inputs.corpus
+    if root is None:
+        return None
+    single = direct(settled(ladder, corpus.info if corpus else None))
+    stage = single.stages[0]
+    if stage.student.initialisation != "random":
+        try:
+            _, (last,) = check_ladder(single, inputs.context.model_copy(update={"start_at": None}), corpus)
+        except UserError as error:
+            notes.append(f"no jump from the root to {stage.name}: {error}")
+            return None
+    forwards = (Forward.of(root), Forward.of(last))
+    single = matched_single(single, *forwards, examples, target)
+    (cost,) = flops_of(single, forwards, examples)
+    speed = inputs.throughput.of(stage.name, stage.student.shape.hidden_size)
+    # In a jump the root has the larger part, at its own speed where that was measured.
+    seconds = cost.student / speed + cost.answers / inputs.throughput.measured.get(TEACHER, speed)
+    return Jump(stage.name, single.stages[0].training.steps, cost.total, seconds)
+
+
+def _costs(ladder: Ladder, models: Sequence[ModelPlan], seconds: float, jump: Jump | None) -> PlanCosts:
+    """Prices of the trainings that count, and of the jump, which needs the root's training as the stages do."""
+    counted = models if ladder.economics.include_teacher else models[1:]
+    if jump is not None and ladder.economics.include_teacher:
+        jump = jump._replace(flops=jump.flops + models[0].flops, seconds=jump.seconds + models[0].seconds)
+    return plan_costs(ladder.economics, seconds, [(model.flops, model.seconds) for model in counted], jump)
+
+
+def _unknown_sizes(ladder: Ladder, root: Size | None, corpus: Corpus | None) -> list[str]:
+    """Notes on operations that cannot be counted yet."""
+    notes = []
+    if root is None and isinstance(ladder.teacher, CheckpointTeacher):
+        notes.append(
+            "the teacher's size is unknown, so its forward passes are not counted; teacher.shape tells it before the checkpoint is there"
+        )
+    if corpus is None and any(stage.student.vocabulary == "used" for stage in ladder.stages):
+        notes.append("student.vocabulary used: counted with all ids, as the data are not prepared yet; the students will be smaller")
+    return notes
+
+
+def _missing_before(models: Sequence[ModelPlan], ladder: Ladder, start_at: str | None) -> list[str]:
+    """Notes on models above `--start-at` that are not finished."""
+    before = models[: 1 + [stage.name for stage in ladder.stages].index(start_at)] if start_at else ()
+    return [
+        f"{model.name} comes before --start-at {start_at} and is not finished with these settings; the run would refuse to start"
+        for model in before
+        if model.action != "reuse"
+    ]
 
 
 def _gap_note(stage: Stage, above: Size | None, size: Size) -> list[str]:
-    """What to say of a stage that is far smaller than its teacher: capacity counts without embeddings."""
+    """A note on a stage that is far smaller than its teacher: capacity counts without embeddings."""
     gap = above.non_embedding / max(size.non_embedding, 1) if above else 1.0
     if gap <= WIDE:
         return []
@@ -173,14 +179,8 @@ def _gap_note(stage: Stage, above: Size | None, size: Size) -> list[str]:
     ]
 
 
-def _share_of_new(stage: Stage, corpus: Corpus | None) -> float:
-    """Share of a training's examples that it sees for the first time."""
-    examples = stage.training.steps * stage.training.batch_size
-    return min(1.0, examples_of(corpus.info) / examples) if corpus else 1.0
-
-
 def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Size, interface: Interface) -> str:
-    """How the teacher will be asked, why, and what a cache of its answers takes."""
+    """Whether answers are live or cached, why, and the size of the cache."""
     if not choice.cached:
         return f"signals live ({choice.reason})"
     text, rows = f"signals cached ({choice.reason}): {describe(stage.signals)}", size.tokens if interface.workload == "causal-lm" else 1
@@ -212,102 +212,3 @@ def _data(ladder: Ladder, context: Context, store: Store, notes: list[str]) -> t
     except UserError as error:
         notes.append(str(error))
     return None, "missing"
-
-
-def _plan_teacher(
-    ladder: Ladder, context: Context, store: Store, size: Size | None, data_hash: str, pace: Pace, notes: list[str]
-) -> tuple[ModelPlan, str]:
-    teacher = ladder.teacher
-    if isinstance(teacher, TrainedTeacher):
-        assert size is not None
-        identity = teacher_identity(ladder, teacher, precision_of(ladder, teacher.training), data_hash)
-        vocabulary = expected_interface(ladder, None).vocabulary or 0
-        price = _price(teacher.training, None, size, (), teacher.shape, vocabulary, ladder, pace.of(TEACHER, teacher.shape.hidden_size))
-        return _decide(store, "teacher", TEACHER, identity, size, None, price, ladder.name, context.fresh and context.start_at is None)
-    weights, mark, action = UNKNOWN, None, "import"
-    try:
-        identity = checkpoint_identity(resolve_checkpoint(teacher, context), ladder.workload)
-        weights, mark = identity["weights"], fingerprint(identity)
-        action = "reuse" if store.peek("teacher", mark) else "import"
-    except UserError as error:
-        notes.append(str(error))
-    counted = (size.parameters, size.non_embedding) if size else (None, None)
-    plan = ModelPlan(
-        name=TEACHER,
-        action="reuse" if action == "reuse" else "import",
-        fingerprint=mark,
-        parameters=counted[0],
-        non_embedding=counted[1],
-        ratio=None,
-        tokens=0,
-        flops=0.0,
-        seconds=0.0,
-        memory_bytes=4.0 * (counted[0] or 0),
-    )
-    return plan, weights
-
-
-def _decide(
-    store: Store,
-    kind: str,
-    name: str,
-    identity: dict[str, Any],
-    size: Size,
-    above: Size | None,
-    price: dict[str, float],
-    ladder: str,
-    fresh: bool,
-) -> tuple[ModelPlan, str]:
-    mark = fingerprint(identity)
-    known = UNKNOWN not in (identity["data"], *identity.get("teachers", []), identity.get("parent"))
-    found = store.peek(kind, mark) if known and not fresh else None
-    step = store.resumable(mark) if known and not fresh and not found else None
-    latest = store.latest(kind, name, ladder) if not found and step is None else None
-    plan = ModelPlan(
-        name=name,
-        action="reuse" if found else "resume" if step is not None else "compute",
-        fingerprint=mark if known else None,
-        parameters=size.parameters,
-        non_embedding=size.non_embedding,
-        ratio=above.parameters / size.parameters if above else None,
-        tokens=int(price["tokens"]),
-        flops=price["flops"],
-        seconds=price["seconds"],
-        memory_bytes=price["memory"],
-        resume_step=step,
-        changes=tuple(changes(latest["identity"], identity)) if latest else (),
-    )
-    if found is None:
-        return plan, UNKNOWN
-    return plan, json.loads((found.folder / "record.json").read_text())["weights_sha256"]
-
-
-def _price(
-    training: Training,
-    objective: Objective | None,
-    size: Size,
-    above: Sequence[Size],
-    shape: Shape,
-    vocabulary: int,
-    ladder: Ladder,
-    speed: float,
-    cached: float | None = None,
-) -> dict[str, float]:
-    """Tokens, FLOPs, seconds and bytes of a training from its start; `cached`: share of the tokens that a cache asks its teachers for."""
-    positions = training.steps * training.batch_size * size.tokens
-    teaches = objective is not None and bool(above) and bool(objective.alpha.start or objective.alpha.end or objective.features)
-    per_token = 3 * size.forward_flops / size.tokens
-    if teaches and objective is not None:
-        asked = 1.0 if len(above) == 1 else objective.keep + (1 - objective.keep) ** len(above) / len(above)
-        asked = asked if cached is None else cached
-        per_token += asked * sum(teacher.forward_flops / teacher.tokens for teacher in above)
-    micro = training.batch_size // training.accumulation * size.tokens
-    bytes_each = 2 if precision_of(ladder, training) == "bf16" else 4
-    # Weights, gradients and AdamW's two moments in fp32; the frozen teacher; activations of a layer as Korthikanti et al. 2022
-    # (arXiv:2205.05198) count them without the attention matrix, of every layer, or of one and what lies between all of them; five
-    # copies of a chunk of logits in fp32 for each model.
-    memory = 16.0 * size.parameters + sum(4.0 * teacher.parameters for teacher in above)
-    layer, between = 17 * bytes_each, 4
-    memory += micro * shape.hidden_size * (layer + shape.layers * between if training.recompute else shape.layers * layer)
-    memory += min(micro * max(vocabulary, 1), CHUNK_ELEMENTS["cpu"]) * 4 * 5 * (2 if teaches else 1)
-    return {"tokens": positions, "flops": positions * per_token, "seconds": positions * per_token / speed, "memory": memory}

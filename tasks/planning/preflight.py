@@ -11,7 +11,7 @@ from torch import nn
 
 from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, Student
 from models.architectures.checkpoint import skeleton
-from models.architectures.shapes import Size, build, config_for, count
+from models.architectures.shapes import Size, build, config_for, count, with_used_ids
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
@@ -78,15 +78,20 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     if corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
         interface = replace(interface, vocabulary=cast(Any, teacher).config.vocab_size)
     check_signals(ladder, interface)
-    root = count(teacher, interface.sequence_length) if teacher is not None else None
-    sizes: list[Size] = []
     used = len(used_ids(corpus)) if corpus is not None and any(stage.student.vocabulary == "used" for stage in ladder.stages) else None
+
+    def sized(model: nn.Module) -> Size:
+        size = count(model, interface.sequence_length)
+        return size if used is None else with_used_ids(size, model, used)
+
+    root = sized(teacher) if teacher is not None else None
+    sizes: list[Size] = []
     for index, stage in enumerate(ladder.stages):
         key = f"stages[{index}].student"
         if stage.student.vocabulary == "used" and used is not None:
             interface = replace(interface, vocabulary=used)
         student = _student_on_meta(stage.student, teacher, interface, key)
-        sizes.append(count(student, interface.sequence_length))
+        sizes.append(sized(student))
         if teacher is not None:
             above = sizes[-2] if index else root
             assert above is not None

@@ -1,22 +1,22 @@
 """The arms of a proof: each a rewriting of the ladder, run by the same flow and loop as the ladder itself.
 
 Arms share data, evaluation, root teacher and, by seed, the order of the data and the first weights of students of one shape. What they
-differ in is stated in `MEANING`. FLOPs are those of training: three forward passes of the student, one of each teacher that is asked.
+differ in is stated in `MEANING`. FLOPs are those of `tasks.training.cost_model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from conf.errors import UserError
-from conf.schema.gate import Gate
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
 from conf.schema.objective import Alpha, Objective
 from conf.schema.proof import ARMS, Arm
 from models.data.corpus import CorpusInfo
-from tasks.training.identity import identity_of_signals, teachers_of, untaught
-from tasks.training.signal_policy import choose
+from tasks.planning.matching import direct, flops_of, lasting, matched_single, settled, total_of, with_stages
+from tasks.records.base import Record
+from tasks.training.cost_model import Forward, StageFlops, TrainingExamples
+from tasks.training.identity import untaught
 
 PILOT = 0.1  # share of every student's steps in a pilot
 LEAST_STEPS = 10
@@ -34,35 +34,32 @@ MEANING: dict[Arm, str] = {
 }
 
 
-class Prices(NamedTuple):
-    """Operations of a forward pass over one example, and how many examples an epoch has."""
+class ForwardFlops(Record):
+    """Operations of a forward pass over one example, and the examples that a training sees.
 
-    root: float
-    students: tuple[float, ...]  # of the ladder, in its order
-    direct: float  # of the last student, initialised from the root
-    scratch: float  # of the last student, with random weights
-    examples: int
-
-
-def settled(ladder: Ladder, info: CorpusInfo) -> Ladder:
-    """The ladder as all arms start from it: no gate ends or changes an arm, and teachers are asked as in the whole ladder.
-
-    In an arm of one stage, `signals.source: auto` might choose otherwise than in the ladder.
+    Attributes:
+        students: Of the ladder, in its order.
+        direct: Of the last student, initialised from the root.
+        scratch: Of the last student, with random weights.
     """
 
-    def stage(old: Stage) -> Stage:
-        source = "cached" if choose(old, ladder, info).cached else "live"
-        return old.model_copy(update={"gate": Gate(), "signals": old.signals.model_copy(update={"source": source})})
+    root: Forward
+    students: tuple[Forward, ...]
+    direct: Forward
+    scratch: Forward
+    examples: TrainingExamples
 
-    whole = ladder.model_copy(update={"stages": tuple(map(stage, ladder.stages))})
-    return _shortened(whole, PILOT) if ladder.proof.pilot else whole
+
+Rewriting = Callable[[Ladder, ForwardFlops, Sequence[int] | None], Ladder]
 
 
-def _shortened(ladder: Ladder, share: float) -> Ladder:
-    def steps(stage: Stage) -> int:
-        return max(min(LEAST_STEPS, stage.training.steps), round(stage.training.steps * share))
-
-    return ladder.model_copy(update={"stages": tuple(_lasting(stage, steps(stage)) for stage in ladder.stages)})
+def shared_settings(ladder: Ladder, info: CorpusInfo) -> Ladder:
+    """The ladder as all arms start from it: settled, and with fewer steps for a pilot."""
+    whole = settled(ladder, info)
+    if not ladder.proof.pilot:
+        return whole
+    shortened = (lasting(stage, max(min(LEAST_STEPS, stage.training.steps), round(stage.training.steps * PILOT))) for stage in whole.stages)
+    return with_stages(whole, *shortened)
 
 
 def replicate(ladder: Ladder, number: int) -> Ladder:
@@ -80,14 +77,20 @@ def watched(ladder: Ladder, looked_at: bool) -> Ladder:
     )
 
 
-def rewritten(arm: Arm, ladder: Ladder, prices: Prices) -> Ladder:
-    """The ladder that an arm runs, from a settled ladder.
+def rewritten(arm: Arm, ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None = None) -> Ladder:
+    """The ladder that an arm runs.
+
+    Args:
+        arm: Which.
+        ladder: With the settings that all arms share.
+        forwards: Of its models.
+        taken: Steps that the trainings of `staged` took, which matched arms follow; None: those of the schedules.
 
     Raises:
         UserError: It cannot be, or is the same as another arm.
     """
     refuse(arm, ladder)
-    return REWRITINGS[arm](ladder, prices)
+    return REWRITINGS[arm](ladder, forwards, taken)
 
 
 def refuse(arm: Arm, ladder: Ladder) -> None:
@@ -118,127 +121,67 @@ def impossible(arm: Arm, allowed: str, remedy: str) -> UserError:
     return UserError.about("proof.arms", arm, allowed, remedy)
 
 
-def flops(ladder: Ladder, prices: tuple[float, ...], root: float, epoch: int) -> float:
-    """Operations of all trainings of an arm.
-
-    A live teacher is asked for every example, several of them as often as `objective.keep` lets them; a cached one once for every
-    example, whichever of the arm's students ask.
-
-    Args:
-        ladder: The arm; its steps are taken as they stand.
-        prices: Forward operations of its students for one example.
-        root: The same of the root teacher.
-        epoch: Training examples of the data.
-    """
-    above, total, cached = [0], 0.0, dict[tuple[int, str, str], int]()
-    known = [root, *prices]
-    for place, stage in enumerate(ladder.stages, 1):
-        examples = stage.training.steps * stage.training.batch_size
-        total += 3 * known[place] * examples
-        alpha, objective = stage.objective.alpha, stage.objective
-        asked = teachers_of(stage, above) if alpha.start or alpha.end or objective.features else ()
-        if choose(stage, ladder, None).cached:
-            for teacher in asked:
-                key = (teacher, str(identity_of_signals(stage.signals)), stage.student.vocabulary)
-                cached[key] = max(cached.get(key, 0), min(examples, epoch))
-        else:
-            share = 1.0 if len(asked) == 1 else objective.keep + (1 - objective.keep) ** len(asked) / max(len(asked), 1)
-            total += share * examples * sum(known[teacher] for teacher in asked)
-        above.append(place)
-    return total + sum(count * known[teacher] for (teacher, *_), count in cached.items())
-
-
-def matched(stage: Stage, cost: Callable[[Stage], float], target: float) -> Stage:
-    """The stage with as many steps as come nearest to a number of operations, one at least.
-
-    Args:
-        stage: Any steps.
-        cost: Operations of a stage; grows with its steps.
-        target: Operations wanted.
-    """
-    low, high = 0, 1
-    while cost(_lasting(stage, high)) < target:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(_lasting(stage, middle)) < target else (low, middle)
-    nearer = low and target - cost(_lasting(stage, low)) < cost(_lasting(stage, high)) - target
-    return _lasting(stage, low if nearer else high)
-
-
-def _lasting(stage: Stage, steps: int) -> Stage:
-    return stage.model_copy(update={"training": stage.training.model_copy(update={"steps": steps})})
-
-
-def _with(ladder: Ladder, *stages: Stage) -> Ladder:
-    return ladder.model_copy(update={"stages": stages})
-
-
-def _taught_by(choice: str) -> Callable[[Ladder, Prices], Ladder]:
-    return lambda ladder, prices: _with(ladder, *(stage.model_copy(update={"teachers": (choice,)}) for stage in ladder.stages))
-
-
-def _whole(ladder: Ladder, prices: Prices) -> float:
-    return flops(ladder, prices.students, prices.root, prices.examples)
-
-
-def _last_hop(ladder: Ladder, prices: Prices) -> float:
-    before = _with(ladder, *ladder.stages[:-1])
-    return _whole(ladder, prices) - flops(before, prices.students[:-1], prices.root, prices.examples)
-
-
-def direct(ladder: Ladder) -> Ladder:
-    """The last student, taught by the root and, where its first weights are a teacher's, made from the root."""
-    return _with(ladder, ladder.stages[-1].model_copy(update={"teachers": ("parent",)}))
-
-
-def _direct_for(target: Callable[[Ladder, Prices], float]) -> Callable[[Ladder, Prices], Ladder]:
-    def rewrite(ladder: Ladder, prices: Prices) -> Ladder:
-        single = direct(ladder)
-        cost = _cost_of(single, prices.direct, prices)
-        return _with(ladder, matched(single.stages[0], cost, target(ladder, prices)))
-
-    return rewrite
-
-
-def _cost_of(ladder: Ladder, price: float, prices: Prices) -> Callable[[Stage], float]:
-    return lambda stage: flops(_with(ladder, stage), (price,), prices.root, prices.examples)
+def _taught_by(choice: str) -> Rewriting:
+    return lambda ladder, *_: with_stages(ladder, *(stage.model_copy(update={"teachers": (choice,)}) for stage in ladder.stages))
 
 
 def scratch(ladder: Ladder) -> Ladder:
     """The last student from random weights and labels alone."""
     last = ladder.stages[-1]
     student = last.student.model_copy(update={"initialisation": "random"})
-    return _with(ladder, untaught(last).model_copy(update={"student": student}))
+    return with_stages(ladder, untaught(last).model_copy(update={"student": student}))
 
 
-def _scratch_matched(ladder: Ladder, prices: Prices) -> Ladder:
-    single = scratch(ladder)
-    return _with(ladder, matched(single.stages[0], _cost_of(single, prices.scratch, prices), _whole(ladder, prices)))
+def _whole(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None) -> float:
+    return total_of(flops_of(ladder, (forwards.root, *forwards.students), forwards.examples, taken))
 
 
-def _label_smoothing(ladder: Ladder, prices: Prices) -> Ladder:
-    stage = _scratch_matched(ladder, prices).stages[0]
-    return _with(ladder, stage.model_copy(update={"objective": Objective(alpha=Alpha(start=ladder.proof.smoothing))}))
+def _last_hop(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None) -> float:
+    return flops_of(ladder, (forwards.root, *forwards.students), forwards.examples, taken)[-1].total
 
 
-REWRITINGS: dict[Arm, Callable[[Ladder, Prices], Ladder]] = {
-    "staged": lambda ladder, prices: ladder,
+def _direct_for(target: Callable[[Ladder, ForwardFlops, Sequence[int] | None], float]) -> Rewriting:
+    return lambda ladder, forwards, taken: matched_single(
+        direct(ladder), forwards.root, forwards.direct, forwards.examples, target(ladder, forwards, taken)
+    )
+
+
+def _scratch_matched(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None) -> Ladder:
+    target = _whole(ladder, forwards, taken)
+    return matched_single(scratch(ladder), forwards.root, forwards.scratch, forwards.examples, target)
+
+
+def _label_smoothing(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None) -> Ladder:
+    stage = _scratch_matched(ladder, forwards, taken).stages[0]
+    return with_stages(ladder, stage.model_copy(update={"objective": Objective(alpha=Alpha(start=ladder.proof.smoothing))}))
+
+
+REWRITINGS: dict[Arm, Rewriting] = {
+    "staged": lambda ladder, *_: ladder,
     "staged-root": _taught_by("root"),
     "ancestors": _taught_by("ancestors"),
-    "direct": lambda ladder, prices: direct(ladder),
+    "direct": lambda ladder, *_: direct(ladder),
     "direct-matched": _direct_for(_whole),
     "direct-free": _direct_for(_last_hop),
     "scratch": _scratch_matched,
     "label-smoothing": _label_smoothing,
-    "pruned-only": lambda ladder, prices: _with(ladder, _lasting(direct(ladder).stages[0], 0)),
+    "pruned-only": lambda ladder, *_: with_stages(ladder, lasting(direct(ladder).stages[0], 0)),
 }
 assert tuple(REWRITINGS) == ARMS
+MATCHED_TO_STEPS: tuple[Arm, ...] = ("direct-matched", "direct-free", "scratch", "label-smoothing")  # hang on the steps of `staged`
 
 
-def arm_flops(arm: Arm, ladder: Ladder, prices: Prices) -> float:
-    """Operations of an arm as it was rewritten."""
+def arm_flops(arm: Arm, ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None = None) -> list[StageFlops]:
+    """Operations of each training of an arm, as if it were run alone.
+
+    Args:
+        arm: Which.
+        ladder: As it was rewritten.
+        forwards: Of its models.
+        taken: Steps that each training took; None: those of its schedule.
+    """
     if arm in ("staged", "staged-root", "ancestors"):
-        return _whole(ladder, prices)
-    single = prices.scratch if arm in ("scratch", "label-smoothing") else prices.direct
-    return flops(ladder, (single,), prices.root, prices.examples)
+        students = forwards.students
+    else:
+        students = (forwards.scratch if arm in ("scratch", "label-smoothing") else forwards.direct,)
+    return flops_of(ladder, (forwards.root, *students), forwards.examples, taken)

@@ -23,7 +23,7 @@ class Replicate(Record):
         score: Of the last student on the test split, which is read this once: bits per byte, or accuracy.
         valid: The same on the validation split.
         flops: Of all trainings of the arm.
-        seconds: Of all trainings of the arm, as measured where each was computed.
+        seconds: Of all trainings of the arm and of the stored answers that they need, as measured where each was computed.
         money: What these seconds cost, where a price is set.
         steps: Of each training.
         fingerprints: Of each student; those of an arm that shares a student with another are the same.

@@ -70,6 +70,8 @@ class StageRecord(Record):
         audit: What it has inherited of its teachers' errors; None: not audited.
         decision: What a person, or the end of the time to answer, has decided, in words.
         signal_seconds: Seconds that the teachers' answers took, where they were put on disk for this training.
+        all_signal_seconds: Seconds that all stored answers take which it learns from, those included that were stored before; None where
+            an earlier version made it.
         bench: How fast it answers; None where it was not measured.
     """
 
@@ -104,6 +106,7 @@ class StageRecord(Record):
     inserted: bool = False
     decision: str | None = None
     signal_seconds: float = 0.0
+    all_signal_seconds: float | None = None
     bench: ModelBench | None = None
     audit: AuditRecord | None = None
     mlflow_run_id: str | None = None

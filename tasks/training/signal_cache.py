@@ -49,12 +49,14 @@ class Asked:
         examples: That the teacher answered for this model, all attempts together.
         cache: Where its answers are.
         seconds: That these answers took.
+        all_seconds: That all answers which the training needs take, those included that others had stored.
     """
 
     text: str
     examples: int
     cache: SignalCache
     seconds: float
+    all_seconds: float
 
 
 def signals_for(
@@ -102,7 +104,7 @@ def signals_for(
     computed, seconds = cache.made_for(own)
     each = cache.bytes / max(cache.rows, 1)
     text = f"{describe(signals)}, {each:.1f} bytes each, {computed:,} examples computed in {seconds:.1f} s ({mark[:12]})"
-    return Asked(text, computed, cache, seconds)
+    return Asked(text, computed, cache, seconds, len(keys) * cache.seconds_an_example)
 
 
 def cache_identity(signals: Signals, record: StageRecord, corpus: Corpus, precision: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.curves import CurveLogger, points_of
 from tasks.tracking.recorder import recorder_of
+from tasks.training.cost_model import live_answers, training_flops
 from tasks.training.initialise import IMPORTANCE
 from tasks.training.signal_cache import Asked, signals_for
 from tasks.training.signal_policy import outputs_of
@@ -49,6 +50,7 @@ class Taught(NamedTuple):
     initial: dict[str, float]  # figures of a student before its first step
     kept: tuple[Path, ...]  # files that its making left
     asked: tuple[Asked, ...]  # caches of its teachers' answers; none: they answered live
+    answers: tuple[tuple[int, int], ...]  # of each teacher: operations of a forward pass, and the examples that it answered
 
 
 def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoints: Path) -> Taught:
@@ -74,6 +76,7 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
     size = count(model, interface.sequence_length)
     unit = "tok" if interface.workload == "causal-lm" else "ex"
     batches = TrainingBatches(corpus, work.training.batch_size, work.seed)
+    forwards = [int(count(above[t.folder], interface.sequence_length).forward_flops) for t in work.teachers]
     asked = _cached(work, above, corpus, batches, device, precision, context)
     if asked:
         teacher = None
@@ -104,7 +107,9 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
             before_checkpoint=curves.flush if curves else None,
             should_stop=stopping.requested,
         )
-    return Taught(model, trained, size, vocabulary, initial, tuple(checkpoints.glob(IMPORTANCE)), asked)
+    examples = tuple(each.examples for each in asked) or _live_examples(work, trained.steps)
+    answers = tuple(zip(forwards, examples, strict=True))
+    return Taught(model, trained, size, vocabulary, initial, tuple(checkpoints.glob(IMPORTANCE)), asked, answers)
 
 
 def _cached(
@@ -151,13 +156,11 @@ def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Feat
     return Features(work.objective.features, model, above[work.teachers[0].folder], work.seed)
 
 
-def _teacher_forward(work: Work) -> float:
-    """Operations of the teachers' forward passes for a token, as often as they are asked on average."""
-    if work.objective is None or not _teaches(work):
-        return 0.0
-    count, keep = len(work.teachers), work.objective.keep
-    share = 1.0 if count == 1 else keep + (1 - keep) ** count / count
-    return share * sum(teacher.flops_per_token for teacher in work.teachers)
+def _live_examples(work: Work, done: int) -> tuple[int, ...]:
+    """Examples that each teacher has answered beside the student, in the steps done."""
+    if work.objective is None:
+        return ()
+    return live_answers(work.objective, len(work.teachers), work.seed, work.training.steps, done, work.training.batch_size)
 
 
 def _frozen_dtype(device: str, precision: str) -> torch.dtype:
@@ -175,11 +178,7 @@ def write_model(folder: Path, work: Work, mark: str, taught: Taught, data: DataR
         write_kept(taught.vocabulary, folder)
     for file in taught.kept:
         shutil.copy(file, folder / file.name)
-    forward = size.forward_flops / size.tokens
-    positions = trained.steps * work.training.batch_size * size.tokens
-    teachers = positions * _teacher_forward(work)
-    if taught.asked:
-        teachers = sum(each.examples * size.tokens * t.flops_per_token for each, t in zip(taught.asked, work.teachers, strict=True))
+    flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, taught.answers)
     record = record_of(
         folder,
         work.name,
@@ -187,12 +186,13 @@ def write_model(folder: Path, work: Work, mark: str, taught: Taught, data: DataR
         size,
         steps=trained.steps,
         tokens=trained.tokens,
-        flops=positions * 3 * forward + teachers,
+        flops=flops.total,
         seconds=trained.seconds,
         early_stopped=trained.early_stopped,
         vocabulary=len(taught.vocabulary.kept) if taught.vocabulary else None,
         signals="; ".join(each.text for each in taught.asked) or ("live" if _teaches(work) else None),
         signal_seconds=sum(each.seconds for each in taught.asked),
+        all_signal_seconds=sum(each.all_seconds for each in taught.asked),
         initial=taught.initial,
         teachers=tuple(t.name for t in work.teachers),
         teacher_fingerprints=tuple(t.fingerprint for t in work.teachers),

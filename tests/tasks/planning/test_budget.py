@@ -11,7 +11,8 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import load, load_whole
 from conf.schema.ladder import Ladder
-from tasks.planning.budget import KEPT, fit_budget, parse_budget
+from tasks.planning.budget import PLANNED_SHARE, fit_budget, parse_budget
+from tasks.proof.arms import replicate
 from tasks.training.identity import untaught
 
 
@@ -42,7 +43,7 @@ def test_a_ladder_is_shortened_and_the_same_budget_does_it_alike(tmp_path: Path)
     least = int(re.findall(r"at least (\d+)s", str(caught.value))[0])
     assert least < needed
 
-    half = f"{round((least / KEPT + needed) / 2)}s"
+    half = f"{round((least / PLANNED_SHARE + needed) / 2)}s"
     first = fit_budget(loaded, half, home)
     assert fit_budget(loaded, half, home).overrides == first.overrides
     assert "by a calibration remembered from before" in first.words
@@ -64,15 +65,18 @@ def test_a_ladder_is_shortened_and_the_same_budget_does_it_alike(tmp_path: Path)
 
 def test_all_that_is_trained_shares_the_budget(tmp_path: Path) -> None:
     loaded, home = load("digits"), Home(tmp_path)
-    alone = loaded.ladder.model_copy(update={"stages": tuple(map(untaught, loaded.ladder.stages))})
+    seeds = [replicate(loaded.ladder, number) for number in range(50)]
+    alone = [each.model_copy(update={"stages": tuple(map(untaught, each.stages))}) for each in seeds]
 
     def needed(*trained: Ladder) -> float:
         words = fit_budget(loaded, "9d", home, trained).words
         return float(re.search(r"about (\d+) s", words)[1])  # pyright: ignore[reportOptionalSubscript]
 
     assert needed(loaded.ladder) == needed()
-    assert needed(*[loaded.ladder] * 50) - needed() == pytest.approx(49 * (needed(*[loaded.ladder] * 2) - needed()), abs=50)
-    assert needed(*[alone] * 50) < needed(*[loaded.ladder] * 50), "no teacher is asked"
+    assert needed(*[loaded.ladder] * 50) == needed(), "the same training is found in the store"
+    assert needed(*seeds) - needed() == pytest.approx(49 * (needed(*seeds[:2]) - needed()), abs=50)
+    assert needed(*seeds) > 10 * needed()
+    assert needed(*alone) < needed(*seeds), "no teacher is asked"
 
 
 def test_another_batch_size_is_measured_anew(tmp_path: Path) -> None:

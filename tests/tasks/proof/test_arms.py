@@ -17,20 +17,28 @@ from conf.schema.training import Training
 from models.architectures.shapes import config_for, size_of
 from models.base.interface import Interface
 from models.data.batches import Batch
+from models.losses.schedules import kept_teachers
 from models.signals.sources import live
 from models.students.initialise import random_model
 from models.training.loop import Plan, train
-from tasks.proof import arms
-from tasks.proof.arms import Prices, arm_flops, flops, refuse, replicate, rewritten, settled
+from tasks.planning.matching import flops_of, lasting, total_of, with_stages
+from tasks.proof.arms import REWRITINGS, ForwardFlops, arm_flops, refuse, replicate, rewritten, shared_settings
+from tasks.proof.prepare_arms import Arms
 from tasks.store.fingerprint import fingerprint
+from tasks.training.cost_model import Forward, TrainingExamples
 from tasks.training.identity import stage_identity, teachers_of, untaught
 
-PRICES = Prices(root=1000.0, students=(500.0, 200.0, 60.0), direct=60.0, scratch=60.0, examples=1400)
+ROOT, STUDENTS, LAST = Forward(1000, 1000), (Forward(500, 500), Forward(200, 200), Forward(60, 60)), Forward(60, 60)
+FORWARDS = ForwardFlops(root=ROOT, students=STUDENTS, direct=LAST, scratch=LAST, examples=TrainingExamples(1400))
 INFO = SimpleNamespace(workload="image-classification", documents={"train": 1400})
 
 
 def digits(*overrides: str) -> Ladder:
-    return settled(load("digits", overrides).ladder, INFO)
+    return shared_settings(load("digits", overrides).ladder, INFO)
+
+
+def total(arm: Arm, ladder: Ladder) -> float:
+    return total_of(arm_flops(arm, ladder, FORWARDS))
 
 
 LAYERED = ("stages.eighth.student.shape=${stages[1].student.shape}", "stages.eighth.student.initialisation=layers")
@@ -59,7 +67,7 @@ def test_an_untaught_student_depends_on_no_teacher_and_differs_in_nothing_but_wh
 
 def test_the_first_replicate_of_staged_is_what_a_run_computes_and_the_others_are_not() -> None:
     ladder = load("digits", ["stages.half.seed=7", "stages.eighth.gate={min_parent_retention: 0.9, policy: extend}"]).ladder
-    staged = rewritten("staged", settled(ladder, INFO), PRICES)
+    staged = rewritten("staged", shared_settings(ladder, INFO), FORWARDS)
     assert identities(replicate(staged, 0)) == identities(ladder)
     assert not set(identities(replicate(staged, 1))) & set(identities(ladder))
     assert [ladder.stage_seed(stage) for stage in replicate(staged, 2).stages] == [9, 2, 2]
@@ -70,23 +78,22 @@ def test_the_first_replicate_of_staged_is_what_a_run_computes_and_the_others_are
 @pytest.mark.parametrize("overrides", [(), ("defaults.signals={source: cached, kind: full}",), LAYERED])
 def test_matched_arms_cost_what_the_whole_ladder_costs_to_half_a_step(arm: Arm, overrides: tuple[str, ...]) -> None:
     ladder = digits(*overrides)
-    whole = flops(ladder, PRICES.students, PRICES.root, PRICES.examples)
-    made = rewritten(arm, ladder, PRICES)
-    step = arm_flops(arm, arms._with(made, arms._lasting(made.stages[0], 1)), PRICES)
-    assert abs(arm_flops(arm, made, PRICES) - whole) <= step / 2
+    made = rewritten(arm, ladder, FORWARDS)
+    step = total(arm, with_stages(made, lasting(made.stages[0], 1)))
+    assert abs(total(arm, made) - total("staged", ladder)) <= step / 2
     assert len(made.stages) == 1
     assert made.stages[0].student.shape == ladder.stages[-1].student.shape
 
 
 def test_tokens_and_last_hop_are_matched_where_they_are_said_to_be() -> None:
     ladder = digits()
-    assert rewritten("direct", ladder, PRICES).stages[0].training == ladder.stages[-1].training
+    assert rewritten("direct", ladder, FORWARDS).stages[0].training == ladder.stages[-1].training
     hop = 400 * 64 * (3 * 60 + 200)  # steps, batch, student, its teacher
-    free = rewritten("direct-free", ladder, PRICES)
-    assert arm_flops("direct-free", free, PRICES) == pytest.approx(hop, rel=0.01)
+    free = rewritten("direct-free", ladder, FORWARDS)
+    assert total("direct-free", free) == pytest.approx(hop, rel=0.01)
     assert free.stages[0].training.steps < 400  # the root costs more to ask than the last assistant
     for arm in ("direct", "direct-matched", "direct-free"):
-        stage = rewritten(arm, ladder, PRICES).stages[0]
+        stage = rewritten(arm, ladder, FORWARDS).stages[0]
         assert teachers_of(stage, ["root"]) == ("root",)
         assert stage.objective == ladder.stages[-1].objective
 
@@ -94,29 +101,30 @@ def test_tokens_and_last_hop_are_matched_where_they_are_said_to_be() -> None:
 def test_operations_by_hand() -> None:
     ladder = digits()
     staged = 300 * 64 * (3 * 500 + 1000) + 300 * 64 * (3 * 200 + 500) + 400 * 64 * (3 * 60 + 200)
-    assert arm_flops("staged", ladder, PRICES) == staged
-    ancestors = rewritten("ancestors", ladder, PRICES)
-    asked = [1.0, 0.75 + 0.25**2 / 2, 0.75 + 0.25**3 / 3]  # each kept with 3/4, one at random where none was
-    live_teachers = 300 * 64 * 1000 + 300 * 64 * asked[1] * 1500 + 400 * 64 * asked[2] * 1700
+    assert total("staged", ladder) == staged
+    ancestors = rewritten("ancestors", ladder, FORWARDS)
+    kept = [[kept_teachers(count, 0.75, 0, step) for step in range(steps)] for count, steps in ((1, 300), (2, 300), (3, 400))]
+    above = ((1000,), (500, 1000), (200, 500, 1000))  # nearest first
+    live_teachers = 64 * sum(forwards[i] for forwards, steps in zip(above, kept, strict=True) for step in steps for i in step)
     students = 64 * 3 * (300 * 500 + 300 * 200 + 400 * 60)
-    assert arm_flops("ancestors", ancestors, PRICES) == pytest.approx(students + live_teachers)
-    assert arm_flops("scratch", rewritten("scratch", ladder, PRICES), PRICES) == pytest.approx(staged, rel=0.001)
+    assert total("ancestors", ancestors) == students + live_teachers
+    assert total("scratch", rewritten("scratch", ladder, FORWARDS)) == pytest.approx(staged, rel=0.001)
     layered = digits(*LAYERED)
-    assert arm_flops("pruned-only", rewritten("pruned-only", layered, PRICES), PRICES) == 0
+    assert total("pruned-only", rewritten("pruned-only", layered, FORWARDS)) == 0
 
 
 def test_a_cache_asks_a_teacher_once_for_every_example_whichever_students_of_the_arm_ask() -> None:
     cached = digits("defaults.signals={source: cached, kind: full}")
     students = 64 * 3 * (300 * 500 + 300 * 200 + 400 * 60)
-    assert arm_flops("staged", cached, PRICES) == students + 1400 * (1000 + 500 + 200)
-    root = arms._taught_by("root")(cached, PRICES)
-    assert arm_flops("staged-root", root, PRICES) == students + 1400 * 1000
+    assert total("staged", cached) == students + 1400 * (1000 + 500 + 200)
+    root = REWRITINGS["staged-root"](cached, FORWARDS, None)
+    assert total("staged-root", root) == students + 1400 * 1000
 
 
 def test_what_auto_chose_for_the_ladder_holds_in_every_arm() -> None:
     ladder = digits("defaults.signals={source: auto, kind: full}", "stages.eighth.training.steps=1")
     assert [stage.signals.source for stage in ladder.stages] == ["cached", "cached", "live"]
-    assert rewritten("direct-matched", ladder, PRICES).stages[0].signals.source == "live"  # for many epochs
+    assert rewritten("direct-matched", ladder, FORWARDS).stages[0].signals.source == "live"  # for many epochs
 
 
 def test_a_pilot_has_a_tenth_of_the_steps() -> None:
@@ -127,7 +135,7 @@ def test_a_pilot_has_a_tenth_of_the_steps() -> None:
 
 def test_label_smoothing_is_scratch_with_smoothed_labels() -> None:
     ladder = digits("proof.smoothing=0.2")
-    smooth, scratch = (rewritten(arm, ladder, PRICES).stages[0] for arm in ("label-smoothing", "scratch"))
+    smooth, scratch = (rewritten(arm, ladder, FORWARDS).stages[0] for arm in ("label-smoothing", "scratch"))
     assert smooth.objective.alpha.start == 0.2
     assert smooth.model_copy(update={"objective": scratch.objective}) == scratch
 
@@ -156,7 +164,7 @@ def test_every_arm_that_is_not_refused_is_a_ladder_that_loads(overrides: tuple[s
     ladder, made = digits(*overrides), []
     for arm in ARMS:
         try:
-            found = rewritten(arm, ladder, PRICES)
+            found = rewritten(arm, ladder, FORWARDS)
         except UserError:
             continue
         made.append(arm)
@@ -201,6 +209,21 @@ def test_operations_of_a_training_are_those_that_torch_counts(family: str, alpha
         train(student, batches, Plan(training, objective, 0, vocabulary), signals=signals)
     ladder = load("digits").ladder
     stage = ladder.stages[-1].model_copy(update={"training": training, "objective": objective, "signals": Signals()})
-    root, own = (size_of(shape, interface).forward_flops for shape in shapes)
-    counted = flops(ladder.model_copy(update={"stages": (stage,)}), (own,), root, 1000)
-    assert counted == pytest.approx(counter.get_total_flops(), rel=0.03)
+    forwards = [Forward.of(size_of(shape, interface)) for shape in shapes]
+    counted = flops_of(with_stages(ladder, stage), forwards, TrainingExamples(1000))
+    assert total_of(counted) == pytest.approx(counter.get_total_flops(), rel=0.03)
+
+
+@pytest.mark.parametrize("arm", ["direct-matched", "direct-free", "scratch", "label-smoothing"])
+def test_matched_arms_follow_the_steps_that_the_ladder_took(arm: Arm) -> None:
+    """Where `patience` ends a stage early, an arm of its whole schedule would be given operations that the ladder never spent."""
+    ladder, taken = digits("defaults.training.patience=2"), [120, 300, 40]
+    made = {arm: rewritten(arm, ladder, FORWARDS)}
+    arms = Arms(made, ladder, FORWARDS, ())
+    early = arms.replicate(arm, 1, taken)
+    spent = arm_flops("staged", ladder, FORWARDS, taken)
+    target = spent[-1].total if arm == "direct-free" else total_of(spent)
+    step = total(arm, with_stages(early, lasting(early.stages[0], 1)))
+    assert abs(total(arm, early) - target) <= step / 2
+    assert early.stages[0].training.steps < arms.replicate(arm, 1).stages[0].training.steps == made[arm].stages[0].training.steps
+    assert early.stage_seed(early.stages[0]) == 1

@@ -14,12 +14,14 @@ from conf.home import Home
 from conf.loading.load import load
 from conf.schema.proof import ARMS, Arm
 from tasks.lifecycle.clean import clean
-from tasks.proof.proof import opponents, proof_of, save_proof
+from tasks.proof.arms import ForwardFlops
+from tasks.proof.proof import opponents, proof_of, replicate_of, save_proof
 from tasks.proof.verdict_text import render, table
 from tasks.records.proof import Proof, Replicate, read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report.sections import proof as page
-from tests.factories import run_record
+from tasks.training.cost_model import Forward, TrainingExamples
+from tests.factories import model_record, run_record
 from tests.tasks.homes import AGE, NEW, model, names, ran
 
 NOISE = (0.002, -0.001, 0.003, -0.002, 0.001)  # of a seed, the same in every arm
@@ -165,3 +167,23 @@ def test_cleaning_keeps_what_a_kept_proof_compares(tmp_path: Path) -> None:
 def _with(arm: StageRecord) -> Proof:
     marked = [each.model_copy(update={"fingerprints": (arm.fingerprint,)}) for each in replicates(0.9)]
     return compared("digits", {"staged": marked, "direct": replicates(0.9)})
+
+
+def test_seconds_and_price_of_an_arm_hold_the_cached_answers_that_it_needs() -> None:
+    """As if the arm were run alone: answers that an earlier arm had stored cost it nothing, and count all the same."""
+    forward = Forward(1000, 1000)
+    forwards = ForwardFlops(root=forward, students=(forward,) * 3, direct=forward, scratch=forward, examples=TrainingExamples(1400))
+    signals = ["defaults.signals={source: cached, kind: full}", "defaults.teachers=[root]", "economics.price_per_hour=36"]
+    ladder = load("digits", signals).ladder
+    figures = {"accuracy": 0.9}
+    students = [
+        model_record(stage.name, steps=stage.training.steps, seconds=10.0, signal_seconds=0.0, all_signal_seconds=7.0, metrics=figures)
+        for stage in ladder.stages
+    ]
+    made = replicate_of("staged", ladder, students, students[-1], forwards)
+    assert made.seconds == 3 * 10 + 7, "the three students share the root's answers"
+    assert made.money == pytest.approx(37 / 3600 * 36)
+    alone = replicate_of("direct", ladder.model_copy(update={"stages": ladder.stages[-1:]}), students[-1:], students[-1], forwards)
+    assert alone.seconds == 10 + 7
+    older = [student.model_copy(update={"all_signal_seconds": None, "signal_seconds": 2.0}) for student in students]
+    assert replicate_of("staged", ladder, older, older[-1], forwards).seconds == 3 * 10 + 2

@@ -1,0 +1,148 @@
+"""Measures seconds of training steps and forward passes, once for each machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.schema.ladder import Ladder, Shape
+from conf.schema.training import Training
+from models.base.device import precision_of
+from models.data.corpus import Corpus
+from tasks.records.run import TEACHER, DataRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.stage_inputs import StageInputs
+from tasks.store.fingerprint import fingerprint
+from tasks.teachers.teacher import prepare_teacher
+
+FORMAT = 2  # of a calibration: forward passes by the example
+WARM, TIMED = 2, 3  # steps before and in a measurement
+FILE = "calibration.json"  # under the home
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Seconds of one model.
+
+    Attributes:
+        step: Of a training step, without its teachers.
+        forward: Of its forward pass over one example.
+        used: The same with its head cut to the ids that the data use.
+    """
+
+    step: float
+    forward: float
+    used: float
+
+
+def calibrate(ladder: Ladder, data: DataRecord, context: Context) -> tuple[dict[str, StepSeconds], bool]:
+    """Seconds of all models by name, and whether they were measured before.
+
+    One process measures at a time: two would slow each other down, and lose what the other had written.
+    """
+    place, key = context.paths.root / FILE, fingerprint(_circumstances(ladder, data))
+    with store_of(context).lock(fingerprint({"file": FILE})):
+        try:
+            stored = json.loads(place.read_text())
+        except (OSError, ValueError):
+            stored = {}
+        if key in stored:
+            return {name: StepSeconds(**seconds) for name, seconds in stored[key].items()}, True
+        log.info("budget: measuring a few steps of each model")
+        measured = _measure(ladder, data, context)
+        stored[key] = {name: asdict(seconds) for name, seconds in measured.items()}
+        partial = place.with_suffix(".writing")
+        partial.write_text(json.dumps(stored, indent=1))
+        partial.replace(place)
+        return measured, False
+
+
+def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
+    """The settings and the machine that a measurement holds for."""
+    from importlib.metadata import version
+
+    from tasks.runtime.environment import processor
+
+    stages = [[stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training)] for stage in ladder.stages]
+    teacher = ladder.teacher.model_dump(mode="json", exclude={"training": True})
+    own = _speed(ladder, ladder.teacher.training) if ladder.teacher.source == "train" else None
+    machine = [processor(), version("torch"), ladder.compute.threads, ladder.compute.device]
+    return {"format": FORMAT, "stages": stages, "teacher": teacher, "training": own, "data": data.content_hash, "machine": machine}
+
+
+def _speed(ladder: Ladder, training: Training) -> list[Any]:
+    return [training.batch_size, training.accumulation, training.recompute, precision_of(ladder, training)]
+
+
+def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, StepSeconds]:
+    from models.architectures.checkpoint import load_model
+    from models.architectures.shapes import config_for
+    from models.base.device import use_threads
+    from models.students.initialise import random_model
+    from models.students.vocabulary import reduce_corpus, resize_vocabulary, student_vocabulary
+
+    use_threads(ladder)
+    whole, first = data.corpus(), ladder.stages[0].training
+    cut = student_vocabulary("used", whole) if any(stage.student.vocabulary == "used" for stage in ladder.stages) else None
+
+    def random(shape: Shape, corpus: Corpus) -> Any:
+        return random_model(config_for(shape, corpus.interface), ladder.workload, 0)
+
+    def timed(model: Any, corpus: Corpus, training: Training, trains: bool = True) -> StepSeconds:
+        step = _step_seconds(ladder, corpus, model, training) if trains else 0.0
+        forward = used = _forward_seconds(ladder, corpus, model, training)
+        if cut is not None and corpus is whole:
+            used = _forward_seconds(ladder, reduce_corpus(whole, cut), resize_vocabulary(model, cut), training)
+        return StepSeconds(step, forward, used)
+
+    if ladder.teacher.source == "train":
+        measured = {TEACHER: timed(random(ladder.teacher.shape, whole), whole, ladder.teacher.training)}
+    else:
+        imported = prepare_teacher(StageInputs(ladder, data, context))
+        measured = {TEACHER: timed(load_model(Path(imported.folder), ladder.workload), whole, first, trains=False)}
+    for stage in ladder.stages:
+        corpus = reduce_corpus(whole, cut if stage.student.vocabulary == "used" else None)
+        measured[stage.name] = timed(random(stage.student.shape, corpus), corpus, stage.training)
+    return measured
+
+
+def _step_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training) -> float:
+    """Seconds of a training step on the ladder's own batches, from labels alone."""
+    from models.base.device import resolve_device
+    from models.data.batches import TrainingBatches
+    from models.training.loop import Plan, Step, train
+
+    device, precision = resolve_device(ladder.compute.device), precision_of(ladder, training)
+    batches, moments = TrainingBatches(corpus, training.batch_size, 0), list[float]()
+
+    def on_step(step: Step) -> None:
+        moments.append(time.perf_counter())
+
+    few = training.model_copy(update={"steps": WARM + TIMED, "patience": None})
+    train(model, batches, Plan(few, None, 0, corpus.interface.output_ids, device, precision), on_step=on_step)
+    return (moments[-1] - moments[WARM - 1]) / TIMED
+
+
+def _forward_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training) -> float:
+    """Seconds of a forward pass without gradient over one example, in micro-batches of the training."""
+    import torch
+
+    from models.base.device import resolve_device
+    from models.data.batches import TrainingBatches
+
+    device, precision = resolve_device(ladder.compute.device), precision_of(ladder, training)
+    model.to(device).eval()
+    batch = TrainingBatches(corpus, training.batch_size, 0).at(0).part(0, training.accumulation).to(torch.device(device))
+
+    def forward() -> float:
+        began = time.perf_counter()
+        model(**batch.inputs).logits[..., 0].sum().item()  # waits for a GPU
+        return time.perf_counter() - began
+
+    with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        forward()
+        return min(forward() for _ in range(TIMED - 1)) / len(batch.targets)

@@ -1,0 +1,48 @@
+"""Estimates tokens, time and memory of a training from shapes and throughput."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from conf.schema.ladder import Shape
+from conf.schema.training import Training
+from models.architectures.shapes import Size
+from models.losses.chunked import CHUNK_ELEMENTS
+
+
+class TrainingEstimate(NamedTuple):
+    """A training from its start."""
+
+    tokens: int  # positions, repeated ones as often as they come
+    flops: float
+    seconds: float
+    memory_bytes: float  # peak
+
+
+def estimate(
+    training: Training, shape: Shape, size: Size, flops: float, speed: float, teachers: Sequence[Size], vocabulary: int, precision: str
+) -> TrainingEstimate:
+    """Estimate a training.
+
+    Args:
+        training: Its schedule.
+        shape: Of the model that is trained.
+        size: The same, counted.
+        flops: Operations, those of its teachers included.
+        speed: FLOP/s to expect.
+        teachers: Those that it learns from; none: labels alone.
+        vocabulary: Ids of a language model, 0 for others.
+        precision: `bf16` or `fp32`.
+    """
+    positions = training.steps * training.batch_size * size.tokens
+    micro = training.batch_size // training.accumulation * size.tokens
+    bytes_each = 2 if precision == "bf16" else 4
+    # Weights, gradients and AdamW's two moments in fp32; the frozen teacher; activations of a layer as Korthikanti et al. 2022
+    # (arXiv:2205.05198) count them without the attention matrix, of every layer, or of one and what lies between all of them; five
+    # copies of a chunk of logits in fp32 for each model.
+    memory = 16.0 * size.parameters + sum(4.0 * teacher.parameters for teacher in teachers)
+    layer, between = 17 * bytes_each, 4
+    memory += micro * shape.hidden_size * (layer + shape.layers * between if training.recompute else shape.layers * layer)
+    memory += min(micro * max(vocabulary, 1), CHUNK_ELEMENTS["cpu"]) * 4 * 5 * (2 if teachers else 1)
+    return TrainingEstimate(positions, flops, flops / speed, memory)

@@ -1,0 +1,78 @@
+"""Stages whose training takes as many floating-point operations as others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from conf.schema.gate import Gate
+from conf.schema.ladder import Ladder, Stage
+from models.data.corpus import CorpusInfo
+from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops
+from tasks.training.signal_policy import choose
+
+
+def settled(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
+    """The ladder as comparisons start from it: no gate ends or changes it, and `signals.source: auto` is decided for the whole ladder.
+
+    In a ladder of one of its stages, `auto` might choose otherwise.
+    """
+
+    def stage(old: Stage) -> Stage:
+        source = "cached" if choose(old, ladder, info).cached else "live"
+        return old.model_copy(update={"gate": Gate(), "signals": old.signals.model_copy(update={"source": source})})
+
+    return ladder.model_copy(update={"stages": tuple(map(stage, ladder.stages))})
+
+
+def flops_of(
+    ladder: Ladder, forwards: Sequence[Forward], examples: TrainingExamples, taken: Sequence[int] | None = None
+) -> list[StageFlops]:
+    """Operations of every stage of a settled ladder; for arguments see `ladder_flops`."""
+    return ladder_flops(ladder, forwards, [choose(stage, ladder, None).cached for stage in ladder.stages], examples, taken)
+
+
+def total_of(costs: Sequence[StageFlops]) -> float:
+    """Operations of all stages."""
+    return sum(cost.total for cost in costs)
+
+
+def direct(ladder: Ladder) -> Ladder:
+    """The last student, taught by the root and, where its first weights are a teacher's, made from the root."""
+    return with_stages(ladder, ladder.stages[-1].model_copy(update={"teachers": ("parent",)}))
+
+
+def matched(stage: Stage, cost: Callable[[Stage], float], target: float) -> Stage:
+    """The stage with as many steps as come nearest to a number of operations, one at least.
+
+    Args:
+        stage: Any steps.
+        cost: Operations of a stage; grows with its steps.
+        target: Operations wanted.
+    """
+    low, high = 0, 1
+    while cost(lasting(stage, high)) < target:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(lasting(stage, middle)) < target else (low, middle)
+    nearer = low and target - cost(lasting(stage, low)) < cost(lasting(stage, high)) - target
+    return lasting(stage, low if nearer else high)
+
+
+def matched_single(ladder: Ladder, root: Forward, student: Forward, examples: TrainingExamples, target: float) -> Ladder:
+    """A settled ladder of one stage, with as many steps as come nearest to a number of operations."""
+
+    def cost(stage: Stage) -> float:
+        return total_of(flops_of(with_stages(ladder, stage), (root, student), examples))
+
+    return with_stages(ladder, matched(ladder.stages[0], cost, target))
+
+
+def lasting(stage: Stage, steps: int) -> Stage:
+    """The stage with another number of steps."""
+    return stage.model_copy(update={"training": stage.training.model_copy(update={"steps": steps})})
+
+
+def with_stages(ladder: Ladder, *stages: Stage) -> Ladder:
+    """The ladder with other stages."""
+    return ladder.model_copy(update={"stages": stages})

@@ -1,0 +1,149 @@
+"""Decides whether a model would be reused, resumed, imported or computed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from conf.errors import UserError
+from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, TrainedTeacher
+from conf.schema.training import Training
+from models.architectures.shapes import Size
+from models.base.device import precision_of
+from models.data.corpus import Corpus
+from tasks.planning.estimates import TrainingEstimate, estimate
+from tasks.planning.preflight import expected_interface
+from tasks.planning.throughput import Throughput
+from tasks.records.base import Record
+from tasks.records.run import TEACHER
+from tasks.runtime.run_registry import Context
+from tasks.store.fingerprint import changes, fingerprint
+from tasks.store.store import Store
+from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
+from tasks.training.cost_model import Forward, training_flops
+from tasks.training.identity import teacher_identity
+
+Action = Literal["compute", "resume", "reuse", "import"]
+TO_TRAIN = ("compute", "resume")
+UNKNOWN = "to be computed"  # in place of a hash that nothing has yet
+
+
+class ModelPlan(Record):
+    """What will happen to one model, and its price.
+
+    Attributes:
+        ratio: Parameters of its teacher over its own; None for the root.
+        flops: Of training from the start, with the answers of its teachers; an answer that stages share is counted in the first of them.
+        seconds: Estimated time of the same.
+        memory_bytes: Estimated peak.
+        resume_step: Step that a resumed training goes on from.
+        changes: What differs from the newest result of this name, if it is computed again.
+    """
+
+    name: str
+    action: Action
+    fingerprint: str | None
+    parameters: int | None
+    non_embedding: int | None
+    ratio: float | None
+    tokens: int
+    flops: float
+    seconds: float
+    memory_bytes: float
+    resume_step: int | None = None
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlanInputs:
+    """What a plan is made from; `corpus` is None and `data_hash` is `UNKNOWN` before the data are prepared."""
+
+    ladder: Ladder
+    context: Context
+    store: Store
+    corpus: Corpus | None
+    data_hash: str
+    throughput: Throughput
+
+    def estimate(self, name: str, training: Training, shape: Shape, size: Size, flops: float, teachers: list[Size]) -> TrainingEstimate:
+        """Tokens, time and memory of a training."""
+        vocabulary, speed = expected_interface(self.ladder, self.corpus).vocabulary or 0, self.throughput.of(name, shape.hidden_size)
+        return estimate(training, shape, size, flops, speed, teachers, vocabulary, precision_of(self.ladder, training))
+
+
+def plan_teacher(inputs: PlanInputs, size: Size | None, notes: list[str]) -> tuple[ModelPlan, str]:
+    """The plan of the root teacher, and the hash of its weights; faults of a checkpoint become notes."""
+    ladder, context = inputs.ladder, inputs.context
+    if isinstance(ladder.teacher, TrainedTeacher):
+        assert size is not None
+        training = ladder.teacher.training
+        identity = teacher_identity(ladder, ladder.teacher, precision_of(ladder, training), inputs.data_hash)
+        flops = training_flops(Forward.of(size).whole, training.steps * training.batch_size).total
+        estimated = inputs.estimate(TEACHER, training, ladder.teacher.shape, size, flops, [])
+        return plan_model(inputs, "teacher", TEACHER, identity, size, None, estimated, context.fresh and context.start_at is None)
+    return _plan_import(inputs, ladder.teacher, size, notes)
+
+
+def _plan_import(inputs: PlanInputs, teacher: CheckpointTeacher, size: Size | None, notes: list[str]) -> tuple[ModelPlan, str]:
+    weights, teacher_fingerprint, action = UNKNOWN, None, "import"
+    try:
+        identity = checkpoint_identity(resolve_checkpoint(teacher, inputs.context), inputs.ladder.workload)
+        weights, teacher_fingerprint = identity["weights"], fingerprint(identity)
+        action = "reuse" if inputs.store.peek("teacher", teacher_fingerprint) else "import"
+    except UserError as error:
+        notes.append(str(error))
+    plan = ModelPlan(
+        name=TEACHER,
+        action="reuse" if action == "reuse" else "import",
+        fingerprint=teacher_fingerprint,
+        parameters=size.parameters if size else None,
+        non_embedding=size.non_embedding if size else None,
+        ratio=None,
+        tokens=0,
+        flops=0.0,
+        seconds=0.0,
+        memory_bytes=4.0 * (size.parameters if size else 0),
+    )
+    return plan, weights
+
+
+def plan_model(
+    inputs: PlanInputs,
+    kind: str,
+    name: str,
+    identity: dict[str, Any],
+    size: Size,
+    above: Size | None,
+    estimated: TrainingEstimate,
+    fresh: bool,
+) -> tuple[ModelPlan, str]:
+    """The plan of a model that is trained here, and the hash of its weights.
+
+    Args:
+        inputs: Of the plan.
+        kind: `teacher` or `stage`: the part of the store.
+        name: Of the model.
+        identity: What its fingerprint is made from.
+        size: Of the model.
+        above: Of the model above it; None for the root, or where it is unknown.
+        estimated: Its training from the start.
+        fresh: Whether it is computed anew whatever the store holds.
+    """
+    store, model_fingerprint = inputs.store, fingerprint(identity)
+    complete = UNKNOWN not in (identity["data"], *identity.get("teachers", []), identity.get("parent"))
+    found = store.peek(kind, model_fingerprint) if complete and not fresh else None
+    step = store.resumable(model_fingerprint) if complete and not fresh and not found else None
+    latest = store.latest(kind, name, inputs.ladder.name) if not found and step is None else None
+    plan = ModelPlan(
+        name=name,
+        action="reuse" if found else "resume" if step is not None else "compute",
+        fingerprint=model_fingerprint if complete else None,
+        parameters=size.parameters,
+        non_embedding=size.non_embedding,
+        ratio=above.parameters / size.parameters if above else None,
+        resume_step=step,
+        changes=tuple(changes(latest["identity"], identity)) if latest else (),
+        **estimated._asdict(),
+    )
+    return plan, UNKNOWN if found is None else json.loads((found.folder / "record.json").read_text())["weights_sha256"]

@@ -1,0 +1,154 @@
+"""The arms of a proof on prepared data: ladders, seeds, and the operations of their models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from conf.errors import UserError
+from conf.home import Home
+from conf.loading.load import Loaded
+from conf.schema.ladder import Ladder
+from conf.schema.proof import ARMS, Arm
+from models.base.numerics import NUMERICS
+from tasks.planning.matching import direct
+from tasks.proof.arms import MATCHED_TO_STEPS, ForwardFlops, impossible, refuse, replicate, rewritten, scratch, shared_settings, watched
+from tasks.records.run import DataRecord
+from tasks.runtime.run_registry import Context, store_of
+from tasks.store.fingerprint import fingerprint
+from tasks.training.cost_model import Forward, training_examples
+from tasks.training.identity import numeric_settings, untaught
+
+KIND = "prices"  # part of the store
+FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
+
+
+class Arms(NamedTuple):
+    """The arms of a proof, the most wanted first.
+
+    Attributes:
+        ladders: As rewritten, with the ladder's own seeds.
+        base: The ladder with the settings that all arms share.
+        forwards: Operations of their models.
+        notes: Why other arms were left out.
+    """
+
+    ladders: dict[Arm, Ladder]
+    base: Ladder
+    forwards: ForwardFlops
+    notes: tuple[str, ...]
+
+    def replicate(self, arm: Arm, number: int, taken: Sequence[int] | None = None) -> Ladder:
+        """The ladder of an arm's `number`-th seed.
+
+        Args:
+            arm: Which.
+            number: From 0.
+            taken: Steps that the trainings of `staged` took with this seed, which matched arms follow; None: not trained.
+        """
+        if arm in MATCHED_TO_STEPS:
+            return rewritten(arm, replicate(self.base, number), self.forwards, taken)
+        return replicate(self.ladders[arm], number)
+
+
+def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
+    """Rewrite the ladder into its arms, each with the FLOPs that it is to have.
+
+    Raises:
+        UserError: An arm that is named cannot be, or less than two arms can.
+    """
+    base = shared_settings(ladder, data.corpus().info)
+    forwards, unfit = _forwards(base, data, context)
+    made, notes = dict[Arm, Ladder](), list[str]()
+    for arm in ladder.proof.arms or ARMS:
+        try:
+            refuse(arm, base)
+            if unfit and arm in FROM_ROOT:
+                raise _unfit(arm, unfit)
+            made[arm] = rewritten(arm, base, forwards)
+        except UserError as error:
+            if ladder.proof.arms:
+                raise
+            notes.append(str(error).removeprefix("proof.arms: "))
+    if len(made) < 2:
+        raise UserError.about("proof.arms", ", ".join(made) or "none", "two arms or more", " ".join(notes))
+    return Arms(made, base, forwards, tuple(f"left out: {note}" for note in notes))
+
+
+def all_trainings(loaded: Loaded, home: Home) -> list[Ladder]:
+    """Every ladder that a proof trains: all arms with all seeds, and the controls of the first one's audits."""
+    from tasks.data.prepare import prepare_data
+
+    whole = loaded.ladder.model_copy(update={"proof": loaded.ladder.proof.model_copy(update={"pilot": False})})
+    context = Context(run="calibration", ladder=whole.name, home=str(home.root), base=str(loaded.base))
+    arms = arms_of(whole, prepare_data(whole, context), context)
+    staged = arms.ladders.get("staged")
+    controls = [staged.model_copy(update={"stages": tuple(map(untaught, staged.stages))})] if staged else []
+    ladders = [arms.replicate(arm, number) for number in range(whole.proof.seeds) for arm in arms.ladders]
+    return ladders + (controls if watched(whole, looked_at=True).audit.control else [])
+
+
+def _forwards(ladder: Ladder, data: DataRecord, context: Context) -> tuple[ForwardFlops, str]:
+    """Operations of the arms' models, counted once; and why the last student cannot start from the root, if so."""
+    students = [numeric_settings(stage.student) for stage in ladder.stages]
+    teacher = ladder.teacher.model_dump(mode="json", exclude={"training"})
+    cached = any(stage.signals.source == "cached" for stage in ladder.stages)
+    identity = {"kind": KIND, "numerics": NUMERICS, "law": 2, "students": students, "teacher": teacher, "data": data.content_hash}
+    identity["cached"] = cached
+    store, mark = store_of(context), fingerprint(identity)
+    with store.lock(mark):
+        found = store.find(KIND, mark)
+        if found is None:
+            counted = _counted(ladder, data, context, cached)
+
+            def write(folder: Path) -> None:
+                (folder / "prices.json").write_text(json.dumps(counted))
+
+            found = store.publish(KIND, ladder.name, identity, mark, context.made, write)
+    stored = json.loads((found.folder / "prices.json").read_text())
+    return ForwardFlops.model_validate(stored["forwards"]), stored["unfit"]
+
+
+def refuse_unfit(ladder: Ladder, context: Context) -> None:
+    """Refuse a named arm whose student cannot start from the root, as far as that is known before the data are prepared.
+
+    Raises:
+        UserError: With what their shapes have not in common.
+    """
+    named: list[Arm] = [arm for arm in ladder.proof.arms if arm in FROM_ROOT]
+    if named and ladder.stages[-1].student.initialisation != "random":
+        from tasks.planning.preflight import check_ladder
+
+        try:
+            check_ladder(direct(ladder), context)
+        except UserError as error:
+            raise _unfit(named[0], str(error)) from None
+
+
+def _unfit(arm: Arm, error: str) -> UserError:
+    reason = error.partition("Here ")[2].partition(". ")[0] or error.rstrip(".")
+    return impossible(arm, f"an arm whose last student does not start from the root, since {reason}", "Leave it out.")
+
+
+def _counted(ladder: Ladder, data: DataRecord, context: Context, cached: bool) -> dict[str, Any]:
+    from tasks.planning.preflight import check_ladder  # torch is imported where something is computed
+
+    corpus = data.corpus()
+    root, sizes = check_ladder(ladder, context, corpus)
+    assert root is not None  # the teacher is prepared before the arms
+    unfit, single = "", sizes[-1]
+    try:
+        _, (single,) = check_ladder(direct(ladder), context, corpus)
+    except UserError as error:
+        unfit = str(error)
+    _, (alone,) = check_ladder(scratch(ladder), context, corpus)
+    forwards = ForwardFlops(
+        root=Forward.of(root),
+        students=tuple(map(Forward.of, sizes)),
+        direct=Forward.of(single),
+        scratch=Forward.of(alone),
+        examples=training_examples(corpus, cached),
+    )
+    return {"forwards": forwards.model_dump(mode="json"), "unfit": unfit}

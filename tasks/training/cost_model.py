@@ -1,0 +1,219 @@
+"""Floating-point operations of a stage: one law for training, plan, budget and proof.
+
+A stage costs three forward passes of the student over every example that it trains on (one forward, two for the gradient) and one of
+each teacher over every example that this teacher answers. A live teacher answers in the steps in which the objective asks it; the
+stored answers of one are computed once for each distinct example, whichever stages and steps need them. Importance for pruning,
+evaluation and the few examples that check a cache are not counted. All counts are whole numbers, so that every caller has the same.
+No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.schema.ladder import Ladder, Stage
+from conf.schema.objective import Objective
+from models.base.device import precision_of
+from models.data.corpus import Corpus, shuffled
+from models.losses.schedules import steps_asked
+from tasks.training.identity import identity_of_signals, teachers_of
+from tasks.training.signal_policy import examples_of
+
+if TYPE_CHECKING:
+    from models.architectures.shapes import Size
+
+STUDENT_PASSES = 3
+KEYED_AT_ONCE = 256  # examples that are read together to find duplicates
+
+
+class Forward(NamedTuple):
+    """Operations of a model's forward pass over one example; `used`: with its head cut to the ids that the data use."""
+
+    whole: int
+    used: int
+
+    @classmethod
+    def of(cls, size: Size | None) -> Forward:
+        """Those of a counted model; none of one whose size is unknown."""
+        if size is None:
+            return cls(0, 0)
+        return cls(int(size.forward_flops), int(size.forward_flops if size.used_flops is None else size.used_flops))
+
+
+class TrainingExamples(NamedTuple):
+    """The examples of an epoch.
+
+    Attributes:
+        number: How many; None: the data are not prepared yet.
+        duplicates: Number of each example whose input an earlier one has, and the number of the first of them.
+    """
+
+    number: int | None
+    duplicates: tuple[tuple[int, int], ...] = ()
+
+    def distinct(self, asked: Mapping[int, int]) -> int:
+        """Distinct examples among the first so many of the shuffled epoch of each seed; at most so many where the data are unknown."""
+        if self.number is None:
+            return sum(asked.values())
+        if max(asked.values(), default=0) >= self.number:
+            return self.number - len(self.duplicates)
+        if len(asked) == 1 and not self.duplicates:
+            return next(iter(asked.values()))
+        first, seen = self._first(), np.zeros(self.number, dtype=bool)
+        for seed, examples in asked.items():
+            seen[first[shuffled(seed, 0, self.number)[:examples]]] = True
+        return int(seen.sum())
+
+    def _first(self) -> NDArray[np.int64]:
+        assert self.number is not None
+        first = np.arange(self.number)
+        if self.duplicates:
+            numbers, firsts = zip(*self.duplicates, strict=True)
+            first[list(numbers)] = firsts
+        return first
+
+
+def training_examples(corpus: Corpus | None, cached: bool) -> TrainingExamples:
+    """The examples of an epoch; duplicates only where answers are cached, as all data are read for them."""
+    if corpus is None:
+        return TrainingExamples(None)
+    if not cached:
+        return TrainingExamples(examples_of(corpus.info))
+    from models.data.batches import TrainingBatches
+    from models.signals.fill import duplicates
+
+    batches = TrainingBatches(corpus, KEYED_AT_ONCE, 0)
+    return TrainingExamples(batches.examples, tuple(duplicates(batches).items()))
+
+
+class Answers(NamedTuple):
+    """Examples that the teachers of a stage answer, nearest first.
+
+    Attributes:
+        teachers: Their places among the models above the stage, 0 for the root.
+        needed: Examples of each, as if no answer were stored before.
+        new: Examples of each whose answer no earlier stage has stored.
+    """
+
+    teachers: tuple[int, ...]
+    needed: tuple[int, ...]
+    new: tuple[int, ...]
+
+
+class StageFlops(NamedTuple):
+    """Operations of a stage.
+
+    Attributes:
+        student: Of the student.
+        answers: Of the teachers' answers that it adds to those that are stored.
+        needed: Of all answers that it learns from, as if none were stored before.
+    """
+
+    student: int
+    answers: int
+    needed: int
+
+    @property
+    def total(self) -> float:
+        """As a record holds it."""
+        return float(self.student + self.answers)
+
+
+class AnswerCaches:
+    """The stored answers of a sequence of trainings, by teacher and by what is stored: seeds, and how far into each one's epoch."""
+
+    def __init__(self, examples: TrainingExamples) -> None:
+        self.examples = examples
+        self._asked: dict[Any, dict[int, int]] = {}
+
+    def add(self, key: Any, seed: int, examples: int) -> tuple[int, int]:
+        """Ask for the first examples of a seed's epoch; returns the distinct ones, and those of them that were not stored."""
+        number = self.examples.number
+        examples = examples if number is None else min(examples, number)
+        asked = self._asked.setdefault(key, {})
+        before = self.examples.distinct(asked)
+        asked[seed] = max(asked.get(seed, 0), examples)
+        return self.examples.distinct({seed: examples}), self.examples.distinct(asked) - before
+
+
+def training_flops(forward: int, examples: int, answers: Iterable[tuple[int, int]] = ()) -> StageFlops:
+    """Operations of one training.
+
+    Args:
+        forward: Of the student, for one example.
+        examples: That it trains on, repeated ones as often as they come.
+        answers: Forward operations of each teacher for one example, and how many examples it answers.
+    """
+    spent = sum(teacher * count for teacher, count in answers)
+    return StageFlops(STUDENT_PASSES * forward * examples, spent, spent)
+
+
+def live_answers(objective: Objective, teachers: int, seed: int, steps: int, done: int, batch_size: int) -> tuple[int, ...]:
+    """Examples that each of several live teachers answers in the first `done` steps of a schedule of `steps`."""
+    return tuple(batch_size * asked for asked in steps_asked(objective, teachers, seed, steps, done))
+
+
+def answers_of(
+    ladder: Ladder,
+    cached: Sequence[bool],
+    caches: AnswerCaches,
+    taken: Sequence[int] | None = None,
+    names: Sequence[Any] | None = None,
+) -> list[Answers]:
+    """What the teachers of every stage answer, the stages trained one after another.
+
+    Args:
+        ladder: The stages, with their seeds and schedules.
+        cached: Whether each stage's teachers answer from a cache.
+        caches: What is stored before; added to.
+        taken: Steps that each training took; None: those of its schedule. A cache holds what the schedule asks for.
+        names: What tells the models of this ladder from those of others with the same caches, the root first; None: their places.
+    """
+    found = []
+    for place, (stage, stored) in enumerate(zip(ladder.stages, cached, strict=True)):
+        training, seed, teachers = stage.training, ladder.stage_seed(stage), teachers_of(stage, range(place + 1))
+        if not stored:
+            done = training.steps if taken is None else taken[place]
+            asked = live_answers(stage.objective, len(teachers), seed, training.steps, done, training.batch_size)
+            found.append(Answers(teachers, asked, asked))
+            continue
+        keys = [_cache_key(ladder, stage, teacher if names is None else names[teacher]) for teacher in teachers]
+        counts = [caches.add(key, seed, training.steps * training.batch_size) for key in keys]
+        found.append(Answers(teachers, tuple(needed for needed, _ in counts), tuple(new for _, new in counts)))
+    return found
+
+
+def ladder_flops(
+    ladder: Ladder,
+    forwards: Sequence[Forward],
+    cached: Sequence[bool],
+    examples: TrainingExamples,
+    taken: Sequence[int] | None = None,
+) -> list[StageFlops]:
+    """Operations of every stage, as of a run with an empty store; for arguments see `answers_of`.
+
+    Args:
+        ladder: The stages.
+        forwards: Of the root and all students.
+        cached: Whether each stage's teachers answer from a cache.
+        examples: Of the training data.
+        taken: Steps that each training took; None: those of its schedule.
+    """
+    costs = []
+    answered = answers_of(ladder, cached, AnswerCaches(examples), taken)
+    for place, (stage, answers) in enumerate(zip(ladder.stages, answered, strict=True)):
+        steps = stage.training.steps if taken is None else taken[place]
+        prices = [forwards[t].used if stage.student.vocabulary == "used" else forwards[t].whole for t in answers.teachers]
+        needed = sum(price * count for price, count in zip(prices, answers.needed, strict=True))
+        spent = training_flops(forwards[place + 1].whole, steps * stage.training.batch_size, zip(prices, answers.new, strict=True))
+        costs.append(spent._replace(needed=needed))
+    return costs
+
+
+def _cache_key(ladder: Ladder, stage: Stage, teacher: Any) -> Any:
+    """What tells the stored answers of one teacher from others, on the same data."""
+    return teacher, str(identity_of_signals(stage.signals)), stage.student.vocabulary, precision_of(ladder, stage.training)
