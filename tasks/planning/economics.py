@@ -1,4 +1,7 @@
-"""When a ladder has paid for itself: what it cost, what it saves a day, and which assumption decides it. Plain arithmetic, no torch."""
+"""Break-even of a ladder: costs, savings a day, and the inputs that decide it.
+
+Plain arithmetic, no torch.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ Outcome = Literal["pays", "too late", "never"]
 
 
 class Costs(Record):
-    """What a ladder costs once, in the currency."""
+    """One-off costs of a ladder, in the currency."""
 
     training: float
     search: float
@@ -71,7 +74,7 @@ class Inputs(Record):
 
     @property
     def costs(self) -> Costs:
-        """What is paid once."""
+        """The one-off costs."""
         training = self.training_hours * self.price_per_hour
         return Costs(
             training=training,
@@ -83,7 +86,7 @@ class Inputs(Record):
 
     @property
     def saving_per_day(self) -> float:
-        """What serving the student in the teacher's place saves a day; below 0 where it costs more."""
+        """Saving a day from serving the student in the teacher's place; below 0 where it costs more."""
         return self.requests_per_day * (self.teacher_price - self.student_price) / 1000 - self.fixed_per_day
 
 
@@ -91,10 +94,10 @@ class Result(Record):
     """The break-even of one student.
 
     Attributes:
-        break_even_days: Days until what was paid is saved; None: never.
+        break_even_days: Days until the one-off costs are saved; None: never.
         outcome: Whether it pays, pays only after it must be distilled again, or never.
-        saving_per_month: Of serving alone, what was paid once not counted; a month has 365.25 / 12 days.
-        net_per_cycle: Saved until the student must be distilled again, less what was paid once.
+        saving_per_month: Of serving alone, without the one-off costs; a month has 365.25 / 12 days.
+        net_per_cycle: Saving until the student must be distilled again, less the one-off costs.
     """
 
     student: str
@@ -128,7 +131,7 @@ class Report(Record):
         main: Of the last student that its gate did not refuse.
         students: Of every student, each as if it were the last: what stands above it is part of its price.
         tornado: Inputs by how much they move `net_per_cycle`, the strongest first.
-        curve: Day, and what is saved by then less what was paid: the payback curve.
+        curve: Day, and the saving by then less the one-off costs: the payback curve.
         basis: Where the inputs come from, in sentences.
         assumed: Whether every setting is a default, so that price and traffic are assumptions of nobody.
     """
@@ -212,7 +215,7 @@ def verdict(result: Result, currency: str) -> str:
 
 def tornado(result: Result, settings: Economics) -> list[Bar]:
     """How far each input moves the net saving of a cycle, the strongest first; inputs that move nothing are left out."""
-    stated = {known.input: known for known in settings.ranges}
+    stated = {given.input: given for given in settings.ranges}
     bars = []
     for name in get_args(Input):
         value = float(getattr(result.inputs, name))
@@ -285,15 +288,15 @@ def best_throughput(bench: ModelBench) -> tuple[float, int]:
 
 
 def _basis(models: Sequence[StageRecord], main: StageRecord, settings: Economics, speeds: dict[str, ModelBench]) -> list[str]:
-    """Where each number comes from."""
+    """The source of each number, in sentences."""
     what = "the teacher's and the students' trainings" if settings.include_teacher else "the students' trainings; the teacher was there"
-    said = [f"Hours are measured: {what}; times {settings.machine_factor:g} for the priced machine."]
+    sentences = [f"Hours are measured: {what}; times {settings.machine_factor:g} for the priced machine."]
     for model, key, stated in ((models[0], "teacher", settings.teacher_price), (main, "student", settings.student_price)):
         if stated is None:
             speed, size = best_throughput(speeds[model.name])
             rate = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
-            said.append(
+            sentences.append(
                 f"The price of the {key}'s requests follows from {rate} requests/s of {model.name}, measured {size} at once on one "
                 "machine that is never idle."
             )
-    return said
+    return sentences

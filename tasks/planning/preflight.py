@@ -1,4 +1,4 @@
-"""What can be known of a ladder before anything is computed, and what can be refused."""
+"""Preflight checks before any computation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def expected_interface(ladder: Ladder, corpus: Corpus | None) -> Interface:
 
 
 def teacher_on_meta(ladder: Ladder, interface: Interface, context: Context) -> nn.Module | None:
-    """The root teacher without memory, for its shapes; None where only its path is known and nothing is there.
+    """The root teacher on the meta device, for its shapes; None where only its path is known and no checkpoint is there.
 
     Raises:
         UserError: A checkpoint is there and cannot be read.
@@ -54,7 +54,7 @@ def teacher_on_meta(ladder: Ladder, interface: Interface, context: Context) -> n
 
 
 def shape_on_meta(shape: Shape, interface: Interface) -> nn.Module:
-    """A model of `shape` without memory."""
+    """A model of `shape` on the meta device, without memory."""
     with torch.device("meta"):
         return build(config_for(shape, interface), interface.workload)
 
@@ -67,7 +67,7 @@ def _student_on_meta(student: Student, teacher: nn.Module | None, interface: Int
 
 
 def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None) -> tuple[Size | None, list[Size]]:
-    """Refuse what can be known to be wrong before anything runs; returns the sizes of the teacher (if known) and the students.
+    """Refuse a ladder that cannot run; returns the sizes of the teacher (None where it is unknown) and of the students.
 
     Raises:
         UserError: A stage is larger than its teacher, `layers` or `prune` does not fit, or `start_at` names no stage.

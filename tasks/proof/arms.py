@@ -1,4 +1,6 @@
-"""The arms of a proof: each a rewriting of the ladder, run by the same flow and loop as the ladder itself.
+"""Rewrites a ladder into the arms of a proof.
+
+Each arm is a ladder, run by the same flow and loop.
 
 Arms share data, evaluation, root teacher and, by seed, the order of the data and the first weights of students of one shape. What they
 differ in is stated in `MEANING`. FLOPs are those of `tasks.training.cost_model`.

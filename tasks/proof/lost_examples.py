@@ -1,4 +1,4 @@
-"""Compression-identified examples: those whose commonest answer over seeds an arm's students have lost."""
+"""Finds compression-identified examples: answers that an arm's students lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.records.proof import Identified
 FILE = "compression-identified.parquet"  # beside the proof
 LEAST_SEEDS = 3  # of two, every disagreement is a tie
 
-Answers = NDArray[np.int32]  # (2, N): what a model answered, and what was right
+Answers = NDArray[np.int32]  # (2, N): answers of a model, and labels
 
 
 def identified(root: Answers, arms: Mapping[Arm, Sequence[Answers]]) -> tuple[Identified, ...]:
@@ -50,7 +50,7 @@ def _lost(root: Answers, arms: Mapping[Arm, Sequence[Answers]]) -> dict[Arm, NDA
 
 
 def write_identified(folder: Path, root: Answers, arms: Mapping[Arm, Sequence[Answers]], corpus: Corpus) -> Path | None:
-    """Write the examples that any arm has lost, with what was right, what the root and what most seeds of each arm answered.
+    """Write the examples that any arm has lost, with the label, and the answers of the root and of most seeds of each arm.
 
     Returns:
         The file: `row` counts the examples, or tokens, in the order of evaluation. None where the seeds are too few.
@@ -63,9 +63,9 @@ def write_identified(folder: Path, root: Answers, arms: Mapping[Arm, Sequence[An
         return None
     rows = np.flatnonzero(np.any(list(lost.values()), axis=0))
     answered = {arm: modal(np.stack([answers[0] for answers in arms[arm]]))[rows] for arm in lost}
-    said = {"label": root[1][rows], "root": root[0][rows], **answered}
-    words = _words(corpus, sorted({int(i) for column in said.values() for i in column}))
-    table: dict[str, Any] = {"row": rows, **{name: [words[int(i)] for i in column] for name, column in said.items()}}
+    columns = {"label": root[1][rows], "root": root[0][rows], **answered}
+    words = _words(corpus, sorted({int(i) for column in columns.values() for i in column}))
+    table: dict[str, Any] = {"row": rows, **{name: [words[int(i)] for i in column] for name, column in columns.items()}}
     path = folder / FILE
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

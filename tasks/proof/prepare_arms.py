@@ -1,4 +1,4 @@
-"""The arms of a proof on prepared data: ladders, seeds, and the operations of their models."""
+"""Prepares the arms of a proof on its data: ladders, seeds, FLOPs of models."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ def _forwards(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Forwa
     cached = any(stage.signals.source == "cached" for stage in ladder.stages)
     identity = {"kind": KIND, "numerics": NUMERICS, "law": 2, "students": students, "teacher": teacher, "data": data.content_hash}
     identity["cached"] = cached
-    store, mark = store_of(context), fingerprint(identity)
-    with store.lock(mark):
-        found = store.find(KIND, mark)
+    store, key = store_of(context), fingerprint(identity)
+    with store.lock(key):
+        found = store.find(KIND, key)
         if found is None:
             counted = _counted(ladder, data, context, cached)
 
             def write(folder: Path) -> None:
                 (folder / "prices.json").write_text(json.dumps(counted))
 
-            found = store.publish(KIND, ladder.name, identity, mark, context.made, write)
+            found = store.publish(KIND, ladder.name, identity, key, context.made, write)
     stored = json.loads((found.folder / "prices.json").read_text())
     return ForwardFlops.model_validate(stored["forwards"]), stored["unfit"]
 

@@ -1,4 +1,7 @@
-"""What a proof says, in words and as a table of at most 80 columns; the same for the terminal, the report and scripts."""
+"""Verdict and notes of a proof in sentences, and its table of 80 columns.
+
+The same for the terminal, the report and scripts.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ def called(contrast: Contrast, delta: str) -> str:
 
 
 def verdict(proof: Proof) -> str:
-    """One sentence: what is better, by how much, with which certainty, and at what price."""
+    """One sentence: the better arm, its gain with interval, and its price."""
     if not proof.contrasts:
         done = ", ".join(f"{arm.arm} {len(arm.replicates)} of {proof.seeds}" for arm in proof.arms) or "nothing"
         return f"No verdict yet: a comparison needs two seeds of two arms, and finished is {done}."
