@@ -78,7 +78,9 @@ class Prepared(NamedTuple):
     def trained(self, ladder: Ladder, context: Context) -> list[StageRecord]:
         lineage = [self.root]
         for stage in ladder.stages:
-            lineage.append(find_or_train(student_work(stage, lineage[-1], ladder, self.data, lineage), StageInputs(ladder, self.data, context)))
+            lineage.append(
+                find_or_train(student_work(stage, lineage[-1], ladder, self.data, lineage), StageInputs(ladder, self.data, context))
+            )
         return lineage[1:]
 
 
