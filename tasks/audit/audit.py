@@ -16,8 +16,7 @@ from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.store.cached import note_reuse
-from tasks.store.fingerprint import fingerprint
+from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.store import Found
 from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import untaught
@@ -66,27 +65,23 @@ def audit_model(
 ) -> StageRecord:
     """Audit a student against the nearest of its ancestors and the root (`lineage`, root first), and perhaps its untaught control."""
     ladder, data, context = inputs.ladder, inputs.data, inputs.context
-    store, precision = store_of(context), precision_of(ladder, stage.training)
+    precision = precision_of(ladder, stage.training)
     models = {"student": record, "parent": lineage[-1]}
     if lineage[0].weights_sha256 != lineage[-1].weights_sha256:
         models["root"] = lineage[0]
     if control is not None:
         models["control"] = control
-    identity = audit_identity(models, ladder, data, precision)
-    mark = fingerprint(identity)
-    with store.lock(mark):
-        found = store.find("audit", mark)
-        reused = found is not None
-        if not found:
-            from tasks.audit.compute import audited  # torch is imported where something is computed
 
-            found = store.publish(
-                "audit", record.name, identity, mark, context.made, lambda folder: audited(models, inputs, precision, SPLIT, folder)
-            )
-    audit = read_audit(found, reused, lineage, control)
+    def compute() -> Write:
+        from tasks.audit.compute import audited  # torch is imported where something is computed
+
+        return lambda folder: audited(models, inputs, precision, SPLIT, folder)
+
+    entry = Entry("audit", record.name, audit_identity(models, ladder, data, precision))
+    found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
+    audit = read_audit(found, found.reused, lineage, control)
     for line in audit.flagged:
         log.warning("%s: %s", record.name, line)
-    note_reuse(f"reused {mark[:12]}" if reused else None)
     return record.model_copy(update={"audit": audit})
 
 

@@ -21,7 +21,7 @@ from tasks.runtime.environment import processor
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, now, store_of
 from tasks.runtime.training_slots import BusyError, training_slot
-from tasks.store.cached import note_reuse
+from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
 
 KIND = "bench"  # part of the store
@@ -44,29 +44,27 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
     """Measure a model shortly, by itself, unless `bench.after_stage` is off; what cannot be asked like this is said and left out."""
     if not ladder.bench.after_stage:
         return record
-    store, identity = store_of(context), bench_identity(ladder, record.weights_sha256)
-    mark = fingerprint(identity)
-    with store.lock(mark):
-        found = store.find(KIND, mark)
-        reused = found is not None
-        if not found:
-            from tasks.bench.measure import measure_shortly  # torch is imported where something is computed
 
-            try:
-                # A training beside it would be measured too; but no run waits hours for another's training, to measure for a second.
-                with training_slot(ladder.compute.at_once, context.run, wait=False):
-                    result = measure_shortly(record, ladder)
-            except UserError as error:
-                log.warning("%s: its speed was not measured: %s", record.name, error)
-                return record
-            except BusyError as error:
-                log.info("%s: its speed was not measured now, as %s; `ladder bench` does it", record.name, error)
-                return record
-            found = store.publish(KIND, record.name, identity, mark, context.made, lambda folder: _write(folder, result))
+    def compute() -> Write:
+        from tasks.bench.measure import measure_shortly  # torch is imported where something is computed
+
+        # A training beside it would be measured too; but no run waits hours for another's training, to measure for a second.
+        with training_slot(ladder.compute.at_once, context.run, wait=False):
+            result = measure_shortly(record, ladder)
+        return lambda folder: _write(folder, result)
+
+    entry = Entry(KIND, record.name, bench_identity(ladder, record.weights_sha256))
+    try:
+        found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
+    except UserError as error:
+        log.warning("%s: its speed was not measured: %s", record.name, error)
+        return record
+    except BusyError as error:
+        log.info("%s: its speed was not measured now, as %s; `ladder bench` does it", record.name, error)
+        return record
     bench = ModelBench.model_validate_json((found.folder / FILE).read_text()).model_copy(update={"name": record.name})
     measured = record.model_copy(update={"bench": bench})
     log.info("%s: %s", record.name, summary(bench))
-    note_reuse(f"reused {mark[:12]}" if reused else None)
     return measured
 
 

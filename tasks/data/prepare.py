@@ -12,7 +12,7 @@ from tasks.data.build import build_corpus, corpus_identity
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
-from tasks.store.cached import note_reuse
+from tasks.store.cached import Entry, Result, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
 from tasks.teachers.teacher_source import resolve_checkpoint
@@ -37,21 +37,18 @@ def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
 
 def prepare_data(ladder: Ladder, context: Context) -> DataRecord:
     """Find or make the corpus."""
-    began, store = time.monotonic(), store_of(context)
-    identity = data_identity(ladder, context)
-    mark = fingerprint(identity)
-    with store.lock(mark):
-        found = store.find("data", mark)
-        if found:
-            log.info("data: found in the store (%s), reused", mark[:12])
-            note_reuse(f"reused {mark[:12]}")
-            return _record(found, reused=True, seconds=0.0)
+    began = time.monotonic()
+    entry = Entry("data", ladder.data.source, data_identity(ladder, context))
+
+    def compute() -> Write:
         log.info("data: preparing %s", ladder.data.source)
         base, teacher = Path(context.base), teacher_folder(ladder, context)
-        found = store.publish(
-            "data", ladder.data.source, identity, mark, context.made, lambda folder: _build(ladder, base, teacher, folder)
-        )
-    return _record(found, reused=False, seconds=time.monotonic() - began)
+        return lambda folder: _build(ladder, base, teacher, folder)
+
+    found = find_or_compute(store_of(context), entry, context.made, compute)
+    if found.reused:
+        log.info("data: found in the store (%s), reused", entry.fingerprint[:12])
+    return _record(found, seconds=0.0 if found.reused else time.monotonic() - began)
 
 
 def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path) -> None:
@@ -64,11 +61,11 @@ def content_hash(found: Found) -> str:
     return fingerprint({name: known["sha256"] for name, known in found.manifest["files"].items()})
 
 
-def _record(found: Found, *, reused: bool, seconds: float) -> DataRecord:
+def _record(found: Result, seconds: float) -> DataRecord:
     return DataRecord(
         fingerprint=found.manifest["fingerprint"],
         folder=str(found.folder),
         content_hash=content_hash(found),
-        reused=reused,
+        reused=found.reused,
         seconds=seconds,
     )

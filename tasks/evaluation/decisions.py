@@ -10,6 +10,7 @@ from conf.schema.ladder import Stage
 from tasks.records.base import Record
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context, store_of
+from tasks.store.cached import find_stored
 from tasks.store.fingerprint import fingerprint
 
 OLD = {"min_parent_retention", "min_root_retention", "max_parameters"}  # named in what was decided before there were others
@@ -56,10 +57,8 @@ def question(student: StageRecord, stage: Stage) -> dict[str, Any]:
 
 def remembered(student: StageRecord, stage: Stage, context: Context) -> Decision | None:
     """What was decided about the same question before; a rejection is not kept, so that a rerun asks again."""
-    store, mark = store_of(context), fingerprint(question(student, stage))
-    with store.lock(mark):
-        found = store.find("decision", mark)
-        return Decision.model_validate_json((found.folder / "decision.json").read_text()) if found else None
+    found = find_stored(store_of(context), "decision", question(student, stage))
+    return Decision.model_validate_json((found.folder / "decision.json").read_text()) if found else None
 
 
 def remember(decision: Decision, student: StageRecord, stage: Stage, context: Context) -> None:

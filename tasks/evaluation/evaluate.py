@@ -18,8 +18,7 @@ from tasks.records.run import DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.store.cached import note_reuse
-from tasks.store.fingerprint import fingerprint
+from tasks.store.cached import Entry, Write, find_or_compute, find_stored
 
 if TYPE_CHECKING:
     from tasks.evaluation.evaluator import Measured
@@ -58,25 +57,23 @@ def evaluate_model(
     split: SplitName = SPLIT,
 ) -> StageRecord:
     """Judge a model; `lineage` are its ancestors, root first, empty for the root teacher. The test split is for the end of a proof."""
-    ladder, data, context = inputs.ladder, inputs.data, inputs.context
-    store = store_of(context)
+    ladder, context = inputs.ladder, inputs.context
     teachers = {"parent": lineage[-1], "root": lineage[0]} if lineage else {}
-    identity = evaluation_identity(record, teachers, data, ladder.evaluation, precision, split)
-    mark = fingerprint(identity)
-    with store.lock(mark):
-        found = store.find("evaluation", mark)
-        reused = found is not None
-        if not found:
-            from tasks.evaluation.evaluator import measure  # torch is imported where something is computed
+    identity = evaluation_identity(record, teachers, inputs.data, ladder.evaluation, precision, split)
 
-            result = measure(record, teachers, inputs, precision, split)
-            found = store.publish("evaluation", record.name, identity, mark, context.made, lambda folder: _write(folder, result, split))
+    def compute() -> Write:
+        from tasks.evaluation.evaluator import measure  # torch is imported where something is computed
+
+        result = measure(record, teachers, inputs, precision, split)
+        return lambda folder: _write(folder, result, split)
+
+    entry = Entry("evaluation", record.name, identity)
+    found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
     samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
     judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept, "samples": samples})
     log.info("%s%s: %s", record.name, "" if split == SPLIT else f" on the {split} split", summary(judged))
-    note_reuse(f"reused {mark[:12]}" if reused else None)
     return judged
 
 
@@ -99,8 +96,6 @@ def _write(folder: Path, result: Measured, split: SplitName) -> None:
 def answers_on_test(record: StageRecord, inputs: StageInputs, precision: str) -> NDArray[np.int32]:
     """What a model that was judged alone on the test split answered, and what was right, (2, N) of N examples or tokens."""
     identity = evaluation_identity(record, {}, inputs.data, inputs.ladder.evaluation, precision, "test")
-    store, mark = store_of(inputs.context), fingerprint(identity)
-    with store.lock(mark):
-        found = store.find("evaluation", mark)
-        assert found is not None
-        return np.load(found.folder / ANSWERS, allow_pickle=False)
+    found = find_stored(store_of(inputs.context), "evaluation", identity)
+    assert found is not None
+    return np.load(found.folder / ANSWERS, allow_pickle=False)

@@ -43,6 +43,14 @@ class Context(Record):
         """The run and its ladder, as the store's manifests record them."""
         return {"run": self.run, "ladder": self.ladder}
 
+    def is_fresh(self, name: str) -> bool:
+        """Whether `--fresh` asks to compute anew what belongs to this model: to every model, or to those from `--start-at` on.
+
+        That is its training or import, its evaluation, speed and audit. Not anew are corpora, which are inputs named by their content,
+        cached teacher signals, which every training compares with its teacher, and decisions of people.
+        """
+        return self.fresh and name not in self.kept
+
     @property
     def paths(self) -> Home:
         """The home of this run."""

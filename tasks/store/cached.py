@@ -1,10 +1,88 @@
-"""Whether the step under way reused a stored result."""
+"""Find a result in the store, or compute and publish it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import Found, Store
+
+Write = Callable[[Path], None]  # fills the empty folder that it is given
 
 _reuse: ContextVar[str | None] = ContextVar("reuse", default=None)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The place of a result in the store.
+
+    Attributes:
+        kind: Sub-folder of the store.
+        name: For people.
+        identity: What decides the content; it is hashed.
+    """
+
+    kind: str
+    name: str
+    identity: dict[str, Any]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the identity."""
+        return fingerprint(self.identity)
+
+
+@dataclass(frozen=True)
+class Result(Found):
+    """A verified result, and whether it was in the store already."""
+
+    reused: bool
+
+
+def find_or_compute(
+    store: Store,
+    entry: Entry,
+    made: dict[str, str],
+    compute: Callable[[], Write],
+    *,
+    fresh: bool = False,
+    finish: Callable[[], None] = lambda: None,
+) -> Result:
+    """Find a result, verified, or compute and publish it; one process at a time does so for one fingerprint.
+
+    Args:
+        store: The store.
+        entry: What is looked for.
+        made: `run` and `ladder` that would compute it.
+        compute: Computes the result, before anything of it is written, and returns what writes it.
+        fresh: Compute anew what another run has made (`--fresh`); a run does not make the same result twice.
+        finish: Called once the result is published, still under the lock.
+
+    Raises:
+        StoreError: The disk is full or cannot be written.
+    """
+    with store.lock(entry.fingerprint):
+        found = store.find(entry.kind, entry.fingerprint)
+        if found is not None and not (fresh and found.manifest["run"] != made["run"]):
+            note_reuse(f"reused {entry.fingerprint[:12]} of {found.manifest['run']}")
+            return Result(found.folder, found.manifest, reused=True)
+        write = compute()
+        found = store.publish(entry.kind, entry.name, entry.identity, entry.fingerprint, made, write)
+        finish()
+        note_reuse(None)
+        return Result(found.folder, found.manifest, reused=False)
+
+
+def find_stored(store: Store, kind: str, identity: dict[str, Any]) -> Found | None:
+    """A result, verified, if the store has it; found under its lock, so that `ladder clean` sees that it is in use."""
+    sought = fingerprint(identity)
+    with store.lock(sought):
+        return store.find(kind, sought)
 
 
 def note_reuse(message: str | None) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint as root teacher: read, compared with the data, copied into the store."""
+"""Import a checkpoint as root teacher: check that it fits the data, copy it into the store."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from tasks.records.run import TEACHER, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.store.cached import note_reuse
-from tasks.store.fingerprint import fingerprint
+from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
 from tasks.training.work import read_record, record_of, require_started
 
@@ -31,19 +30,18 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
     ladder, data, context = inputs.ladder, inputs.data, inputs.context
     source, store = resolve_checkpoint(teacher, context), store_of(context)
     _check_fit(source, data.corpus())
-    identity = checkpoint_identity(source, ladder.workload)
-    mark = fingerprint(identity)
-    with store.lock(mark):
-        found = store.find("teacher", mark)
-        if found:
-            log.info("teacher: found in the store (%s), reused", mark[:12])
-            note_reuse(f"reused {mark[:12]} of {found.manifest['run']}")
-            return read_record(found, reused=True)
+    entry = Entry("teacher", TEACHER, checkpoint_identity(source, ladder.workload))
+
+    def compute() -> Write:
         require_started(context, TEACHER, "Run without --start-at.")
         log.info("teacher: importing %s", source)
         size = count(load_model(source, ladder.workload), ladder.data.sequence_length)
-        found = store.publish("teacher", TEACHER, identity, mark, context.made, lambda folder: _write(folder, source, mark, size))
-        return read_record(found, reused=False)
+        return lambda folder: _write(folder, source, entry.fingerprint, size)
+
+    found = find_or_compute(store, entry, context.made, compute, fresh=context.is_fresh(TEACHER))
+    if found.reused:
+        log.info("teacher: found in the store (%s), reused", entry.fingerprint[:12])
+    return read_record(found)
 
 
 def _write(folder: Path, source: Path, mark: str, size: Size) -> None:

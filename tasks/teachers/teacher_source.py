@@ -13,10 +13,11 @@ from conf.errors import TransientError, UserError
 from conf.schema.ladder import CheckpointTeacher
 from models.architectures.gguf import SUFFIX
 from models.base.files import file_sha256, weights_sha256
+from tasks.records.run import TEACHER
 from tasks.runtime.logs import log
 from tasks.runtime.retries import is_transient
-from tasks.runtime.run_registry import PLAN, Context
-from tasks.store.fingerprint import fingerprint
+from tasks.runtime.run_registry import PLAN, Context, store_of
+from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.tracking.client import first_line
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
@@ -128,23 +129,21 @@ def _check_hash(teacher: CheckpointTeacher, place: Path, digest: str) -> None:
 
 def _converted(file: Path, digest: str, context: Context) -> Path:
     """The Hugging Face folder of a GGUF file, made once for each content."""
-    from tasks.runtime.run_registry import store_of
-
-    identity = {"kind": "converted", "gguf": digest, "conversion": CONVERSION}
-    mark, store = fingerprint(identity), store_of(context)
+    store = store_of(context)
+    entry = Entry("converted", file.stem, {"kind": "converted", "gguf": digest, "conversion": CONVERSION})
     if context.run in ("", PLAN):
-        known = store.peek("converted", mark)
+        known = store.peek(entry.kind, entry.fingerprint)
         if known is None:
             raise NotConverted(f"teacher.path: {file} is a GGUF file that no run has converted yet; `ladder run` does.")
         return known.folder
-    with store.lock(mark):
-        found = store.find("converted", mark)
-        if found is None:
-            from models.architectures.gguf import convert
 
-            log.info("teacher: converting %s", file)
-            found = store.publish("converted", file.stem, identity, mark, context.made, lambda folder: convert(file, folder))
-    return found.folder
+    def compute() -> Write:
+        from models.architectures.gguf import convert
+
+        log.info("teacher: converting %s", file)
+        return lambda folder: convert(file, folder)
+
+    return find_or_compute(store, entry, context.made, compute, fresh=context.is_fresh(TEACHER)).folder
 
 
 def _from_hub(teacher: CheckpointTeacher) -> Path:

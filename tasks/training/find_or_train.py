@@ -1,4 +1,4 @@
-"""Found, resumed or computed: the one way by which a model of the ladder comes into being, the root teacher included."""
+"""Find, resume or train a model of the ladder, the root teacher included."""
 
 from __future__ import annotations
 
@@ -11,68 +11,60 @@ from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.runtime.training_slots import training_slot
-from tasks.store.cached import note_reuse
-from tasks.store.fingerprint import changes, fingerprint
-from tasks.store.store import Found, Store
-from tasks.training.work import Work, is_fresh, read_record, require_started
-
-
-def reusable(store: Store, kind: str, mark: str, context: Context, name: str) -> Found | None:
-    """The finished result, unless this run was asked to compute it anew and has not done so yet."""
-    found = store.find(kind, mark)
-    if found and is_fresh(context, name) and found.manifest["run"] != context.run:
-        return None
-    return found
+from tasks.store.cached import Entry, Write, find_or_compute
+from tasks.store.fingerprint import changes
+from tasks.store.store import Store
+from tasks.training.work import Work, read_record, require_started
 
 
 def find_or_train(work: Work, inputs: StageInputs) -> StageRecord:
-    """Find the model in the store, or resume or compute it.
+    """Find the model in the store, or train it, from its last checkpoint on if there is one.
 
     Raises:
-        UserError: It would have to be computed, but stands before `--start-at`.
+        UserError: It would have to be trained, but stands before `--start-at`.
         TrainingDiverged: Its loss left all bounds.
         StoreError: The disk is full.
     """
-    ladder, data, context = inputs.ladder, inputs.data, inputs.context
-    store, mark = store_of(context), fingerprint(work.identity)
-    with store.lock(mark):
-        found = reusable(store, work.kind, mark, context, work.name)
-        if found:
-            log.info("%s: found in the store (%s), reused", work.name, mark[:12])
-            note_reuse(f"reused {mark[:12]} of {found.manifest['run']}")
-            return read_record(found, reused=True)
+    context, store = inputs.context, store_of(inputs.context)
+    entry, fresh = Entry(work.kind, work.name, work.identity), inputs.context.is_fresh(work.name)
+    checkpoints = store.checkpoints(entry.fingerprint)
+    resumed_at: int | None = None
+
+    def compute() -> Write:
+        nonlocal resumed_at
         require_started(context, work.name, "Run without --start-at, or with the settings that they were made with.")
         from tasks.training.train_model import teach, write_model  # torch is imported where something is computed
 
-        _say_why(store, work, mark, context)
-        checkpoints = _checkpoints(store, mark, context, work.name)
-        with training_slot(ladder.compute.at_once, context.run):
-            taught = teach(work, ladder, data.corpus(), context, checkpoints)
-        found = store.publish(
-            work.kind, work.name, work.identity, mark, context.made, lambda folder: write_model(folder, work, mark, taught, data)
-        )
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        return read_record(found, reused=False, resumed_at=taught.trained.resumed_at)
+        _log_reason(store, entry, context)
+        _claim(checkpoints, context, fresh)
+        with training_slot(inputs.ladder.compute.at_once, context.run):
+            taught = teach(work, inputs.ladder, inputs.data.corpus(), context, checkpoints)
+        resumed_at = taught.trained.resumed_at
+        return lambda folder: write_model(folder, work, entry.fingerprint, taught, inputs.data)
+
+    found = find_or_compute(store, entry, context.made, compute, fresh=fresh, finish=lambda: shutil.rmtree(checkpoints, ignore_errors=True))
+    if found.reused:
+        log.info("%s: found in the store (%s), reused", work.name, entry.fingerprint[:12])
+    return read_record(found, resumed_at=resumed_at)
 
 
-def _say_why(store: Store, work: Work, mark: str, context: Context) -> None:
-    resumable = store.resumable(mark)
-    if resumable is not None and not is_fresh(context, work.name):
-        log.info("%s: resumed from step %d (%s)", work.name, resumable, mark[:12])
+def _log_reason(store: Store, entry: Entry, context: Context) -> None:
+    """Log whether the model is resumed or computed, and which settings have changed since it was last computed."""
+    resumable = store.resumable(entry.fingerprint)
+    if resumable is not None and not context.is_fresh(entry.name):
+        log.info("%s: resumed from step %d (%s)", entry.name, resumable, entry.fingerprint[:12])
         return
-    known = store.latest(work.kind, work.name, context.ladder)
-    differences = changes(known["identity"], work.identity) if known else []
+    latest = store.latest(entry.kind, entry.name, context.ladder)
+    differences = changes(latest["identity"], entry.identity) if latest else []
     why = f" because {'; '.join(differences)}" if differences else ""
-    log.info("%s: computed%s (%s)", work.name, why, mark[:12])
+    log.info("%s: computed%s (%s)", entry.name, why, entry.fingerprint[:12])
 
 
-def _checkpoints(store: Store, mark: str, context: Context, name: str) -> Path:
-    """Where to go on; `--fresh` drops what another run left, not what this one wrote before it was killed."""
-    folder = store.checkpoints(mark)
-    owner = folder / "run"
+def _claim(checkpoints: Path, context: Context, fresh: bool) -> None:
+    """Note the run in the folder of checkpoints; `fresh` drops those of another run, not what this one wrote before it was killed."""
+    owner = checkpoints / "run"
     with disk_errors(context.paths):
-        if is_fresh(context, name) and not (owner.is_file() and owner.read_text() == context.run):
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        if fresh and not (owner.is_file() and owner.read_text() == context.run):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        checkpoints.mkdir(parents=True, exist_ok=True)
         owner.write_text(context.run)
-    return folder

@@ -14,7 +14,7 @@ from conf.schema.training import Training
 from models.base.files import weights_sha256
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context
-from tasks.store.store import Found
+from tasks.store.cached import Result
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,11 +54,6 @@ class Work:
     parent: StageRecord | None = None
 
 
-def is_fresh(context: Context, name: str) -> bool:
-    """Whether `--fresh` asks for this model: all of them, or those from `--start-at` on."""
-    return context.fresh and name not in context.kept
-
-
 def require_started(context: Context, name: str, remedy: str) -> None:
     """Refuse to compute what comes before `--start-at`.
 
@@ -86,10 +81,10 @@ def record_of(folder: Path, name: str, mark: str, size: Size, **trained: Any) ->
     )
 
 
-def read_record(found: Found, *, reused: bool, resumed_at: int | None = None) -> StageRecord:
+def read_record(found: Result, *, resumed_at: int | None = None) -> StageRecord:
     """The record of a verified folder, with where it lies and whether it was found there or made now."""
     manifest = found.manifest
     record = StageRecord.model_validate_json((found.folder / "record.json").read_text())
     where = {"folder": str(found.folder), "identity": manifest["identity"], "fingerprint": manifest["fingerprint"]}
-    how = {"reused": reused, "reused_from": manifest["run"] if reused else None, "resumed_at": resumed_at}
+    how = {"reused": found.reused, "reused_from": manifest["run"] if found.reused else None, "resumed_at": resumed_at}
     return record.model_copy(update=where | how)
