@@ -1,26 +1,26 @@
-"""The command line in real subprocesses, against one real Prefect server for the whole session and a real MLflow database each."""
+"""Fixtures of the flow tests: a Prefect server for the session, homes with a MLflow database each, finished runs."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from tests.flows.driver import COMMAND_TIMEOUT, STARTED, Cli, clean_environment, half_written, healthy, home_with_database, wait_for
+from tests.flows.driver import COMMAND_TIMEOUT, STARTED, Cli, clean_environment, half_written, home_with_database
 from tests.flows.ladders import TINY
-from tests.flows.served import Server, Start
+from tests.flows.served import PrefectServer, Server, Start
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trainings take turns in the temporary folder: one of this session's own, so that no other session's training is in the way."""
+    """A temporary folder of this session: trainings take turns by locks in it, and need not wait for those of other sessions."""
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("turns"))
     yield
@@ -29,7 +29,7 @@ def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """A shell's background jobs ignore Ctrl-C, and so would every process started from here."""
+    """Restore Ctrl-C, which a shell's background jobs ignore, and with them every process started from here."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -49,33 +49,34 @@ def end_left_processes() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the API of a Prefect server that lives as long as the session."""
-    place = tmp_path_factory.mktemp("prefect")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true", "PREFECT_HOME": str(place)}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (place / "server.log").open("w") as log:
-        server = subprocess.Popen(command, env=clean_environment(**quiet), stdout=log, stderr=log, start_new_session=True)
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
     try:
-        api = f"http://127.0.0.1:{port}/api"
-        wait_for(lambda: healthy(api), f"Prefect's server, see {place}/server.log")
-        yield api
+        server.start()
+        yield server.api
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(10)
+        server.kill()
+
+
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one of the parallel workers makes, and all of them read."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / f"{name}.lock"):
+        if not (shared / f"{name}.made").exists():
+            make(shared / name)
+            (shared / f"{name}.made").touch()
+    return shared / name
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database; making its tables takes seconds, so every home gets a copy."""
-    home = tmp_path_factory.mktemp("record") / "home"
-    code = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
-    subprocess.run([sys.executable, "-c", code], env=clean_environment(LADDER_HOME=str(home)), check=True, timeout=COMMAND_TIMEOUT)
-    return home / "mlflow" / "mlflow.db"
+
+    def make(home: Path) -> None:
+        code = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
+        subprocess.run([sys.executable, "-c", code], env=clean_environment(LADDER_HOME=str(home)), check=True, timeout=COMMAND_TIMEOUT)
+
+    return make_once(tmp_path_factory, "record", make) / "mlflow" / "mlflow.db"
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def cli(tmp_path: Path, prefect_api: str, empty_database: Path) -> Cli:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Cli:
-    """`ladder` in a home that is not there yet, with nothing configured: Prefect's server is the embedded one."""
+    """`ladder` in a home that does not exist yet, with nothing configured: Prefect's server is the embedded one."""
     return Cli(tmp_path / "home")
 
 
@@ -100,11 +101,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_database: Path, tiny: Path) -> Cli:
-    """A home in which `tiny` ran from beginning to end. Look, do not touch: `finished` is a copy to work with."""
-    done = Cli(home_with_database(tmp_path_factory.mktemp("undisturbed") / "home", empty_database), {"PREFECT_API_URL": prefect_api})
-    done("run", tiny)
-    assert half_written(done.home) == []
-    return done
+    """A home in which `tiny` ran from beginning to end. Tests only read it: `finished` is a copy to work with."""
+
+    def make(folder: Path) -> None:
+        home = home_with_database(folder / "home", empty_database)
+        Cli(home, {"PREFECT_API_URL": prefect_api})("run", tiny)
+        assert half_written(home) == []
+
+    return Cli(make_once(tmp_path_factory, "undisturbed", make) / "home", {"PREFECT_API_URL": prefect_api})
 
 
 @pytest.fixture
@@ -116,14 +120,14 @@ def finished(undisturbed: Cli, tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Puts up a `ladder serve`, and ends it after the test."""
+    """A function that starts a `ladder serve`, which is ended after the test."""
     started: list[Server] = []
 
-    def put_up(cli: Cli, *args: object, **env: str) -> Server:
+    def start_server(cli: Cli, *args: object, **env: str) -> Server:
         started.append(Server(cli, *args, **env))
         return started[-1]
 
-    yield put_up
+    yield start_server
     for server in started:
         if server.process.poll() is None:
             server.end(signal.SIGTERM)

@@ -1,10 +1,13 @@
-"""A `ladder serve` in processes of its own, for the tests that need one."""
+"""Servers in processes of their own: Prefect's, and a `ladder serve`."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +17,38 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from tests.flows.driver import Cli, wait_for
+from tests.flows.driver import Cli, clean_environment, healthy, wait_for
 
 UP_SECONDS = 300.0  # on a machine that does much else; some 15 on an idle one
 Start = Callable[..., "Server"]
+
+
+class PrefectServer:
+    """A Prefect server on a port of its own, which can be killed and started again; its database is in a folder."""
+
+    def __init__(self, place: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.place, self.api = place, f"http://127.0.0.1:{self.port}/api"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        env = clean_environment(PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="true", PREFECT_HOME=str(self.place))
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        with (self.place / "server.log").open("a") as log:
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        wait_for(lambda: healthy(self.api), f"Prefect's server, see {self.place}/server.log")
+
+    def kill(self) -> None:
+        """Kill it, if it runs."""
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def found(self, kind: str, **filters: Any) -> list[dict[str, Any]]:
+        """Flow runs, task runs, artifacts or logs that a filter of the API finds."""
+        return httpx.post(f"{self.api}/{kind}/filter", json=filters, trust_env=False, timeout=30).raise_for_status().json()
 
 
 class Server:
@@ -40,7 +71,7 @@ class Server:
         return self.out.read_text()
 
     def ask(self, method: str, path: str, **more: Any) -> Any:
-        """A question to Prefect's API; like Prefect's own client it asks again where the database was busy."""
+        """A request to Prefect's API; like Prefect's own client it is repeated where the database was busy."""
         for _ in range(10):
             answer = httpx.request(method, self.where["prefect_api"] + path, timeout=90, trust_env=False, **more)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
@@ -64,7 +95,7 @@ class Server:
         return self.ask("GET", f"/flow_runs/{run}")["state"]["name"]
 
     def end(self, number: int = signal.SIGINT, seconds: float = 30.0) -> float:
-        """End it and see that nothing of it is left; the seconds that it took."""
+        """End it and check that none of its processes is left; returns the seconds that it took."""
         began = time.monotonic()
         self.process.send_signal(number)
         code = self.process.wait(seconds)
@@ -89,7 +120,7 @@ def listening(address: str) -> bool:
 
 
 def offer(folder: Path, schedules: str = "[]", more: str = "") -> Path:
-    """A file of deployments with `distill`, and whatever `more` says."""
+    """Write a file of deployments with `distill` and the lines `more`."""
     path = folder / "deployments.yaml"
     path.write_text(f"{more}\ndeployments: [{{name: distill, flow: distill, schedules: {schedules}}}]")
     return path

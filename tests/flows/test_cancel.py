@@ -70,7 +70,8 @@ def test_cancelled_in_prefect_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, un
     assert last_flow_run(cli).state == "COMPLETED"
 
 
-def test_ladder_cancel(cli, tiny, tmp_path):
+def test_ladder_cancel(finished, tiny, tmp_path):
+    cli = finished
     process = in_stage_two(cli, tmp_path / "run.log", tiny, LONG)
     prefect, processes = last_flow_run(cli), family(process)
     began = time.monotonic()
@@ -170,7 +171,10 @@ main()
 """
 
 
-@pytest.mark.parametrize(("more", "code", "end"), [((), 0, "COMPLETED"), (("stages.one.gate.max_parameters=1",), 3, "FAILED")])
+@pytest.mark.parametrize(
+    ("more", "code", "end"),
+    [((), 0, "COMPLETED"), pytest.param(("stages.one.gate.max_parameters=1",), 3, "FAILED", marks=pytest.mark.slow)],
+)
 def test_cancelled_at_its_very_end_a_run_is_what_its_record_says(finished, tiny, tmp_path, more, code, end):
     env = clean_environment(LADDER_HOME=str(finished.home), **finished.env)
     command = [sys.executable, "-c", AT_THE_END, "run", str(tiny), *more]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.driver import Cli, FlowRun, actions, clean_environment, half_written, last_flow_run, wait_for
+from tests.flows.driver import Cli, FlowRun, actions, clean_environment, half_written, home_with_database, last_flow_run, wait_for
 
 
 def begin(cli, log: Path, *args) -> subprocess.Popen[str]:
@@ -304,11 +304,11 @@ def test_nothing_shows_of_a_publication_that_was_killed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.slow)])
-def test_the_embedded_server_dies_with_the_run(bare, tiny, tmp_path, name):
+def test_the_embedded_server_dies_with_the_run(tiny, tmp_path, empty_database, name):
     import psutil
 
     log = tmp_path / "run.log"
-    process = begin(bare, log, "run", tiny, "teacher.training.steps=5000")
+    process = begin(Cli(home_with_database(tmp_path / "home", empty_database)), log, "run", tiny, "teacher.training.steps=5000")
     wait_for(lambda: "teacher: computed" in log.read_text() or process.poll() is not None, "the training to begin")
     servers = psutil.Process(process.pid).children(recursive=True)
     assert any("parent_watchdog.py" in part for server in servers for part in server.cmdline())

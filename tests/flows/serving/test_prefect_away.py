@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from tests.flows.driver import Cli, actions, clean_environment, healthy, home_with_database, newest_checkpoint, wait_for
+from tests.flows.driver import Cli, actions, home_with_database, newest_checkpoint, wait_for
+from tests.flows.served import PrefectServer
 
 STEPS = 3000
 LONG = (f"stages.two.training.steps={STEPS}", "stages.two.training.checkpoint_every=20")
 
 
-class Server:
-    """A real Prefect server on a port of its own, that can be killed and started again."""
-
-    def __init__(self, place: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.place = place
-        self.api = f"http://127.0.0.1:{self.port}/api"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true", "PREFECT_HOME": str(self.place)}
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        with (self.place / "server.log").open("a") as log:
-            env = clean_environment(**quiet)
-            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-        wait_for(lambda: healthy(self.api), f"Prefect's server, see {self.place}/server.log", 120)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def found(self, what: str, **asked: Any) -> list[dict[str, Any]]:
-        return httpx.post(f"{self.api}/{what}/filter", json=asked, trust_env=False, timeout=30).raise_for_status().json()
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[PrefectServer]:
     (tmp_path / "prefect").mkdir()
-    server = Server(tmp_path / "prefect")
-    server.start()
-    yield server
-    if server.process and server.process.poll() is None:
+    server = PrefectServer(tmp_path / "prefect")
+    try:
+        server.start()
+        yield server
+    finally:
         server.kill()
 
 
@@ -67,7 +37,7 @@ def begun(cli: Cli, tiny: Path, log: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_database):
+def test_away_for_a_minute(server: PrefectServer, tiny, tmp_path, empty_database):
     cli = Cli(home_with_database(tmp_path / "home", empty_database), {"PREFECT_API_URL": server.api})
     log = tmp_path / "run.log"
     process = begun(cli, tiny, log)
@@ -109,7 +79,7 @@ def test_away_for_a_minute(server: Server, tiny, tmp_path, empty_database):
 
 
 @pytest.mark.slow
-def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_database):
+def test_interrupted_while_it_is_away(server: PrefectServer, tiny, tmp_path, empty_database):
     cli = Cli(home_with_database(tmp_path / "home", empty_database), {"PREFECT_API_URL": server.api})
     log = tmp_path / "run.log"
     process = begun(cli, tiny, log)
@@ -125,7 +95,7 @@ def test_interrupted_while_it_is_away(server: Server, tiny, tmp_path, empty_data
 
 
 @pytest.mark.slow
-def test_away_for_good(server: Server, tiny, tmp_path, empty_database):
+def test_away_for_good(server: PrefectServer, tiny, tmp_path, empty_database):
     home = home_with_database(tmp_path / "home", empty_database)
     cli = Cli(home, {"PREFECT_API_URL": server.api, "PREFECT_CLIENT_MAX_RETRIES": "2"})
     log = tmp_path / "run.log"
