@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from conf.atomic import write_atomic
 from conf.deployments import Deployment, Deployments, FlowName, Timetable
 from conf.errors import UserError
 from conf.home import Home
@@ -151,6 +152,4 @@ def _hash(timetable: Timetable) -> str:
 
 
 def _remember(memory: Path, applied: dict[str, dict[str, str]]) -> None:
-    partial = memory.with_suffix(".writing")
-    partial.write_text(json.dumps(applied, indent=1))
-    partial.replace(memory)
+    write_atomic(memory, json.dumps(applied, indent=1))

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.home import disk_errors, home
 from conf.schema.ladder import Ladder
@@ -103,10 +104,8 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
         measured = measure_run(models, ladder)
     result = RunBench(mark=mark, measured=now(), workload=ladder.workload, models=measured)
     folder = Path(record.folder)
-    aside = folder / f".{FILE}.{os.getpid()}"
     with disk_errors(home()):
-        aside.write_text(result.model_dump_json(indent=1))
-        aside.replace(folder / FILE)
+        write_atomic(folder / FILE, result.model_dump_json(indent=1))
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
 from conf.schema.proof import MATCHED, Arm
 from models.base.statistics import interval, outcome, seeds_to_decide
@@ -140,9 +141,7 @@ def _contrasts(ladder: Ladder, results: dict[Arm, list[Replicate]], resolution: 
 def save_proof(record: RunRecord, proof: Proof) -> Path:
     """Write `proof.json` beside the run's record, whole or not at all."""
     path = Path(record.folder) / PROOF
-    aside = path.with_suffix(".writing")
-    aside.write_text(proof.model_dump_json(indent=1))
-    aside.replace(path)
+    write_atomic(path, proof.model_dump_json(indent=1))
     return path
 
 

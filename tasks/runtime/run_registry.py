@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
+from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.home import Home, disk_errors
 from conf.loading.load import suggest
@@ -103,9 +103,7 @@ def save(home: Home, record: RunRecord) -> None:
     folder = home.runs / record.run
     with disk_errors(home):
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f"record.{os.getpid()}.writing"
-        aside.write_text(record.model_dump_json(indent=1))
-        aside.replace(folder / "record.json")
+        write_atomic(folder / "record.json", record.model_dump_json(indent=1))
 
 
 def load_run(home: Home, run: str | None = None) -> RunRecord:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from conf.atomic import write_atomic
 from conf.schema.ladder import Student
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
@@ -49,7 +50,5 @@ def initialise(student: Student, teacher: nn.Module, corpus: Corpus, seed: int, 
         log.info("judging channels, heads and layers of the teacher by %d sequences", count)
     made = make_student(student, teacher, corpus.interface, seed, key, batches=batches, measured=known)
     if made.importance is not None and known is None:
-        part = file.with_suffix(".part")
-        part.write_text(made.importance.to_json())
-        part.replace(file)
+        write_atomic(file, made.importance.to_json())
     return made.model
