@@ -1,7 +1,4 @@
-"""Break-even of a ladder: costs, savings a day, and the inputs that decide it.
-
-Plain arithmetic, no torch.
-"""
+"""Break-even of a ladder: costs, savings a day, and the inputs that decide it."""
 
 from __future__ import annotations
 
