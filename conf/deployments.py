@@ -1,4 +1,4 @@
-"""The deployments of `ladder serve` and `ladder deploy`, read from YAML and checked."""
+"""Deployments of `ladder serve` and `ladder deploy`, read from YAML and checked."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ from conf import errors
 from conf.loading.introspect import allowed, classes
 from conf.schema.ladder import Ladder
 from conf.schema.objective import Schedule
-from flows.cli import app, doctor, show_runs
+from flows.cli import app, doctor
+from flows.cli.show import runs as show_runs
 from flows.serving.environment import for_runs
 from tasks.lifecycle import clean
 from tasks.planning import economics, plan

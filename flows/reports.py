@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from conf.home import home
-from flows.cli.show_comparison import comparison_text
+from flows.cli.show.comparison import comparison_text
 from flows.parameters import OptionalRun, RunName
 from flows.steps import publish_report
 from tasks.report.rebuild import compare as compare_pages

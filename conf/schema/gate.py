@@ -1,4 +1,4 @@
-"""Settings of the gate: what a student must reach, and what follows where it does not."""
+"""Settings of the gate: what a student must reach, and what follows otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of the objective: divergence, temperature, alpha, their schedules, features."""
+"""Settings of the objective: divergence, temperature, alpha and features."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def bench(words: Words = None, fresh: Fresh = False, as_json: Json = False) -> N
     record, ladder = chosen_run(words or [], "bench")
     go_offline()
     begin(f"{record.run}: measuring its models; loading PyTorch")
-    from flows.cli.show_bench import bench_text
+    from flows.cli.show.bench import bench_text
     from tasks.bench.bench import bench_run
 
     result = bench_run(record, ladder, fresh)
@@ -45,7 +45,7 @@ def economics(words: Words = None, as_json: Json = False) -> None:
     Settings are those of `economics`, with or without its name: `price_per_hour=2 requests_per_day=1e6`.
     """
     record, ladder = chosen_run(words or [], "economics")
-    from flows.cli.show_economics import economics_text
+    from flows.cli.show.economics import economics_text
     from tasks.planning.economics import economics_of
 
     result = economics_of(record, ladder.economics)

@@ -154,7 +154,7 @@ def _recorded_error(flow_run_id: str) -> LadderError | None:
 def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
     from rich.console import Console
 
-    from flows.cli.show_runs import links
+    from flows.cli.show.runs import links
     from tasks.proof.verdict_text import render
     from tasks.records.proof import read_proof
     from tasks.report import tables

@@ -13,7 +13,7 @@ from flows.cli.arguments import Json, LastRun, RunName, complete_run
 def runs(as_json: Json = False) -> None:
     """List the runs of this home, the newest first."""
     from conf.home import home
-    from flows.cli.show_runs import run_row, runs_text
+    from flows.cli.show.runs import run_row, runs_text
     from tasks.runtime.run_registry import all_runs
 
     records = all_runs(home())
@@ -23,7 +23,7 @@ def runs(as_json: Json = False) -> None:
 def show(run: LastRun = None, as_json: Json = False) -> None:
     """Show a run: its models, their quality and their folders."""
     from conf.home import home
-    from flows.cli.show_runs import show_json, show_text
+    from flows.cli.show.runs import show_json, show_text
     from tasks.runtime.run_registry import load_run
 
     record = load_run(home(), run)
@@ -49,7 +49,7 @@ def compare(
 ) -> None:
     """Compare two runs: settings that differ, and each model's quality and cost."""
     from conf.home import home
-    from flows.cli.show_comparison import comparison_text
+    from flows.cli.show.comparison import comparison_text
     from tasks.report.rebuild import compare as compare_pages
 
     comparison, path = compare_pages(home(), a, b)

@@ -43,7 +43,7 @@ def plan(ladder: LadderName, overrides: Overrides = None, start_at: StartAt = No
     loaded = load(ladder, overrides or [])
     go_offline()  # a plan fetches nothing; the libraries read this when they are imported
     begin(f"planning {loaded.ladder.name}; loading PyTorch")
-    from flows.cli.show_plan import plan_text
+    from flows.cli.show.plan import plan_text
     from tasks.planning.plan import make_plan
 
     made = make_plan(loaded.ladder, loaded.base, home(), start_at, fresh)

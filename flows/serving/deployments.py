@@ -1,4 +1,4 @@
-"""Check deployments and apply them to Prefect, without undoing changes made in its UI."""
+"""Apply deployments to Prefect without undoing changes made in its UI."""
 
 from __future__ import annotations
 

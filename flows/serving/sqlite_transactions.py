@@ -1,4 +1,4 @@
-"""Patch of Prefect's server: transactions on SQLite take their lock when they begin.
+"""Patch of Prefect's server: SQLite transactions take their lock at the start.
 
 Loaded by path, apart from the rest of the project, by `parent_watchdog.py`.
 """

@@ -87,7 +87,7 @@ class Inputs(Record):
         return self.requests_per_day * (self.teacher_price - self.student_price) / 1000 - self.fixed_per_day
 
 
-class Result(Record):
+class BreakEven(Record):
     """The break-even of one student.
 
     Attributes:
@@ -109,7 +109,7 @@ class Result(Record):
 
 
 class Bar(Record):
-    """One input of the tornado, moved down and up with all others as they are; figures are those of `Result`."""
+    """One input of the tornado, moved down and up with all others as they are; figures are those of `BreakEven`."""
 
     input: Input
     value: float
@@ -136,8 +136,8 @@ class Report(Record):
     run: str
     root: str
     currency: str
-    main: Result
-    students: tuple[Result, ...]
+    main: BreakEven
+    students: tuple[BreakEven, ...]
     tornado: tuple[Bar, ...]
     curve: tuple[tuple[float, float], ...]
     basis: tuple[str, ...]
@@ -149,11 +149,11 @@ def break_even_days(cost: float, saving_per_day: float) -> float | None:
     return cost / saving_per_day if saving_per_day > 0 else None
 
 
-def result_of(student: str, inputs: Inputs) -> Result:
+def result_of(student: str, inputs: Inputs) -> BreakEven:
     """The break-even that follows from some inputs."""
     costs, saving = inputs.costs, inputs.saving_per_day
     days = break_even_days(costs.total, saving)
-    return Result(
+    return BreakEven(
         student=student,
         inputs=inputs,
         costs=costs,
@@ -191,7 +191,7 @@ def economics_of(record: RunRecord, settings: Economics) -> Report:
     )
 
 
-def verdict(result: Result, currency: str) -> str:
+def verdict(result: BreakEven, currency: str) -> str:
     """The break-even in one sentence."""
     name, period = result.student, result.inputs.redistill_days
     cost = money(result.total, currency)
@@ -210,7 +210,7 @@ def verdict(result: Result, currency: str) -> str:
     return f"{name} pays back its {cost} after {days}; a cycle of {days_text(period)} saves {gain} net."
 
 
-def tornado(result: Result, settings: Economics) -> list[Bar]:
+def tornado(result: BreakEven, settings: Economics) -> list[Bar]:
     """How far each input moves the net saving of a cycle, the strongest first; inputs that move nothing are left out."""
     stated = {given.input: given for given in settings.ranges}
     bars = []
@@ -236,7 +236,7 @@ def tornado(result: Result, settings: Economics) -> list[Bar]:
     return sorted(bars, key=lambda bar: -abs(bar.net_high - bar.net_low))
 
 
-def payback(result: Result) -> list[tuple[float, float]]:
+def payback(result: BreakEven) -> list[tuple[float, float]]:
     """Day and balance, from the first day to the end of a cycle, or of twice the break-even where that is longer."""
     period, days = result.inputs.redistill_days, result.break_even_days
     until = period if days is None or days <= period else min(2 * days, 20 * period)

@@ -19,7 +19,7 @@ from conf.home import Home
 from conf.loading.load import load, to_yaml
 from conf.schema.ladder import Ladder, Shape
 from flows.cli.app import app
-from flows.cli.show_bench import bench_text
+from flows.cli.show.bench import bench_text
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
 from models.base.device import hardware

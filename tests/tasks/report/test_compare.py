@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from flows.cli.show_comparison import comparison_text
+from flows.cli.show.comparison import comparison_text
 from tasks.records.audit import AuditFigure, AuditRecord
 from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
 from tasks.records.run import Retention, RunRecord, StageRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.cli.printing import table_of, text_of
-from tasks.planning.economics import WORDS, Bar, Report, Result, verdict
+from tasks.planning.economics import WORDS, Bar, BreakEven, Report, verdict
 from tasks.records.format import amount, days_text
 
 
@@ -20,7 +20,7 @@ def economics_text(report: Report) -> str:
     return text_of(*lines)
 
 
-def _students(results: tuple[Result, ...]) -> tuple[list[str], list[list[str]]]:
+def _students(results: tuple[BreakEven, ...]) -> tuple[list[str], list[list[str]]]:
     headers = ["student", "cost", "saved a day", "a month", "net a cycle", "break-even"]
     rows = []
     for result in results:
@@ -29,7 +29,7 @@ def _students(results: tuple[Result, ...]) -> tuple[list[str], list[list[str]]]:
     return headers, rows
 
 
-def _breakdown(result: Result) -> str:
+def _breakdown(result: BreakEven) -> str:
     costs = result.costs
     shown = {"training": costs.training, "search": costs.search, "signals": costs.signals, "data": costs.data} | {
         "evaluation": costs.evaluation
