@@ -149,7 +149,7 @@ def test_bad_settings(override: str, says: str) -> None:
 
 
 def test_a_gate_on_what_is_not_audited_is_refused() -> None:
-    with pytest.raises(UserError, match=r"stages\[0\]\.gate\.max_ece: asks for an audited figure; allowed: with audit\.enabled true"):
+    with pytest.raises(UserError, match=r"stages\[0\]\.gate\.max_ece: needs an audited figure; allowed: with audit\.enabled true"):
         load("digits", ["audit.enabled=false", "stages.half.gate.max_ece=0.1"])
 
 
