@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from conf.atomic import write_atomic
 from conf.home import Home
 from conf.locks import is_held
 
@@ -49,9 +50,7 @@ def served(home: Home) -> Served | None:
 
 def announce(home: Home, addresses: Served) -> None:
     """Write the addresses, atomically."""
-    partial = _path(home).with_suffix(".writing")
-    partial.write_text(json.dumps(asdict(addresses), indent=1))
-    partial.replace(_path(home))
+    write_atomic(_path(home), json.dumps(asdict(addresses), indent=1))
 
 
 def withdraw(home: Home) -> None:

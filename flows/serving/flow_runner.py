@@ -28,6 +28,7 @@ from prefect.runner import Runner
 from prefect.runner._flow_run_executor import ProcessStarter
 from prefect.runner._starter_engine import EngineCommandStarter
 
+from conf.atomic import write_atomic
 from conf.deployments import Deployments, load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
@@ -141,13 +142,8 @@ def main(deployments_file: str, api: str, report: str, journal: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: (end_strays(), sys.exit()))  # until `run` installs its own handler
     threading.Thread(target=end_with_parent, args=(PATIENCE_SECONDS,), daemon=True).start()
 
-    def write_report(text: str) -> None:
-        partial = Path(f"{report}.writing")
-        partial.write_text(text)
-        partial.replace(report)
-
     def ready() -> None:
-        write_report("ready")
+        write_atomic(Path(report), "ready")
         threading.Thread(target=reap_loop, args=(home(),), daemon=True).start()  # not before: it needs the deployments
 
     try:
@@ -156,7 +152,7 @@ def main(deployments_file: str, api: str, report: str, journal: str) -> None:
         wait_for_server(api)
         asyncio.run(run(deployments, home(), journal, ready))
     except UserError as error:
-        write_report(str(error))
+        write_atomic(Path(report), str(error))
         sys.exit(error.exit_code)
 
 

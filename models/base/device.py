@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.home import home
 from conf.schema.ladder import Ladder
@@ -49,9 +50,7 @@ def hardware() -> Hardware:
     current = _ask_torch()
     if place.parent.is_dir():
         with suppress(OSError):  # a full disk is reported by the steps that must write
-            temporary = place.with_name(f"hardware-{os.getpid()}.json")
-            temporary.write_text(json.dumps({"key": key, "hardware": asdict(current)}, indent=1))
-            temporary.replace(place)
+            write_atomic(place, json.dumps({"key": key, "hardware": asdict(current)}, indent=1))
     return current
 
 

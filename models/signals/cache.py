@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from conf.atomic import write_atomic
 from conf.errors import LadderError, UserError
 from models.base.files import file_sha256, fsync_tree
 from models.data.batches import Batch
@@ -148,20 +149,17 @@ class SignalCache:
         sizes = np.array([len(record) for record in records])
         index = np.empty(len(records), dtype=INDEX)
         index["key"], index["begin"], index["bytes"] = keys, np.cumsum(sizes) - sizes, sizes
-        paths = [self.folder / f"{name}{suffix}" for suffix in (".bin", ".npy", ".tmp")]
-        data, places, temporary = paths
+        data, places, described = (self.folder / f"{name}{suffix}" for suffix in (".bin", ".npy", ".json"))
         try:
             data.write_bytes(b"".join(records))
             np.save(places, index, allow_pickle=False)
             files = {path.name: file_sha256(path) for path in (data, places)}
             part = CachePart(name, len(records), rows, int(sizes.sum()), seconds, made_for, files)
-            temporary.write_text(json.dumps(asdict(part), indent=1))
-            fsync_tree(self.folder)
-            temporary.rename(self.folder / f"{name}.json")
-            fsync_tree(self.folder)
+            fsync_tree(self.folder)  # before the file that makes the part count
+            write_atomic(described, json.dumps(asdict(part), indent=1))
         except BaseException:
-            if not (self.folder / f"{name}.json").exists():
-                for path in paths:
+            if not described.exists():
+                for path in (data, places):
                     path.unlink(missing_ok=True)
             raise
         self.parts.append(part)

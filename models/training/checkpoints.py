@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
+from conf.atomic import write_atomic
 from models.base.files import checkpoint_steps, fsync_tree
 
 
@@ -41,7 +42,7 @@ class Checkpoints:
         fsync_tree(temporary)
         final = self.folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        temporary.rename(final)  # a whole folder, which `write_atomic` does not replace
         fsync_tree(self.folder)
         for old in self.steps()[:-2]:
             shutil.rmtree(self.folder / f"step-{old:08d}")
@@ -69,9 +70,7 @@ class Checkpoints:
     def save_best(self, model: nn.Module) -> None:
         """Keep the weights of the best validation so far (early stopping returns to them)."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / "writing-best.safetensors"
-        save_file(_unshared(model.state_dict()), temporary)
-        temporary.rename(self.folder / "best.safetensors")
+        write_atomic(self.folder / "best.safetensors", lambda path: save_file(_unshared(model.state_dict()), path))
 
     def load_best(self, model: nn.Module) -> None:
         """Return to the weights of the best validation."""

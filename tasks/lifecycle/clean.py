@@ -186,7 +186,7 @@ class _Cleaning:
             aside = self.home.store / "writing" / f"{mark}-{os.getpid()}"
             shutil.rmtree(aside, ignore_errors=True)
             aside.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(aside)
+            folder.rename(aside)  # a whole folder: no reader sees half of it
             shutil.rmtree(aside)
             Path(lock.lock_file).unlink()  # a process that waits for it notices, and makes another
             return True

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder, Shape
 from conf.schema.training import Training
 from models.base.device import precision_of
@@ -55,9 +56,7 @@ def calibrate(ladder: Ladder, data: DataRecord, context: Context) -> tuple[dict[
         log.info("budget: measuring a few steps of each model")
         measured = _measure(ladder, data, context)
         stored[key] = {name: asdict(seconds) for name, seconds in measured.items()}
-        partial = place.with_suffix(".writing")
-        partial.write_text(json.dumps(stored, indent=1))
-        partial.replace(place)
+        write_atomic(place, json.dumps(stored, indent=1))
         return measured, False
 
 

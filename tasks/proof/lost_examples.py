@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.atomic import write_atomic
 from conf.home import disk_errors, home
 from conf.schema.proof import Arm
 from models.data.corpus import Corpus
@@ -67,13 +67,8 @@ def write_identified(folder: Path, root: Answers, arms: Mapping[Arm, Sequence[An
     words = _words(corpus, sorted({int(i) for column in columns.values() for i in column}))
     table: dict[str, Any] = {"row": rows, **{name: [words[int(i)] for i in column] for name, column in columns.items()}}
     path = folder / FILE
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with disk_errors(home()):
-            parquet.write_table(pa.table(table), aside)
-            aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with disk_errors(home()):
+        write_atomic(path, lambda temporary: parquet.write_table(pa.table(table), temporary))
     return path
 
 

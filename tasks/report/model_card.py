@@ -7,7 +7,6 @@ https://huggingface.co/docs/hub/model-cards#model-card-metadata
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from conf.atomic import write_atomic
 from conf.schema.ladder import CheckpointTeacher, Ladder
 from tasks.records import format as fmt
 from tasks.records.run import DataRecord, RunRecord, StageRecord
@@ -59,12 +59,9 @@ def write_card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladd
     """
     run = RunRecord.model_validate_json((context.paths.runs / context.run / "record.json").read_text())
     path = Path(record.folder) / CARD
-    partial = path.with_name(f".{CARD}.{os.getpid()}")
     try:
-        partial.write_text(card(record, lineage, ladder, data, context, run), encoding="utf-8")
-        partial.replace(path)
+        write_atomic(path, card(record, lineage, ladder, data, context, run))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         log.warning("%s: no model card was written (%s)", record.name, error.strerror or error)
         return None
     return path

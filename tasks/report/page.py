@@ -6,11 +6,11 @@ find them, the templates only lay them out.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from conf.atomic import write_atomic
 from conf.errors import StoreError
 from conf.secrets import without_user
 from tasks.records import format as fmt
@@ -46,16 +46,10 @@ def write_page(html: str, path: Path) -> Path:
     Raises:
         StoreError: The file could not be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(html)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomic(path, html)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise StoreError(
             f"The report {path} could not be written: {error.strerror or error}. Free some space or check its permissions."
         ) from error

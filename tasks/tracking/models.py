@@ -190,5 +190,5 @@ def _fetch(storage: str, tracking_uri: str, downloads: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=downloads) as scratch:
             got = Path(download_artifacts(artifact_uri=storage, tracking_uri=tracking_uri, dst_path=str(Path(scratch) / "got")))
             if not target.is_dir():
-                got.rename(target)
+                got.rename(target)  # a whole folder, which `write_atomic` does not replace
     return target
