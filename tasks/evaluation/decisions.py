@@ -57,12 +57,12 @@ def question(student: StageRecord, stage: Stage) -> dict[str, Any]:
 
 def remembered(student: StageRecord, stage: Stage, context: Context) -> Decision | None:
     """What was decided about the same question before; a rejection is not kept, so that a rerun asks again."""
-    found = find_stored(store_of(context), "decision", question(student, stage))
+    found = find_stored(store_of(context), "decision", fingerprint(question(student, stage)))
     return Decision.model_validate_json((found.folder / "decision.json").read_text()) if found else None
 
 
 def remember(decision: Decision, student: StageRecord, stage: Stage, context: Context) -> None:
-    """Keep a decision.
+    """Keep a decision, in place of an older one on the same question: `find_or_compute` would keep the older.
 
     Raises:
         StoreError: The disk is full.

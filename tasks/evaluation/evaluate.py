@@ -19,6 +19,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute, find_stored
+from tasks.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from tasks.evaluation.evaluator import Measured
@@ -96,6 +97,6 @@ def _write(folder: Path, result: Measured, split: SplitName) -> None:
 def answers_on_test(record: StageRecord, inputs: StageInputs, precision: str) -> NDArray[np.int32]:
     """What a model that was judged alone on the test split answered, and what was right, (2, N) of N examples or tokens."""
     identity = evaluation_identity(record, {}, inputs.data, inputs.ladder.evaluation, precision, "test")
-    found = find_stored(store_of(inputs.context), "evaluation", identity)
+    found = find_stored(store_of(inputs.context), "evaluation", fingerprint(identity))
     assert found is not None
     return np.load(found.folder / ANSWERS, allow_pickle=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from conf.errors import UserError
@@ -17,7 +16,7 @@ from tasks.planning.matching import direct
 from tasks.proof.arms import MATCHED_TO_STEPS, ForwardFlops, impossible, refuse, replicate, rewritten, scratch, shared_settings, watched
 from tasks.records.run import DataRecord
 from tasks.runtime.run_registry import Context, store_of
-from tasks.store.fingerprint import fingerprint
+from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.training.cost_model import Forward, training_examples
 from tasks.training.identity import numeric_settings, untaught
 
@@ -97,16 +96,12 @@ def _forwards(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Forwa
     cached = any(stage.signals.source == "cached" for stage in ladder.stages)
     identity = {"kind": KIND, "numerics": NUMERICS, "law": 2, "students": students, "teacher": teacher, "data": data.content_hash}
     identity["cached"] = cached
-    store, key = store_of(context), fingerprint(identity)
-    with store.lock(key):
-        found = store.find(KIND, key)
-        if found is None:
-            counted = _counted(ladder, data, context, cached)
 
-            def write(folder: Path) -> None:
-                (folder / "prices.json").write_text(json.dumps(counted))
+    def count() -> Write:
+        counted = json.dumps(_counted(ladder, data, context, cached))
+        return lambda folder: folder.joinpath("prices.json").write_text(counted)
 
-            found = store.publish(KIND, ladder.name, identity, key, context.made, write)
+    found = find_or_compute(store_of(context), Entry(KIND, ladder.name, identity), context.made, count)
     stored = json.loads((found.folder / "prices.json").read_text())
     return ForwardFlops.model_validate(stored["forwards"]), stored["unfit"]
 

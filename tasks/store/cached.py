@@ -12,7 +12,7 @@ from typing import Any
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found, Store
 
-Write = Callable[[Path], None]  # fills the empty folder that it is given
+Write = Callable[[Path], object]  # fills the empty folder that it is given
 
 _reuse: ContextVar[str | None] = ContextVar("reuse", default=None)
 
@@ -78,11 +78,10 @@ def find_or_compute(
         return Result(found.folder, found.manifest, reused=False)
 
 
-def find_stored(store: Store, kind: str, identity: dict[str, Any]) -> Found | None:
+def find_stored(store: Store, kind: str, fingerprint: str) -> Found | None:
     """A result, verified, if the store has it; found under its lock, so that `ladder clean` sees that it is in use."""
-    sought = fingerprint(identity)
-    with store.lock(sought):
-        return store.find(kind, sought)
+    with store.lock(fingerprint):
+        return store.find(kind, fingerprint)
 
 
 def note_reuse(message: str | None) -> None:

@@ -68,7 +68,7 @@ class Store:
         return aside
 
     def publish(
-        self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, made: dict[str, str], write: Callable[[Path], None]
+        self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, made: dict[str, str], write: Callable[[Path], object]
     ) -> Found:
         """Make a result visible under its final name, whole or not at all; the caller holds the fingerprint's lock.
 

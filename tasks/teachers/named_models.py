@@ -9,6 +9,7 @@ from conf.home import Home
 from conf.loading.load import suggest
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.run_registry import all_runs
+from tasks.store.cached import find_stored
 from tasks.store.store import Store
 
 SHORTEST_MARK = 8  # characters of a fingerprint
@@ -51,6 +52,4 @@ def _models(record: RunRecord) -> list[StageRecord]:
 
 
 def _is_there(home: Home, model: StageRecord) -> bool:
-    store = Store(home)
-    with store.lock(model.fingerprint):  # found under its lock, so that `ladder clean` knows it to be in use
-        return any(store.find(kind, model.fingerprint) for kind in ("stage", "teacher"))
+    return any(find_stored(Store(home), kind, model.fingerprint) for kind in ("stage", "teacher"))

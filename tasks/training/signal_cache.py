@@ -70,7 +70,9 @@ def signals_for(
     precision: str,
     context: Context,
 ) -> Asked:
-    """Find the cache of a teacher's signals, compute what it lacks for a training, and put a few examples to the teacher again.
+    """Find the cache of a teacher's signals, compute what it lacks for a training, and compare a few examples with the teacher's answers.
+
+    The cache grows under its lock until the training has all it needs, so `find_or_compute`, which knows only whole results, does not fit.
 
     Args:
         work: The model that is trained.

@@ -60,7 +60,7 @@ def test_a_failed_computation_publishes_nothing_and_frees_the_lock(computations:
 
     with pytest.raises(ValueError, match="diverged"):
         find_or_compute(computations.store, ENTRY, {"run": "a", "ladder": "tiny"}, fail)
-    assert find_stored(computations.store, ENTRY.kind, ENTRY.identity) is None
+    assert find_stored(computations.store, ENTRY.kind, ENTRY.fingerprint) is None
     assert not computations.result("a").reused
 
 
