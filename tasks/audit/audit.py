@@ -1,4 +1,7 @@
-"""What a student has inherited from its teachers: audited after its evaluation, before its gate; stored, so never computed twice."""
+"""Find or compute the audit of a student: errors shared with its teachers.
+
+An audit runs after the student's evaluation and before its gate; it is stored, so it is never computed twice.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An audit computed: models are loaded, asked, compared; what was found is written into a folder of the store."""
+"""Compute an audit: run the models, compare their predictions, write figures."""
 
 from __future__ import annotations
 

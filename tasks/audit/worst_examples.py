@@ -1,4 +1,7 @@
-"""The worst examples of an audit, with their inputs: wrong together with the teacher, and right before but wrong after."""
+"""Find the worst examples of an audit, with their inputs.
+
+They are wrong together with the teacher, or right before and wrong after.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""How fast the models of a run answer: measured shortly after each stage, in full by `ladder bench`; never twice.
+"""Find or measure the latency, throughput and memory of a run's models.
 
+Measured shortly after each stage, in full by `ladder bench`; never twice.
 A measurement is named by the model's weights, the settings and the machine. Finding one imports no torch.
 """
 

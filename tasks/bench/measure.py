@@ -1,4 +1,7 @@
-"""Measuring how fast models answer. What needs torch; `tasks.bench.bench` finds what was measured before without it."""
+"""Measure the latency, throughput and memory of models, with torch.
+
+`tasks.bench.bench` finds earlier measurements without torch.
+"""
 
 from __future__ import annotations
 

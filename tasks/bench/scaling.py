@@ -1,4 +1,7 @@
-"""How much faster a smaller model is: the exponent `a` of `speed-up = size ratio ** a`, fitted to what was measured. No torch."""
+"""Fit the exponent `a` of `speed-up = size ratio ** a` to measurements.
+
+No torch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data step: documents to a corpus in the store, found again when source and settings are what they were."""
+"""Find or prepare the corpus of a ladder in the store."""
 
 from __future__ import annotations
 

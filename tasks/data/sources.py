@@ -1,4 +1,4 @@
-"""Raw documents, as every data source yields them, before anything is split or tokenised."""
+"""Read the raw documents of every data source, before splitting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a person has decided about a student, kept in the store: a rerun with the same weights and the same gate asks nobody again."""
+"""Keep the decisions of people about students in the store.
+
+A rerun with the same weights and the same gate does not ask again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Quality of a model on held-out documents, against its parent and the root; stored, so it is never computed twice."""
+"""Evaluate a model on held-out documents, against its parent and the root.
+
+The result is stored, so it is never computed twice.
+"""
 
 from __future__ import annotations
 

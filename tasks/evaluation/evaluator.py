@@ -1,4 +1,4 @@
-"""Quality of a model on held-out documents: in full once it is finished, in short while it trains."""
+"""Measure the quality of a model on held-out documents, in full or in short."""
 
 from __future__ import annotations
 

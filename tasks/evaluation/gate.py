@@ -1,4 +1,4 @@
-"""The gate: may this student teach the next one, or ship?"""
+"""Check a student against the bounds of its gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans a run: what each model needs, takes and costs, without computing it."""
+"""Plan a run: needs, time and cost of each model, without computing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's second thread: publishes progress, polls for cancellation, tolerates outages."""
+"""A run's second thread: publish progress, poll for cancellation."""
 
 from __future__ import annotations
 

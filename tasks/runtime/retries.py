@@ -1,4 +1,4 @@
-"""Retry policy for transient errors: no connection, no answer in time, HTTP 429, 5xx."""
+"""Retry policy for transient errors: no connection, timeout, HTTP 429 or 5xx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes two computations the same: settings that change numbers, hashed as canonical JSON before anything is computed."""
+"""Hash the settings that change numbers, as canonical JSON, before computing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Content-addressed folders: written aside, made durable, renamed, and verified before every reuse.
+"""Content-addressed folders, durable and verified before every reuse.
 
-A result lives in `store/<kind>/<name>-<fingerprint>/` with a `manifest.json` that is written last and lists every file's size and
-SHA-256, the identity that was hashed, and the run that made it. What has no valid manifest does not exist. The name is for people;
-only the fingerprint is looked up. Locks are kernel locks: a dead process cannot hold one (they are not reliable on NFS).
+A result is written aside and renamed into `store/<kind>/<name>-<fingerprint>/`, with a `manifest.json` that is written last and lists
+every file's size and SHA-256, the identity that was hashed, and the run that made it. A folder without a valid manifest does not count.
+The name is for people; only the fingerprint is looked up. Locks are kernel locks: a dead process cannot hold one (they are not
+reliable on NFS).
 """
 
 from __future__ import annotations

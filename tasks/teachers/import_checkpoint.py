@@ -1,4 +1,4 @@
-"""Import a checkpoint as root teacher: check that it fits the data, copy it into the store."""
+"""Import a checkpoint as root teacher: check it, copy it into the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished models by name: what a person types to have one of them teach."""
+"""Find finished models by name, run and name, or fingerprint."""
 
 from __future__ import annotations
 

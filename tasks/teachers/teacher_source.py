@@ -1,4 +1,7 @@
-"""Where a root teacher comes from: a local folder, a GGUF file, an installed package, a hub id, or a model recorded in MLflow."""
+"""Resolve the source of a root teacher to a local folder.
+
+A source is a local folder, a GGUF file, an installed package, a hub id, or a model recorded in MLflow.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning curves in MLflow: sent while a training runs, or read back from the store.
+"""Learning curves in MLflow: sent during a training, or read from the store.
 
 `CurveLogger` sends a training's points from a thread of its own, so that no training ever waits for MLflow.
 """

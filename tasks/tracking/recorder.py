@@ -1,4 +1,4 @@
-"""Record a run in MLflow: retry while it is away, and keep a list of what it lacks.
+"""Record a run in MLflow: retry during an outage, and list missing parts.
 
 A record is tried again for a while where MLflow is away; once that was in vain, each further one is tried once only. The run goes on
 either way, and its own record names what is missing.

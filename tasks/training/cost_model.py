@@ -1,4 +1,4 @@
-"""Floating-point operations of a stage: one law for training, plan, budget and proof.
+"""Floating-point operations of a stage: one law for trainings, plans and proofs.
 
 A stage costs three forward passes of the student over every example that it trains on (one forward, two for the gradient) and one of
 each teacher over every example that this teacher answers. A live teacher answers in the steps in which the objective asks it; the

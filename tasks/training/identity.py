@@ -1,4 +1,4 @@
-"""Identity of a training: the settings that change numbers, and what they are applied to."""
+"""Identity of a training: the settings that change numbers, and its inputs."""
 
 from __future__ import annotations
 

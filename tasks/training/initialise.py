@@ -1,4 +1,4 @@
-"""A student before its first step: its vocabulary, its first weights, and how good it is then."""
+"""Initialise a student: its vocabulary, its first weights, their quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cached signals of a training: found in the store or added to, under the lock of what they are.
+"""Find or extend the cached teacher signals of a training, under a lock.
 
 Every stage, arm and trial with the same teacher and data shares one cache, whatever its temperature, alpha, steps or seed.
 """

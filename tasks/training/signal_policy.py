@@ -1,6 +1,6 @@
-"""Whether a stage's teacher answers live or from a cache, what of that belongs to the stage's identity, and what a cache would take.
+"""Choose live or cached signals for a stage, and estimate a cache's size.
 
-Decided before anything runs, from the settings and the prepared data alone. No torch.
+Part of the choice belongs to the stage's identity. Decided before anything runs, from the settings and the prepared data alone. No torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One student: found, resumed or taught by its parent; or, on its gate's demand, taught on."""
+"""Train a student from its teachers, or train it longer after its gate."""
 
 from __future__ import annotations
 

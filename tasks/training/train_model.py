@@ -1,4 +1,4 @@
-"""A training, with all that surrounds it in a run: teacher and student, batches, curves, progress, checkpoints."""
+"""Train a model with checkpoints, curves and progress, and write its folder."""
 
 from __future__ import annotations
 
