@@ -12,6 +12,7 @@ from conf.loading.introspect import suggest
 from conf.locks import is_held
 from flows.cli.printing import begin
 from flows.serving.environment import prepare_environment
+from tasks.records.format import duration
 from tasks.records.run import RunRecord
 from tasks.runtime.run_registry import all_runs, ask_to_end, is_alive, load_run
 
@@ -50,7 +51,7 @@ def cancel_run(home: Home, run: str | None) -> str:
     ended = load_run(home, record.run)
     error = f" ({ended.error})" if ended.error else ""
     remedy = "" if ended.status == "done" else f"; what is finished is kept, `ladder rerun {ended.run}` goes on from there"
-    return f"{ended.run}: {ended.status} after {time.monotonic() - began:.1f} s{error}{remedy}"
+    return f"{ended.run}: {ended.status} after {duration(time.monotonic() - began)}{error}{remedy}"
 
 
 def _running(home: Home, run: str | None) -> RunRecord:
@@ -69,7 +70,7 @@ def _running(home: Home, run: str | None) -> RunRecord:
 def _stuck(record: RunRecord, requested: bool, signalled: bool, waited: float) -> str:
     if not requested and not signalled:
         return f"{record.run}: Prefect's server does not answer, and process {record.pid} is not on this machine; cancel it where it runs."
-    text = f"{record.run}: it was asked to stop and still runs after {waited:.0f} s; a training step may take longer."
+    text = f"{record.run}: it was asked to stop and still runs after {duration(waited)}; a training step may take longer."
     return text + (f" `kill {record.pid}` breaks the step off, and what is finished is kept." if signalled else "")
 
 

@@ -15,6 +15,7 @@ from conf.home import Home
 from conf.served import served
 from flows.serving.environment import prepare_environment
 from tasks.records.base import Record
+from tasks.records.format import byte_size
 
 LEAST_FREE = 2 * 2**30  # bytes; a small ladder with its checkpoints, Prefect's and MLflow's files
 
@@ -67,8 +68,8 @@ def _disk(home: Home) -> Check:
     place = next(p for p in (home.root, *home.root.parents) if p.exists())
     free = shutil.disk_usage(place).free
     ok = free >= LEAST_FREE
-    remedy = None if ok else f"free at least {LEAST_FREE / 2**30:.0f} GiB, or set LADDER_HOME to a larger disk"
-    return Check(name="disk", ok=ok, found=f"{free / 2**30:.1f} GiB free", remedy=remedy)
+    remedy = None if ok else f"free at least {byte_size(LEAST_FREE)}, or set LADDER_HOME to a larger disk"
+    return Check(name="disk", ok=ok, found=f"{byte_size(free)} free", remedy=remedy)
 
 
 def _guard(name: str, check: Callable[[], Check]) -> Check:

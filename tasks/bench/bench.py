@@ -17,6 +17,7 @@ from conf.home import disk_errors, home
 from conf.schema.ladder import Ladder
 from models.base.device import hardware, resolve_device
 from tasks.records.bench import ModelBench, RunBench
+from tasks.records.format import milliseconds, rate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import FILE, read_bench
 from tasks.runtime.environment import processor
@@ -73,8 +74,8 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
 def summary(bench: ModelBench) -> str:
     """The median at the smallest and the throughput at the largest batch size, in one line."""
     first, last = bench.cases[0], max(bench.cases, key=lambda case: case.batch_size)
-    what = f"{1000 * first.whole.p50:.2f} ms for {first.batch_size} at once (median of {first.whole.count})"
-    return f"{what}, {last.requests_per_second:,.0f} requests/s at {last.batch_size}"
+    what = f"{milliseconds(first.whole.p50)} ms for {first.batch_size} at once (median of {first.whole.count})"
+    return f"{what}, {rate(last.requests_per_second)} requests/s at {last.batch_size}"
 
 
 def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBench:

@@ -17,6 +17,7 @@ from conf.schema.ladder import Evaluation
 from models.base.numerics import NUMERICS
 from models.base.quality import retention
 from models.data.corpus import SplitName
+from tasks.records.format import percent
 from tasks.records.run import DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
@@ -84,10 +85,10 @@ def evaluate_model(
 def summary(record: StageRecord) -> str:
     """The figures that matter, in one line."""
     metrics = record.metrics
-    main = f"{metrics['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in metrics else f"accuracy {metrics['accuracy']:.1%}"
+    main = f"{metrics['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in metrics else f"accuracy {percent(metrics['accuracy'])}"
     if record.retention.parent is None:
         return main
-    return f"{main}, keeps {record.retention.parent:.1%} of its teacher and {record.retention.root:.1%} of the root"
+    return f"{main}, keeps {percent(record.retention.parent)} of its teacher and {percent(record.retention.root)} of the root"
 
 
 def _write(folder: Path, result: Measured, split: SplitName) -> None:

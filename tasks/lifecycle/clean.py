@@ -23,6 +23,7 @@ from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
 from tasks.lifecycle.reachability import MODELS, Retained, ended, retained
 from tasks.records.base import Record
+from tasks.records.format import byte_size
 from tasks.records.run import RunRecord
 from tasks.runtime.run_registry import RunLock
 from tasks.store.store import MANIFEST, SHOWN
@@ -111,16 +112,16 @@ def summary(cleaned: Cleaned) -> str:
     lines = []
     for kind in dict.fromkeys(piece.kind for piece in cleaned.freed):
         pieces = [piece for piece in cleaned.freed if piece.kind == kind]
-        lines.append(f"{verb} {len(pieces):>5} {kind:<12}{_megabytes(pieces)}")
+        lines.append(f"{verb} {len(pieces):>5} {kind:<12}{_size(pieces):>14}")
     lines += [f"kept {piece.name}: {piece.why}" for piece in cleaned.kept if piece.kind == "run"]
     others = [piece for piece in cleaned.kept if piece.kind != "run"]
-    lines += [f"kept {len(others)} results and checkpoints, {_megabytes(others).strip()}; --json tells why each"] if others else []
+    lines += [f"kept {len(others)} results and checkpoints, {_size(others)}; --json tells why each"] if others else []
     lines += [f"note: {note}" for note in cleaned.notes]
-    return "\n".join([*lines, f"{verb} {_megabytes(cleaned.freed).strip()}"])
+    return "\n".join([*lines, f"{verb} {_size(cleaned.freed)}"])
 
 
-def _megabytes(pieces: Sequence[Piece]) -> str:
-    return f"{sum(piece.bytes for piece in pieces) / 2**20:>10,.1f} MiB"
+def _size(pieces: Sequence[Piece]) -> str:
+    return byte_size(sum(piece.bytes for piece in pieces))
 
 
 class _Cleaning:

@@ -19,6 +19,7 @@ from models.base.device import precision_of
 from tasks.data.prepare import prepare_data
 from tasks.planning.calibration import StepSeconds, calibrate
 from tasks.planning.matching import lasting, with_stages
+from tasks.records.format import duration, estimate
 from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
@@ -77,7 +78,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
         return _seconds(ladder, data, measured, share, times)  # without the calibration, or a second run would have other steps
 
     if seconds(1.0) <= PLANNED_SHARE * budget:
-        words = f"{text}: the whole ladder fits, about {seconds(1.0):.0f} s; nothing was shortened"
+        words = f"{text}: the whole ladder fits, about {estimate(seconds(1.0))}; nothing was shortened"
         return Budgeted((), words)
     least, most = 0.0, 1.0
     if seconds(least) > budget:
@@ -86,8 +87,8 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
     for _ in range(40):
         share = (least + most) / 2
         least, most = (share, most) if seconds(share) <= PLANNED_SHARE * budget else (least, share)
-    how = "a calibration remembered from before" if remembered else f"a calibration of {took:.0f} s"
-    words = f"{text}: steps and held-out examples x {least:.3f}, by {how}; about {seconds(least):.0f} s"
+    how = "a calibration remembered from before" if remembered else f"a calibration of {duration(took)}"
+    words = f"{text}: steps and held-out examples x {least:.3f}, by {how}; about {estimate(seconds(least))}"
     return Budgeted(_overrides(ladder, least), words)
 
 

@@ -9,7 +9,7 @@ from conf.errors import UserError
 from conf.schema.economics import Economics, Input
 from tasks.records.base import Record
 from tasks.records.bench import ModelBench
-from tasks.records.format import days_text, money
+from tasks.records.format import days_text, money, rate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import model_benches
 
@@ -291,9 +291,8 @@ def _basis(models: Sequence[StageRecord], main: StageRecord, settings: Economics
     for model, key, stated in ((models[0], "teacher", settings.teacher_price), (main, "student", settings.student_price)):
         if stated is None:
             speed, size = best_throughput(speeds[model.name])
-            rate = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
             sentences.append(
-                f"The price of the {key}'s requests follows from {rate} requests/s of {model.name}, measured {size} at once on one "
+                f"The price of the {key}'s requests follows from {rate(speed)} requests/s of {model.name}, measured {size} at once on one "
                 "machine that is never idle."
             )
     return sentences

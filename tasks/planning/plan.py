@@ -21,6 +21,7 @@ from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, 
 from tasks.planning.preflight import check_ladder, expected_interface
 from tasks.planning.throughput import expected_throughput
 from tasks.records.base import Record
+from tasks.records.format import byte_size
 from tasks.records.run import TEACHER
 from tasks.runtime.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
@@ -188,7 +189,7 @@ def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Siz
     if corpus is None:
         return f"{text}, about {each:.0f} bytes each"
     examples = min(stage.training.steps * stage.training.batch_size, examples_of(corpus.info))
-    return f"{text}, about {each:.0f} bytes each and {examples * rows * each / 1e6:,.1f} MB in all for each teacher"
+    return f"{text}, about {each:.0f} bytes each and {byte_size(examples * rows * each)} in all for each teacher"
 
 
 def _steps(ladder: Ladder, name: str) -> int:

@@ -10,6 +10,7 @@ from conf.home import Home
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of, resolve_device
 from models.speed.matmul import matrix_product_peak
+from tasks.records.format import operations_rate, percent
 from tasks.runtime.run_registry import all_runs
 
 # Where nothing was trained here yet: the share of the measured matrix-product peak that a wide model reaches, and the width that
@@ -43,16 +44,13 @@ def expected_throughput(home: Home, ladder: Ladder) -> Throughput:
         if run.ladder == ladder.name and trained and bool(run.environment.get("gpus")) == (device == "cuda"):
             spent = {m.name: m.seconds + m.signal_seconds for m in trained}  # stored answers are part of the operations
             speed = sum(m.flops for m in trained) / sum(spent.values())
-            basis = f"the speed that each model reached in {run.run}, {_rate(speed)} on the whole"
+            basis = f"the speed that each model reached in {run.run}, {operations_rate(speed)} on the whole"
             return Throughput({m.name: m.flops / spent[m.name] for m in trained}, 0.0, basis)
     precision = precision_of(ladder, ladder.stages[0].training)
     peak = matrix_product_peak(dtype=torch.bfloat16 if precision == "bf16" else torch.float32, device=device)
     where = (
         torch.cuda.get_device_name() if device == "cuda" else f"this machine's processor ({torch.get_num_threads()} threads, no GPU in use)"
     )
-    basis = f"up to {ASSUMED_SHARE:.0%} for wide models, of the {_rate(peak)} of a {precision} matrix product measured now on {where}"
+    product = f"the {operations_rate(peak)} of a {precision} matrix product measured now on {where}"
+    basis = f"up to {percent(ASSUMED_SHARE, 0)} for wide models, of {product}"
     return Throughput({}, peak, basis)
-
-
-def _rate(speed: float) -> str:
-    return f"{speed / 1e12:.3g} TFLOP/s" if speed >= 1e12 else f"{speed / 1e9:.3g} GFLOP/s"

@@ -1,7 +1,8 @@
-"""Format numbers for readers: amounts, counts, shares, times, FLOPs, dates."""
+"""Format numbers for readers: counts, shares, times, sizes, rates, money."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 
@@ -32,19 +33,25 @@ def days_text(days: float) -> str:
 
 
 NONE = "-"
+# What follows a number of 1000, 1000^2, ... (sizes: 1024, 1024^2, ...).
+COUNTS = ("k", "M", "B", "T")
+OPERATIONS = (" kFLOP", " MFLOP", " GFLOP", " TFLOP", " PFLOP", " EFLOP", " ZFLOP", " YFLOP")
+SIZES = (" KiB", " MiB", " GiB", " TiB")
 
 
 def human(number: float) -> str:
     """A count in three significant digits with k, M, B or T: 1007000 -> `1.01M`."""
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * size:
-            return f"{number / size:.3g}{suffix}"
-    return f"{number:.0f}"
+    return _scaled(number, COUNTS) or f"{number:.0f}"
 
 
-def percent(ratio: float | None) -> str:
-    """A ratio in per cent with one decimal; a dash when it was not measured."""
-    return NONE if ratio is None else f"{100 * ratio:.1f} %"
+def rate(per_second: float) -> str:
+    """Requests, tokens or examples a second in three significant digits: `0.353`, `12.3`, `1.23k`."""
+    return _scaled(per_second, COUNTS) or f"{per_second:.3g}"
+
+
+def percent(ratio: float | None, decimals: int = 1) -> str:
+    """A ratio in per cent; a dash when it was not measured."""
+    return NONE if ratio is None else f"{100 * ratio:.{decimals}f} %"
 
 
 def seconds(value: float) -> str:
@@ -54,8 +61,7 @@ def seconds(value: float) -> str:
 
 def milliseconds(seconds: float) -> str:
     """Three significant digits of a time, in milliseconds."""
-    value = 1000 * seconds
-    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}" if value >= 0.995 else f"{value:.3f}"
+    return _digits(1000 * seconds)
 
 
 def duration(value: float) -> str:
@@ -78,12 +84,41 @@ def estimate(seconds: float) -> str:
 
 def operations(flops: float) -> str:
     """Floating-point operations with an SI prefix: `3.42 TFLOP`."""
-    for size, prefix in ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if flops >= 0.9995 * size:
-            return f"{flops / size:.3g} {prefix}FLOP"
-    return f"{flops:,.0f} FLOP"
+    return _scaled(flops, OPERATIONS) or f"{flops:.0f} FLOP"
+
+
+def operations_rate(flops: float) -> str:
+    """Floating-point operations a second with an SI prefix: `3.42 TFLOP/s`."""
+    return f"{operations(flops)}/s"
+
+
+def byte_size(number: float) -> str:
+    """Bytes in three significant digits with a binary prefix: `20 B`, `1.5 MiB`, `75.5 GiB`."""
+    return _scaled(number, SIZES, 1024) or f"{number:.0f} B"
+
+
+def mebibytes(number: float) -> str:
+    """Three significant digits of bytes, in MiB without the unit, for a column."""
+    return _digits(number / 2**20)
 
 
 def moment(iso: str | None) -> str:
     """An ISO 8601 time as `2026-03-01 14:05 UTC`; a dash for none."""
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC") if iso else NONE
+
+
+def _scaled(number: float, suffixes: Sequence[str], base: float = 1000) -> str | None:
+    """Three significant digits with the suffix of their power of `base`; None where even the first power is too large.
+
+    A next power begins where the number before it would round to four digits: 999.5k is 1M, and 1,000 KiB are 0.977 MiB.
+    """
+    for power in range(len(suffixes), 0, -1):
+        if number >= 999.5 * base ** (power - 1):
+            return f"{number / base**power:.3g}{suffixes[power - 1]}"
+    return None
+
+
+def _digits(value: float) -> str:
+    """Three significant digits as a plain number, at most three decimals."""
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 99.5 else f"{value:.1f}" if size >= 9.95 else f"{value:.2f}" if size >= 0.995 else f"{value:.3f}"

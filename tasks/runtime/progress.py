@@ -11,6 +11,7 @@ from uuid import UUID
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tasks.records.format import estimate, rate
 from tasks.runtime.logs import NOT_ON_TERMINAL, console, log
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         if self.first is None:
             self.first = step.step - 1
         moment, done = time.monotonic(), step.step == self.steps
-        figures = f"loss {step.loss:.3f} {step.tokens_per_second / 1000:.1f}k {self.unit}/s"
+        figures = f"loss {step.loss:.3f} {rate(step.tokens_per_second)} {self.unit}/s"
         if self.bar:
             self.bar.update(self.task, completed=step.step, figures=figures)
         self.shown.description = f"{self.name}: step {step.step} of {self.steps}, {figures}"
@@ -69,8 +70,8 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         if done or moment - self.last_line >= LINE_SECONDS:
             self.last_line = moment
             left = (self.steps - step.step) * (moment - self.began) / max(step.step - self.first, 1)
-            text = "%s: step %d/%d, %s, %.0f s left"
-            log.info(text, self.name, step.step, self.steps, figures, left, extra=NOT_ON_TERMINAL if self.bar else None)
+            text = "%s: step %d/%d, %s, %s left"
+            log.info(text, self.name, step.step, self.steps, figures, estimate(left), extra=NOT_ON_TERMINAL if self.bar else None)
 
 
 def _shown(name: str) -> ShownTraining:

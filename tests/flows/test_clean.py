@@ -62,7 +62,7 @@ def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny):
         ("bench", "three"),
         ("mlflow", "three"),
     }
-    assert "freed 0.0 MiB" in finished("clean", "--older-than", "30d").out
+    assert "freed 0 B" in finished("clean", "--older-than", "30d").out
 
     assert finished.json("show", kept["run"]) == {
         **kept,
@@ -95,7 +95,7 @@ def test_bad_ages(bare):
         refused = bare("clean", f"--older-than={text}", code=2)
         assert f"--older-than: got {text!r}; allowed: a whole number with m, h, d or w" in refused.err
     bare("clean", code=2)
-    assert "freed 0.0 MiB" in bare("clean", "--older-than", "30d").out
+    assert "freed 0 B" in bare("clean", "--older-than", "30d").out
 
 
 CLEAN = """

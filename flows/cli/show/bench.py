@@ -7,7 +7,7 @@ from typing import Any
 from flows.cli.printing import table_of, text_of
 from tasks.bench.scaling import Part, answer, headline, parts
 from tasks.records.bench import RunBench
-from tasks.records.format import NONE, human, milliseconds
+from tasks.records.format import NONE, human, mebibytes, milliseconds, rate, seconds
 
 
 def bench_text(result: RunBench) -> str:
@@ -38,7 +38,7 @@ def _speed(part: Part) -> tuple[list[str], list[list[str]]]:
             *(milliseconds(value) for value in (row.spread.p50, row.spread.p95, row.spread.p99)),
             NONE if row.limit is None else milliseconds(row.limit),
             f"{row.speed_up:.2f}x",
-            f"{row.throughput:,.0f}" if row.throughput >= 10 else f"{row.throughput:.2f}",
+            rate(row.throughput),
         ]
         for row in part.rows
     ]
@@ -47,13 +47,12 @@ def _speed(part: Part) -> tuple[list[str], list[list[str]]]:
 def _memory(result: RunBench) -> tuple[list[str], list[list[str]]]:
     headers, rows = ["model", "file MiB", "import s", "load s", "first ms", "peak MiB", "own MiB"], []
     for model in result.models:
-        start, file = model.loading, f"{model.file_bytes / 2**20:.2f}"
+        start = model.loading
         own = [NONE] * 5
         if start:
-            peak, alone = start.peak_bytes / 2**20, (start.peak_bytes - start.library_bytes) / 2**20
-            own = [f"{start.import_seconds:.1f}", f"{start.load_seconds:.2f}", milliseconds(start.first_seconds)]
-            own += [f"{peak:,.0f}", f"{alone:,.1f}"]
-        rows.append([model.name, file, *own])
+            own = [seconds(start.import_seconds), f"{start.load_seconds:.2f}", milliseconds(start.first_seconds)]
+            own += [mebibytes(start.peak_bytes), mebibytes(start.peak_bytes - start.library_bytes)]
+        rows.append([model.name, mebibytes(model.file_bytes), *own])
     return headers, rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flows.cli.printing import WIDE, table_of, text_of
 from tasks.planning.costs import PlanCosts
 from tasks.planning.plan import LadderPlan, ModelPlan
-from tasks.records.format import estimate, human, money
+from tasks.records.format import byte_size, estimate, human, money, operations
 
 COLUMNS = ("model", "params", "non-emb", "ratio", "tokens", "FLOPs", "time", "memory", "will be")
 
@@ -16,7 +16,7 @@ def plan_text(plan: LadderPlan) -> str:
     table = table_of(COLUMNS, [_row(model) for model in models], left=("will be",))
     lines = [f"{model.name}: {'; '.join(model.changes)}" for model in models if model.changes]
     changed = ["", "Computed again because:", *lines] if lines else []
-    total = f"To compute: {plan.flops:.2e} FLOPs, about {estimate(plan.seconds)} of training at {plan.basis}."
+    total = f"To compute: {operations(plan.flops)}, about {estimate(plan.seconds)} of training at {plan.basis}."
     data = {"prepare": "will be prepared", "reuse": "reused", "missing": "missing"}[plan.data]
     notes = [f"note: {note}" for note in plan.notes]
     lines = [f"{plan.ladder}: data {data}", table, *changed, "", total, costs_text(plan.costs, plan.teacher.name), *notes]
@@ -27,7 +27,7 @@ def costs_text(costs: PlanCosts, root: str) -> str:
     """The price of a plan, beside that of one jump."""
     text = (
         f"Price at {money(costs.price_per_hour, costs.currency)} an hour: {money(costs.to_compute, costs.currency)} for what is to be "
-        f"computed. The whole ladder: {costs.flops:.2e} FLOPs, about {estimate(costs.seconds)}, {money(costs.price, costs.currency)}"
+        f"computed. The whole ladder: {operations(costs.flops)}, about {estimate(costs.seconds)}, {money(costs.price, costs.currency)}"
     )
     jump = costs.jump
     if jump is None:
@@ -48,8 +48,8 @@ def _row(model: ModelPlan) -> list[str]:
         human(model.non_embedding) if model.non_embedding is not None else "?",
         f"{model.ratio:.2f}" if model.ratio else "",
         human(model.tokens) if model.tokens else "",
-        f"{model.flops:.1e}" if model.flops else "",
+        operations(model.flops) if model.flops else "",
         estimate(model.seconds) if model.seconds else "",
-        f"{model.memory_bytes / 2**20:,.0f} MiB" if model.memory_bytes else "",
+        byte_size(model.memory_bytes) if model.memory_bytes else "",
         action,
     ]

@@ -8,6 +8,7 @@ from conf.home import home
 from conf.served import served
 from flows.cli.printing import WIDE, table_of, text_of
 from tasks.proof.verdict_text import render
+from tasks.records.format import seconds
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
@@ -34,7 +35,7 @@ def runs_text(records: list[RunRecord]) -> str:
     if not records:
         return "no runs yet; `ladder run digits` makes one in seconds"
     rows = [
-        [row["run"], row["status"], row["started"], "" if row["seconds"] is None else f"{row['seconds']:.0f}", row["stages"]]
+        [row["run"], row["status"], row["started"], "" if row["seconds"] is None else seconds(row["seconds"]), row["stages"]]
         for row in map(run_row, records)
     ]
     headers = ("run", "status", "started", "seconds", "stages")

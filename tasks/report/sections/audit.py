@@ -130,7 +130,7 @@ def _named(name: str) -> str:
     if name.endswith("_excess"):
         return f"{_named(name.removesuffix('_excess'))}, beyond the control's"
     if name.startswith("confident_inheritance_"):
-        return f"{NAMES['inheritance']}, both {float(name.rpartition('_')[2]):.0%} sure"
+        return f"{NAMES['inheritance']}, both {fmt.percent(float(name.rpartition('_')[2]), 0)} sure"
     return NAMES.get(name, name)
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tasks.bench.scaling import Part, answer, headline, parts
 from tasks.records.bench import ModelBench
-from tasks.records.format import NONE, human, milliseconds
+from tasks.records.format import NONE, human, mebibytes, milliseconds, rate
 from tasks.records.run import RunRecord
 from tasks.records.speeds import model_benches, read_bench
 from tasks.report.plots.speed import speed_svg
@@ -55,7 +55,7 @@ def _rows(part: Part) -> list[list[str]]:
             *(milliseconds(value) for value in (row.spread.p50, row.spread.p95, row.spread.p99)),
             NONE if row.limit is None else milliseconds(row.limit),
             f"{row.speed_up:.2f}x",
-            human(row.throughput) if row.throughput >= 10 else f"{row.throughput:.2f}",
+            rate(row.throughput),
         ]
         for row in part.rows
     ]
@@ -71,12 +71,11 @@ def _exponent(part: Part) -> str | None:
 
 
 def _memory(model: ModelBench) -> list[str]:
-    start, mib = model.loading, 2**20
-    file = f"{model.file_bytes / mib:.2f}"
+    start, file = model.loading, mebibytes(model.file_bytes)
     if start is None:
         return [model.name, file, NONE, NONE, NONE, NONE]
     times = [f"{start.load_seconds:.2f}", milliseconds(start.first_seconds)]
-    return [model.name, file, *times, f"{start.peak_bytes / mib:,.0f}", f"{(start.peak_bytes - start.library_bytes) / mib:,.1f}"]
+    return [model.name, file, *times, mebibytes(start.peak_bytes), mebibytes(start.peak_bytes - start.library_bytes)]
 
 
 def _machine(model: ModelBench) -> str:

@@ -25,7 +25,7 @@ def costs(record: RunRecord) -> list[dict[str, str]]:
             "steps": f"{sum(model.steps for model in models):,}",
             "tokens": fmt.human(tokens),
             "FLOPs": fmt.operations(sum(model.flops for model in models)),
-            "speed": fmt.human(tokens / spent) if spent and tokens else fmt.NONE,
+            "speed": fmt.rate(tokens / spent) if spent and tokens else fmt.NONE,
             "time": fmt.duration(spent + extra),
             "origin": note,
         }

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.proof.verdict_text import points, scored, spread, table, unit
+from tasks.records.format import percent
 from tasks.records.proof import ArmResult, Proof, read_proof
 from tasks.records.run import RunRecord
 from tasks.report.plots.quality import Control
@@ -35,7 +36,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
         "contrasts": [(contrast, spread(proof, contrast.gain)) for contrast in proof.contrasts],
         "plots": [(layout, Markup(scores_svg(proof, layout))) for layout in layouts],
         "unit": "tokens" if proof.metric == "bits_per_byte" else "examples",
-        "lost": [(each, f"{100 * each.identified / each.rows:.1f} %") for each in proof.identified],
+        "lost": [(each, percent(each.identified / each.rows)) for each in proof.identified],
         "controls": [_control(arm) for arm in proof.arms if arm.arm != first],
         "intervals": {last: (known.low, known.high)} if last in drawn_in_full and last and (known := shown[first].valid) else {},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.records.format import byte_size
 from tasks.records.run import RunRecord
 from tasks.report.reproduce import reproduction
 
@@ -29,6 +30,6 @@ def machine(environment: Mapping[str, Any]) -> str:
     """One line on the machine: its processor, cores, memory and GPUs, as far as they were recorded."""
     parts = [str(environment.get("processor") or environment.get("machine") or "")]
     parts += [f"{environment['cores']} cores"] if environment.get("cores") else []
-    parts += [f"{environment['memory_gib']} GiB"] if environment.get("memory_gib") else []
+    parts += [byte_size(environment["memory_gib"] * 2**30)] if environment.get("memory_gib") else []
     parts += map(str, environment.get("gpus") or ())
     return ", ".join(part for part in parts if part) or "an unrecorded machine"
