@@ -94,8 +94,9 @@ def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_
 
 def addresses(up: Served) -> str:
     """The addresses as indented lines."""
-    rows = [("Prefect", up.prefect_ui), ("MLflow", up.mlflow_ui), ("API", up.prefect_api), ("process", str(up.pid))]
-    return "\n".join(f"  {name:<9}{value}" for name, value in rows if value)
+    mlflow = up.mlflow_ui or f"off: MLFLOW_TRACKING_URI={OFF}"
+    rows = [("Prefect", up.prefect_ui), ("MLflow", mlflow), ("API", up.prefect_api), ("process", str(up.pid))]
+    return "\n".join(f"  {name:<9}{value}" for name, value in rows)
 
 
 def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | None, int | None]) -> None:
