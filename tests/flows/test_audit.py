@@ -37,7 +37,7 @@ def test_a_student_is_audited_against_parent_root_and_control(cli, tiny):
     assert "worst.parquet" in [file.path for file in client.list_artifacts(run_id)]
     runs = client.search_runs([client.get_run(run_id).info.experiment_id])
     assert len(runs) == 5  # the ladder, the teacher and three students: a control is no rung
-    assert "Audit: what each student has of its teachers" in Path(shown["report"]).read_text()
+    assert "Audit: agreement of each student with its teachers" in Path(shown["report"]).read_text()
 
     cli.env["PYTHONPROFILEIMPORTTIME"] = "1"
     again = cli("run", tiny, *asked)

@@ -105,13 +105,13 @@ def test_a_running_run_reports_what_there_is(language: RunRecord, page: Callable
 
 
 def test_what_the_models_write_is_shown_side_by_side(language: RunRecord, page: Callable[..., Page]) -> None:
-    assert "What the models write" not in page(language).text
+    assert "Generated text" not in page(language).text
     assert language.teacher
     said = [SampleRecord(prompt="def f(", text="<b>x"), SampleRecord(prompt="import ", text="")]
     teacher = language.teacher.model_copy(update={"samples": tuple(said)})
     student = language.stages[0].model_copy(update={"samples": (said[0].model_copy(update={"text": "y):"}), said[1])})
     text = page(language.model_copy(update={"teacher": teacher, "stages": (student, *language.stages[1:])})).text
-    section = text[text.index("What the models write") :]
+    section = text[text.index("Generated text") :]
     for part in ("def f(", "<b>x", "y):", "import ", "(nothing)"):
         assert part in section
 
@@ -217,7 +217,7 @@ def test_a_hundred_stages_do_not_break_it(tmp_path: Path, page: Callable[..., Pa
     assert named[-1] == "stage-100"
     assert "; and 93 between." in shown.labels[0]
     assert quality.count("<use ") >= 101
-    assert all(words in shown.text for words in ("What 100 gates said", "All 101 sentences", "89 more", "93 models between are left out"))
+    assert all(words in shown.text for words in ("Reasons of 100 gates", "All 101 sentences", "89 more", "93 models between are left out"))
     assert all(stage.fingerprint[:12] in shown.text for stage in record.stages)
 
 
@@ -252,7 +252,7 @@ def test_a_proof_comes_first_and_its_arms_are_drawn(
     # Stands in for the section of proofs: slices are left out, what it would say is said.
     monkeypatch.setitem(SECTIONS, "slices", lambda record: {**(slices.section(record) or {}), **proof})
     shown = page(language)
-    assert shown.text.index(verdict) < shown.text.index("What came out") < shown.text.index("Models")
+    assert shown.text.index(verdict) < shown.text.index("Results") < shown.text.index("Models")
     assert "no proof was run" not in shown.text
     assert "One seed, and no control arm was run" not in shown.text
     assert "30k 2.906 (2.880 to 2.920) with 32.1k parameters." in shown.labels[0]
