@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tasks.records.format import duration
 from tasks.runtime.logs import console, log
 
 LINE_SECONDS = 10.0
@@ -28,7 +29,7 @@ def elapsed(what: str, line_seconds: float = LINE_SECONDS) -> Iterator[None]:
     log.info("starting %s", what)
     with _spinner(what) if console.is_terminal else _lines(what, began, line_seconds):
         yield
-    log.info("%s: ready after %.1f s", what, time.monotonic() - began)
+    log.info("%s: ready after %s", what, duration(time.monotonic() - began))
 
 
 @contextmanager

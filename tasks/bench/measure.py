@@ -29,6 +29,7 @@ from models.speed.latency import DTYPES, RequestShape, RequestTimes, check_lengt
 from models.speed.matmul import matrix_product_peak
 from models.speed.roofline import Overhead, bandwidth, bytes_of, overhead, roofline_seconds
 from tasks.records.bench import BenchMachine, Case, Limit, Loading, ModelBench, Spread
+from tasks.records.format import estimate
 from tasks.records.run import StageRecord
 from tasks.runtime.environment import processor
 from tasks.runtime.logs import log
@@ -179,7 +180,7 @@ def _progress(rounds: int) -> Callable[[int], None]:
         moment = time.monotonic()
         if moment - last >= LINE_SECONDS:
             last = moment
-            log.info("bench: round %d/%d, %.0f s left", done, rounds, (rounds - done) * (moment - began) / done)
+            log.info("bench: round %d/%d, %s left", done, rounds, estimate((rounds - done) * (moment - began) / done))
 
     return on_round
 

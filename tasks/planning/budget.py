@@ -19,7 +19,7 @@ from models.base.device import precision_of
 from tasks.data.prepare import prepare_data
 from tasks.planning.calibration import StepSeconds, calibrate
 from tasks.planning.matching import lasting, with_stages
-from tasks.records.format import duration, estimate
+from tasks.records.format import duration
 from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
@@ -78,7 +78,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
         return _seconds(ladder, data, measured, share, times)  # without the calibration, or a second run would have other steps
 
     if seconds(1.0) <= PLANNED_SHARE * budget:
-        words = f"{text}: the whole ladder fits, about {estimate(seconds(1.0))}; nothing was shortened"
+        words = f"{text}: the whole ladder fits, about {seconds(1.0):.0f} s; nothing was shortened"
         return Budgeted((), words)
     least, most = 0.0, 1.0
     if seconds(least) > budget:
@@ -88,7 +88,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
         share = (least + most) / 2
         least, most = (share, most) if seconds(share) <= PLANNED_SHARE * budget else (least, share)
     how = "a calibration remembered from before" if remembered else f"a calibration of {duration(took)}"
-    words = f"{text}: steps and held-out examples x {least:.3f}, by {how}; about {estimate(seconds(least))}"
+    words = f"{text}: steps and held-out examples x {least:.3f}, by {how}; about {seconds(least):.0f} s"
     return Budgeted(_overrides(ladder, least), words)
 
 

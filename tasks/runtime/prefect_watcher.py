@@ -15,6 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+from tasks.records.format import duration
 from tasks.runtime import cancellation
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY, TIMEOUT_SECONDS, api_address, fail_fast_client, stop_waiting
@@ -74,7 +75,7 @@ class PrefectWatcher(AbstractContextManager["PrefectWatcher"]):
             self._note_outage(error)
         else:
             if self.warned and self.away_since is not None:
-                log.info("Prefect's server answers again, after %.0f s", time.monotonic() - self.away_since)
+                log.info("Prefect's server answers again, after %s", duration(time.monotonic() - self.away_since))
             self.away_since, self.warned = None, False
 
     def _cancelled_on_server(self, client: SyncPrefectClient) -> bool:

@@ -26,6 +26,7 @@ from models.signals.cache import ORDER, TOLERANCE, Logits, SignalCache, refuse_a
 from models.signals.codec import FORMAT
 from models.signals.fill import fill_cache, id_order, needed_keys, select_examples
 from models.signals.sources import rows
+from tasks.records.format import estimate, rate
 from tasks.records.run import StageRecord
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.logs import log
@@ -189,6 +190,7 @@ def _progress(name: str, missing: int) -> Callable[[int], None]:
         if done == missing or moment - last >= LINE_SECONDS:
             last = moment
             speed = done / max(moment - began, 1e-9)
-            log.info("%s: signals %d/%d, %.1f examples/s, %.0f s left", name, done, missing, speed, (missing - done) / max(speed, 1e-9))
+            left = (missing - done) / max(speed, 1e-9)
+            log.info("%s: signals %d/%d, %s examples/s, %s left", name, done, missing, rate(speed), estimate(left))
 
     return on_example

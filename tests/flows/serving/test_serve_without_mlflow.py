@@ -25,7 +25,7 @@ def test_prefect_alone_is_served_until_ctrl_c(untracked: Cli, start: Start) -> N
     assert "MLflow's server" not in server.text
     assert len(server.children) == 2, "Prefect's server and the runner"
     for path in ("", "/dashboard", "/deployments"):
-        page = httpx.get(server.where["prefect_ui"] + path, trust_env=False, follow_redirects=True)
+        page = httpx.get(server.where["prefect_ui"] + path, trust_env=False, follow_redirects=True, headers={"Accept": "text/html"})
         assert "<title>Prefect" in page.raise_for_status().text
     assert server.deployment("distill/distill")["status"] == "READY"
     assert "MLflow   off" in untracked("serve").out, "a second one prints what the first one serves"

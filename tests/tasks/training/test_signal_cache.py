@@ -202,7 +202,7 @@ class TestRuns:
 
     def test_the_plan_says_what_is_decided_and_what_it_takes(self, made: Made) -> None:
         notes = make_plan(made.ladder, Path.cwd(), made.context.paths).notes
-        assert "half: signals cached (as set): full, about 20 bytes each and 0.0 MB in all for each teacher" in notes
+        assert "half: signals cached (as set): full, about 20 bytes each and 3.75 KiB in all for each teacher" in notes
         auto = make_plan(loaded(LADDER, "stages.half.signals.source=auto"), Path.cwd(), made.context.paths).notes
         assert "half: signals live (auto: 1 student x 1 epochs = 1)" in auto
 
