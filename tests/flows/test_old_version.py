@@ -55,17 +55,20 @@ def test_its_data_is_reused_even_with_other_numerics(old: Cli):
     assert len(list((old.home / "store" / "data").iterdir())) == 1
 
 
-def test_with_the_same_numerics_a_killed_run_goes_on_and_everything_is_reused(old: Cli):
-    then, ladder, before = replace(old, program=NUMERICS_OF_THEN), old.home.parent / "tiny.yaml", results(old)
-    killed, done = then.json("runs")
-    resumed = then("run", ladder, *KILLED)
-    assert actions(resumed.err) == dict.fromkeys(NAMES, "reused") | {"three": "resumed"}
-    shown = then.json("show")
+def test_a_killed_run_is_continued_with_the_numerics_of_now(old: Cli):
+    ladder, killed = old.home.parent / "tiny.yaml", old.json("runs")[0]
+    continued = old("run", ladder, *KILLED)
+    assert f"continuing the interrupted run {killed['run']}" in continued.err
+    assert "data: found in the store" in continued.err
+    assert actions(continued.err) == dict.fromkeys(NAMES, "computed")
+    shown = old.json("show")
     assert (shown["run"], shown["status"]) == (killed["run"], "done")
-    assert {path.parent.name for path in results(old) - before} == {"stage", "evaluation", "audit"}
 
-    before = results(old)
-    again = then("run", ladder)
+
+def test_with_the_same_numerics_everything_is_reused(old: Cli):
+    then, before = replace(old, program=NUMERICS_OF_THEN), results(old)
+    done = then.json("runs")[1]
+    again = then("run", old.home.parent / "tiny.yaml")
     assert "data: found in the store" in again.err
     assert actions(again.err) == dict.fromkeys(NAMES, "reused")
     assert {stage["reused_from"] for stage in then.json("show")["stages"]} == {done["run"]}
