@@ -45,7 +45,7 @@ DISTILLKIT = {50: 14, 128: 56}  # k -> bytes of log-probabilities, as its totals
 
 
 @dataclass(frozen=True)
-class Answers:
+class TeacherLogits:
     """What a teacher said: windows of ids (W, L + 1) and its logits (W, L, V)."""
 
     about: str
@@ -53,7 +53,7 @@ class Answers:
     logits: Tensor
 
 
-def synthetic(windows: int) -> Answers:
+def synthetic(windows: int) -> TeacherLogits:
     """Logits with about the entropy, 2 nats, that a small language model has on source text."""
     generator = torch.Generator().manual_seed(0)
     frequency = 1 / (torch.randperm(V, generator=generator) + 1.0)
@@ -63,10 +63,10 @@ def synthetic(windows: int) -> Answers:
         likely = torch.multinomial(frequency.expand(L, -1), 32, replacement=True, generator=generator)
         z.scatter_add_(1, likely, 3.2 * torch.rand(likely.shape, generator=generator))
     ids = torch.randint(0, V, (windows, L + 1), generator=generator).numpy()
-    return Answers("synthetic logits: Zipf's law, and likely ids in each row", ids, logits)
+    return TeacherLogits("synthetic logits: Zipf's law, and likely ids in each row", ids, logits)
 
 
-def from_model(folder: Path, text: Path | None, windows: int) -> Answers:
+def from_model(folder: Path, text: Path | None, windows: int) -> TeacherLogits:
     """The logits of a checkpoint on evenly spaced windows of a text; without one, of the standard library's source."""
     import transformers
 
@@ -78,7 +78,7 @@ def from_model(folder: Path, text: Path | None, windows: int) -> Answers:
     chosen = np.stack([ids[start : start + L + 1] for start in starts])
     with torch.no_grad():
         each = [cast(Any, model)(input_ids=torch.from_numpy(window[None, :-1])).logits[0].float() for window in chosen]
-    return Answers(f"{folder.name} on {text.name if text else 'the standard library'}", chosen, torch.stack(each))
+    return TeacherLogits(f"{folder.name} on {text.name if text else 'the standard library'}", chosen, torch.stack(each))
 
 
 def distillkit_bytes(k: int, vocabulary: int) -> float:
@@ -107,7 +107,7 @@ def error(signal: SparseSignal, logits: Tensor) -> float:
     return float(each.mean())
 
 
-def codec_table(answers: Answers) -> None:
+def codec_table(answers: TeacherLogits) -> None:
     """Bytes, speed and error of each kind; ids are ordered by the first quarter of the windows, all is measured on the rest."""
     aside = max(len(answers.logits) // 4, 1)
     order, rest = mass_order(answers.logits[:aside].flatten(0, 1)), answers.logits[aside:]
@@ -131,7 +131,7 @@ def codec_table(answers: Answers) -> None:
     print()
 
 
-def one_step(answers: Answers, kind: str, size: int, device: str, precision: str) -> tuple[float, float]:
+def one_step(answers: TeacherLogits, kind: str, size: int, device: str, precision: str) -> tuple[float, float]:
     """Seconds of a training step of a student with cached signals, and seconds of it in which the signals are read."""
     interface = Interface("causal-lm", L, V, 0, 0)
     training = Training(steps=6, batch_size=4, precision="fp32" if precision == "fp32" else "bf16", validate_every=1000)

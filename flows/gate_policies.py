@@ -31,13 +31,13 @@ def run_with_policy(stage: Stage, lineage: list[StageRecord], inputs: StageInput
         The models to add to the lineage: assistants, if any, then the student, whatever its verdict.
     """
     gate, rung = stage.gate, Rung(lineage, inputs, run)
-    student = rung.teach(stage)
+    student = rung.train(stage)
     while student.gate == "stopped" and curable(student, gate):
         if gate.policy == "extend" and student.extensions < gate.max_extensions:
             student = rung.extend(stage, student, gate.extend_steps)
         elif gate.policy == "insert" and len(rung.assistants) < gate.max_inserts and (assistant := rung.assistant(stage)):
             rung.insert(assistant, stage)
-            student = rung.teach(stage)
+            student = rung.train(stage)
         elif gate.policy == "ask":
             decision = ask(student, stage, run)
             if decision.choice == "train longer":
@@ -63,7 +63,7 @@ class Rung:
         self.lineage, self.inputs, self.run = list(lineage), inputs, run
         self.assistants: list[StageRecord] = []
 
-    def teach(self, stage: Stage, extension: Extension | None = None, inserted: bool = False) -> StageRecord:
+    def train(self, stage: Stage, extension: Extension | None = None, inserted: bool = False) -> StageRecord:
         """Run a stage as a flow of its own."""
         with tags(f"ladder:{self.inputs.ladder.name}", f"stage:{stage.name}"):
             return distill_stage(stage, self.lineage, self.inputs, extension, inserted)
@@ -72,7 +72,7 @@ class Rung:
         """Train the student on; `steps` None: half of the stage's steps."""
         extension = Extension(student=student, steps=steps or max(stage.training.steps // 2, 1))
         log.info("%s: trained on for %d steps (extension %d)", stage.name, extension.steps, extension.number)
-        return self.teach(stage, extension)
+        return self.train(stage, extension)
 
     def assistant(self, stage: Stage) -> Stage | None:
         """A stage between the teacher and the student, in size; None where no such size exists."""
@@ -94,6 +94,6 @@ class Rung:
         """Make the assistant, which teaches from now on."""
         log.info("%s: inserting %s between it and %s", stage.name, assistant.name, self.lineage[-1].name)
         self.run.plan_before(stage.name, assistant.name)
-        made = self.teach(assistant, inserted=True)
+        made = self.train(assistant, inserted=True)
         self.assistants.append(made)
         self.lineage.append(made)

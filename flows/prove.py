@@ -22,7 +22,7 @@ from models.base.device import precision_of
 from tasks.evaluation.evaluate import answers_on_test
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.proof.arms import watched
-from tasks.proof.lost_examples import Answers, identified, write_identified
+from tasks.proof.lost_examples import LabelledAnswers, identified, write_identified
 from tasks.proof.prepare_arms import Arms, arms_of
 from tasks.proof.proof import proof_of, record_proof, replicate_of, save_proof
 from tasks.records.proof import Proof, Replicate
@@ -77,7 +77,7 @@ def prove(
 def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs, run: LadderRun) -> tuple[Proof, Path | None]:
     """Run all arms, seed by seed, so that finished seeds can be compared at any time; also returns the file of lost examples."""
     results: dict[Arm, list[Replicate]] = {arm: [] for arm in arms.ladders}
-    answers: dict[Arm, list[Answers]] = {arm: [] for arm in arms.ladders}
+    answers: dict[Arm, list[LabelledAnswers]] = {arm: [] for arm in arms.ladders}
     settings, tested = inputs.ladder, judged.model
     examples = int(sum(figures.get("count", 0) for figures in tested.slices.values()))
     order = sorted(arms.ladders, key=lambda arm: arm != "staged")  # matched arms follow the steps that it took
@@ -114,7 +114,7 @@ class Judged(NamedTuple):
     """A model evaluated on the test split, and its answers there."""
 
     model: StageRecord
-    answers: Answers
+    answers: LabelledAnswers
 
 
 def _tested(model: StageRecord, inputs: StageInputs, precision: str) -> Judged:

@@ -45,7 +45,7 @@ def train_control(stage: Stage, student: StageRecord, parent: StageRecord, input
 
 
 def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str) -> dict[str, Any]:
-    """Whose weights were compared, on what, and what was asked."""
+    """Identity of an audit: the weights compared, the data, the settings."""
     return {
         "kind": "audit",
         "numerics": NUMERICS,

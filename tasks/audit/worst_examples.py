@@ -45,14 +45,14 @@ class Example:
     image: NDArray[np.float32] | None = field(default=None, repr=False)  # (C, H, W) in [0, 1]
 
     def shown(self) -> dict[str, Any]:
-        """What the report shows."""
+        """The row for the report."""
         text = None if self.text is None else self.text[-SHOWN_CHARACTERS:]
         picture = None if self.image is None else _picture(self.image)
         same = {name: getattr(self, name) for name in ("kind", "slice", "label", "answers", "confidence")}
         return {**same, "text": text, "picture": picture}
 
     def row(self) -> dict[str, Any]:
-        """What the file holds."""
+        """The row for the file."""
         models = {f"{name}_answer": answer for name, answer in self.answers.items()}
         models |= {f"{name}_confidence": value for name, value in self.confidence.items()}
         plain = {name: getattr(self, name) for name in ("kind", "example", "document", "position", "slice", "label")}

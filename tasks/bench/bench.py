@@ -32,7 +32,7 @@ FORMAT = 2  # of the measurement: another number, and all is measured anew
 
 
 def bench_identity(ladder: Ladder, weights: str | list[str]) -> dict[str, Any]:
-    """What a measurement depends on: whose weights, how they are asked, on what machine."""
+    """Identity of a measurement: weights, settings of the requests, machine."""
     bench, device = ladder.bench, resolve_device(ladder.compute.device)
     unused = {"after_stage", *(("prompt_tokens",) if ladder.workload == "image-classification" else ())}
     unused |= {"new_tokens"} if ladder.workload != "causal-lm" else set()
@@ -44,7 +44,7 @@ def bench_identity(ladder: Ladder, weights: str | list[str]) -> dict[str, Any]:
 
 
 def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageRecord:
-    """Measure a model shortly, by itself, unless `bench.after_stage` is off; what cannot be asked like this is said and left out."""
+    """Measure a model shortly, by itself, unless `bench.after_stage` is off; an unsupported model is skipped with a warning."""
     if not ladder.bench.after_stage:
         return record
 
@@ -96,15 +96,15 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
     if missing:
         raise UserError.about("RUN", record.run, f"a run whose models are in the store; {missing[0]} is not", "Run the ladder again.")
     identity = bench_identity(ladder, [model.weights_sha256 for model in models])
-    mark = fingerprint(identity)
+    key = fingerprint(identity)
     known = read_bench(record)
-    if known and known.mark == mark and not fresh:
+    if known and known.mark == key and not fresh:
         return known
     from tasks.bench.measure import measure_run
 
     with training_slot(ladder.compute.at_once, record.run):
         measured = measure_run(models, ladder)
-    result = RunBench(mark=mark, measured=now(), workload=ladder.workload, models=measured)
+    result = RunBench(mark=key, measured=now(), workload=ladder.workload, models=measured)
     folder = Path(record.folder)
     with disk_errors(home()):
         write_atomic(folder / FILE, result.model_dump_json(indent=1))

@@ -46,7 +46,7 @@ def measure_shortly(record: StageRecord, ladder: Ladder) -> ModelBench:
 
 
 def measure_run(records: Sequence[StageRecord], ladder: Ladder) -> tuple[ModelBench, ...]:
-    """All models of a run in turn, with their roofline; then each one's start and memory in a process of its own, if asked.
+    """All models of a run in turn, with their roofline; then each one's start and memory in a process of its own, if wanted.
 
     Raises:
         UserError: A request is longer than a model has positions for.

@@ -126,7 +126,7 @@ def _part(name: str, size: int, cases: list[tuple[ModelBench, Case]]) -> Part | 
 
 
 def _limit(model: ModelBench, part: str, size: int) -> float | None:
-    """What the roofline leaves of a part; a whole request is its prefill and every further token."""
+    """The roofline's time of a part; a whole request is its prefill and every further token."""
     line = next((limit for limit in model.limits if limit.batch_size == size), None)
     if line is None or part == "prefill":
         return line and line.prefill
@@ -136,7 +136,7 @@ def _limit(model: ModelBench, part: str, size: int) -> float | None:
 
 
 def answer(part: Part) -> str:
-    """How much faster a model a tenth the size is here, against what is said of it; in one sentence."""
+    """One sentence: how much faster a model a tenth the size is here, against the usual claim."""
     fitted = part.exponent
     if fitted is None:
         return "No student of another size was measured, so nothing is said about how speed goes with size."

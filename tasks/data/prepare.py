@@ -12,14 +12,14 @@ from tasks.data.build import build_corpus, corpus_identity
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
-from tasks.store.cached import Entry, Result, Write, find_or_compute
+from tasks.store.cached import Entry, StoredResult, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
 from tasks.teachers.teacher_source import resolve_checkpoint
 
 
 def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
-    """What a corpus is made from: settings, the source's content, the tokenizer.
+    """Identity of a corpus: settings, the source's content, the tokenizer.
 
     Raises:
         UserError: The source is missing or unreadable.
@@ -61,7 +61,7 @@ def content_hash(found: Found) -> str:
     return fingerprint({name: known["sha256"] for name, known in found.manifest["files"].items()})
 
 
-def _record(found: Result, seconds: float) -> DataRecord:
+def _record(found: StoredResult, seconds: float) -> DataRecord:
     return DataRecord(
         fingerprint=found.manifest["fingerprint"],
         folder=str(found.folder),

@@ -49,7 +49,7 @@ class Decision(Record):
 
 
 def question(student: StageRecord, stage: Stage) -> dict[str, Any]:
-    """Identity of what is asked: these weights, these figures, this gate."""
+    """Identity of a decision: the student's weights, the reasons of its gate, the gate's bounds."""
     return {
         "kind": "decision",
         "weights": student.weights_sha256,
@@ -59,7 +59,7 @@ def question(student: StageRecord, stage: Stage) -> dict[str, Any]:
 
 
 def remembered(student: StageRecord, stage: Stage, context: Context) -> Decision | None:
-    """What was decided about the same question before; a rejection is not kept, so that a rerun asks again."""
+    """An earlier decision on the same question; a rejection is not kept, so that a rerun asks again."""
     found = find_stored(store_of(context), "decision", fingerprint(question(student, stage)))
     return Decision.model_validate_json((found.folder / "decision.json").read_text()) if found else None
 
@@ -71,10 +71,10 @@ def remember(decision: Decision, student: StageRecord, stage: Stage, context: Co
         StoreError: The disk is full.
     """
     store, identity = store_of(context), question(student, stage)
-    mark = fingerprint(identity)
+    key = fingerprint(identity)
 
     def write(folder: Path) -> None:
         (folder / "decision.json").write_text(json.dumps(decision.model_dump(mode="json"), indent=1))
 
-    with store.lock(mark):
-        store.publish("decision", stage.name, identity, mark, context.made, write)
+    with store.lock(key):
+        store.publish("decision", stage.name, identity, key, context.made, write)

@@ -99,7 +99,7 @@ def _write(folder: Path, result: Measured, split: SplitName) -> None:
 
 
 def answers_on_test(record: StageRecord, inputs: StageInputs, precision: str) -> NDArray[np.int32]:
-    """What a model that was judged alone on the test split answered, and what was right, (2, N) of N examples or tokens."""
+    """Answers and labels, (2, N) of N examples or tokens, of a model that was evaluated alone on the test split."""
     identity = evaluation_identity(record, {}, inputs.data, inputs.ladder.evaluation, precision, "test")
     found = find_stored(store_of(inputs.context), "evaluation", fingerprint(identity))
     assert found is not None

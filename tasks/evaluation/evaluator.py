@@ -28,7 +28,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # a checkpoint may come
 
 
 class Measured(NamedTuple):
-    """How good a model is, what it writes, and (2, N) ids of the root's vocabulary: what it answered, and what was right."""
+    """Quality of a model, texts that it writes, and its answers and labels: (2, N) ids of the root's vocabulary."""
 
     quality: Quality
     samples: list[dict[str, str]]
@@ -36,7 +36,7 @@ class Measured(NamedTuple):
 
 
 def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: StageInputs, precision: str, split: SplitName) -> Measured:
-    """Judge a model on its own and against its teachers, on held-out documents, in the model's own vocabulary; and what it writes."""
+    """Evaluate a model alone and against its teachers on held-out documents, in its own vocabulary, and generate samples."""
     ladder = inputs.ladder
     use_threads(ladder)
     vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(ladder.compute.device))

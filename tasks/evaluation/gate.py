@@ -23,7 +23,7 @@ def decide(record: StageRecord, stage: Stage, lineage: Sequence[StageRecord], th
 def judge(
     record: StageRecord, gate: Gate, lineage: Sequence[StageRecord] = (), thresholds: tuple[float, ...] = ()
 ) -> tuple[Verdict | None, tuple[str, ...]]:
-    """Compare a student's figures with what its gate asks.
+    """Compare a student's figures with the bounds of its gate.
 
     Args:
         record: The student.

@@ -148,16 +148,16 @@ class _Cleaning:
             self._run(record)
 
     def _result(self, kind: str, folder: Path) -> None:
-        mark, manifest = folder.name[-SHOWN:], _manifest(folder)
-        run = self.retained.reached.get(mark)
+        fingerprint, manifest = folder.name[-SHOWN:], _manifest(folder)
+        run = self.retained.reached.get(fingerprint)
         if run is None and kind not in ("data", *MODELS):  # evaluations and decisions belong to a model
             run = self.retained.weights.get(str(manifest.get("identity", {}).get("weights")))
         if run is None and manifest.get("run") in self.retained.reasons:
             run = manifest["run"]
         if run is not None:
             self._keep(kind, folder, f"reached by {run}")
-        elif self._free_locked(kind, folder, mark, lambda: folder.stat().st_mtime):
-            self.gone.add(mark)
+        elif self._free_locked(kind, folder, fingerprint, lambda: folder.stat().st_mtime):
+            self.gone.add(fingerprint)
 
     def _checkpoints(self, folder: Path) -> None:
         """Checkpoints: of a run that is kept, or of none."""
@@ -167,7 +167,7 @@ class _Cleaning:
         else:
             self._free_locked("checkpoints", folder, folder.name, lambda: max(path.stat().st_mtime for path in (folder, *folder.iterdir())))
 
-    def _free_locked(self, kind: str, folder: Path, mark: str, moment: Callable[[], float]) -> bool:
+    def _free_locked(self, kind: str, folder: Path, fingerprint: str, moment: Callable[[], float]) -> bool:
         """Delete a folder under the lock of its fingerprint, as its users do; renamed first, so that it is never seen half deleted."""
         try:
             young = moment() >= self.retained.limit
@@ -179,12 +179,12 @@ class _Cleaning:
         if self.dry_run:
             self._count(kind, folder, "no kept run reaches it")
             return True
-        with self._claimed(mark) as lock:
+        with self._claimed(fingerprint) as lock:
             if lock is None or not folder.exists() or moment() >= self.retained.limit:
                 self._keep(kind, folder, "in use")
                 return False
             self._count(kind, folder, "no kept run reaches it")
-            aside = self.home.store / "writing" / f"{mark}-{os.getpid()}"
+            aside = self.home.store / "writing" / f"{fingerprint}-{os.getpid()}"
             shutil.rmtree(aside, ignore_errors=True)
             aside.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(aside)  # a whole folder: no reader sees half of it
@@ -193,9 +193,9 @@ class _Cleaning:
             return True
 
     @contextmanager
-    def _claimed(self, mark: str) -> Iterator[FileLock | None]:
+    def _claimed(self, fingerprint: str) -> Iterator[FileLock | None]:
         """The lock of a fingerprint; None while another process holds it."""
-        lock = FileLock(self.home.locks / f"{mark}.lock")
+        lock = FileLock(self.home.locks / f"{fingerprint}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -264,9 +264,9 @@ class _Cleaning:
 
     def _lends(self, run: Any) -> bool:
         """Whether an MLflow run keeps the bytes of a model whose result is still there: other runs are linked to them, or will be."""
-        tracker, mark = self.retained.tracker, run.data.tags.get("ladder.fingerprint", "none")[:SHOWN]
-        stored = any(True for kind in MODELS for _ in (self.home.store / kind).glob(f"*-{mark}")) and mark not in self.gone
-        return tracker is not None and (stored or mark in self.retained.reached) and registry.holds_model(tracker, run)
+        tracker, fingerprint = self.retained.tracker, run.data.tags.get("ladder.fingerprint", "none")[:SHOWN]
+        stored = any(True for kind in MODELS for _ in (self.home.store / kind).glob(f"*-{fingerprint}")) and fingerprint not in self.gone
+        return tracker is not None and (stored or fingerprint in self.retained.reached) and registry.holds_model(tracker, run)
 
     def _keep(self, kind: str, path: Path, why: str) -> None:
         self.kept.append(Piece(kind=kind, name=path.name, bytes=registry.folder_bytes(path), why=why))

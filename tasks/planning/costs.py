@@ -11,7 +11,7 @@ from tasks.records.base import Record
 
 
 class Jump(NamedTuple):
-    """The last student taught by the root alone, with as many operations as all stages take together."""
+    """The last student trained from the root alone, with as many operations as all stages take together."""
 
     student: str
     steps: int

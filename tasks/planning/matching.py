@@ -37,7 +37,7 @@ def total_of(costs: Sequence[StageFlops]) -> float:
 
 
 def direct(ladder: Ladder) -> Ladder:
-    """The last student, taught by the root and, where its first weights are a teacher's, made from the root."""
+    """The last student, trained from the root and, where its first weights are a teacher's, made from the root."""
     return with_stages(ladder, ladder.stages[-1].model_copy(update={"teachers": ("parent",)}))
 
 

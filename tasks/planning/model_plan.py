@@ -57,7 +57,7 @@ class ModelPlan(Record):
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """What a plan is made from; `corpus` is None and `data_hash` is `UNKNOWN` before the data are prepared."""
+    """Inputs of a plan; `corpus` is None and `data_hash` is `UNKNOWN` before the data are prepared."""
 
     ladder: Ladder
     context: Context

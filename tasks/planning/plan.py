@@ -118,7 +118,7 @@ def _plan_stages(
 
 
 def _jump(inputs: PlanInputs, root: Size | None, last: Size, examples: TrainingExamples, target: float, notes: list[str]) -> Jump | None:
-    """The proof's arm `direct-matched`: the last student taught by the root, with as many operations as all stages."""
+    """The proof's arm `direct-matched`: the last student trained from the root, with as many operations as all stages."""
     ladder, corpus = inputs.ladder, inputs.corpus
     if root is None:
         return None

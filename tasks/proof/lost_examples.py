@@ -19,10 +19,10 @@ from tasks.records.proof import Identified
 FILE = "compression-identified.parquet"  # beside the proof
 LEAST_SEEDS = 3  # of two, every disagreement is a tie
 
-Answers = NDArray[np.int32]  # (2, N): answers of a model, and labels
+LabelledAnswers = NDArray[np.int32]  # (2, N): answers of a model, and labels
 
 
-def identified(root: Answers, arms: Mapping[Arm, Sequence[Answers]]) -> tuple[Identified, ...]:
+def identified(root: LabelledAnswers, arms: Mapping[Arm, Sequence[LabelledAnswers]]) -> tuple[Identified, ...]:
     """Count each arm's compression-identified examples; none where the seeds are too few.
 
     Args:
@@ -41,7 +41,7 @@ def identified(root: Answers, arms: Mapping[Arm, Sequence[Answers]]) -> tuple[Id
     return tuple(found)
 
 
-def _lost(root: Answers, arms: Mapping[Arm, Sequence[Answers]]) -> dict[Arm, NDArray[np.bool_]]:
+def _lost(root: LabelledAnswers, arms: Mapping[Arm, Sequence[LabelledAnswers]]) -> dict[Arm, NDArray[np.bool_]]:
     found: dict[Arm, NDArray[np.bool_]] = {}
     for arm, seeds in arms.items():
         if len(seeds) >= LEAST_SEEDS:
@@ -49,7 +49,7 @@ def _lost(root: Answers, arms: Mapping[Arm, Sequence[Answers]]) -> dict[Arm, NDA
     return found
 
 
-def write_identified(folder: Path, root: Answers, arms: Mapping[Arm, Sequence[Answers]], corpus: Corpus) -> Path | None:
+def write_identified(folder: Path, root: LabelledAnswers, arms: Mapping[Arm, Sequence[LabelledAnswers]], corpus: Corpus) -> Path | None:
     """Write the examples that any arm has lost, with the label, and the answers of the root and of most seeds of each arm.
 
     Returns:

@@ -23,12 +23,12 @@ from tasks.training.cost_model import StageFlops
 
 
 def metric_of(ladder: Ladder) -> str:
-    """What the arms are compared by."""
+    """The metric that the arms are compared by."""
     return "bits_per_byte" if ladder.workload == "causal-lm" else "accuracy"
 
 
 def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], tested: StageRecord, forwards: ForwardFlops) -> Replicate:
-    """What one arm with one seed came to.
+    """Scores and costs of one arm with one seed.
 
     Args:
         arm: Which.
@@ -62,7 +62,7 @@ def _seconds(student: StageRecord, cost: StageFlops) -> float:
 def proof_of(
     ladder: Ladder, run: str, root: StageRecord | None, examples: int, results: dict[Arm, list[Replicate]], notes: Sequence[str]
 ) -> Proof:
-    """Compare what is finished, whole or not.
+    """Compare the finished arms, all or some.
 
     Args:
         ladder: Its `proof` says how.

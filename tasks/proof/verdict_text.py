@@ -48,7 +48,7 @@ def called(contrast: Contrast, delta: str) -> str:
 
 
 def verdict(proof: Proof) -> str:
-    """One sentence: the better arm, its gain with interval, and its price."""
+    """One sentence: the better arm, its gain with interval, and its cost."""
     if not proof.contrasts:
         done = ", ".join(f"{arm.arm} {len(arm.replicates)} of {proof.seeds}" for arm in proof.arms) or "nothing"
         return f"No verdict yet: a comparison needs two seeds of two arms, and finished is {done}."
@@ -66,7 +66,7 @@ def verdict(proof: Proof) -> str:
 
 
 def needed(proof: Proof, contrast: Contrast) -> str:
-    """How many seeds would decide what is undecided."""
+    """How many seeds would decide the undecided contrasts."""
     if contrast.outcome != "undecided":
         return ""
     more = contrast.seeds_to_decide
@@ -74,7 +74,7 @@ def needed(proof: Proof, contrast: Contrast) -> str:
 
 
 def price(proof: Proof, first: ArmResult, second: ArmResult) -> str:
-    """What the first arm costs beside the second."""
+    """The cost of the first arm beside the second."""
     ratio = f"{first.flops / second.flops:.2f} times the FLOPs" if second.flops else "training that the other lacks"
     money = [sum(each.money or 0.0 for each in arm.replicates) / len(arm.replicates) for arm in (first, second)]
     paid = f", {amount(money[0])} against {amount(money[1])} {proof.currency}" if any(money) else ""
@@ -102,7 +102,7 @@ def trust(proof: Proof) -> tuple[str, ...]:
 
 
 def table(proof: Proof) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows: an arm's score with half its interval, its FLOPs, seconds, and what the first arm gains over it."""
+    """Headers and rows: an arm's score with half its interval, its FLOPs, seconds, and the first arm's gain over it."""
     against = {contrast.second: contrast for contrast in proof.contrasts}
     first = proof.contrasts[0].first if proof.contrasts else proof.arms[0].arm
     base = next((arm.flops for arm in proof.arms if arm.arm == first), 0.0)

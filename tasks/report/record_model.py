@@ -56,7 +56,7 @@ def _record(
 
 
 def record_decision(record: StageRecord, context: Context) -> StageRecord:
-    """Note in MLflow what a person has decided about a recorded student."""
+    """Note a person's decision about a recorded student in MLflow."""
     tags = {"ladder.gate": record.gate or "none", "ladder.decision": record.decision or ""}
     act = partial(Tracker.set_tags, tags=tags)
     recorder_of(context.paths, context.run).attempt(f"{record.name} (decision)", record.mlflow_run_id, act)

@@ -20,15 +20,15 @@ def run_command(record: RunRecord) -> str:
     """The command of the run; one stage from named teachers needs their home, everything else needs nothing."""
     if record.only:
         return shlex.join(["ladder", "rerun", record.run])
-    return prove_command(record) if record.proof else shlex.join(["ladder", "run", *asked(record)])
+    return prove_command(record) if record.proof else shlex.join(["ladder", "run", *arguments_of(record)])
 
 
 def prove_command(record: RunRecord) -> str:
     """The command that compares this ladder with its control arms."""
-    return shlex.join(["ladder", "prove", *asked(record)])
+    return shlex.join(["ladder", "prove", *arguments_of(record)])
 
 
-def asked(record: RunRecord) -> list[str]:
+def arguments_of(record: RunRecord) -> list[str]:
     """The ladder and its settings as arguments of a command: its name or file, and `key=value`."""
     if record.whole or (record.source not in shipped() and not Path(record.source).is_file()):
         return [str(Path(record.folder) / "ladder.yaml")]

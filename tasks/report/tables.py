@@ -42,7 +42,7 @@ BROKEN = {
 
 
 def not_run(record: RunRecord) -> list[str]:
-    """Names of what was planned and not reached, the root teacher included, in the ladder's order."""
+    """Names of the models that were planned and not reached, the root teacher included, in the ladder's order."""
     reached = {stage.name for stage in record.stages}
     return [*([] if record.teacher else ["teacher"]), *(name for name in record.planned if name not in reached)]
 
@@ -60,7 +60,7 @@ def score(quality: QualityMetric, metrics: dict[str, float]) -> str:
     return percent(value) if quality is ACCURACY else f"{value:.3f}"
 
 
-def taught(model: StageRecord) -> str:
+def with_teachers(model: StageRecord) -> str:
     """A model with its teachers, nearest first: `100k <- 300k`."""
     return f"{model.name} <- {', '.join(model.teachers)}" if model.teachers else model.name
 
@@ -87,7 +87,7 @@ def rows(record: RunRecord) -> tuple[list[str], list[list[str]]]:
     headers = ["model", "parameters", quality.unit, "of parent", "of root", "gate", "seconds", "origin"]
     lines = [
         [
-            taught(model),
+            with_teachers(model),
             human(model.parameters),
             score(quality, model.metrics),
             percent(model.retention.parent),

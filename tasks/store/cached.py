@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Result(Found):
+class StoredResult(Found):
     """A verified result, and whether it was in the store already."""
 
     reused: bool
@@ -52,7 +52,7 @@ def find_or_compute(
     *,
     fresh: bool = False,
     finish: Callable[[], None] = lambda: None,
-) -> Result:
+) -> StoredResult:
     """Find a result, verified, or compute and publish it; one process at a time does so for one fingerprint.
 
     Args:
@@ -70,12 +70,12 @@ def find_or_compute(
         found = store.find(entry.kind, entry.fingerprint)
         if found is not None and not (fresh and found.manifest["run"] != made["run"]):
             note_reuse(f"reused {entry.fingerprint[:12]} of {found.manifest['run']}")
-            return Result(found.folder, found.manifest, reused=True)
+            return StoredResult(found.folder, found.manifest, reused=True)
         write = compute()
         found = store.publish(entry.kind, entry.name, entry.identity, entry.fingerprint, made, write)
         finish()
         note_reuse(None)
-        return Result(found.folder, found.manifest, reused=False)
+        return StoredResult(found.folder, found.manifest, reused=False)
 
 
 def find_stored(store: Store, kind: str, fingerprint: str) -> Found | None:

@@ -39,7 +39,7 @@ def fingerprint(identity: dict[str, Any]) -> str:
 
 
 def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two identities, one line each: `objective.alpha.start: 0.9 -> 0.5`."""
+    """Differences between two identities, one line each: `objective.alpha.start: 0.9 -> 0.5`."""
     lines: list[str] = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)

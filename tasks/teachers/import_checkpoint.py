@@ -44,9 +44,9 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
     return read_record(found)
 
 
-def _write(folder: Path, source: Path, mark: str, size: Size) -> None:
+def _write(folder: Path, source: Path, fingerprint: str, size: Size) -> None:
     copy_checkpoint(source, folder)
-    record = record_of(folder, TEACHER, mark, size)
+    record = record_of(folder, TEACHER, fingerprint, size)
     (folder / "record.json").write_text(record.model_dump_json(indent=1))
 
 

@@ -12,7 +12,7 @@ from tasks.runtime.run_registry import all_runs
 from tasks.store.cached import find_stored
 from tasks.store.store import Store
 
-SHORTEST_MARK = 8  # characters of a fingerprint
+SHORTEST_FINGERPRINT = 8  # characters of a fingerprint
 
 
 def named_models(home: Home, ladder: str, names: Sequence[str]) -> list[StageRecord]:
@@ -33,12 +33,12 @@ def named_models(home: Home, ladder: str, names: Sequence[str]) -> list[StageRec
 def _named(home: Home, runs: Sequence[RunRecord], ladder: str, text: str) -> StageRecord:
     run, colon, name = text.rpartition(":")
     for record in runs:
-        if (record.run != run) if colon else (record.ladder != ladder and len(text) < SHORTEST_MARK):
+        if (record.run != run) if colon else (record.ladder != ladder and len(text) < SHORTEST_FINGERPRINT):
             continue
         for model in _models(record):
             called = model.name == name and (bool(colon) or record.ladder == ladder)
-            marked = len(text) >= SHORTEST_MARK and model.fingerprint.startswith(text)
-            if (called or marked) and _is_there(home, model):
+            matched = len(text) >= SHORTEST_FINGERPRINT and model.fingerprint.startswith(text)
+            if (called or matched) and _is_there(home, model):
                 return model.model_copy(update={"reused": True, "reused_from": record.run})
     known = sorted({model.name for record in runs if record.ladder == ladder for model in _models(record)})
     remedy = f"{suggest(name, known)}`ladder show RUN` shows the models of a run. Run `ladder run {ladder}` first if there are none."

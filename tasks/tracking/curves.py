@@ -76,7 +76,7 @@ class CurveLogger(AbstractContextManager["CurveLogger"]):
         self._raise_fatal()
 
     def send(self) -> None:
-        """Send what is held; what MLflow has not taken stays held.
+        """Send the held values; those that MLflow refused stay held.
 
         Raises:
             RecordUnavailable: MLflow did not take it.

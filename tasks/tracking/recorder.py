@@ -29,7 +29,7 @@ PATIENCE = 90.0  # seconds; LADDER_RECORD_PATIENCE sets another number
 
 
 class Recorder:
-    """Records of one ladder run, and what MLflow did not take of them."""
+    """Records of one ladder run, and those that MLflow lacks."""
 
     def __init__(self, open_tracker: Callable[[], Tracker | NullTracker]) -> None:
         """Prepare; `open_tracker` opens the connection when something is to be recorded."""
@@ -70,7 +70,7 @@ class Recorder:
         return self._curves[fingerprint]
 
     def send_pending(self, fingerprint: str) -> None:
-        """Send what a training of this process has left.
+        """Send the values that a training of this process has left.
 
         Raises:
             RecordUnavailable: MLflow did not take it.

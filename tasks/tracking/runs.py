@@ -97,7 +97,7 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[Point], model
 
 
 def log_missing(client: MlflowClient, run_id: str, curve: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-    """Log what a run lacks of a curve: steps that it has not, metric by metric."""
+    """Log the steps of a curve that a run lacks, metric by metric."""
     lines: dict[str, dict[int, float]] = {}
     for step, values in curve:
         for key, value in values.items():

@@ -199,7 +199,7 @@ class Tracker:
 
     @_translated
     def log_dataset(self, run_id: str, name: str, corpus: Corpus) -> None:
-        """Record what a run learned from: the corpus's content hash as digest, its folder as source, its size as profile."""
+        """Record the data of a run: the corpus's content hash as digest, its folder as source, its size as profile."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(

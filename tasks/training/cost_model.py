@@ -164,7 +164,7 @@ def answers_of(
     taken: Sequence[int] | None = None,
     names: Sequence[Any] | None = None,
 ) -> list[Answers]:
-    """What the teachers of every stage answer, the stages trained one after another.
+    """Examples that the teachers of every stage answer, the stages trained one after another.
 
     Args:
         ladder: The stages, with their seeds and schedules.
@@ -215,5 +215,5 @@ def ladder_flops(
 
 
 def _cache_key(ladder: Ladder, stage: Stage, teacher: Any) -> Any:
-    """What tells the stored answers of one teacher from others, on the same data."""
+    """Key of the stored answers of one teacher, on the same data."""
     return teacher, str(identity_of_signals(stage.signals)), stage.student.vocabulary, precision_of(ladder, stage.training)

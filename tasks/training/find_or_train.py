@@ -33,14 +33,14 @@ def find_or_train(work: Work, inputs: StageInputs) -> StageRecord:
     def compute() -> Write:
         nonlocal resumed_at
         require_started(context, work.name, "Run without --start-at, or with the settings that they were made with.")
-        from tasks.training.train_model import teach, write_model  # torch is imported where something is computed
+        from tasks.training.train_model import train_model, write_model  # torch is imported where something is computed
 
         _log_reason(store, entry, context)
         _claim(checkpoints, context, fresh)
         with training_slot(inputs.ladder.compute.at_once, context.run):
-            taught = teach(work, inputs.ladder, inputs.data.corpus(), context, checkpoints)
-        resumed_at = taught.trained.resumed_at
-        return lambda folder: write_model(folder, work, entry.fingerprint, taught, inputs.data)
+            finished = train_model(work, inputs.ladder, inputs.data.corpus(), context, checkpoints)
+        resumed_at = finished.trained.resumed_at
+        return lambda folder: write_model(folder, work, entry.fingerprint, finished, inputs.data)
 
     found = find_or_compute(store, entry, context.made, compute, fresh=fresh, finish=lambda: shutil.rmtree(checkpoints, ignore_errors=True))
     if found.reused:

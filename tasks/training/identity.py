@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def settings_hash(ladder: Ladder, proof: bool = False) -> str:
-    """What tells whether two runs are of the same settings and purpose: a proof goes on with a proof, and a run with a run."""
+    """Hash of a run's settings and purpose: a proof goes on with a proof, and a run with a run."""
     plain = ladder.model_dump(mode="json")
     if ladder.tracking == "mlflow":
         del plain["tracking"]  # a run that was interrupted before this setting existed is still continued
@@ -82,7 +82,7 @@ def stage_identity(
 
 
 def teachers_of(stage: Stage, lineage: Sequence[T]) -> tuple[T, ...]:
-    """Those of the models above a stage that teach it, nearest first.
+    """The teachers of a stage among the models above it, nearest first.
 
     Args:
         stage: Its `teachers` choose.
@@ -105,12 +105,12 @@ def teacher_identity(ladder: Ladder, teacher: TrainedTeacher, precision: str, da
 
 
 def identity_of_signals(signals: Signals) -> dict[str, Any]:
-    """What of cached signals changes a stage's numbers; live ones have no part in its identity."""
+    """The settings of cached signals that change a stage's numbers; live ones have no part in its identity."""
     if signals.kind == "sampled":
         return {"kind": signals.kind, "draws": signals.draws, "seed": signals.seed}
     return {"kind": signals.kind, "k": signals.k} if signals.kind == "top-k" else {"kind": signals.kind}
 
 
 def untaught(stage: Stage) -> Stage:
-    """The same student with the same first weights, data and steps, but taught by the labels alone: the control of what is inherited."""
+    """The untaught control: the same student with the same first weights, data and steps, trained from labels alone."""
     return stage.model_copy(update={"teachers": ("none",), "objective": Objective(alpha=Alpha(start=0.0)), "signals": Signals()})

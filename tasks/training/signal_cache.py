@@ -38,12 +38,12 @@ from tasks.training.signal_policy import describe, outputs_of, size_of_signals
 from tasks.training.work import Work
 
 KIND = "signals"  # part of the store
-CHECKED = 4  # examples that are put to the teacher again before a training
+CHECKED = 4  # examples whose answers are compared with the teacher's before a training
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How a training asks its teacher.
+class CachedSignals:
+    """The cached answers of one teacher for a training.
 
     Attributes:
         text: For the record.
@@ -70,7 +70,7 @@ def signals_for(
     device: str,
     precision: str,
     context: Context,
-) -> Asked:
+) -> CachedSignals:
     """Find the cache of a teacher's signals, compute what it lacks for a training, and compare a few examples with the teacher's answers.
 
     The cache grows under its lock until the training has all it needs, so `find_or_compute`, which knows only whole results, does not fit.
@@ -93,25 +93,25 @@ def signals_for(
         RunCancelled: The run was asked to stop; finished parts are kept.
     """
     identity = cache_identity(signals, record, corpus, precision)
-    mark, store, own = fingerprint(identity), store_of(context), fingerprint(work.identity)
+    digest, store, own = fingerprint(identity), store_of(context), fingerprint(work.identity)
     logits = logits_of(teacher, corpus, device, precision)
-    with disk_errors(context.paths), stopping.training(work.name), store.lock(mark):
-        found = _folder(store, identity, mark, record.name, context, batches, logits)
-        cache = SignalCache.open(found.folder, mark, identity, log.warning)
+    with disk_errors(context.paths), stopping.training(work.name), store.lock(digest):
+        found = _folder(store, identity, digest, record.name, context, batches, logits)
+        cache = SignalCache.open(found.folder, digest, identity, log.warning)
         steps, keys = needed_keys(batches, work.training.steps)
         missing = int(cache.missing(keys).sum())
-        log.info("%s: signals of %s %s (%s), %s", work.name, record.name, _state(missing, len(keys)), mark[:12], describe(signals))
+        log.info("%s: signals of %s %s (%s), %s", work.name, record.name, _state(missing, len(keys)), digest[:12], describe(signals))
         if missing:
             fill_cache(cache, batches, steps, logits, own, on_example=_progress(work.name, missing), should_stop=stopping.requested)
-        check(cache, batches.at(0), logits, mark)
+        check(cache, batches.at(0), logits, digest)
     computed, seconds = cache.made_for(own)
     each = cache.bytes / max(cache.rows, 1)
-    text = f"{describe(signals)}, {each:.1f} bytes each, {computed:,} examples computed in {seconds:.1f} s ({mark[:12]})"
-    return Asked(text, computed, cache, seconds, len(keys) * cache.seconds_an_example)
+    text = f"{describe(signals)}, {each:.1f} bytes each, {computed:,} examples computed in {seconds:.1f} s ({digest[:12]})"
+    return CachedSignals(text, computed, cache, seconds, len(keys) * cache.seconds_an_example)
 
 
 def cache_identity(signals: Signals, record: StageRecord, corpus: Corpus, precision: str) -> dict[str, Any]:
-    """What a cache is named by; not by how much of the data it holds."""
+    """Identity of a cache; the amount of data that it holds is no part of it."""
     interface = corpus.interface
     outputs = outputs_of(interface)
     return {
@@ -144,7 +144,7 @@ def logits_of(teacher: nn.Module, corpus: Corpus, device: str, precision: str) -
     return logits
 
 
-def check(cache: SignalCache, batch: Batch, logits: Logits, mark: str) -> None:
+def check(cache: SignalCache, batch: Batch, logits: Logits, fingerprint: str) -> None:
     """Put a handful of examples to the teacher again.
 
     Raises:
@@ -154,17 +154,17 @@ def check(cache: SignalCache, batch: Batch, logits: Logits, mark: str) -> None:
     distance = cache.distance(few, logits)
     if not distance <= TOLERANCE:
         raise LadderError(
-            f"The signals {mark[:12]} in {cache.folder} are not those of this teacher: over {len(few.targets)} examples they are "
+            f"The signals {fingerprint[:12]} in {cache.folder} are not those of this teacher: over {len(few.targets)} examples they are "
             f"{distance:.3f} apart (total variation), at most {TOLERANCE:g} is rounding. Move the folder away; they are then computed anew."
         )
 
 
 def _folder(
-    store: Store, identity: dict[str, Any], mark: str, name: str, context: Context, batches: TrainingBatches, logits: Logits
+    store: Store, identity: dict[str, Any], fingerprint: str, name: str, context: Context, batches: TrainingBatches, logits: Logits
 ) -> Found:
-    for folder in (store.home.store / KIND).glob(f"*-{mark[:SHOWN]}"):
-        refuse_another(folder, mark, identity)
-    found = store.find(KIND, mark)
+    for folder in (store.home.store / KIND).glob(f"*-{fingerprint[:SHOWN]}"):
+        refuse_another(folder, fingerprint, identity)
+    found = store.find(KIND, fingerprint)
     if found is not None:
         return found
 
@@ -172,7 +172,7 @@ def _folder(
         if identity["signal"] != "full":
             np.save(folder / ORDER, id_order(batches.at(0), logits, identity["vocabulary"]), allow_pickle=False)
 
-    return store.publish(KIND, name, identity, mark, context.made, write)
+    return store.publish(KIND, name, identity, fingerprint, context.made, write)
 
 
 def _state(missing: int, examples: int) -> str:

@@ -64,7 +64,7 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
 
 
 def chosen_signals(stage: Stage, ladder: Ladder, info: CorpusInfo) -> Signals | None:
-    """What a stage's cache holds; None where its teacher answers live."""
+    """The signals in a stage's cache; None where its teacher answers live."""
     return stage.signals if choose(stage, ladder, info).cached else None
 
 
@@ -110,7 +110,7 @@ def estimated_bytes(signals: Signals, outputs: int) -> float:
 
 
 def _students(stage: Stage, ladder: Ladder) -> int:
-    """Most stages that one of this stage's teachers teaches by the same signals."""
+    """Most stages that train with one of this stage's teachers on the same signals."""
     if stage not in ladder.stages:
         return 1  # an assistant that a gate had inserted
 

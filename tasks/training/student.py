@@ -43,7 +43,7 @@ def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:
 
 
 def _added(extension: Extension, record: StageRecord) -> StageRecord:
-    """What the student has cost since its first step."""
+    """The student's record with its costs since its first step."""
     before = extension.student
     sums = {name: getattr(before, name) + getattr(record, name) for name in ("steps", "tokens", "flops", "seconds", "signal_seconds")}
     return record.model_copy(update={**sums, "extensions": extension.number, "initial": before.initial})

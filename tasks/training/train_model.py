@@ -35,13 +35,13 @@ from tasks.tracking.curves import CurveLogger, points_of
 from tasks.tracking.recorder import recorder_of
 from tasks.training.cost_model import live_answers, training_flops
 from tasks.training.initialise import IMPORTANCE
-from tasks.training.signal_cache import Asked, signals_for
+from tasks.training.signal_cache import CachedSignals, signals_for
 from tasks.training.signal_policy import outputs_of
 from tasks.training.work import Work, record_of
 
 
-class Taught(NamedTuple):
-    """A finished training: the model, what the training has to tell, and what belongs to the model beside its weights."""
+class FinishedTraining(NamedTuple):
+    """A finished training: the model, its curve and counts, and the model's other files."""
 
     model: nn.Module
     trained: Trained
@@ -49,11 +49,11 @@ class Taught(NamedTuple):
     vocabulary: VocabularyMap | None  # the ids that it has; None: all
     initial: dict[str, float]  # figures of a student before its first step
     kept: tuple[Path, ...]  # files that its making left
-    asked: tuple[Asked, ...]  # caches of its teachers' answers; none: they answered live
+    cached: tuple[CachedSignals, ...]  # caches of its teachers' answers; none: they answered live
     answers: tuple[tuple[int, int], ...]  # of each teacher: operations of a forward pass, and the examples that it answered
 
 
-def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoints: Path) -> Taught:
+def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoints: Path) -> FinishedTraining:
     """Train a model, from where its checkpoints in a folder stand."""
     use_threads(ladder)
     vocabulary = student_vocabulary(work.vocabulary, corpus)
@@ -62,7 +62,7 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, work.training)
     plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision)
     parent = work.parent or next(iter(work.teachers), None)
-    # On their device before they are asked what in them matters.
+    # On their device before importance is measured on them.
     dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
     above = {
         folder: fit_vocabulary(load_model(Path(folder), interface.workload, dtype=dtype), Path(folder), vocabulary).to(device)
@@ -77,11 +77,11 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
     unit = "tok" if interface.workload == "causal-lm" else "ex"
     batches = TrainingBatches(corpus, work.training.batch_size, work.seed)
     forwards = [int(count(above[t.folder], interface.sequence_length).forward_flops) for t in work.teachers]
-    asked = _cached(work, above, corpus, batches, device, precision, context)
-    if asked:
+    cached = _cached(work, above, corpus, batches, device, precision, context)
+    if cached:
         teacher = None
         above.clear()  # what they had to say is on disk; their memory is the student's
-        signals = [each.cache.source for each in asked]
+        signals = [each.cache.source for each in cached]
     else:
         signals = _live(work, above, interface, precision)
     with ExitStack() as stack:
@@ -107,9 +107,9 @@ def teach(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoi
             before_checkpoint=curves.flush if curves else None,
             should_stop=stopping.requested,
         )
-    examples = tuple(each.examples for each in asked) or _live_examples(work, trained.steps)
+    examples = tuple(each.examples for each in cached) or _live_examples(work, trained.steps)
     answers = tuple(zip(forwards, examples, strict=True))
-    return Taught(model, trained, size, vocabulary, initial, tuple(checkpoints.glob(IMPORTANCE)), asked, answers)
+    return FinishedTraining(model, trained, size, vocabulary, initial, tuple(checkpoints.glob(IMPORTANCE)), cached, answers)
 
 
 def _cached(
@@ -120,7 +120,7 @@ def _cached(
     device: str,
     precision: str,
     context: Context,
-) -> tuple[Asked, ...]:
+) -> tuple[CachedSignals, ...]:
     """A cache of each teacher's answers, with all that the training will ask; none where they answer live."""
     wanted = work.signals
     if wanted is None:
@@ -131,22 +131,22 @@ def _cached(
 def stage_curves(work: Work, context: Context) -> AbstractContextManager[CurveLogger | None]:
     """The model's curves, for its own MLflow run or the one that an interrupted attempt left open; None where it is not recorded."""
     teacher_run_ids = [t.mlflow_run_id for t in work.teachers if t.mlflow_run_id]
-    recorder, mark = recorder_of(context.paths, context.run), fingerprint(work.identity)
-    return recorder.curves(context.mlflow_run_id, work.name, mark, settings=work.identity, teacher_run_ids=teacher_run_ids)
+    recorder, key = recorder_of(context.paths, context.run), fingerprint(work.identity)
+    return recorder.curves(context.mlflow_run_id, work.name, key, settings=work.identity, teacher_run_ids=teacher_run_ids)
 
 
-def _teaches(work: Work) -> bool:
-    """Whether the teacher's forward is worth its price: not where alpha is 0 throughout."""
+def _needs_teacher(work: Work) -> bool:
+    """Whether the loss uses a teacher: not where alpha is 0 throughout and there is no feature loss."""
     objective = work.objective
     return objective is not None and bool(work.teachers) and bool(objective.alpha.start or objective.alpha.end or objective.features)
 
 
 def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precision: str) -> list[SignalSource] | None:
-    """The teachers themselves; where a student has none, what smooths its labels; None: labels alone."""
+    """Live signals of the teachers; the uniform distribution where alpha smooths the labels without a teacher; None: labels alone."""
     objective = work.objective
     if objective is not None and not work.teachers and (objective.alpha.start or objective.alpha.end):
         return [uniform(outputs_of(interface))]
-    return [live(above[t.folder], interface.output_ids, precision) for t in work.teachers] if _teaches(work) else None
+    return [live(above[t.folder], interface.output_ids, precision) for t in work.teachers] if _needs_teacher(work) else None
 
 
 def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Features | None:
@@ -168,35 +168,35 @@ def _frozen_dtype(device: str, precision: str) -> torch.dtype:
     return torch.bfloat16 if device == "cuda" and precision == "bf16" else torch.float32
 
 
-def write_model(folder: Path, work: Work, mark: str, taught: Taught, data: DataRecord) -> None:
+def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTraining, data: DataRecord) -> None:
     """The folder of a finished model: a Hugging Face folder with its record and curve."""
-    trained, size = taught.trained, taught.size
+    trained, size = finished.trained, finished.size
     tokenizer = data.corpus().tokenizer_folder
-    save_model(taught.model.cpu(), folder, tokenizer if taught.vocabulary is None else None)
-    if taught.vocabulary is not None and tokenizer is not None:
-        reduced_tokenizer(tokenizer, taught.vocabulary.kept, folder)
-        write_kept(taught.vocabulary, folder)
-    for file in taught.kept:
+    save_model(finished.model.cpu(), folder, tokenizer if finished.vocabulary is None else None)
+    if finished.vocabulary is not None and tokenizer is not None:
+        reduced_tokenizer(tokenizer, finished.vocabulary.kept, folder)
+        write_kept(finished.vocabulary, folder)
+    for file in finished.kept:
         shutil.copy(file, folder / file.name)
-    flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, taught.answers)
+    flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, finished.answers)
     record = record_of(
         folder,
         work.name,
-        mark,
+        fingerprint,
         size,
         steps=trained.steps,
         tokens=trained.tokens,
         flops=flops.total,
         seconds=trained.seconds,
         early_stopped=trained.early_stopped,
-        vocabulary=len(taught.vocabulary.kept) if taught.vocabulary else None,
-        signals="; ".join(each.text for each in taught.asked) or ("live" if _teaches(work) else None),
-        signal_seconds=sum(each.seconds for each in taught.asked),
-        all_signal_seconds=sum(each.all_seconds for each in taught.asked),
-        initial=taught.initial,
+        vocabulary=len(finished.vocabulary.kept) if finished.vocabulary else None,
+        signals="; ".join(each.text for each in finished.cached) or ("live" if _needs_teacher(work) else None),
+        signal_seconds=sum(each.seconds for each in finished.cached),
+        all_signal_seconds=sum(each.all_seconds for each in finished.cached),
+        initial=finished.initial,
         teachers=tuple(t.name for t in work.teachers),
         teacher_fingerprints=tuple(t.fingerprint for t in work.teachers),
     )
     (folder / "record.json").write_text(record.model_dump_json(indent=1))
-    before = [{"step": 0, **taught.initial}] if taught.initial else []
+    before = [{"step": 0, **finished.initial}] if finished.initial else []
     (folder / "curve.json").write_text(json.dumps({**trained.curve, "valid": [*before, *trained.curve["valid"]]}))

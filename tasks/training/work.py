@@ -14,7 +14,7 @@ from conf.schema.training import Training
 from models.base.files import weights_sha256
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context
-from tasks.store.cached import Result
+from tasks.store.cached import StoredResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,12 +64,12 @@ def require_started(context: Context, name: str, remedy: str) -> None:
         raise UserError.about("--start-at", context.start_at, f"a stage whose predecessors are finished; {name} is not", remedy)
 
 
-def record_of(folder: Path, name: str, mark: str, size: Size, **trained: Any) -> StageRecord:
-    """The record of a model whose weights lie in `folder`: what it is; `trained` says how it came to be, by default not here."""
+def record_of(folder: Path, name: str, fingerprint: str, size: Size, **trained: Any) -> StageRecord:
+    """The record of a model whose weights lie in `folder`: `trained` holds the figures of its training, by default none here."""
     untrained = {"steps": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0}
     return StageRecord(
         name=name,
-        fingerprint=mark,
+        fingerprint=fingerprint,
         identity={},  # in the manifest
         folder="",
         weights_sha256=weights_sha256(folder),
@@ -81,7 +81,7 @@ def record_of(folder: Path, name: str, mark: str, size: Size, **trained: Any) ->
     )
 
 
-def read_record(found: Result, *, resumed_at: int | None = None) -> StageRecord:
+def read_record(found: StoredResult, *, resumed_at: int | None = None) -> StageRecord:
     """The record of a verified folder, with where it lies and whether it was found there or made now."""
     manifest = found.manifest
     record = StageRecord.model_validate_json((found.folder / "record.json").read_text())

@@ -37,9 +37,9 @@ def model(home: Home, name: str, run: str, teacher: StageRecord | None = None, m
     """A model in the store, and its evaluation."""
     kind = "stage" if teacher else "teacher"
     identity = {"kind": kind, "name": name, "seed": seed, "teachers": [teacher.fingerprint] if teacher else []}
-    mark = fingerprint(identity)
+    key = fingerprint(identity)
     teachers = {"teachers": (teacher.name,), "teacher_fingerprints": (teacher.fingerprint,)} if teacher else {}
-    record = model_record(name, fingerprint=mark, weights_sha256=fingerprint({"weights": mark}), steps=5, **teachers)
+    record = model_record(name, fingerprint=key, weights_sha256=fingerprint({"weights": key}), steps=5, **teachers)
     publish(home, kind, name, identity, run, moment, record.model_dump_json())
     publish(home, "evaluation", name, {"kind": "evaluation", "weights": record.weights_sha256}, run, moment)
     publish(home, "decision", name, {"kind": "decision", "weights": record.weights_sha256}, run, moment)

@@ -20,7 +20,7 @@ FEWEST = 24  # of many
 
 @dataclass(frozen=True)
 class Curve:
-    """What one model's training logged, non-finite values left out.
+    """The logged values of one model's training, non-finite values left out.
 
     Attributes:
         train: (n, 2) step and loss, the objective's.

@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
-    """What the template shows; None where no student was audited."""
+    """The template's values; None where no student was audited."""
     students = [(stage, stage.audit) for stage in record.stages if stage.audit is not None]
     if not students:
         return None
@@ -93,7 +93,7 @@ def _student(stage: StageRecord, audit: AuditRecord, errors: bool) -> dict[str, 
 
 
 def verdict(audit: AuditRecord) -> str:
-    """A sentence on what was flagged, and on what could not be judged."""
+    """A sentence on the flagged slices, and on those that could not be judged."""
     said = f"Nothing is flagged among {audit.judged} judged." if not audit.flagged else f"Flagged: {'; '.join(audit.flagged)}."
     if not audit.judged:
         said = "Nothing was judged: every slice has too few examples."

@@ -16,7 +16,7 @@ from tasks.report.plots.speed import speed_svg
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
-    """What `ladder bench` measured, or else what was measured after each stage."""
+    """The measurements of `ladder bench`, or else those after each stage."""
     models = model_benches(record)
     if not models:
         return None

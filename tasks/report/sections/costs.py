@@ -16,7 +16,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
 
 
 def costs(record: RunRecord) -> list[dict[str, str]]:
-    """What each model cost, and last two sums: of what this run computed, and of what it reused."""
+    """Costs of each model, and last two sums: of the computed models, and of the reused ones."""
 
     def line(name: str, models: list[StageRecord], note: str = "", extra: float = 0.0) -> dict[str, str]:
         spent, tokens = sum(model.seconds for model in models), sum(model.tokens for model in models)

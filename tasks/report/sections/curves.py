@@ -13,7 +13,7 @@ from tasks.report.plots.curves import Curve, curves_svg, read_curve
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
-    """The curves in the models' folders, drawn; and what could not be."""
+    """The curves in the models' folders, drawn; and names of those that could not be drawn."""
     curves, damaged = _curves(record)
     order = [model.name for model in record.models]
     plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := curves_svg(curves, order, layout))]

@@ -57,7 +57,7 @@ def _student(report: Report, place: int) -> list[str]:
 
 
 def _costs(report: Report) -> dict[str, str]:
-    """What the main student cost, by what it was paid for; nothing of what cost nothing."""
+    """Costs of the main student by purpose, without those of 0."""
     costs = report.main.costs
     named = {"training": costs.training, "trial trainings": costs.search, "signals": costs.signals, "data": costs.data}
     named["evaluation"] = costs.evaluation

@@ -26,7 +26,7 @@ from tests.machine import child, kill, read_line, small_disk
 
 V = 258
 IDENTITY = {"teacher": "a" * 64, "tokenizer": "b" * 64, "sequence_length": 24, "signal": "sampled", "vocabulary": V, "size": 20, "seed": 1}
-MARK = "c" * 64
+FINGERPRINT = "c" * 64
 
 
 @pytest.fixture
@@ -47,12 +47,12 @@ def made(folder: Path, **changes: Any) -> SignalCache:
     """An empty cache in a folder, as the store publishes it."""
     identity = IDENTITY | changes
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"fingerprint": MARK, "identity": identity, "files": {}}))
-    return SignalCache.open(folder, MARK, identity, pytest.fail)
+    (folder / "manifest.json").write_text(json.dumps({"fingerprint": FINGERPRINT, "identity": identity, "files": {}}))
+    return SignalCache.open(folder, FINGERPRINT, identity, pytest.fail)
 
 
 def opened(folder: Path, said: list[str] | None = None, **changes: Any) -> SignalCache:
-    return SignalCache.open(folder, MARK, IDENTITY | changes, pytest.fail if said is None else said.append)
+    return SignalCache.open(folder, FINGERPRINT, IDENTITY | changes, pytest.fail if said is None else said.append)
 
 
 def filled(cache: SignalCache, batches: TrainingBatches, steps: int = 1000, logits: Callable[[Batch], Tensor] = pattern, **how: Any) -> int:
@@ -229,7 +229,7 @@ class TestRefused:
         made(tmp_path / "cache")
         with pytest.raises(UserError) as error:
             SignalCache.open(tmp_path / "cache", "d" * 64, IDENTITY | {key: value}, pytest.fail)
-        assert MARK in str(error.value)
+        assert FINGERPRINT in str(error.value)
         assert "d" * 64 in str(error.value)
         assert f"{key} {IDENTITY[key]} instead of {value}" in str(error.value)
 

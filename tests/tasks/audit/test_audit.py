@@ -30,8 +30,8 @@ from tests.factories import data_record, model_record, run_record
 
 
 def stage(name: str = "small", **more: Any) -> StageRecord:
-    mark = f"{name:x<64}"
-    return model_record(name, fingerprint=mark, weights_sha256=mark[::-1], **more)
+    fingerprint = f"{name:x<64}"
+    return model_record(name, fingerprint=fingerprint, weights_sha256=fingerprint[::-1], **more)
 
 
 def figure(value: float | None, low: float | None = None, high: float | None = None, rows: int = 400) -> dict[str, Any]:

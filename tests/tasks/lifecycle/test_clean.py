@@ -87,14 +87,14 @@ class TestWhatGoes:
         assert names(clean(home, AGE)) == {"run/a"}
 
     def test_leavings(self, home: Home) -> None:
-        mark = "f" * SHOWN
+        key = "f" * SHOWN
         for moment in (OLD, NEW):
-            (home.store / "set-aside" / f"damaged-{mark}-{int(moment * 1e9)}").mkdir(parents=True)
-        for name in (f"{mark}-123", f"{'e' * SHOWN}-124"):
+            (home.store / "set-aside" / f"damaged-{key}-{int(moment * 1e9)}").mkdir(parents=True)
+        for name in (f"{key}-123", f"{'e' * SHOWN}-124"):
             (home.store / "writing" / name).mkdir(parents=True)
         with Store(home).lock("e" * SHOWN):
             freed = [(piece.kind, piece.name) for piece in clean(home, AGE).freed]
-        assert freed == [("set-aside", f"damaged-{mark}-{int(OLD * 1e9)}"), ("writing", f"{mark}-123")]
+        assert freed == [("set-aside", f"damaged-{key}-{int(OLD * 1e9)}"), ("writing", f"{key}-123")]
 
     def test_checkpoints(self, home: Home) -> None:
         ran(home, "young", [], moment=NEW)
@@ -237,11 +237,11 @@ def test_any_home(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
                 needed |= {("stage" if used.teachers else "teacher", used.fingerprint)}
                 for kind in ("evaluation", "decision"):
                     needed |= {(kind, fingerprint({"kind": kind, "weights": used.weights_sha256}))}
-        for kind, mark in needed:
-            folder = next((home.store / kind).glob(f"*-{mark[:SHOWN]}"))
-            assert verify(folder, mark)[0] is None
+        for kind, key in needed:
+            folder = next((home.store / kind).glob(f"*-{key[:SHOWN]}"))
+            assert verify(folder, key)[0] is None
         if not alive:  # all that is old and out of reach is gone
-            reached = {next((home.store / kind).glob(f"*-{mark[:SHOWN]}")) for kind, mark in needed}
+            reached = {next((home.store / kind).glob(f"*-{key[:SHOWN]}")) for kind, key in needed}
             kept_runs = {path.name for path in home.runs.glob("*")}
             others = {path for path in everything if path.exists() and (maker(path) in kept_runs or path.stat().st_mtime > OLD + 1)}
             assert results(home) == reached | others
@@ -260,18 +260,18 @@ from tasks.runtime.run_registry import RunLock
 from tasks.store.store import Store
 
 store, identity = Store(home()), {"kind": "stage", "seed": 1}
-mark, lost = fingerprint(identity), 0
+key, lost = fingerprint(identity), 0
 lock = RunLock(home(), "reuser")
 lock.take()
 print("ready", flush=True)
 until = time.time() + 4
 while time.time() < until:
-    with store.lock(mark):
-        found = store.find("stage", mark)
+    with store.lock(key):
+        found = store.find("stage", key)
         if found is None:
             lost += 1
             write = lambda folder: (folder / "weights").write_bytes(b"x" * 1000)
-            found = store.publish("stage", "s", identity, mark, {"run": "reuser", "ladder": "l"}, write)
+            found = store.publish("stage", "s", identity, key, {"run": "reuser", "ladder": "l"}, write)
     assert (found.folder / "weights").read_bytes() == b"x" * 1000  # used after the lock was let go, as a teacher's folder is
 print(lost)
 """

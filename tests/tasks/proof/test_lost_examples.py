@@ -10,7 +10,7 @@ import pytest
 
 from conf.schema.proof import Arm
 from models.data.corpus import Corpus
-from tasks.proof.lost_examples import Answers, identified, write_identified
+from tasks.proof.lost_examples import LabelledAnswers, identified, write_identified
 from tasks.report.sections import proof as page
 from tests.factories import corpus_in, split_of
 from tests.tasks.proof.test_proof import compared, record_in, replicates, save_proof
@@ -18,12 +18,12 @@ from tests.tasks.proof.test_proof import compared, record_in, replicates, save_p
 RIGHT = [0, 1, 2, 3, 0, 1]
 
 
-def answers(*said: int) -> Answers:
+def answers(*said: int) -> LabelledAnswers:
     return np.array([said, RIGHT], dtype=np.int32)
 
 
 ROOT = answers(0, 1, 2, 3, 1, 1)  # wrong about the fifth
-ARMS: dict[Arm, list[Answers]] = {
+ARMS: dict[Arm, list[LabelledAnswers]] = {
     "staged": [answers(0, 3, 2, 3, 0, 1), answers(0, 3, 2, 3, 0, 1), answers(3, 1, 0, 3, 1, 1)],  # the second and the fifth
     "scratch": [answers(0, 3, 1, 3, 1, 1), answers(0, 3, 1, 3, 1, 1), answers(0, 1, 2, 3, 1, 1)],  # the second and the third
 }

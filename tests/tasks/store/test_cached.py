@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conf.home import Home
-from tasks.store.cached import Entry, Result, Write, find_or_compute, find_stored, reuse_noted
+from tasks.store.cached import Entry, StoredResult, Write, find_or_compute, find_stored, reuse_noted
 from tasks.store.store import Store
 
 ENTRY = Entry("evaluation", "one", {"weights": "abc"})
@@ -20,7 +20,7 @@ class Computations:
     def __init__(self, home: Path) -> None:
         self.store, self.count, self.finished = Store(Home(home)), 0, 0
 
-    def result(self, run: str, fresh: bool = False) -> Result:
+    def result(self, run: str, fresh: bool = False) -> StoredResult:
         def compute() -> Write:
             self.count += 1
             return lambda folder: (folder / "figures.json").write_text(f"{run} {self.count}") and None
@@ -65,7 +65,7 @@ def test_a_failed_computation_publishes_nothing_and_frees_the_lock(computations:
 
 
 def test_two_at_once_compute_once(computations: Computations):
-    results: list[Result] = []
+    results: list[StoredResult] = []
     threads = [threading.Thread(target=lambda run=run: results.append(computations.result(run))) for run in "ab"]
     for thread in threads:
         thread.start()

@@ -197,14 +197,14 @@ def test_a_seed_of_its_own_that_is_the_ladders_is_the_same() -> None:
 
 def test_data_teachers_and_precision_count() -> None:
     ladder = digits()
-    marks = [
+    fingerprints = [
         stage_mark(ladder),
         stage_mark(ladder, data="e" * 64),
         stage_mark(ladder, teachers=("u" * 64,)),
         stage_mark(ladder, teachers=(*TEACHERS, "u" * 64)),
         stage_mark(ladder, precision="bf16"),
     ]
-    assert len(set(marks)) == len(marks)
+    assert len(set(fingerprints)) == len(fingerprints)
 
 
 def test_with_patience_validation_counts() -> None:
@@ -214,15 +214,15 @@ def test_with_patience_validation_counts() -> None:
 
 
 def test_the_teachers_identity() -> None:
-    def mark(**overrides: Any) -> str:
+    def hashed(**overrides: Any) -> str:
         ladder = digits(**overrides)
         assert isinstance(ladder.teacher, TrainedTeacher)
         return fingerprint(teacher_identity(ladder, ladder.teacher, "fp32", DATA))
 
     for same in ({"name": "x"}, {"defaults__training__steps": 3}, {"teacher__training__checkpoint_every": 3}, {"stages[0]__seed": 4}):
-        assert mark(**same) == mark()
+        assert hashed(**same) == hashed()
     for different in ({"seed": 1}, {"teacher__training__steps": 3}, {"teacher__shape__layers": 3}, {"teacher__training__beta2": 0.9}):
-        assert mark(**different) != mark()
+        assert hashed(**different) != hashed()
 
 
 def test_a_stage_never_equals_a_teacher() -> None:

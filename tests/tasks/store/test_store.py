@@ -22,7 +22,7 @@ from tasks.store.store import MANIFEST, SHOWN, Found, Store, verify
 from tests.machine import child, kill, read_line, small_disk
 
 IDENTITY = {"kind": "stage", "seed": 1}
-MARK = fingerprint(IDENTITY)
+FINGERPRINT = fingerprint(IDENTITY)
 MADE = {"run": "run-1", "ladder": "tiny"}
 WEIGHTS = bytes(range(256)) * 16
 ROOT = Path(__file__).parents[3]
@@ -45,10 +45,10 @@ def publish(store: Store, name: str = "100k", identity: dict[str, Any] = IDENTIT
 
 class TestPublish:
     def test_what_is_published_is_found(self, store: Store) -> None:
-        assert store.find("stage", MARK) is None
+        assert store.find("stage", FINGERPRINT) is None
         made = publish(store)
-        assert made.folder == store.home.store / "stage" / f"100k-{MARK[:SHOWN]}"
-        found = store.find("stage", MARK)
+        assert made.folder == store.home.store / "stage" / f"100k-{FINGERPRINT[:SHOWN]}"
+        found = store.find("stage", FINGERPRINT)
         assert found == made
         assert found.manifest["identity"] == IDENTITY
         assert (found.manifest["run"], found.manifest["ladder"], found.manifest["name"]) == ("run-1", "tiny", "100k")
@@ -57,25 +57,25 @@ class TestPublish:
 
     def test_another_kind_or_fingerprint_is_not_found(self, store: Store) -> None:
         publish(store)
-        assert store.find("teacher", MARK) is None
+        assert store.find("teacher", FINGERPRINT) is None
         assert store.find("stage", fingerprint({"other": 1})) is None
-        same_beginning = MARK[:SHOWN] + "0" * (64 - SHOWN)
+        same_beginning = FINGERPRINT[:SHOWN] + "0" * (64 - SHOWN)
         assert store.peek("stage", same_beginning) is None
 
     def test_the_name_is_for_people(self, store: Store) -> None:
         publish(store, "old-name")
-        found = store.find("stage", MARK)
+        found = store.find("stage", FINGERPRINT)
         assert found
         assert found.folder.name.startswith("old-name-")
 
     def test_nothing_is_visible_while_it_is_written(self, store: Store) -> None:
         def look(folder: Path) -> None:
             fill(folder)
-            assert store.find("stage", MARK) is None
+            assert store.find("stage", FINGERPRINT) is None
             assert list((store.home.store / "stage").iterdir()) == []
 
         publish(store, write=look)
-        assert store.find("stage", MARK)
+        assert store.find("stage", FINGERPRINT)
 
     @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
     def test_a_failure_leaves_nothing(self, store: Store, error: BaseException) -> None:
@@ -85,7 +85,7 @@ class TestPublish:
 
         with pytest.raises(type(error)):
             publish(store, write=fail)
-        assert store.find("stage", MARK) is None
+        assert store.find("stage", FINGERPRINT) is None
         assert [path for path in store.home.store.rglob("*") if path.is_file()] == []
 
     def test_a_kill_while_it_is_written_leaves_nothing_visible(self, store: Store) -> None:
@@ -100,13 +100,13 @@ def write(folder):
     time.sleep(60)
 Store(Home(Path(sys.argv[1]))).publish("stage", "100k", {"kind": "stage", "seed": 1}, sys.argv[2], {"run": "r", "ladder": "l"}, write)
 """
-        with child(code, store.home.root, MARK) as process:
+        with child(code, store.home.root, FINGERPRINT) as process:
             assert read_line(process) == "writing"
             kill(process)
-            assert store.find("stage", MARK) is None
+            assert store.find("stage", FINGERPRINT) is None
             assert list((store.home.store / "stage").iterdir()) == []
             publish(store)
-            assert store.find("stage", MARK)
+            assert store.find("stage", FINGERPRINT)
             assert list((store.home.store / "writing").iterdir()) == []  # what the dead process left is gone
 
     def test_it_appears_by_a_rename(self, store: Store) -> None:
@@ -148,7 +148,7 @@ while True:
     def test_publishing_again_sets_the_old_one_aside(self, store: Store) -> None:
         publish(store, "old")
         publish(store, "new")
-        assert [path.name for path in (store.home.store / "stage").iterdir()] == [f"new-{MARK[:SHOWN]}"]
+        assert [path.name for path in (store.home.store / "stage").iterdir()] == [f"new-{FINGERPRINT[:SHOWN]}"]
         assert len(list((store.home.store / "set-aside").iterdir())) == 1
 
 
@@ -194,7 +194,7 @@ DAMAGES = [
 
 class TestVerify:
     def test_a_whole_result(self, store: Store) -> None:
-        assert verify(publish(store).folder, MARK)[0] is None
+        assert verify(publish(store).folder, FINGERPRINT)[0] is None
 
     @pytest.mark.parametrize(("damage", "fault"), DAMAGES)
     def test_a_damaged_result_is_named_set_aside_and_not_used(self, tmp_path: Path, damage: Callable[[Path], None], fault: str) -> None:
@@ -202,24 +202,24 @@ class TestVerify:
         store = Store(Home(tmp_path), said.append)
         folder = publish(store).folder
         damage(folder)
-        told, _ = verify(folder, MARK)
+        told, _ = verify(folder, FINGERPRINT)
         assert told
         assert told.startswith(fault)
-        assert store.find("stage", MARK) is None
+        assert store.find("stage", FINGERPRINT) is None
         assert not folder.exists()
         aside = list((store.home.store / "set-aside").iterdir())
         assert len(aside) == 1  # kept for whoever wants to look
         assert said == [f"damaged result {folder}: {told}; set aside as {aside[0]}, it will be computed again"]
         publish(store)
-        assert store.find("stage", MARK)
+        assert store.find("stage", FINGERPRINT)
 
     def test_peek_looks_at_sizes_and_changes_nothing(self, store: Store) -> None:
         folder = publish(store).folder
-        assert store.peek("stage", MARK)
+        assert store.peek("stage", FINGERPRINT)
         alter(folder)
-        assert store.peek("stage", MARK)  # only a hash tells, and hashing is for `find`
+        assert store.peek("stage", FINGERPRINT)  # only a hash tells, and hashing is for `find`
         truncate(folder)
-        assert store.peek("stage", MARK) is None
+        assert store.peek("stage", FINGERPRINT) is None
         assert folder.exists()
 
 
@@ -247,12 +247,12 @@ class TestLatest:
 
 
 def test_a_checkpoint_makes_a_computation_resumable(store: Store) -> None:
-    assert store.resumable(MARK) is None
+    assert store.resumable(FINGERPRINT) is None
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     for step in (5, 10):
-        Checkpoints(store.checkpoints(MARK)).save(step, model, optimizer, {})
-    assert store.resumable(MARK) == 10
+        Checkpoints(store.checkpoints(FINGERPRINT)).save(step, model, optimizer, {})
+    assert store.resumable(FINGERPRINT) == 10
     assert store.resumable(fingerprint({"other": 1})) is None
 
 
@@ -274,41 +274,41 @@ class TestLock:
         entered = threading.Event()
 
         def wait() -> None:
-            with store.lock(MARK):
+            with store.lock(FINGERPRINT):
                 entered.set()
 
         waiter = threading.Thread(target=wait)
-        with child(HOLD, tmp_path, MARK, 60) as process:
+        with child(HOLD, tmp_path, FINGERPRINT, 60) as process:
             assert read_line(process) == "held"
             waiter.start()
             assert not entered.wait(1)
-            assert said == [f"another process computes {MARK[:12]}; waiting for it"]
+            assert said == [f"another process computes {FINGERPRINT[:12]}; waiting for it"]
             kill(process)
             assert entered.wait(60)
         waiter.join()
 
     def test_who_comes_second_waits_for_the_first(self, tmp_path: Path) -> None:
         said: list[str] = []
-        with child(HOLD, tmp_path, MARK, 1) as process:
+        with child(HOLD, tmp_path, FINGERPRINT, 1) as process:
             assert read_line(process) == "held"
             began = time.monotonic()
-            with Store(Home(tmp_path), said.append).lock(MARK):
+            with Store(Home(tmp_path), said.append).lock(FINGERPRINT):
                 waited = time.monotonic() - began
             assert waited > 0.5
             assert len(said) == 1
 
     def test_another_fingerprint_is_not_waited_for(self, tmp_path: Path) -> None:
         said: list[str] = []
-        with child(HOLD, tmp_path, MARK, 60) as process:
+        with child(HOLD, tmp_path, FINGERPRINT, 60) as process:
             assert read_line(process) == "held"
             with Store(Home(tmp_path), said.append).lock(fingerprint({"other": 1})):
                 kill(process)
             assert said == []
 
     def test_it_is_let_go_after_an_error(self, store: Store) -> None:
-        with pytest.raises(ValueError, match="no"), store.lock(MARK):
+        with pytest.raises(ValueError, match="no"), store.lock(FINGERPRINT):
             raise ValueError("no")
-        with store.lock(MARK):
+        with store.lock(FINGERPRINT):
             pass
 
 
@@ -332,5 +332,5 @@ def test_a_full_disk_is_one_clear_message(full_disk: Path) -> None:
         assert part in str(caught.value)
     assert caught.value.exit_code == 1
     assert store.find("stage", fingerprint(other)) is None
-    assert store.find("stage", MARK)
+    assert store.find("stage", FINGERPRINT)
     assert list((store.home.store / "writing").iterdir()) == []

@@ -41,19 +41,19 @@ def test_any_other_choice_is_refused(choice: object) -> None:
         stage(choice)
 
 
-def mark(choice: object, teachers: tuple[str, ...], parent: str | None = "b", **student: object) -> str:
+def hashed(choice: object, teachers: tuple[str, ...], parent: str | None = "b", **student: object) -> str:
     return fingerprint(stage_identity(*stage(choice, **student), "fp32", "data", teachers, parent))
 
 
 def test_the_identity_holds_the_teachers_weights_in_order_and_not_what_they_are_called() -> None:
-    assert mark(["root"], ("b",)) == mark(["parent"], ("b",)) == mark("ancestors", ("b",))
-    assert len({mark("ancestors", each) for each in (("b",), ("b", "a"), ("a", "b"), ("c", "b"))}) == 4
+    assert hashed(["root"], ("b",)) == hashed(["parent"], ("b",)) == hashed("ancestors", ("b",))
+    assert len({hashed("ancestors", each) for each in (("b",), ("b", "a"), ("a", "b"), ("c", "b"))}) == 4
 
 
 def test_a_parent_that_does_not_teach_counts_where_first_weights_are_made_from_it() -> None:
-    assert mark(["root"], ("a",), "b") == mark(["root"], ("a",), "c")
-    assert mark(["root"], ("a",), "b", initialisation="layers") != mark(["root"], ("a",), "c", initialisation="layers")
-    assert mark(["parent"], ("b",), "b", initialisation="layers") == mark(["parent"], ("b",), None, initialisation="layers")
+    assert hashed(["root"], ("a",), "b") == hashed(["root"], ("a",), "c")
+    assert hashed(["root"], ("a",), "b", initialisation="layers") != hashed(["root"], ("a",), "c", initialisation="layers")
+    assert hashed(["parent"], ("b",), "b", initialisation="layers") == hashed(["parent"], ("b",), None, initialisation="layers")
 
 
 def test_a_student_without_a_teacher_has_no_features_and_no_cached_answers() -> None:

@@ -113,20 +113,20 @@ class TestChoice:
             loaded(TEXT, f"stages.one.objective.{change}", "stages.one.signals.source=cached")
 
     def test_the_identity_holds_what_a_record_is_made_by(self) -> None:
-        def mark(*overrides: str) -> str:
+        def key(*overrides: str) -> str:
             ladder = loaded(TEXT, "stages.one.signals.source=cached", *overrides)
             stage = ladder.stages[0]
             return fingerprint(stage_identity(ladder, stage, "fp32", "d", ("t",), None, stage.signals))
 
-        own = mark()
-        assert own == mark("stages.one.signals.k=7")
+        own = key()
+        assert own == key("stages.one.signals.k=7")
         others = [
             ["stages.one.signals.draws=7"],
             ["stages.one.signals.seed=7"],
             ["stages.one.signals.kind=top-k"],
             ["stages.one.signals.kind=full"],
         ]
-        assert len({own, *(mark(*other) for other in others)}) == 5
+        assert len({own, *(key(*other) for other in others)}) == 5
 
     def test_what_does_not_fit_the_vocabulary(self) -> None:
         large = Interface("causal-lm", 32, 49_152)
@@ -214,20 +214,20 @@ class TestRefused:
     def parts(self, made: Made) -> tuple[SignalCache, TrainingBatches, str, dict[str, Any]]:
         corpus = made.data.corpus()
         identity = cache_identity(made.ladder.stages[0].signals, made.teacher, corpus, "fp32")
-        mark = fingerprint(identity)
-        (folder,) = (made.context.paths.store / "signals").glob(f"*-{mark[:20]}")
-        return SignalCache.open(folder, mark, identity, pytest.fail), TrainingBatches(corpus, 16, 0), mark, identity
+        key = fingerprint(identity)
+        (folder,) = (made.context.paths.store / "signals").glob(f"*-{key[:20]}")
+        return SignalCache.open(folder, key, identity, pytest.fail), TrainingBatches(corpus, 16, 0), key, identity
 
     def test_signals_of_another_teacher_are_noticed_before_training(self, made: Made) -> None:
-        cache, batches, mark, _ = self.parts(made)
+        cache, batches, key, _ = self.parts(made)
         corpus = made.data.corpus()
-        check(cache, batches.at(0), logits_of(load_model(Path(made.teacher.folder), "image-classification"), corpus, "cpu", "fp32"), mark)
+        check(cache, batches.at(0), logits_of(load_model(Path(made.teacher.folder), "image-classification"), corpus, "cpu", "fp32"), key)
         other = logits_of(load_model(Path(made.quarter.folder), "image-classification"), corpus, "cpu", "fp32")
-        with pytest.raises(LadderError, match=rf"The signals {mark[:12]} in .* are not those of this teacher: over 4 examples"):
-            check(cache, batches.at(0), other, mark)
+        with pytest.raises(LadderError, match=rf"The signals {key[:12]} in .* are not those of this teacher: over 4 examples"):
+            check(cache, batches.at(0), other, key)
 
     def test_a_folder_of_another_teacher_is_refused_with_both_fingerprints(self, made: Made) -> None:
-        cache, _, mark, _ = self.parts(made)
+        cache, _, key, _ = self.parts(made)
         path = cache.folder / "manifest.json"
         before = path.read_text()
         manifest = json.loads(before)
@@ -239,7 +239,7 @@ class TestRefused:
         finally:
             path.write_text(before)
         assert "f" * 64 in str(error.value)
-        assert mark in str(error.value)
+        assert key in str(error.value)
         assert f"teacher {'0' * 64} instead of {made.teacher.weights_sha256}" in str(error.value)
 
     def test_each_part_of_the_identity_makes_another_cache(self, made: Made) -> None:
