@@ -8,9 +8,9 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from conf.home import home
-from flows.cli.show.comparison import comparison_text
 from flows.parameters import OptionalRun, RunName
 from flows.steps import publish_report
+from tasks.report.comparison_text import comparison_text
 from tasks.report.rebuild import compare as compare_pages
 from tasks.report.rebuild import settings_of
 from tasks.runtime.run_registry import load_run

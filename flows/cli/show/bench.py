@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.cli.printing import table_of, text_of
 from tasks.bench.scaling import Part, answer, headline, parts
 from tasks.records.bench import RunBench
 from tasks.records.format import NONE, human, mebibytes, milliseconds, rate, seconds
+from tasks.report.terminal import table_of, text_of
 
 
 def bench_text(result: RunBench) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.cli.printing import table_of, text_of
 from tasks.planning.economics import WORDS, Bar, BreakEven, Report, verdict
 from tasks.records.format import amount, days_text
+from tasks.report.terminal import table_of, text_of
 
 
 def economics_text(report: Report) -> str:

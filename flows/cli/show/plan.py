@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flows.cli.printing import WIDE, table_of, text_of
 from tasks.planning.costs import PlanCosts
 from tasks.planning.plan import LadderPlan, ModelPlan
 from tasks.records.format import byte_size, estimate, human, money, operations
+from tasks.report.terminal import WIDE, table_of, text_of
 
 COLUMNS = ("model", "params", "non-emb", "ratio", "tokens", "FLOPs", "time", "memory", "will be")
 

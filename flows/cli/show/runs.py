@@ -6,12 +6,12 @@ from typing import Any
 
 from conf.home import home
 from conf.served import served
-from flows.cli.printing import WIDE, table_of, text_of
 from tasks.proof.verdict_text import render
 from tasks.records.format import seconds
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
+from tasks.report.terminal import WIDE, table_of, text_of
 from tasks.tracking.client import run_url, tracking_uri, ui_command
 
 

@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.printing import text_of
 from tasks.report.compare import RunComparison
+from tasks.report.terminal import text_of
 
 
 def comparison_text(comparison: RunComparison) -> str:
