@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from conf.errors import UserError
+from conf.schema.objective import CLASSIFICATION_ONLY, SOFTMAX_FREE
 
 if TYPE_CHECKING:
     from conf.schema.objective import Objective
 
 SPARSE = ("top-k", "sampled")  # signals that do not hold every id's probability
-SOFTMAX_FREE = ("logit-mse",)
 
 
 def check_objective(objective: Objective, workload: str, signals_kind: str = "live", *, key: str = "objective", teachers: int = 1) -> None:
@@ -27,8 +27,8 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
         UserError: Naming the setting, what is allowed and the remedy.
     """
     kind = objective.kind
-    if kind == "logit-mse" and workload == "causal-lm":
-        raise UserError.about(f"{key}.kind", kind, "any other kind; logit-mse is for classification", "Choose another.")
+    if kind in CLASSIFICATION_ONLY and workload == "causal-lm":
+        raise UserError.about(f"{key}.kind", kind, f"any other kind; {kind} is for classification", "Choose another.")
     if objective.standardize and kind in SOFTMAX_FREE:
         raise UserError.about(f"{key}.standardize", True, f"false, for {kind}, which compares the logits' own size", "Set it to false.")
     if objective.combine == "mean" and kind in SOFTMAX_FREE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,8 @@ class Columns(Settings):
 class CommonData(Settings):
     """Settings of every data source."""
 
+    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification")  # that the source serves
+
     sequence_length: int = setting(192, "Length of a training sequence; longer texts are cut or split", "tokens", ge=2, le=1_048_576)
     valid_fraction: float = setting(0.05, "Share of documents held out for validation", "fraction of documents", gt=0, lt=0.5)
     test_fraction: float = setting(0.05, "Share of documents kept apart for final proofs", "fraction of documents", gt=0, lt=0.5)
@@ -37,6 +39,8 @@ class StdlibData(CommonData):
 class DigitsData(CommonData):
     """The 1,797 handwritten digits (8 x 8 pixels) that scikit-learn carries. Slices are the digits."""
 
+    workloads: ClassVar[tuple[str, ...]] = ("image-classification",)
+
     source: Literal["digits"] = setting("digits", "Kind of data source")
 
 
@@ -51,6 +55,8 @@ class FilesData(CommonData):
 class DatasetData(CommonData):
     """A Hugging Face dataset, from the hub or from a folder written by `save_to_disk`."""
 
+    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification", "image-classification")
+
     source: Literal["dataset"] = setting("dataset", "Kind of data source")
     name: str = setting(..., "Dataset id on the hub, or a folder written by save_to_disk", "id or path", min_length=1)
     subset: str | None = setting(None, "Configuration of a hub dataset", "name")
@@ -60,6 +66,12 @@ class DatasetData(CommonData):
 
 
 Data = Annotated[StdlibData | DigitsData | FilesData | DatasetData, Field(discriminator="source"), Choices()]
+
+
+def sources_for(workload: str) -> list[str]:
+    """Names of the data sources that serve a workload."""
+    union, *_ = get_args(Data)
+    return [each.model_fields["source"].default for each in get_args(union) if workload in each.workloads]
 
 
 class Tokenizer(Settings):

@@ -16,7 +16,7 @@ from conf.schema.audit import Audit, check_gate
 from conf.schema.base import Choices, Settings, setting
 from conf.schema.bench import Bench
 from conf.schema.compatibility import check_objective
-from conf.schema.data import Data, Tokenizer
+from conf.schema.data import Data, Tokenizer, sources_for
 from conf.schema.economics import Economics
 from conf.schema.gate import Gate
 from conf.schema.objective import Objective
@@ -231,10 +231,10 @@ class Ladder(Settings):
                 raise ValueError(
                     f"{key}.family: got {shape.family!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."
                 )
-        sources = ("digits", "dataset") if self.workload == "image-classification" else ("python-stdlib", "files", "dataset")
-        if self.data.source not in sources:
+        if self.workload not in self.data.workloads:
+            allowed = " or ".join(sources_for(self.workload))
             raise ValueError(
-                f"data.source: got {self.data.source!r}; allowed: {' or '.join(sources)}, for workload {self.workload}. Change one of them."
+                f"data.source: got {self.data.source!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."
             )
         if self.tokenizer.kind == "teacher" and self.teacher.source == "train" and self.workload != "image-classification":
             raise ValueError(

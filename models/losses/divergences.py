@@ -5,6 +5,9 @@ Shape legend: `...` any leading shape, V vocabulary or classes.
 A divergence is a sum over V for each position, in nats. Logits that enter one are divided by the temperature already. A logit of
 -inf rules an id out: its probability is 0, the term takes its limit (torch's kl_div would give NaN), and no gradient flows to it. An
 id that both models rule out changes nothing. Where only one does, a divergence may be infinite; `models.losses.support` refuses that.
+
+`DIVERGENCES`, at the end, has the formula of each kind; a kind in none of the lists beside it is divided by the temperature, times
+`T^2`, finite, and differentiated by autograd.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from conf.schema.objective import Objective
 from models.data.batches import IGNORE
 
-Divergence = Callable[[Tensor, Tensor], Tensor]
+Divergence = Callable[[Tensor, Tensor, Tensor, Objective], Tensor]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -228,3 +232,26 @@ def interpolated(teacher_logits: Tensor, student_logits: Tensor, share: float) -
     ruled_out = (teacher_logits == -torch.inf) | (student_logits == -torch.inf)
     start, end = (logits.masked_fill(ruled_out, 0.0) for logits in (student_logits.detach(), teacher_logits))
     return torch.lerp(start, end, share).masked_fill(ruled_out, -torch.inf)
+
+
+# Each takes teacher's and student's logits divided by the temperature, and the labels, which only some use.
+DIVERGENCES: dict[str, Divergence] = {
+    "forward-kl": lambda t, s, y, o: forward_kl(t, s),
+    "reverse-kl": lambda t, s, y, o: reverse_kl(t, s),
+    "jsd": lambda t, s, y, o: jsd(t, s, o.beta),
+    "skew-kl": lambda t, s, y, o: skew_kl(t, s, o.skew),
+    "skew-reverse-kl": lambda t, s, y, o: skew_reverse_kl(t, s, o.skew),
+    "tvd": lambda t, s, y, o: tvd(t, s),
+    "dkd": lambda t, s, y, o: dkd(t, s, y, o.target_weight, o.other_weight),
+    "logit-mse": lambda t, s, y, o: logit_mse(t, s),
+    "taid": lambda t, s, y, o: forward_kl(t, s),
+}
+WITHOUT_TEMPERATURE = ("logit-mse",)
+WITHOUT_SQUARE = ("tvd", "logit-mse")  # T^2 belongs to KL forms alone
+
+
+def infinite_for(objective: Objective) -> tuple[bool, bool]:
+    """Whether the divergence is infinite where the teacher alone, and where the student alone, rules out an id."""
+    forward = {"forward-kl": True, "dkd": True, "logit-mse": True, "jsd": objective.beta == 0, "skew-kl": objective.skew == 0}
+    reverse = {"reverse-kl": True, "logit-mse": True, "jsd": objective.beta == 1, "skew-reverse-kl": objective.skew == 0}
+    return reverse.get(objective.kind, False), forward.get(objective.kind, False)

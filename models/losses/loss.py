@@ -9,7 +9,7 @@ teacher; `T^2` keeps the gradient's size independent of the temperature (Hinton,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 from conf.schema.objective import Objective
 from models.data.batches import IGNORE
 from models.losses import divergences as d
-from models.losses.divergences import cross_entropy, forward_kl
+from models.losses.divergences import DIVERGENCES, WITHOUT_SQUARE, WITHOUT_TEMPERATURE, cross_entropy, forward_kl
 from models.losses.sparse import SparseSignal, sparse_forward_kl, tempered
 from models.losses.teacher_controls import log_mean, moved_to_label, teacher_weights
 
@@ -65,22 +65,6 @@ class LossSums(NamedTuple):
     ce: Tensor  # (), detached
     kd: Tensor  # (), the divergence, times T^2 where that applies, detached
     teacher_ce: Tensor  # (), the teachers' own cross-entropy, detached; NaN where signals are sparse
-
-
-# Each takes logits divided by the temperature, and the labels, which only some use.
-DIVERGENCES: dict[str, Callable[[Tensor, Tensor, Tensor, Objective], Tensor]] = {
-    "forward-kl": lambda t, s, y, o: d.forward_kl(t, s),
-    "reverse-kl": lambda t, s, y, o: d.reverse_kl(t, s),
-    "jsd": lambda t, s, y, o: d.jsd(t, s, o.beta),
-    "skew-kl": lambda t, s, y, o: d.skew_kl(t, s, o.skew),
-    "skew-reverse-kl": lambda t, s, y, o: d.skew_reverse_kl(t, s, o.skew),
-    "tvd": lambda t, s, y, o: d.tvd(t, s),
-    "dkd": lambda t, s, y, o: d.dkd(t, s, y, o.target_weight, o.other_weight),
-    "logit-mse": lambda t, s, y, o: d.logit_mse(t, s),
-    "taid": lambda t, s, y, o: d.forward_kl(t, s),
-}
-WITHOUT_TEMPERATURE = ("logit-mse",)
-WITHOUT_SQUARE = ("tvd", "logit-mse")  # T^2 belongs to KL forms alone
 
 
 def distillation_loss(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> LossSums:

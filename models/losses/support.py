@@ -14,18 +14,11 @@ import torch
 from torch import Tensor
 
 from conf.errors import UserError
-from conf.schema.objective import Objective
 from models.data.batches import IGNORE
+from models.losses.divergences import infinite_for
 from models.losses.loss import Signal, SparseSignal, StepObjective
 
 FINITE = "jsd with beta between 0 and 1, skew-kl or skew-reverse-kl with skew above 0, tvd or taid"
-
-
-def infinite_for(objective: Objective) -> tuple[bool, bool]:
-    """Whether the divergence is infinite where the teacher alone, and where the student alone, rules out an id."""
-    forward = {"forward-kl": True, "dkd": True, "logit-mse": True, "jsd": objective.beta == 0, "skew-kl": objective.skew == 0}
-    reverse = {"reverse-kl": True, "logit-mse": True, "jsd": objective.beta == 1, "skew-reverse-kl": objective.skew == 0}
-    return reverse.get(objective.kind, False), forward.get(objective.kind, False)
 
 
 def check_support(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> None:

@@ -1,11 +1,19 @@
 """The sections of a run's report, in the order of the page.
 
-A section is a module with `section(record) -> Mapping[str, Any] | None` (None: it is left out), an entry in `SECTIONS`, and a template
-`templates/<name>.html.j2` that lays the mapping out: there it is `section`, beside `record`, `models` (the finished ones), `quality`
-(the metric that they are judged by), `unit` (tokens or examples) and the page's filters. A template is one `<section>` with an `<h2>`,
-its tables in `<div class="scroll">`, their heads in `<thead>`, its pictures in a `<figure>`.
+A section is a module with `section(record) -> Mapping[str, Any] | None` (None: it is left out) and an entry in `SECTIONS`. The page lays
+its mapping out by `templates/section.html.j2`, from these keys, all but the first optional:
+    heading: The section's `<h2>`.
+    sentence: A paragraph.
+    plots: (layout, SVG as `Markup`) of each picture, layout `wide` or `narrow`.
+    tables: Mappings of `headers`, `rows` of cells, and optionally `title`, `words` (headers of the columns of text, aligned on the left;
+        by default the first) and `sums` (number of last rows that are sums).
+    note: Small print at the end.
 
-Three keys of a mapping are for the page, all optional:
+For another layout, a template `templates/<name>.html.j2`: there the mapping is `section`, beside `record`, `models` (the finished ones),
+`quality` (the metric that they are judged by), `unit` (tokens or examples) and the page's filters. A template is one `<section>` with
+an `<h2>`, its tables in `<div class="scroll">`, their heads in `<thead>`, its pictures in a `<figure>`.
+
+Three more keys are for the page, all optional:
     verdict: The sentence that the report begins with, its interval in it: text, not HTML.
     controls: `tasks.report.plots.quality.Control`s, drawn beside the models in the picture of quality against parameters.
     intervals: Model -> (low, high) of its quality, as a fraction for accuracy and in bits per byte for language models.

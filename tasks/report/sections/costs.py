@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
+from tasks.report.sections.outcome import ROWS
+
+COLUMNS = ("model", "steps", "tokens", "FLOPs", "speed", "time", "origin")
+NOTE = Markup("FLOPs include the teacher's forward passes. Time is that of training, over all attempts of a resumed model.")
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
     """The costs, once there are any."""
-    return {"lines": costs(record)} if record.models else None
+    if not record.models:
+        return None
+    unit = ROWS[tables.quality_of(record).key]
+    headers = {"tokens": unit, "speed": f"{unit}/s"}
+    rows = [[line[key] for key in COLUMNS] for line in costs(record)]
+    return {
+        "heading": "Cost",
+        "tables": [{"headers": [headers.get(key, key) for key in COLUMNS], "rows": rows, "words": ("model", "origin"), "sums": 2}],
+        "note": NOTE,
+    }
 
 
 def costs(record: RunRecord) -> list[dict[str, str]]:

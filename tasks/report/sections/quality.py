@@ -16,4 +16,5 @@ def section(
 ) -> Mapping[str, Any] | None:
     """The picture, for wide and for narrow windows, with the control arms and the intervals that other sections know of."""
     plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := quality_svg(record, layout, controls, intervals))]
-    return {"plots": plots, "controls": controls, "intervals": intervals} if plots else None
+    note = "Hollow: control arms, beside one another where they have the same size." if controls else None
+    return {"heading": "Quality against parameters", "plots": plots, "note": note} if plots else None
