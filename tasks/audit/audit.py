@@ -40,8 +40,8 @@ def control_work(stage: Stage, student: StageRecord, parent: StageRecord, ladder
 def train_control(stage: Stage, student: StageRecord, parent: StageRecord, inputs: StageInputs) -> StageRecord:
     """Find the untaught control in the store, or train it. It is no rung of the ladder: MLflow has it with its student's figures."""
     context = inputs.context
-    aside = context.model_copy(update={"mlflow_run_id": None, "fresh": context.fresh and stage.name not in context.kept})
-    return find_or_train(control_work(stage, student, parent, inputs.ladder, inputs.data), replace(inputs, context=aside))
+    unrecorded = context.model_copy(update={"mlflow_run_id": None, "fresh": context.fresh and stage.name not in context.kept})
+    return find_or_train(control_work(stage, student, parent, inputs.ladder, inputs.data), replace(inputs, context=unrecorded))
 
 
 def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRecord, precision: str) -> dict[str, Any]:
@@ -115,8 +115,8 @@ def read_audit(found: Found, reused: bool, lineage: Sequence[StageRecord], contr
 def _words(group: AuditGroup, flag: str, lineage: Sequence[StageRecord]) -> str:
     teacher, _, what = flag.partition(".")
     name = (lineage[-1] if teacher == "parent" else lineage[0]).name
-    said = f"errors of {name} inherited" if what == "inherited" else f"the gap of {name} amplified"
-    return f"{said} in {'slice' if group.kind == 'slice' else 'tokens of class'} {group.name}"
+    finding = f"errors of {name} inherited" if what == "inherited" else f"the gap of {name} amplified"
+    return f"{finding} in {'slice' if group.kind == 'slice' else 'tokens of class'} {group.name}"
 
 
 def _matters(group: AuditGroup) -> tuple[bool, float, str]:

@@ -89,10 +89,10 @@ def _kinds(rows: AuditRows, corpus: Corpus, kept: VocabularyMap | None, ladder: 
 def _worst_of_slices(figures: dict[str, Figure], groups: list[Group]) -> None:
     """Add the largest amplification among the slices, judged by its upper bound: the figure that a gate asks for."""
     for teacher in ("parent", "root"):
-        known = [g.figures[f"{teacher}.amplification"] for g in groups if g.kind == "slice" and f"{teacher}.amplification" in g.figures]
+        amplified = [g.figures[f"{teacher}.amplification"] for g in groups if g.kind == "slice" and f"{teacher}.amplification" in g.figures]
         if f"{teacher}.agreement" in figures:
             none = Figure(None, None, None, 0, 0)
-            figures[f"{teacher}.amplification"] = max(known, key=lambda figure: figure.high or 0.0, default=none)
+            figures[f"{teacher}.amplification"] = max(amplified, key=lambda figure: figure.high or 0.0, default=none)
 
 
 def _plain(figure: Figure) -> dict[str, float | int | None]:

@@ -97,9 +97,9 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
         raise UserError.about("RUN", record.run, f"a run whose models are in the store; {missing[0]} is not", "Run the ladder again.")
     identity = bench_identity(ladder, [model.weights_sha256 for model in models])
     key = fingerprint(identity)
-    known = read_bench(record)
-    if known and known.mark == key and not fresh:
-        return known
+    earlier = read_bench(record)
+    if earlier and earlier.mark == key and not fresh:
+        return earlier
     from tasks.bench.measure import measure_run
 
     with training_slot(ladder.compute.at_once, record.run):

@@ -75,8 +75,8 @@ def _measure(records: Sequence[StageRecord], ladder: Ladder, threads: int, most_
     for name, model in models.items():
         check_length(model, name, ladder.workload, asked)
     rounds, sizes = bench.repeats, bench.batch_sizes
-    said = _progress(bench.warmup + rounds)
-    times = measure_rounds(models, ladder.workload, sizes, asked, rounds, bench.warmup, most_seconds=most_seconds, on_round=said)
+    on_round = _progress(bench.warmup + rounds)
+    times = measure_rounds(models, ladder.workload, sizes, asked, rounds, bench.warmup, most_seconds=most_seconds, on_round=on_round)
     machine = BenchMachine(processor=_name_of(device), device=device, threads=threads, dtype=bench.dtype, torch=version("torch"))
     whole = most_seconds is None
     found = [_bench(record, models[record.name], times[record.name], ladder, asked, machine, tuple(models)) for record in records]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tasks.records.bench import Case, ModelBench, Spread
 
 CONFIDENCE = 0.95
-CLAIMED = (3.0, 5.0)  # how much faster a model that is ten times smaller is said to be
+CLAIMED = (3.0, 5.0)  # the usual claim: speed-up of a model that is ten times smaller
 PARTS = {"whole": "a whole request", "prefill": "the first token", "decode": "each further token"}
 
 
@@ -141,16 +141,16 @@ def answer(part: Part) -> str:
     if fitted is None:
         return "No student of another size was measured, so nothing is said about how speed goes with size."
     value, low, high = fitted.at_ten()
-    said = f"For {part.title}, a model a tenth the size is {value:.1f}x as fast here"
+    sentence = f"For {part.title}, a model a tenth the size is {value:.1f}x as fast here"
     least, most = CLAIMED
     claim = f'"10x smaller is {least:.0f}-{most:.0f}x faster"'
     if low is None or high is None:
-        return f"{said} (exponent {fitted.value:.2f}, from one student, so without an interval)."
-    said += f" (95 % interval {low:.1f} to {high:.1f}; exponent {fitted.value:.2f}, from {fitted.students} students): "
+        return f"{sentence} (exponent {fitted.value:.2f}, from one student, so without an interval)."
+    sentence += f" (95 % interval {low:.1f} to {high:.1f}; exponent {fitted.value:.2f}, from {fitted.students} students): "
     if low > most:
-        return f"{said}more than {claim}."
+        return f"{sentence}more than {claim}."
     if high < least:
-        return f"{said}less than {claim}."
+        return f"{sentence}less than {claim}."
     if low >= least and high <= most:
-        return f"{said}as {claim} says."
-    return f"{said}{claim} is neither shown nor refuted."
+        return f"{sentence}as {claim} says."
+    return f"{sentence}{claim} is neither shown nor refuted."

@@ -64,25 +64,27 @@ def _missed(record: StageRecord, bound: Bound) -> str | None:
     audit = record.audit
     figure = audit.figures.get(bound.figure) if audit else None
     asks = " and ".join(f"{word} {value:g}" for word, value in (("at most", bound.most), ("at least", bound.least)) if value is not None)
-    said = f"gate.{bound.setting} asks {asks}"
+    bound_text = f"gate.{bound.setting} asks {asks}"
     if audit is None or figure is None:
-        return f"{record.name} has no {bound.figure}, which was not audited; {said}"
+        return f"{record.name} has no {bound.figure}, which was not audited; {bound_text}"
     few = audit.few if bound.figure.endswith(".amplification") else ()
     if figure.value is None or few:
         names = f"{', '.join(few[:3])}{', ...' if len(few) > 3 else ''}"
         where = f" in {len(few)} slices ({names})" if few else f" ({figure.rows:,} rows)"
-        return f"{record.name}: too few examples for {bound.figure}{where}; {said}. Raise evaluation.examples, or lower audit.min_count"
+        return (
+            f"{record.name}: too few examples for {bound.figure}{where}; {bound_text}. Raise evaluation.examples, or lower audit.min_count"
+        )
     low = figure.value if figure.low is None else figure.low
     high = figure.value if figure.high is None else figure.high
     if (bound.most is None or high <= bound.most) and (bound.least is None or low >= bound.least):
         return None
-    return f"{record.name} has {bound.figure} {figure.value:.3g}, between {low:.3g} and {high:.3g}; {said}"
+    return f"{record.name} has {bound.figure} {figure.value:.3g}, between {low:.3g} and {high:.3g}; {bound_text}"
 
 
 def _product(retentions: Sequence[float | None]) -> float | None:
     """Retention is a ratio, of accuracies or of perplexities, so that along a line of teachers it multiplies."""
-    known = [value for value in retentions if value is not None]
-    return math.prod(known) if len(known) == len(retentions) else None
+    present = [value for value in retentions if value is not None]
+    return math.prod(present) if len(present) == len(retentions) else None
 
 
 def _via(through: Sequence[StageRecord], name: str) -> str:

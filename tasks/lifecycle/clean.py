@@ -184,11 +184,11 @@ class _Cleaning:
                 self._keep(kind, folder, "in use")
                 return False
             self._count(kind, folder, "no kept run reaches it")
-            aside = self.home.store / "writing" / f"{fingerprint}-{os.getpid()}"
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(aside)  # a whole folder: no reader sees half of it
-            shutil.rmtree(aside)
+            temporary = self.home.store / "writing" / f"{fingerprint}-{os.getpid()}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(temporary)  # a whole folder: no reader sees half of it
+            shutil.rmtree(temporary)
             Path(lock.lock_file).unlink()  # a process that waits for it notices, and makes another
             return True
 

@@ -197,8 +197,8 @@ def verdict(result: BreakEven, currency: str) -> str:
     cost = money(result.total, currency)
     if result.break_even_days is None:
         more = "nothing" if result.saving_per_day == 0 else f"{money(-result.saving_per_day, currency)} a day more than it saves"
-        told = "saves nothing" if result.saving_per_day == 0 else f"costs {more}"
-        return f"{name} never pays: serving it {told}, and it cost {cost} to make."
+        effect = "saves nothing" if result.saving_per_day == 0 else f"costs {more}"
+        return f"{name} never pays: serving it {effect}, and it cost {cost} to make."
     days = f"{days_text(result.break_even_days)} at {money(result.saving_per_day, currency)} saved a day"
     if result.outcome == "too late":
         loss = money(-result.net_per_cycle, currency)

@@ -60,9 +60,9 @@ def verdict(proof: Proof) -> str:
     words = called(contrast, f"{points(proof, proof.delta)} {unit(proof)}")
     start = f"{'Pilot, a tenth of the steps: ' if proof.pilot else ''}{words[0].upper() if not proof.pilot else words[0]}{words[1:]}"
     scores = f"{first.arm} scores {scored(proof, first.score.mean)}, {second.arm} {scored(proof, second.score.mean)}"
-    said = f"{start}: {scores}, a gain of {spread(proof, contrast.gain)}, for {price(proof, first, second)}"
+    sentence = f"{start}: {scores}, a gain of {spread(proof, contrast.gain)}, for {price(proof, first, second)}"
     missing = "" if proof.finished else " Not all seeds are finished."
-    return f"{said}{needed(proof, contrast)}.{missing}"
+    return f"{sentence}{needed(proof, contrast)}.{missing}"
 
 
 def needed(proof: Proof, contrast: Contrast) -> str:
@@ -83,22 +83,22 @@ def price(proof: Proof, first: ArmResult, second: ArmResult) -> str:
 
 def trust(proof: Proof) -> tuple[str, ...]:
     """How far to trust it."""
-    said = [
+    sentences = [
         "The interval covers chance in training (order of the data, first weights), with this root teacher and these test examples; "
         "another teacher or other examples may give another figure."
     ]
     if proof.metric == "accuracy" and proof.test_examples and proof.delta < 1 / proof.test_examples:
-        said.append(
+        sentences.append(
             f"One of the {proof.test_examples} test examples is {100 / proof.test_examples:.2f} points, more than the smallest difference "
             f"of interest of {100 * proof.delta:.2f}; a spread below that of such steps is not believed."
         )
     if proof.pilot:
-        said.append(
+        sentences.append(
             "A pilot: every student has a tenth of its steps, and its whole schedule within them. Trust it for whether all arms run, what "
             "they cost and how far seeds scatter, not for the sign: arms that learn fast lead early, and students that are still far "
             "from the root say little of those that are not."
         )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def table(proof: Proof) -> tuple[list[str], list[list[str]]]:

@@ -23,7 +23,7 @@ def read_bench(record: RunRecord) -> RunBench | None:
 
 def model_benches(record: RunRecord) -> tuple[ModelBench, ...]:
     """The measurements of a run's models: those of `ladder bench`, or else those after each stage, as far as there are any."""
-    known = read_bench(record)
-    if known:
-        return known.models
+    bench = read_bench(record)
+    if bench:
+        return bench.models
     return tuple(model.bench for model in record.models if model.bench is not None)

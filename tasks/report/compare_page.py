@@ -32,15 +32,15 @@ def chains_svg(a: RunRecord, b: RunRecord, layout: Layout) -> str | None:
     scale = 100 if quality is tables.ACCURACY else 1
     drawing = figure((920, 380) if layout == "wide" else (340, 350))
     axes = drawing.subplots()
-    told = []
+    described = []
     for run, colour, marker, letter in ((a, MODELS[0], "s", "A"), (b, MODELS[1], "o", "B")):
         models = [model for model in run.models if quality.key in model.metrics]
         if models:
             points = [model.parameters for model in models], [scale * model.metrics[quality.key] for model in models]
             size = 8 if len(models) <= 30 else 4
             axes.plot(*points, marker=marker, color=colour, linewidth=1.4, markersize=size, label=letter)
-            told.append(f"{letter}: " + ", ".join(_point(quality, models[i]) for i in sorted({0, len(models) - 1})))
-    if not told:
+            described.append(f"{letter}: " + ", ".join(_point(quality, models[i]) for i in sorted({0, len(models) - 1})))
+    if not described:
         return None
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.2)
@@ -48,7 +48,9 @@ def chains_svg(a: RunRecord, b: RunRecord, layout: Layout) -> str | None:
     dress(axes, "parameters (log scale)", quality.axis)
     drawing.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=INK, fontsize=12.5)
     return svg(
-        drawing, f"chains-{layout}", f"Quality against parameters of both runs, {quality.axis}, first and last model. {'; '.join(told)}."
+        drawing,
+        f"chains-{layout}",
+        f"Quality against parameters of both runs, {quality.axis}, first and last model. {'; '.join(described)}.",
     )
 
 

@@ -85,24 +85,24 @@ class Store:
             StoreError: The disk is full or cannot be written.
         """
         final = self.home.store / kind / f"{name}-{fingerprint[:SHOWN]}"
-        aside = self.home.store / "writing" / f"{fingerprint[:SHOWN]}-{os.getpid()}"
+        temporary = self.home.store / "writing" / f"{fingerprint[:SHOWN]}-{os.getpid()}"
         with disk_errors(self.home):
-            for left in aside.parent.glob(f"{fingerprint[:SHOWN]}-*"):
+            for left in temporary.parent.glob(f"{fingerprint[:SHOWN]}-*"):
                 shutil.rmtree(left, ignore_errors=True)  # of a process that died while it wrote: whoever publishes holds the lock
-            aside.mkdir(parents=True)
+            temporary.mkdir(parents=True)
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
-                write(aside)
-                manifest = {"fingerprint": fingerprint, "identity": identity, "name": name, **made, "files": _files(aside)}
-                fsync_tree(aside)
-                (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-                fsync_tree(aside)
+                write(temporary)
+                manifest = {"fingerprint": fingerprint, "identity": identity, "name": name, **made, "files": _files(temporary)}
+                fsync_tree(temporary)
+                (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+                fsync_tree(temporary)
                 for old in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
                     self.set_aside(old)
-                aside.rename(final)
+                temporary.rename(final)
                 _fsync(final.parent)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
         return Found(final, manifest)
 
     def latest(self, kind: str, name: str, ladder: str) -> dict[str, Any] | None:

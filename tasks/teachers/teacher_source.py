@@ -135,10 +135,10 @@ def _converted(file: Path, digest: str, context: Context) -> Path:
     store = store_of(context)
     entry = Entry("converted", file.stem, {"kind": "converted", "gguf": digest, "conversion": CONVERSION})
     if context.run in ("", PLAN):
-        known = store.peek(entry.kind, entry.fingerprint)
-        if known is None:
+        found = store.peek(entry.kind, entry.fingerprint)
+        if found is None:
             raise NotConverted(f"teacher.path: {file} is a GGUF file that no run has converted yet; `ladder run` does.")
-        return known.folder
+        return found.folder
 
     def compute() -> Write:
         from models.architectures.gguf import convert

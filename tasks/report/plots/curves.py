@@ -112,9 +112,9 @@ def _draw(left: Any, right: Any, curve: Curve, name: str, look: Look, points: in
 def _told(drawn: dict[str, Curve], own: dict[str, Look]) -> str:
     """The picture in words."""
     named = {name: curve for name, curve in drawn.items() if own[name].named}
-    said = [f"{name} {_course(curve.valid)}" for name, curve in named.items() if len(curve.valid)]
+    described = [f"{name} {_course(curve.valid)}" for name, curve in named.items() if len(curve.valid)]
     more = f"; and {len(drawn) - len(named)} more" if len(named) < len(drawn) else ""
-    courses = f" Validation loss in nats: {'; '.join(said)}{more}." if said else ""
+    courses = f" Validation loss in nats: {'; '.join(described)}{more}." if described else ""
     return f"Training loss and validation loss of each model against the step.{courses}"
 
 

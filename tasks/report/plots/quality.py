@@ -71,15 +71,15 @@ def _description(record: RunRecord, controls: Sequence[Control], intervals: Mapp
         return f"{name} {_score(quality, value)}{between} with {human(parameters)} parameters"
 
     models = [model for model in record.models if quality.key in model.metrics]
-    said = [
+    described = [
         words(model.name, model.parameters, model.metrics[quality.key], intervals.get(model.name))
         + (", refused by its gate" if model.gate == "stopped" else "")
         for model, look in zip(models, looks(len(models)), strict=True)
         if look.named
     ]
-    more = f"; and {len(models) - len(said)} between" if len(said) < len(models) else ""
+    more = f"; and {len(models) - len(described)} between" if len(described) < len(models) else ""
     arms = [words(arm.name, arm.parameters, arm.quality, _ends(arm)) for arm in controls]
-    return f"Quality against parameters, {quality.axis}: {'; '.join(said)}{more}." + (f" Controls: {'; '.join(arms)}." if arms else "")
+    return f"Quality against parameters, {quality.axis}: {'; '.join(described)}{more}." + (f" Controls: {'; '.join(arms)}." if arms else "")
 
 
 def _score(quality: QualityMetric, value: float) -> str:

@@ -94,14 +94,14 @@ def _student(stage: StageRecord, audit: AuditRecord, errors: bool) -> dict[str, 
 
 def verdict(audit: AuditRecord) -> str:
     """A sentence on the flagged slices, and on those that could not be judged."""
-    said = f"Nothing is flagged among {audit.judged} judged." if not audit.flagged else f"Flagged: {'; '.join(audit.flagged)}."
+    text = f"Nothing is flagged among {audit.judged} judged." if not audit.flagged else f"Flagged: {'; '.join(audit.flagged)}."
     if not audit.judged:
-        said = "Nothing was judged: every slice has too few examples."
+        text = "Nothing was judged: every slice has too few examples."
     elif audit.few:
-        said += f" Too few examples in {len(audit.few)} more, which is no pass."
+        text += f" Too few examples in {len(audit.few)} more, which is no pass."
     if audit.control is None:
-        said += " Without an untaught control (audit.control) no error can be called inherited."
-    return said
+        text += " Without an untaught control (audit.control) no error can be called inherited."
+    return text
 
 
 def shown(figure: AuditFigure | None, name: str = "") -> str:

@@ -24,10 +24,10 @@ ENDED = {"running": "has not ended yet"} | {status: f"was {status}" for status i
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
     """The sentences: those on the root, the last student and what was not reached first; and the command of the proof."""
-    said = verdicts(record)
-    folded = said if len(said) > SENTENCES else []
+    sentences = verdicts(record)
+    folded = sentences if len(sentences) > SENTENCES else []
     return {
-        "sentences": [said[0], *said[len(record.stages) :]] if folded else said,
+        "sentences": [sentences[0], *sentences[len(record.stages) :]] if folded else sentences,
         "folded": folded,
         "judged": _judged(record),
         "prove": prove_command(record),
@@ -48,14 +48,14 @@ def verdicts(record: RunRecord) -> list[str]:
     """A plain sentence for each finished model on what it keeps, and one for those that were not reached."""
     quality = tables.quality_of(record)
     root = record.teacher
-    said = []
+    sentences = []
     if root:
-        said.append(f"The root {root.name} has {fmt.human(root.parameters)} parameters and scores {_scored(quality, root)}.")
-    said += [_verdict(stage, root, quality) for stage in record.stages]
+        sentences.append(f"The root {root.name} has {fmt.human(root.parameters)} parameters and scores {_scored(quality, root)}.")
+    sentences += [_verdict(stage, root, quality) for stage in record.stages]
     missing = tables.not_run(record)
     names = ", ".join(missing) if len(missing) <= SENTENCES else f"{missing[0]} to {missing[-1]}, {len(missing)} models"
-    said += [f"{names}: {REASONS.get(record.status, 'not run')}."] if missing else []
-    return said
+    sentences += [f"{names}: {REASONS.get(record.status, 'not run')}."] if missing else []
+    return sentences
 
 
 def _verdict(stage: StageRecord, root: StageRecord | None, quality: tables.QualityMetric) -> str:

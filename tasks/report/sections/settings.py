@@ -22,8 +22,8 @@ def packages(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def facts(environment: Mapping[str, Any]) -> dict[str, str]:
     """Everything else that the environment tells, by a name for readers."""
-    told = {key.replace("_", " "): value for key, value in environment.items() if key != "packages" and value not in (None, "", [])}
-    return {key: " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value) for key, value in told.items()}
+    shown = {key.replace("_", " "): value for key, value in environment.items() if key != "packages" and value not in (None, "", [])}
+    return {key: " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value) for key, value in shown.items()}
 
 
 def machine(environment: Mapping[str, Any]) -> str:
