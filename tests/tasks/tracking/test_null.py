@@ -28,8 +28,8 @@ def test_the_variable_turns_mlflow_off(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "home").exists()
 
 
-def test_a_run_is_told_once_and_has_no_id(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("ladder"), "propagate", True)
+@pytest.mark.usefixtures("calm")
+def test_a_run_is_told_once_and_has_no_id(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ladder"):
         assert NullTracker("tracking: off").open_ladder("run", "digits", "h", "a: 1", params={}, environment={}) is None
     assert caplog.messages == ["MLflow is off (tracking: off): the run is kept in the store and in its own folder"]
