@@ -26,14 +26,15 @@ def write_atomic(path: Path, content: str | bytes | Callable[[Path], object]) ->
             content(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        _fsync(temporary)
+        fsync(temporary)
         temporary.replace(path)
-        _fsync(path.parent)
+        fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Make a file or a folder durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

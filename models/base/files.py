@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
+
+from conf.atomic import fsync
 
 
 def file_sha256(path: Path) -> str:
@@ -32,8 +33,4 @@ def checkpoint_steps(folder: Path) -> list[int]:
 def fsync_tree(folder: Path) -> None:
     """Make every file of a folder, and the folder itself, durable."""
     for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        fsync(path)

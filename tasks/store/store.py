@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from conf.atomic import fsync
 from conf.home import Home, disk_errors
 from models.base.files import checkpoint_steps, file_sha256, fsync_tree
 
@@ -100,7 +101,7 @@ class Store:
                 for old in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
                     self.set_aside(old)
                 temporary.rename(final)
-                _fsync(final.parent)
+                fsync(final.parent)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return Found(final, manifest)
@@ -167,11 +168,3 @@ def verify(folder: Path, fingerprint: str, *, hashes: bool = True) -> tuple[str 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
     return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths}
-
-
-def _fsync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
