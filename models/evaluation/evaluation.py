@@ -134,16 +134,17 @@ def quality(columns: RowFigures, corpus: Corpus, split: str) -> Quality:
     slices = {
         info.slice_names[index]: {
             "count": float(mask.sum()),
-            **_figures(columns, mask, _ids_per_byte(part, part.slices == index), info.classes),
+            **_figures(columns, mask, ids_per_byte(part, part.slices == index), info.classes),
         }
         for index in np.unique(columns.slice)
         for mask in [columns.slice == index]
     }
     everything, documents = np.ones(len(columns.nll), dtype=bool), np.ones(len(part), dtype=bool)
-    return Quality(_figures(columns, everything, _ids_per_byte(part, documents), info.classes), slices)
+    return Quality(_figures(columns, everything, ids_per_byte(part, documents), info.classes), slices)
 
 
-def _ids_per_byte(part: Split, documents: np.ndarray) -> float:
+def ids_per_byte(part: Split, documents: np.ndarray) -> float:
+    """Ids for each byte of text, of the documents that a mask (n,) chooses."""
     return float(np.diff(part.offsets)[documents].sum() / max(int(part.sizes[documents].sum()), 1))
 
 
