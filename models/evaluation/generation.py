@@ -13,6 +13,7 @@ from models.data import tokenizers
 from models.data.corpus import Corpus, SplitName
 
 PROMPT_TOKENS = 32
+HEAD_TOKENS = 8  # in which two beginnings differ, where the documents allow it
 TEMPERATURE = 0.8
 TOP_P = 0.95
 
@@ -25,14 +26,24 @@ class Sample(NamedTuple):
 
 
 def prompts(corpus: Corpus, split: SplitName, count: int) -> list[str]:
-    """The first tokens of `count` held-out documents, drawn once for all models, as text."""
+    """The first tokens of `count` held-out documents, drawn once for all models, as text; no beginning twice.
+
+    Documents that share their first tokens, such as a licence, come last, and of equal beginnings only the first is taken.
+    """
     folder = corpus.tokenizer_folder
     assert folder is not None
     tokenizer, documents = tokenizers.load(folder), corpus.split(split)
     long_enough = np.flatnonzero(np.diff(documents.offsets) > PROMPT_TOKENS)
-    chosen = np.random.default_rng(0).permutation(long_enough)[:count]
-    starts = [int(documents.offsets[index]) for index in chosen]
-    return [cast(str, tokenizer.decode(documents.values[start : start + PROMPT_TOKENS].tolist())) for start in starts]
+    fresh: dict[tuple[int, ...], None] = {}  # beginnings whose first tokens no earlier one has
+    shared: dict[tuple[int, ...], None] = {}
+    heads: set[tuple[int, ...]] = set()
+    for index in np.random.default_rng(0).permutation(long_enough):
+        if len(fresh) == count:
+            break
+        ids = tuple(documents.values[int(documents.offsets[index]) :][:PROMPT_TOKENS].tolist())
+        (shared if ids[:HEAD_TOKENS] in heads else fresh)[ids] = None
+        heads.add(ids[:HEAD_TOKENS])
+    return [cast(str, tokenizer.decode(list(ids))) for ids in [*fresh, *(ids for ids in shared if ids not in fresh)][:count]]
 
 
 def continuations(model: nn.Module, folder: Path, beginnings: list[str], new_tokens: int, seed: int = 0) -> list[Sample]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +38,7 @@ class FigureKind(NamedTuple):
         better: Which direction is better; None: neither.
         form: How a difference is told: in percentage points, as it is, or in per cent of the first run's.
         show: The value for readers.
+        against: The model that it is measured against: where the two runs have different ones, neither figure is better.
     """
 
     name: str
@@ -44,6 +46,7 @@ class FigureKind(NamedTuple):
     better: Literal["higher", "lower"] | None
     form: Form
     show: Callable[[float], str]
+    against: Literal["parent", "root"] | None = None
 
 
 class ComparedFigure(Record):
@@ -127,13 +130,25 @@ def compare_runs(a: RunRecord, b: RunRecord) -> RunComparison:
     models_a, models_b = ({model.name: model for model in run.models} for run in (a, b))
     names = [*models_b, *(name for name in models_a if name not in models_b)]
     kinds = list(zip(kinds_of(a), kinds_of(b), strict=True))
+    above = _above(a), _above(b)
     return RunComparison(
         a=_side(a),
         b=_side(b),
         settings=tuple(settings_that_differ(a, b)),
         notes=tuple(_notes(a, b)),
-        models=tuple(_pair(name, models_a.get(name), models_b.get(name), kinds) for name in names),
+        models=tuple(_pair(name, models_a.get(name), models_b.get(name), kinds, _others(name, *above)) for name in names),
     )
+
+
+def _above(record: RunRecord) -> dict[str, dict[str, str]]:
+    """Of each student the weights of the models that it is measured against: `parent` and `root`."""
+    models = record.models
+    return {model.name: {"parent": parent.weights_sha256, "root": models[0].weights_sha256} for parent, model in pairwise(models)}
+
+
+def _others(name: str, a: Mapping[str, Mapping[str, str]], b: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Which of `parent` and `root` are other models in the two runs."""
+    return {who for who, weights in a.get(name, {}).items() if b.get(name, {}).get(who, weights) != weights}
 
 
 def kinds_of(record: RunRecord) -> list[FigureKind]:
@@ -148,8 +163,9 @@ def kinds_of(record: RunRecord) -> list[FigureKind]:
             "points" if accuracy else "absolute",
             lambda value: tables.score(quality, {quality.key: value}),
         ),
-        FigureKind("of parent", lambda model: model.retention.parent, "higher", "points", fmt.percent),
-        FigureKind("of root", lambda model: model.retention.root, "higher", "points", fmt.percent),
+        *([FigureKind("macro F1", lambda model: model.metrics.get("macro_f1"), "higher", "points", fmt.percent)] if accuracy else []),
+        FigureKind("of parent", lambda model: model.retention.parent, "higher", "points", fmt.percent, "parent"),
+        FigureKind("of root", lambda model: model.retention.root, "higher", "points", fmt.percent, "root"),
         FigureKind("parameters", lambda model: float(model.parameters), None, "percent", fmt.human),
         FigureKind("FLOPs", lambda model: model.flops or None, "lower", "percent", fmt.operations),
         FigureKind(
@@ -160,7 +176,10 @@ def kinds_of(record: RunRecord) -> list[FigureKind]:
             lambda value: f"{fmt.milliseconds(value)} ms",
         ),
         FigureKind("training", lambda model: model.seconds or None, "lower", "percent", fmt.duration),
-        *(FigureKind(name, partial(_audited, figure=figure), "lower", form, show) for name, figure, form, show in AUDITED),
+        *(
+            FigureKind(name, partial(_audited, figure=figure), "lower", form, show, "root" if figure.startswith("root.") else None)
+            for name, figure, form, show in AUDITED
+        ),
     ]
 
 
@@ -197,6 +216,8 @@ def _notes(a: RunRecord, b: RunRecord) -> list[str]:
     notes = [f"{run.run}: {run.status}, its figures are of what is finished" for run in (a, b) if run.status != "done"]
     if a.data and b.data and a.data.content_hash != b.data.content_hash:
         notes.append("the data differ, so the models were judged on other examples")
+    if a.teacher and b.teacher and a.teacher.weights_sha256 != b.teacher.weights_sha256:
+        notes.append("the roots differ, so no figure against a root is better or worse")
     loads = [{(model.tokens, model.new_tokens) for model in model_benches(run)} for run in (a, b)]
     if all(loads) and loads[0] != loads[1]:
         notes.append("latency was measured with requests of other lengths, so it does not compare")
@@ -210,8 +231,8 @@ def _side(record: RunRecord) -> Side:
     return Side(run=record.run, ladder=record.ladder, status=record.status, started=record.started, folder=record.folder)
 
 
-def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[tuple[FigureKind, FigureKind]]) -> Pair:
-    figures = [_figure(own, a and first.value(a), b and own.value(b)) for first, own in kinds]
+def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[tuple[FigureKind, FigureKind]], others: Set[str]) -> Pair:
+    figures = [_figure(own, a and first.value(a), b and own.value(b), own.against not in others) for first, own in kinds]
     return Pair(
         name=name,
         only="b" if a is None else "a" if b is None else None,
@@ -220,12 +241,12 @@ def _pair(name: str, a: StageRecord | None, b: StageRecord | None, kinds: list[t
     )
 
 
-def _figure(kind: FigureKind, a: float | None, b: float | None) -> ComparedFigure:
+def _figure(kind: FigureKind, a: float | None, b: float | None, comparable: bool) -> ComparedFigure:
     difference = None if a is None or b is None else b - a
     direction: Direction | None = None
     if difference == 0:
-        direction = "same"
-    elif difference is not None and kind.better is not None:
+        direction = "same" if comparable else None
+    elif difference is not None and kind.better is not None and comparable:
         direction = "better" if (difference > 0) == (kind.better == "higher") else "worse"
     values = [fmt.NONE if value is None else kind.show(value) for value in (a, b)]
     shown = (values[0], values[1], _told(kind, a, difference))

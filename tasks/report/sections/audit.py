@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -147,6 +148,13 @@ def _group(group: AuditGroup, same: bool, errors: bool, controlled: bool) -> dic
     def cell(name: str, kind: str = "") -> str:
         return shown(group.figures.get(name), kind)
 
+    def times(teacher: str) -> str:
+        """The student's gap over the teacher's; a dash where the teacher has none, and the gate's figure is over `audit.smallest`."""
+        gap, theirs, ratio = (group.figures.get(name) for name in ("gap", f"{teacher}.gap", f"{teacher}.amplification"))
+        if not (gap and theirs and ratio and gap.value is not None and theirs.value and ratio.value is not None):
+            return fmt.NONE
+        return shown(ratio, "times") if math.isclose(ratio.value * theirs.value, gap.value, rel_tol=1e-6) else fmt.NONE
+
     loss = "share" if errors else ""
     return {
         "name": group.name if group.kind == "slice" else f"tokens: {group.name}",
@@ -155,8 +163,8 @@ def _group(group: AuditGroup, same: bool, errors: bool, controlled: bool) -> dic
         "student": cell("student", loss),
         "parent": cell("parent", loss),
         "gap": cell("gap", loss),
-        "amplification": cell("parent.amplification", "times"),
-        "of_root": None if same else cell("root.amplification", "times"),
+        "amplification": times("parent"),
+        "of_root": None if same else times("root"),
         "inherited": cell("parent.inherited", "share") if controlled else None,
         "worse": cell("worse", "share") if controlled else None,
         "flags": group.flags,

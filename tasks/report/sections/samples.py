@@ -15,8 +15,8 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
     if not models:
         return None
     shown = [model for model, look in zip(models, looks(len(models)), strict=True) if look.named]
-    prompts = [
-        {"text": sample.prompt, "answers": [(model.name, model.samples[i].text) for model in shown if len(model.samples) > i]}
-        for i, sample in enumerate(models[0].samples)
-    ]
-    return {"prompts": prompts, "left_out": len(models) - len(shown)}
+    answers: dict[str, list[tuple[str, str]]] = {}
+    for model in shown:
+        for prompt, text in {sample.prompt: sample.text for sample in model.samples}.items():  # an older record may have one twice
+            answers.setdefault(prompt, []).append((model.name, text))
+    return {"prompts": [{"text": prompt, "answers": each} for prompt, each in answers.items()], "left_out": len(models) - len(shown)}

@@ -14,7 +14,8 @@ from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.data.tokenizers import bytes_tokenizer
-from models.evaluation.generation import PROMPT_TOKENS, continuations, prompts
+from models.evaluation.generation import HEAD_TOKENS, PROMPT_TOKENS, continuations, prompts
+from tests.factories import corpus_in, split_of
 
 NEW = 12
 
@@ -49,6 +50,19 @@ def test_prompts_are_beginnings_of_held_out_documents(corpus: Corpus) -> None:
     assert found == prompts(corpus, "valid", 3)
     assert found[:2] == prompts(corpus, "valid", 2)
     assert len(prompts(corpus, "valid", 100)) == len(split)
+
+
+def test_no_beginning_comes_twice_and_shared_ones_come_last(tmp_path: Path) -> None:
+    licence = [*b"# Licensed to all under the same terms, whole and unchanged"]
+    other, twin = [*b"import this and that, then all of the rest"], [*licence[:HEAD_TOKENS], *b"yet another way to go on from here on"]
+    documents = [licence, licence, licence, twin, other]
+    split = split_of(documents, [-1] * 5, [0] * 5, [len(each) for each in documents])
+    corpus = corpus_in(tmp_path / "shared", "causal-lm", 16, {"train": split, "valid": split, "test": split})
+    bytes_tokenizer().save_pretrained(corpus.folder / "tokenizer")
+    found = prompts(corpus, "valid", 5)
+    assert sorted(found) == sorted(bytes(each[:PROMPT_TOKENS]).decode() for each in (licence, twin, other)), "each once"
+    assert len({text[:HEAD_TOKENS] for text in found[:2]}) == 2
+    assert prompts(corpus, "valid", 2) == found[:2]
 
 
 def test_the_same_seed_writes_the_same(corpus: Corpus, model: nn.Module) -> None:

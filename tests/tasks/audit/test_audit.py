@@ -311,3 +311,21 @@ def test_old_records_and_settings_still_load() -> None:
     assert AuditLimit(figure="ece", most=1.0).least is None
     assert AuditGroup(name="a", kind="slice", rows=0, documents=0, few=True).flags == ()
     assert AuditRecord.model_config.get("frozen")
+
+
+def test_a_gap_is_a_multiple_of_the_teachers_only_where_the_teacher_has_one() -> None:
+    def shown(gap: float, theirs: float, smallest: float = 0.02) -> Any:
+        figures = {"gap": gap, "parent.gap": theirs, "parent.amplification": gap / max(theirs, smallest)}
+        group = AuditGroup(
+            name="a",
+            kind="slice",
+            rows=400,
+            documents=400,
+            few=False,
+            figures={name: AuditFigure.model_validate(figure(value)) for name, value in figures.items()},
+        )
+        return section._group(group, same=True, errors=False, controlled=False)["amplification"]
+
+    assert shown(0.30, 0.20) == "1.5"
+    assert shown(-1.292, -0.4) == "-", "better than the mean, as its teacher is"
+    assert shown(0.30, 0.001) == "-", "the gate's figure is over audit.smallest"

@@ -100,6 +100,16 @@ def test_what_was_inherited_is_compared(language: RunRecord, better: RunRecord):
     assert "both sure" not in shown, "too few in both"
 
 
+def test_nothing_is_judged_against_other_roots(language: RunRecord, better: RunRecord) -> None:
+    assert better.teacher
+    found = compare_runs(language, better.model_copy(update={"teacher": changed(better.teacher)}))
+    directions = {name: figure.direction for name, figure in figures(found, "30k").items()}
+    assert (directions["of root"], directions["of parent"], directions["bits/byte"]) == (None, "better", "better")
+    assert figures(found, "30k")["of root"].difference is not None
+    assert figures(found, "300k")["of parent"].direction is None, "its parent is the root"
+    assert "the roots differ, so no figure against a root is better or worse" in found.notes
+
+
 def test_accuracy_is_better_where_it_is_higher(digits: RunRecord, tmp_path: Path):
     small = digits.stages[0]
     more = changed(small, metrics=small.metrics | {"accuracy": small.metrics["accuracy"] + 0.02}, parameters=2 * small.parameters)

@@ -12,7 +12,7 @@ from tasks.report.page import TEMPLATES, write_report
 from tasks.report.plots import curves, style
 from tasks.report.plots.quality import Control, quality_png, quality_svg
 from tasks.report.reproduce import reproduction
-from tasks.report.sections import SECTIONS, slices
+from tasks.report.sections import SECTIONS, samples, slices
 from tasks.report.sections.costs import costs
 from tasks.report.sections.slices import slice_rows
 from tests.tasks.reports import MODULES, PACKAGES, SETTINGS, Page, long_ladder, run
@@ -114,6 +114,27 @@ def test_what_the_models_write_is_shown_side_by_side(language: RunRecord, page: 
     section = text[text.index("Generated text") :]
     for part in ("def f(", "<b>x", "y):", "import ", "(nothing)"):
         assert part in section
+
+
+def test_answers_stand_under_the_beginning_that_they_continue(language: RunRecord) -> None:
+    assert language.teacher
+    twice = tuple(SampleRecord(prompt="# Licence", text=text) for text in ("old", "older"))  # of an older version
+    teacher = language.teacher.model_copy(update={"samples": twice})
+    now = (SampleRecord(prompt="def f(", text="x"), SampleRecord(prompt="# Licence", text="new"))
+    last = language.stages[-1].model_copy(update={"samples": now})
+    found = samples.section(language.model_copy(update={"teacher": teacher, "stages": (*language.stages[:-1], last)}))
+    assert found
+    assert {prompt["text"]: [name for name, _ in prompt["answers"]] for prompt in found["prompts"]} == {
+        "# Licence": ["teacher", "30k"],
+        "def f(": ["30k"],
+    }
+
+
+def test_every_figure_of_quality_is_in_the_report(digits: RunRecord, page: Callable[..., Page]) -> None:
+    words = [word for word in page(digits).words if word.strip()]
+    begin = words.index("macro F1") - 2
+    assert words[begin : begin + 5] == ["model", "accuracy", "macro F1", "nll, nats", "ECE"]
+    assert words[begin + 5 : begin + 15] == ["teacher", "96.9 %", "95.9 %", "0.200", "0.020", "small", "84.4 %", "83.4 %", "0.200", "0.020"]
 
 
 def test_hostile_text_stays_text(language: RunRecord, page: Callable[..., Page]) -> None:
