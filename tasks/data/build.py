@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from conf.schema.data import Data
 from conf.schema.ladder import Ladder
 from models.data import tokenizers
 from models.data.corpus import SPLITS, CorpusInfo, Split, SplitName, write_corpus
+from tasks.data.labels import LabelTally, class_ids, label_notes
 from tasks.data.readers import Document
 from tasks.data.sources import Source, read_source, source_hash
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PREPARATION = 1  # raise by hand when the same raw data begin to give another corpus
-WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]*")
 
 Progress = Callable[[str], None]
 
@@ -81,7 +80,12 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
     label_names: tuple[str, ...] = ()
     labels: dict[int | str, int] = {}
     if workload != "causal-lm":
-        label_names, labels = class_ids(source, data)
+        tally = LabelTally()
+        for document in source.documents:
+            tally.add(document.label, document.origin)
+        label_names, labels = class_ids(tally, source.class_names, data)
+        for note in label_notes(tally):
+            progress(note)
     progress(f"{len(source.documents):,} documents: {', '.join(f'{len(splits[name]):,} {name}' for name in SPLITS)}")
 
     tokenizer = None
@@ -121,46 +125,6 @@ def split_documents(documents: Sequence[Document], data: Data) -> dict[SplitName
     for document in documents:
         splits[split_of[document.key]].append(document)
     return splits
-
-
-def class_ids(source: Source, data: Data) -> tuple[tuple[str, ...], dict[int | str, int]]:
-    """Number the classes.
-
-    Labels that are whole numbers, also when written as text (all of CSV is), are the class itself where the source declares names or
-    `data.classes` is set; otherwise, like names, they are numbered in sorted order.
-
-    Returns:
-        The names of the classes, and the class of every label that a document bears.
-
-    Raises:
-        UserError: A document without label, a label out of range, names that do not match `data.classes`, fewer than two classes.
-    """
-    labels: dict[int | str, Document] = {}
-    for document in source.documents:
-        if document.label is None:
-            remedy = f"{document.origin} has none: label it, or leave it out."
-            raise UserError.about("data.columns.label", None, "a label for every document", remedy)
-        labels.setdefault(document.label, document)
-    if len(labels) < 2:
-        found = f"only the class {next(iter(labels))!r}"
-        raise UserError.about("data", found, "at least 2 classes", "There is nothing to tell apart: add examples of another class.")
-    whole = all(isinstance(label, int) or WHOLE_NUMBER.fullmatch(label) for label in labels)
-    classes = len(source.class_names) if source.class_names else data.classes
-    if data.classes is not None and classes != data.classes:
-        raise UserError.about("data.classes", data.classes, f"{classes}, which the dataset declares", "Leave it out.")
-    if whole and classes is not None:
-        for label, document in labels.items():
-            if not 0 <= int(label) < classes:
-                remedy = f"{document.origin} bears the label {label!r}: mend it, or set data.classes."
-                raise UserError.about("data.classes", classes, f"labels from 0 to {classes - 1}", remedy)
-        return source.class_names or tuple(map(str, range(classes))), {label: int(label) for label in labels}
-    ordered = [str(number) for number in sorted(map(int, labels))] if whole else sorted(map(str, labels))
-    names = tuple(dict.fromkeys(ordered))
-    if data.classes is not None and data.classes != len(names):
-        shown = ", ".join(names[:20])
-        raise UserError.about("data.classes", data.classes, f"{len(names)}, the number of named classes in the data", f"They are: {shown}.")
-    number = {name: index for index, name in enumerate(names)}
-    return names, {label: number[str(label)] for label in labels}
 
 
 def _tokenizer(ladder: Ladder, train: list[Document], teacher_folder: Path | None, progress: Progress) -> PreTrainedTokenizerBase:

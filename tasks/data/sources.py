@@ -20,7 +20,8 @@ from conf.errors import TransientError, UserError
 from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
-from tasks.data.readers import ONE_SLICE, TABLES, Document, check_columns, read_rows, row_document, unreadable, wanted_columns
+from tasks.data.readers import ONE_SLICE, Document, row_document, wanted_columns
+from tasks.data.tables import TABLES, check_columns, read_rows, read_text, unreadable
 from tasks.runtime.retries import is_transient
 
 if TYPE_CHECKING:
@@ -158,12 +159,10 @@ def _file_documents(data: FilesData, workload: Workload, base: Path) -> Iterator
     for name, path in _matches(data, base):
         try:
             if path.suffix.lower() in TABLES:
-                for origin, row in read_rows(name, path, data.columns, workload):
+                for origin, row in read_rows(name, path, wanted_columns(data.columns, workload)):
                     yield row_document(row, data.columns, workload, origin)
             else:
-                yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=path.read_bytes().decode())
-        except UnicodeDecodeError as error:
-            raise unreadable(name, f"byte 0x{error.object[error.start]:02x} is not UTF-8") from error
+                yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=read_text(name, path))
         except OSError as error:
             raise unreadable(name, str(error)) from error
 
@@ -216,8 +215,9 @@ def _declared_classes(dataset: Dataset, columns: Columns, workload: Workload) ->
 
 
 def _dataset_documents(dataset: Dataset, data: DatasetData, workload: Workload) -> Iterator[Document]:
-    check_columns(dataset.column_names, data.columns, workload, data.name)
-    rows = dataset.select_columns(list(dict.fromkeys(wanted_columns(data.columns, workload).values())))
+    wanted = wanted_columns(data.columns, workload)
+    check_columns(dataset.column_names, wanted, data.name)
+    rows = dataset.select_columns(list(dict.fromkeys(wanted.values())))
     declared = _declared_classes(dataset, data.columns, workload) is not None
     shape: tuple[int, ...] | None = None
     for index in range(len(rows)):

@@ -12,13 +12,12 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conf.errors import UserError
-from conf.schema.data import FilesData, StdlibData
+from conf.schema.data import StdlibData
 from conf.schema.ladder import Ladder
 from models.data import tokenizers
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, SplitName
-from tasks.data.build import build_corpus, class_ids, corpus_identity, split_documents
+from tasks.data.build import build_corpus, corpus_identity, split_documents
 from tasks.data.readers import Document
-from tasks.data.sources import Source
 
 TRAINING = {"steps": 1}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -260,49 +259,6 @@ def test_digits_become_a_corpus_of_images(tmp_path: Path) -> None:
         assert split.offsets.tolist() == list(range(len(split) + 1))
         assert [f"digit-{label}" for label in split.labels] == [info.slice_names[index] for index in split.slices]
         assert not np.asarray(split.sizes).any()
-
-
-def labelled(*labels: Any, names: tuple[str, ...] | None = None) -> Source:
-    return Source([Document(f"k{n}", "all", f"rows.csv:{n}", text="t", label=label) for n, label in enumerate(labels)], names)
-
-
-FILES = FilesData(paths=("x",))
-
-
-@pytest.mark.parametrize(
-    ("source", "classes", "names", "ids"),
-    [
-        (labelled("pos", "neg", "pos"), None, ("neg", "pos"), {"pos": 1, "neg": 0}),
-        (labelled(10, 9, 2), None, ("2", "9", "10"), {10: 2, 9: 1, 2: 0}),
-        (labelled("10", "9", "2"), None, ("2", "9", "10"), {"10": 2, "9": 1, "2": 0}),
-        (labelled(2, 0), 4, ("0", "1", "2", "3"), {2: 2, 0: 0}),
-        (labelled("2", "0"), 4, ("0", "1", "2", "3"), {"2": 2, "0": 0}),
-        (labelled("-0", "5"), None, ("-0", "5"), {"-0": 0, "5": 1}),
-        (labelled("b", 1), None, ("1", "b"), {"b": 1, 1: 0}),
-        (labelled(1, 0, names=("zebra", "ape")), None, ("zebra", "ape"), {1: 1, 0: 0}),
-        (labelled("a", "b"), 2, ("a", "b"), {"a": 0, "b": 1}),
-    ],
-)
-def test_labels_are_numbered(source: Source, classes: int | None, names: tuple[str, ...], ids: dict[Any, int]) -> None:
-    assert class_ids(source, FILES.model_copy(update={"classes": classes})) == (names, ids)
-
-
-@pytest.mark.parametrize(
-    ("source", "classes", "says"),
-    [
-        (labelled(0, 1, 3), 3, r"data\.classes: got 3; allowed: labels from 0 to 2\. rows\.csv:2 bears the label 3"),
-        (labelled(0, -1), 2, r"data\.classes: got 2; allowed: labels from 0 to 1\. rows\.csv:1 bears the label -1"),
-        (labelled("0", "5"), 3, r"rows\.csv:1 bears the label '5'"),
-        (labelled(0, 1, None), None, r"data\.columns\.label: got None.*rows\.csv:2 has none"),
-        (labelled(4, 4, 4), None, r"data: got 'only the class 4'; allowed: at least 2 classes"),
-        (labelled("a", "a"), None, r"at least 2 classes"),
-        (labelled("a", "b", "c"), 2, r"data\.classes: got 2; allowed: 3, the number of named classes in the data\. They are: a, b, c"),
-        (labelled(0, 1, names=("a", "b")), 3, r"data\.classes: got 3; allowed: 2, which the dataset declares"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(source: Source, classes: int | None, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        class_ids(source, FILES.model_copy(update={"classes": classes}))
 
 
 def test_a_class_seen_only_outside_training_is_a_class(tmp_path: Path) -> None:

@@ -33,6 +33,17 @@ def write_csv(path: Path, rows: list[dict[str, Any]] = ROWS) -> None:
         writer.writerows(rows)
 
 
+def write_tsv(path: Path, rows: list[dict[str, Any]] = ROWS) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(path: Path, rows: list[dict[str, Any]] = ROWS) -> None:
+    path.write_text(json.dumps(rows, indent=1))
+
+
 def write_parquet(path: Path, rows: list[dict[str, Any]] = ROWS) -> None:
     import pyarrow as pa
     from pyarrow import parquet
@@ -43,7 +54,9 @@ def write_parquet(path: Path, rows: list[dict[str, Any]] = ROWS) -> None:
 WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
     ".jsonl": write_jsonl,
     ".ndjson": write_jsonl,
+    ".json": write_json,
     ".csv": write_csv,
+    ".tsv": write_tsv,
     ".parquet": write_parquet,
 }
 
@@ -141,15 +154,32 @@ def test_a_very_long_csv_field_is_read(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path: Path) -> None:
     (tmp_path / "mark.csv").write_bytes(b"\xef\xbb\xbftext\nhello\n\n")
     (tmp_path / "mark.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "hello"}\n\n')
-    assert texts(read_source(files("mark.csv", "mark.jsonl"), "causal-lm", tmp_path).documents) == ["hello", "hello"]
+    (tmp_path / "mark.json").write_bytes(b'\xef\xbb\xbf[{"text": "hello"}]')
+    (tmp_path / "mark.txt").write_bytes(b"\xef\xbb\xbfhello")
+    assert texts(read_source(files("mark.*"), "causal-lm", tmp_path).documents) == ["hello"] * 4
+
+
+def test_a_json_file_may_hold_json_lines(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "lines.json")
+    assert texts(read_source(files("lines.json"), "causal-lm", tmp_path).documents) == [row["text"] for row in ROWS]
+
+
+def test_a_json_array_is_decoded_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": f'ü "{n}" {{[,]}} \\ ' * (n % 5), "more": [n, None, {"a": [True, -1.5e-3]}]} for n in range(60)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    for size in (1, 2, 7, 64, 1 << 20):
+        monkeypatch.setattr("tasks.data.tables.CHUNK", size)
+        assert texts(read_source(files("rows.json"), "causal-lm", tmp_path).documents) == [row["text"] for row in rows]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("latin.txt", "größe".encode("latin-1"), r"'latin\.txt'.*0xf6 is not UTF-8"),
-        ("latin.csv", b"text\n\xf6\n", r"'latin\.csv'.*0xf6 is not UTF-8"),
-        ("latin.jsonl", b'{"text": "a"}\n{"text": "\xf6"}\n', r"'latin\.jsonl:2'.*0xf6 is not UTF-8"),
+        ("latin.txt", "a\ngröße".encode("latin-1"), r"'latin\.txt:2'.*0xf6 at position 3 of the line is not UTF-8: iconv -f latin1"),
+        ("latin.csv", b"text\na\n\xf6\n", r"'latin\.csv:3'.*0xf6 at position 1 of the line is not UTF-8"),
+        ("wide.csv", "text\na\n".encode("utf-16"), r"'wide\.csv:1'.*it is UTF-16, not UTF-8: iconv -f utf-16 -t utf-8"),
+        ("packed.txt", b"\x1f\x8b\x08", r"'packed\.txt'.*compressed: gunzip"),
+        ("latin.jsonl", b'{"text": "a"}\n{"text": "\xf6"}\n', r"'latin\.jsonl:2'.*0xf6 at position 11 of the line is not UTF-8"),
         ("half.jsonl", b'{"text": "a"}\n\n{"text": \n', r"'half\.jsonl:3'.*not JSON"),
         ("list.jsonl", b"[1]\n", r"'list\.jsonl:1'.*one JSON object"),
         ("surrogate.jsonl", b'{"text": "\\ud800"}\n', r"'surrogate\.jsonl:1'.*not Unicode"),
@@ -159,9 +189,29 @@ def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path: Path) -> None:
         ("ragged.csv", b"text,label\na,b\nc\n", r"'ragged\.csv:3'.*1 fields under a header of 2"),
         ("quote.csv", b'text\n"a" b\n', r"'quote\.csv:2'"),
         ("open.csv", b'text\n"never closed\n', r"'open\.csv:2'"),
-        ("void.csv", b"", r"data\.columns\.text.*the columns of void\.csv: none"),
+        ("void.csv", b"", r"'void\.csv'.*it is empty"),
+        ("void.jsonl", b"", r"'void\.jsonl'.*it is empty"),
+        (
+            "comma.csv",
+            b"text,label\na,b,c\n",
+            r"'comma\.csv:2'.*3 fields under a header of 2; a field that holds a ',' stands in double quotes",
+        ),
+        ("semi.csv", b"text;label\na;b\n", r"'semi\.csv'.*separated by semicolons, and in \.csv files by commas; write it again"),
+        ("tabs.csv", b"text\tlabel\na\tb\n", r"'tabs\.csv'.*separated by tabs.*rename it to \.tsv"),
+        ("commas.tsv", b"text,label\na,b\n", r"'commas\.tsv'.*separated by commas, and in \.tsv files by tabs; rename it to \.csv"),
+        ("twice.csv", b"text,text\na,b\n", r"data\.columns\.text: got 'text'; .*header of twice\.csv has it 2 times"),
+        ("void.json", b"", r"'void\.json'.*it is empty"),
+        ("object.json", b'{"text": "a"}', r"'object\.json'.*one JSON object where a table is an array of objects"),
+        ("inside.json", b'{"meta": 1,\n"rows": [{"text": "a"}]}', r"'inside\.json'.*the list under 'rows' alone may be meant"),
+        ("broken.json", b'[{"text": "a"},\n {"text": "b"\n', r"'broken\.json:\d'.*not JSON: .* in item 2"),
+        ("open.json", b'[{"text": "a"}', r"'open\.json:1'.*a comma or the end of the array is missing after item 1"),
+        ("texts.json", b'["a", "b"]', r"'texts\.json:1'.*item 1 of the array is no object"),
+        ("after.json", b'[{"text": "a"}]\n[]', r"'after\.json:2'.*text after the end of the array"),
+        ("word.json", b'"a"', r"'word\.json'.*no JSON array of objects"),
+        ("half.json", b'{"text": "a",\n"label": }', r"'half\.json'.*not JSON: .* in line 2"),
+        ("latin.json", b'[{"text": "\xf6"}]', r"'latin\.json:1'.*0xf6 at position 12"),
         ("junk.parquet", b"not parquet at all", r"'junk\.parquet'"),
-        ("void.parquet", b"", r"'void\.parquet'"),
+        ("void.parquet", b"", r"'void\.parquet'.*it is empty"),
         ("empty.jsonl", b"\n", r"data: got 'files'.*The source is empty"),
         ("header.csv", b"text\n", r"data: got 'files'.*The source is empty"),
     ],
@@ -173,8 +223,8 @@ def test_unreadable_content_is_named_with_its_place(tmp_path: Path, name: str, c
 
 
 def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": 1.5}])
-    with pytest.raises(UserError, match=r"data\.columns\.label.*rows\.jsonl:1 holds 1\.5"):
+    write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": [1]}])
+    with pytest.raises(UserError, match=r"data\.columns\.label.*rows\.jsonl:1 holds \[1\]"):
         read_source(files("rows.jsonl"), "sequence-classification", tmp_path)
 
 

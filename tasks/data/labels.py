@@ -1,0 +1,189 @@
+"""Labels as sources write them, the classes that they name, and likely mistakes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from conf.errors import UserError
+from conf.schema.data import Columns, Data
+
+Label = int | str
+
+WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(\.0*)?")  # 10.0: pandas writes whole numbers so where a row of the column is empty
+ZERO_PADDED = re.compile(r"0[0-9]+")
+NO_CLASS = {"nan", "<na>", "n/a", "#n/a", "null", "nat"}  # that programs write for an absent value, in any case
+NO_CLASS_EXACTLY = {"NA", "None"}  # of R and Python; `none` and `Na` may be classes
+IGNORED = -100  # that PyTorch's cross-entropy leaves out
+FEW_ROWS = 10  # a class; with fewer on average the column is likely an id or a measurement
+MANY_CLASSES = 20
+
+
+@dataclass
+class LabelTally:
+    """Labels of the documents seen so far; memory grows with the number of different labels.
+
+    Attributes:
+        counts: Label as the source writes it -> documents that bear it.
+        origins: Label -> where the first of them stands.
+        unlabelled: Where the documents without label stand, the first alone, and their number.
+    """
+
+    counts: Counter[Label] = field(default_factory=Counter)
+    origins: dict[Label, str] = field(default_factory=dict)
+    unlabelled: int = 0
+    first_unlabelled: str = ""
+
+    def add(self, label: Label | None, origin: str) -> None:
+        """Count the label of one document."""
+        if label is None:
+            self.first_unlabelled = self.first_unlabelled or origin
+            self.unlabelled += 1
+            return
+        self.counts[label] += 1
+        self.origins.setdefault(label, origin)
+
+
+def clean_label(value: Any, columns: Columns, origin: str) -> Label | None:
+    """The label in a cell without surrounding space; None for an empty cell.
+
+    Raises:
+        UserError: Neither a number nor text.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):
+        return value.strip() or None
+    raise UserError.about("data.columns.label", columns.label, "a column of integers or strings", f"{origin} holds {value!r}.")
+
+
+def class_name(label: Label) -> str:
+    """Name of a label: 10 for 10, `10` and `10.0`."""
+    return str(label) if (number := _whole(label)) is None else str(number)
+
+
+def class_ids(labels: LabelTally, declared: Sequence[str] | None, data: Data) -> tuple[tuple[str, ...], dict[Label, int]]:
+    """Number the classes.
+
+    Labels that are whole numbers, also when written as text (all of CSV is) or as 10.0, are the class itself where the source declares
+    names or `data.classes` is set; otherwise, like names, they are numbered in sorted order, numbers by their value.
+
+    Args:
+        labels: The labels of all documents.
+        declared: Names of the classes 0, 1, ... where the source itself has them.
+        data: Its `classes` counts, and confirms labels that are a likely mistake.
+
+    Returns:
+        The names of the classes, and the class of every label that a document bears.
+
+    Raises:
+        UserError: A document without label, a label out of range, names that do not match `data.classes`, fewer than two classes, or
+            labels that are likely not classes.
+    """
+    if labels.unlabelled:
+        remedy = f"{labels.first_unlabelled} has none: label it, or leave it out."
+        raise UserError.about("data.columns.label", None, "a label for every document", remedy)
+    found = {label: class_name(label) for label in labels.counts}
+    names = set(found.values())
+    if len(names) < 2:
+        only = f"only the class {next(iter(labels.counts))!r}" if names else "no label"
+        raise UserError.about("data", only, "at least 2 classes", "There is nothing to tell apart: add examples of another class.")
+    whole = all(_whole(label) is not None for label in labels.counts)
+    classes = len(declared) if declared else data.classes
+    if data.classes is not None and classes != data.classes:
+        raise UserError.about("data.classes", data.classes, f"{classes}, which the dataset declares", "Leave it out.")
+    if whole and classes is not None:
+        for label, name in found.items():
+            if not 0 <= int(name) < classes:
+                remedy = f"{labels.origins[label]} bears the label {label!r}: mend it, or set data.classes."
+                raise UserError.about("data.classes", classes, f"labels from 0 to {classes - 1}", remedy)
+        return tuple(declared or map(str, range(classes))), {label: int(name) for label, name in found.items()}
+    if classes is None:
+        _ask_back(labels, found)
+    ordered = tuple(sorted(names, key=int if whole else _order if all(map(_is_number, names)) else str))
+    if data.classes is not None and data.classes != len(ordered):
+        shown = ", ".join(ordered[:20])
+        raise UserError.about(
+            "data.classes", data.classes, f"{len(ordered)}, the number of named classes in the data", f"They are: {shown}."
+        )
+    number = {name: index for index, name in enumerate(ordered)}
+    return ordered, {label: number[name] for label, name in found.items()}
+
+
+def label_notes(labels: LabelTally) -> list[str]:
+    """Remarks about labels that may be right: classes whose names differ in case alone."""
+    alike: dict[str, Counter[str]] = defaultdict(Counter)
+    for label, count in labels.counts.items():
+        alike[class_name(label).casefold()][class_name(label)] += count
+    return [
+        f"labels: {' and '.join(f'{name} ({count:,} documents)' for name, count in sorted(counts.items()))} differ in case alone, "
+        "and are taken as different classes"
+        for counts in alike.values()
+        if len(counts) > 1
+    ]
+
+
+def _whole(label: Label) -> int | None:
+    if isinstance(label, int):
+        return label
+    match = WHOLE_NUMBER.fullmatch(label)
+    return int(match[1]) if match else None
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
+
+
+def _order(name: str) -> tuple[float, str]:
+    return float(name), name
+
+
+def _ask_back(labels: LabelTally, found: dict[Label, str]) -> None:
+    """Refuse labels that are likely not classes, with their figures and the setting that confirms them."""
+    names, rows = set(found.values()), labels.counts.total()
+    confirm = f"data.classes={len(names)} confirms"
+
+    def rows_of(name: str) -> int:
+        return sum(count for label, count in labels.counts.items() if found[label] == name)
+
+    def place(name: str) -> str:
+        return next(labels.origins[label] for label in found if found[label] == name)
+
+    for name in sorted(names):
+        if name == str(IGNORED) or name.casefold() in NO_CLASS or name in NO_CLASS_EXACTLY:
+            meant = "A class of that name needs another one" if name == str(IGNORED) else f"{confirm} that it is one"
+            remedy = (
+                f"Programs write it for a row without label ({place(name)}): data.unlabelled=['{name}'] says so, and data.missing=drop "
+                f"leaves such rows out. {meant}."
+            )
+            raise _unlikely(f"{rows_of(name):,} of {rows:,} rows with the label {name}", remedy)
+    numbers = [name for name in names if _is_number(name)]
+    padded = sorted(name for name in names if ZERO_PADDED.fullmatch(name))
+    if padded and len(numbers) == len(names):
+        remedy = f"Whole numbers lost or kept their zeros on the way: write them alike. If these are names, {confirm} them."
+        raise _unlikely(f"{len(padded)} of {len(names)} labels padded with zeros, such as {padded[0]} ({place(padded[0])})", remedy)
+    fractions = sorted((name for name in numbers if not float(name).is_integer()), key=_order)
+    if fractions and len(numbers) == len(names):
+        low, high = min(names, key=_order), max(names, key=_order)
+        remedy = f"A measured quantity is no class: name a column of classes, or round it to some. If these are classes, {confirm} them."
+        raise _unlikely(f"a column of fractions, {len(names):,} different ones from {low} to {high} in {rows:,} rows", remedy)
+    if (len(names) > MANY_CLASSES and len(names) * FEW_ROWS >= rows) or (rows >= MANY_CLASSES and len(names) * 2 > rows):
+        remedy = f"A column of ids or texts is no class: name another one. If these are classes, {confirm} them."
+        raise _unlikely(f"{len(names):,} different labels in {rows:,} rows, such as {min(names)}", remedy)
+
+
+def _unlikely(found: str, remedy: str) -> UserError:
+    return UserError.about("data.columns.label", found, "a column of classes", remedy)

@@ -1,0 +1,273 @@
+"""Rows of tables: JSON lines, JSON arrays, CSV, TSV and Parquet."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from conf.errors import UserError
+from conf.loading.introspect import suggest
+
+TABLES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"}
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+CHUNK = 1 << 20  # characters of a JSON array that are decoded at once
+SPACE = " \t\n\r"
+
+Row = Mapping[str, Any]
+
+
+def read_rows(name: str, path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
+    """Yield the place and the content of each row of a table.
+
+    Memory: one row of JSON lines, CSV and TSV, one batch of Parquet; of a JSON array its largest object, and `CHUNK` characters.
+
+    Args:
+        name: The file as messages name it.
+        path: The file.
+        wanted: Role to name of the columns that are read.
+
+    Raises:
+        UserError: The file is empty, damaged, not UTF-8, or lacks a column.
+        OSError: It cannot be opened.
+    """
+    if path.stat().st_size == 0:
+        raise unreadable(name, "it is empty")
+    suffix = path.suffix.lower()
+    try:
+        match suffix:
+            case ".csv" | ".tsv":
+                yield from _csv_rows(name, path, wanted, "\t" if suffix == ".tsv" else ",")
+            case ".parquet":
+                yield from _parquet_rows(name, path, wanted)
+            case _:
+                objects = _json_lines(name, path) if suffix != ".json" or _holds_lines(path) else _json_array(name, path)
+                for origin, row in objects:
+                    check_columns(row, wanted, origin)
+                    yield origin, row
+    except UnicodeDecodeError as error:
+        raise not_utf8(name, path) from error
+
+
+def _json_lines(name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            origin = f"{name}:{number}"
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except json.JSONDecodeError as error:
+                raise unreadable(origin, f"not JSON: {error.msg} at column {error.colno}") from error
+            if not isinstance(row, dict):
+                raise unreadable(origin, "a line must be one JSON object")
+            yield origin, row
+
+
+def _holds_lines(path: Path) -> bool:
+    """Whether a `.json` file holds JSON lines: an object that ends with the first line, and another line."""
+    with path.open("rb") as stream:
+        lines = (line.decode("utf-8-sig").strip() for line in stream)
+        first = next(filter(None, lines), "")
+        if not first.startswith("{") or not next(filter(None, lines), ""):
+            return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except json.JSONDecodeError:
+        return False
+
+
+def _json_array(name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects of an array, decoded one after another while the file is read."""
+    with path.open("rb") as stream:
+        text = _Text(stream)
+        if (start := text.peek()) != "[":
+            raise unreadable(name, _no_array(path) if start == "{" else "it holds no JSON array of objects")
+        text.position += 1
+        number = 0
+        while (mark := text.peek()) != "]":
+            if number:
+                if mark != ",":
+                    raise unreadable(f"{name}:{text.line()}", f"not JSON: a comma or the end of the array is missing after item {number}")
+                text.position += 1
+            number += 1
+            try:
+                found = text.decode()
+            except json.JSONDecodeError as error:
+                raise unreadable(f"{name}:{text.line()}", f"not JSON: {error.msg} in item {number}") from error
+            if not isinstance(found, dict):
+                raise unreadable(f"{name}:{text.line()}", f"item {number} of the array is no object")
+            yield f"{name}, item {number}", found
+        text.position += 1
+        if text.peek():
+            raise unreadable(f"{name}:{text.line()}", "there is text after the end of the array")
+
+
+def _no_array(path: Path) -> str:
+    """Why a `.json` file that begins with an object is no table."""
+    try:
+        found = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} in line {error.lineno}"
+    lists = [key for key, value in found.items() if isinstance(value, list)] if isinstance(found, dict) else []
+    inside = f"; the list under {lists[0]!r} alone may be meant" if lists else ""
+    return f"it holds one JSON object where a table is an array of objects, one a row{inside}"
+
+
+class _Text:
+    """The text of a stream, decoded a chunk at a time; what was read is forgotten."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.position = 0
+        self._lines = 1  # the line that the buffer begins in
+        self._buffer = ""
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._json = json.JSONDecoder()
+
+    def line(self) -> int:
+        """Number of the line at the position."""
+        return self._lines + self._buffer.count("\n", 0, self.position)
+
+    def peek(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            while self.position < len(self._buffer):
+                if (mark := self._buffer[self.position]) not in SPACE:
+                    return mark
+                self.position += 1
+            if not self._more(CHUNK):
+                return ""
+
+    def decode(self) -> Any:
+        """The JSON value that begins at the next character that is no space.
+
+        Raises:
+            JSONDecodeError: There is none, or it is damaged.
+        """
+        self.peek()
+        self._forget()
+        size = CHUNK
+        while True:
+            try:
+                value, end = self._json.raw_decode(self._buffer, self.position)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._buffer) - 16
+                if not (cut and self._more(size)):
+                    self.position = error.pos
+                    raise
+                size *= 2
+            else:
+                self.position = end
+                return value
+
+    def _forget(self) -> None:
+        if self.position > CHUNK // 2:
+            self._lines = self.line()
+            self._buffer = self._buffer[self.position :]
+            self.position = 0
+
+    def _more(self, size: int) -> bool:
+        data = self._stream.read(size)
+        self._buffer += self._decoder.decode(data, final=not data)
+        return bool(data)
+
+
+def _csv_rows(name: str, path: Path, wanted: Mapping[str, str], separator: str) -> Iterator[tuple[str, Row]]:
+    csv.field_size_limit(2**31 - 1)  # the module's own limit, 128 KiB, is less than a long document
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, delimiter=separator, strict=True)
+        try:
+            header = next(reader, [])
+            _check_header(name, header, wanted, separator)
+            for row in reader:
+                if row and len(row) != len(header):
+                    reason = f"{len(row)} fields under a header of {len(header)}"
+                    hint = f"; a field that holds a {separator!r} stands in double quotes" if len(row) > len(header) else ""
+                    raise unreadable(f"{name}:{reader.line_num}", reason + hint)
+                if row:
+                    yield f"{name}:{reader.line_num}", dict(zip(header, row, strict=True))
+        except csv.Error as error:
+            raise unreadable(f"{name}:{reader.line_num}", str(error)) from error
+
+
+def _check_header(name: str, header: list[str], wanted: Mapping[str, str], separator: str) -> None:
+    """Check the columns; where one is missing because another separator stands between them, say so."""
+    try:
+        check_columns(header, wanted, name)
+    except UserError as error:
+        others = [mark for mark in SEPARATORS if mark != separator and mark in "".join(header)]
+        found = max(others, key="".join(header).count, default=None)
+        if found is None or len(header) > 1:
+            raise
+        suffix = ".tsv" if separator == "\t" else ".csv"
+        remedy = f"the columns are separated by {SEPARATORS[found]}, and in {suffix} files by {SEPARATORS[separator]}"
+        renamed = {"\t": "; rename it to .tsv", ",": "; rename it to .csv"}.get(found, "; write it again with commas")
+        raise unreadable(name, remedy + renamed) from error
+
+
+def _parquet_rows(name: str, path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            check_columns(file.schema_arrow.names, wanted, name)
+            number = 0
+            for batch in file.iter_batches(columns=list(dict.fromkeys(wanted.values()))):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{name}, row {number}", row
+    except pa.ArrowException as error:
+        raise unreadable(name, str(error)) from error
+
+
+def read_text(name: str, path: Path) -> str:
+    """The text of a file without its byte order mark.
+
+    Raises:
+        UserError: It is not UTF-8.
+        OSError: It cannot be opened.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise not_utf8(name, path) from error
+
+
+def not_utf8(name: str, path: Path) -> UserError:
+    """The error about a file in another encoding, with the first line that shows it."""
+    with path.open("rb") as stream:
+        start = stream.read(2)
+        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return unreadable(f"{name}:1", "it is UTF-16, not UTF-8: iconv -f utf-16 -t utf-8 converts it")
+        if start == b"\x1f\x8b":
+            return unreadable(name, "it is compressed: gunzip it")
+        stream.seek(0)
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                reason = f"byte 0x{line[error.start]:02x} at position {error.start + 1} of the line is not UTF-8"
+                return unreadable(f"{name}:{number}", f"{reason}: iconv -f latin1 -t utf-8 converts Western European text")
+    return unreadable(name, "it is not UTF-8")
+
+
+def check_columns(available: Collection[str], wanted: Mapping[str, str], origin: str) -> None:
+    """Raise a UserError for the first column of `wanted` (role to name) that `available` lacks or holds twice."""
+    for role, name in wanted.items():
+        if name not in available:
+            remedy = f"{suggest(name, available)}Name the column that holds the {role}."
+            raise UserError.about(f"data.columns.{role}", name, f"the columns of {origin}: {', '.join(available) or 'none'}", remedy)
+        if not isinstance(available, dict) and (times := list(available).count(name)) > 1:  # all but the last would be ignored
+            remedy = f"The header of {origin} has it {times} times: rename all but one."
+            raise UserError.about(f"data.columns.{role}", name, "a column that occurs once", remedy)
+
+
+def unreadable(origin: str, reason: str) -> UserError:
+    """The error about a file, or a place in it, that cannot be read."""
+    allowed = "readable UTF-8 text, JSON lines, a JSON array of objects, CSV, TSV or Parquet"
+    return UserError.about("data.paths", origin, allowed, f"Mend or leave out the file: {reason}.")
