@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from conf.schema.base import Choices, Settings, setting
 
@@ -27,7 +27,18 @@ class CommonData(Settings):
     valid_fraction: float = setting(0.05, "Share of documents held out for validation", "fraction of documents", gt=0, lt=0.5)
     test_fraction: float = setting(0.05, "Share of documents kept apart for final proofs", "fraction of documents", gt=0, lt=0.5)
     max_documents: int | None = setting(None, "Use at most this many documents, in the source's order; none: all", "documents", ge=3)
-    classes: int | None = setting(None, "Number of classes; none: counted in the data", "classes", ge=2)
+    classes: int | None = setting(
+        None, "Number of classes, which confirms labels that look like a mistake; none: counted in the data", "classes", ge=2
+    )
+    missing: Literal["error", "drop"] = setting(
+        "error", "Rows without text, image or label: error refuses the first; drop leaves them out, counted in log and record"
+    )
+    unlabelled: tuple[str, ...] = setting((), "Values of the label column that stand for no label, such as -100", "labels")
+
+    @field_validator("unlabelled", mode="before")
+    @classmethod
+    def _numbers_as_text(cls, value: Any) -> Any:
+        return [str(item) if isinstance(item, int | float) else item for item in value] if isinstance(value, list | tuple) else value
 
 
 class StdlibData(CommonData):
@@ -45,7 +56,7 @@ class DigitsData(CommonData):
 
 
 class FilesData(CommonData):
-    """Local files: `.txt`, `.md`, `.py` and other text (a file is a document), `.jsonl`, `.csv`, `.parquet` (a row is a document)."""
+    """Local files: `.txt`, `.py` and other text (a file is a document), `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` (a row is one)."""
 
     source: Literal["files"] = setting("files", "Kind of data source")
     paths: tuple[str, ...] = setting(..., "Files or glob patterns; relative ones count from the ladder's YAML file", "paths", min_length=1)

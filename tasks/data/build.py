@@ -18,10 +18,13 @@ from models.data.corpus import SPLITS, CorpusInfo, Split, SplitName, write_corpu
 from tasks.data.labels import LabelTally, class_ids, label_notes
 from tasks.data.readers import Document
 from tasks.data.sources import Source, read_source, source_hash
+from tasks.records.data import COUNTS, DataCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Settings that came later: at their default a corpus is what it was without them, and so is its identity.
+ADDED: dict[str, Any] = {"missing": "error", "unlabelled": []}
 PREPARATION = 1  # raise by hand when the same raw data begin to give another corpus
 
 Progress = Callable[[str], None]
@@ -40,6 +43,9 @@ def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | No
     """
     # The hash of the content stands for where the content lies.
     settings = ladder.data.model_dump(mode="json", exclude={"paths", "name", "subset", "revision"})
+    for name, usual in ADDED.items():
+        if settings[name] == usual:
+            del settings[name]
     tokenizer: dict[str, Any] | None = None
     if ladder.workload != "image-classification":
         tokenizer = {"kind": ladder.tokenizer.kind}
@@ -72,9 +78,14 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
     data, workload = ladder.data, ladder.workload
     progress(f"reading {data.source}")
     source = read_source(data, workload, base)
+    notes = [f"{count:,} rows without {role} left out" for role, count in source.dropped.items()]
+    dropped = dict(source.dropped)
     if workload == "causal-lm":
         # An empty text teaches nothing, and alone in a split it would leave nothing to judge by.
-        source = Source([document for document in source.documents if document.text])
+        texts = [document for document in source.documents if document.text]
+        if empty := len(source.documents) - len(texts):
+            notes.append(f"{empty:,} empty documents left out")
+        source = Source(texts)
     splits = split_documents(source.documents, data)
     slice_names = tuple(sorted({document.slice for document in source.documents}))
     label_names: tuple[str, ...] = ()
@@ -84,8 +95,9 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         for document in source.documents:
             tally.add(document.label, document.origin)
         label_names, labels = class_ids(tally, source.class_names, data)
-        for note in label_notes(tally):
-            progress(note)
+        notes += label_notes(tally)
+    for note in notes:
+        progress(note)
     progress(f"{len(source.documents):,} documents: {', '.join(f'{len(splits[name]):,} {name}' for name in SPLITS)}")
 
     tokenizer = None
@@ -98,6 +110,7 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         _check_length(written["train"], data)
     info = _info(ladder, tokenizer, label_names, slice_names, written)
     write_corpus(folder, info, written)
+    (folder / COUNTS).write_text(DataCounts(dropped=dropped, notes=tuple(notes)).model_dump_json(indent=1))
     progress(", ".join(f"{info.tokens[name]:,} {'images' if tokenizer is None else 'tokens'} {name}" for name in SPLITS))
     return info
 

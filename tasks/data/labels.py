@@ -91,7 +91,7 @@ def class_ids(labels: LabelTally, declared: Sequence[str] | None, data: Data) ->
             labels that are likely not classes.
     """
     if labels.unlabelled:
-        remedy = f"{labels.first_unlabelled} has none: label it, or leave it out."
+        remedy = f"{labels.unlabelled:,} have none, the first {labels.first_unlabelled}: label them, or data.missing=drop leaves them out."
         raise UserError.about("data.columns.label", None, "a label for every document", remedy)
     found = {label: class_name(label) for label in labels.counts}
     names = set(found.values())

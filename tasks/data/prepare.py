@@ -9,6 +9,7 @@ from typing import Any
 from conf.schema.ladder import Ladder
 from models.data.tokenizers import tokenizer_hash
 from tasks.data.build import build_corpus, corpus_identity
+from tasks.records.data import COUNTS, DataCounts
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
@@ -58,7 +59,7 @@ def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path) -> No
 
 def content_hash(found: Found) -> str:
     """Hash of a corpus's files: two sources with the same documents are the same data."""
-    return fingerprint({name: known["sha256"] for name, known in found.manifest["files"].items()})
+    return fingerprint({name: known["sha256"] for name, known in found.manifest["files"].items() if name != COUNTS})
 
 
 def _record(found: StoredResult, seconds: float) -> DataRecord:
@@ -68,4 +69,10 @@ def _record(found: StoredResult, seconds: float) -> DataRecord:
         content_hash=content_hash(found),
         reused=found.reused,
         seconds=seconds,
+        counts=_counts(found.folder / COUNTS),
     )
+
+
+def _counts(path: Path) -> DataCounts | None:
+    """None for a corpus of an earlier version."""
+    return DataCounts.model_validate_json(path.read_text()) if path.is_file() else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from conf.errors import UserError
 from conf.schema.data import Columns
 from conf.schema.ladder import Workload
-from tasks.data.labels import clean_label
+from models.data.corpus import SplitName
+from tasks.data.labels import Label, class_name, clean_label
 from tasks.data.tables import unreadable
 
 ONE_SLICE = "all"
@@ -32,6 +34,7 @@ class Document:
         text: Its text, for text workloads.
         image: (C, H, W) float32 in [0, 1], for image workloads.
         label: Its class as the source writes it; None where the source has none.
+        split: The split that the source puts it in; None: the hash of its key decides.
     """
 
     key: str
@@ -39,7 +42,8 @@ class Document:
     origin: str
     text: str | None = None
     image: NDArray[np.float32] | None = None
-    label: int | str | None = None
+    label: Label | None = None
+    split: SplitName | None = None
 
 
 def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
@@ -53,22 +57,55 @@ def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
     return wanted
 
 
-def row_document(row: Mapping[str, Any], columns: Columns, workload: Workload, origin: str, unlabelled: int | None = None) -> Document:
-    """Make a document of a row; a label equal to `unlabelled` is none."""
+def missing_role(row: Mapping[str, Any], columns: Columns, workload: Workload) -> str | None:
+    """`text`, `image` or `label` if the row has none: no value, NaN or an empty text."""
+    for role, name in wanted_columns(columns, workload).items():
+        value = row[name]
+        empty = not value.strip() if isinstance(value, str) and role == "label" else isinstance(value, str) and not value
+        if role != "slice" and (value is None or empty or (isinstance(value, float) and math.isnan(value))):
+            return role
+    return None
+
+
+def row_document(row: Mapping[str, Any], columns: Columns, workload: Workload, origin: str, class_names: Sequence[str] = ()) -> Document:
+    """Make a document of a row.
+
+    Args:
+        row: Column to value.
+        columns: Which column holds what.
+        workload: Decides which columns are read.
+        origin: Where the row stands.
+        class_names: Names of the classes 0, 1, ... in the column of slices, where the source declares them.
+
+    Raises:
+        UserError: Its text is empty or no text, its image no image, or its label neither number nor text.
+    """
     label = None if workload == "causal-lm" else clean_label(row[columns.label], columns, origin)
-    label = None if label == unlabelled else label
-    group = ONE_SLICE if columns.slice is None else str(row[columns.slice])
+    group = _slice(row, columns, class_names)
     if workload == "image-classification":
         image = _pixels(row[columns.image], columns, origin)
         key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
         return Document(key, group, origin, image=image, label=label)
     text = row[columns.text]
     try:
-        if not isinstance(text, str):
-            raise UserError.about("data.columns.text", columns.text, "a column of text in every row", f"{origin} holds {text!r}.")
+        if not isinstance(text, str) or not (text or workload == "causal-lm"):
+            remedy = f"{origin} holds {text!r}: data.missing=drop leaves such rows out."
+            raise UserError.about("data.columns.text", columns.text, "a column of text in every row", remedy)
         return Document(hashlib.sha256(text.encode()).hexdigest(), group, origin, text=text, label=label)
     except UnicodeEncodeError as error:  # JSON may write half of a surrogate pair
         raise unreadable(origin, f"the text is not Unicode: {error.reason}") from error
+
+
+def _slice(row: Mapping[str, Any], columns: Columns, class_names: Sequence[str]) -> str:
+    if columns.slice is None:
+        return ONE_SLICE
+    value = row[columns.slice]
+    if isinstance(value, int) and 0 <= value < len(class_names):
+        return class_names[value]
+    if columns.slice == columns.label:
+        label = clean_label(value, columns, "")
+        return "unlabelled" if label is None else class_name(label)
+    return str(value)
 
 
 def _pixels(value: Any, columns: Columns, origin: str) -> NDArray[np.float32]:

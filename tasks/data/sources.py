@@ -7,8 +7,9 @@ import hashlib
 import importlib.util
 import os
 import sysconfig
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from conf.errors import TransientError, UserError
 from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
-from tasks.data.readers import ONE_SLICE, Document, row_document, wanted_columns
-from tasks.data.tables import TABLES, check_columns, read_rows, read_text, unreadable
+from tasks.data.labels import class_name, clean_label
+from tasks.data.readers import ONE_SLICE, Document, missing_role, row_document, wanted_columns
+from tasks.data.tables import TABLES, Row, check_columns, read_rows, read_text, unreadable
 from tasks.runtime.retries import is_transient
 
 if TYPE_CHECKING:
@@ -32,10 +34,16 @@ STDLIB_SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "test
 
 @dataclass(frozen=True)
 class Source:
-    """Documents in the source's order, and the names of the classes 0, 1, ... where the source itself declares them."""
+    """Documents in the source's order.
+
+    Attributes:
+        class_names: Names of the classes 0, 1, ... where the source itself declares them.
+        dropped: `text`, `image` or `label` -> rows that lack it and were left out.
+    """
 
     documents: list[Document]
     class_names: tuple[str, ...] | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
 def read_source(data: Data, workload: Workload, base: Path) -> Source:
@@ -51,21 +59,22 @@ def read_source(data: Data, workload: Workload, base: Path) -> Source:
         TransientError: The hub did not answer.
     """
     class_names: tuple[str, ...] | None = None
+    dropped: Counter[str] = Counter()
     match data:
         case StdlibData():
             documents = _stdlib_documents()
         case DigitsData():
             documents = _digits()
         case FilesData():
-            documents = _file_documents(data, workload, base)
+            documents = _file_documents(data, workload, base, dropped)
         case DatasetData():
             dataset = _open_dataset(data, base)
             class_names = _declared_classes(dataset, data.columns, workload)
-            documents = _dataset_documents(dataset, data, workload)
+            documents = _dataset_documents(dataset, data, workload, dropped)
     found = list(islice(documents, data.max_documents))
     if not found:
         raise UserError.about("data", data.source, "a source with documents", "The source is empty: nothing can be learned from it.")
-    return Source(found, class_names)
+    return Source(found, class_names, dropped)
 
 
 def source_hash(data: Data, base: Path) -> str:
@@ -147,7 +156,7 @@ def _matches(data: FilesData, base: Path) -> list[tuple[str, Path]]:
         hits = [wanted] if os.path.exists(wanted) else sorted(glob.glob(wanted, recursive=True))
         files = [os.path.normpath(hit) for hit in hits if os.path.isfile(hit)]
         if not files:
-            remedy = f"It names a folder: add a pattern such as {pattern}/**/*.txt." if hits else f"Nothing matches it under {root}."
+            remedy = _folder_remedy(pattern, hits[0]) if hits else f"Nothing matches it under {root}."
             raise UserError.about(f"data.paths[{index}]", pattern, "a file, or a pattern that matches files", remedy)
         for file in files:
             inside = file.startswith(root + os.sep) or not os.path.isabs(os.path.expanduser(pattern))
@@ -155,16 +164,52 @@ def _matches(data: FilesData, base: Path) -> list[tuple[str, Path]]:
     return [(name, Path(file)) for file, name in found.items()]
 
 
-def _file_documents(data: FilesData, workload: Workload, base: Path) -> Iterator[Document]:
+def _folder_remedy(pattern: str, folder: str) -> str:
+    """What to write in place of a pattern that names a folder: the suffix that most of its files have."""
+    files = islice((name for _, _, names in os.walk(folder) for name in names), 1000)
+    suffixes = Counter(Path(name).suffix for name in files if not name.startswith("."))
+    suffix = suffixes.most_common(1)[0][0] if suffixes else ".txt"
+    inside = pattern.rstrip("/") if os.path.isdir(folder) and "*" not in pattern else os.path.dirname(pattern) or "."
+    return f"It names a folder{'' if suffixes else ' without files'}: add a pattern such as {inside}/**/*{suffix}."
+
+
+def _file_documents(data: FilesData, workload: Workload, base: Path, dropped: Counter[str]) -> Iterator[Document]:
     for name, path in _matches(data, base):
         try:
             if path.suffix.lower() in TABLES:
-                for origin, row in read_rows(name, path, wanted_columns(data.columns, workload)):
-                    yield row_document(row, data.columns, workload, origin)
+                yield from _row_documents(read_rows(name, path, wanted_columns(data.columns, workload)), data, workload, dropped)
             else:
                 yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=read_text(name, path))
         except OSError as error:
             raise unreadable(name, str(error)) from error
+
+
+def _row_documents(
+    rows: Iterable[tuple[str, Row]], data: FilesData | DatasetData, workload: Workload, dropped: Counter[str], features: Any = None
+) -> Iterator[Document]:
+    """Documents of rows, those left out that lack something where `data.missing` is drop.
+
+    Args:
+        rows: Where each stands, and its content.
+        data: The data settings.
+        workload: Decides which columns are read.
+        dropped: Counts what is left out, under what it lacks.
+        features: Column to feature, of a dataset.
+    """
+    columns = data.columns
+    group_names: Sequence[str] = getattr((features or {}).get(columns.slice), "names", None) or ()
+    no_label = {class_name(value).casefold() for value in data.unlabelled}
+    if features and hasattr(features.get(columns.label), "names"):
+        no_label.add("-1")
+    for origin, row in rows:
+        if no_label and workload != "causal-lm":
+            label = clean_label(row[columns.label], columns, origin)
+            if label is not None and class_name(label).casefold() in no_label:
+                row = {**row, columns.label: None}
+        if data.missing == "drop" and (role := missing_role(row, columns, workload)) is not None:
+            dropped[role] += 1
+            continue
+        yield row_document(row, columns, workload, origin, group_names)
 
 
 def _dataset_folder(data: DatasetData, base: Path) -> Path | None:
@@ -214,22 +259,24 @@ def _declared_classes(dataset: Dataset, columns: Columns, workload: Workload) ->
     return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 
-def _dataset_documents(dataset: Dataset, data: DatasetData, workload: Workload) -> Iterator[Document]:
+def _dataset_documents(dataset: Dataset, data: DatasetData, workload: Workload, dropped: Counter[str]) -> Iterator[Document]:
     wanted = wanted_columns(data.columns, workload)
     check_columns(dataset.column_names, wanted, data.name)
-    rows = dataset.select_columns(list(dict.fromkeys(wanted.values())))
-    declared = _declared_classes(dataset, data.columns, workload) is not None
     shape: tuple[int, ...] | None = None
-    for index in range(len(rows)):
-        origin = f"{data.name}, row {index}"
-        try:
-            row = rows[index]
-        except OSError as error:  # an image that Pillow cannot read
-            raise UserError.about("data.columns.image", data.columns.image, "readable images", f"{origin}: {error}") from error
-        document = row_document(row, data.columns, workload, origin, unlabelled=-1 if declared else None)
+    for document in _row_documents(_dataset_rows(dataset, data, list(wanted.values())), data, workload, dropped, dataset.features):
         if document.image is not None:
             shape = shape or document.image.shape
             if document.image.shape != shape:
-                remedy = f"{origin} has {document.image.shape}; resize or convert them first."
+                remedy = f"{document.origin} has {document.image.shape}; resize or convert them first."
                 raise UserError.about("data.columns.image", data.columns.image, f"images of one size, (C, H, W) = {shape}", remedy)
         yield document
+
+
+def _dataset_rows(dataset: Dataset, data: DatasetData, wanted: list[str]) -> Iterator[tuple[str, Row]]:
+    rows = dataset.select_columns(list(dict.fromkeys(wanted)))
+    for index in range(len(rows)):
+        origin = f"{data.name}, row {index}"
+        try:
+            yield origin, rows[index]
+        except OSError as error:  # an image that Pillow cannot read
+            raise UserError.about("data.columns.image", data.columns.image, "readable images", f"{origin}: {error}") from error

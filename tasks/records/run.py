@@ -11,6 +11,7 @@ from models.data.corpus import Corpus
 from tasks.records.audit import AuditRecord
 from tasks.records.base import Record
 from tasks.records.bench import ModelBench
+from tasks.records.data import DataCounts
 
 TEACHER = "teacher"  # name of the root teacher among the models of a run
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
@@ -39,6 +40,7 @@ class DataRecord(Record):
     content_hash: str
     reused: bool
     seconds: float
+    counts: DataCounts | None = None  # None in records of earlier versions
 
     def corpus(self) -> Corpus:
         """The corpus in its folder."""

@@ -18,6 +18,7 @@ from models.data import tokenizers
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, SplitName
 from tasks.data.build import build_corpus, corpus_identity, split_documents
 from tasks.data.readers import Document
+from tasks.records.data import COUNTS, DataCounts
 
 TRAINING = {"steps": 1}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -273,6 +274,15 @@ def test_a_class_seen_only_outside_training_is_a_class(tmp_path: Path) -> None:
     assert info.label_names == ("0", "1", "7")
 
 
+def test_what_is_left_out_is_said_and_kept_beside_the_corpus(tmp_path: Path) -> None:
+    data = rows(tmp_path / "r.jsonl", 30, lambda n: "ab"[n % 2] if n % 10 else None) | {"missing": "drop"}
+    corpus, info, told = build(ladder("sequence-classification", data), tmp_path)
+    assert sum(info.documents.values()) == 27
+    assert "3 rows without label left out" in told
+    counts = DataCounts.model_validate_json((corpus.folder / COUNTS).read_text())
+    assert counts == DataCounts(dropped={"label": 3}, notes=("3 rows without label left out",))
+
+
 def test_identity_is_json_and_names_what_the_corpus_depends_on(tmp_path: Path) -> None:
     data = rows(tmp_path / "r.jsonl", 9)
     made = ladder("causal-lm", data)
@@ -292,6 +302,9 @@ def test_identity_is_json_and_names_what_the_corpus_depends_on(tmp_path: Path) -
     assert differs(ladder("causal-lm", data | {"columns": {"text": "text"}}))
     assert differs(ladder("causal-lm", data, {"kind": "bpe", "vocabulary": 300}))
     assert differs(ladder("sequence-classification", data))
+    assert not {"missing", "unlabelled"} & set(before["data"]), "settings that came later change no identity at their default"
+    assert differs(ladder("causal-lm", data | {"missing": "drop"}))
+    assert differs(ladder("causal-lm", data | {"unlabelled": ["-100"]}))
     teacher = ladder("causal-lm", data, {"kind": "teacher"})
     assert corpus_identity(teacher, tmp_path, "one") != corpus_identity(teacher, tmp_path, "two")
     rows(tmp_path / "r.jsonl", 10)

@@ -228,6 +228,47 @@ def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
         read_source(files("rows.jsonl"), "sequence-classification", tmp_path)
 
 
+GAPS = [
+    {"text": "a", "label": "0"},
+    {"text": "", "label": "1"},
+    {"text": "b", "label": " "},
+    {"text": "c", "label": "-100"},
+    {"text": "d", "label": "1"},
+]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_rows_without_text_or_label_are_left_out_where_asked(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"gaps{suffix}", GAPS)
+    wanted = files(f"gaps{suffix}").model_copy(update={"missing": "drop", "unlabelled": ("-100",)})
+    source = read_source(wanted, "sequence-classification", tmp_path)
+    assert [(d.text, d.label) for d in source.documents] == [("a", "0"), ("d", "1")]
+    assert source.dropped == {"text": 1, "label": 2}
+    kept = wanted.model_copy(update={"unlabelled": ()})
+    assert [d.label for d in read_source(kept, "sequence-classification", tmp_path).documents] == ["0", "-100", "1"]
+    with pytest.raises(UserError, match=r"data\.columns\.text.*holds ''.*data\.missing=drop"):
+        read_source(files(f"gaps{suffix}"), "sequence-classification", tmp_path)
+
+
+def test_values_that_stand_for_no_label_make_rows_unlabelled(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": label} for label in (0, -100, -100.0, "-100.0", "NaN", None, 1)])
+    data = FilesData.model_validate({"paths": ["rows.jsonl"], "unlabelled": [-100, float("nan")]})
+    documents = read_source(data, "sequence-classification", tmp_path).documents
+    assert [d.label for d in documents] == [0, None, None, None, None, None, 1]
+
+
+def test_slices_of_classes_have_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    features = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    save_dataset(tmp_path / "saved", {"text": ["a", "b", "c"], "label": [1, 0, -1]}, features)
+    data = DatasetData(name="saved", columns=Columns(slice="label"))
+    assert [d.slice for d in read_source(data, "sequence-classification", tmp_path).documents] == ["pos", "neg", "unlabelled"]
+    write_csv(tmp_path / "rows.csv", [{"text": "a", "label": " 10.0"}, {"text": "b", "label": "good "}])
+    documents = read_source(files("rows.csv", slice="label"), "sequence-classification", tmp_path).documents
+    assert [d.slice for d in documents] == ["10", "good"]
+
+
 def test_a_pattern_that_matches_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "a.txt").write_text("a")
@@ -236,6 +277,13 @@ def test_a_pattern_that_matches_no_file_is_refused(tmp_path: Path) -> None:
             ask(files("a.txt", "*.md"), "causal-lm", tmp_path)
         with pytest.raises(UserError, match=r"data\.paths\[0\]: got 'folder'.*names a folder"):
             ask(files("folder"), "causal-lm", tmp_path)
+        for name in ("one.csv", "two.csv", "note.txt"):
+            (tmp_path / "folder" / name).write_text("text\na\n")
+        for pattern in ("folder", "folder/", str(tmp_path / "folder")):
+            with pytest.raises(UserError, match=rf"names a folder: add a pattern such as {pattern.rstrip('/')}/\*\*/\*\.csv"):
+                ask(files(pattern), "causal-lm", tmp_path)
+        for name in ("one.csv", "two.csv", "note.txt"):
+            (tmp_path / "folder" / name).unlink()
 
 
 def test_a_saved_dataset_is_read_with_the_names_of_its_classes(tmp_path: Path) -> None:
