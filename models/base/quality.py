@@ -1,10 +1,12 @@
-"""Figures of a model, and retention of a teacher's quality; no torch."""
+"""Figures of a model, of its baseline, and retention of a teacher's quality; no torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
+
+BASELINE = "baseline_"  # begins the names of figures of a guess that reads no input, among those of a model
 
 
 class Quality(NamedTuple):
@@ -27,3 +29,34 @@ def retention(workload: str, student: Mapping[str, float], teacher: str) -> floa
     if workload == "causal-lm":
         return math.exp(student[f"{teacher}_nll"] - student["nll"])
     return student["accuracy"] / max(student[f"{teacher}_accuracy"], 1e-12)
+
+
+def baseline_name(workload: str) -> str:
+    """The guess that reads no input, by which models of a workload are measured."""
+    return "unigram" if workload == "causal-lm" else "majority class"
+
+
+def baseline_figures(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The baseline's figures among those of a model, under the names of the model's; empty where an older version judged it."""
+    return {key.removeprefix(BASELINE): value for key, value in metrics.items() if key.startswith(BASELINE)}
+
+
+def learned_nothing(metrics: Mapping[str, float]) -> str | None:
+    """Why a model has learned nothing: one class for every input, or no better than a guess; None: it has, or that is not known.
+
+    A classifier is no better than a guess where neither its accuracy nor its nll is better than the baseline's.
+
+    Args:
+        metrics: A model's figures, with its baseline's.
+    """
+    guess = baseline_figures(metrics)
+    if not guess:
+        return None
+    if metrics.get("distinct_answers") == 1:
+        return f"it gives the same class for every input (majority class {100 * guess['accuracy']:.1f} %)"
+    if "bits_per_byte" in metrics:
+        worse = metrics["nll"] >= guess["nll"]
+        return f"it is no better than unigram frequencies ({guess['bits_per_byte']:.3f} bits/byte)" if worse else None
+    if metrics["accuracy"] <= guess["accuracy"] and metrics["nll"] >= guess["nll"]:
+        return f"it is no better than the majority class ({100 * guess['accuracy']:.1f} %)"
+    return None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from conf.schema.ladder import Evaluation
 from models.base.numerics import NUMERICS
-from models.base.quality import retention
+from models.base.quality import baseline_figures, baseline_name, learned_nothing, retention
 from models.data.corpus import SplitName
 from tasks.records.format import percent
 from tasks.records.run import DataRecord, Retention, SampleRecord, StageRecord
@@ -78,14 +78,23 @@ def evaluate_model(
     samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
     judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept, "samples": samples})
-    log.info("%s%s: %s", record.name, "" if split == SPLIT else f" on the {split} split", summary(judged))
+    where = "" if split == SPLIT else f" on the {split} split"
+    log.info("%s%s: %s", record.name, where, summary(judged))
+    if why := learned_nothing(metrics):
+        log.warning("%s%s has learned nothing: %s", record.name, where, why)
     return judged
 
 
 def summary(record: StageRecord) -> str:
     """The figures that matter, in one line."""
     metrics = record.metrics
-    main = f"{metrics['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in metrics else f"accuracy {percent(metrics['accuracy'])}"
+    guess = baseline_figures(metrics)
+    if "bits_per_byte" in metrics:
+        main = f"{metrics['bits_per_byte']:.3f} bits/byte"
+        main += f" ({baseline_name('causal-lm')} {guess['bits_per_byte']:.3f})" if guess else ""
+    else:
+        main = f"accuracy {percent(metrics['accuracy'])}"
+        main += f" ({baseline_name('')} {percent(guess['accuracy'])})" if guess else ""
     if record.retention.parent is None:
         return main
     return f"{main}, keeps {percent(record.retention.parent)} of its teacher and {percent(record.retention.root)} of the root"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,10 @@ from conf.schema.ladder import Evaluation
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device, use_threads
 from models.base.interface import Interface
-from models.base.quality import Quality
+from models.base.quality import BASELINE, Quality
 from models.data.batches import evaluation_batches
 from models.data.corpus import Corpus, SplitName
+from models.evaluation.baselines import baseline
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
 from models.students.vocabulary import fit_vocabulary, read_kept, reduce_corpus
@@ -65,7 +67,17 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
     answers = np.stack([columns.predicted, columns.target]).astype(np.int32)
     if vocabulary is not None:
         answers = np.asarray(vocabulary.kept, dtype=np.int32)[answers]
-    return Measured(quality(columns, corpus, split), [sample._asdict() for sample in samples], answers)
+    judged = quality(columns, corpus, split)
+    figures = judged.metrics | {f"{BASELINE}{key}": value for key, value in _baseline(whole, split, ladder.evaluation.examples).items()}
+    if ladder.workload != "causal-lm":
+        figures["distinct_answers"] = float(len(np.unique(columns.predicted)))
+    return Measured(judged._replace(metrics=figures), [sample._asdict() for sample in samples], answers)
+
+
+@lru_cache(maxsize=8)
+def _baseline(corpus: Corpus, split: SplitName, examples: int) -> dict[str, float]:
+    """Figures of the guess to beat: the same for all models of a run, the vocabulary's size apart."""
+    return baseline(corpus, split, examples).metrics
 
 
 def validator(

@@ -8,6 +8,7 @@ from pathlib import Path
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
 from conf.schema.proof import MATCHED, Arm
+from models.base.quality import baseline_figures, learned_nothing
 from models.base.statistics import interval, outcome, seeds_to_decide
 from tasks.planning.economics import HOUR
 from tasks.planning.matching import total_of
@@ -50,6 +51,7 @@ def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], test
         fingerprints=tuple(student.fingerprint for student in students),
         reused=sum(student.reused for student in students),
         parameters=students[-1].parameters,
+        nothing=learned_nothing(tested.metrics),
     )
 
 
@@ -100,6 +102,7 @@ def proof_of(
         pilot=settings.pilot,
         test_examples=examples,
         root=root.metrics[metric] if root else None,
+        baseline=baseline_figures(root.metrics).get(metric) if root else None,
         arms=arms,
         contrasts=tuple(_contrasts(ladder, results, resolution)),
         verdict="",
@@ -133,7 +136,8 @@ def _contrasts(ladder: Ladder, results: dict[Arm, list[Replicate]], resolution: 
         gains = tuple(sign * (a.score - b.score) for a, b in pairs)
         gain = interval(gains, settings.confidence, resolution)
         decided = outcome(gain, delta)
-        more = seeds_to_decide(gain, delta, settings.confidence) if decided == "undecided" else None
+        learned = not all(each.nothing for pair in pairs for each in pair)  # no number of seeds would tell two such arms apart
+        more = seeds_to_decide(gain, delta, settings.confidence) if decided == "undecided" and learned else None
         found.append(Contrast(first=first, second=second, gains=gains, gain=Estimate.of(gain), outcome=decided, seeds_to_decide=more))
     return found
 

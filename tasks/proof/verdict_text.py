@@ -8,6 +8,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from models.base.quality import baseline_name
 from tasks.records.format import NONE, amount, operations, seconds
 from tasks.records.proof import ArmResult, Contrast, Estimate, Proof
 
@@ -57,6 +58,11 @@ def verdict(proof: Proof) -> str:
     first, second = by_name[contrast.first], by_name[contrast.second]
     assert first.score is not None
     assert second.score is not None
+    if first.nothing and second.nothing:
+        return (
+            f"Nothing was learned, so nothing is compared: the students of {first.arm} ({first.nothing}) and of {second.arm} "
+            f"({second.nothing}) in every seed. More seeds would not help; train longer, raise the learning rate, or check the labels."
+        )
     words = called(contrast, f"{points(proof, proof.delta)} {unit(proof)}")
     start = f"{'Pilot, a tenth of the steps: ' if proof.pilot else ''}{words[0].upper() if not proof.pilot else words[0]}{words[1:]}"
     scores = f"{first.arm} scores {scored(proof, first.score.mean)}, {second.arm} {scored(proof, second.score.mean)}"
@@ -83,7 +89,7 @@ def price(proof: Proof, first: ArmResult, second: ArmResult) -> str:
 
 def trust(proof: Proof) -> tuple[str, ...]:
     """How far to trust it."""
-    sentences = [
+    sentences = [f"{arm.arm} has learned nothing in any seed: {arm.nothing}." for arm in proof.arms if arm.nothing] + [
         "The interval covers chance in training (order of the data, first weights), with this root teacher and these test examples; "
         "another teacher or other examples may give another figure."
     ]
@@ -133,6 +139,8 @@ def table(proof: Proof) -> tuple[list[str], list[list[str]]]:
                 *gains,
             ]
         )
+    if proof.baseline is not None:
+        rows.append([baseline_name("causal-lm" if proof.metric == "bits_per_byte" else ""), points(proof, proof.baseline), *[NONE] * 5])
     return headers, rows
 
 

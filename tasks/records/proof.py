@@ -29,6 +29,7 @@ class Replicate(Record):
         fingerprints: Of each student; those of an arm that shares a student with another are the same.
         reused: How many of them were found in the store.
         parameters: Of the last student.
+        nothing: Why its last student has learned nothing, on the test split; None: it has.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class Replicate(Record):
     fingerprints: tuple[str, ...]
     reused: int
     parameters: int
+    nothing: str | None = None
 
 
 class Estimate(Record):
@@ -75,6 +77,12 @@ class ArmResult(Record):
     replicates: tuple[Replicate, ...]
     score: Estimate | None
     valid: Estimate | None
+
+    @property
+    def nothing(self) -> str | None:
+        """Why its students have learned nothing; None where that of any seed has."""
+        reasons = [each.nothing for each in self.replicates]
+        return reasons[0] if all(reasons) else None
 
     @property
     def flops(self) -> float:
@@ -124,6 +132,7 @@ class Proof(Record):
         metric: `bits_per_byte` (less is better) or `accuracy`.
         test_examples: Held-out rows that each score is taken over: examples, or tokens for text.
         root: The root teacher's score on the test split.
+        baseline: That of the majority class, or of unigram frequencies.
         contrasts: The first is the one that the verdict is about; the others hold the first arm against each other one.
         verdict: One sentence; while seeds are missing, what is missing.
         notes: Arms left out, and how far to trust what was found.
@@ -140,6 +149,7 @@ class Proof(Record):
     pilot: bool
     test_examples: int
     root: float | None
+    baseline: float | None = None
     arms: tuple[ArmResult, ...]
     contrasts: tuple[Contrast, ...]
     verdict: str

@@ -59,7 +59,8 @@ class StageRecord(Record):
         reused_from: Run that computed it, when `reused`.
         metrics: `nll` (nats/token or nats/example); for causal-lm `bits_per_byte`, `perplexity`; for classification `accuracy`,
             `macro_f1`, `ece`; for students `agreement_parent`, `kl_parent`, `agreement_root`, `kl_root` (nats), `parent_nll`,
-            `root_nll`.
+            `root_nll`; `baseline_...` of the majority class or unigram frequencies on the same rows; for classification
+            `distinct_answers`, the number of classes that it ever answers.
         slices: The same per slice, with `count`.
         samples: What a language model writes.
         gate: Verdict of the gate, None for the teacher and for a stage that asks nothing; `approved` by a person though something

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.atomic import write_atomic
 from conf.schema.ladder import CheckpointTeacher, Ladder
+from models.base.quality import baseline_figures, baseline_name, learned_nothing
 from tasks.records import format as fmt
 from tasks.records.run import DataRecord, RunRecord, StageRecord
 from tasks.report import tables
@@ -94,6 +95,7 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
         parts=parts_of(Path(record.folder)),
         auto_class=TASKS[ladder.workload][2],
         figures=[(METRICS[key][1], model_figures(key, record, root)) for key in figures_of(ladder) if key in record.metrics],
+        baseline=baseline_name(ladder.workload),
         limits=limits(record),
         settings=yaml.safe_dump({key: record.identity[key] for key in SHOWN if key in record.identity}, sort_keys=False).rstrip(),
         commands=reproduction(run),
@@ -150,12 +152,12 @@ def figures_of(ladder: Ladder) -> tuple[str, ...]:
     return OF_WORKLOAD.get(ladder.workload, OTHERS)
 
 
-def model_figures(key: str, record: StageRecord, root: StageRecord) -> tuple[str, str]:
-    """A figure of the student and of the root, for readers."""
+def model_figures(key: str, record: StageRecord, root: StageRecord) -> tuple[str, str, str]:
+    """A figure of the student, of the root and of the guess that reads no input, for readers."""
     kind = tables.ACCURACY if key in ("accuracy", "macro_f1") else tables.BITS
-    found = [model.metrics.get(key) for model in (record, root)]
-    student, teacher = (fmt.NONE if value is None else tables.score(kind, {kind.key: value}) for value in found)
-    return student, teacher
+    found = [figures.get(key) for figures in (record.metrics, root.metrics, baseline_figures(record.metrics))]
+    student, teacher, guess = (fmt.NONE if value is None else tables.score(kind, {kind.key: value}) for value in found)
+    return student, teacher, guess
 
 
 def data_name(ladder: Ladder) -> str:
@@ -167,6 +169,7 @@ def limits(record: StageRecord) -> list[str]:
     """Known faults of a student: flags of its audit, missed bounds of its gate, weakest slices."""
     unknown = "No audit was run: which errors it has of its teachers is not known."
     found = [f"Audit against {record.audit.parent} and the root: {verdict(record.audit)}" if record.audit else unknown]
+    found += [f"It has learned nothing: {why}."] if (why := learned_nothing(record.metrics)) else []
     found += [f"Its gate: {reason}." for reason in record.gate_reasons]
     found += [f"A person decided: {record.decision}."] if record.decision else []
     quality = tables.ACCURACY if "accuracy" in record.metrics and "bits_per_byte" not in record.metrics else tables.BITS

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from models.base.quality import baseline_figures, baseline_name
 from tasks.records.format import NONE, human, percent, seconds
 from tasks.records.run import RunRecord, StageRecord
 
@@ -32,6 +33,7 @@ class QualityMetric(NamedTuple):
 
 BITS = QualityMetric("bits_per_byte", "bits/byte", "bits per byte (lower is better)", "perplexity ratio")
 ACCURACY = QualityMetric("accuracy", "accuracy", "accuracy in % (higher is better)", "accuracy ratio")
+NO_MODEL = ("not run", "baseline")  # origins of rows that are none of a finished model
 BROKEN = {
     "parameters": "params",
     BITS.unit: "bits/\nbyte",
@@ -60,6 +62,12 @@ def score(quality: QualityMetric, metrics: dict[str, float]) -> str:
     return percent(value) if quality is ACCURACY else f"{value:.3f}"
 
 
+def baseline_of(record: RunRecord) -> tuple[str, dict[str, float]] | None:
+    """Name and figures of the guess that the run's models are measured by; None where an older version judged them."""
+    found = (baseline_figures(model.metrics) for model in record.models)
+    return next(((baseline_name(record.workload), figures) for figures in found if figures), None)
+
+
 def with_teachers(model: StageRecord) -> str:
     """A model with its teachers, nearest first: `100k <- 300k`."""
     return f"{model.name} <- {', '.join(model.teachers)}" if model.teachers else model.name
@@ -81,7 +89,7 @@ def rows(record: RunRecord) -> tuple[list[str], list[list[str]]]:
 
     Returns:
         The headers, and a row of as many cells for each model: the root teacher, the finished stages, then what was planned and
-        not run.
+        not run; last the baseline.
     """
     quality = quality_of(record)
     headers = ["model", "parameters", quality.unit, "of parent", "of root", "gate", "seconds", "origin"]
@@ -99,7 +107,9 @@ def rows(record: RunRecord) -> tuple[list[str], list[list[str]]]:
         for model in record.models
     ]
     missing = [[name, *[NONE] * (len(headers) - 2), "not run"] for name in not_run(record)]
-    return headers, lines + missing
+    guess = baseline_of(record)
+    below = [[guess[0], NONE, score(quality, guess[1]), *[NONE] * (len(headers) - 4), "baseline"]] if guess else []
+    return headers, lines + missing + below
 
 
 def render_rich(record: RunRecord) -> Table:
@@ -112,7 +122,7 @@ def render_rich(record: RunRecord) -> Table:
         else:
             table.add_column(header, overflow="fold")
     for line in lines:
-        table.add_row(*(Text(cell) for cell in line), style="dim" if line[-1] == "not run" else "")
+        table.add_row(*(Text(cell) for cell in line), style="dim" if line[-1] in NO_MODEL else "")
     return table
 
 

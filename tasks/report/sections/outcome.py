@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.base.quality import learned_nothing
 from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
@@ -50,7 +51,8 @@ def verdicts(record: RunRecord) -> list[str]:
     root = record.teacher
     sentences = []
     if root:
-        sentences.append(f"The root {root.name} has {fmt.human(root.parameters)} parameters and scores {_scored(quality, root)}.")
+        sentence = f"The root {root.name} has {fmt.human(root.parameters)} parameters and scores {_scored(quality, root)}"
+        sentences.append(f"{'; '.join([sentence, *_nothing(root)])}.")
     sentences += [_verdict(stage, root, quality) for stage in record.stages]
     missing = tables.not_run(record)
     names = ", ".join(missing) if len(missing) <= SENTENCES else f"{missing[0]} to {missing[-1]}, {len(missing)} models"
@@ -77,7 +79,13 @@ def _verdict(stage: StageRecord, root: StageRecord | None, quality: tables.Quali
         "approved": "approved by a person",
     }
     ends = [sentence, *(["put in by the next gate"] if stage.inserted else []), *([endings[stage.gate]] if stage.gate else [])]
-    return f"{'; '.join(ends)}."
+    return f"{'; '.join([*ends, *_nothing(stage)])}."
+
+
+def _nothing(model: StageRecord) -> list[str]:
+    """That a model has learned nothing, and why that is said."""
+    why = learned_nothing(model.metrics)
+    return [f"it has learned nothing: {why}"] if why else []
 
 
 def smaller(root: int, student: int) -> str:

@@ -33,8 +33,10 @@ def section(
 
 def _figures(record: RunRecord) -> dict[str, Any]:
     shown = FIGURES[tables.quality_of(record).key]
-    rows = [[model.name, *(_shown(key, model.metrics.get(key)) for key in shown)] for model in record.models]
-    return {"headers": ["model", *shown.values()], "rows": rows}
+    known = [(model.name, model.metrics) for model in record.models]
+    guess = tables.baseline_of(record)
+    rows = [[name, *(_shown(key, figures.get(key)) for key in shown)] for name, figures in [*known, *([guess] if guess else [])]]
+    return {"headers": ["model", *shown.values()], "rows": rows, "sums": 1 if guess else 0}
 
 
 def _shown(key: str, value: float | None) -> str:

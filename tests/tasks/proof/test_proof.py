@@ -75,6 +75,28 @@ def test_the_verdict_is_one_of_four_with_its_price(ladder: str, staged: float, d
     assert proof.verdict.endswith(".")
 
 
+def test_arms_that_learned_nothing_are_not_compared_and_ask_for_no_seeds() -> None:
+    def silent(mean: float, own: float = 0.0) -> list[Replicate]:
+        return [each.model_copy(update={"nothing": "it gives the same class"}) for each in replicates(mean, own)]
+
+    both = compared("digits", {"staged": silent(0.1, 0.02), "direct-matched": silent(0.101)})
+    assert both.verdict.startswith("Nothing was learned, so nothing is compared: the students of staged (it gives the same class) and")
+    assert both.contrasts[0].seeds_to_decide is None
+    assert "seeds would decide it" not in both.verdict
+    one = compared("digits", {"staged": replicates(0.95), "direct-matched": silent(0.1)})
+    assert one.verdict.startswith("Staged better")
+    assert "direct-matched has learned nothing in any seed: it gives the same class." in one.notes
+    seldom = [*silent(0.1, 0.02)[:-1], *replicates(0.1, 0.02)[-1:]]
+    assert "seeds would decide it" in compared("digits", {"staged": seldom, "direct-matched": silent(0.101)}).verdict
+
+
+def test_the_baseline_is_a_row_of_the_proof() -> None:
+    root = model_record(metrics={"accuracy": 0.97, "nll": 0.1, "baseline_accuracy": 0.104, "baseline_nll": 2.3})
+    proof = proof_of(load("digits").ladder, "run", root, 5000, {"staged": replicates(0.95), "direct": replicates(0.94)}, [])
+    assert proof.baseline == 0.104
+    assert table(proof)[1][-1][:2] == ["majority class", "10.40"]
+
+
 def test_a_pair_of_arms_is_known_better_than_either() -> None:
     proof = compared("digits", {"staged": replicates(0.95), "direct": replicates(0.94)}, "proof.delta=0.003")
     gain, score = proof.contrasts[0].gain, proof.arms[0].score

@@ -137,6 +137,19 @@ def test_every_figure_of_quality_is_in_the_report(digits: RunRecord, page: Calla
     assert words[begin + 5 : begin + 15] == ["teacher", "96.9 %", "95.9 %", "0.200", "0.020", "small", "84.4 %", "83.4 %", "0.200", "0.020"]
 
 
+def test_a_model_that_learned_nothing_is_named_and_its_baseline_shown(digits: RunRecord, page: Callable[..., Page]) -> None:
+    assert digits.teacher
+    assert "learned nothing" not in page(digits).text
+    guess = {"baseline_accuracy": 0.1, "baseline_nll": 2.31, "baseline_macro_f1": 0.018}
+    same = digits.stages[0].model_copy(update={"metrics": {"accuracy": 0.1, "nll": 2.4, "distinct_answers": 1.0, **guess}})
+    shown = page(digits.model_copy(update={"stages": (same,)}))
+    assert "it has learned nothing: it gives the same class for every input (majority class 10.0 %)." in shown.text
+    words = [word for word in shown.words if word.strip()]
+    at = words.index("majority class")
+    assert words[at : at + 5] == ["majority class", "10.0 %", "1.8 %", "2.310", "-"]
+    assert words[words.index("majority class", at + 1) :][:3] == ["majority class", "-", "10.0 %"], "in the models' table, too"
+
+
 def test_hostile_text_stays_text(language: RunRecord, page: Callable[..., Page]) -> None:
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
     slices = {evil: {"count": 5000.0, "nll": 1.0, "bits_per_byte": 1.4}}

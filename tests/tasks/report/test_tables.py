@@ -61,6 +61,16 @@ def test_classification_is_judged_by_accuracy() -> None:
     assert lines == [["teacher", "20k", "97.2 %", "-", "-", "-", "-", "imported"]]
 
 
+def test_the_baseline_stands_below_the_models(record: RunRecord) -> None:
+    assert record.teacher
+    metrics = record.teacher.metrics | {"baseline_nll": 3.2, "baseline_bits_per_byte": 4.617}
+    _, lines = tables.rows(record.model_copy(update={"teacher": record.teacher.model_copy(update={"metrics": metrics})}))
+    assert lines[-1] == ["unigram", "-", "4.617", "-", "-", "-", "-", "baseline"]
+    guess = {"accuracy": 0.9, "nll": 0.3, "baseline_accuracy": 0.512, "baseline_nll": 0.7}
+    _, lines = tables.rows(run(stage("teacher", 9, metrics=guess), planned=(), workload="sequence-classification"))
+    assert lines[-1] == ["majority class", "-", "51.2 %", "-", "-", "-", "-", "baseline"]
+
+
 def test_the_terminal_table_fits_80_columns_and_cuts_nothing(record: RunRecord) -> None:
     long = stage("a-rather-long-name-for-a-student-model", 32_000, ("100k",), retention=Retention(parent=0.61, root=0.41), gate="stopped")
     console = Console(width=80)
