@@ -1,4 +1,4 @@
-"""Figures of a model, of its baseline, and retention of a teacher's quality; no torch."""
+"""Figures of a model and its baseline, retention, and what was not learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model judged as a run judges it: its figures beside the baseline's, stored once."""
+"""A model is judged as a run judges it: beside the baseline, stored once."""
 
 from __future__ import annotations
 
