@@ -31,9 +31,14 @@ class CommonData(Settings):
         None, "Number of classes, which confirms labels that look like a mistake; none: counted in the data", "classes", ge=2
     )
     missing: Literal["error", "drop"] = setting(
-        "error", "Rows without text, image or label: error refuses the first; drop leaves them out, counted in log and record"
+        "error",
+        "Rows without text or image: error refuses the first; drop leaves out these and rows without label, counted in log and record",
     )
     unlabelled: tuple[str, ...] = setting((), "Values of the label column that stand for no label, such as -100", "labels")
+    max_labels: int | None = setting(
+        None, "Keep the labels of this many training examples, drawn by `seed`; teachers alone label the others; none: all", "labels", ge=1
+    )
+    seed: int = setting(0, "Seed of what is drawn from the source", "seed", ge=0, lt=2**31)
 
     @field_validator("unlabelled", mode="before")
     @classmethod

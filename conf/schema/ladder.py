@@ -236,6 +236,8 @@ class Ladder(Settings):
             raise ValueError(
                 f"data.source: got {self.data.source!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."
             )
+        if self.workload == "causal-lm" and self.data.max_labels is not None:
+            raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload causal-lm. Leave it out.")
         if self.tokenizer.kind == "teacher" and self.teacher.source == "train" and self.workload != "image-classification":
             raise ValueError(
                 "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "

@@ -6,7 +6,7 @@ Shape legend: B examples of a batch, L sequence length, N rows that a loss is ta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class Batch:
         inputs: Keyword arguments of the model's forward: `input_ids` (B, L) and, where examples are padded, `attention_mask`
             (B, L); or `pixel_values` (B, C, H, W).
         targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is what the logits at t must predict; (B,) classes else.
-            `IGNORE` where a position does not count.
+            `IGNORE` where a position does not count; `UNLABELLED` where an example has no class and counts for teachers alone.
         slices: (B,) index of each example's slice; training leaves it empty.
     """
 
@@ -46,6 +46,15 @@ class Batch:
     def valid(self) -> int:
         """Rows that count."""
         return int((self.targets != IGNORE).sum())
+
+    @property
+    def labelled(self) -> int:
+        """Rows that count and have a label."""
+        return int((self.targets >= 0).sum())
+
+    def labels_alone(self) -> Batch:
+        """The same batch for a step without teachers: a row without label does not count."""
+        return replace(self, targets=self.targets.masked_fill(self.targets == UNLABELLED, IGNORE))
 
 
 def next_token_batch(windows: NDArray[np.int64], lengths: NDArray[np.int64], slices: NDArray[np.int32]) -> Batch:
@@ -83,15 +92,26 @@ def _example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) ->
 
 
 class TrainingBatches:
-    """The training split, shuffled anew every epoch. Causal-lm packs documents into windows of L + 1 ids, one after another."""
+    """The training split, shuffled anew every epoch. Causal-lm packs documents into windows of L + 1 ids, one after another.
 
-    def __init__(self, corpus: Corpus, batch_size: int, seed: int) -> None:
+    Args:
+        corpus: Prepared data.
+        batch_size: Examples of a step.
+        seed: Of the order.
+        labelled: Draw classifiers' examples with a label alone: who learns without a teacher spends no step on the others.
+    """
+
+    def __init__(self, corpus: Corpus, batch_size: int, seed: int, labelled: bool = False) -> None:
         self.info = corpus.info
         self.split = corpus.split("train")
         self.batch_size = batch_size
         self.seed = seed
         length = self.info.sequence_length
-        self.examples = (len(self.split.values) - 1) // length if self.info.workload == "causal-lm" else len(self.split)
+        windows = self.info.workload == "causal-lm"
+        self.drawn = np.flatnonzero(self.split.labels >= 0) if labelled and not windows else None  # numbers of those with a label
+        self.examples = (len(self.split.values) - 1) // length if windows else len(self.split if self.drawn is None else self.drawn)
+        if self.examples < 1 and self.drawn is not None:
+            raise UserError.about("data.columns.label", "no label", "labelled training rows, for a model without teacher", "Label some.")
         if self.examples < 1:
             raise UserError.about(
                 "data.sequence_length", length, f"at most {len(self.split.values) - 1}, the tokens of all training documents", "Shorten it."
@@ -105,7 +125,7 @@ class TrainingBatches:
         for value in np.unique(epoch):
             here = epoch == value
             chosen[here] = shuffled(self.seed, int(value), self.examples)[place[here]]
-        return chosen
+        return chosen if self.drawn is None else self.drawn[chosen]
 
     def at(self, step: int) -> Batch:
         """The batch of `step`: a function of seed and step alone."""
@@ -172,4 +192,5 @@ def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -
     return document[_held_out(len(document), examples)]
 
 
-IGNORE = -100  # target of a position without a label
+IGNORE = -100  # target of a position that does not count
+UNLABELLED = -1  # target of an example without a label, which counts for its teachers

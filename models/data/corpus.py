@@ -32,7 +32,7 @@ class Split:
         values: (t,) uint16 or uint32 ids of all documents one after another, each ending in the end-of-text id for causal-lm;
             or (n, C, H, W) float32 in [0, 1] for images.
         offsets: (n + 1,) int64, where document i begins in `values`: `values[offsets[i]:offsets[i + 1]]`. Images: 0..n.
-        labels: (n,) int64 classes; -1 for causal-lm.
+        labels: (n,) int64 classes; -1 for an example without label, and for causal-lm.
         slices: (n,) int32 indices into `Corpus.slice_names`.
         sizes: (n,) int64 UTF-8 bytes of each document's text; 0 for images.
     """

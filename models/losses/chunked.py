@@ -22,7 +22,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.data.batches import IGNORE
 from models.losses.loss import (
     HiddenSignal,
     LossSums,
@@ -30,6 +29,7 @@ from models.losses.loss import (
     SparseSignal,
     StepObjective,
     TeacherSignal,
+    counted,
     distillation_loss,
     select_rows,
     to_at_least_fp32,
@@ -60,6 +60,7 @@ class _Work:
     scale: float
     dtype: torch.dtype  # of matrix products
     chunk: int | None
+    labelled: bool  # every row has a label
 
 
 def head_of(model: nn.Module) -> Head | None:
@@ -96,12 +97,13 @@ def chunked_loss(
     Returns:
         Sums; `total` carries the gradient.
     """
-    keep = targets != IGNORE
+    keep = counted(targets, signals)
     if not bool(keep.all()):
         hidden, targets, signals = hidden[keep], targets[keep], [select_rows(signal, keep) for signal in signals]
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
-    work = _Work(tuple(signals), targets, at, vocabulary or head.weight.shape[0], scale, dtype, chunk)
+    labelled = bool((targets >= 0).all())
+    work = _Work(tuple(signals), targets, at, vocabulary or head.weight.shape[0], scale, dtype, chunk, labelled)
     with torch.autocast(kind, enabled=False):
         return LossSums(*cast(tuple[Tensor, ...], _Chunked.apply(hidden, head.weight, head.bias, work)))
 
@@ -125,9 +127,9 @@ class _Chunked(torch.autograd.Function):
             rows = slice(start, start + size)
             states = hidden[rows].to(work.dtype)
             logits = states @ half.T if offset is None else torch.addmm(offset, states, half.T)
-            parts, gradient = _chunk(
-                logits, [select_rows(signal, rows) for signal in work.signals], work.targets[rows], work.at, any(wants)
-            )
+            signals = [select_rows(signal, rows) for signal in work.signals]
+            loss = _chunk if work.labelled else _by_autograd
+            parts, gradient = loss(logits, signals, work.targets[rows], work.at, any(wants))
             sums += parts
             if gradient is not None:
                 _accumulate(grads, gradient, states, half, work, rows)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from conf.schema.objective import Objective
-from models.data.batches import IGNORE
+from models.data.batches import IGNORE, UNLABELLED
 from models.losses import divergences as d
 from models.losses.divergences import DIVERGENCES, WITHOUT_SQUARE, WITHOUT_TEMPERATURE, cross_entropy, forward_kl
 from models.losses.sparse import SparseSignal, sparse_forward_kl, tempered
@@ -59,7 +59,7 @@ class StepObjective:
 
 
 class LossSums(NamedTuple):
-    """Sums over the valid rows of a micro-batch, in nats; divide by the step's valid rows."""
+    """Sums over the valid rows of a micro-batch, in nats; divide by the step's valid rows, `ce` and `teacher_ce` by its labelled ones."""
 
     total: Tensor  # (), carries the gradient
     ce: Tensor  # (), detached
@@ -70,35 +70,54 @@ class LossSums(NamedTuple):
 def distillation_loss(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> LossSums:
     """`(1 - alpha) CE + alpha T^2 D(softmax(z_t / T), softmax(z_s / T))`, summed over valid rows.
 
-    Several teachers share alpha evenly: the mean of their divergences, or the divergence to the mean of their probabilities.
+    Several teachers share alpha evenly: the mean of their divergences, or the divergence to the mean of their probabilities. On a row
+    without label alpha is 1: its loss is `T^2 D`, with the weight in the mean that a labelled row has.
 
     Args:
         student_logits: (N, V).
         signals: The teachers' signals for the same rows; none: learn from labels alone (then `alpha` is taken as 0).
-        targets: (N,) ids, `IGNORE` where the row does not count, for the divergence either.
+        targets: (N,) ids, `IGNORE` where the row does not count, for the divergence either; `UNLABELLED` where it has no label, which
+            without signals does not count.
         at: The objective at this step.
 
     Returns:
         Sums; `total` carries the gradient.
     """
-    keep = targets != IGNORE
+    keep = counted(targets, signals)
     student_logits, targets = to_at_least_fp32(student_logits[keep]), targets[keep]
+    chosen = [select_rows(signal, keep) for signal in signals]
+    unlabelled = targets == UNLABELLED
+    if not bool(unlabelled.any()):
+        return _labelled(student_logits, chosen, targets, at)
+    rest = [select_rows(signal, unlabelled) for signal in chosen]
+    kd, teacher_ce = divergence_sum(student_logits[unlabelled], rest, None, at)
+    taught = LossSums(kd, torch.zeros_like(kd.detach()), kd.detach(), teacher_ce)
+    known = ~unlabelled
+    labelled = _labelled(student_logits[known], [select_rows(signal, known) for signal in chosen], targets[known], at)
+    return LossSums(*(one + other for one, other in zip(labelled, taught, strict=True)))
+
+
+def _labelled(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> LossSums:
     ce = cross_entropy(student_logits, targets).sum()
     if not signals:
         zero = torch.zeros((), device=ce.device)
         return LossSums(ce, ce.detach(), zero, zero)
-    chosen = [select_rows(signal, keep) for signal in signals]
-    kd, teacher_ce = divergence_sum(student_logits, chosen, targets, at)
+    kd, teacher_ce = divergence_sum(student_logits, signals, targets, at)
     return LossSums((1 - at.alpha) * ce + at.alpha * kd, ce.detach(), kd.detach(), teacher_ce)
 
 
-def divergence_sum(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> tuple[Tensor, Tensor]:
+def counted(targets: Tensor, signals: Sequence[Signal]) -> Tensor:
+    """Which rows count, (N,) bool: those without label only where a teacher answers."""
+    return targets != IGNORE if signals else targets >= 0
+
+
+def divergence_sum(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor | None, at: StepObjective) -> tuple[Tensor, Tensor]:
     """Divergence from the teachers, summed over rows that all count, and the teachers' mean cross-entropy (no gradient).
 
     Args:
         student_logits: (N, V), at least fp32.
         signals: One or more.
-        targets: (N,) labels in [0, V).
+        targets: (N,) labels in [0, V); None: there are none, and the cross-entropy is 0.
         at: The objective at this step.
     """
     dense = [to_at_least_fp32(signal.logits) for signal in signals if not isinstance(signal, SparseSignal)]
@@ -110,25 +129,27 @@ def divergence_sum(student_logits: Tensor, signals: Sequence[Signal], targets: T
     if dense:
         total = total + len(dense) * _dense(student_logits, dense, targets, at).sum()
     with torch.no_grad():
-        own = [cross_entropy(logits, targets).sum() for logits in dense]
+        own = [total.new_zeros(()) if targets is None else cross_entropy(logits, targets).sum() for logits in dense]
     teacher_ce = torch.stack(own).mean() if not sparse else total.new_full((), torch.nan)
     return total / len(signals), teacher_ce.detach()
 
 
-def _dense(student_logits: Tensor, teachers: Sequence[Tensor], targets: Tensor, at: StepObjective) -> Tensor:
-    """Mean divergence from dense teachers, (N,), times T^2 where that applies."""
+def _dense(student_logits: Tensor, teachers: Sequence[Tensor], targets: Tensor | None, at: StepObjective) -> Tensor:
+    """Mean divergence from dense teachers, (N,), times T^2 where it applies; without labels each teacher's first choice stands for them."""
     settings, divergence = at.settings, DIVERGENCES[at.settings.kind]
+    labels = [each.argmax(-1) if targets is None else targets for each in teachers]
     if settings.kind == "taid":
         teachers = [d.interpolated(each, student_logits, at.taid_share) for each in teachers]
     student, scaled = _scaled(student_logits, at), [_scaled(each, at) for each in teachers]
     if settings.combine == "mean" and len(scaled) > 1:
         scaled = [log_mean(scaled)]
+        labels = [scaled[0].argmax(-1) if targets is None else targets]
     values = []
-    for teacher in scaled:
-        weight = teacher_weights(teacher, targets, settings.wrong_teacher)
+    for teacher, label in zip(scaled, labels, strict=True):
+        weight = teacher_weights(teacher, label, settings.wrong_teacher)
         if settings.wrong_teacher == "correct":
-            teacher = moved_to_label(teacher, targets, settings.margin)
-        value = divergence(teacher, student, targets, settings)
+            teacher = moved_to_label(teacher, label, settings.margin)
+        value = divergence(teacher, student, label, settings)
         values.append(value if weight is None else weight * value)
     square = 1.0 if settings.kind in WITHOUT_SQUARE else at.temperature**2
     return square * torch.stack(values).mean(0)
@@ -163,6 +184,7 @@ __all__ = [
     "SparseSignal",
     "StepObjective",
     "TeacherSignal",
+    "counted",
     "cross_entropy",
     "distillation_loss",
     "divergence_sum",

@@ -35,7 +35,7 @@ CURVE_POINTS = 1000
 
 
 class Step(NamedTuple):
-    """The figures of one optimisation step. Losses in nats per valid row, at the weights before the step."""
+    """The figures of one optimisation step, at the weights before it: losses in nats per valid row, cross-entropies per labelled row."""
 
     step: int  # steps finished, from 1
     loss: float
@@ -157,8 +157,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(_step_seed(plan.seed, step))  # dropout, if a checkpoint's configuration has any
-            batch = batches.at(step)
-            losses, norm, width = gradients(accelerator, student, batch, plan, _asked(sources, plan, step), at)
+            asked, batch = _asked(sources, plan, step), batches.at(step)
+            batch = batch if asked else batch.labels_alone()
+            losses, norm, width = gradients(accelerator, student, batch, plan, asked, at)
             if state.reference is None:
                 state.reference = max(losses.loss, math.log(width))
             _refuse_divergence(losses.loss, norm, t.explosion * state.reference, step, rate)

@@ -28,7 +28,7 @@ from models.signals.sources import SignalSource, hidden_rows, rows
 
 
 class Losses(NamedTuple):
-    """Losses of a step in nats per valid row, at the weights before it."""
+    """Losses of a step in nats per valid row, cross-entropies per labelled row, at the weights before it."""
 
     loss: float
     ce: float
@@ -105,7 +105,7 @@ def gradients(
     """
     student.model.train()
     processes, parts = accelerator.num_processes, plan.training.accumulation
-    valid = max(batch.valid, 1)  # of the whole step, on every process alike: batches are a function of the step
+    valid, labelled = max(batch.valid, 1), max(batch.labelled, 1)  # of the whole step, on every process alike
     mine = batch.part(accelerator.process_index, processes) if processes > 1 else batch
     totals, width = torch.zeros(4, dtype=torch.float64), 1
     for index in range(parts):
@@ -121,7 +121,7 @@ def gradients(
         totals = cast(Tensor, accelerator.reduce(totals.to(accelerator.device), "sum")).cpu()
         for parameter in own:
             parameter.grad = cast(Tensor, accelerator.reduce(parameter.grad, "mean"))
-    loss, ce, kd, teacher_ce = (totals / valid).tolist()
+    loss, ce, kd, teacher_ce = (totals / torch.tensor([valid, labelled, valid, labelled])).tolist()
     if at is not None and not math.isfinite(kd):
         for index in range(parts):
             _check_support(student, mine.part(index, parts).to(accelerator.device), plan, sources, at)

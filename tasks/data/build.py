@@ -18,13 +18,14 @@ from models.data.corpus import SPLITS, CorpusInfo, Split, SplitName, write_corpu
 from tasks.data.labels import LabelTally, class_ids, label_notes
 from tasks.data.readers import Document
 from tasks.data.sources import Source, read_source, source_hash
+from tasks.data.unlabelled import by_label, hide_labels, label_counts, train_on
 from tasks.records.data import COUNTS, DataCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Settings that came later: at their default a corpus is what it was without them, and so is its identity.
-ADDED: dict[str, Any] = {"missing": "error", "unlabelled": []}
+ADDED: dict[str, Any] = {"missing": "error", "unlabelled": [], "max_labels": None, "seed": 0}
 PREPARATION = 1  # raise by hand when the same raw data begin to give another corpus
 
 Progress = Callable[[str], None]
@@ -86,7 +87,8 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         if empty := len(source.documents) - len(texts):
             notes.append(f"{empty:,} empty documents left out")
         source = Source(texts)
-    splits = split_documents(source.documents, data)
+    labelled, unlabelled = (source.documents, []) if workload == "causal-lm" else by_label(source.documents)
+    splits = split_documents(labelled, data) if labelled else dict[SplitName, list[Document]]()
     slice_names = tuple(sorted({document.slice for document in source.documents}))
     label_names: tuple[str, ...] = ()
     labels: dict[int | str, int] = {}
@@ -95,7 +97,7 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         for document in source.documents:
             tally.add(document.label, document.origin)
         label_names, labels = class_ids(tally, source.class_names, data)
-        notes += label_notes(tally)
+        notes += [*label_notes(tally), *train_on(unlabelled, splits)]
     for note in notes:
         progress(note)
     progress(f"{len(source.documents):,} documents: {', '.join(f'{len(splits[name]):,} {name}' for name in SPLITS)}")
@@ -108,9 +110,14 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
     written: dict[SplitName, Split] = {name: _split(splits[name], tokenizer, ladder, slice_names, labels) for name in SPLITS}
     if workload == "causal-lm":
         _check_length(written["train"], data)
+    else:
+        written["train"] = hide_labels(written["train"], data)
     info = _info(ladder, tokenizer, label_names, slice_names, written)
     write_corpus(folder, info, written)
-    (folder / COUNTS).write_text(DataCounts(dropped=dropped, notes=tuple(notes)).model_dump_json(indent=1))
+    counts = DataCounts(dropped=dropped, notes=tuple(notes), **(label_counts(written["train"]) if label_names else {}))
+    if counts.labels_in_words:
+        progress(counts.labels_in_words)
+    (folder / COUNTS).write_text(counts.model_dump_json(indent=1))
     progress(", ".join(f"{info.tokens[name]:,} {'images' if tokenizer is None else 'tokens'} {name}" for name in SPLITS))
     return info
 

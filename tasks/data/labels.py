@@ -87,12 +87,12 @@ def class_ids(labels: LabelTally, declared: Sequence[str] | None, data: Data) ->
         The names of the classes, and the class of every label that a document bears.
 
     Raises:
-        UserError: A document without label, a label out of range, names that do not match `data.classes`, fewer than two classes, or
+        UserError: No label at all, a label out of range, names that do not match `data.classes`, fewer than two classes, or
             labels that are likely not classes.
     """
-    if labels.unlabelled:
-        remedy = f"{labels.unlabelled:,} have none, the first {labels.first_unlabelled}: label them, or data.missing=drop leaves them out."
-        raise UserError.about("data.columns.label", None, "a label for every document", remedy)
+    if not labels.counts and labels.unlabelled:
+        remedy = f"All {labels.unlabelled:,} have none, the first {labels.first_unlabelled}: held-out examples need labels. Label some."
+        raise UserError.about("data.columns.label", "no label", "labels in some of the examples", remedy)
     found = {label: class_name(label) for label in labels.counts}
     names = set(found.values())
     if len(names) < 2:

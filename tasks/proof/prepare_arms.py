@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from conf.errors import UserError
@@ -21,6 +21,7 @@ from tasks.training.cost_model import Forward, training_examples
 from tasks.training.identity import numeric_settings, untaught
 
 KIND = "prices"  # part of the store
+WITHOUT_TEACHER: tuple[Arm, ...] = ("scratch", "label-smoothing")
 FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
 
 
@@ -73,7 +74,16 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
             notes.append(str(error).removeprefix("proof.arms: "))
     if len(made) < 2:
         raise UserError.about("proof.arms", ", ".join(made) or "none", "two arms or more", " ".join(notes))
-    return Arms(made, base, forwards, tuple(f"left out: {note}" for note in notes))
+    return Arms(made, base, forwards, (*_labels(data, made), *(f"left out: {note}" for note in notes)))
+
+
+def _labels(data: DataRecord, arms: Iterable[Arm]) -> list[str]:
+    """What arms have learned from, where not every training example has a label."""
+    if data.counts is None or data.counts.labels_in_words is None:
+        return []
+    alone = " and ".join(arm for arm in arms if arm in WITHOUT_TEACHER)
+    repeated = f" {alone}: the labelled examples alone, repeated until the FLOPs are the ladder's." if alone else ""
+    return [data.counts.labels_in_words + repeated]
 
 
 def all_trainings(loaded: Loaded, home: Home) -> list[Ladder]:

@@ -75,7 +75,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     initial = validate(model.to(device)) if teacher is not None else {}
     size = count(model, interface.sequence_length)
     unit = "tok" if interface.workload == "causal-lm" else "ex"
-    batches = TrainingBatches(corpus, work.training.batch_size, work.seed)
+    batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not _needs_teacher(work))
     forwards = [int(count(above[t.folder], interface.sequence_length).forward_flops) for t in work.teachers]
     cached = _cached(work, above, corpus, batches, device, precision, context)
     if cached:

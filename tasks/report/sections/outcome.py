@@ -57,6 +57,8 @@ def verdicts(record: RunRecord) -> list[str]:
     missing = tables.not_run(record)
     names = ", ".join(missing) if len(missing) <= SENTENCES else f"{missing[0]} to {missing[-1]}, {len(missing)} models"
     sentences += [f"{names}: {REASONS.get(record.status, 'not run')}."] if missing else []
+    counts = record.data.counts if record.data else None
+    sentences += [counts.labels_in_words] if counts and counts.labels_in_words else []
     return sentences
 
 

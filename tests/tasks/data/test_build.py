@@ -280,7 +280,8 @@ def test_what_is_left_out_is_said_and_kept_beside_the_corpus(tmp_path: Path) -> 
     assert sum(info.documents.values()) == 27
     assert "3 rows without label left out" in told
     counts = DataCounts.model_validate_json((corpus.folder / COUNTS).read_text())
-    assert counts == DataCounts(dropped={"label": 3}, notes=("3 rows without label left out",))
+    labelled = info.documents["train"]
+    assert counts == DataCounts(dropped={"label": 3}, notes=("3 rows without label left out",), labelled=labelled, unlabelled=0)
 
 
 def test_identity_is_json_and_names_what_the_corpus_depends_on(tmp_path: Path) -> None:

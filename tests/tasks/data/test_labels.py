@@ -51,7 +51,12 @@ def test_labels_are_numbered(
         ([0, 1, 3], None, 3, r"data\.classes: got 3; allowed: labels from 0 to 2\. rows\.csv:2 bears the label 3"),
         ([0, -1], None, 2, r"data\.classes: got 2; allowed: labels from 0 to 1\. rows\.csv:1 bears the label -1"),
         (["0", "5"], None, 3, r"rows\.csv:1 bears the label '5'"),
-        ([0, 1, None], None, None, r"data\.columns\.label: got None.*1 have none, the first rows\.csv:2: .*data\.missing=drop"),
+        (
+            [None, None],
+            None,
+            None,
+            r"data\.columns\.label: got 'no label'.*All 2 have none, the first rows\.csv:0: held-out examples need labels",
+        ),
         ([4, 4, 4], None, None, r"data: got 'only the class 4'; allowed: at least 2 classes"),
         (["a", "a"], None, None, r"at least 2 classes"),
         (["a", "b", "c"], None, 2, r"data\.classes: got 2; allowed: 3, the number of named classes in the data\. They are: a, b, c"),
