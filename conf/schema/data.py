@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from conf.schema.base import Choices, Settings, setting
 
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+
 
 class Columns(Settings):
     """Names of the columns in tabular data."""
@@ -15,7 +17,7 @@ class Columns(Settings):
     text: str = setting("text", "Column that holds the text of a document", "column name")
     label: str = setting("label", "Column that holds the class of an example", "column name")
     slice: str | None = setting(None, "Column that groups examples for reporting per slice; none: one slice", "column name")
-    image: str = setting("image", "Column that holds the image of an example", "column name")
+    image: str = setting("image", "Column that holds the image of an example, or the path of its file", "column name")
 
 
 class CommonData(Settings):
@@ -60,18 +62,52 @@ class DigitsData(CommonData):
     source: Literal["digits"] = setting("digits", "Kind of data source")
 
 
-class FilesData(CommonData):
-    """Local files: `.txt`, `.py` and other text (a file is a document), `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` (a row is one)."""
+class Resize(Settings):
+    """One size for all images, made by Pillow's bilinear filter as the image processors of transformers do."""
+
+    size: tuple[Pixels, Pixels] = setting(
+        ..., "Height and width that every image gets", "pixels", allowed="two whole numbers from 1 to 4096"
+    )
+    method: Literal["crop", "stretch"] = setting(
+        "crop", "crop: scale the shorter side and keep the middle, for squares; stretch: scale both sides, whatever their proportion"
+    )
+
+    @model_validator(mode="after")
+    def _crop_makes_squares(self) -> Resize:
+        if self.method == "crop" and self.size[0] != self.size[1]:
+            raise ValueError(f"got size {list(self.size)} with method 'crop'; allowed: a square. Use equal sides, or method: stretch.")
+        return self
+
+
+class PictureData(CommonData):
+    """Settings of the data sources that read pictures, besides others."""
+
+    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification", "image-classification")
+
+    resize: Resize | None = setting(
+        None, "Size that images are brought to; none: that of a checkpoint teacher's image processor, else all must have one size"
+    )
+    channels: Literal["auto", 1, 3] = setting(
+        "auto",
+        "1: grey; 3: colour; auto: as many as a checkpoint teacher takes, else 3, which is what transformers.pipeline hands over",
+        allowed="auto, 1 or 3",
+    )
+
+
+class FilesData(PictureData):
+    """Local files.
+
+    `.txt`, `.py` and other text: a file is a document. `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`: a row is one, or names an image
+    file. Folders of images: a file is an example, the folder that it lies in its class.
+    """
 
     source: Literal["files"] = setting("files", "Kind of data source")
     paths: tuple[str, ...] = setting(..., "Files or glob patterns; relative ones count from the ladder's YAML file", "paths", min_length=1)
     columns: Columns = setting(Columns(), "Names of the columns in tabular files")
 
 
-class DatasetData(CommonData):
+class DatasetData(PictureData):
     """A Hugging Face dataset, from the hub or from a folder written by `save_to_disk`."""
-
-    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification", "image-classification")
 
     source: Literal["dataset"] = setting("dataset", "Kind of data source")
     name: str = setting(..., "Dataset id on the hub, or a folder written by save_to_disk", "id or path", min_length=1)

@@ -80,7 +80,9 @@ def _example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) ->
     labels = torch.from_numpy(np.asarray(split.labels[chosen], dtype=np.int64))
     slices = torch.from_numpy(np.asarray(split.slices[chosen], dtype=np.int32))
     if info.workload == "image-classification":
-        return Batch({"pixel_values": torch.from_numpy(np.asarray(split.values[chosen], dtype=np.float32))}, labels, slices)
+        values = np.asarray(split.values[chosen])
+        pixels = values.astype(np.float32, copy=False) if info.pixels is None else info.pixels.of(values)
+        return Batch({"pixel_values": torch.from_numpy(pixels)}, labels, slices)
     texts = [split.values[split.offsets[i] : split.offsets[i + 1]] for i in chosen]
     longest = max(len(text) for text in texts)
     ids = np.full((len(texts), longest), info.pad_id, dtype=np.int64)

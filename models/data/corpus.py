@@ -30,7 +30,7 @@ class Split:
 
     Attributes:
         values: (t,) uint16 or uint32 ids of all documents one after another, each ending in the end-of-text id for causal-lm;
-            or (n, C, H, W) float32 in [0, 1] for images.
+            or (n, C, H, W) for images: uint8, of which `CorpusInfo.pixels` makes what the models take, or float32.
         offsets: (n + 1,) int64, where document i begins in `values`: `values[offsets[i]:offsets[i + 1]]`. Images: 0..n.
         labels: (n,) int64 classes; -1 for an example without label, and for causal-lm.
         slices: (n,) int32 indices into `Corpus.slice_names`.
@@ -59,6 +59,33 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """From stored values to a model's pixels: (value * factor - mean) / std, mean and std by channel."""
+
+    factor: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def of(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Pixels (..., C, H, W) that a model takes, of the stored values."""
+        scaled = values.astype(np.float32) * np.float32(self.factor)
+        return scaled if self.is_plain else (scaled - _by_channel(self.mean)) / _by_channel(self.std)
+
+    def undone(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pixels (..., C, H, W) before they were normalised."""
+        return pixels if self.is_plain else pixels * _by_channel(self.std) + _by_channel(self.mean)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the scale changes."""
+        return not any(self.mean) and set(self.std) == {1.0}
+
+
+def _by_channel(values: tuple[float, ...]) -> NDArray[np.float32]:
+    return np.array(values, dtype=np.float32)[:, None, None]
+
+
+@dataclass(frozen=True)
 class CorpusInfo:
     """The description of a corpus without its arrays; `corpus.json`."""
 
@@ -72,6 +99,7 @@ class CorpusInfo:
     image_shape: tuple[int, int, int] | None  # (C, H, W)
     documents: dict[str, int]  # split -> documents
     tokens: dict[str, int]  # split -> tokens, or pixels' rows for images: the length of `values`
+    pixels: Pixels | None = None  # None: the values are what the models take
 
     @property
     def classes(self) -> int:
@@ -92,7 +120,8 @@ class Corpus:
         raw = json.loads((self.folder / "corpus.json").read_text())
         for field in ("label_names", "slice_names", "image_shape"):
             raw[field] = None if raw[field] is None else tuple(raw[field])
-        return CorpusInfo(**raw)
+        pixels = raw.pop("pixels", None)
+        return CorpusInfo(**raw, pixels=pixels and Pixels(pixels["factor"], tuple(pixels["mean"]), tuple(pixels["std"])))
 
     def split(self, name: SplitName) -> Split:
         """The documents of one split, mapped into memory."""
@@ -110,6 +139,12 @@ class Corpus:
         folder = self.folder / "tokenizer"
         return folder if folder.is_dir() else None
 
+    @property
+    def processor_folder(self) -> Path | None:
+        """Folder of the image processor; None for text, for arrays that never were pictures, and in older corpora."""
+        folder = self.folder / "image_processor"
+        return folder if folder.is_dir() else None
+
 
 @lru_cache(maxsize=4)
 def shuffled(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
@@ -121,4 +156,7 @@ def write_corpus(folder: Path, info: CorpusInfo, splits: dict[SplitName, Split])
     """Write a corpus into an existing empty folder."""
     for name, split in splits.items():
         split.save(folder / name)
-    (folder / "corpus.json").write_text(json.dumps(asdict(info), indent=1, sort_keys=True))
+    described = asdict(info)
+    if info.pixels is None:
+        del described["pixels"]  # the hash of a corpus is that of its files: the ones of text stay as they were
+    (folder / "corpus.json").write_text(json.dumps(described, indent=1, sort_keys=True))

@@ -119,6 +119,7 @@ def worst_examples(
         given = inputs[int(rows.example[row])]
         position = int(rows.position[row])
         image = given if corpus.info.image_shape is not None else None
+        image = image if image is None or corpus.info.pixels is None else corpus.info.pixels.undone(image)
         ids = given[max(position + 1 - CONTEXT, 0) : position + 1] if ladder.workload == "causal-lm" else given
         made.append(
             Example(

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from conf.schema.data import Data
+from conf.schema.data import Data, PictureData
 from conf.schema.ladder import Ladder
 from models.data import tokenizers
-from models.data.corpus import SPLITS, CorpusInfo, Split, SplitName, write_corpus
+from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_corpus
+from tasks.data.images import ImageReader, digit_pixels
 from tasks.data.labels import LabelTally, class_ids, label_notes
 from tasks.data.readers import Document
 from tasks.data.sources import Source, read_source, source_hash
@@ -27,17 +28,20 @@ if TYPE_CHECKING:
 # Settings that came later: at their default a corpus is what it was without them, and so is its identity.
 ADDED: dict[str, Any] = {"missing": "error", "unlabelled": [], "max_labels": None, "seed": 0}
 PREPARATION = 1  # raise by hand when the same raw data begin to give another corpus
+IMAGES = 1  # the same for pixels
+IMAGE_SETTINGS = ("resize", "channels")  # of the data, which count for images alone
 
 Progress = Callable[[str], None]
 
 
-def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | None) -> dict[str, Any]:
+def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | None, image_processor: str | None = None) -> dict[str, Any]:
     """Return the parts that decide what `build_corpus` writes, as plain JSON, without preparing anything.
 
     Args:
         ladder: The ladder; its data, tokenizer and workload count.
         base: Folder that relative paths count from.
         teacher_tokenizer_hash: `models.data.tokenizers.tokenizer_hash` of the teacher's folder, for tokenizer.kind teacher.
+        image_processor: `models.data.image_processors.processor_hash` of the teacher's folder, for images.
 
     Raises:
         UserError: As `tasks.data.sources.source_hash`.
@@ -47,6 +51,8 @@ def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | No
     for name, usual in ADDED.items():
         if settings[name] == usual:
             del settings[name]
+    pictures = _image_identity(ladder, image_processor)
+    settings = {key: value for key, value in settings.items() if key not in IMAGE_SETTINGS}
     tokenizer: dict[str, Any] | None = None
     if ladder.workload != "image-classification":
         tokenizer = {"kind": ladder.tokenizer.kind}
@@ -58,9 +64,18 @@ def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | No
         "workload": ladder.workload,
         "data": settings,
         "tokenizer": tokenizer,
-        "source": source_hash(ladder.data, base),
+        "source": source_hash(ladder.data, base, ladder.workload),
         "preparation": PREPARATION,
+        **pictures,
     }
+
+
+def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, Any]:
+    """What decides the pixels of images; nothing for text, and for digits that no processor changes, whose fingerprints stay."""
+    if ladder.workload != "image-classification" or (ladder.data.source == "digits" and image_processor is None):
+        return {}
+    settings = ladder.data.model_dump(mode="json")
+    return {"images": {"reading": IMAGES, "processor": image_processor, **{key: settings.get(key) for key in IMAGE_SETTINGS}}}
 
 
 def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder: Path, progress: Progress) -> CorpusInfo:
@@ -69,7 +84,7 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
     Args:
         ladder: The ladder; its data, tokenizer and workload count.
         base: Folder that relative paths count from.
-        teacher_folder: The teacher's checkpoint, for tokenizer.kind teacher.
+        teacher_folder: The teacher's checkpoint, for tokenizer.kind teacher, and for images.
         folder: An existing empty folder; nothing else is written to.
         progress: Told, a line at a time, what is being done.
 
@@ -78,7 +93,10 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
     """
     data, workload = ladder.data, ladder.workload
     progress(f"reading {data.source}")
-    source = read_source(data, workload, base)
+    images = None
+    if workload == "image-classification" and isinstance(data, PictureData):
+        images = ImageReader(data, teacher_folder)
+    source = read_source(data, workload, base, images)
     notes = [f"{count:,} rows without {role} left out" for role, count in source.dropped.items()]
     dropped = dict(source.dropped)
     if workload == "causal-lm":
@@ -112,7 +130,13 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         _check_length(written["train"], data)
     else:
         written["train"] = hide_labels(written["train"], data)
-    info = _info(ladder, tokenizer, label_names, slice_names, written)
+    pixels = None
+    if images is not None:
+        pixels = images.pixels
+        images.processor.save_pretrained(str(folder / "image_processor"))
+    elif workload == "image-classification":
+        pixels = digit_pixels(teacher_folder)
+    info = _info(ladder, tokenizer, label_names, slice_names, written, pixels)
     write_corpus(folder, info, written)
     counts = DataCounts(dropped=dropped, notes=tuple(notes), **(label_counts(written["train"]) if label_names else {}))
     if counts.labels_in_words:
@@ -218,6 +242,7 @@ def _info(
     label_names: tuple[str, ...],
     slice_names: tuple[str, ...],
     splits: dict[SplitName, Split],
+    pixels: Pixels | None,
 ) -> CorpusInfo:
     end_id, pad_id = (None, None) if tokenizer is None else tokenizers.special_ids(tokenizer)
     shape = splits["train"].values.shape[1:]
@@ -232,4 +257,5 @@ def _info(
         image_shape=(shape[0], shape[1], shape[2]) if tokenizer is None else None,
         documents={name: len(splits[name]) for name in SPLITS},
         tokens={name: len(splits[name].values) for name in SPLITS},
+        pixels=pixels,
     )

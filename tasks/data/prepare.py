@@ -6,7 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conf.schema.ladder import Ladder
+from conf.errors import UserError
+from conf.schema.ladder import Ladder, Shape
+from models.data.corpus import Corpus
+from models.data.image_processors import processor_hash
 from models.data.tokenizers import tokenizer_hash
 from tasks.data.build import build_corpus, corpus_identity
 from tasks.records.data import COUNTS, DataCounts
@@ -26,12 +29,16 @@ def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
         UserError: The source is missing or unreadable.
     """
     folder = teacher_folder(ladder, context)
-    return corpus_identity(ladder, Path(context.base), tokenizer_hash(folder) if folder else None)
+    base = Path(context.base)
+    if ladder.workload == "image-classification":
+        return corpus_identity(ladder, base, None, processor_hash(folder) if folder else None)
+    return corpus_identity(ladder, base, tokenizer_hash(folder) if folder else None)
 
 
 def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
-    """Folder of the checkpoint whose tokenizer is asked for; None where another tokenizer serves."""
-    if ladder.tokenizer.kind != "teacher" or ladder.teacher.source != "checkpoint" or ladder.workload == "image-classification":
+    """Folder of the checkpoint whose tokenizer is asked for, or that takes images; None where another tokenizer serves."""
+    asked = ladder.tokenizer.kind == "teacher" or ladder.workload == "image-classification"
+    if not asked or ladder.teacher.source != "checkpoint":
         return None
     return resolve_checkpoint(ladder.teacher, context)
 
@@ -49,7 +56,32 @@ def prepare_data(ladder: Ladder, context: Context) -> DataRecord:
     found = find_or_compute(store_of(context), entry, context.made, compute)
     if found.reused:
         log.info("data: found in the store (%s), reused", entry.fingerprint[:12])
+    if ladder.workload == "image-classification":
+        check_patches(ladder, Corpus(found.folder, "").info.image_shape)
     return _record(found, seconds=0.0 if found.reused else time.monotonic() - began)
+
+
+def shapes_of(ladder: Ladder) -> list[tuple[str, Shape]]:
+    """Dotted key and shape of each model that a ladder describes."""
+    teacher = [] if ladder.teacher.shape is None else [("teacher.shape", ladder.teacher.shape)]
+    return [*teacher, *((f"stages[{i}].student.shape", stage.student.shape) for i, stage in enumerate(ladder.stages))]
+
+
+def check_patches(ladder: Ladder, image: tuple[int, int, int] | None) -> None:
+    """Refuse patches that do not divide the images, (C, H, W), before anything is trained.
+
+    Raises:
+        UserError: With the size of the images.
+    """
+    if image is None:
+        return
+    _, height, width = image
+    for key, shape in shapes_of(ladder):
+        if shape.family == "vit" and (height != width or height % shape.patch_size):
+            fitting = ", ".join(str(n) for n in range(1, min(height, width) + 1) if not height % n and not width % n)
+            squares = "" if height == width else ", of square images: set data.resize"
+            allowed = f"a divisor of the images' sides, which are {height} x {width}: {fitting}{squares}"
+            raise UserError.about(f"{key}.patch_size", shape.patch_size, allowed, "Choose another patch_size, or set data.resize.")
 
 
 def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path) -> None:

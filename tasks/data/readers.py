@@ -8,19 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from conf.errors import UserError
 from conf.schema.data import Columns
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
+from tasks.data.images import PixelArray, ReadImage
 from tasks.data.labels import Label, class_name, clean_label
 from tasks.data.tables import unreadable
 
 ONE_SLICE = "all"
-GREY_MODES = {"1", "L"}
-COLOUR_MODES = {"RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class Document:
         slice: Group that it is reported under.
         origin: Where a person finds it, such as `reviews.csv:12`.
         text: Its text, for text workloads.
-        image: (C, H, W) float32 in [0, 1], for image workloads.
+        image: (C, H, W) for image workloads: bytes as `tasks.data.images` stores them, or float32.
         label: Its class as the source writes it; None where the source has none.
         split: The split that the source puts it in; None: the hash of its key decides.
     """
@@ -41,7 +37,7 @@ class Document:
     slice: str
     origin: str
     text: str | None = None
-    image: NDArray[np.float32] | None = None
+    image: PixelArray | None = None
     label: Label | None = None
     split: SplitName | None = None
 
@@ -67,7 +63,14 @@ def missing_role(row: Mapping[str, Any], columns: Columns, workload: Workload) -
     return None
 
 
-def row_document(row: Mapping[str, Any], columns: Columns, workload: Workload, origin: str, class_names: Sequence[str] = ()) -> Document:
+def row_document(
+    row: Mapping[str, Any],
+    columns: Columns,
+    workload: Workload,
+    origin: str,
+    class_names: Sequence[str] = (),
+    read_image: ReadImage | None = None,
+) -> Document:
     """Make a document of a row.
 
     Args:
@@ -76,15 +79,15 @@ def row_document(row: Mapping[str, Any], columns: Columns, workload: Workload, o
         workload: Decides which columns are read.
         origin: Where the row stands.
         class_names: Names of the classes 0, 1, ... in the column of slices, where the source declares them.
+        read_image: Gives pixels and key of what the row holds; for image workloads.
 
     Raises:
         UserError: Its text is empty or no text, its image no image, or its label neither number nor text.
     """
     label = None if workload == "causal-lm" else clean_label(row[columns.label], columns, origin)
     group = _slice(row, columns, class_names)
-    if workload == "image-classification":
-        image = _pixels(row[columns.image], columns, origin)
-        key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    if read_image is not None:
+        image, key = read_image(row[columns.image], origin)
         return Document(key, group, origin, image=image, label=label)
     text = row[columns.text]
     try:
@@ -106,16 +109,3 @@ def _slice(row: Mapping[str, Any], columns: Columns, class_names: Sequence[str])
         label = clean_label(value, columns, "")
         return "unlabelled" if label is None else class_name(label)
     return str(value)
-
-
-def _pixels(value: Any, columns: Columns, origin: str) -> NDArray[np.float32]:
-    """Turn a picture into (C, H, W) float32 in [0, 1]: one channel if it is grey, else three."""
-    mode = getattr(value, "mode", None)
-    if mode == "I;16":
-        return (np.asarray(value, dtype=np.float32) / np.float32(65535))[None]
-    if mode in GREY_MODES:
-        return (np.asarray(value.convert("L"), dtype=np.float32) / np.float32(255))[None]
-    if mode in COLOUR_MODES:
-        return np.ascontiguousarray(np.asarray(value.convert("RGB"), dtype=np.float32).transpose(2, 0, 1) / np.float32(255))
-    found = f"an image of mode {mode}" if mode else type(value).__name__
-    raise UserError.about("data.columns.image", columns.image, "a column of grey or colour images", f"{origin} holds {found}.")

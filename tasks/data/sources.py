@@ -21,6 +21,7 @@ from conf.errors import TransientError, UserError
 from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
+from tasks.data.images import ImageReader, ReadImage, image_files, named_files
 from tasks.data.labels import class_name, clean_label
 from tasks.data.readers import ONE_SLICE, Document, missing_role, row_document, wanted_columns
 from tasks.data.tables import TABLES, Row, check_columns, read_rows, read_text, unreadable
@@ -46,13 +47,14 @@ class Source:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def read_source(data: Data, workload: Workload, base: Path) -> Source:
+def read_source(data: Data, workload: Workload, base: Path, images: ImageReader | None = None) -> Source:
     """Read the documents that `data` names, at most `data.max_documents`.
 
     Args:
         data: The data settings.
         workload: Decides which columns are read.
         base: Folder that relative paths count from.
+        images: Reads images; None: as for a teacher that is trained here.
 
     Raises:
         UserError: Missing files, columns or datasets, unreadable content, or no documents at all.
@@ -60,25 +62,42 @@ def read_source(data: Data, workload: Workload, base: Path) -> Source:
     """
     class_names: tuple[str, ...] | None = None
     dropped: Counter[str] = Counter()
+    if images is None and workload == "image-classification" and isinstance(data, FilesData | DatasetData):
+        images = ImageReader(data, None)
     match data:
         case StdlibData():
             documents = _stdlib_documents()
         case DigitsData():
             documents = _digits()
         case FilesData():
-            documents = _file_documents(data, workload, base, dropped)
+            documents = _file_documents(data, workload, base, dropped, images)
         case DatasetData():
             dataset = _open_dataset(data, base)
             class_names = _declared_classes(dataset, data.columns, workload)
-            documents = _dataset_documents(dataset, data, workload, dropped)
+            documents = _dataset_documents(dataset, data, workload, dropped, images and images.beside(base))
     found = list(islice(documents, data.max_documents))
     if not found:
         raise UserError.about("data", data.source, "a source with documents", "The source is empty: nothing can be learned from it.")
     return Source(found, class_names, dropped)
 
 
-def source_hash(data: Data, base: Path) -> str:
-    """Hash the raw content without preparing it: the identity of the data.
+def first_image_shape(data: Data, base: Path, teacher: Path | None) -> tuple[int, int, int] | None:
+    """(C, H, W) of the first image as a corpus stores it; None where only the hub knows.
+
+    Raises:
+        UserError: As `read_source`.
+    """
+    if isinstance(data, DatasetData) and _dataset_folder(data, base) is None:
+        return None
+    images = ImageReader(data, teacher) if isinstance(data, FilesData | DatasetData) else None
+    first = next(iter(read_source(data.model_copy(update={"max_documents": 1}), "image-classification", base, images).documents)).image
+    assert first is not None
+    channels, height, width = first.shape
+    return channels, height, width
+
+
+def source_hash(data: Data, base: Path, workload: Workload = "causal-lm") -> str:
+    """Hash the raw content without preparing it: the identity of the data, with the images that a table names.
 
     Names of files count relative to `base` or to the source's own folder, so a moved folder keeps its hash.
 
@@ -93,13 +112,22 @@ def source_hash(data: Data, base: Path) -> str:
             images, labels = _digit_arrays()
             return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
         case FilesData():
-            return _hash_files(_matches(data, base))
+            return _hash_files(_content(data, base, workload))
         case DatasetData():
             folder = _dataset_folder(data, base)
             if folder is None:
                 return str(_open_dataset(data, base)._fingerprint)
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             return _hash_files((path.relative_to(folder).as_posix(), path) for path in files)
+
+
+def _content(data: FilesData, base: Path, workload: Workload) -> Iterator[tuple[str, Path]]:
+    """Name and path of each file that the data are read from."""
+    for name, path in _matches(data, base, workload):
+        yield name, path
+        if workload == "image-classification" and path.suffix.lower() in TABLES:
+            rows = read_rows(name, path, {"image": data.columns.image})
+            yield from named_files((row[data.columns.image] for _, row in rows), path.parent)
 
 
 def _hash_files(files: Iterable[tuple[str, Path]]) -> str:
@@ -147,13 +175,18 @@ def _digits() -> Iterator[Document]:
         yield Document(f"digit-{index}", f"digit-{label}", f"digit {index}", image=image, label=int(label))
 
 
-def _matches(data: FilesData, base: Path) -> list[tuple[str, Path]]:
-    """Name and path of each file that the patterns match: patterns in their order, files sorted, each once."""
+def _matches(data: FilesData, base: Path, workload: Workload) -> list[tuple[str, Path]]:
+    """Name and path of each file that the patterns match: patterns in their order, files sorted, each once.
+
+    A folder stands for the images in it, where the workload has any.
+    """
     root = os.path.abspath(base)
     found: dict[str, str] = {}
     for index, pattern in enumerate(data.paths):
         wanted = os.path.join(root, os.path.expanduser(pattern))
         hits = [wanted] if os.path.exists(wanted) else sorted(glob.glob(wanted, recursive=True))
+        if workload == "image-classification":
+            hits = [file for hit in hits for file in (map(str, image_files(Path(hit))) if os.path.isdir(hit) else (hit,))]
         files = [os.path.normpath(hit) for hit in hits if os.path.isfile(hit)]
         if not files:
             remedy = _folder_remedy(pattern, hits[0]) if hits else f"Nothing matches it under {root}."
@@ -173,11 +206,17 @@ def _folder_remedy(pattern: str, folder: str) -> str:
     return f"It names a folder{'' if suffixes else ' without files'}: add a pattern such as {inside}/**/*{suffix}."
 
 
-def _file_documents(data: FilesData, workload: Workload, base: Path, dropped: Counter[str]) -> Iterator[Document]:
-    for name, path in _matches(data, base):
+def _file_documents(
+    data: FilesData, workload: Workload, base: Path, dropped: Counter[str], images: ImageReader | None
+) -> Iterator[Document]:
+    for name, path in _matches(data, base, workload):
         try:
             if path.suffix.lower() in TABLES:
-                yield from _row_documents(read_rows(name, path, wanted_columns(data.columns, workload)), data, workload, dropped)
+                rows = read_rows(name, path, wanted_columns(data.columns, workload))
+                yield from _row_documents(rows, data, workload, dropped, read_image=images and images.beside(path.parent))
+            elif images is not None:
+                image, key = images.read(str(path), name, "data.paths")
+                yield Document(key, path.parent.name, name, image=image, label=path.parent.name)
             else:
                 yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=read_text(name, path))
         except OSError as error:
@@ -185,7 +224,12 @@ def _file_documents(data: FilesData, workload: Workload, base: Path, dropped: Co
 
 
 def _row_documents(
-    rows: Iterable[tuple[str, Row]], data: FilesData | DatasetData, workload: Workload, dropped: Counter[str], features: Any = None
+    rows: Iterable[tuple[str, Row]],
+    data: FilesData | DatasetData,
+    workload: Workload,
+    dropped: Counter[str],
+    features: Any = None,
+    read_image: ReadImage | None = None,
 ) -> Iterator[Document]:
     """Documents of rows, those left out that lack something where `data.missing` is drop.
 
@@ -195,6 +239,7 @@ def _row_documents(
         workload: Decides which columns are read.
         dropped: Counts what is left out, under what it lacks.
         features: Column to feature, of a dataset.
+        read_image: Gives pixels and key of what a row holds; for image workloads.
     """
     columns = data.columns
     group_names: Sequence[str] = getattr((features or {}).get(columns.slice), "names", None) or ()
@@ -209,7 +254,7 @@ def _row_documents(
         if data.missing == "drop" and (role := missing_role(row, columns, workload)) is not None:
             dropped[role] += 1
             continue
-        yield row_document(row, columns, workload, origin, group_names)
+        yield row_document(row, columns, workload, origin, group_names, read_image)
 
 
 def _dataset_folder(data: DatasetData, base: Path) -> Path | None:
@@ -259,24 +304,15 @@ def _declared_classes(dataset: Dataset, columns: Columns, workload: Workload) ->
     return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 
-def _dataset_documents(dataset: Dataset, data: DatasetData, workload: Workload, dropped: Counter[str]) -> Iterator[Document]:
+def _dataset_documents(
+    dataset: Dataset, data: DatasetData, workload: Workload, dropped: Counter[str], read_image: ReadImage | None
+) -> Iterator[Document]:
+    import datasets
+
     wanted = wanted_columns(data.columns, workload)
     check_columns(dataset.column_names, wanted, data.name)
-    shape: tuple[int, ...] | None = None
-    for document in _row_documents(_dataset_rows(dataset, data, list(wanted.values())), data, workload, dropped, dataset.features):
-        if document.image is not None:
-            shape = shape or document.image.shape
-            if document.image.shape != shape:
-                remedy = f"{document.origin} has {document.image.shape}; resize or convert them first."
-                raise UserError.about("data.columns.image", data.columns.image, f"images of one size, (C, H, W) = {shape}", remedy)
-        yield document
-
-
-def _dataset_rows(dataset: Dataset, data: DatasetData, wanted: list[str]) -> Iterator[tuple[str, Row]]:
-    rows = dataset.select_columns(list(dict.fromkeys(wanted)))
-    for index in range(len(rows)):
-        origin = f"{data.name}, row {index}"
-        try:
-            yield origin, rows[index]
-        except OSError as error:  # an image that Pillow cannot read
-            raise UserError.about("data.columns.image", data.columns.image, "readable images", f"{origin}: {error}") from error
+    rows = dataset.select_columns(list(dict.fromkeys(wanted.values())))
+    if read_image is not None and isinstance(rows.features[data.columns.image], datasets.Image):
+        rows = rows.cast_column(data.columns.image, datasets.Image(decode=False))
+    placed = ((f"{data.name}, row {index}", rows[index]) for index in range(len(rows)))
+    yield from _row_documents(placed, data, workload, dropped, dataset.features, read_image)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from conf.errors import TransientError, UserError
 from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, Student
 from models.architectures.checkpoint import skeleton
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
@@ -17,26 +20,48 @@ from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
 from models.students.initialise import layer_sources, student_config
 from models.students.reduced_tokenizer import used_ids
+from tasks.data.prepare import check_patches, shapes_of
+from tasks.data.sources import first_image_shape
 from tasks.lifecycle.request import kept_before
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
 from tasks.training.signal_policy import check_signals
 from tasks.training.student import larger
 
-DIGITS = (10, (1, 8, 8))  # classes, image
+CLASSES = 10  # where nothing says how many there are
+DIGITS = (1, 8, 8)  # (C, H, W)
 
 
-def expected_interface(ladder: Ladder, corpus: Corpus | None) -> Interface:
-    """The prepared corpus's interface; before it exists, what the settings say, ten classes of 8 x 8 pixels else."""
+def expected_interface(ladder: Ladder, corpus: Corpus | None, image: tuple[int, int, int] | None = None) -> Interface:
+    """The prepared corpus's interface; before it exists, what the settings say, and ten classes else.
+
+    Args:
+        ladder: The ladder.
+        corpus: Its data; None: not prepared yet.
+        image: (C, H, W) of the first image, where it can be read; else the least square that the patches of all shapes fit into.
+    """
     if corpus is not None:
         return corpus.interface
-    classes = 0 if ladder.workload == "causal-lm" else ladder.data.classes or DIGITS[0]
-    image = DIGITS[1] if ladder.workload == "image-classification" else None
+    classes = 0 if ladder.workload == "causal-lm" else ladder.data.classes or CLASSES
+    if ladder.workload == "image-classification" and image is None:
+        side = math.lcm(*(shape.patch_size for _, shape in shapes_of(ladder)))
+        image = DIGITS if ladder.data.source == "digits" else (3, side, side)
     vocabulary = None
     if ladder.workload != "image-classification":
         vocabulary = BYTES_VOCABULARY if ladder.tokenizer.kind == "bytes" else ladder.tokenizer.vocabulary or BYTES_VOCABULARY
     ids = (0, 0) if vocabulary else (None, None)
     return Interface(ladder.workload, ladder.data.sequence_length, vocabulary, *ids, classes, image)
+
+
+def _expected_image(ladder: Ladder, context: Context) -> tuple[int, int, int] | None:
+    """(C, H, W) of the first image; None where there are none, or it cannot be read yet, which a run says."""
+    if ladder.workload != "image-classification":
+        return None
+    with suppress(UserError, TransientError):
+        teacher = ladder.teacher
+        folder = resolve_checkpoint(teacher, context) if isinstance(teacher, CheckpointTeacher) and is_local(teacher, context) else None
+        return first_image_shape(ladder.data, Path(context.base), folder)
+    return None
 
 
 def teacher_on_meta(ladder: Ladder, interface: Interface, context: Context) -> nn.Module | None:
@@ -73,7 +98,8 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         UserError: A stage is larger than its teacher, `layers` or `prune` does not fit, or `start_at` names no stage.
     """
     kept_before(ladder, context.start_at)
-    interface = expected_interface(ladder, corpus)
+    interface = expected_interface(ladder, corpus, None if corpus else _expected_image(ladder, context))
+    check_patches(ladder, interface.image_shape)
     teacher, name = teacher_on_meta(ladder, interface, context), "teacher"
     if corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
         interface = replace(interface, vocabulary=cast(Any, teacher).config.vocab_size)

@@ -13,7 +13,7 @@ from torch import nn
 
 from conf.home import disk_errors
 from conf.schema.ladder import Ladder
-from models.architectures.checkpoint import load_model, save_model
+from models.architectures.checkpoint import load_model
 from models.architectures.shapes import Size, count
 from models.base.device import precision_of, resolve_device, use_threads
 from models.base.interface import Interface
@@ -21,8 +21,7 @@ from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.features import Features
 from models.signals.sources import SignalSource, live, uniform
-from models.students.reduced_tokenizer import reduced_tokenizer
-from models.students.vocabulary import VocabularyMap, fit_vocabulary, reduce_corpus, student_vocabulary, write_kept
+from models.students.vocabulary import VocabularyMap, fit_vocabulary, reduce_corpus, student_vocabulary
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
 from tasks.evaluation.evaluator import validator
@@ -35,6 +34,7 @@ from tasks.tracking.curves import CurveLogger, points_of
 from tasks.tracking.recorder import recorder_of
 from tasks.training.cost_model import live_answers, training_flops
 from tasks.training.initialise import IMPORTANCE
+from tasks.training.published import write_published
 from tasks.training.signal_cache import CachedSignals, signals_for
 from tasks.training.signal_policy import outputs_of
 from tasks.training.work import Work, record_of
@@ -171,11 +171,7 @@ def _frozen_dtype(device: str, precision: str) -> torch.dtype:
 def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTraining, data: DataRecord) -> None:
     """The folder of a finished model: a Hugging Face folder with its record and curve."""
     trained, size = finished.trained, finished.size
-    tokenizer = data.corpus().tokenizer_folder
-    save_model(finished.model.cpu(), folder, tokenizer if finished.vocabulary is None else None)
-    if finished.vocabulary is not None and tokenizer is not None:
-        reduced_tokenizer(tokenizer, finished.vocabulary.kept, folder)
-        write_kept(finished.vocabulary, folder)
+    write_published(finished.model.cpu(), folder, data.corpus(), finished.vocabulary)
     for file in finished.kept:
         shutil.copy(file, folder / file.name)
     flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, finished.answers)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image as Pictures
 
 from conf.errors import UserError
 from conf.schema.data import Columns, DatasetData, DigitsData, FilesData, StdlibData
@@ -74,10 +73,6 @@ def save_dataset(folder: Path, columns: dict[str, list[Any]], features: dict[str
 
     made = datasets.Dataset.from_dict(columns, features=datasets.Features(features) if features else None)
     (made if split is None else datasets.DatasetDict({split: made})).save_to_disk(str(folder))
-
-
-def picture(mode: str, value: int, size: tuple[int, int] = (3, 2)) -> Pictures.Image:
-    return Pictures.new(mode, size, value if mode in ("L", "1", "I;16") else (value,) * len(mode))
 
 
 def test_the_standard_library_is_read_without_tests_and_installed_packages() -> None:
@@ -304,41 +299,6 @@ def test_a_split_of_a_saved_dataset_dict_is_chosen(tmp_path: Path) -> None:
         read_source(DatasetData(name="saved", split="validaton"), "causal-lm", tmp_path)
     with pytest.raises(UserError, match=r"data\.columns\.text: got 'body'.*Name the column"):
         read_source(DatasetData(name="saved", split="validation", columns=Columns(text="body")), "causal-lm", tmp_path)
-
-
-@pytest.mark.parametrize(("mode", "value", "channels"), [("L", 51, 1), ("1", 1, 1), ("RGB", 51, 3), ("RGBA", 51, 3), ("I;16", 13107, 1)])
-def test_images_become_channels_first_between_0_and_1(tmp_path: Path, mode: str, value: int, channels: int) -> None:
-    import datasets
-
-    features = {"image": datasets.Image(), "label": datasets.Value("int64")}
-    save_dataset(tmp_path / "saved", {"image": [picture(mode, value)] * 2, "label": [0, 1]}, features)
-    documents = read_source(DatasetData(name="saved"), "image-classification", tmp_path).documents
-    image = documents[0].image
-    assert image is not None
-    assert (image.shape, image.dtype) == ((channels, 2, 3), np.float32)
-    np.testing.assert_allclose(image, 1.0 if mode == "1" else 0.2)
-    assert documents[0].key == documents[1].key, "equal images may not straddle splits"
-
-
-def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
-    import datasets
-
-    features = {"image": datasets.Image(), "label": datasets.Value("int64")}
-    save_dataset(tmp_path / "saved", {"image": [picture("L", 1), picture("L", 1, (4, 4))], "label": [0, 1]}, features)
-    with pytest.raises(UserError, match=r"data\.columns\.image.*\(1, 2, 3\).*saved, row 1 has \(1, 4, 4\)"):
-        read_source(DatasetData(name="saved"), "image-classification", tmp_path)
-
-
-def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
-    import datasets
-
-    save_dataset(tmp_path / "saved", {"image": ["a"], "label": [0]})
-    with pytest.raises(UserError, match=r"data\.columns\.image.*saved, row 0 holds str"):
-        read_source(DatasetData(name="saved"), "image-classification", tmp_path)
-    features = {"image": datasets.Image(), "label": datasets.Value("int64")}
-    save_dataset(tmp_path / "broken", {"image": [{"bytes": b"not a picture", "path": None}], "label": [0]}, features)
-    with pytest.raises(UserError, match=r"data\.columns\.image.*readable images.*broken, row 0"):
-        read_source(DatasetData(name="broken"), "image-classification", tmp_path)
 
 
 def test_a_folder_that_is_no_saved_dataset_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from conf.errors import UserError
 from conf.loading.load import load
@@ -178,3 +179,33 @@ def test_a_ladder_of_a_users_own_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plain))
     loaded = load(str(tmp_path / "mine.yaml"))
     assert check_ladder(loaded.ladder, context(loaded.base))[0] is not None
+
+
+class TestImages:
+    """28 x 28, as a folder of class folders."""
+
+    def of(self, base: Path, patch: int, **data: Any) -> tuple[Any, Any]:
+        for number in range(3):
+            (base / "images" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (28, 28), number).save(base / "images" / "ab"[number % 2] / f"{number}.png")
+        vit = {**WIDTH, "family": "vit", "patch_size": patch}
+        settings = {"workload": "image-classification", "data": {"source": "files", "paths": ["images"], **data}}
+        return check_ladder(ladder(trained({**vit, "layers": 3}), {"shape": vit}, **settings), context(base))
+
+    @pytest.mark.parametrize("patch", [2, 4, 7, 14])
+    def test_any_patch_that_divides_them(self, tmp_path: Path, patch: int) -> None:
+        root, _ = self.of(tmp_path, patch)
+        assert root.tokens == (28 // patch) ** 2 + 1
+
+    @pytest.mark.parametrize("patch", [8, 16, 32])
+    def test_others_are_refused_with_their_size(self, tmp_path: Path, patch: int) -> None:
+        with pytest.raises(UserError, match=rf"^teacher\.shape\.patch_size: got {patch}; .*28 x 28: 1, 2, 4, 7, 14, 28"):
+            self.of(tmp_path, patch)
+
+    def test_the_size_that_they_are_given_counts(self, tmp_path: Path) -> None:
+        root, _ = self.of(tmp_path, 16, resize={"size": [32, 32]})
+        assert root.tokens == 5
+
+    def test_nothing_is_guessed_where_they_cannot_be_read(self, tmp_path: Path) -> None:
+        root, _ = self.of(tmp_path, 7, paths=["gone/*.png"])
+        assert root is not None

@@ -1,0 +1,62 @@
+"""Write a finished model so that plain transformers uses it as trained.
+
+It carries the names of its classes, a tokenizer that knows how long the texts of its training were, or the image processor by which its
+pixels were made: `transformers.pipeline` needs no other settings.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from models.architectures.checkpoint import save_model
+from models.data.corpus import Corpus
+from models.data.image_processors import plain
+from models.students.reduced_tokenizer import reduced_tokenizer
+from models.students.vocabulary import VocabularyMap, write_kept
+
+TOKENIZER_SETTINGS = "tokenizer_config.json"
+
+
+def write_published(model: nn.Module, folder: Path, corpus: Corpus, vocabulary: VocabularyMap | None) -> None:
+    """Write model, tokenizer or image processor into an existing empty folder.
+
+    Args:
+        model: The trained model, on the processor.
+        folder: Where to.
+        corpus: Its training data.
+        vocabulary: The ids that it has; None: all.
+    """
+    info, tokenizer = corpus.info, corpus.tokenizer_folder
+    if info.label_names:
+        config = cast(Any, model).config
+        config.id2label = dict(enumerate(info.label_names))
+        config.label2id = {name: index for index, name in enumerate(info.label_names)}
+    save_model(model, folder, tokenizer if vocabulary is None else None)
+    if vocabulary is not None and tokenizer is not None:
+        reduced_tokenizer(tokenizer, vocabulary.kept, folder)
+        write_kept(vocabulary, folder)
+    if tokenizer is not None:
+        _limit(folder, info.sequence_length)
+    if info.image_shape is not None:
+        _write_processor(folder, corpus.processor_folder, info.image_shape)
+
+
+def _limit(folder: Path, length: int) -> None:
+    """Make a tokenizer cut texts as they were cut in training, wherever it is asked to: behind `length` ids, specials included."""
+    path = folder / TOKENIZER_SETTINGS
+    settings = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**settings, "model_max_length": length, "truncation_side": "right"}, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_processor(folder: Path, processor: Path | None, image: tuple[int, int, int]) -> None:
+    if processor is None:  # arrays in [0, 1], which were never pictures
+        channels, height, width = image
+        plain((height, width), channels).save_pretrained(str(folder))
+        return
+    for path in processor.iterdir():
+        shutil.copy(path, folder / path.name)

@@ -1,0 +1,258 @@
+"""Images from folders, tables, Parquet and datasets; sizes and channels made equal; a teacher's own processor."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+from PIL import Image
+
+from conf.errors import UserError
+from conf.schema.data import DatasetData, FilesData, PictureData
+from conf.schema.ladder import Ladder
+from models.data import image_processors as processors
+from models.data.batches import TrainingBatches
+from models.data.corpus import Corpus, CorpusInfo
+from tasks.data.build import build_corpus, corpus_identity
+from tasks.data.images import ImageReader
+from tasks.data.readers import Document
+from tasks.data.sources import read_source, source_hash
+
+SHAPE = {"family": "vit", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8}
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Image.Image:
+    """Noise of (width, height)."""
+    levels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(levels).convert(mode)
+
+
+def class_folders(root: Path, count: int = 12, size: tuple[int, int] = (6, 4)) -> None:
+    for number in range(count):
+        folder = root / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(number, size).save(folder / f"{number}.png")
+
+
+def documents(data: Any, base: Path) -> list[Document]:
+    return list(read_source(data, "image-classification", base).documents)
+
+
+def levels(document: Document) -> np.ndarray:
+    assert document.image is not None
+    return document.image
+
+
+def ladder(data: dict[str, Any], teacher: dict[str, Any] | None = None) -> Ladder:
+    training = {"steps": 1, "batch_size": 4}
+    return Ladder.model_validate(
+        {
+            "name": "pictures",
+            "workload": "image-classification",
+            "data": {"valid_fraction": 0.2, "test_fraction": 0.2, **data},
+            "teacher": teacher or {"source": "train", "shape": SHAPE, "training": training},
+            "stages": [{"name": "only", "student": {"shape": SHAPE}, "training": training}],
+        }
+    )
+
+
+def build(made: Ladder, base: Path, teacher: Path | None = None) -> tuple[Corpus, CorpusInfo]:
+    folder = base / "corpus"
+    folder.mkdir()
+    info = build_corpus(made, base, teacher, folder, lambda _: None)
+    return Corpus(folder, "hash"), info
+
+
+def checkpoint(folder: Path, processor: Any, channels: int = 3) -> Path:
+    folder.mkdir()
+    processor.save_pretrained(str(folder))
+    (folder / "config.json").write_text(json.dumps({"num_channels": channels}))
+    return folder
+
+
+@pytest.mark.parametrize("pattern", ["pictures", "pictures/*/*.png", "pictures/**/*.png"])
+def test_the_folder_of_an_image_is_its_class(tmp_path: Path, pattern: str) -> None:
+    class_folders(tmp_path / "pictures")
+    (tmp_path / "pictures" / "cat" / "notes.txt").write_text("no image") if pattern == "pictures" else None
+    found = documents(FilesData(paths=(pattern,)), tmp_path)
+    assert [(d.origin, d.label, d.slice) for d in found[:1]] == [("pictures/cat/0.png", "cat", "cat")]
+    assert [d.label for d in found] == ["cat"] * 6 + ["dog"] * 6
+    assert np.array_equal(levels(found[6]), np.asarray(picture(1)).transpose(2, 0, 1))
+
+
+def test_a_table_names_files_beside_itself(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in" / "pictures", 2)
+    with (tmp_path / "in" / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "kind"), ("pictures/cat/0.png", "tabby"), ("pictures/dog/1.png", "pug")])
+    data = FilesData.model_validate({"paths": ["in/labels.csv"], "columns": {"image": "file", "label": "kind"}})
+    found = documents(data, tmp_path)
+    assert [d.label for d in found] == ["tabby", "pug"]
+    assert np.array_equal(levels(found[1]), np.asarray(picture(1)).transpose(2, 0, 1))
+    before = source_hash(data, tmp_path, "image-classification")
+    picture(7).save(tmp_path / "in" / "pictures" / "dog" / "1.png")
+    assert source_hash(data, tmp_path, "image-classification") != before, "the images belong to the content"
+    (tmp_path / "in" / "pictures" / "dog" / "1.png").unlink()
+    with pytest.raises(UserError, match=r"data\.columns\.image: got 'pictures/dog/1.png'.*in/labels.csv:3 names it"):
+        documents(data, tmp_path)
+
+
+def test_bytes_in_parquet_and_pictures_in_datasets(tmp_path: Path) -> None:
+    import datasets
+
+    buffers = [io.BytesIO(), io.BytesIO()]
+    for number, buffer in enumerate(buffers):
+        picture(number).save(buffer, "PNG")
+    made = datasets.Dataset.from_dict({"image": [b.getvalue() for b in buffers], "label": [0, 1]})
+    made.to_parquet(tmp_path / "bytes.parquet")
+    made.cast_column("image", datasets.Image()).to_parquet(tmp_path / "struct.parquet")
+    made.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
+    for data in (FilesData(paths=("bytes.parquet",)), FilesData(paths=("struct.parquet",)), DatasetData(name="saved")):
+        assert np.array_equal(levels(documents(data, tmp_path)[1]), np.asarray(picture(1)).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGBA", "P", "I;16"])
+def test_channels_are_colour_unless_grey_is_asked_for(tmp_path: Path, mode: str) -> None:
+    made = Image.fromarray(np.full((4, 6), 257 * 51, np.uint16)) if mode == "I;16" else picture(0, mode=mode)
+    made.save(tmp_path / "a.png")
+    assert made.mode == mode
+    for channels in ("auto", 3, 1):
+        reader = ImageReader(PictureData(channels=channels), None)
+        values, _ = reader.read("a.png", "a.png", "data.paths", tmp_path)
+        assert (values.shape, values.dtype) == ((1 if channels == 1 else 3, 4, 6), np.uint8)
+        if mode == "I;16":
+            assert set(values.ravel().tolist()) == {51}, "16 bits are scaled, not cut"
+
+
+def test_equal_images_have_one_key_whatever_their_format(tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    picture(0).save(tmp_path / "b.bmp")
+    reader = ImageReader(PictureData(), None)
+    first, second = (reader.read(name, name, "data.paths", tmp_path)[1] for name in ("a.png", "b.bmp"))
+    assert first == second, "or they would stand on both sides of a split"
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    picture(0).save(tmp_path / "a.png", exif=exif)
+    values, _ = ImageReader(PictureData(), None).read("a.png", "a.png", "data.paths", tmp_path)
+    assert np.array_equal(values, np.rot90(np.asarray(picture(0)), -1).transpose(2, 0, 1))
+
+
+def test_sizes_must_be_equal_or_made_so(tmp_path: Path) -> None:
+    class_folders(tmp_path, 4)
+    picture(9, (8, 8)).save(tmp_path / "dog" / "9.png")
+    with pytest.raises(UserError, match=r"data\.resize.*4 x 6 in cat/0.png, but 8 x 8 in dog/9.png.*size: \[4, 4\]"):
+        documents(FilesData(paths=("*/*.png",)), tmp_path)
+    for method, size in (("crop", (4, 4)), ("stretch", (3, 5))):
+        data = FilesData.model_validate({"paths": ["*/*.png"], "resize": {"size": size, "method": method}})
+        assert {levels(d).shape for d in documents(data, tmp_path)} == {(3, *size)}
+    with pytest.raises(ValueError, match="allowed: a square"):
+        FilesData.model_validate({"paths": ["*"], "resize": {"size": [4, 5]}})
+
+
+def test_a_crop_keeps_the_middle_and_a_stretch_everything(tmp_path: Path) -> None:
+    wide = Image.new("RGB", (12, 4), "white")
+    wide.paste("black", (0, 0, 4, 4))
+    crop, stretch = (
+        ImageReader(PictureData.model_validate({"resize": {"size": [4, 4], "method": method}}), None).read(wide, "", "data")[0]
+        for method in ("crop", "stretch")
+    )
+    assert crop.min() == 255
+    assert stretch.min() == 0
+
+
+@pytest.mark.parametrize("content", [b"not a picture", b"", None], ids=["text", "empty", "cut"])
+def test_a_broken_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    class_folders(tmp_path, 4)
+    file = tmp_path / "dog" / "3.png"
+    file.write_bytes(file.read_bytes()[:60] if content is None else content)
+    with pytest.raises(UserError, match=r"data\.paths: got 'dog/3.png'; allowed: readable images\. Mend or leave out"):
+        documents(FilesData(paths=("*/*.png",)), tmp_path)
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"image": [7], "label": [0]}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match=r"data\.columns\.image.*saved, row 0 holds int"):
+        documents(DatasetData(name="saved"), tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"data\.paths\[0\]: got 'empty'"):
+        documents(FilesData(paths=("empty",)), tmp_path)
+
+
+KINDS = [
+    transformers.ViTImageProcessorPil(size={"height": 8, "width": 8}),
+    transformers.ConvNextImageProcessorPil(size={"shortest_edge": 8}),
+    transformers.CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}),
+    transformers.EfficientNetImageProcessorPil(size={"height": 8, "width": 8}),
+]
+
+
+@pytest.mark.parametrize("processor", KINDS, ids=lambda each: type(each).__name__)
+def test_a_batch_holds_what_the_teachers_processor_makes(tmp_path: Path, processor: Any) -> None:
+    class_folders(tmp_path / "pictures", 12, (20, 13))
+    teacher = checkpoint(tmp_path / "teacher", processor)
+    corpus, info = build(ladder({"source": "files", "paths": ["pictures"]}, {"source": "checkpoint", "path": "teacher"}), tmp_path, teacher)
+    assert info.image_shape == (3, 8, 8)
+    bytes_stored = type(processor).__name__ != "EfficientNetImageProcessorPil"
+    assert (corpus.split("train").values.dtype == np.uint8) is bytes_stored, "floats only where bytes do not do"
+    batches = TrainingBatches(corpus, len(corpus.split("train")), seed=0)
+    made = batches.at(0).inputs["pixel_values"].numpy()
+    wanted = [processors.pixels(processor, picture(number, (20, 13))) for number in range(12)]
+    for image in made:
+        assert min(np.abs(image - each).max() for each in wanted) < 1e-5
+    assert corpus.processor_folder is not None
+    again = transformers.AutoImageProcessor.from_pretrained(corpus.processor_folder, backend="pil")
+    assert again.to_dict() == processor.to_dict(), "students carry the teacher's"
+
+
+def test_a_size_of_ones_own_keeps_the_teachers_normalisation(tmp_path: Path) -> None:
+    teacher = checkpoint(tmp_path / "teacher", KINDS[0])
+    reader = ImageReader(PictureData.model_validate({"resize": {"size": [4, 4]}}), teacher)
+    assert reader.read(picture(0), "", "data")[0].shape == (3, 4, 4)
+    assert reader.pixels is not None
+    assert reader.pixels.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_grey_teacher_gets_grey_images(tmp_path: Path) -> None:
+    one = transformers.ViTImageProcessorPil(size={"height": 4, "width": 4}, image_mean=[0.5], image_std=[0.25])
+    reader = ImageReader(PictureData(), checkpoint(tmp_path / "grey", one, channels=1))
+    assert reader.read(picture(0), "", "data")[0].shape == (1, 4, 4)
+    with pytest.raises(UserError, match=r"data\.channels: got 1.*cannot take 1"):
+        ImageReader(PictureData(channels=1), checkpoint(tmp_path / "colour", KINDS[0]))
+
+
+def test_identities(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pictures")
+    data = {"source": "files", "paths": ["pictures"]}
+
+    def of(more: dict[str, Any], processor: str | None = None) -> dict[str, Any]:
+        return corpus_identity(ladder({**data, **more}), tmp_path, None, processor)
+
+    assert of({}) != of({"channels": 1})
+    assert of({}) != of({"resize": {"size": [4, 4]}})
+    assert of({}) != of({}, "another processor")
+    digits = corpus_identity(ladder({"source": "digits"}), tmp_path, None)
+    assert "images" not in digits, "corpora of digits are found again"
+    (tmp_path / "a.txt").write_text("text")
+    text = Ladder.model_validate({**ladder(data).model_dump(exclude={"teacher", "stages"}), **text_models(), "workload": "causal-lm"})
+    text = text.model_copy(update={"data": FilesData(paths=("a.txt",))})
+    known = corpus_identity(text, tmp_path, None)
+    assert "images" not in known
+    assert not {"resize", "channels"} & set(known["data"]), "nor are those of text made anew"
+
+
+def text_models() -> dict[str, Any]:
+    shape = {**SHAPE, "family": "llama"}
+    return {
+        "teacher": {"source": "train", "shape": shape, "training": {"steps": 1}},
+        "stages": [{"name": "only", "student": {"shape": shape}, "training": {"steps": 1}}],
+    }
