@@ -129,4 +129,4 @@ def answer_run(record: RunRecord, choice: Choice, steps: int | None, by: str, no
     except httpx.HTTPError as error:
         raise LadderError(f"Prefect's server at {record.prefect_api} does not answer: {error or type(error).__name__}") from None
     if refused:
-        raise UserError.about("answer", choice, "what the form allows", refused)
+        raise UserError.about("answer", choice, "an answer that the form allows", refused)

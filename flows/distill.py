@@ -38,7 +38,7 @@ def distill(
         overrides: Settings to change, as `key=value` with dotted keys: `stages.100k.objective.alpha=0.5`.
         start_at: First stage that may be computed; what comes before it must be finished already. Empty: any.
         seed: Seed of data order and first weights; -1: the ladder's own.
-        fresh: Compute anew, from `start_at` on, what the store holds already.
+        fresh: Compute anew, from `start_at` on, even results that are stored.
         whole: A ladder given in full, in place of `ladder`.
         repeats: Name of the run that this one repeats, for the record; may be empty.
         budget: Wall-clock time such as `5m`, to which steps and held-out examples are scaled down by a calibration; empty: no limit.

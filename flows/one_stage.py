@@ -41,7 +41,7 @@ def one_stage(
         teachers: Finished models, the nearest first, the root last: NAME, RUN:NAME or a fingerprint. None: all that stand above the stage.
         overrides: Settings to change, as `key=value` with dotted keys: `stages.100k.objective.alpha=0.5`.
         seed: Seed of data order and first weights; -1: the ladder's own.
-        fresh: Compute anew what the store holds already.
+        fresh: Compute anew even results that are stored.
         repeats: Name of the run that this one repeats, for the record; may be empty.
     """
     request = request_of(ladder, overrides=overrides, seed=seed, fresh=fresh, only=stage, teachers=teachers, repeats=repeats)

@@ -82,7 +82,7 @@ def load_request(request: RunRequest) -> ResolvedRequest:
 
 
 def refuse_early(resolved: ResolvedRequest) -> None:
-    """Refuse what can be known to be wrong before anything is recorded or computed.
+    """Refuse invalid requests before anything is recorded or computed.
 
     Raises:
         UserError: A stage is larger than its teacher, `start_at` names no stage, or an arm of a proof is named that cannot be.

@@ -48,7 +48,7 @@ def prove(
         ladder: A shipped ladder, or the path of a YAML file.
         overrides: Settings to change, as `key=value`: `proof.seeds=10`, `proof.arms=[staged,direct-matched]`, `proof.pilot=true`.
         seed: First seed of data order and first weights; -1: the ladder's own.
-        fresh: Compute anew what the store holds already.
+        fresh: Compute anew even results that are stored.
         whole: A ladder given in full, in place of `ladder`.
         repeats: Name of the run that this one repeats, for the record; may be empty.
         budget: Wall-clock time such as `2h` for the whole proof, to which steps and held-out examples are scaled down; empty: no limit.

@@ -24,7 +24,7 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
         teachers: Number of the stage's teachers.
 
     Raises:
-        UserError: Naming the setting, what is allowed and the remedy.
+        UserError: Naming the setting, the allowed values and the remedy.
     """
     kind = objective.kind
     if kind in CLASSIFICATION_ONLY and workload == "causal-lm":

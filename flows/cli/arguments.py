@@ -53,5 +53,5 @@ StartAt = Annotated[
     typer.Option("--start-at", metavar="STAGE", help="First stage that may be computed.", autocompletion=complete_stage),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of data order and first weights.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what is finished already, from --start-at on.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again even finished results, from --start-at on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

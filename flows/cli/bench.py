@@ -18,7 +18,7 @@ Words = Annotated[
     list[str] | None,
     typer.Argument(metavar="[RUN] [KEY=VALUE]...", help="Run, none: the last; then settings to change.", autocompletion=complete_run),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again what was measured before.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again even where a measurement is stored.")]
 
 
 def bench(words: Words = None, fresh: Fresh = False, as_json: Json = False) -> None:
@@ -78,7 +78,7 @@ def chosen_run(words: list[str], section: str) -> tuple[RunRecord, Ladder]:
 
 
 def _renew_report(record: RunRecord) -> None:
-    """Write the run's report again, with what was measured."""
+    """Write the run's report again, with the new measurements."""
     from conf.home import home
     from tasks.report.rebuild import rebuild_report
 

@@ -73,7 +73,7 @@ def launch(request: RunRequest) -> None:
 
 
 def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any]:
-    """Check what can be checked, start the servers, close dead runs; returns the call of the flow."""
+    """Check the request, start the servers, close dead runs; returns the call of the flow."""
     gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
     from flows.serving.embedded_server import reach_server
@@ -94,7 +94,7 @@ def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any
 
     run_flow = _flow_call(request, resolved.overrides)
     reap(home())
-    gc.freeze()  # what has been imported stays; to look through it again and again takes a second
+    gc.freeze()  # imported modules stay; collecting through them again and again takes a second
     gc.enable()
     # A run is alive while its process holds a lock; a heartbeat would only hold up its end, for up to a second.
     if not os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY"):

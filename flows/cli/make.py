@@ -20,7 +20,7 @@ def run(
     seed: Seed = None,
     budget: Budget = None,
 ) -> None:
-    """Distil a ladder: reuse what is finished, resume what was interrupted, compute the rest."""
+    """Distil a ladder: reuse finished stages, resume interrupted ones, compute the rest."""
     from flows.cli.launch import launch
     from tasks.lifecycle.request import RunRequest
 

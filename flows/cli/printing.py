@@ -10,7 +10,7 @@ import typer
 
 
 def begin(text: str) -> None:
-    """Say on standard error what a command is about to do, before it imports what takes seconds."""
+    """Announce a command's work on standard error, before it imports heavy libraries."""
     from tasks.runtime.logs import log, show_logs
 
     show_logs()

@@ -14,7 +14,7 @@ Arms = Annotated[str | None, typer.Option("--arms", metavar="NAMES", help="Arms,
 Seeds = Annotated[int | None, typer.Option("--seeds", metavar="N", help="Replicates of each arm; none: the ladder's own number.")]
 Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that the proof ends in about this time: 2h.")]
 Pilot = Annotated[bool, typer.Option("--pilot", help="A tenth of every student's steps, for a first look.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what is finished already.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again even finished results.")]
 
 
 def prove(

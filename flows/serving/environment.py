@@ -29,7 +29,7 @@ PREFECT = {
     # A loaded machine needs more than the default 20 seconds to bring the embedded server up.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-    # Two minutes in all, so that what is sent while the server is away for a minute still arrives; the default is one minute.
+    # Two minutes in all, so that requests made while the server is away for a minute still arrive; the default is one minute.
     "PREFECT_CLIENT_MAX_RETRIES": "6",
     "PREFECT_CLI_COLORS": "false",
 }

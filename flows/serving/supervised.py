@@ -97,7 +97,7 @@ class Child:
             self.process.stdin.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end, at most so long, then kill it, and end what is left of its group."""
+        """Wait for its end, at most so long, then kill it, and end the rest of its process group."""
         if self.process is None:
             return
         try:

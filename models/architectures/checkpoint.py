@@ -22,7 +22,7 @@ def check_folder(folder: Path, key: str) -> None:
     """Refuse a folder that cannot be a model: missing, without configuration, with pickled weights only, or with a broken file.
 
     Raises:
-        UserError: Naming `key`, what is there and what to do.
+        UserError: Naming `key`, the value found and the remedy.
     """
     if not folder.is_dir():
         raise UserError.about(key, str(folder), "an existing Hugging Face folder", "Check the path.")
@@ -125,7 +125,7 @@ def save_model(model: nn.Module, folder: Path, tokenizer_folder: Path | None) ->
     saved = cast(Any, model)
     settings = [saved.config, saved.generation_config] if saved.can_generate() else []
     for each in settings:
-        each.use_cache = True  # what a user who generates wants; training never asks for the cache
+        each.use_cache = True  # for users who generate; training never asks for the cache
     saved.save_pretrained(folder)
     for each in settings:
         each.use_cache = False

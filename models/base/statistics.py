@@ -82,7 +82,7 @@ def outcome(difference: Interval, delta: float) -> Outcome:
 
 
 def seeds_to_decide(difference: Interval, delta: float, confidence: float = 0.95) -> int | None:
-    """Seeds with which the verdict would be decided with probability 0.8, if mean and spread stay what they are.
+    """Seeds with which the verdict would be decided with probability 0.8, if mean and spread stay as they are.
 
     Normal differences are assumed: the least n with `(t(confidence) + t(0.8)) sd / sqrt(n) <= target`, where the target is the mean's
     distance from zero where it is delta at least, and else its distance from delta.

@@ -148,7 +148,7 @@ def _without_interval(value: float | None, like: Figure) -> Figure:
 
 
 def kappa(one: Predictions, other: Predictions) -> float | None:
-    """Cohen's kappa `(p_o - p_e) / (1 - p_e)`, agreement beyond what the models' habits give by chance; None where both say one thing."""
+    """Cohen's kappa `(p_o - p_e) / (1 - p_e)`, agreement beyond that of the models' habits by chance; None where both say one thing."""
     size = int(max(one.predicted.max(), other.predicted.max())) + 1
     ours, theirs = (np.bincount(each.predicted, minlength=size) / len(each.predicted) for each in (one, other))
     chance = float(ours @ theirs)

@@ -55,7 +55,7 @@ class BootstrapEstimate(NamedTuple):
     within: tuple[float, float] | None = None  # where it can lie at all: a share of rows, or the difference of two
 
     def minus(self, other: BootstrapEstimate) -> BootstrapEstimate:
-        """The paired difference; it rests on what the scarcer of both rests on."""
+        """The paired difference, with the sample size of the scarcer one."""
         rows, documents = min(self.rows, other.rows), min(self.documents, other.documents)
         within = (self.within[0] - other.within[1], self.within[1] - other.within[0]) if self.within and other.within else None
         return BootstrapEstimate(self.value - other.value, self.draws - other.draws, rows, documents, within)

@@ -69,7 +69,7 @@ def forward_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
 def reverse_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """`KL(q || p) = sum_v q_v log(q_v / p_v)`, in nats: the student keeps to modes that the teacher has.
 
-    Infinite where the student gives mass to what the teacher rules out. MiniLLM, Gu et al. 2024, arXiv:2306.08543.
+    Infinite where the student gives mass to ids that the teacher rules out. MiniLLM, Gu et al. 2024, arXiv:2306.08543.
 
     Args:
         teacher_logits: (..., V), divided by the temperature.
@@ -217,7 +217,7 @@ def standardized(logits: Tensor) -> Tensor:
 
 
 def interpolated(teacher_logits: Tensor, student_logits: Tensor, share: float) -> Tensor:
-    """TAID's teacher, `(1 - t) sg(z_s) + t z_t`: between what the student is now and what it shall be.
+    """TAID's teacher, `(1 - t) sg(z_s) + t z_t`: between the student's own answer and the teacher's.
 
     Shing et al. 2025, arXiv:2501.16937.
 

@@ -68,7 +68,7 @@ class SignalCache:
 
     def __init__(self, folder: Path, coding: Coding, parts: Sequence[CachePart]) -> None:
         self.folder, self.coding, self.parts = folder, coding, list(parts)
-        # Mapped now: what is mapped stays readable even where `ladder clean` removes the folder.
+        # Mapped now: mapped parts stay readable even where `ladder clean` removes the folder.
         self._data = [np.memmap(folder / f"{part.name}.bin", dtype=np.uint8, mode="r") for part in self.parts]
 
     @classmethod
@@ -181,7 +181,7 @@ class SignalCache:
     def source(self, batch: Batch) -> TeacherSignal | SparseSignal:
         """The teacher's signal for a batch, row after row, on the batch's device: a `SignalSource`."""
         signal = decode(self.records(keys_of(batch)), self.coding)
-        for part in self._data:  # what was read would otherwise count as this process's memory, until it holds the whole cache
+        for part in self._data:  # parts that were read would otherwise count as this process's memory, until it holds the whole cache
             cast(mmap.mmap, part.base).madvise(mmap.MADV_DONTNEED)
         return type(signal)(*(part.to(batch.targets.device) for part in signal))
 
@@ -226,7 +226,7 @@ def by_example(logits: Tensor, examples: int) -> Sequence[Tensor]:
 
 
 def _read_part(path: Path) -> tuple[CachePart | None, str]:
-    """A part, or what is wrong with it."""
+    """A part, or the damage to it."""
     try:
         part = CachePart(**json.loads(path.read_text()))
         for name, recorded in part.files.items():

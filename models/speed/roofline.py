@@ -101,7 +101,7 @@ def roofline_seconds(
 ) -> tuple[float, float | None]:
     """The roofline of a model at a batch size: of its pass over the input, and for language models of a further token, in seconds.
 
-    A further token reads the keys and values of the prompt and of half of what is written, as they are on average.
+    A further token reads the keys and values of the prompt and, on average, of half of the new tokens.
     """
     layers, bytes_each = cast(Any, model).config.num_hidden_layers, bytes_of(model)
     tokens = sequence_tokens(model, workload, request.tokens)

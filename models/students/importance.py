@@ -4,8 +4,8 @@ Width: `sqrt(sum_samples (mean_positions |a|)^2)`, the mean over a sequence and 
 "Compact Language Models via Pruning and Knowledge Distillation", arXiv:2407.14679), where `a` is
 
 - a norm's output, summed over all norms, for a channel of the residual stream;
-- for a head the length of what it adds to the stream, `|W_h o_h|`: its output through its part of the output projection (that paper
-  takes `|o_h|`; cutting a third of a 135M model's query heads by it cost 2.14 bits per byte, by what they add 1.53, from 0.90);
+- for a head the length of its addition to the stream, `|W_h o_h|`: its output through its part of the output projection (that paper
+  takes `|o_h|`; cutting a third of a 135M model's query heads by it cost 2.14 bits per byte, by their addition 1.53, from 0.90);
 - what enters the last matrix of the feed-forward part, for a unit of it.
 
 Depth: block influence `1 - E cos(x_i, x_{i+1})` of what enters and leaves a layer (Men et al. 2024, "ShortGPT", arXiv:2403.03853).

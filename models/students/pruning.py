@@ -6,7 +6,7 @@ arXiv:2407.14679, whose order it is). One choice of channels serves the whole re
 With grouped-query attention whole groups are chosen first, then as many query heads within each, so every query keeps its keys.
 
 An RMS norm divides by the root of the mean square over all channels. With fewer channels that mean changes, so the norm's weights are
-multiplied by the root of (mean square of what is kept) / (mean square of all), as measured: what the norm puts out keeps its scale, and
+multiplied by the root of (mean square of the kept channels) / (mean square of all), as measured: the norm's output keeps its scale, and
 channels that are always 0 can be cut without any change of the function.
 """
 
@@ -144,7 +144,7 @@ def pruned_config(shape: Shape, teacher: Any, interface: Interface) -> Any:
 
 
 def check_prune(shape: Shape, teacher: nn.Module, interface: Interface, key: str) -> None:
-    """Refuse what cannot be cut out of a teacher; works on the meta device.
+    """Refuse a student that cannot be cut out of a teacher; works on the meta device.
 
     Raises:
         UserError: The teacher's kind is not supported, or the shape is larger than the teacher's somewhere, has heads of another width,

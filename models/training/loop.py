@@ -85,7 +85,7 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors (norms, biases) and what is added to every example alike (ViT's class token and positions) do not."""
+    """Matrices decay; vectors (norms, biases) and parameters added to every example alike (ViT's class token and positions) do not."""
     trained = [(_decays(name, p), p) for name, p in model.named_parameters() if p.requires_grad]
     return [
         {"params": [p for decays, p in trained if decays], "weight_decay": weight_decay},

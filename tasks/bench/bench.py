@@ -82,8 +82,8 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
     """All finished models of a run, measured in turn, or as they were measured before under the same circumstances.
 
     Args:
-        record: The run; stopped or interrupted ones have what they finished.
-        ladder: Its settings, with what the caller changed of `bench`.
+        record: The run; of stopped or interrupted ones, the finished models.
+        ladder: Its settings, with the caller's changes to `bench`.
         fresh: Measure again in any case.
 
     Raises:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tasks.records.bench import Case, ModelBench, Spread
+from tasks.records.format import NONE, human, milliseconds, rate
 
 CONFIDENCE = 0.95
 CLAIMED = (3.0, 5.0)  # the usual claim: speed-up of a model that is ten times smaller
@@ -154,3 +155,23 @@ def answer(part: Part) -> str:
     if low >= least and high <= most:
         return f"{sentence}as {claim} says."
     return f"{sentence}{claim} is neither shown nor refuted."
+
+
+def unit(part: Part) -> str:
+    """Unit of a part's throughput."""
+    return "tokens/s" if part.part == "decode" else "requests/s"
+
+
+def cells(part: Part) -> list[list[str]]:
+    """A row of each model: name, parameters, p50, p95, p99 and roofline in milliseconds, speed-up, throughput."""
+    return [
+        [
+            row.name,
+            human(row.parameters),
+            *(milliseconds(value) for value in (row.spread.p50, row.spread.p95, row.spread.p99)),
+            NONE if row.limit is None else milliseconds(row.limit),
+            f"{row.speed_up:.2f}x",
+            rate(row.throughput),
+        ]
+        for row in part.rows
+    ]

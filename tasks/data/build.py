@@ -86,7 +86,7 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         base: Folder that relative paths count from.
         teacher_folder: The teacher's checkpoint, for tokenizer.kind teacher, and for images.
         folder: An existing empty folder; nothing else is written to.
-        progress: Told, a line at a time, what is being done.
+        progress: Receives a line for each step of the work.
 
     Raises:
         UserError: Whatever is wrong with the data; see `tasks.data.sources` and the functions below.

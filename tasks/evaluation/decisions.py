@@ -16,7 +16,11 @@ from tasks.runtime.run_registry import Context, store_of
 from tasks.store.cached import find_stored
 from tasks.store.fingerprint import fingerprint
 
-OLD = {"min_parent_retention", "min_root_retention", "max_parameters"}  # named in what was decided before there were others
+OLD = {
+    "min_parent_retention",
+    "min_root_retention",
+    "max_parameters",
+}  # named in every decision, the first ones included
 BOUNDS = {*OLD, "max_slice_amplification", "max_confidently_wrong_excess", "max_ece", "audited"}
 Choice = Literal["approve", "reject", "train longer"]
 

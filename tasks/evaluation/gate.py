@@ -27,7 +27,7 @@ def judge(
 
     Args:
         record: The student.
-        gate: What is asked.
+        gate: The thresholds.
         lineage: Its ancestors, root first. The parent's share is asked of the last one that no gate has inserted: an assistant that
             learned little must not make a student look good.
         thresholds: Of the audit, at all of which confidently wrong answers are asked about.

@@ -69,7 +69,7 @@ def parse_age(text: str) -> float:
 
 
 def clean(home: Home, age: float, *, keep_promoted: bool = True, dry_run: bool = False) -> Cleaned:
-    """Free what is older than `age` seconds and out of reach of every kept run.
+    """Free results older than `age` seconds and unused by every kept run.
 
     Args:
         home: What to clean.

@@ -26,7 +26,7 @@ SLACK_SECONDS = 0.1  # a file's time comes from a clock that lags a little behin
 
 @dataclass(frozen=True)
 class Retained:
-    """The runs that are kept, why, and what they reach.
+    """The runs that are kept, why, and the results that they use.
 
     Attributes:
         limit: Seconds since 1970. A result made or used, or a run ended, at this moment or later is kept: it is younger than the age, or

@@ -20,7 +20,7 @@ class RunRequest:
         source: Name of a shipped ladder, or path of a YAML file; not read where `inline_ladder` is given.
         overrides: Settings to change, `key=value` with dotted keys.
         start_at: First stage that may be computed; None: any.
-        fresh: Whether to compute anew, from `start_at` on, what the store holds already.
+        fresh: Whether to compute anew, from `start_at` on, even results that are stored.
         seed: Seed of data order and first weights; None: the ladder's own.
         budget: Wall-clock time such as `5m`, to which the ladder is shortened; None: no limit.
         only: The one stage to make; None: the whole ladder.

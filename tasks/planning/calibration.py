@@ -43,7 +43,7 @@ class StepSeconds:
 def calibrate(ladder: Ladder, data: DataRecord, context: Context) -> tuple[dict[str, StepSeconds], bool]:
     """Seconds of all models by name, and whether they were measured before.
 
-    One process measures at a time: two would slow each other down, and lose what the other had written.
+    One process measures at a time: two would slow each other down, and lose each other's entries.
     """
     place, key = context.paths.root / FILE, fingerprint(_circumstances(ladder, data))
     with store_of(context).lock(fingerprint({"file": FILE})):

@@ -42,7 +42,7 @@ class LadderPlan(Record):
     data: Literal["prepare", "reuse", "missing"]
     teacher: ModelPlan
     stages: tuple[ModelPlan, ...]
-    seconds: float  # of what is to be computed
+    seconds: float  # of the computations ahead
     flops: float
     basis: str  # where the estimated speed comes from
     notes: tuple[str, ...] = ()

@@ -154,7 +154,7 @@ def record_proof(record: RunRecord, proof: Proof, context: Context, examples: Pa
 
     Args:
         record: The run.
-        proof: What it found.
+        proof: The result.
         context: Where and for whom.
         examples: The file of compression-identified examples.
     """

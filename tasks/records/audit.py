@@ -74,13 +74,13 @@ class AuditRecord(Record):
     Attributes:
         folder: In the store: `audit.json` with all groups, and `worst.parquet`.
         rows: Held-out examples or tokens.
-        seconds: What the audit took, without the control's training.
+        seconds: Duration of the audit, without the control's training.
         parent: Name of the nearest teacher.
         root: Name of the root teacher; the same where it taught.
         figures: By name, see models/evaluation/audit_figures.py.
         reliability: Bars of the student's reliability diagram.
         groups: Those that matter most, flagged ones first, and all classes of tokens.
-        flagged: What is flagged in all groups, in words.
+        flagged: Flags of all groups, in words.
         few: Slices with too few examples.
         judged: Slices and classes of tokens that were judged.
         worst: A few of the worst examples.

@@ -43,7 +43,7 @@ class Loading(Record):
         load_seconds: From the folder to a model that is ready.
         first_seconds: The first answer.
         peak_bytes: Most resident memory of the process, libraries included.
-        library_bytes: Of it: what was resident before the model was loaded.
+        library_bytes: Of it: memory resident before the model was loaded.
         gpu_bytes: Most memory on the GPU; None without one.
     """
 
@@ -69,7 +69,7 @@ class Limit(Record):
 
 
 class BenchMachine(Record):
-    """On what it was measured.
+    """The machine of a measurement.
 
     Attributes:
         flops: FLOP/s of a large matrix product; None where it was not measured.

@@ -65,7 +65,7 @@ class ArmResult(Record):
     """An arm over its seeds.
 
     Attributes:
-        meaning: What the arm is, in words.
+        meaning: The arm in words.
         parameters: Of its last student.
         score: On the test split; None before two seeds are finished.
         valid: The same on the validation split.
@@ -134,8 +134,8 @@ class Proof(Record):
         root: The root teacher's score on the test split.
         baseline: That of the majority class, or of unigram frequencies.
         contrasts: The first is the one that the verdict is about; the others hold the first arm against each other one.
-        verdict: One sentence; while seeds are missing, what is missing.
-        notes: Arms left out, and how far to trust what was found.
+        verdict: One sentence; while seeds are missing, how many.
+        notes: Arms left out, and how far to trust the result.
         identified: By arm, the first one first; empty while it runs, and where less than three seeds were asked for.
     """
 

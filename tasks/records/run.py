@@ -48,7 +48,7 @@ class DataRecord(Record):
 
 
 class StageRecord(Record):
-    """A model of the ladder, the root teacher included: what it is, where it is, what it cost, how good it is.
+    """A model of the ladder, the root teacher included: its identity, folder, cost and quality.
 
     Attributes:
         identity: The parts that were hashed into `fingerprint`, so that a later plan can say which of them changed.
@@ -62,16 +62,16 @@ class StageRecord(Record):
             `root_nll`; `baseline_...` of the majority class or unigram frequencies on the same rows; for classification
             `distinct_answers`, the number of classes that it ever answers.
         slices: The same per slice, with `count`.
-        samples: What a language model writes.
+        samples: Continuations by a language model.
         gate: Verdict of the gate, None for the teacher and for a stage that asks nothing; `approved` by a person though something
             was missed.
         vocabulary: Ids of a student that has only those that the data use; None: all of the tokenizer's.
-        signals: How the teachers were asked: `live`, or what is cached of their answers, at what size and price; None: not at all.
+        signals: How the teachers were asked: `live`, or the kind, size and price of their cached answers; None: not at all.
         initial: `nll` and `accuracy` of a student straight after its initialisation, on the examples that validate its training.
         extensions: How often the gate had the student trained on.
         inserted: Whether the gate put this stage into the ladder, as an assistant between a teacher and a student.
-        audit: What it has inherited of its teachers' errors; None: not audited.
-        decision: What a person, or the end of the time to answer, has decided, in words.
+        audit: Errors inherited from its teachers; None: not audited.
+        decision: Decision of a person, or of the end of the time to answer, in words.
         signal_seconds: Seconds that the teachers' answers took, where they were put on disk for this training.
         all_signal_seconds: Seconds that all stored answers take which it learns from, those included that were stored before; None where
             an earlier version made it.
@@ -140,7 +140,7 @@ class RunRecord(Record):
         restarts: How many of these are allowed.
         restarted: The flow run that was started in its place after its process had died, or why none was.
         unrecorded: What MLflow did not take, in words; a rerun records it.
-        waiting: What a person is asked, while the run waits for the answer.
+        waiting: The question to a person, while the run waits for the answer.
         proof: Whether it was `ladder prove`: beside its record lies `proof.json`, and `stages` are those of the first arm's first seed.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
     """

@@ -53,11 +53,11 @@ class ComparedFigure(Record):
     """One figure of a model in both runs.
 
     Attributes:
-        name: What it is, with its unit.
+        name: Name of the quantity, with its unit.
         a: In the first run; None where it was not measured.
         b: In the second run.
         difference: b - a, in the figure's own unit.
-        direction: What the difference means for the second run; None where it means neither, or cannot be told.
+        direction: Meaning of the difference for the second run; None where it means neither, or cannot be told.
         shown: For readers: the figure in both runs, and the difference.
     """
 
@@ -196,7 +196,7 @@ def _latency(model: ModelBench | None) -> float | None:
 
 
 def settings_that_differ(a: RunRecord, b: RunRecord) -> list[str]:
-    """The resolved settings that differ, one line each, stages by name; what the models were made from, where a run kept no settings."""
+    """The resolved settings that differ, one line each, stages by name; the identities of the models, where a run kept no settings."""
     old, new = _settings(a), _settings(b)
     if old is None or new is None:
         old, new = ({model.name: model.identity for model in run.models} for run in (a, b))

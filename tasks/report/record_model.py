@@ -17,7 +17,7 @@ from tasks.tracking.tracker import Tracker
 def record_model(record: StageRecord, lineage: list[StageRecord], inputs: StageInputs) -> StageRecord:
     """Record a judged model in MLflow, a student with its card; a reused one is linked to the run that made it, not stored again.
 
-    Where MLflow does not take it, the run goes on, and its record says what is missing; the same command records it later.
+    Where MLflow does not take it, the run goes on, and its record names the missing parts; the same command records it later.
     """
     context = inputs.context
     if lineage:

@@ -22,7 +22,7 @@ class QualityMetric(NamedTuple):
         key: Name in `StageRecord.metrics`.
         unit: Short name with its unit: the header of a column.
         axis: Long name with its unit and direction: the label of an axis.
-        ratio: What a retention is the ratio of.
+        ratio: The metric whose ratio a retention is.
     """
 
     key: str

@@ -79,7 +79,7 @@ def log_warnings() -> None:
     if ("error", None, Warning, None, 0) in warnings.filters:
         return
     warnings.simplefilter("ignore")
-    # Not "once": Python forgets what it has shown whenever any library changes the filters for a while.
+    # Not "once": Python forgets the warnings that it has shown whenever any library changes the filters for a while.
     warnings.filterwarnings("always", category=RuntimeWarning)
     warnings.filterwarnings("always", category=UserWarning, module=r"(models|torch)(\.|$)")  # torch has no category of its own
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)

@@ -20,7 +20,7 @@ from conf.errors import RunCancelled, ServerAway
 
 TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 1.0  # between two requests to a server that does not answer
-AWAY = (httpx.HTTPError, PrefectException)  # what a client raises while its server is down or restarting
+AWAY = (httpx.HTTPError, PrefectException)  # errors of a client whose server is down or restarting
 gave_up_after: float | None = None  # seconds; None: this process still waits for a server that does not answer
 
 

@@ -57,7 +57,7 @@ def find_or_compute(
 
     Args:
         store: The store.
-        entry: What is looked for.
+        entry: Kind, name and identity of the result.
         made: `run` and `ladder` that would compute it.
         compute: Computes the result, before anything of it is written, and returns what writes it.
         fresh: Compute anew what another run has made (`--fresh`); a run does not make the same result twice.

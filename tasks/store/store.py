@@ -77,7 +77,7 @@ class Store:
         Args:
             kind: Sub-folder of the store: data, teacher, stage, evaluation.
             name: For people.
-            identity: What was hashed.
+            identity: The parts that were hashed.
             fingerprint: Its hash.
             made: `run` and `ladder` that computed it.
             write: Fills the empty folder that it is given.
@@ -145,7 +145,7 @@ class Store:
 
 
 def verify(folder: Path, fingerprint: str, *, hashes: bool = True) -> tuple[str | None, dict[str, Any]]:
-    """Compare a folder with its manifest; returns what is wrong with it (None: nothing) and the manifest."""
+    """Compare a folder with its manifest; returns the damage (None: none) and the manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:

@@ -27,7 +27,7 @@ HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 PACKAGE = "package:"
 PACKAGE_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$")
 CONVERSION = 1  # raise by hand when the same file begins to give another folder
-# What a model folder may consist of. Pickles, code and optimizer states are left behind.
+# Files of a model folder that are kept. Pickles, code and optimizer states are left behind.
 WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "preprocessor_config.json")
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "spiece.model", "chat_template*")
 

@@ -85,7 +85,7 @@ def log_model(client: MlflowClient, run_id: str, record: StageRecord, workload: 
     Args:
         client: MLflow's client.
         run_id: Run that made it.
-        record: What it is.
+        record: The model's record.
         workload: `causal-lm`, `sequence-classification` or `image-classification`.
         folder: Its Hugging Face folder; none: an entry without bytes.
     """

@@ -1,7 +1,7 @@
 """Record a run in MLflow: retry during an outage, and list missing parts.
 
 A record is tried again for a while where MLflow is away; once that was in vain, each further one is tried once only. The run goes on
-either way, and its own record names what is missing.
+either way, and its own record names the missing parts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Recorder:
     def curves(
         self, parent_run_id: str | None, name: str, fingerprint: str, *, settings: Mapping[str, Any], teacher_run_ids: Sequence[str]
     ) -> AbstractContextManager[CurveLogger | None]:
-        """The curves of a training that begins; kept, so that what it could not send is sent with the model's record.
+        """The curves of a training that begins; kept, so that unsent values are sent with the model's record.
 
         Args:
             parent_run_id: MLflow run of the ladder run; None: the training is not recorded.

@@ -53,7 +53,7 @@ def _translated(method: Callable[Concatenate[Tracker, P], T]) -> Callable[Concat
 
 
 def connect(home: Home) -> Tracker:
-    """Open the record, and make it first where it is not there; see `client.open_client` for what it refuses."""
+    """Open the record, and make it first where it is not there; errors as `client.open_client`."""
     uri = tracking_uri(home)
     return Tracker(home, uri, open_client(home, uri))
 
@@ -227,7 +227,7 @@ class Tracker:
 
         Args:
             run_id: The stage's open run.
-            record: What was made; kept as `record.json` and `slices.json`, its figures as metrics.
+            record: The model's record; kept as `record.json` and `slices.json`, its figures as metrics.
             workload: `causal-lm`, `sequence-classification` or `image-classification`.
             folder: Hugging Face folder to keep as `student/` (`teacher/` for the root); none: link a model without its bytes.
             original_run_id: MLflow run that made a reused stage: if it was recorded whole, its model is linked, not stored again.

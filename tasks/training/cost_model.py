@@ -124,7 +124,7 @@ class StageFlops(NamedTuple):
 
 
 class AnswerCaches:
-    """The stored answers of a sequence of trainings, by teacher and by what is stored: seeds, and how far into each one's epoch."""
+    """The stored answers of a sequence of trainings, by teacher and by content: seeds, and how far into each one's epoch."""
 
     def __init__(self, examples: TrainingExamples) -> None:
         self.examples = examples
@@ -169,8 +169,8 @@ def answers_of(
     Args:
         ladder: The stages, with their seeds and schedules.
         cached: Whether each stage's teachers answer from a cache.
-        caches: What is stored before; added to.
-        taken: Steps that each training took; None: those of its schedule. A cache holds what the schedule asks for.
+        caches: Answers stored before; added to.
+        taken: Steps that each training took; None: those of its schedule. A cache holds the answers that the schedule asks for.
         names: What tells the models of this ladder from those of others with the same caches, the root first; None: their places.
     """
     found = []

@@ -71,7 +71,7 @@ def stage_identity(
         data: Content hash of the corpus.
         teachers: Weight hashes of its teachers, nearest first.
         parent: Weight hash of the model that its first weights are made from, where that is not the nearest teacher.
-        signals: What a cache of the teachers' answers holds; None: they answer live, whether that was set or chosen.
+        signals: Settings of the cache of the teachers' answers; None: they answer live, whether that was set or chosen.
     """
     settings = numeric_settings(stage) | {"training": _training(stage.training, precision, ladder.evaluation.examples)}
     settings["seed"] = ladder.stage_seed(stage)

@@ -71,13 +71,13 @@ def signals_for(
     precision: str,
     context: Context,
 ) -> CachedSignals:
-    """Find the cache of a teacher's signals, compute what it lacks for a training, and compare a few examples with the teacher's answers.
+    """Find the cache of a teacher's signals, add the answers that a training lacks, and compare a few with the teacher's.
 
     The cache grows under its lock until the training has all it needs, so `find_or_compute`, which knows only whole results, does not fit.
 
     Args:
         work: The model that is trained.
-        signals: What the cache holds.
+        signals: Settings of the cache.
         record: Of the teacher.
         teacher: On its device; in the student's vocabulary.
         corpus: In the student's vocabulary.
@@ -88,7 +88,7 @@ def signals_for(
 
     Raises:
         UserError: The folder in the store is another's, or the teacher answers with NaN.
-        LadderError: The teacher does not give what is stored.
+        LadderError: The teacher's answers differ from the stored ones.
         StoreError: The disk is full; finished parts are kept.
         RunCancelled: The run was asked to stop; finished parts are kept.
     """

@@ -80,7 +80,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     cached = _cached(work, above, corpus, batches, device, precision, context)
     if cached:
         teacher = None
-        above.clear()  # what they had to say is on disk; their memory is the student's
+        above.clear()  # their answers are on disk; their memory is the student's
         signals = [each.cache.source for each in cached]
     else:
         signals = _live(work, above, interface, precision)

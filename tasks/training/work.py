@@ -29,16 +29,16 @@ class Work:
     Attributes:
         name: Of the stage, or `teacher`.
         kind: `stage` or `teacher`: the part of the store.
-        identity: What is hashed.
+        identity: The parts that are hashed.
         training: Its schedule.
         objective: None: labels alone.
         seed: Of batches and weights.
-        make: Builds the untrained model from its nearest teacher, on the processor; may keep what it measured in a folder, for a resumed
+        make: Builds the untrained model from its nearest teacher, on the processor; may keep measurements in a folder, for a resumed
             training.
         teachers: Records of its teachers, nearest first.
         vocabulary: `used`: the model has only the ids that the data use.
-        signals: What a cache of the teachers' answers holds; None: they answer live.
-        parent: What the untrained model is built from; None: its nearest teacher.
+        signals: Settings of the cache of the teachers' answers; None: they answer live.
+        parent: The model that the untrained one is built from; None: its nearest teacher.
     """
 
     name: str

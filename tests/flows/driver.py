@@ -14,17 +14,22 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
+from tests.flows.fork_server import ForkServer
+
 ROOT = Path(__file__).parents[2]
 COMMAND_TIMEOUT = 400.0  # seconds for any one command, on a machine that does other things too
 # A machine trains one ladder at a time; the tests' trainings shall not wait for those of anybody else.
 TEMPORARY = tempfile.mkdtemp(prefix="ladder-tests-")
 atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
+# Commands whose imports take a second and more.
+IMPORT_MUCH = {"bench", "compare", "deploy", "doctor", "notify", "plan", "prove", "report", "rerun", "run"}
 STARTED: list[subprocess.Popen[str]] = []
 
 
@@ -42,6 +47,12 @@ def clean_environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "LADDER_", "PYTEST_", "HF_"))}
     # One thread: the tests share their cores, and waiting threads that spin would slow all of them down.
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TMPDIR": TEMPORARY, **more}
+
+
+@lru_cache
+def fork_server() -> ForkServer:
+    """The fork server of this process, started when first asked for."""
+    return ForkServer(Path(TEMPORARY), clean_environment())
 
 
 @dataclass
@@ -70,6 +81,18 @@ class Cli:
     def __call__(self, *args: object, code: int | None = 0) -> Outcome:
         """Run a command to its end; `code` is the exit code that it must have, None for any."""
         began = time.monotonic()
+        ended, out, err = (self._forked if self._can_be_forked(args[0]) else self._started)(*args)
+        assert "Traceback" not in out + err, f"{out}\n{err}"
+        if code is not None:
+            assert ended == code, f"{args}: exit code {ended}\n{out}\n{err}"
+        return Outcome(ended, out, err, time.monotonic() - began)
+
+    def _can_be_forked(self, command: object) -> bool:
+        """Whether a fork is quicker, and nothing that the command is given is read when Python starts or when a library is imported."""
+        ours = all(name.startswith(("LADDER_", "PREFECT_", "MLFLOW_TRACKING_")) for name in self.env)
+        return command in IMPORT_MUCH and ours and self.program == Cli.program and "LADDER_TESTS_START_ALL" not in os.environ
+
+    def _started(self, *args: object) -> tuple[int, str, str]:
         process = self.start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             out, err = process.communicate(timeout=COMMAND_TIMEOUT)
@@ -77,10 +100,19 @@ class Cli:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
             pytest.fail(f"{args} did not end in {COMMAND_TIMEOUT:.0f} s\n{out}\n{err}")
-        assert "Traceback" not in out + err, f"{out}\n{err}"
-        if code is not None:
-            assert process.returncode == code, f"{args}: exit code {process.returncode}\n{out}\n{err}"
-        return Outcome(process.returncode, out, err, time.monotonic() - began)
+        return process.returncode, out, err
+
+    def _forked(self, *args: object) -> tuple[int, str, str]:
+        self.home.parent.mkdir(parents=True, exist_ok=True)
+        env = clean_environment(LADDER_HOME=str(self.home), **self.env)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            code = fork_server().run(list(map(str, args)), env, self.cwd or self.home.parent, COMMAND_TIMEOUT, out.fileno(), err.fileno())
+            out.seek(0)
+            err.seek(0)
+            texts = out.read(), err.read()
+        if code is None:
+            pytest.fail(f"{args} did not end in {COMMAND_TIMEOUT:.0f} s\n{texts[0]}\n{texts[1]}")
+        return code, *texts
 
     def json(self, *args: object) -> Any:
         """The one JSON document that a command prints."""

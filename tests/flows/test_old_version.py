@@ -55,6 +55,7 @@ def test_its_data_is_reused_even_with_other_numerics(old: Cli):
     assert len(list((old.home / "store" / "data").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_continued_with_the_numerics_of_now(old: Cli):
     ladder, killed = old.home.parent / "tiny.yaml", old.json("runs")[0]
     continued = old("run", ladder, *KILLED)

@@ -83,7 +83,11 @@ def test_a_damaged_result_is_named_set_aside_and_computed_again(finished, tiny, 
 def test_starting_at_a_stage(finished, tiny, undisturbed):
     refused = finished("run", tiny, "stages.one.training.steps=21", "--start-at", "two", code=2)
     assert "--start-at: got 'two'; allowed: a stage whose predecessors are finished; one is not." in refused.err
+    assert half_written(finished.home) == []
 
+
+@pytest.mark.slow
+def test_computing_anew_from_a_stage_on(finished, tiny, undisturbed):
     anew = finished("run", tiny, "--start-at", "two", "--fresh")
     assert actions(anew.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
     assert finished.hashes() == undisturbed.hashes()
@@ -91,6 +95,7 @@ def test_starting_at_a_stage(finished, tiny, undisturbed):
     assert half_written(finished.home) == []
 
 
+@pytest.mark.slow
 def test_two_at_once_compute_once_and_a_rerun_is_quick(bare, tiny, undisturbed, tmp_path):
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     processes = []

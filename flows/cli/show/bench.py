@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.bench.scaling import Part, answer, headline, parts
+from tasks.bench.scaling import Part, answer, cells, headline, parts, unit
 from tasks.records.bench import RunBench
-from tasks.records.format import NONE, human, mebibytes, milliseconds, rate, seconds
+from tasks.records.format import NONE, mebibytes, milliseconds, seconds
 from tasks.report.terminal import table_of, text_of
 
 
@@ -29,19 +29,7 @@ def bench_text(result: RunBench) -> str:
 
 
 def _speed(part: Part) -> tuple[list[str], list[list[str]]]:
-    unit = "tokens/s" if part.part == "decode" else "requests/s"
-    headers = ["model", "params", "p50 ms", "p95 ms", "p99 ms", "roofline", "speed-up", unit]
-    return headers, [
-        [
-            row.name,
-            human(row.parameters),
-            *(milliseconds(value) for value in (row.spread.p50, row.spread.p95, row.spread.p99)),
-            NONE if row.limit is None else milliseconds(row.limit),
-            f"{row.speed_up:.2f}x",
-            rate(row.throughput),
-        ]
-        for row in part.rows
-    ]
+    return ["model", "params", "p50 ms", "p95 ms", "p99 ms", "roofline", "speed-up", unit(part)], cells(part)
 
 
 def _memory(result: RunBench) -> tuple[list[str], list[list[str]]]:

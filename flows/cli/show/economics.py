@@ -10,7 +10,7 @@ from tasks.report.terminal import table_of, text_of
 
 
 def economics_text(report: Report) -> str:
-    """The verdict, what it rests on, every student, and the tornado."""
+    """The verdict, its basis, every student, and the tornado."""
     main, currency = report.main, report.currency
     lines: list[Any] = [verdict(main, currency), ""]
     if report.assumed:

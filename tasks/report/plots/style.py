@@ -91,9 +91,9 @@ def svg(figure: Figure, prefix: str, label: str) -> str:
     """The figure as an element for HTML: real text, theme colours, ids that no other picture on the page has.
 
     Args:
-        figure: What was drawn.
+        figure: The drawing.
         prefix: Unique on the page.
-        label: What the picture shows, its figures included, for those who do not see it: plain text.
+        label: Content of the picture, its figures included, for those who do not see it: plain text.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -18,7 +18,7 @@ Three more keys are for the page, all optional:
     controls: `tasks.report.plots.quality.Control`s, drawn beside the models in the picture of quality against parameters.
     intervals: Model -> (low, high) of its quality, as a fraction for accuracy and in bits per byte for language models.
 
-A section reads what was computed and computes nothing itself; it imports neither torch nor scikit-learn.
+A section reads records and computes nothing itself; it imports neither torch nor scikit-learn.
 """
 
 from __future__ import annotations

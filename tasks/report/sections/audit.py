@@ -55,7 +55,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
 
 
 def _interval(stage: StageRecord, audit: AuditRecord, errors: bool) -> tuple[float, float] | None:
-    """Ends of the interval of what the models are judged by: accuracy, or bits per byte, which are nll in other units."""
+    """Ends of the interval of the metric that judges the models: accuracy, or bits per byte, which are nll in other units."""
     figure = audit.figures.get("accuracy" if errors else "nll")
     if figure is None or figure.low is None or figure.high is None:
         return None

@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tasks.bench.scaling import Part, answer, headline, parts
+from tasks.bench.scaling import Part, answer, cells, headline, parts, unit
 from tasks.records.bench import ModelBench
-from tasks.records.format import NONE, human, mebibytes, milliseconds, rate
+from tasks.records.format import NONE, mebibytes, milliseconds
 from tasks.records.run import RunRecord
 from tasks.records.speeds import model_benches, read_bench
 from tasks.report.plots.speed import speed_svg
@@ -32,7 +32,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
         "new_tokens": models[0].new_tokens,
         "answer": answer(main) if main and len(main.rows) > 1 else None,
         "plots": plots,
-        "parts": [{"title": part.title, "unit": _unit(part), "rows": _rows(part), "exponent": _exponent(part)} for part in found],
+        "parts": [{"title": part.title, "unit": unit(part), "rows": cells(part), "exponent": _exponent(part)} for part in found],
         "memory": [_memory(model) for model in models],
     }
 
@@ -41,24 +41,6 @@ def _largest(found: list[Part]) -> Part | None:
     """A whole request at the largest batch size: the throughput that a served model has."""
     whole = [part for part in found if part.part == "whole"]
     return max(whole, key=lambda part: part.batch_size, default=None)
-
-
-def _unit(part: Part) -> str:
-    return "tokens/s" if part.part == "decode" else "requests/s"
-
-
-def _rows(part: Part) -> list[list[str]]:
-    return [
-        [
-            row.name,
-            human(row.parameters),
-            *(milliseconds(value) for value in (row.spread.p50, row.spread.p95, row.spread.p99)),
-            NONE if row.limit is None else milliseconds(row.limit),
-            f"{row.speed_up:.2f}x",
-            rate(row.throughput),
-        ]
-        for row in part.rows
-    ]
 
 
 def _exponent(part: Part) -> str | None:

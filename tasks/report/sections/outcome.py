@@ -46,7 +46,7 @@ def _unfinished(record: RunRecord) -> str | None:
 
 
 def verdicts(record: RunRecord) -> list[str]:
-    """A plain sentence for each finished model on what it keeps, and one for those that were not reached."""
+    """A plain sentence for each finished model on its retention, and one for those that were not reached."""
     quality = tables.quality_of(record)
     root = record.teacher
     sentences = []
@@ -111,7 +111,7 @@ def _judged(record: RunRecord) -> str | None:
 
 
 def tiles(record: RunRecord) -> list[tuple[str, str]]:
-    """The few figures a reader looks for first: value and what it is, of the last finished student."""
+    """The few figures a reader looks for first: value and caption, of the last finished student."""
     quality, root = tables.quality_of(record), record.teacher
     shown = []
     if record.stages:

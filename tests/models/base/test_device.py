@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from models.base.device import resolve_device, resolve_precision
+from models.base.device import hardware, resolve_device, resolve_precision
 
 ROOT = Path(__file__).parents[3]
 ASK = """
@@ -36,22 +36,30 @@ def needs_no_gpu() -> None:
         pytest.skip("needs a machine without a GPU: with one, torch is asked each time, so there is no memory to test")
 
 
-def test_torch_is_queried_once_and_again_after_a_change(tmp_path: Path) -> None:
+def test_torch_is_queried_once_and_again_where_it_obeys_another_setting(tmp_path: Path) -> None:
     needs_no_gpu()
     first = ask(tmp_path)
     assert first[-1], "torch was asked"
     second = ask(tmp_path)
     assert second == [*first[:-1], False]
-    remembered = tmp_path / "hardware.json"
-    assert ask(tmp_path, ATEN_CPU_CAPABILITY="default")[-1], "a setting that torch obeys has changed"
-    known = json.loads(remembered.read_text())
-    for key in ("torch", "processor", "machine"):
-        remembered.write_text(json.dumps({**known, "key": {**known["key"], "ATEN_CPU_CAPABILITY": None, key: "another"}}))
-        assert ask(tmp_path) == first
-    for nonsense in ("", "{}", '{"key": 1}', json.dumps({**known, "hardware": {"gpus": []}})):
-        remembered.write_text(nonsense)
-        assert ask(tmp_path) == first
+    assert ask(tmp_path, ATEN_CPU_CAPABILITY="default")[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["hardware.json"]
+
+
+def test_torch_is_queried_again_after_a_change_and_where_the_memory_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_no_gpu()
+    monkeypatch.setenv("LADDER_HOME", str(tmp_path))
+    hardware.cache_clear()
+    asked, file = hardware(), tmp_path / "hardware.json"
+    known = json.loads(file.read_text())
+    others = [{**known["key"], key: "another"} for key in ("torch", "processor", "machine")]
+    damaged = ["", "{}", '{"key": 1}', json.dumps({**known, "hardware": {"gpus": []}})]
+    for text in [*(json.dumps({**known, "key": key}) for key in others), *damaged]:
+        file.write_text(text)
+        hardware.cache_clear()
+        assert hardware() == asked
+        assert json.loads(file.read_text()) == known, "what was remembered has been replaced"
+    hardware.cache_clear()
 
 
 def test_nothing_is_written_where_there_is_no_home(tmp_path: Path) -> None:
