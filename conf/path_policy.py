@@ -51,7 +51,12 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
     own = load(source).ladder if source in shipped() else None
     remedy = f"It is in the ladder {source}. {REMEDY}"
     if isinstance(ladder.teacher, CheckpointTeacher) and not (own and own.teacher == ladder.teacher):
-        _check_teacher(ladder.teacher.path, base, roots, remedy)
+        _check_model("teacher.path", ladder.teacher.path, base, roots, remedy)
+    for index, stage in enumerate(ladder.stages):
+        if stage.student.path is not None:
+            _check_model(f"stages[{index}].student.path", stage.student.path, base, roots, remedy)
+        if isinstance(stage.student.config, str):
+            _check_folder(f"stages[{index}].student.config", stage.student.config, base, roots, remedy)
     if own and own.data == ladder.data:
         return
     if isinstance(ladder.data, FilesData):
@@ -61,11 +66,11 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
         _check_folder("data.name", ladder.data.name, base, roots, remedy)
 
 
-def _check_teacher(path: str, base: Path, roots: Sequence[Path], remedy: str) -> None:
+def _check_model(key: str, path: str, base: Path, roots: Sequence[Path], remedy: str) -> None:
     if not path.startswith(RECORDED):
-        _check_folder("teacher.path", path, base, roots, remedy)
+        _check_folder(key, path, base, roots, remedy)
     elif any(part == ".." for part in re.split(r"[/\\]", _unquoted(path))):
-        raise UserError.about("teacher.path", path, "a recorded model's URI without `..`", "A URI names a model, not what lies beside it.")
+        raise UserError.about(key, path, "a recorded model's URI without `..`", "A URI names a model, not what lies beside it.")
 
 
 def _unquoted(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import tags
 
 from conf.schema.gate import Gate
-from conf.schema.ladder import Stage, Student
+from conf.schema.ladder import Stage
 from flows.approval import ask
 from flows.stage import distill_stage
 from tasks.evaluation.gate import curable
@@ -77,18 +77,18 @@ class Rung:
     def assistant(self, stage: Stage) -> Stage | None:
         """A stage between the teacher and the student, in size; None where no such size exists."""
         from models.architectures.checkpoint import skeleton
-        from models.students.assistants import assistant_shape
+        from models.students.assistants import assistant_student
 
         parent, interface = self.lineage[-1], self.inputs.data.corpus().interface
         teacher = skeleton(Path(parent.folder), self.inputs.ladder.workload)
-        shape = assistant_shape(teacher, stage.student.shape, interface)
-        if shape is None:
+        student = assistant_student(teacher, stage.student, interface)
+        if student is None:
             log.warning("%s: no size lies between it and %s; no assistant can be inserted", stage.name, parent.name)
             return None
         number = len(self.assistants) + 1
         name = f"{stage.name[:50]}-assistant" + (f"-{number}" if number > 1 else "")
         notes = f"inserted by the gate of {stage.name}, between it and {parent.name}"
-        return stage.model_copy(update={"name": name, "notes": notes, "student": Student(shape=shape), "gate": Gate(policy="warn")})
+        return stage.model_copy(update={"name": name, "notes": notes, "student": student, "gate": Gate(policy="warn")})
 
     def insert(self, assistant: Stage, stage: Stage) -> None:
         """Make the assistant, which teaches from now on."""

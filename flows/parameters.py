@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -16,7 +16,11 @@ from conf.home import home
 from conf.loading.load import Loaded, load, load_whole, shipped
 from conf.path_policy import check_source, confine
 from conf.schema.ladder import STAGE_NAME_PATTERN
+from conf.schema.student import is_settled
 from tasks.lifecycle.request import ResolvedRequest, RunRequest
+
+if TYPE_CHECKING:
+    from tasks.runtime.run_registry import Context
 
 LadderChoice = Annotated[
     str,
@@ -57,8 +61,13 @@ def resolve(request: RunRequest) -> ResolvedRequest:
         UserError: Something is wrong with the request.
     """
     from flows.run_labels import repeated_run
+    from tasks.planning.students import settled_notes
+    from tasks.runtime.logs import log
 
-    resolved = load_request(request)
+    loaded = load_request(request)
+    resolved = settled(loaded)
+    for note in settled_notes(loaded.ladder, resolved.ladder):
+        log.info("%s", note)
     refuse_early(resolved)
     resolved = within_budget(resolved)
     return replace(resolved, request=replace(request, repeats=repeated_run(resolved)))
@@ -81,6 +90,28 @@ def load_request(request: RunRequest) -> ResolvedRequest:
     return ResolvedRequest(request, ladder, base, overrides)
 
 
+def settled(resolved: ResolvedRequest) -> ResolvedRequest:
+    """The request with every student of its ladder in full: a shape, a configuration or a local folder.
+
+    Raises:
+        UserError: A student cannot be made as it is described.
+    """
+    if all(is_settled(stage.student) for stage in resolved.ladder.stages):
+        return resolved
+    from tasks.planning.students import settle_students
+
+    return replace(resolved, ladder=settle_students(resolved.ladder, _context(resolved)))
+
+
+def _context(resolved: ResolvedRequest) -> Context:
+    from tasks.runtime.run_registry import Context
+
+    request, ladder = resolved.request, resolved.ladder
+    return Context(
+        run="", ladder=ladder.name, home=str(home().root), base=str(resolved.base), start_at=request.start_at, fresh=request.fresh
+    )
+
+
 def refuse_early(resolved: ResolvedRequest) -> None:
     """Refuse invalid requests before anything is recorded or computed.
 
@@ -93,7 +124,7 @@ def refuse_early(resolved: ResolvedRequest) -> None:
 
         for arm in ladder.proof.arms:
             refuse(arm, ladder)
-    from tasks.runtime.run_registry import Context, all_runs
+    from tasks.runtime.run_registry import all_runs
     from tasks.training.identity import settings_hash
 
     # A run that is done has passed this check, which takes seconds; an imported checkpoint may have changed since.
@@ -103,9 +134,7 @@ def refuse_early(resolved: ResolvedRequest) -> None:
         return
     from tasks.planning.preflight import check_ladder
 
-    context = Context(
-        run="", ladder=ladder.name, home=str(home().root), base=str(resolved.base), start_at=request.start_at, fresh=request.fresh
-    )
+    context = _context(resolved)
     check_ladder(ladder, context)
     if request.proof:
         from tasks.proof.prepare_arms import refuse_unfit

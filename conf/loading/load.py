@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from conf.errors import UserError
 from conf.loading.introspect import at, suggest
 from conf.loading.messages import describe
+from conf.loading.short_forms import written_out
 from conf.schema.ladder import Ladder
 
 SHIPPED = Path(__file__).parents[1] / "ladders"
@@ -67,10 +68,13 @@ def load_whole(ladder: Ladder, overrides: Sequence[str] = ()) -> Loaded:
 
 def _load(raw: DictConfig, overrides: Sequence[str], path: Path, base: Path) -> Loaded:
     broken = _settle(raw)
+    _write_out(raw, base)
     # A key that lies in an interpolated part gets a copy of that part; the copy must be made after other overrides changed its source.
     for override in sorted(overrides, key=lambda text: _borrowed(raw, text)):
         _apply(raw, override)
+        _write_out(raw, base)
     plain = _resolve(raw, path, broken)
+    plain |= written_out(plain, base)  # of what an interpolation gave
     if not isinstance(plain.get("stages", []), list):
         raise UserError.about("stages", plain["stages"], "a list of stages, each beginning with `- name: ...`", f"Correct {path}.")
     defaults = plain.pop("defaults", None) or {}
@@ -83,6 +87,14 @@ def _load(raw: DictConfig, overrides: Sequence[str], path: Path, base: Path) -> 
     except ValidationError as error:
         raise UserError(describe(error, plain, written)) from None
     return Loaded(ladder, base)
+
+
+def _write_out(raw: DictConfig, base: Path) -> None:
+    """Write short forms out, so that overrides find the settings that they stand for."""
+    plain = OmegaConf.to_container(raw, resolve=False)
+    assert isinstance(plain, dict)
+    for key, value in written_out({str(key): value for key, value in plain.items()}, base).items():
+        raw[key] = value
 
 
 class _Dumper(yaml.SafeDumper):

@@ -8,13 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Validat
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 
-def setting(default: Any, text: str, unit: str = "", *, identity: bool = True, allowed: str = "", **bounds: Any) -> Any:
+def setting(
+    default: Any, text: str, unit: str = "", *, identity: bool = True, added: bool = False, allowed: str = "", **bounds: Any
+) -> Any:
     """A field with its description, its unit (empty: a name, a switch or a pure number) and whether it enters fingerprints.
 
+    A field `added` later is left out of fingerprints while it has its default, which does as before: what was computed stays valid.
     `allowed` describes what a `pattern` allows.
     """
     described = f"{text} [{unit}]" if unit else text
-    extra: dict[str, Any] = {"unit": unit, "identity": identity}
+    extra: dict[str, Any] = {"unit": unit, "identity": identity, "added": added}
     if allowed:
         extra["allowed"] = allowed
     return Field(default, description=described, json_schema_extra=extra, **bounds)
@@ -37,6 +40,13 @@ class Settings(BaseModel):
             details = [InitErrorDetails(type=error, loc=(name,), input=value[name]) for name in wrong]
             raise ValidationError.from_exception_data(cls.__name__, details)
         return value
+
+
+def is_unset(model: BaseModel, name: str) -> bool:
+    """Whether a field was added later and has its default."""
+    field = type(model).model_fields[name]
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and extra.get("added") is True and getattr(model, name) == field.default
 
 
 class Choices:

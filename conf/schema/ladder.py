@@ -22,6 +22,7 @@ from conf.schema.gate import Gate
 from conf.schema.objective import Objective
 from conf.schema.proof import Comparison
 from conf.schema.signals import Signals
+from conf.schema.student import Shape, Student
 from conf.schema.training import Training
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
@@ -36,56 +37,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "sequence-classification": ("bert", "llama"),
     "image-classification": ("vit",),
 }
-
-
-class Shape(Settings):
-    """The shape of a transformer. Vocabulary, classes and image size come from the data."""
-
-    family: Literal["llama", "bert", "vit"] = setting("llama", "llama: causal LM; bert: text encoder; vit: image encoder")
-    hidden_size: int = setting(..., "Width of the residual stream", "features", ge=2)
-    layers: int = setting(..., "Number of transformer layers", "layers", ge=1)
-    heads: int = setting(..., "Attention heads in a layer", "heads", ge=1)
-    key_value_heads: int | None = setting(None, "Key and value heads (grouped-query attention); none: as many as heads", "heads", ge=1)
-    head_dim: int | None = setting(None, "Width of a head (llama); none: hidden_size / heads", "features", ge=2)
-    feed_forward: int = setting(..., "Width of the feed-forward part", "features", ge=2)
-    tied_embeddings: bool = setting(True, "Share the input embedding with the output head (llama)")
-    patch_size: int = setting(2, "Side of an image patch (vit)", "pixels", ge=1)
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Shape:
-        if self.head_dim is not None and self.family != "llama":
-            raise ValueError(f"got head_dim {self.head_dim} and family {self.family!r}; allowed: head_dim for llama. Leave it out.")
-        if self.hidden_size % self.heads:
-            raise ValueError(
-                f"got hidden_size {self.hidden_size} and heads {self.heads}; allowed: heads that divide hidden_size. Change one."
-            )
-        if self.family == "llama" and self.features_of_a_head % 2:
-            raise ValueError(
-                f"got hidden_size {self.hidden_size} and heads {self.heads}, so {self.features_of_a_head} features in a head; "
-                "allowed: an even number, which rotary positions need. Change one."
-            )
-        if self.key_value_heads and self.heads % self.key_value_heads:
-            raise ValueError(f"got heads {self.heads} and key_value_heads {self.key_value_heads}; allowed: a divisor of heads. Change one.")
-        return self
-
-    @property
-    def features_of_a_head(self) -> int:
-        """Width of a head."""
-        return self.head_dim or self.hidden_size // self.heads
-
-
-class Student(Settings):
-    """The model that a stage trains."""
-
-    shape: Shape = setting(..., "Shape of the student")
-    initialisation: Literal["random", "layers", "prune"] = setting(
-        "random",
-        "random; layers: evenly spaced layers of the teacher; prune: the teacher's most important channels, heads and layers",
-    )
-    samples: int = setting(256, "Training sequences that importance is estimated from (prune)", "sequences", ge=1)
-    vocabulary: Literal["teacher", "used"] = setting(
-        "teacher", "teacher: every id of the tokenizer; used: the ids that the data use, all bytes and specials (causal-lm)"
-    )
 
 
 class Stage(Settings):
@@ -105,7 +56,7 @@ class Stage(Settings):
     # Whether it changes numbers depends on the data; `tasks.store.fingerprint.stage_identity` adds what does.
     # `tasks.store.fingerprint.stage_identity`.
     signals: Signals = setting(Signals(), "Teacher's answers: live or cached", identity=False)
-    training: Training = setting(..., "Steps, optimizer, validation")
+    training: Training = setting(..., "Steps, optimizer, validation; none in YAML: 1,000 steps of 32 at a learning rate of 1e-3")
     gate: Gate = setting(Gate(), "Thresholds that it must reach", identity=False)
     seed: int | None = setting(None, "Seed of this stage; none: the ladder's seed", "seed", ge=0, lt=2**31)
 
@@ -187,10 +138,12 @@ class Ladder(Settings):
     description: str = setting("", "Purpose of the ladder", "text", identity=False)
     workload: Workload = setting("causal-lm", "Task of the models")
     seed: int = setting(0, "Seed of data order and initial weights", "seed", ge=0, lt=2**31)
-    data: Data = setting(..., "Data source")
+    data: Data = setting(..., "Data source; short: a path or a list of paths, the folder of a saved dataset, or digits or python-stdlib")
     tokenizer: Tokenizer = setting(Tokenizer(), "Tokenizer; not used for images")
-    teacher: Teacher = setting(..., "The root teacher")
-    stages: tuple[Stage, ...] = setting(..., "The stages, from the largest student to the smallest", "stages", min_length=1)
+    teacher: Teacher = setting(..., "The root teacher; short: the path of a checkpoint, with which the tokenizer is the teacher's")
+    stages: tuple[Stage, ...] = setting(
+        ..., "The stages, from the largest student to the smallest; short: [40m, 12m], their numbers of parameters", "stages", min_length=1
+    )
     evaluation: Evaluation = setting(Evaluation(), "Evaluation on held-out documents")
     audit: Audit = setting(Audit(), "Audit of what each student inherits from its teachers", identity=False)
     compute: Compute = setting(Compute(), "Device, threads and concurrency", identity=False)
@@ -223,10 +176,9 @@ class Ladder(Settings):
     @model_validator(mode="after")
     def _parts_suit_the_workload(self) -> Ladder:
         shapes = {f"stages[{i}].student.shape": stage.student.shape for i, stage in enumerate(self.stages)}
-        if self.teacher.shape is not None:
-            shapes["teacher.shape"] = self.teacher.shape
+        shapes["teacher.shape"] = self.teacher.shape
         for key, shape in shapes.items():
-            if shape.family not in FAMILIES[self.workload]:
+            if shape is not None and shape.family not in FAMILIES[self.workload]:
                 allowed = " or ".join(FAMILIES[self.workload])
                 raise ValueError(
                     f"{key}.family: got {shape.family!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."

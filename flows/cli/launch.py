@@ -16,7 +16,7 @@ from conf.errors import GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
 from conf.loading.load import load
 from flows.cli.printing import begin
-from flows.parameters import load_request, refuse_early
+from flows.parameters import load_request, refuse_early, settled
 from flows.serving.environment import prepare_environment
 from tasks.lifecycle.request import ResolvedRequest, RunRequest
 from tasks.records.run import RunRecord
@@ -84,7 +84,7 @@ def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any
         from tasks.planning.budget import parse_budget
 
         parse_budget(request.budget)  # Prefect would refuse it as a parameter, in words of its own
-    refuse_early(resolved)
+    refuse_early(settled(resolved))
     if resolved.ladder.tracking == "mlflow":
         tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
     reach_server(home())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.arguments import Json
+from flows.cli.arguments import Json, Overrides
 from flows.cli.printing import begin, show
 
 
@@ -19,11 +19,35 @@ def list_ladders(as_json: Json = False) -> None:
     show(rows, as_json, lambda: "\n".join(f"{r['name']:<16}{r['workload']:<24}{r['description']}" for r in rows))
 
 
-def explain(key: Annotated[str, typer.Argument(help="Dotted key, such as stages.objective.alpha; none: the whole ladder.")] = "") -> None:
-    """Describe a setting: meaning, unit, type, bounds, default."""
+def explain(
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="[KEY|LADDER]",
+            help="Dotted key, such as stages.objective.alpha; or a ladder, to see it in full; none: the whole schema.",
+        ),
+    ] = "",
+    overrides: Overrides = None,
+) -> None:
+    """Describe a setting: meaning, unit, type, bounds, default; or print a ladder with every short form written out."""
     from conf.loading.explain import explain_key
+    from conf.loading.load import load, shipped, to_yaml
 
-    typer.echo(explain_key(key))
+    if key not in shipped() and not key.endswith((".yaml", ".yml")):
+        typer.echo(explain_key(key))
+        return
+    loaded = load(key, overrides or [])
+    from flows.serving.environment import go_offline
+
+    go_offline()
+    from conf.home import home
+    from tasks.planning.students import settle_students, settled_notes
+    from tasks.runtime.run_registry import PLAN, Context
+
+    settled = settle_students(loaded.ladder, Context(run=PLAN, ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base)))
+    for note in settled_notes(loaded.ladder, settled):
+        typer.echo(f"# {note}")
+    typer.echo(to_yaml(settled), nl=False)
 
 
 def doctor(as_json: Json = False) -> None:

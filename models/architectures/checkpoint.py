@@ -96,6 +96,21 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
     return model
 
 
+def read_config(folder: Path, key: str = "teacher.path") -> Any:
+    """The configuration of a checked folder.
+
+    Raises:
+        UserError: transformers does not know it.
+    """
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise UserError.about(key, str(folder), "a model that transformers knows", f"transformers said: {first}") from error
+
+
 def skeleton(folder: Path, workload: str) -> nn.Module:
     """The model of a checked folder without its weights, on the meta device: for shapes and counts.
 

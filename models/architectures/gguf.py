@@ -57,6 +57,21 @@ def convert(file: Path, folder: Path, key: str = "teacher.path") -> None:
     tokenizer.save_pretrained(folder)
 
 
+def read_config(file: Path, key: str = "teacher.path") -> Any:
+    """The configuration in the head of a GGUF file; no weight is read.
+
+    Raises:
+        UserError: As `convert`.
+    """
+    _check(file, key)
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    except (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError, struct.error) as error:
+        raise _unreadable(file, key, (str(error).splitlines() or [type(error).__name__])[0][:300]) from error
+
+
 def _check(file: Path, key: str) -> None:
     if find_spec("gguf") is None:
         raise UserError.about(

@@ -5,14 +5,15 @@ Models are built on the meta device to be counted, so a 1B shape costs no memory
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.ladder import Shape
+from conf.schema.student import Shape
+from models.architectures.operations import forward_operations, positions
 from models.base.interface import Interface
 
 AUTO_CLASSES = {
@@ -20,8 +21,6 @@ AUTO_CLASSES = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
 }
-
-FIRST_TOKEN_ONLY = {"pooler", "pre_classifier", "classifier"}  # modules of an encoder that see one position of a sequence
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class Size:
             training costs three times as many.
         tokens: Positions of one sequence, to express `forward_flops` per token.
         used_flops: `forward_flops` with the head cut to the ids that the data use; None: no ids are cut.
+        width: Features of the residual stream, the last one's where it grows.
+        layers: Layers, or blocks of convolutions.
     """
 
     parameters: int
@@ -42,6 +43,8 @@ class Size:
     forward_flops: float
     tokens: int
     used_flops: float | None = None
+    width: int = field(default=1, compare=False)
+    layers: int = field(default=1, compare=False)
 
 
 def config_for(shape: Shape, interface: Interface) -> Any:
@@ -101,50 +104,38 @@ def config_for(shape: Shape, interface: Interface) -> Any:
 
 
 def build(config: Any, workload: str) -> nn.Module:
-    """A model with fresh weights (torch's global generator decides them), in fp32 and with torch's fused attention."""
+    """A model with fresh weights (torch's global generator decides them), in fp32 and with torch's fused attention where it has that."""
     import transformers
 
     auto = getattr(transformers, AUTO_CLASSES[workload])
-    return cast(nn.Module, auto.from_config(config, attn_implementation="sdpa", dtype=torch.float32))
+    return cast(nn.Module, auto.from_config(config, dtype=torch.float32))
 
 
 def count(model: nn.Module, sequence_length: int) -> Size:
-    """Count a model's parameters and forward operations; works on the meta device.
-
-    The operations are those of matrix products: every linear layer and convolution, the output head, and attention's two products
-    over the whole sequence (not halved for causal masks, as `torch.utils.flop_counter` counts).
-    """
+    """Count a model's parameters and forward operations (`models.architectures.operations`); works on the meta device."""
     config = cast(Any, model).config
     parameters: dict[int, int] = {id(p): p.numel() for p in model.parameters()}
     embedding_ids = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     head = cast(Any, model).get_output_embeddings()
     if head is not None:
         embedding_ids.add(id(head.weight))
-    vision = hasattr(config, "patch_size")
-    tokens = (config.image_size // config.patch_size) ** 2 + 1 if vision else sequence_length
-    products = sum(_products(name, m, tokens) for name, m in model.named_modules())
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = 4 * config.num_hidden_layers * tokens * tokens * config.num_attention_heads * width
     total = sum(parameters.values())
     embeddings = sum(n for i, n in parameters.items() if i in embedding_ids)
-    return Size(total, total - embeddings, 2.0 * products + attention, tokens)
+    operations = forward_operations(model, sequence_length)
+    return Size(total, total - embeddings, operations, positions(config, sequence_length), None, *_width_and_layers(config))
+
+
+def _width_and_layers(config: Any) -> tuple[int, int]:
+    widths, depths = getattr(config, "hidden_sizes", None), getattr(config, "depths", None)
+    width = getattr(config, "hidden_size", None) or (widths[-1] if widths else 1)
+    layers = getattr(config, "num_hidden_layers", None) or (sum(depths) if depths else 1)
+    return int(width), int(layers)
 
 
 def with_used_ids(size: Size, model: nn.Module, ids: int) -> Size:
     """The size of a language model, with its operations where the head is cut to so many ids."""
     weight = cast(Any, model).get_output_embeddings().weight
     return replace(size, used_flops=size.forward_flops - 2.0 * (weight.shape[0] - ids) * weight.shape[1] * size.tokens)
-
-
-def _products(name: str, module: Any, tokens: int) -> int:
-    """Multiplications of a module's weight over one sequence; 0 where it is no matrix product."""
-    from transformers.pytorch_utils import Conv1D
-
-    if isinstance(module, nn.Conv2d):
-        return module.weight.numel() * (tokens - 1)  # patches; the class token is no patch
-    if not isinstance(module, nn.Linear | Conv1D):
-        return 0
-    return module.weight.numel() * (1 if FIRST_TOKEN_ONLY & set(name.split(".")) else tokens)
 
 
 def size_of(shape: Shape, interface: Interface) -> Size:

@@ -11,9 +11,33 @@ from typing import Any, cast
 
 from torch import nn
 
-from conf.schema.ladder import Shape
+from conf.errors import UserError
+from conf.schema.student import Shape, Student
 from models.architectures.shapes import count, size_of
 from models.base.interface import Interface
+from models.students.initialise import student_on_meta
+from models.students.sizes import TOLERANCE, student_of_size
+
+
+def assistant_student(teacher: nn.Module, student: Student, interface: Interface) -> Student | None:
+    """The assistant between a teacher and any student: of a shape like the student's, or else of the teacher's own architecture.
+
+    Returns:
+        None where no size lies between them.
+    """
+    if student.shape is not None:
+        shape = assistant_shape(teacher, student.shape, interface)
+        return None if shape is None else Student(shape=shape)
+    above = count(teacher, interface.sequence_length).parameters
+    below = count(student_on_meta(student, teacher, interface, "student"), interface.sequence_length).parameters
+    wanted = round(math.sqrt(above * below))
+    if not below * (1 + TOLERANCE) < wanted < above / (1 + TOLERANCE):
+        return None
+    try:
+        made = student_of_size(cast(Any, teacher).config, wanted, interface, "student")
+    except UserError:
+        return None
+    return Student(shape=made) if isinstance(made, Shape) else Student(config=made)
 
 
 def assistant_shape(teacher: nn.Module, student: Shape, interface: Interface) -> Shape | None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.ladder import Student
+from conf.schema.student import Student
+from models.architectures.configs import build_from, fitted_config
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.batches import Batch
+from models.students.existing import existing_config, load_existing
 from models.students.importance import Importance
 from models.students.pruning import LAYER, check_prune, prune, pruned_config
 
@@ -66,7 +69,10 @@ def make_student(
     if interface.vocabulary is not None and interface.vocabulary > (theirs := cast(Any, teacher).config.vocab_size):
         remedy = "A student answers in ids that its teacher knows: give both the same vocabulary."
         raise UserError.about(f"{key}.vocabulary", f"{interface.vocabulary} ids", f"at most the teacher's {theirs}", remedy)
+    if student.source == "checkpoint":
+        return Initialised(load_existing(Path(str(student.path)), interface, seed, key))
     if student.initialisation == "prune":
+        assert student.shape is not None
         return Initialised(*prune(student.shape, teacher, interface, batches, key, measured=measured))
     model = random_model(student_config(student, teacher, interface, key), interface.workload, seed)
     if student.initialisation == "layers":
@@ -74,22 +80,41 @@ def make_student(
     return Initialised(model)
 
 
-def student_config(student: Student, teacher: nn.Module, interface: Interface, key: str) -> Any:
-    """A student's configuration; works with a teacher on the meta device.
+def student_config(student: Student, teacher: nn.Module | None, interface: Interface, key: str) -> Any:
+    """A student's configuration; works with a teacher on the meta device, and as far as possible without one.
 
     Raises:
-        UserError: The teacher cannot be pruned to this shape.
+        UserError: The teacher cannot be pruned to this shape, or the configuration or the checkpoint does not fit the data.
     """
-    theirs = cast(Any, teacher).config
-    if student.initialisation == "prune":
-        check_prune(student.shape, teacher, interface, key)
-        return pruned_config(student.shape, theirs, interface)
-    config = config_for(student.shape, interface)
-    if student.initialisation == "layers":
+    if student.source == "checkpoint":
+        return existing_config(Path(str(student.path)), interface, key)
+    if isinstance(student.config, dict):
+        config = fitted_config(student.config, interface, f"{key}.config")
+    else:
+        assert student.shape is not None, "students are settled when a run or a plan begins"
+        if student.initialisation == "prune" and teacher is not None:
+            check_prune(student.shape, teacher, interface, key)
+            return pruned_config(student.shape, cast(Any, teacher).config, interface)
+        config = config_for(student.shape, interface)
+    if student.initialisation == "layers" and teacher is not None:
+        theirs = cast(Any, teacher).config
         config.update(
             {field: copy.deepcopy(getattr(theirs, field)) for field in TAKEN_OVER if hasattr(config, field) and hasattr(theirs, field)}
         )
     return config
+
+
+def student_on_meta(student: Student, teacher: nn.Module | None, interface: Interface, key: str) -> nn.Module:
+    """A student without memory, for its shapes and counts.
+
+    Raises:
+        UserError: As `student_config`, or transformers builds no such model for the workload.
+    """
+    config = student_config(student, teacher, interface, key)
+    if isinstance(student.config, dict):
+        return build_from(config, interface.workload, f"{key}.config", device="meta")
+    with torch.device("meta"):
+        return build(config, interface.workload)
 
 
 def random_model(config: Any, workload: str, seed: int) -> nn.Module:

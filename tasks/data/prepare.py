@@ -64,7 +64,8 @@ def prepare_data(ladder: Ladder, context: Context) -> DataRecord:
 def shapes_of(ladder: Ladder) -> list[tuple[str, Shape]]:
     """Dotted key and shape of each model that a ladder describes."""
     teacher = [] if ladder.teacher.shape is None else [("teacher.shape", ladder.teacher.shape)]
-    return [*teacher, *((f"stages[{i}].student.shape", stage.student.shape) for i, stage in enumerate(ladder.stages))]
+    students = ((f"stages[{i}].student.shape", stage.student.shape) for i, stage in enumerate(ladder.stages))
+    return [*teacher, *((key, shape) for key, shape in students if shape is not None)]
 
 
 def check_patches(ladder: Ladder, image: tuple[int, int, int] | None) -> None:

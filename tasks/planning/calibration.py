@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.atomic import write_atomic
-from conf.schema.ladder import Ladder, Shape
+from conf.schema.ladder import Ladder
 from conf.schema.training import Training
 from models.base.device import precision_of
 from models.data.corpus import Corpus
@@ -81,15 +81,15 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, St
     from models.architectures.checkpoint import load_model
     from models.architectures.shapes import config_for
     from models.base.device import use_threads
-    from models.students.initialise import random_model
+    from models.students.initialise import random_model, student_config
     from models.students.vocabulary import reduce_corpus, resize_vocabulary, student_vocabulary
 
     use_threads(ladder)
     whole, first = data.corpus(), ladder.stages[0].training
     cut = student_vocabulary("used", whole) if any(stage.student.vocabulary == "used" for stage in ladder.stages) else None
 
-    def random(shape: Shape, corpus: Corpus) -> Any:
-        return random_model(config_for(shape, corpus.interface), ladder.workload, 0)
+    def random(config: Any) -> Any:
+        return random_model(config, ladder.workload, 0)
 
     def timed(model: Any, corpus: Corpus, training: Training, trains: bool = True) -> StepSeconds:
         step = _step_seconds(ladder, corpus, model, training) if trains else 0.0
@@ -99,13 +99,15 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, St
         return StepSeconds(step, forward, used)
 
     if ladder.teacher.source == "train":
-        measured = {TEACHER: timed(random(ladder.teacher.shape, whole), whole, ladder.teacher.training)}
+        measured = {TEACHER: timed(random(config_for(ladder.teacher.shape, whole.interface)), whole, ladder.teacher.training)}
     else:
         imported = prepare_teacher(StageInputs(ladder, data, context))
         measured = {TEACHER: timed(load_model(Path(imported.folder), ladder.workload), whole, first, trains=False)}
     for stage in ladder.stages:
         corpus = reduce_corpus(whole, cut if stage.student.vocabulary == "used" else None)
-        measured[stage.name] = timed(random(stage.student.shape, corpus), corpus, stage.training)
+        measured[stage.name] = timed(
+            random(student_config(stage.student, None, corpus.interface, f"{stage.name}.student")), corpus, stage.training
+        )
     return measured
 
 

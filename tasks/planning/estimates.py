@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from conf.schema.ladder import Shape
 from conf.schema.training import Training
 from models.architectures.shapes import Size
 from models.losses.chunked import CHUNK_ELEMENTS
@@ -21,14 +20,13 @@ class TrainingEstimate(NamedTuple):
 
 
 def estimate(
-    training: Training, shape: Shape, size: Size, flops: float, speed: float, teachers: Sequence[Size], vocabulary: int, precision: str
+    training: Training, size: Size, flops: float, speed: float, teachers: Sequence[Size], vocabulary: int, precision: str
 ) -> TrainingEstimate:
     """Estimate a training.
 
     Args:
         training: Its schedule.
-        shape: Of the model that is trained.
-        size: The same, counted.
+        size: Of the model that is trained.
         flops: Operations, those of its teachers included.
         speed: FLOP/s to expect.
         teachers: Those that it learns from; none: labels alone.
@@ -43,6 +41,6 @@ def estimate(
     # copies of a chunk of logits in fp32 for each model.
     memory = 16.0 * size.parameters + sum(4.0 * teacher.parameters for teacher in teachers)
     layer, between = 17 * bytes_each, 4
-    memory += micro * shape.hidden_size * (layer + shape.layers * between if training.recompute else shape.layers * layer)
+    memory += micro * size.width * (layer + size.layers * between if training.recompute else size.layers * layer)
     memory += min(micro * max(vocabulary, 1), CHUNK_ELEMENTS["cpu"]) * 4 * 5 * (2 if teachers else 1)
     return TrainingEstimate(positions, flops, flops / speed, memory)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from conf.errors import UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, TrainedTeacher
+from conf.schema.ladder import CheckpointTeacher, Ladder, TrainedTeacher
 from conf.schema.training import Training
 from models.architectures.shapes import Size
 from models.base.device import precision_of
@@ -66,10 +66,10 @@ class PlanInputs:
     data_hash: str
     throughput: Throughput
 
-    def estimate(self, name: str, training: Training, shape: Shape, size: Size, flops: float, teachers: list[Size]) -> TrainingEstimate:
+    def estimate(self, name: str, training: Training, size: Size, flops: float, teachers: list[Size]) -> TrainingEstimate:
         """Tokens, time and memory of a training."""
-        vocabulary, speed = expected_interface(self.ladder, self.corpus).vocabulary or 0, self.throughput.of(name, shape.hidden_size)
-        return estimate(training, shape, size, flops, speed, teachers, vocabulary, precision_of(self.ladder, training))
+        vocabulary, speed = expected_interface(self.ladder, self.corpus).vocabulary or 0, self.throughput.of(name, size.width)
+        return estimate(training, size, flops, speed, teachers, vocabulary, precision_of(self.ladder, training))
 
 
 def plan_teacher(inputs: PlanInputs, size: Size | None, notes: list[str]) -> tuple[ModelPlan, str]:
@@ -80,7 +80,7 @@ def plan_teacher(inputs: PlanInputs, size: Size | None, notes: list[str]) -> tup
         training = ladder.teacher.training
         identity = teacher_identity(ladder, ladder.teacher, precision_of(ladder, training), inputs.data_hash)
         flops = training_flops(Forward.of(size).whole, training.steps * training.batch_size).total
-        estimated = inputs.estimate(TEACHER, training, ladder.teacher.shape, size, flops, [])
+        estimated = inputs.estimate(TEACHER, training, size, flops, [])
         return plan_model(inputs, "teacher", TEACHER, identity, size, None, estimated, context.fresh and context.start_at is None)
     return _plan_import(inputs, ladder.teacher, size, notes)
 

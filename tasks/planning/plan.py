@@ -19,6 +19,7 @@ from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
 from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_teacher
 from tasks.planning.preflight import check_ladder, expected_interface
+from tasks.planning.students import settle_students, settled_notes
 from tasks.planning.throughput import expected_throughput
 from tasks.records.base import Record
 from tasks.records.format import byte_size
@@ -56,7 +57,9 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
         UserError: The ladder cannot run as it is described; see `check_ladder`.
     """
     context = Context(run=PLAN, ladder=ladder.name, home=str(home.root), base=str(base), start_at=start_at, fresh=fresh)
-    store, notes = Store(home), list[str]()
+    settled = settle_students(ladder, context)
+    store, notes = Store(home), settled_notes(ladder, settled)
+    ladder = settled
     found, data_action = _data(ladder, context, store, notes)
     corpus = Corpus(found.folder, content_hash(found)) if found else None
     root, sizes = check_ladder(ladder, context, corpus)
@@ -109,7 +112,7 @@ def _plan_stages(
         )
         taught = stage.objective.alpha.start or stage.objective.alpha.end or stage.objective.features
         teachers = [teacher for teacher in teachers_of(stage, sizes[: place + 1]) if teacher is not None] if taught else []
-        estimated = inputs.estimate(stage.name, stage.training, stage.student.shape, size, cost.total, teachers)
+        estimated = inputs.estimate(stage.name, stage.training, size, cost.total, teachers)
         plan, weights = plan_model(inputs, "stage", stage.name, identity, size, above, estimated, context.fresh and reached)
         plans.append(plan)
         lineage.append(weights)
@@ -133,7 +136,7 @@ def _jump(inputs: PlanInputs, root: Size | None, last: Size, examples: TrainingE
     forwards = (Forward.of(root), Forward.of(last))
     single = matched_single(single, *forwards, examples, target)
     (cost,) = flops_of(single, forwards, examples)
-    speed = inputs.throughput.of(stage.name, stage.student.shape.hidden_size)
+    speed = inputs.throughput.of(stage.name, last.width)
     # In a jump the root has the larger part, at its own speed where that was measured.
     seconds = cost.student / speed + cost.answers / inputs.throughput.measured.get(TEACHER, speed)
     return Jump(stage.name, single.stages[0].training.steps, cost.total, seconds)

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from conf.errors import TransientError, UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder, Shape, Student
+from conf.schema.ladder import CheckpointTeacher, Ladder, Shape
 from models.architectures.checkpoint import skeleton
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
-from models.students.initialise import layer_sources, student_config
+from models.students.initialise import layer_sources, student_on_meta
 from models.students.reduced_tokenizer import used_ids
 from tasks.data.prepare import check_patches, shapes_of
 from tasks.data.sources import first_image_shape
@@ -26,7 +26,7 @@ from tasks.lifecycle.request import kept_before
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
 from tasks.training.signal_policy import check_signals
-from tasks.training.student import larger
+from tasks.training.student import larger, origin
 
 CLASSES = 10  # where nothing says how many there are
 DIGITS = (1, 8, 8)  # (C, H, W)
@@ -53,7 +53,7 @@ def expected_interface(ladder: Ladder, corpus: Corpus | None, image: tuple[int, 
     return Interface(ladder.workload, ladder.data.sequence_length, vocabulary, *ids, classes, image)
 
 
-def _expected_image(ladder: Ladder, context: Context) -> tuple[int, int, int] | None:
+def expected_image(ladder: Ladder, context: Context) -> tuple[int, int, int] | None:
     """(C, H, W) of the first image; None where there are none, or it cannot be read yet, which a run says."""
     if ladder.workload != "image-classification":
         return None
@@ -84,13 +84,6 @@ def shape_on_meta(shape: Shape, interface: Interface) -> nn.Module:
         return build(config_for(shape, interface), interface.workload)
 
 
-def _student_on_meta(student: Student, teacher: nn.Module | None, interface: Interface, key: str) -> nn.Module:
-    if teacher is None:
-        return shape_on_meta(student.shape, interface)
-    with torch.device("meta"):
-        return build(student_config(student, teacher, interface, key), interface.workload)
-
-
 def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None) -> tuple[Size | None, list[Size]]:
     """Refuse a ladder that cannot run; returns the sizes of the teacher (None where it is unknown) and of the students.
 
@@ -98,7 +91,7 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         UserError: A stage is larger than its teacher, `layers` or `prune` does not fit, or `start_at` names no stage.
     """
     kept_before(ladder, context.start_at)
-    interface = expected_interface(ladder, corpus, None if corpus else _expected_image(ladder, context))
+    interface = expected_interface(ladder, corpus, None if corpus else expected_image(ladder, context))
     check_patches(ladder, interface.image_shape)
     teacher, name = teacher_on_meta(ladder, interface, context), "teacher"
     if corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
@@ -116,13 +109,13 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         key = f"stages[{index}].student"
         if stage.student.vocabulary == "used" and used is not None:
             interface = replace(interface, vocabulary=used)
-        student = _student_on_meta(stage.student, teacher, interface, key)
+        student = student_on_meta(stage.student, teacher, interface, key)
         sizes.append(sized(student))
         if teacher is not None:
             above = sizes[-2] if index else root
             assert above is not None
             if sizes[-1].parameters > above.parameters:
-                raise larger(f"{key}.shape", stage.name, sizes[-1].parameters, name, above.parameters)
+                raise larger(origin(stage.student, key), stage.name, sizes[-1].parameters, name, above.parameters)
             if stage.student.initialisation == "layers":
                 layer_sources(student, teacher, interface, key)
         teacher, name = student, stage.name

@@ -57,6 +57,11 @@ def resolve_checkpoint(teacher: CheckpointTeacher, context: Context) -> Path:
     return place
 
 
+def gguf_file(teacher: CheckpointTeacher, context: Context) -> Path:
+    """The GGUF file that the settings name, as it is."""
+    return _place(teacher, context)
+
+
 def is_local(teacher: CheckpointTeacher, context: Context) -> bool:
     """Whether the checkpoint can be read without asking anybody: a folder or file that is there, or an installed package."""
     if teacher.path.startswith(("models:/", "runs:/")):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from conf.schema.base import is_unset
 from conf.schema.ladder import Ladder, Stage, TrainedTeacher
 from conf.schema.objective import Alpha, Objective
 from conf.schema.signals import Signals
 from conf.schema.training import Training
+from models.base.files import file_sha256
 from models.base.numerics import NUMERICS
 from tasks.store.fingerprint import fingerprint
 
@@ -19,18 +22,33 @@ T = TypeVar("T")
 
 def settings_hash(ladder: Ladder, proof: bool = False) -> str:
     """Hash of a run's settings and purpose: a proof goes on with a proof, and a run with a run."""
-    plain = ladder.model_dump(mode="json")
+    plain = known_settings(ladder)
     if ladder.tracking == "mlflow":
         del plain["tracking"]  # a run that was interrupted before this setting existed is still continued
     return fingerprint(plain | ({"purpose": "proof"} if proof else {}))
 
 
+def known_settings(ladder: Ladder) -> dict[str, Any]:
+    """All settings as plain JSON, without those that were added later and have their defaults."""
+    return _without_unset(ladder, ladder.model_dump(mode="json"))
+
+
+def _without_unset(settings: Any, plain: Any) -> Any:
+    """The dumped settings without those that were added later and have their defaults, at any depth."""
+    if isinstance(settings, BaseModel):
+        names = (name for name in type(settings).model_fields if not is_unset(settings, name))
+        return {name: _without_unset(getattr(settings, name), plain[name]) for name in names}
+    if isinstance(settings, tuple | list):
+        return [_without_unset(item, dumped) for item, dumped in zip(settings, plain, strict=True)]
+    return plain
+
+
 def numeric_settings(settings: BaseModel) -> dict[str, Any]:
-    """The settings that can change a number: every field not marked `identity=False`, at any depth."""
+    """The settings that can change a number, at any depth: no field marked `identity=False`, nor an added one that has its default."""
     kept: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
         extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("identity") is False:
+        if (isinstance(extra, dict) and extra.get("identity") is False) or is_unset(settings, name):
             continue
         kept[name] = _plain(getattr(settings, name))
     return kept
@@ -75,6 +93,8 @@ def stage_identity(
     """
     settings = numeric_settings(stage) | {"training": _training(stage.training, precision, ladder.evaluation.examples)}
     settings["seed"] = ladder.stage_seed(stage)
+    if stage.student.source == "checkpoint":
+        settings["student"]["checkpoint"] = file_sha256(Path(str(stage.student.path)) / "config.json")  # its weights are in `sha256`
     if signals is not None:
         settings["signals"] = identity_of_signals(signals)
     borrowed = {"parent": parent} if parent and parent not in teachers[:1] and stage.student.initialisation != "random" else {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, UserError
 from conf.schema.ladder import Ladder, Stage
+from conf.schema.student import Student
 from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.runtime.stage_inputs import StageInputs
@@ -77,11 +78,16 @@ def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
         model = initialise(stage.student, teacher, data.corpus(), seed, key, aside)
         own = sum(p.numel() for p in model.parameters())
         if own > parent.parameters:
-            raise larger(f"{key}.shape", stage.name, own, parent.name, parent.parameters)
+            raise larger(origin(stage.student, key), stage.name, own, parent.name, parent.parameters)
         return model
 
     used = stage.student.vocabulary
     return Work(stage.name, "stage", identity, stage.training, stage.objective, seed, make, teachers, used, signals, parent)
+
+
+def origin(student: Student, key: str) -> str:
+    """Dotted key of the setting that makes a student."""
+    return f"{key}.path" if student.source == "checkpoint" else f"{key}.config" if student.config is not None else f"{key}.shape"
 
 
 def larger(key: str, student: str, parameters: int, teacher: str, teacher_parameters: int) -> UserError:

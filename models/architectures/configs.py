@@ -1,0 +1,111 @@
+"""Configurations of any architecture, fitted to the interface of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from conf.errors import UserError
+from models.architectures.shapes import AUTO_CLASSES, build
+from models.base.interface import Interface
+
+# Keys of a config.json that the data, or Ladder itself, decide.
+DECIDED = {
+    *("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "num_labels", "id2label", "label2id", "problem_type", "use_cache"),
+    *("architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "quantization_config", "finetuning_task"),
+}
+# Position ids of these begin after the pad id.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
+
+
+def fitted_config(given: Mapping[str, Any], interface: Interface, key: str) -> Any:
+    """The configuration that `given` describes, with vocabulary, classes, image and special ids of the data.
+
+    Dropout is 0 unless `given` sets it: with it, several micro-batches are not one batch.
+
+    Args:
+        given: As in a `config.json`, with `model_type`.
+        interface: Inputs and outputs that the data need.
+        key: Dotted key of `given` in the settings, for error messages.
+
+    Raises:
+        UserError: transformers knows no such configuration, it needs code of its own, or it has fewer positions than a sequence.
+    """
+    import transformers
+
+    if "auto_map" in given:
+        remedy = "Its code would have to be run, which Ladder never does: choose an architecture that transformers has."
+        raise UserError.about(f"{key}.auto_map", given["auto_map"], "a configuration without code of its own", remedy)
+    settings = {name: value for name, value in given.items() if name not in DECIDED | {"model_type"}}
+    if settings.get("num_attention_heads") and "num_key_value_heads" not in settings:
+        settings["num_key_value_heads"] = settings["num_attention_heads"]
+    try:
+        config = transformers.AutoConfig.for_model(given["model_type"], **settings)
+    except Exception as error:
+        raise _unknown(key, given, error) from error
+    fit_interface(config, interface)
+    _fit_positions(config, settings, interface, key)
+    without_dropout(config, settings)
+    return config
+
+
+def fit_interface(config: Any, interface: Interface) -> None:
+    """Give a configuration the vocabulary, special ids, classes and image size of the data."""
+    if interface.workload != "causal-lm":
+        config.num_labels = interface.classes
+    if interface.image_shape is not None:
+        config.num_channels, config.image_size, _ = interface.image_shape
+    else:
+        config.vocab_size, config.pad_token_id = interface.vocabulary, interface.pad_id
+        config.eos_token_id, config.bos_token_id = interface.end_id, interface.end_id
+        for name in ("cls_token_id", "sep_token_id"):  # ModernBERT's, which name ids of its own vocabulary
+            if isinstance(getattr(config, name, None), int):
+                setattr(config, name, interface.end_id)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+
+
+def _fit_positions(config: Any, settings: Mapping[str, Any], interface: Interface, key: str) -> None:
+    """As many positions as a sequence has; those that `settings` give are not changed."""
+    have = getattr(config, "max_position_embeddings", None)
+    if have is None or interface.image_shape is not None:
+        return
+    offset = (interface.pad_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+    needed = interface.sequence_length + offset
+    if have >= needed:
+        return
+    if "max_position_embeddings" in settings:
+        remedy = f"Leave it out, raise it, or set data.sequence_length to at most {max(have - offset, 0)}."
+        raise UserError.about(f"{key}.max_position_embeddings", have, f"at least {needed}, which the sequences need", remedy)
+    config.max_position_embeddings = needed
+
+
+def without_dropout(config: Any, given: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Set every rate of dropout to 0 that `given` does not set."""
+    for name, value in config.to_dict().items():
+        rate = isinstance(value, float) and not isinstance(value, bool) and any(word in name for word in ("drop", "pdrop"))
+        if rate and name not in given:
+            setattr(config, name, 0.0)
+
+
+def build_from(config: Any, workload: str, key: str, *, device: str = "cpu") -> nn.Module:
+    """A model of a configuration that a user wrote.
+
+    Raises:
+        UserError: transformers builds no such model for the workload, or its sizes do not fit together.
+    """
+    try:
+        with torch.device(device):
+            return build(config, workload)
+    except Exception as error:
+        given = {"model_type": config.model_type}
+        raise _unknown(key, given, error, f"a configuration that {AUTO_CLASSES[workload]} builds") from error
+
+
+def _unknown(key: str, given: Mapping[str, Any], error: Exception, allowed: str = "a configuration that transformers knows") -> UserError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return UserError.about(f"{key}.model_type", given["model_type"], allowed, f"transformers said: {first}")

@@ -1,0 +1,262 @@
+"""A student of a given number of parameters: its teacher's architecture, smaller.
+
+Width and depth shrink alike, so that a student keeps its teacher's proportions: as many times narrower as it is shorter, the same width
+of a head, the same number of queries to a key head, the same ratio of the feed-forward part. Heads become narrower only where no student
+of that size has a whole one. The feed-forward part is then fitted until the model, counted on the meta device, has the number wanted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from conf.errors import UserError
+from conf.schema.student import Shape
+from models.architectures.configs import DECIDED, fitted_config
+from models.architectures.shapes import build, config_for
+from models.base.interface import Interface
+
+TOLERANCE = 0.03  # of the number of parameters
+CLOSE = 0.005  # wanted of a feed-forward width that is a round number
+NARROWEST = 8  # features of a head, or units of a feed-forward part
+SHAPED = {"llama": "llama", "bert": "bert", "vit": "vit"}  # architectures that a `Shape` describes, by model_type
+FEED_FORWARD = ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim")
+ROUND = (64, 32, 16, 8, 4, 2, 1)  # multiples of a feed-forward width, the rounder the better
+TRIED = 12  # of the best candidates, counted on the meta device
+
+
+class Sizes(NamedTuple):
+    """The numbers that make one architecture larger or smaller."""
+
+    width: int
+    layers: int
+    heads: int
+    groups: int  # key and value heads
+    head: int  # features of a head
+    feed_forward: int | None  # None: it follows from the width
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture in any size.
+
+    Attributes:
+        teacher: The configuration whose architecture it is.
+        interface: Inputs and outputs that the data need.
+        key: Dotted key of the student in the settings.
+        as_shape: Whether a `Shape` describes it.
+    """
+
+    teacher: Any
+    interface: Interface
+    key: str
+    as_shape: bool
+
+    @property
+    def sizes(self) -> Sizes:
+        """The teacher's."""
+        config = self.teacher
+        heads = config.num_attention_heads
+        groups = getattr(config, "num_key_value_heads", None) or heads
+        head = getattr(config, "head_dim", None) or config.hidden_size // heads
+        name = _feed_forward_name(config)
+        wide = None if name is None else getattr(config, name) or 4 * config.hidden_size
+        return Sizes(config.hidden_size, config.num_hidden_layers, heads, groups, head, wide)
+
+    def settings(self, sizes: Sizes) -> Shape | dict[str, Any]:
+        """The student's settings: a shape, or a configuration with all that the teacher's sets."""
+        if self.as_shape:
+            assert sizes.feed_forward is not None
+            return Shape(
+                family=SHAPED.get(self.teacher.model_type, "llama"),  # type: ignore[arg-type]
+                hidden_size=sizes.width,
+                layers=sizes.layers,
+                heads=sizes.heads,
+                key_value_heads=None if sizes.groups == sizes.heads else sizes.groups,
+                head_dim=None if sizes.head * sizes.heads == sizes.width else sizes.head,
+                feed_forward=sizes.feed_forward,
+                tied_embeddings=bool(getattr(self.teacher, "tie_word_embeddings", True)),
+                patch_size=getattr(self.teacher, "patch_size", None) or 2,
+            )
+        return _resized(self.teacher, self.sizes, sizes)
+
+    def config(self, sizes: Sizes) -> Any:
+        """The student's configuration."""
+        made = self.settings(sizes)
+        return config_for(made, self.interface) if isinstance(made, Shape) else fitted_config(made, self.interface, f"{self.key}.config")
+
+    def parameters(self, sizes: Sizes) -> int:
+        """All parameters, a tied matrix once; counted without memory."""
+        with torch.device("meta"):
+            return sum(p.numel() for p in build(self.config(sizes), self.interface.workload).parameters())
+
+
+def student_of_size(teacher: Any, parameters: int, interface: Interface, key: str, *, prune: bool = False) -> Shape | dict[str, Any]:
+    """The settings of a student with so many parameters, within 3 %.
+
+    Args:
+        teacher: Configuration of the model whose architecture and proportions it has.
+        parameters: Wanted, embeddings included.
+        interface: Inputs and outputs that the data need.
+        key: Dotted key of the student in the settings, for error messages.
+        prune: Whether it is cut out of the teacher, which needs a shape.
+
+    Returns:
+        A shape where one describes the architecture, else a configuration.
+
+    Raises:
+        UserError: The architecture has no heads or layers to take away, or no such size.
+    """
+    from models.students.importance import LAYOUTS
+
+    kind = teacher.model_type
+    if not all(isinstance(getattr(teacher, name, None), int) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")):
+        remedy = "Describe the student by config: or name a checkpoint."
+        allowed = f"a size, where the teacher is a transformer with heads and layers; it is of type {kind}"
+        raise UserError.about(f"{key}.parameters", parameters, allowed, remedy)
+    family = Family(teacher, interface, key, kind in SHAPED or (prune and kind in LAYOUTS))
+    ranked = sorted(_candidates(family, parameters), key=lambda pair: pair[0])
+    nearest: tuple[int, Sizes] | None = None
+    for _, sizes in ranked[:TRIED]:
+        counted = family.parameters(sizes)
+        if abs(counted / parameters - 1) <= TOLERANCE:
+            return family.settings(sizes)
+        if nearest is None or abs(counted - parameters) < abs(nearest[0] - parameters):
+            nearest = counted, sizes
+    words = f"nearest is {nearest[0]:,}" if nearest else f"the smallest has {family.parameters(_smallest(family)):,}"
+    allowed = f"a number of parameters that a {kind} with these data can have; {words}"
+    ids = f" Its {interface.vocabulary:,} ids take a part of them." if interface.vocabulary else ""
+    raise UserError.about(f"{key}.parameters", parameters, allowed, f"Choose another, or give a shape.{ids}")
+
+
+def _smallest(family: Family) -> Sizes:
+    theirs = family.sizes
+    head, width = _narrowings(theirs)[-1]
+    queries = theirs.heads // theirs.groups
+    return Sizes(queries * width, 1, queries, 1, head, None if theirs.feed_forward is None else NARROWEST)
+
+
+def _narrowings(theirs: Sizes) -> list[tuple[int, int]]:
+    """Features of a head and of the residual stream for each head: the teacher's, then by halves."""
+    found, head, width = [], theirs.head, theirs.width // theirs.heads
+    while not found or (head >= NARROWEST and width >= NARROWEST and not head % 2):
+        found.append((head, width))
+        head, width = head // 2, width // 2
+    return found
+
+
+def _candidates(family: Family, parameters: int) -> Iterator[tuple[float, Sizes]]:
+    """Sizes near a number of parameters, each with how far it is from the teacher's proportions (0: not at all)."""
+    theirs = family.sizes
+    queries = theirs.heads // theirs.groups
+    for halvings, (head, width) in enumerate(_narrowings(theirs)):
+        law = _law(family, head, width, queries)
+        for groups in range(1, theirs.width // (width * queries) + 1):
+            heads = groups * queries
+            fixed, layer, unit = (sum(c * groups**power for power, c in enumerate(row)) for row in law)
+            for layers in range(1, theirs.layers + 1):
+                wide = None
+                if theirs.feed_forward is not None:
+                    wide = _fitted((parameters - fixed - layers * layer) / max(layers * unit, 1e-9), layers * unit, parameters)
+                    if wide is None:
+                        continue
+                counted = fixed + layers * (layer + unit * (wide or 0))
+                if abs(counted / parameters - 1) > TOLERANCE:
+                    continue
+                depth, breadth = layers / theirs.layers, heads * width / theirs.width
+                bend = abs(math.log(depth / breadth)) + 0.7 * halvings + 20 * abs(counted / parameters - 1)
+                if wide is not None and theirs.feed_forward is not None:
+                    ratio = wide / (heads * width) * theirs.width / theirs.feed_forward
+                    bend += 1.5 * abs(math.log(ratio))
+                    if not 0.4 < ratio < 2.5:
+                        continue
+                yield bend, Sizes(heads * width, layers, heads, groups, head, wide)
+
+
+def _fitted(wide: float, each: float, parameters: int) -> int | None:
+    """A feed-forward width near `wide`, as round as the number of parameters allows; None where it would be none."""
+    for multiple in ROUND:
+        found = round(wide / multiple) * multiple
+        if found >= NARROWEST and (abs(found - wide) * each <= CLOSE * parameters or multiple == 1):
+            return found
+    return None
+
+
+def _law(family: Family, head: int, width: int, queries: int) -> list[tuple[float, float, float]]:
+    """Coefficients by the powers of the groups of heads: of what is there once, of a layer, of a feed-forward unit of a layer.
+
+    Parameters are of degree 2 in the width, and linear in layers and in units; nine models on the meta device give all coefficients.
+    """
+    rows = []
+    for groups in (1, 2, 3):
+        base = Sizes(groups * queries * width, 1, groups * queries, groups, head, None if family.sizes.feed_forward is None else 8)
+        one, two = family.parameters(base), family.parameters(base._replace(layers=2))
+        unit = 0.0 if base.feed_forward is None else (family.parameters(base._replace(feed_forward=16)) - one) / 8
+        layer = two - one - 8 * unit
+        rows.append((one - layer - 8 * unit, layer, unit))
+    law = []
+    for y1, y2, y3 in zip(*rows, strict=True):
+        square = (y3 - 2 * y2 + y1) / 2
+        slope = y2 - y1 - 3 * square
+        law.append((y1 - slope - square, slope, square))
+    return law
+
+
+def _feed_forward_name(config: Any) -> str | None:
+    return next((name for name in FEED_FORWARD if hasattr(config, name)), None)
+
+
+def _resized(teacher: Any, theirs: Sizes, sizes: Sizes) -> dict[str, Any]:
+    """The teacher's own settings, as far as they differ from its architecture's defaults, with other sizes."""
+    layers = teacher.num_hidden_layers
+    kept = _set_by(teacher)
+    per_layer = {name for name, value in teacher.to_dict().items() if isinstance(value, list) and len(value) == layers}
+    dropped = per_layer | DECIDED | {name for name in kept if "drop" in name or name.startswith("_")}
+    made = {name: value for name, value in kept.items() if name not in dropped and _is_plain(value)}
+    names = teacher.attribute_map
+    made |= {
+        "model_type": teacher.model_type,
+        names.get("hidden_size", "hidden_size"): sizes.width,
+        names.get("num_hidden_layers", "num_hidden_layers"): sizes.layers,
+        names.get("num_attention_heads", "num_attention_heads"): sizes.heads,
+    }
+    if hasattr(teacher, "num_key_value_heads"):
+        made["num_key_value_heads"] = sizes.groups
+    if getattr(teacher, "head_dim", None) is not None:
+        made["head_dim"] = sizes.head
+    name = _feed_forward_name(teacher)
+    if name is not None:
+        made[name] = sizes.feed_forward
+    if hasattr(teacher, "initializer_range"):
+        made["initializer_range"] = round(sizes.width**-0.5, 4)  # as `config_for` has it
+    for name, old, new in (
+        ("pooler_hidden_size", theirs.width, sizes.width),
+        ("embedding_size", theirs.width, sizes.width),
+        ("word_embed_proj_dim", theirs.width, sizes.width),
+        ("query_pre_attn_scalar", theirs.head, sizes.head),
+    ):
+        if getattr(teacher, name, None) == old:
+            made[name] = new
+    return made
+
+
+def _set_by(teacher: Any) -> dict[str, Any]:
+    """The settings in which a configuration differs from the defaults of its architecture."""
+    try:
+        defaults = type(teacher)().to_dict()
+    except Exception:  # noqa: BLE001 - an architecture without defaults
+        defaults = {}
+    return {name: value for name, value in teacher.to_dict().items() if name not in defaults or defaults[name] != value}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON and YAML hold it."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
