@@ -35,12 +35,17 @@ class CommonData(Settings):
     missing: Literal["error", "drop"] = setting(
         "error",
         "Rows without text or image: error refuses the first; drop leaves out these and rows without label, counted in log and record",
+        added=True,
     )
-    unlabelled: tuple[str, ...] = setting((), "Values of the label column that stand for no label, such as -100", "labels")
+    unlabelled: tuple[str, ...] = setting((), "Values of the label column that stand for no label, such as -100", "labels", added=True)
     max_labels: int | None = setting(
-        None, "Keep the labels of this many training examples, drawn by `seed`; teachers alone label the others; none: all", "labels", ge=1
+        None,
+        "Keep the labels of this many training examples, drawn by `seed`; teachers alone label the others; none: all",
+        "labels",
+        added=True,
+        ge=1,
     )
-    seed: int = setting(0, "Seed of what is drawn from the source", "seed", ge=0, lt=2**31)
+    seed: int = setting(0, "Seed of what is drawn from the source", "seed", added=True, ge=0, lt=2**31)
 
     @field_validator("unlabelled", mode="before")
     @classmethod

@@ -97,6 +97,13 @@ class CheckpointTeacher(Settings):
         pattern=r"^[0-9a-f]{8,64}$",
     )
     shape: Shape | None = setting(None, "Its shape, so that `plan` works before the checkpoint is available", identity=False)
+    classes: tuple[str, ...] | None = setting(
+        None,
+        "Names of its classes as the data call them, in the order of its outputs; none: those of its config.json",
+        "names",
+        identity=False,  # the classes are in the identity of the data
+        added=True,
+    )
 
 
 Teacher = Annotated[TrainedTeacher | CheckpointTeacher, Field(discriminator="source"), Choices()]

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from conf.errors import UserError
+from models.architectures.folder_checks import check_config, check_names, check_shards
 from models.architectures.shapes import AUTO_CLASSES, build
 from models.base.files import weight_files
 from models.base.interface import Interface
 
+# A configuration is foreign input, and transformers raises all of these for one that it cannot build.
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    ImportError,
+    StrictDataclassError,
+)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def check_folder(folder: Path, key: str) -> None:
-    """Refuse a folder that cannot be a model: missing, without configuration, with pickled weights only, or with a broken file.
+    """Refuse a folder that cannot be a model: missing, with a senseless configuration, with pickled weights only, or a broken file.
 
     Raises:
         UserError: Naming `key`, the value found and the remedy.
@@ -29,10 +43,8 @@ def check_folder(folder: Path, key: str) -> None:
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise UserError.about(key, str(folder), "a folder with config.json", f"Found there: {found}. Save the model with save_pretrained.")
-    try:
-        json.loads((folder / "config.json").read_text())
-    except ValueError as error:
-        raise UserError.about(key, str(folder / "config.json"), "valid JSON", f"It does not parse: {error}.") from error
+    check_config(folder / "config.json", key)
+    check_shards(folder, key)
     files = weight_files(folder)
     if not files:
         pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
@@ -54,11 +66,12 @@ def _check_headers(files: Iterable[Path], key: str) -> None:
     for path in files:
         try:
             with safe_open(path, framework="pt") as file:
-                file.keys()
+                names = list(file.keys())
         except (SafetensorError, OSError) as error:
             raise UserError.about(
                 key, str(path), "a whole safetensors file", f"This one is damaged ({error}). Fetch or save the checkpoint again."
             ) from error
+        check_names(names, path, key)
 
 
 def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype: torch.dtype | None = torch.float32) -> nn.Module:
@@ -84,14 +97,15 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
             attn_implementation="sdpa",
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise UserError.about(key, str(folder), f"a model that {AUTO_CLASSES[workload]} loads", f"transformers said: {first}") from error
+    except UNREADABLE as error:
+        raise unreadable(key, folder, workload, error) from error
     model.config.use_cache = False  # nothing here generates, and filling a cache costs time at every forward pass
     missing = sorted(info["missing_keys"])
     if missing:
+        wrapped = next((name for name in sorted(info["unexpected_keys"]) if name.endswith(tuple(f".{each}" for each in missing))), None)
+        why = f" It has {wrapped!r} in its place: save the inner model without its wrapper." if wrapped else ""
         raise UserError.about(
-            key, str(folder), f"a checkpoint trained for {workload}", f"It lacks weights that the model needs, such as {missing[0]!r}."
+            key, str(folder), f"a checkpoint trained for {workload}", f"It lacks weights that the model needs, such as {missing[0]!r}.{why}"
         )
     return model
 
@@ -106,9 +120,37 @@ def read_config(folder: Path, key: str = "teacher.path") -> Any:
 
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
-        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise UserError.about(key, str(folder), "a model that transformers knows", f"transformers said: {first}") from error
+    except UNREADABLE as error:
+        raise UserError.about(key, str(folder), "a model that transformers knows", f"transformers said: {_first_line(error)}") from error
+
+
+def check_finite(folder: Path, key: str = "teacher.path") -> None:
+    """Refuse weights that hold NaN or an infinity; one tensor at a time is in memory.
+
+    Raises:
+        UserError: Naming the file, the tensor and how many of its numbers are not finite.
+    """
+    from safetensors import safe_open
+
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point() and not bool(tensor.float().sum().isfinite()):
+                    wrong = int((~tensor.float().isfinite()).sum())
+                    if wrong:
+                        found = f"{path}, whose tensor {name} holds {wrong:,} of {tensor.numel():,} numbers that are NaN or infinite"
+                        remedy = "The file is damaged or its training had diverged: fetch it again, or take an earlier checkpoint."
+                        raise UserError.about(key, found, "finite weights", remedy)
+
+
+def unreadable(key: str, folder: Path, workload: str, error: BaseException) -> UserError:
+    """The error for a folder that transformers cannot make a model of, with the first line of what it said."""
+    return UserError.about(key, str(folder), f"a model that {AUTO_CLASSES[workload]} loads", f"transformers said: {_first_line(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def skeleton(folder: Path, workload: str) -> nn.Module:
@@ -123,11 +165,8 @@ def skeleton(folder: Path, workload: str) -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             return build(config, workload)
-    except (ValueError, KeyError, OSError) as error:
-        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise UserError.about(
-            "teacher.path", str(folder), f"a model that {AUTO_CLASSES[workload]} loads", f"transformers said: {first}"
-        ) from error
+    except UNREADABLE as error:
+        raise unreadable("teacher.path", folder, workload, error) from error
 
 
 def save_model(model: nn.Module, folder: Path, tokenizer_folder: Path | None) -> None:

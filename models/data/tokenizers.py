@@ -102,6 +102,11 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     return cast(int, end_id), cast(int, pad_id)  # the library also allows lists of ids, for generation; no tokenizer has them
 
 
+def id_count(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the rows that an embedding needs: the largest id and one. With a hole in its ids, a tokenizer has fewer tokens than that."""
+    return max(len(tokenizer), max(tokenizer.get_vocab().values(), default=-1) + 1)
+
+
 def id_dtype(vocabulary: int) -> type[np.uint16] | type[np.uint32]:
     """Return the narrowest type that a corpus may store ids of this vocabulary in."""
     return np.uint16 if vocabulary < 65536 else np.uint32
@@ -117,7 +122,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[NDA
     Returns:
         One array of ids for each text, of `id_dtype` of the vocabulary.
     """
-    dtype = id_dtype(len(tokenizer))
+    dtype = id_dtype(id_count(tokenizer))
     if _is_bytes(tokenizer):
         return [np.frombuffer(text.encode(), dtype=np.uint8).astype(dtype) for text in texts]
     forbidden = np.array(sorted(_forbidden_ids(tokenizer)), dtype=dtype)

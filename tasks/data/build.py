@@ -16,17 +16,16 @@ from conf.schema.ladder import Ladder
 from models.data import tokenizers
 from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_corpus
 from tasks.data.images import ImageReader, digit_pixels
-from tasks.data.labels import LabelTally, class_ids, label_notes
+from tasks.data.labels import LabelTally, as_teacher, class_ids, label_notes, unnamed_note
 from tasks.data.readers import Document
 from tasks.data.sources import Source, read_source, source_hash
 from tasks.data.unlabelled import by_label, hide_labels, label_counts, train_on
 from tasks.records.data import COUNTS, DataCounts
+from tasks.training.identity import known_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Settings that came later: at their default a corpus is what it was without them, and so is its identity.
-ADDED: dict[str, Any] = {"missing": "error", "unlabelled": [], "max_labels": None, "seed": 0}
 PREPARATION = 1  # raise by hand when the same raw data begin to give another corpus
 IMAGES = 1  # the same for pixels
 IMAGE_SETTINGS = ("resize", "channels")  # of the data, which count for images alone
@@ -34,7 +33,13 @@ IMAGE_SETTINGS = ("resize", "channels")  # of the data, which count for images a
 Progress = Callable[[str], None]
 
 
-def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | None, image_processor: str | None = None) -> dict[str, Any]:
+def corpus_identity(
+    ladder: Ladder,
+    base: Path,
+    teacher_tokenizer_hash: str | None,
+    image_processor: str | None = None,
+    teacher_classes: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Return the parts that decide what `build_corpus` writes, as plain JSON, without preparing anything.
 
     Args:
@@ -42,17 +47,15 @@ def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | No
         base: Folder that relative paths count from.
         teacher_tokenizer_hash: `models.data.tokenizers.tokenizer_hash` of the teacher's folder, for tokenizer.kind teacher.
         image_processor: `models.data.image_processors.processor_hash` of the teacher's folder, for images.
+        teacher_classes: Names of the teacher's classes, whose numbers the data follow; None: the data's own.
 
     Raises:
         UserError: As `tasks.data.sources.source_hash`.
     """
     # The hash of the content stands for where the content lies.
-    settings = ladder.data.model_dump(mode="json", exclude={"paths", "name", "subset", "revision"})
-    for name, usual in ADDED.items():
-        if settings[name] == usual:
-            del settings[name]
+    left = ("paths", "name", "subset", "revision", *IMAGE_SETTINGS)
+    settings = {name: value for name, value in known_settings(ladder.data).items() if name not in left}
     pictures = _image_identity(ladder, image_processor)
-    settings = {key: value for key, value in settings.items() if key not in IMAGE_SETTINGS}
     tokenizer: dict[str, Any] | None = None
     if ladder.workload != "image-classification":
         tokenizer = {"kind": ladder.tokenizer.kind}
@@ -67,7 +70,7 @@ def corpus_identity(ladder: Ladder, base: Path, teacher_tokenizer_hash: str | No
         "source": source_hash(ladder.data, base, ladder.workload),
         "preparation": PREPARATION,
         **pictures,
-    }
+    } | ({"classes": list(teacher_classes)} if teacher_classes else {})
 
 
 def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, Any]:
@@ -78,7 +81,9 @@ def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, An
     return {"images": {"reading": IMAGES, "processor": image_processor, **{key: settings.get(key) for key in IMAGE_SETTINGS}}}
 
 
-def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder: Path, progress: Progress) -> CorpusInfo:
+def build_corpus(
+    ladder: Ladder, base: Path, teacher_folder: Path | None, folder: Path, progress: Progress, teacher_classes: Sequence[str] | None = None
+) -> CorpusInfo:
     """Prepare the documents of a ladder and write them as a corpus.
 
     Args:
@@ -87,6 +92,7 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         teacher_folder: The teacher's checkpoint, for tokenizer.kind teacher, and for images.
         folder: An existing empty folder; nothing else is written to.
         progress: Receives a line for each step of the work.
+        teacher_classes: Names of the teacher's classes, whose numbers the data follow; None: the data's own.
 
     Raises:
         UserError: Whatever is wrong with the data; see `tasks.data.sources` and the functions below.
@@ -115,6 +121,9 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
         for document in source.documents:
             tally.add(document.label, document.origin)
         label_names, labels = class_ids(tally, source.class_names, data)
+        if teacher_classes:
+            label_names, labels = as_teacher(label_names, labels, teacher_classes, numbered=bool(source.class_names))
+            notes += unnamed_note(label_names, teacher_classes)
         notes += [*label_notes(tally), *train_on(unlabelled, splits)]
     for note in notes:
         progress(note)
@@ -124,7 +133,7 @@ def build_corpus(ladder: Ladder, base: Path, teacher_folder: Path | None, folder
     if workload != "image-classification":
         tokenizer = _tokenizer(ladder, splits["train"], teacher_folder, progress)
         tokenizers.save(tokenizer, folder / "tokenizer")
-        progress(f"tokenising with {len(tokenizer):,} ids")
+        progress(f"tokenising with {tokenizers.id_count(tokenizer):,} ids")
     written: dict[SplitName, Split] = {name: _split(splits[name], tokenizer, ladder, slice_names, labels) for name in SPLITS}
     if workload == "causal-lm":
         _check_length(written["train"], data)
@@ -221,7 +230,7 @@ def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase, ladder: Ladder) -
             encoded = [ids if len(ids) else np.array([end], dtype=ids.dtype) for ids in encoded]
     counts = np.array([len(ids) + len(before) + len(after) for ids in encoded], dtype=np.int64)
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
-    values = np.empty(int(offsets[-1]), dtype=tokenizers.id_dtype(len(tokenizer)))
+    values = np.empty(int(offsets[-1]), dtype=tokenizers.id_dtype(tokenizers.id_count(tokenizer)))
     for ids, start, end in zip(encoded, offsets[:-1], offsets[1:], strict=True):
         values[start : start + len(before)] = before
         values[start + len(before) : end - len(after)] = ids
@@ -249,7 +258,7 @@ def _info(
     return CorpusInfo(
         workload=ladder.workload,
         sequence_length=ladder.data.sequence_length,
-        vocabulary=None if tokenizer is None else len(tokenizer),
+        vocabulary=None if tokenizer is None else tokenizers.id_count(tokenizer),
         end_id=end_id,
         pad_id=pad_id,
         label_names=label_names,

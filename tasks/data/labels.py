@@ -13,6 +13,7 @@ import numpy as np
 
 from conf.errors import UserError
 from conf.schema.data import Columns, Data
+from models.data.classes import are_placeholders, match_classes
 
 Label = int | str
 
@@ -118,6 +119,22 @@ def class_ids(labels: LabelTally, declared: Sequence[str] | None, data: Data) ->
         )
     number = {name: index for index, name in enumerate(ordered)}
     return ordered, {label: number[name] for label, name in found.items()}
+
+
+def as_teacher(
+    names: tuple[str, ...], labels: dict[Label, int], theirs: Sequence[str], *, numbered: bool
+) -> tuple[tuple[str, ...], dict[Label, int]]:
+    """The classes as `class_ids` gives them, numbered as the teacher numbers them; see `match_classes`."""
+    matched, places = match_classes(names, theirs, numbered=numbered)
+    return matched, {label: places[number] for label, number in labels.items()}
+
+
+def unnamed_note(names: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """What is assumed where a teacher only numbers its classes and the data name them."""
+    if not are_placeholders(theirs) or are_placeholders(names):
+        return []
+    pairs = ", ".join(f"LABEL_{number} for {name}" for number, name in enumerate(names[:8]))
+    return [f"the teacher names no classes: its {pairs.replace(' for ', ' is taken for ', 1)}; teacher.classes=[...] says otherwise"]
 
 
 def label_notes(labels: LabelTally) -> list[str]:

@@ -19,7 +19,7 @@ from tasks.runtime.run_registry import Context, store_of
 from tasks.store.cached import Entry, StoredResult, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
-from tasks.teachers.teacher_source import resolve_checkpoint
+from tasks.teachers.teacher_source import resolve_checkpoint, teacher_classes
 
 
 def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
@@ -29,10 +29,10 @@ def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
         UserError: The source is missing or unreadable.
     """
     folder = teacher_folder(ladder, context)
-    base = Path(context.base)
+    base, classes = Path(context.base), teacher_classes(ladder, context)
     if ladder.workload == "image-classification":
-        return corpus_identity(ladder, base, None, processor_hash(folder) if folder else None)
-    return corpus_identity(ladder, base, tokenizer_hash(folder) if folder else None)
+        return corpus_identity(ladder, base, None, processor_hash(folder) if folder else None, classes)
+    return corpus_identity(ladder, base, tokenizer_hash(folder) if folder else None, None, classes)
 
 
 def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
@@ -50,8 +50,8 @@ def prepare_data(ladder: Ladder, context: Context) -> DataRecord:
 
     def compute() -> Write:
         log.info("data: preparing %s", ladder.data.source)
-        base, teacher = Path(context.base), teacher_folder(ladder, context)
-        return lambda folder: _build(ladder, base, teacher, folder)
+        base, teacher, classes = Path(context.base), teacher_folder(ladder, context), teacher_classes(ladder, context)
+        return lambda folder: _build(ladder, base, teacher, folder, classes)
 
     found = find_or_compute(store_of(context), entry, context.made, compute)
     if found.reused:
@@ -85,8 +85,8 @@ def check_patches(ladder: Ladder, image: tuple[int, int, int] | None) -> None:
             raise UserError.about(f"{key}.patch_size", shape.patch_size, allowed, "Choose another patch_size, or set data.resize.")
 
 
-def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path) -> None:
-    info = build_corpus(ladder, base, teacher, folder, log.info)
+def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path, classes: tuple[str, ...] | None) -> None:
+    info = build_corpus(ladder, base, teacher, folder, log.info, classes)
     log.info("data: %s", ", ".join(f"{info.documents[s]:,} {s} documents" for s in info.documents))
 
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from conf.errors import TransientError, UserError
 from conf.schema.ladder import CheckpointTeacher, Ladder, Shape
-from models.architectures.checkpoint import skeleton
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
 from models.base.interface import Interface
 from models.data.corpus import Corpus
@@ -24,6 +23,7 @@ from tasks.data.prepare import check_patches, shapes_of
 from tasks.data.sources import first_image_shape
 from tasks.lifecycle.request import kept_before
 from tasks.runtime.run_registry import Context
+from tasks.teachers.fit import check_checkpoint
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
 from tasks.training.signal_policy import check_signals
 from tasks.training.student import larger, origin
@@ -68,13 +68,13 @@ def teacher_on_meta(ladder: Ladder, interface: Interface, context: Context) -> n
     """The root teacher on the meta device, for its shapes; None where only its path is known and no checkpoint is there.
 
     Raises:
-        UserError: A checkpoint is there and cannot be read.
+        UserError: A checkpoint is there and cannot be read, or does not fit the settings; see `check_checkpoint`.
     """
     teacher = ladder.teacher
     if isinstance(teacher, CheckpointTeacher):
         with suppress(NotConverted):
             if is_local(teacher, context):
-                return skeleton(resolve_checkpoint(teacher, context), ladder.workload)
+                return check_checkpoint(resolve_checkpoint(teacher, context), ladder)
     return None if teacher.shape is None else shape_on_meta(teacher.shape, interface)
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import TransientError, UserError
-from conf.schema.ladder import CheckpointTeacher
+from conf.schema.ladder import CheckpointTeacher, Ladder
 from models.architectures.gguf import SUFFIX
 from models.base.files import file_sha256, weights_sha256
+from models.data.classes import classes_in
 from tasks.records.run import TEACHER
 from tasks.runtime.logs import log
 from tasks.runtime.retries import is_transient
@@ -69,6 +70,27 @@ def is_local(teacher: CheckpointTeacher, context: Context) -> bool:
     if teacher.path.startswith(PACKAGE):
         return find_spec(_module(teacher.path)) is not None
     return (Path(context.base) / os.path.expanduser(teacher.path)).exists()
+
+
+def teacher_classes(ladder: Ladder, context: Context) -> tuple[str, ...] | None:
+    """Names of an existing teacher's classes, whose numbers the data follow; None: the data number their classes themselves.
+
+    A plan that cannot read the checkpoint goes on without.
+
+    Raises:
+        UserError: As `resolve_checkpoint`.
+    """
+    teacher = ladder.teacher
+    if ladder.workload == "causal-lm" or not isinstance(teacher, CheckpointTeacher):
+        return None
+    if teacher.classes is not None:
+        return teacher.classes
+    try:
+        return classes_in(resolve_checkpoint(teacher, context))
+    except UserError:
+        if context.run == PLAN and not is_local(teacher, context):
+            return None
+        raise
 
 
 def checkpoint_identity(folder: Path, workload: str) -> dict[str, Any]:

@@ -28,9 +28,9 @@ def settings_hash(ladder: Ladder, proof: bool = False) -> str:
     return fingerprint(plain | ({"purpose": "proof"} if proof else {}))
 
 
-def known_settings(ladder: Ladder) -> dict[str, Any]:
+def known_settings(settings: BaseModel) -> dict[str, Any]:
     """All settings as plain JSON, without those that were added later and have their defaults."""
-    return _without_unset(ladder, ladder.model_dump(mode="json"))
+    return _without_unset(settings, settings.model_dump(mode="json"))
 
 
 def _without_unset(settings: Any, plain: Any) -> Any:

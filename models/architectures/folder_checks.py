@@ -1,0 +1,162 @@
+"""Checks of a model folder's configuration and shards, before anything is built."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from conf.errors import UserError
+
+HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "encoder_attention_heads")
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+COUNTS = (
+    *HIDDEN,
+    *HEADS,
+    *LAYERS,
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "n_inner",
+    "hidden_dim",
+    "ffn_dim",
+    "embedding_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "n_positions",
+    "type_vocab_size",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "num_labels",
+    "hidden_sizes",
+    "depths",
+)
+MOST = 10_000  # layers
+SHARES = ("dropout", "dropout_prob", "pdrop", "dropout_rate", "drop_path_rate")  # ends of names
+OWN_HEADS = ("head_dim", "d_kv", "qk_head_dim", "qk_nope_head_dim", "v_head_dim", "attention_head_size", "kv_channels")
+WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel"}
+
+
+def check_config(file: Path, key: str) -> None:
+    """Refuse a `config.json` that is no JSON object, or that holds a value with which no model can be built.
+
+    Raises:
+        UserError: Naming the setting, its value and what is allowed.
+    """
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError.about(key, str(file), "valid JSON", f"It does not parse: {error}.") from error
+    if not isinstance(config, dict):
+        raise UserError.about(key, str(file), "a JSON object", "Save the model with save_pretrained.")
+    for name, value, allowed in _faults(config):
+        raise UserError.about(key, f"{file} with {name} {value!r}", allowed, "Mend the configuration, or save the model again.")
+
+
+def _faults(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object, str]]:
+    """Each setting that makes no sense: its name, its value, what is allowed."""
+    for name, value in config.items():
+        if name in COUNTS:
+            most = MOST if name in LAYERS else 2**31
+            for each in value if isinstance(value, list) else [value]:
+                if each is not None and (isinstance(each, bool) or not isinstance(each, int) or not 1 <= each <= most):
+                    yield prefix + name, value, f"a whole number from 1 to {most:,}"
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield prefix + name, value, "a finite number"
+        elif name.endswith(SHARES) and isinstance(value, int | float) and not 0 <= value <= 1:
+            yield prefix + name, value, "a share from 0 to 1"
+        elif name.endswith("norm_eps") and isinstance(value, int | float) and value < 0:
+            yield prefix + name, value, "0 or more"
+        elif isinstance(value, Mapping) and name.endswith("_config"):
+            yield from _faults(value, f"{prefix}{name}.")
+    yield from _heads(config, prefix)
+    yield from _ids(config, prefix)
+    yield from _classes(config, prefix)
+
+
+def _heads(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object, str]]:
+    hidden, heads = _first(config, HIDDEN), _first(config, HEADS)
+    if heads and hidden and not any(config.get(name) for name in OWN_HEADS) and hidden[1] % heads[1]:
+        yield prefix + heads[0], heads[1], f"a divisor of {hidden[0]}, which is {hidden[1]}"
+    groups = _first(config, ("num_key_value_heads",))
+    if heads and groups and heads[1] % groups[1]:
+        yield prefix + groups[0], groups[1], f"a divisor of {heads[0]}, which is {heads[1]}"
+
+
+def _ids(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object, str]]:
+    pad, vocabulary = config.get("pad_token_id"), config.get("vocab_size")
+    if (
+        pad is not None
+        and isinstance(vocabulary, int)
+        and (not isinstance(pad, int) or isinstance(pad, bool) or not -1 <= pad < vocabulary)
+    ):
+        yield f"{prefix}pad_token_id", pad, f"none, or an id below vocab_size, which is {vocabulary}"
+
+
+def _classes(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object, str]]:
+    names = config.get("id2label")
+    if names is None:
+        return
+    whole = isinstance(names, Mapping) and sorted(map(str, names), key=lambda text: (len(text), text)) == [
+        str(i) for i in range(len(names))
+    ]
+    if not whole:
+        yield f"{prefix}id2label", names, "an object with the names of the classes 0, 1, ..."
+
+
+def _first(config: Mapping[str, Any], names: Iterable[str]) -> tuple[str, int] | None:
+    """The first of these settings that is a whole number above 0."""
+    return next(((name, config[name]) for name in names if isinstance(config.get(name), int) and config[name] > 0), None)
+
+
+def check_shards(folder: Path, key: str) -> None:
+    """Refuse an index that names files outside its folder, and files that are links out of it.
+
+    Links of the hub's cache, from `snapshots` to `blobs` of the same model, are as it makes them.
+
+    Raises:
+        UserError: Naming the file.
+    """
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            places = json.loads(index.read_text())["weight_map"]
+            names = sorted({str(name) for name in places.values()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError.about(key, str(index), "an index with a weight_map", "Save or fetch the model again.") from error
+        for name in names:
+            if not re.fullmatch(r"[^/\\]+\.safetensors", name):
+                allowed = "names of safetensors files in the same folder"
+                raise UserError.about(key, f"{index} that points to {name}", allowed, "Save or fetch the model again.")
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*.json")):
+        if path.is_symlink() and not _stays(path, folder):
+            raise UserError.about(
+                key,
+                f"{path}, a link to {path.resolve()}",
+                "files that lie in the folder itself",
+                "Copy the file there in place of the link.",
+            )
+
+
+def _stays(link: Path, folder: Path) -> bool:
+    target, home = link.resolve(), folder.resolve()
+    cached = home.parent.name == "snapshots" and target.is_relative_to(home.parent.parent / "blobs")
+    return target.is_relative_to(home) or cached
+
+
+def check_names(names: Iterable[str], path: Path, key: str) -> None:
+    """Refuse weights whose names begin with that of a wrapper, so that no model would find them.
+
+    Raises:
+        UserError: Naming the wrapper and how to save without it.
+    """
+    every = list(names)
+    for prefix, wrapper in WRAPPERS.items():
+        if every and all(name.startswith(prefix) for name in every):
+            inner = "model._orig_mod" if prefix == "_orig_mod." else "model.module"
+            remedy = f"Save the model inside the wrapper: {inner}.save_pretrained(folder)."
+            raise UserError.about(key, f"{path}, whose weights are named {every[0]}", f"weights saved without {wrapper}", remedy)

@@ -1,0 +1,104 @@
+"""Checks that an existing teacher fits the settings, and then the prepared data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from conf.errors import UserError
+from conf.schema.ladder import CheckpointTeacher, Ladder
+from models.architectures.checkpoint import check_interface, skeleton
+from models.data import tokenizers
+from models.data.classes import classes_in, match_classes
+from models.data.corpus import Corpus
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+
+
+def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
+    """The model of a checkpoint on the meta device, after it was compared with the settings; no data are read.
+
+    Args:
+        folder: A checked folder.
+        ladder: Its sequence length, tokenizer and workload count.
+
+    Raises:
+        UserError: It has fewer positions than a sequence, fewer rows than its tokenizer has ids, no end id to pad with, or another task.
+    """
+    model = skeleton(folder, ladder.workload)
+    config = cast(Any, model).config
+    if ladder.workload == "image-classification":
+        return model
+    most, length = positions_of(model), ladder.data.sequence_length
+    if most is not None and length > most:
+        allowed = f"sequence_length <= {most}, the positions of the teacher in {folder}"
+        raise UserError.about("data.sequence_length", length, allowed, f"Set data.sequence_length={most}; longer texts are cut or split.")
+    if ladder.workload == "sequence-classification" and config.problem_type in ("regression", "multi_label_classification"):
+        allowed = "a teacher that gives each text one class of several"
+        raise UserError.about("teacher.path", f"{folder} with problem_type {config.problem_type}", allowed, "Use another teacher.")
+    if ladder.tokenizer.kind == "teacher" and any((folder / name).is_file() for name in TOKENIZER):
+        ids = tokenizers.id_count(tokenizers.load_teacher(folder))
+        if ids > config.vocab_size:
+            allowed = f"a tokenizer whose largest id is below the embedding's rows, {config.vocab_size}"
+            remedy = "Save the tokenizer that the model was trained with, or resize the model's embedding to the tokenizer."
+            raise UserError.about("teacher.path", f"{folder} with a tokenizer of ids up to {ids - 1}", allowed, remedy)
+    return model
+
+
+def positions_of(model: nn.Module) -> int | None:
+    """The longest sequence that a model can read; None: its configuration sets no limit.
+
+    A table of positions with a padding row (RoBERTa and its kin) begins behind that row.
+    """
+    stated = getattr(cast(Any, model).config, "max_position_embeddings", None)
+    limits = [stated] if isinstance(stated, int) and stated > 0 else []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    return min(limits, default=None)
+
+
+def check_corpus(folder: Path, model: nn.Module, teacher: CheckpointTeacher, corpus: Corpus) -> None:
+    """Refuse a teacher that does not answer in the ids and classes of the data, in their order.
+
+    Raises:
+        UserError: Vocabulary or classes differ.
+    """
+    check_interface(model, corpus.interface, folder)
+    _check_vocabulary(folder, corpus)
+    theirs = teacher.classes or classes_in(folder)
+    if corpus.info.label_names:
+        match_classes(corpus.info.label_names, theirs, numbered=True)
+
+
+def missing_pad(model: nn.Module, corpus: Corpus) -> int | None:
+    """The id that a classifier's configuration needs to find the last id of a padded text; None: it has it, or needs none.
+
+    Decoders (their head is called `score`) judge by the last position that holds another id than `pad_token_id`.
+    """
+    decoder = corpus.info.workload == "sequence-classification" and hasattr(model, "score")
+    return corpus.info.pad_id if decoder and cast(Any, model).config.pad_token_id != corpus.info.pad_id else None
+
+
+def _check_vocabulary(teacher: Path, corpus: Corpus) -> None:
+    """Ids must mean the same to teacher and students, whatever their number."""
+    folder = corpus.tokenizer_folder
+    if folder is None:
+        return
+    own = tokenizers.load(folder)
+    if any((teacher / name).is_file() for name in TOKENIZER):
+        theirs, ours = tokenizers.load(teacher).get_vocab(), own.get_vocab()
+        size, same = len(theirs), theirs == ours
+    else:  # nothing but the size to compare, so not even padding is allowed
+        size = json.loads((teacher / "config.json").read_text())["vocab_size"]
+        same = size == tokenizers.id_count(own)
+    if not same:
+        raise UserError.about(
+            "teacher.path",
+            f"{teacher} with a vocabulary of {size} ids",
+            f"the students' vocabulary, which has {len(own)} ids here",
+            "Teacher and students must share one vocabulary: set tokenizer.kind=teacher.",
+        )

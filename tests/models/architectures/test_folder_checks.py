@@ -1,0 +1,131 @@
+"""Folders that are no model, each refused with one message before anything is built."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from conf.errors import UserError
+from models.architectures.checkpoint import check_finite, check_folder, load_model, save_model, skeleton
+from models.data.corpus import Corpus
+
+Make = Callable[..., nn.Module]
+
+
+@pytest.fixture
+def saved(prose: Corpus, model_for: Make, tmp_path: Path) -> Path:
+    save_model(model_for(prose, layers=2), tmp_path / "model", None)
+    return tmp_path / "model"
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        check_folder(folder, "teacher.path")
+    return str(caught.value)
+
+
+def change(folder: Path, **settings: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("num_hidden_layers", 0, "a whole number from 1 to 10,000"),
+        ("num_hidden_layers", -2, "a whole number from 1 to 10,000"),
+        ("num_hidden_layers", 10**9, "a whole number from 1 to 10,000"),
+        ("hidden_size", 2.5, "a whole number from 1 to"),
+        ("vocab_size", "many", "a whole number from 1 to"),
+        ("intermediate_size", True, "a whole number from 1 to"),
+        ("num_key_value_heads", 3, "a divisor of num_attention_heads, which is 2"),
+        ("attention_dropout", 1.5, "a share from 0 to 1"),
+        ("rms_norm_eps", float("nan"), "a finite number"),
+        ("rms_norm_eps", -1e-6, "0 or more"),
+        ("pad_token_id", 258, "an id below vocab_size, which is 258"),
+        ("id2label", ["a", "b"], "an object with the names of the classes 0, 1, ..."),
+        ("id2label", {"0": "a", "2": "b"}, "an object with the names of the classes 0, 1, ..."),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(saved: Path, name: str, value: Any, allowed: str) -> None:
+    change(saved, **{name: value})
+    message = refused(saved)
+    assert f"with {name} {value!r}" in message.replace("\\", "")
+    assert allowed in message
+
+
+def test_heads_that_do_not_divide(saved: Path) -> None:
+    change(saved, num_attention_heads=3, num_key_value_heads=3, head_dim=None)
+    assert "num_attention_heads 3'; allowed: a divisor of hidden_size, which is 16" in refused(saved)
+
+
+def test_what_transformers_alone_can_refuse_has_its_words(saved: Path) -> None:
+    change(saved, rope_parameters={"rope_type": "strange"})
+    with pytest.raises(UserError, match="transformers said: "):
+        skeleton(saved, "causal-lm")
+
+
+def sharded(folder: Path, target: Path) -> Path:
+    load_model(folder, "causal-lm").save_pretrained(target, max_shard_size="8KB")
+    return target / "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize("place", ["../model/model.safetensors", "/etc/passwd", "sub/part.safetensors", "..\\part.safetensors"])
+def test_an_index_that_points_outside_its_folder(saved: Path, tmp_path: Path, place: str) -> None:
+    index = sharded(saved, tmp_path / "shards")
+    check_folder(index.parent, "teacher.path")
+    content = json.loads(index.read_text())
+    content["weight_map"][next(iter(content["weight_map"]))] = place
+    index.write_text(json.dumps(content))
+    assert "names of safetensors files in the same folder" in refused(index.parent)
+
+
+def test_a_link_out_of_the_folder_but_for_the_hubs_cache(saved: Path, tmp_path: Path) -> None:
+    blob = tmp_path / "blobs" / "abc"
+    blob.parent.mkdir()
+    (saved / "model.safetensors").rename(blob)
+    (saved / "model.safetensors").symlink_to(blob)
+    assert "a link to" in refused(saved)
+    snapshot = tmp_path / "snapshots" / "1234"
+    snapshot.parent.mkdir()
+    saved.rename(snapshot)
+    (snapshot / "model.safetensors").unlink()
+    os.symlink("../../blobs/abc", snapshot / "model.safetensors")
+    check_folder(snapshot, "teacher.path")
+
+
+def renamed(folder: Path, prefix: str) -> None:
+    file = folder / "model.safetensors"
+    save_file({prefix + name: tensor for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(("prefix", "wrapper"), [("_orig_mod.", "torch.compile"), ("module.", "DistributedDataParallel")])
+def test_weights_of_a_wrapper(saved: Path, prefix: str, wrapper: str) -> None:
+    renamed(saved, prefix)
+    message = refused(saved)
+    assert f"weights saved without {wrapper}" in message
+    assert "save_pretrained(folder)" in message
+
+
+def test_weights_of_an_unknown_wrapper_are_named(saved: Path) -> None:
+    renamed(saved, "student.")
+    with pytest.raises(UserError, match=r"It has 'student\..*' in its place: save the inner model without its wrapper"):
+        load_model(saved, "causal-lm")
+
+
+@pytest.mark.parametrize(("text", "dtype"), [("nan", torch.float16), ("inf", torch.float32), ("-inf", torch.bfloat16)])
+def test_a_number_that_is_not_finite_is_found_in_its_tensor(saved: Path, text: str, dtype: torch.dtype) -> None:
+    check_finite(saved)
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(saved / "model.safetensors").items()}
+    tensors["model.layers.1.mlp.down_proj.weight"][3, 1] = float(text)
+    save_file(tensors, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"tensor model\.layers\.1\.mlp\.down_proj\.weight holds 1 of 512 numbers that are NaN or infinite"):
+        check_finite(saved)
