@@ -94,7 +94,6 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
-            attn_implementation="sdpa",
             output_loading_info=True,
         )
     except UNREADABLE as error:

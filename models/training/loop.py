@@ -29,7 +29,7 @@ from models.losses.schedules import learning_rate_at, teachers_asked, value_at
 from models.losses.taid import Taid, advance
 from models.signals.sources import SignalSource, split_head
 from models.training.checkpoints import Checkpoints
-from models.training.step import Plan, StudentInTraining, gradients, recomputed
+from models.training.step import Plan, StudentInTraining, check_batch_statistics, gradients, recomputed
 
 CURVE_POINTS = 1000
 
@@ -135,6 +135,7 @@ def train(
     t = plan.training
     sources = () if signals is None else (signals,) if callable(signals) else tuple(signals)
     accelerator = accelerator_for(plan.device, plan.precision)
+    check_batch_statistics(model, t, processes=accelerator.num_processes)
     whole = model if features is None else nn.ModuleDict({"student": model, "features": features.to(accelerator.device)})
     optimizer = torch.optim.AdamW(parameter_groups(whole, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
     plain, state = model, Progress()

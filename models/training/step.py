@@ -79,6 +79,23 @@ def recomputed(model: nn.Module) -> Iterator[None]:
         switched.disable_input_require_grads()  # a hook on the embedding, which transformers leaves
 
 
+def check_batch_statistics(model: nn.Module, training: Training, key: str = "training", processes: int = 1) -> None:
+    """Refuse what would normalise a batch in parts: with batch normalisation several micro-batches are not one batch.
+
+    Raises:
+        UserError: The model has layers of batch normalisation, and a step is split or computed twice.
+    """
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return
+    kind = f"for a {type(model).__name__}, whose batch normalisation takes its statistics from whole batches"
+    if training.accumulation > 1:
+        raise UserError.about(f"{key}.accumulation", training.accumulation, f"1, {kind}", "Leave it out, or lower batch_size.")
+    if training.recompute:
+        raise UserError.about(f"{key}.recompute", True, f"false, {kind}", "Leave it out.")
+    if processes > 1:
+        raise UserError.about("compute", f"{processes} processes", f"one process, {kind}", "Start it without a launcher.")
+
+
 def gradients(
     accelerator: Accelerator,
     student: StudentInTraining,

@@ -19,6 +19,7 @@ from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
 from models.students.initialise import layer_sources, student_on_meta
 from models.students.reduced_tokenizer import used_ids
+from models.training.step import check_batch_statistics
 from tasks.data.prepare import check_patches, shapes_of
 from tasks.data.sources import first_image_shape
 from tasks.lifecycle.request import kept_before
@@ -110,6 +111,7 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         if stage.student.vocabulary == "used" and used is not None:
             interface = replace(interface, vocabulary=used)
         student = student_on_meta(stage.student, teacher, interface, key)
+        check_batch_statistics(student, stage.training, f"stages[{index}].training")
         sizes.append(sized(student))
         if teacher is not None:
             above = sizes[-2] if index else root

@@ -21,6 +21,8 @@ from models.base.interface import Interface
 from tasks.runtime.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, gguf_file, resolve_checkpoint
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
 
 def settle_students(ladder: Ladder, context: Context) -> Ladder:
     """The ladder with every student in full; the same ladder where nothing is left open.
@@ -44,7 +46,7 @@ def _settled(ladder: Ladder, index: int, context: Context) -> Stage:
     elif isinstance(student.config, str):
         changed = {"config": _read_config(Path(context.base, os.path.expanduser(student.config)), student.config, f"{key}.config")}
     else:
-        changed = _checkpoint(student, key, context)
+        changed = _checkpoint(ladder, student, key, context)
     return stage.model_copy(update={"student": Student.model_validate({**student.model_dump(exclude={"parameters"}), **changed})})
 
 
@@ -127,7 +129,7 @@ def _read_config(file: Path, given: str, key: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in DECIDED}
 
 
-def _checkpoint(student: Student, key: str, context: Context) -> dict[str, Any]:
+def _checkpoint(ladder: Ladder, student: Student, key: str, context: Context) -> dict[str, Any]:
     """The local folder of a checkpoint and the hash of its weights."""
     source = CheckpointTeacher(path=cast(str, student.path), revision=student.revision, sha256=student.sha256)
     try:
@@ -137,4 +139,28 @@ def _checkpoint(student: Student, key: str, context: Context) -> dict[str, Any]:
         raise UserError.about(f"{key}.path", student.path, "a folder with safetensors weights, not a GGUF file", remedy) from None
     except UserError as error:
         raise UserError(str(error).replace("teacher.", f"{key}.")) from error
+    if ladder.workload != "image-classification":
+        _check_tokenizer(ladder, folder, key, context)
     return {"path": str(folder), "sha256": weights_sha256(folder)}
+
+
+def _check_tokenizer(ladder: Ladder, folder: Path, key: str, context: Context) -> None:
+    """A student's ids must mean what its teacher's mean; one without a tokenizer of its own is taken at its word."""
+    from models.data import tokenizers
+
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return
+    allowed, remedy = "a checkpoint with the ladder's tokenizer", "Choose one that was made with the teacher's tokenizer."
+    if ladder.tokenizer.kind == "bpe":
+        raise UserError.about(f"{key}.path", str(folder), f"{allowed}, which is trained here", "Use tokenizer.kind teacher or bytes.")
+    teacher, ours = ladder.teacher, tokenizers.load(folder).get_vocab()
+    if ladder.tokenizer.kind == "bytes" or not isinstance(teacher, CheckpointTeacher):
+        theirs = tokenizers.bytes_tokenizer().get_vocab()
+    else:
+        try:
+            theirs = tokenizers.load_teacher(resolve_checkpoint(teacher, context)).get_vocab()
+        except NotConverted:  # a plan; the run compares them
+            return
+    if ours != theirs:
+        given = f"{folder} with a vocabulary of {len(ours)} ids"
+        raise UserError.about(f"{key}.path", given, f"{allowed}, which has {len(theirs)} ids", remedy)

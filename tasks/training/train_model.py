@@ -20,13 +20,14 @@ from models.base.interface import Interface
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.features import Features
-from models.signals.sources import SignalSource, live, uniform
+from models.signals.sources import SignalSource, live, split_head, uniform
 from models.students.vocabulary import VocabularyMap, fit_vocabulary, reduce_corpus, student_vocabulary
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
 from tasks.evaluation.evaluator import validator
 from tasks.records.run import DataRecord
 from tasks.runtime import cancellation as stopping
+from tasks.runtime.logs import log
 from tasks.runtime.progress import TrainingProgress
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import fingerprint
@@ -70,6 +71,8 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     }
     teacher = above[parent.folder] if parent is not None else None
     model = work.make(teacher, checkpoints)
+    if interface.output_ids is not None and split_head(model) is None:
+        log.info("%s: the head of a %s cannot be split off, so logits are computed whole: more memory", work.name, type(model).__name__)
     features = _features(work, model, above)
     validate = validator(corpus, ladder.evaluation, interface, device, precision)
     initial = validate(model.to(device)) if teacher is not None else {}
