@@ -60,8 +60,9 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
     if own and own.data == ladder.data:
         return
     if isinstance(ladder.data, FilesData):
-        for index, pattern in enumerate(ladder.data.paths):
-            _check_pattern(f"data.paths[{index}]", pattern, base, roots, remedy)
+        for key, patterns in ladder.data.patterns().items():
+            for index, pattern in enumerate(patterns):
+                _check_pattern(f"{key}[{index}]", pattern, base, roots, remedy)
     if isinstance(ladder.data, DatasetData):
         _check_folder("data.name", ladder.data.name, base, roots, remedy)
 

@@ -20,6 +20,37 @@ class Columns(Settings):
     image: str = setting("image", "Column that holds the image of an example, or the path of its file", "column name")
 
 
+class Splits(Settings):
+    """Splits that the data come with, kept as they are; where valid or test is missing, it is drawn from train by hash.
+
+    Either `train`, `valid` and `test` name files (source files) or the splits of a dataset, or `column` names a column with the words
+    train, valid (also validation, val, dev) and test.
+    """
+
+    train: tuple[str, ...] = setting((), "Files or dataset splits to train on", "paths or names")
+    valid: tuple[str, ...] = setting((), "Files or dataset splits to validate and evaluate on; none: drawn from train", "paths or names")
+    test: tuple[str, ...] = setting((), "Files or dataset splits kept apart for final proofs; none: drawn from train", "paths or names")
+    column: str | None = setting(None, "Column that holds the name of each row's split", "column name")
+
+    @field_validator("train", "valid", "test", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _names_or_column(self) -> Splits:
+        if (self.column is not None) == bool(self.train) or (self.column is not None and (self.valid or self.test)):
+            given = [name for name in ("train", "valid", "test", "column") if getattr(self, name)]
+            raise ValueError(
+                f"got {' and '.join(given) or 'none of them'}; allowed: train, with or without valid and test, or column alone."
+            )
+        return self
+
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """Split -> its files or dataset splits, without empty ones; nothing where a column decides."""
+        return {name: given for name in ("train", "valid", "test") if (given := getattr(self, name))}
+
+
 class CommonData(Settings):
     """Settings of every data source."""
 
@@ -107,8 +138,23 @@ class FilesData(PictureData):
     """
 
     source: Literal["files"] = setting("files", "Kind of data source")
-    paths: tuple[str, ...] = setting(..., "Files or glob patterns; relative ones count from the ladder's YAML file", "paths", min_length=1)
+    paths: tuple[str, ...] = setting((), "Files or glob patterns; relative ones count from the ladder's YAML file", "paths")
+    splits: Splits | None = setting(
+        None, "Given splits: `train`, `valid`, `test` as paths in place of `paths`, or a `column`; none: by hash", added=True
+    )
     columns: Columns = setting(Columns(), "Names of the columns in tabular files")
+
+    @model_validator(mode="after")
+    def _paths_or_splits(self) -> FilesData:
+        if bool(self.paths) == bool(self.splits and self.splits.train):
+            found = "both paths and splits.train" if self.paths else "neither paths nor splits.train"
+            raise ValueError(f"got {found}; allowed: one of them. Name files or patterns such as paths: [data/*.jsonl].")
+        return self
+
+    def patterns(self) -> dict[str, tuple[str, ...]]:
+        """Key of the setting -> its patterns, in the order in which files are read."""
+        given = self.splits.named() if self.splits else {}
+        return {f"data.splits.{name}": patterns for name, patterns in given.items()} or {"data.paths": self.paths}
 
 
 class DatasetData(PictureData):
@@ -118,6 +164,9 @@ class DatasetData(PictureData):
     name: str = setting(..., "Dataset id on the hub, or a folder written by save_to_disk", "id or path", min_length=1)
     subset: str | None = setting(None, "Configuration of a hub dataset", "name")
     split: str = setting("train", "Split to read; Ladder makes its own train, valid and test parts from it", "name")
+    splits: Splits | None = setting(
+        None, "Given splits: `train`, `valid`, `test` as names in place of `split`, or a `column`; none: by hash", added=True
+    )
     revision: str | None = setting(None, "Git revision of a hub dataset", "revision")
     columns: Columns = setting(Columns(), "Names of the columns")
 

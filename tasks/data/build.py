@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from conf.schema.data import Data, PictureData
+from conf.schema.data import Data, FilesData, PictureData
 from conf.schema.ladder import Ladder
 from models.data import tokenizers
 from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_corpus
+from tasks.data.duplicates import content_of, count_duplicates
 from tasks.data.images import ImageReader, digit_pixels
 from tasks.data.labels import LabelTally, as_teacher, class_ids, label_notes, unnamed_note
 from tasks.data.readers import Document
 from tasks.data.sources import Source, read_source, source_hash
-from tasks.data.unlabelled import by_label, hide_labels, label_counts, train_on
+from tasks.data.unlabelled import by_label, hide_labels, label_counts, train_on, without_held_out
 from tasks.records.data import COUNTS, DataCounts
 from tasks.training.identity import known_settings
 
@@ -55,6 +56,8 @@ def corpus_identity(
     # The hash of the content stands for where the content lies.
     left = ("paths", "name", "subset", "revision", *IMAGE_SETTINGS)
     settings = {name: value for name, value in known_settings(ladder.data).items() if name not in left}
+    if isinstance(ladder.data, FilesData) and ladder.data.splits and ladder.data.splits.column is None:
+        settings.pop("splits", None)  # which file is which split counts in the hash of the source
     pictures = _image_identity(ladder, image_processor)
     tokenizer: dict[str, Any] | None = None
     if ladder.workload != "image-classification":
@@ -112,6 +115,8 @@ def build_corpus(
             notes.append(f"{empty:,} empty documents left out")
         source = Source(texts)
     labelled, unlabelled = (source.documents, []) if workload == "causal-lm" else by_label(source.documents)
+    unlabelled, remarks = without_held_out(labelled, unlabelled)
+    notes += remarks
     splits = split_documents(labelled, data) if labelled else dict[SplitName, list[Document]]()
     slice_names = tuple(sorted({document.slice for document in source.documents}))
     label_names: tuple[str, ...] = ()
@@ -125,7 +130,8 @@ def build_corpus(
             label_names, labels = as_teacher(label_names, labels, teacher_classes, numbered=bool(source.class_names))
             notes += unnamed_note(label_names, teacher_classes)
         notes += [*label_notes(tally), *train_on(unlabelled, splits)]
-    for note in notes:
+    counts = _counts(splits, labels, dropped, notes)
+    for note in counts.notes:
         progress(note)
     progress(f"{len(source.documents):,} documents: {', '.join(f'{len(splits[name]):,} {name}' for name in SPLITS)}")
 
@@ -147,7 +153,8 @@ def build_corpus(
         pixels = digit_pixels(teacher_folder)
     info = _info(ladder, tokenizer, label_names, slice_names, written, pixels)
     write_corpus(folder, info, written)
-    counts = DataCounts(dropped=dropped, notes=tuple(notes), **(label_counts(written["train"]) if label_names else {}))
+    if label_names:
+        counts = counts.model_copy(update=label_counts(written["train"]))
     if counts.labels_in_words:
         progress(counts.labels_in_words)
     (folder / COUNTS).write_text(counts.model_dump_json(indent=1))
@@ -159,25 +166,43 @@ def split_documents(documents: Sequence[Document], data: Data) -> dict[SplitName
     """Divide documents by the hash of their key, so that adding documents moves none of the others.
 
     Where that leaves a split empty, because there are few documents, those of the nearest hash are moved into it: each split has at
-    least one, and documents of one key stay together.
+    least one, and documents of one key stay together. Given splits stay as they are; what is missing of them is drawn from train.
 
     Raises:
-        UserError: Fewer than three different documents.
+        UserError: Fewer different documents than splits to fill.
     """
-    place = {document.key: int.from_bytes(hashlib.sha256(document.key.encode()).digest()[:8]) / 2**64 for document in documents}
+    given = {document.split for document in documents}
+    drawn: list[tuple[SplitName, float]] = [("valid", data.valid_fraction), ("test", data.test_fraction)]
+    drawn = [(name, fraction) for name, fraction in drawn if name not in given]
+    free = [document for document in documents if document.split is None or document.split == "train"]
+    place = {document.key: int.from_bytes(hashlib.sha256(document.key.encode()).digest()[:8]) / 2**64 for document in free}
     keys = sorted(place, key=lambda key: (place[key], key))
-    if len(keys) < len(SPLITS):
-        raise UserError.about(
-            "data", f"{len(keys)} different documents", "at least 3: one each to train on, to validate and to test", "Add documents."
-        )
+    if len(keys) <= len(drawn):
+        allowed = "at least 3: one each to train on, to validate and to test"
+        if len(drawn) < 2:
+            allowed = "at least 2: one to train on, and one for what is drawn from train" if drawn else "at least one to train on"
+        raise UserError.about("data", f"{len(keys)} different documents", allowed, "Add documents.")
     hashes = [place[key] for key in keys]
-    valid = int(np.clip(np.searchsorted(hashes, data.valid_fraction), 1, len(keys) - 2))
-    test = int(np.clip(np.searchsorted(hashes, data.valid_fraction + data.test_fraction), valid + 1, len(keys) - 1))
-    split_of: dict[str, SplitName] = {key: "valid" if rank < valid else "test" if rank < test else "train" for rank, key in enumerate(keys)}
+    split_of: dict[str, SplitName] = dict.fromkeys(keys, "train")
+    start, bound = 0, 0.0
+    for index, (name, fraction) in enumerate(drawn):
+        bound += fraction
+        end = int(np.clip(np.searchsorted(hashes, bound), start + 1, len(keys) - len(drawn) + index))
+        split_of.update(dict.fromkeys(keys[start:end], name))
+        start = end
     splits: dict[SplitName, list[Document]] = {name: [] for name in SPLITS}
     for document in documents:
-        splits[split_of[document.key]].append(document)
+        splits[document.split if document.split in ("valid", "test") else split_of[document.key]].append(document)
     return splits
+
+
+def _counts(splits: dict[SplitName, list[Document]], labels: dict[int | str, int], dropped: dict[str, int], notes: list[str]) -> DataCounts:
+    """Counts and remarks of the divided documents."""
+    each = [(number, document) for number, name in enumerate(SPLITS) for document in splits[name]]
+    contents = np.array([content_of(document) for _, document in each], dtype=np.uint64)
+    classes = np.array([-1 if document.label is None else labels.get(document.label, -1) for _, document in each], dtype=np.int64)
+    given = any(document.split is not None for _, document in each)
+    return count_duplicates(contents, classes, np.array([number for number, _ in each], dtype=np.uint8), given, dropped, notes)
 
 
 def _tokenizer(ladder: Ladder, train: list[Document], teacher_folder: Path | None, progress: Progress) -> PreTrainedTokenizerBase:

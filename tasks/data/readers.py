@@ -17,6 +17,16 @@ from tasks.data.labels import Label, class_name, clean_label
 from tasks.data.tables import unreadable
 
 ONE_SLICE = "all"
+SPLIT_WORDS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,7 @@ def row_document(
     origin: str,
     class_names: Sequence[str] = (),
     read_image: ReadImage | None = None,
+    split: SplitName | None = None,
 ) -> Document:
     """Make a document of a row.
 
@@ -80,6 +91,7 @@ def row_document(
         origin: Where the row stands.
         class_names: Names of the classes 0, 1, ... in the column of slices, where the source declares them.
         read_image: Gives pixels and key of what the row holds; for image workloads.
+        split: Split that the source puts it in.
 
     Raises:
         UserError: Its text is empty or no text, its image no image, or its label neither number nor text.
@@ -88,15 +100,28 @@ def row_document(
     group = _slice(row, columns, class_names)
     if read_image is not None:
         image, key = read_image(row[columns.image], origin)
-        return Document(key, group, origin, image=image, label=label)
+        return Document(key, group, origin, image=image, label=label, split=split)
     text = row[columns.text]
     try:
         if not isinstance(text, str) or not (text or workload == "causal-lm"):
             remedy = f"{origin} holds {text!r}: data.missing=drop leaves such rows out."
             raise UserError.about("data.columns.text", columns.text, "a column of text in every row", remedy)
-        return Document(hashlib.sha256(text.encode()).hexdigest(), group, origin, text=text, label=label)
+        return Document(hashlib.sha256(text.encode()).hexdigest(), group, origin, text=text, label=label, split=split)
     except UnicodeEncodeError as error:  # JSON may write half of a surrogate pair
         raise unreadable(origin, f"the text is not Unicode: {error.reason}") from error
+
+
+def split_named(word: Any, column: str, origin: str) -> SplitName:
+    """The split that a word means.
+
+    Raises:
+        UserError: It is none of the usual words.
+    """
+    found = SPLIT_WORDS.get(word.strip().casefold()) if isinstance(word, str) else None
+    if found is None:
+        allowed = f"a column of the words {', '.join(SPLIT_WORDS)}"
+        raise UserError.about("data.splits.column", column, allowed, f"{origin} holds {word!r}.")
+    return found
 
 
 def _slice(row: Mapping[str, Any], columns: Columns, class_names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,9 +21,10 @@ from conf.errors import TransientError, UserError
 from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
+from models.data.corpus import SplitName
 from tasks.data.images import ImageReader, ReadImage, image_files, named_files
 from tasks.data.labels import class_name, clean_label
-from tasks.data.readers import ONE_SLICE, Document, missing_role, row_document, wanted_columns
+from tasks.data.readers import ONE_SLICE, SPLIT_WORDS, Document, missing_role, row_document, split_named, wanted_columns
 from tasks.data.tables import TABLES, Row, check_columns, read_rows, read_text, unreadable
 from tasks.runtime.retries import is_transient
 
@@ -72,9 +73,11 @@ def read_source(data: Data, workload: Workload, base: Path, images: ImageReader 
         case FilesData():
             documents = _file_documents(data, workload, base, dropped, images)
         case DatasetData():
-            dataset = _open_dataset(data, base)
-            class_names = _declared_classes(dataset, data.columns, workload)
-            documents = _dataset_documents(dataset, data, workload, dropped, images and images.beside(base))
+            parts: list[tuple[SplitName | None, Dataset]] = [
+                (split, _open_dataset(data, base, name)) for split, name in _dataset_splits(data)
+            ]
+            class_names = _declared_classes(parts[0][1], data.columns, workload)
+            documents = _dataset_documents(parts, data, workload, dropped, images and images.beside(base))
     found = list(islice(documents, data.max_documents))
     if not found:
         raise UserError.about("data", data.source, "a source with documents", "The source is empty: nothing can be learned from it.")
@@ -116,15 +119,16 @@ def source_hash(data: Data, base: Path, workload: Workload = "causal-lm") -> str
         case DatasetData():
             folder = _dataset_folder(data, base)
             if folder is None:
-                return str(_open_dataset(data, base)._fingerprint)
+                prints = [f"{split}:{_open_dataset(data, base, name)._fingerprint}" for split, name in _dataset_splits(data)]
+                return prints[0].partition(":")[2] if data.splits is None else hashlib.sha256("\n".join(prints).encode()).hexdigest()
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             return _hash_files((path.relative_to(folder).as_posix(), path) for path in files)
 
 
 def _content(data: FilesData, base: Path, workload: Workload) -> Iterator[tuple[str, Path]]:
     """Name and path of each file that the data are read from."""
-    for name, path in _matches(data, base, workload):
-        yield name, path
+    for split, name, path in _files(data, base, workload):
+        yield f"{split}\0{name}" if split else name, path
         if workload == "image-classification" and path.suffix.lower() in TABLES:
             rows = read_rows(name, path, {"image": data.columns.image})
             yield from named_files((row[data.columns.image] for _, row in rows), path.parent)
@@ -137,7 +141,7 @@ def _hash_files(files: Iterable[tuple[str, Path]]) -> str:
             with path.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
-            raise unreadable(name, str(error)) from error
+            raise unreadable(name.rpartition("\0")[2], str(error)) from error
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
@@ -175,26 +179,36 @@ def _digits() -> Iterator[Document]:
         yield Document(f"digit-{index}", f"digit-{label}", f"digit {index}", image=image, label=int(label))
 
 
-def _matches(data: FilesData, base: Path, workload: Workload) -> list[tuple[str, Path]]:
-    """Name and path of each file that the patterns match: patterns in their order, files sorted, each once.
+def _files(data: FilesData, base: Path, workload: Workload) -> list[tuple[SplitName | None, str, Path]]:
+    """Split, name and path of each file that the patterns match: patterns in their order, files sorted, each once.
 
     A folder stands for the images in it, where the workload has any.
     """
     root = os.path.abspath(base)
-    found: dict[str, str] = {}
-    for index, pattern in enumerate(data.paths):
-        wanted = os.path.join(root, os.path.expanduser(pattern))
-        hits = [wanted] if os.path.exists(wanted) else sorted(glob.glob(wanted, recursive=True))
-        if workload == "image-classification":
-            hits = [file for hit in hits for file in (map(str, image_files(Path(hit))) if os.path.isdir(hit) else (hit,))]
-        files = [os.path.normpath(hit) for hit in hits if os.path.isfile(hit)]
-        if not files:
-            remedy = _folder_remedy(pattern, hits[0]) if hits else f"Nothing matches it under {root}."
-            raise UserError.about(f"data.paths[{index}]", pattern, "a file, or a pattern that matches files", remedy)
-        for file in files:
-            inside = file.startswith(root + os.sep) or not os.path.isabs(os.path.expanduser(pattern))
-            found.setdefault(file, Path(os.path.relpath(file, root) if inside else file).as_posix())
-    return [(name, Path(file)) for file, name in found.items()]
+    found: dict[str, tuple[SplitName | None, str]] = {}
+    for key, patterns in data.patterns().items():
+        split = SPLIT_WORDS.get(key.rpartition(".")[2])
+        for index, pattern in enumerate(patterns):
+            for file, name in _matches(pattern, f"{key}[{index}]", root, workload):
+                known, _ = found.setdefault(file, (split, name))
+                if known != split:
+                    raise UserError.about(f"{key}[{index}]", pattern, f"files that are not in {known} too", f"{name} is in both.")
+    return [(split, name, Path(file)) for file, (split, name) in found.items()]
+
+
+def _matches(pattern: str, key: str, root: str, workload: Workload) -> Iterator[tuple[str, str]]:
+    """Path and name of each file that a pattern matches."""
+    wanted = os.path.join(root, os.path.expanduser(pattern))
+    hits = [wanted] if os.path.exists(wanted) else sorted(glob.glob(wanted, recursive=True))
+    if workload == "image-classification":
+        hits = [file for hit in hits for file in (map(str, image_files(Path(hit))) if os.path.isdir(hit) else (hit,))]
+    files = [os.path.normpath(hit) for hit in hits if os.path.isfile(hit)]
+    if not files:
+        remedy = _folder_remedy(pattern, hits[0]) if hits else f"Nothing matches it under {root}."
+        raise UserError.about(key, pattern, "a file, or a pattern that matches files", remedy)
+    for file in files:
+        inside = file.startswith(root + os.sep) or not os.path.isabs(os.path.expanduser(pattern))
+        yield file, Path(os.path.relpath(file, root) if inside else file).as_posix()
 
 
 def _folder_remedy(pattern: str, folder: str) -> str:
@@ -209,18 +223,24 @@ def _folder_remedy(pattern: str, folder: str) -> str:
 def _file_documents(
     data: FilesData, workload: Workload, base: Path, dropped: Counter[str], images: ImageReader | None
 ) -> Iterator[Document]:
-    for name, path in _matches(data, base, workload):
+    for split, name, path in _files(data, base, workload):
         try:
             if path.suffix.lower() in TABLES:
-                rows = read_rows(name, path, wanted_columns(data.columns, workload))
-                yield from _row_documents(rows, data, workload, dropped, read_image=images and images.beside(path.parent))
+                rows = read_rows(name, path, _wanted(data, workload))
+                yield from _row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
             elif images is not None:
                 image, key = images.read(str(path), name, "data.paths")
-                yield Document(key, path.parent.name, name, image=image, label=path.parent.name)
+                yield Document(key, path.parent.name, name, image=image, label=path.parent.name, split=split)
             else:
-                yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=read_text(name, path))
+                yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=read_text(name, path), split=split)
         except OSError as error:
             raise unreadable(name, str(error)) from error
+
+
+def _wanted(data: FilesData | DatasetData, workload: Workload) -> dict[str, str]:
+    """Role -> name of the columns that are read."""
+    column = data.splits.column if data.splits else None
+    return wanted_columns(data.columns, workload) | ({} if column is None else {"split": column})
 
 
 def _row_documents(
@@ -228,7 +248,8 @@ def _row_documents(
     data: FilesData | DatasetData,
     workload: Workload,
     dropped: Counter[str],
-    features: Any = None,
+    split: SplitName | None,
+    features: Mapping[str, Any] | None = None,
     read_image: ReadImage | None = None,
 ) -> Iterator[Document]:
     """Documents of rows, those left out that lack something where `data.missing` is drop.
@@ -238,13 +259,14 @@ def _row_documents(
         data: The data settings.
         workload: Decides which columns are read.
         dropped: Counts what is left out, under what it lacks.
+        split: The split that they are in; None: a column or the hash decides.
         features: Column to feature, of a dataset.
         read_image: Gives pixels and key of what a row holds; for image workloads.
     """
-    columns = data.columns
-    group_names: Sequence[str] = getattr((features or {}).get(columns.slice), "names", None) or ()
+    columns, column = data.columns, data.splits.column if data.splits else None
+    names: dict[str, Sequence[str]] = {name: found for name, each in (features or {}).items() if (found := getattr(each, "names", None))}
     no_label = {class_name(value).casefold() for value in data.unlabelled}
-    if features and hasattr(features.get(columns.label), "names"):
+    if columns.label in names:
         no_label.add("-1")
     for origin, row in rows:
         if no_label and workload != "causal-lm":
@@ -254,7 +276,10 @@ def _row_documents(
         if data.missing == "drop" and (role := missing_role(row, columns, workload)) is not None:
             dropped[role] += 1
             continue
-        yield row_document(row, columns, workload, origin, group_names, read_image)
+        if column is not None:
+            word = row[column]
+            split = split_named(names[column][word] if column in names and isinstance(word, int) else word, column, origin)
+        yield row_document(row, columns, workload, origin, names.get(columns.slice or "", ()), read_image, split)
 
 
 def _dataset_folder(data: DatasetData, base: Path) -> Path | None:
@@ -268,7 +293,14 @@ def _dataset_folder(data: DatasetData, base: Path) -> Path | None:
     return None
 
 
-def _open_dataset(data: DatasetData, base: Path) -> Dataset:
+def _dataset_splits(data: DatasetData) -> list[tuple[SplitName | None, str]]:
+    """Our split, and the dataset's, of all that is read."""
+    given = data.splits.named() if data.splits else {}
+    found: list[tuple[SplitName | None, str]] = [(SPLIT_WORDS[split], name) for split, names in given.items() for name in names]
+    return found or [(None, data.split)]
+
+
+def _open_dataset(data: DatasetData, base: Path, split: str) -> Dataset:
     import datasets
     import pyarrow as pa
     from datasets.exceptions import DatasetsError
@@ -280,7 +312,7 @@ def _open_dataset(data: DatasetData, base: Path) -> Dataset:
     )
     try:
         if folder is None:
-            loaded: Any = datasets.load_dataset(data.name, data.subset, split=data.split, revision=data.revision)
+            loaded: Any = datasets.load_dataset(data.name, data.subset, split=split, revision=data.revision)
         else:
             loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, DatasetsError, pa.ArrowException) as error:
@@ -289,11 +321,17 @@ def _open_dataset(data: DatasetData, base: Path) -> Dataset:
             raise TransientError(f"data.name: the hub did not give {data.name} ({reason}).") from error
         raise UserError.about("data.name", data.name, allowed, f"{remedy} (datasets says: {reason})") from error
     if isinstance(loaded, datasets.DatasetDict):
-        if data.split not in loaded:
+        if split not in loaded:
             names = [str(name) for name in loaded]
-            remedy = f"{suggest(data.split, names)}Choose one of them."
-            raise UserError.about("data.split", data.split, f"the splits of {data.name}: {', '.join(names)}", remedy)
-        loaded = loaded[data.split]
+            key = "data.split" if split == data.split else "data.splits"
+            raise UserError.about(
+                key, split, f"the splits of {data.name}: {', '.join(names)}", f"{suggest(split, names)}Choose one of them."
+            )
+        loaded = loaded[split]
+    elif folder is not None and data.splits and data.splits.train:
+        raise UserError.about(
+            "data.splits", split, f"a column: {data.name} has no splits of its own", "Set data.splits.column, or leave it out."
+        )
     return loaded.with_format(None)  # a saved dataset may remember that it gives tensors
 
 
@@ -305,14 +343,20 @@ def _declared_classes(dataset: Dataset, columns: Columns, workload: Workload) ->
 
 
 def _dataset_documents(
-    dataset: Dataset, data: DatasetData, workload: Workload, dropped: Counter[str], read_image: ReadImage | None
+    parts: Sequence[tuple[SplitName | None, Dataset]],
+    data: DatasetData,
+    workload: Workload,
+    dropped: Counter[str],
+    read_image: ReadImage | None,
 ) -> Iterator[Document]:
     import datasets
 
-    wanted = wanted_columns(data.columns, workload)
-    check_columns(dataset.column_names, wanted, data.name)
-    rows = dataset.select_columns(list(dict.fromkeys(wanted.values())))
-    if read_image is not None and isinstance(rows.features[data.columns.image], datasets.Image):
-        rows = rows.cast_column(data.columns.image, datasets.Image(decode=False))
-    placed = ((f"{data.name}, row {index}", rows[index]) for index in range(len(rows)))
-    yield from _row_documents(placed, data, workload, dropped, dataset.features, read_image)
+    wanted = _wanted(data, workload)
+    for split, dataset in parts:
+        name = data.name if split is None else f"{data.name} {split}"
+        check_columns(dataset.column_names, wanted, name)
+        rows = dataset.select_columns(list(dict.fromkeys(wanted.values())))
+        if read_image is not None and isinstance(rows.features[data.columns.image], datasets.Image):
+            rows = rows.cast_column(data.columns.image, datasets.Image(decode=False))
+        placed = ((f"{name}, row {index}", rows[index]) for index in range(len(rows)))
+        yield from _row_documents(placed, data, workload, dropped, split, dataset.features, read_image)

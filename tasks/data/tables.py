@@ -259,12 +259,13 @@ def not_utf8(name: str, path: Path) -> UserError:
 def check_columns(available: Collection[str], wanted: Mapping[str, str], origin: str) -> None:
     """Raise a UserError for the first column of `wanted` (role to name) that `available` lacks or holds twice."""
     for role, name in wanted.items():
+        key = "data.splits.column" if role == "split" else f"data.columns.{role}"
         if name not in available:
             remedy = f"{suggest(name, available)}Name the column that holds the {role}."
-            raise UserError.about(f"data.columns.{role}", name, f"the columns of {origin}: {', '.join(available) or 'none'}", remedy)
+            raise UserError.about(key, name, f"the columns of {origin}: {', '.join(available) or 'none'}", remedy)
         if not isinstance(available, dict) and (times := list(available).count(name)) > 1:  # all but the last would be ignored
             remedy = f"The header of {origin} has it {times} times: rename all but one."
-            raise UserError.about(f"data.columns.{role}", name, "a column that occurs once", remedy)
+            raise UserError.about(key, name, "a column that occurs once", remedy)
 
 
 def unreadable(origin: str, reason: str) -> UserError:

@@ -18,6 +18,25 @@ def by_label(documents: Sequence[Document]) -> tuple[list[Document], list[Docume
     return [each for each in documents if each.label is not None], [each for each in documents if each.label is None]
 
 
+def without_held_out(labelled: Sequence[Document], unlabelled: Sequence[Document]) -> tuple[list[Document], list[str]]:
+    """Leave out rows without label of given held-out splits: nothing can be judged by them, and no model may train on them.
+
+    Returns:
+        The others, and a remark where some were left out.
+
+    Raises:
+        UserError: A given split has no row with a label.
+    """
+    judged = {document.split for document in labelled}
+    for document in unlabelled:
+        if document.split not in (None, "train", *judged):
+            remedy = f"{document.origin} is one of them: leave this split out to have it drawn from train."
+            raise UserError.about(f"data.splits.{document.split}", "a split without labels", "a split that models can be judged by", remedy)
+    kept = [document for document in unlabelled if document.split in (None, "train")]
+    left_out = len(unlabelled) - len(kept)
+    return kept, [f"{left_out:,} rows without label of given held-out splits left out"] if left_out else []
+
+
 def train_on(unlabelled: Sequence[Document], splits: dict[SplitName, list[Document]]) -> list[str]:
     """Add documents without label to the training split, but for those that a held-out document equals.
 

@@ -15,12 +15,16 @@ class DataCounts(Record):
 
     Attributes:
         dropped: `text`, `image` or `label` -> rows left out because they have none.
+        conflicting: Documents whose content bears another label elsewhere.
+        shared: `test in train` -> documents of a given test split that stand in the training split too, and so on; kept in both.
         notes: Remarks as the log showed them.
         labelled: Training examples of a classifier that have a label; None for language models.
         unlabelled: Those that have none.
     """
 
     dropped: dict[str, int] = Field(default={})
+    conflicting: int = 0
+    shared: dict[str, int] = Field(default={})
     notes: tuple[str, ...] = ()
     labelled: int | None = None
     unlabelled: int | None = None

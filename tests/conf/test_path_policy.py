@@ -173,6 +173,8 @@ class TestSettings:
     def test_files_outside(self, root: Path, pattern: str) -> None:
         message = refused(root, files("text.txt", pattern))
         assert message.startswith(f"data.paths[1]: got {pattern!r}; allowed: ")
+        message = refused(root, f"data={{source: files, splits: {{train: text.txt, test: [text.txt, '{pattern}']}}}}")
+        assert message.startswith(f"data.splits.test[1]: got {pattern!r}; allowed: ")
 
     def test_a_dataset(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("model", "./model", "org/name", "imdb"):

@@ -43,7 +43,7 @@ def test_every_setting_is_explained(key: str) -> None:
         ("stages.objective.alpha", "(a number in [0, 1], or {kind: cosine, start: ..., end: ...}; default 0.9)"),
         ("stages", "(a list of Stage; required)"),
         ("data", "(StdlibData or DigitsData or FilesData or DatasetData; required)"),
-        ("data.paths", "(a list of texts, not empty; required)"),
+        ("data.paths", "(a list of texts; default ())"),
         ("teacher.shape.tied_embeddings", "(true or false; default True)"),
     ],
 )

@@ -59,8 +59,15 @@ class TestMessages:
                 "stages[1].training.accumulation=3",
                 "stages[1].training: got batch_size 8 and accumulation 3; allowed: an accumulation that divides batch_size.",
             ),
-            ("data={source: files}", "data.paths: missing, and it has no default; allowed: a list of texts, not empty."),
-            ("data={source: files, paths: []}", "data.paths: got []; allowed: a list of texts, not empty."),
+            ("data={source: files}", "data: got neither paths nor splits.train; allowed: one of them."),
+            ("data={source: files, paths: []}", "data: got neither paths nor splits.train; allowed: one of them."),
+            ("data={source: files, paths: [a], splits: {train: b}}", "data: got both paths and splits.train; allowed: one of them."),
+            (
+                "data={source: files, paths: [a], splits: {valid: b}}",
+                "data.splits: got valid; allowed: train, with or without valid and test, or",
+            ),
+            ("data={source: files, splits: {train: a, column: b}}", "data.splits: got train and column; allowed: train, with or without"),
+            ("data={source: files, paths: [a], splits: {}}", "data.splits: got none of them; allowed: train, with or without"),
             ("data={source: files, paths: [3]}", "data.paths[0]: got 3; allowed: text."),
         ],
     )

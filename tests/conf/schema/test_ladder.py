@@ -47,7 +47,7 @@ def test_all_settings_classes_are_reached() -> None:
     assert names == {
         *("Ladder", "StdlibData", "DigitsData", "FilesData", "DatasetData", "Columns", "Tokenizer", "TrainedTeacher", "CheckpointTeacher"),
         *("Shape", "Training", "Stage", "Student", "Objective", "Alpha", "Temperature", "Gate", "Evaluation", "Compute"),
-        *("Feature", "Signals", "Bench", "Economics", "Range", "Audit", "AuditLimit", "Comparison"),
+        *("Splits", "Resize", "Feature", "Signals", "Bench", "Economics", "Range", "Audit", "AuditLimit", "Comparison"),
     }
 
 

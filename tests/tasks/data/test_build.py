@@ -172,6 +172,22 @@ def test_three_different_documents_are_needed(keys: list[str]) -> None:
         split_documents(documents(keys), StdlibData())
 
 
+@pytest.mark.parametrize("missing", [(), ("valid",), ("test",), ("valid", "test")])
+def test_given_splits_stay_and_missing_ones_are_drawn_from_train(missing: tuple[SplitName, ...]) -> None:
+    names: tuple[SplitName, ...] = ("train", "train", "train", "valid", "test")
+    given = [replace(d, split=names[n % 5]) for n, d in enumerate(documents([f"k{n}" for n in range(500)]))]
+    given = [d for d in given if d.split not in missing]
+    splits = split_documents(given, StdlibData(valid_fraction=0.1, test_fraction=0.2))
+    assert sorted(d.key for split in splits.values() for d in split) == sorted(d.key for d in given)
+    for name in SPLITS:
+        assert {d.split for d in splits[name]} == {"train" if name in missing else name}
+    assert ("valid" in missing) == (10 < len(splits["valid"]) < 60)
+    assert ("test" in missing) == (30 < len(splits["test"]) < 95)
+    few = [replace(d, split="train") for d in documents(["a", "b"])]
+    with pytest.raises(UserError, match=r"at least 2: one to train on, and one for what is drawn from train"):
+        split_documents([*few[:1], *(d for d in given if d.split == "valid"), replace(few[1], split="valid")], StdlibData())
+
+
 def test_a_training_split_shorter_than_a_sequence_is_refused(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text("12345678")
@@ -303,7 +319,7 @@ def test_identity_is_json_and_names_what_the_corpus_depends_on(tmp_path: Path) -
     assert differs(ladder("causal-lm", data | {"columns": {"text": "text"}}))
     assert differs(ladder("causal-lm", data, {"kind": "bpe", "vocabulary": 300}))
     assert differs(ladder("sequence-classification", data))
-    assert not {"missing", "unlabelled"} & set(before["data"]), "settings that came later change no identity at their default"
+    assert not {"missing", "unlabelled", "splits"} & set(before["data"]), "settings that came later change no identity at their default"
     assert differs(ladder("causal-lm", data | {"missing": "drop"}))
     assert differs(ladder("causal-lm", data | {"unlabelled": ["-100"]}))
     teacher = ladder("causal-lm", data, {"kind": "teacher"})
