@@ -17,6 +17,7 @@ from models.base.device import precision_of
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.teachers.quality import accept_teacher
 
 
 @flow(name="distill", flow_run_name="{ladder}", persist_result=False)
@@ -53,7 +54,7 @@ def distill(
         inputs = StageInputs(settings, run.keep_data(prepare_data(settings, run.context)), run.context)
         teacher = prepare_teacher(inputs)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
-        teacher = evaluate_model(teacher, [], inputs, precision)
+        teacher = accept_teacher(evaluate_model(teacher, [], inputs, precision), inputs)
         teacher = bench_model(teacher, settings, run.context)
         lineage = [run.keep(record_model(teacher, [], inputs))]
         for stage in settings.stages:

@@ -29,6 +29,7 @@ from tasks.records.proof import Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.teachers.quality import accept_teacher
 
 
 @flow(name="prove", flow_run_name="proof of {ladder}", persist_result=False)
@@ -63,7 +64,7 @@ def prove(
         inputs = StageInputs(settings, run.keep_data(prepare_data(settings, run.context)), run.context)
         teacher = prepare_teacher(inputs)
         precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
-        teacher = evaluate_model(teacher, [], inputs, precision)
+        teacher = accept_teacher(evaluate_model(teacher, [], inputs, precision), inputs)
         root = run.keep(record_model(teacher, [], inputs))
         arms = arms_of(settings, inputs.data, run.context)
         for note in arms.notes:

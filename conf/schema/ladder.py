@@ -76,6 +76,12 @@ class TrainedTeacher(Settings):
     source: Literal["train"] = setting("train", "train: train the teacher here")
     shape: Shape = setting(..., "Shape of the teacher")
     training: Training = setting(..., "Steps, optimizer, validation")
+    allow_poor: bool = setting(
+        False,
+        "Let it teach though it is no better than the majority class (classification) or unigram frequencies (causal-lm)",
+        identity=False,
+        added=True,
+    )
 
 
 class CheckpointTeacher(Settings):
@@ -102,6 +108,12 @@ class CheckpointTeacher(Settings):
         "Names of its classes as the data call them, in the order of its outputs; none: those of its config.json",
         "names",
         identity=False,  # the classes are in the identity of the data
+        added=True,
+    )
+    allow_poor: bool = setting(
+        False,
+        "Let it teach though it is no better than the majority class (classification) or unigram frequencies (causal-lm)",
+        identity=False,
         added=True,
     )
 

@@ -33,7 +33,8 @@ def judge(
         thresholds: Of the audit, at all of which confidently wrong answers are asked about.
 
     Returns:
-        The verdict, None where the gate asks nothing, and for each requirement that was missed a sentence with its figures. A student
+        The verdict, None where the gate asks nothing, and for each requirement that was missed a sentence with its figures. Below a poor
+        root, which the settings let teach, no student passes without that: it is warned of where nothing was missed. A student
         that is stopped may yet be extended, taught through an assistant, or approved: see flows/gate_policies.py.
     """
     audited = gate.audit_bounds(thresholds)
@@ -54,8 +55,10 @@ def judge(
     if gate.max_parameters is not None and record.parameters > gate.max_parameters:
         reasons.append(f"{record.name} has {record.parameters:,} parameters; gate.max_parameters allows at most {gate.max_parameters:,}")
     reasons += [reason for bound in audited if (reason := _missed(record, bound))]
+    notes = [f"the root {lineage[0].name} is poor: {lineage[0].poor}"] if lineage and lineage[0].poor else []
     if not reasons:
-        return "passed", ()
+        return ("warned", tuple(notes)) if notes else ("passed", ())
+    reasons += notes
     return ("warned" if gate.policy == "warn" else "stopped"), tuple(reasons)
 
 

@@ -76,6 +76,7 @@ class StageRecord(Record):
         all_signal_seconds: Seconds that all stored answers take which it learns from, those included that were stored before; None where
             an earlier version made it.
         bench: How fast it answers; None where it was not measured.
+        poor: Why a root teacher is no better than a guess, where `teacher.allow_poor` lets it teach.
     """
 
     name: str
@@ -112,6 +113,7 @@ class StageRecord(Record):
     all_signal_seconds: float | None = None
     bench: ModelBench | None = None
     audit: AuditRecord | None = None
+    poor: str | None = None
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
 

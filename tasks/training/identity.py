@@ -23,6 +23,7 @@ T = TypeVar("T")
 def settings_hash(ladder: Ladder, proof: bool = False) -> str:
     """Hash of a run's settings and purpose: a proof goes on with a proof, and a run with a run."""
     plain = known_settings(ladder)
+    plain["teacher"].pop("allow_poor", None)  # a run that was refused for its teacher goes on where it is let teach
     if ladder.tracking == "mlflow":
         del plain["tracking"]  # a run that was interrupted before this setting existed is still continued
     return fingerprint(plain | ({"purpose": "proof"} if proof else {}))

@@ -1,0 +1,87 @@
+"""Root teachers that are no better than a guess, or answer NaN."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from conf.errors import UserError
+from conf.schema.gate import Gate
+from tasks.evaluation.gate import judge
+from tasks.records.run import Retention
+from tasks.report.sections.outcome import verdicts
+from tasks.teachers.quality import accept_teacher
+from tests.factories import model_record, run_record
+
+
+def inputs(workload: str, allow_poor: bool = False) -> Any:
+    return SimpleNamespace(ladder=SimpleNamespace(workload=workload, teacher=SimpleNamespace(allow_poor=allow_poor)))
+
+
+def classifier(accuracy: float, nll: float = 0.4, distinct: int = 2) -> dict[str, float]:
+    return {"accuracy": accuracy, "nll": nll, "distinct_answers": distinct, "baseline_accuracy": 0.6, "baseline_nll": 0.67}
+
+
+def language(nll: float) -> dict[str, float]:
+    return {"accuracy": 0.3, "nll": nll, "bits_per_byte": nll, "baseline_accuracy": 0.1, "baseline_nll": 3.0, "baseline_bits_per_byte": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("workload", "metrics"),
+    [
+        ("sequence-classification", classifier(0.61)),
+        ("sequence-classification", classifier(0.61, nll=2.0)),  # overconfident, and right more often
+        ("causal-lm", language(2.99)),
+        ("image-classification", {"accuracy": 0.1, "nll": 9.0}),  # judged by a version without baselines
+    ],
+)
+def test_a_teacher_that_is_better_than_a_guess_teaches(workload: str, metrics: dict[str, float]) -> None:
+    record = model_record("teacher", metrics=metrics)
+    assert accept_teacher(record, inputs(workload)) is record
+
+
+@pytest.mark.parametrize(
+    ("workload", "metrics", "figures"),
+    [
+        ("sequence-classification", classifier(0.0), "accuracy 0.0 %, the majority class 60.0 %, on the same held-out examples"),
+        ("sequence-classification", classifier(0.6), "accuracy 60.0 %, the majority class 60.0 %"),
+        ("image-classification", classifier(0.6, nll=0.9, distinct=1), "accuracy 60.0 %, the majority class 60.0 %"),
+        ("causal-lm", language(3.0), "3.000 nats a token, unigram frequencies 3.000, on the same held-out tokens"),
+        ("causal-lm", language(math.inf), "inf nats a token, unigram frequencies 3.000"),
+    ],
+)
+def test_a_poor_teacher_is_refused_with_its_figures(workload: str, metrics: dict[str, float], figures: str) -> None:
+    record = model_record("teacher", metrics=metrics)
+    with pytest.raises(UserError) as caught:
+        accept_teacher(record, inputs(workload))
+    assert figures in str(caught.value)
+    assert "teacher.allow_poor=true" in str(caught.value)
+    allowed = accept_teacher(record, inputs(workload, allow_poor=True))
+    assert allowed.poor is not None
+    assert figures in allowed.poor
+
+
+def test_answers_with_nan_are_refused_whatever_is_allowed() -> None:
+    record = model_record("teacher", metrics=language(math.nan))
+    with pytest.raises(UserError, match="answers with NaN on held-out tokens"):
+        accept_teacher(record, inputs("causal-lm", allow_poor=True))
+
+
+def test_below_a_poor_root_no_gate_passes_silently() -> None:
+    root = model_record("teacher", poor="accuracy 50.0 %, the majority class 60.0 %")
+    student = model_record("small", retention=Retention(parent=1.1, root=1.1))
+    verdict, reasons = judge(student, Gate(min_root_retention=0.9), [root])
+    assert verdict == "warned"
+    assert reasons == ("the root teacher is poor: accuracy 50.0 %, the majority class 60.0 %",)
+    assert judge(student, Gate(min_root_retention=1.2), [root])[0] == "stopped"
+    assert judge(student, Gate(min_root_retention=0.9), [model_record("teacher")]) == ("passed", ())
+
+
+def test_the_report_says_that_the_root_is_poor(tmp_path: Path) -> None:
+    root = model_record("teacher", metrics=classifier(0.5), poor="accuracy 50.0 %, the majority class 60.0 %")
+    record = run_record("tiny-1", root, model_record("small", metrics=classifier(0.5)), workload="sequence-classification")
+    assert "it is poor, and teaches by teacher.allow_poor: accuracy 50.0 %, the majority class 60.0 %" in verdicts(record)[0]
