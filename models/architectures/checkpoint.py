@@ -193,9 +193,11 @@ def check_interface(model: nn.Module, interface: Interface, folder: Path, key: s
     A vocabulary may be padded beyond the tokenizer's ids (the surplus is cut), never smaller.
 
     Raises:
-        UserError: Vocabulary or classes differ from the data's.
+        UserError: Vocabulary or classes differ from the data's, or the model cannot take its images.
     """
     config = cast(Any, model).config
+    if interface.image_shape is not None:
+        check_image(model, interface.image_shape, folder, key)
     if interface.workload != "causal-lm" and config.num_labels != interface.classes:
         raise UserError.about(
             key,
@@ -210,3 +212,21 @@ def check_interface(model: nn.Module, interface: Interface, folder: Path, key: s
             f"at least the {interface.vocabulary} ids of the tokenizer",
             "Teacher and student must share one vocabulary: set tokenizer.kind=teacher.",
         )
+
+
+def check_image(model: nn.Module, image: tuple[int, int, int], folder: Path, key: str = "teacher.path") -> None:
+    """Refuse a teacher that cannot take images of (C, H, W), whatever its architecture; needs no memory on the meta device.
+
+    Raises:
+        UserError: In the words of transformers.
+    """
+    empty = torch.empty(1, *image, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad():
+            model.eval()(pixel_values=empty)
+    except (ValueError, RuntimeError) as error:
+        channels, height, width = image
+        said = str(error).splitlines()[0].rstrip(".")
+        allowed = f"a model for images of {height} x {width} with {channels} channels, as the data have"
+        remedy = f"Set data.resize and data.channels to what it takes (transformers said: {said})."
+        raise UserError.about(key, str(folder), allowed, remedy) from error

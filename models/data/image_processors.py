@@ -7,6 +7,8 @@ stored pixels are what a processor gives before it scales and normalises: one by
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +79,16 @@ def processor_hash(folder: Path) -> str | None:
     """Hash of the processor's file in `folder`; None where there is none."""
     path = folder / FILE
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def normalises(folder: Path) -> bool:
+    """Whether the processor in `folder`, if there is one, gives other pixels than those in [0, 1]; read from its file alone."""
+    path = folder / FILE
+    if not path.is_file():
+        return False
+    settings = json.loads(path.read_text())
+    scales = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / LEVELS), 1 / LEVELS)
+    return bool(settings.get("do_normalize", True)) or not scales
 
 
 def pixels(processor: Any, picture: Image) -> NDArray[np.float32]:

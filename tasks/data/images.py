@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from conf.errors import UserError
 from conf.schema.data import PictureData
 from models.data import image_processors as processors
-from models.data.corpus import Pixels
+from models.data.corpus import Pixels, SplitName
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -148,8 +148,36 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
+def image_places(
+    files: Iterable[Path], folders: Sequence[Path], words: Mapping[str, SplitName]
+) -> dict[Path, tuple[str | None, SplitName | None]]:
+    """Class and given split of each image file, by the folders that it lies in.
+
+    In a folder that the settings name, the uppermost folder is the class, as torchvision's `ImageFolder` has it; an image that lies
+    directly in it has none. Any other file has its own folder's name. Where all classes lie in folders called train and valid or test,
+    those are the splits.
+
+    Args:
+        files: The image files.
+        folders: The folders that the settings name.
+        words: Names of splits, in small letters.
+    """
+    outer, plain, within = dict[Path, str](), dict[Path, str | None](), dict[Path, str]()
+    for file in files:
+        root = next((folder for folder in folders if file.is_relative_to(folder)), None)
+        names = file.parent.parts if root is None else file.parent.relative_to(root).parts
+        plain[file] = None if not names else names[0] if root else names[-1]
+        if len(names) > 1:
+            outer[file], within[file] = (names[0], names[1]) if root else (names[-2], names[-1])
+    splits = {words.get(name.lower()) for name in outer.values()}
+    if len(outer) < len(plain) or None in splits or "train" not in splits or len(splits) < 2:
+        return {file: (name, None) for file, name in plain.items()}
+    return {file: (within[file], words[name.lower()]) for file, name in outer.items()}
+
+
 def digit_pixels(teacher: Path | None) -> Pixels | None:
     """What makes a teacher's pixels of arrays that are in [0, 1] already; None: nothing."""
-    processor = processors.load(teacher) if teacher else None
-    found = processors.arithmetic(processor, 1) if processor is not None else None
-    return None if found is None or found.is_plain else Pixels(processors.LEVELS * found.factor, found.mean, found.std)
+    if teacher is None or not processors.normalises(teacher):
+        return None
+    found = processors.arithmetic(processors.load(teacher), 1)
+    return None if found is None else Pixels(processors.LEVELS * found.factor, found.mean, found.std)

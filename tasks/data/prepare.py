@@ -9,7 +9,7 @@ from typing import Any
 from conf.errors import UserError
 from conf.schema.ladder import Ladder, Shape
 from models.data.corpus import Corpus
-from models.data.image_processors import processor_hash
+from models.data.image_processors import normalises, processor_hash
 from models.data.tokenizers import tokenizer_hash
 from tasks.data.build import build_corpus, corpus_identity
 from tasks.records.data import COUNTS, DataCounts
@@ -31,7 +31,8 @@ def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
     folder = teacher_folder(ladder, context)
     base, classes = Path(context.base), teacher_classes(ladder, context)
     if ladder.workload == "image-classification":
-        return corpus_identity(ladder, base, None, processor_hash(folder) if folder else None, classes)
+        counts = folder is not None and (ladder.data.source != "digits" or normalises(folder))
+        return corpus_identity(ladder, base, None, processor_hash(folder) if folder and counts else None, classes)
     return corpus_identity(ladder, base, tokenizer_hash(folder) if folder else None, None, classes)
 
 

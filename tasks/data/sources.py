@@ -22,7 +22,7 @@ from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
-from tasks.data.images import ImageReader, ReadImage, image_files, named_files
+from tasks.data.images import ImageReader, ReadImage, image_files, image_places, named_files
 from tasks.data.labels import class_name, clean_label
 from tasks.data.readers import ONE_SLICE, SPLIT_WORDS, Document, missing_role, row_document, split_named, wanted_columns
 from tasks.data.tables import TABLES, Row, check_columns, read_rows, read_text, unreadable
@@ -223,14 +223,20 @@ def _folder_remedy(pattern: str, folder: str) -> str:
 def _file_documents(
     data: FilesData, workload: Workload, base: Path, dropped: Counter[str], images: ImageReader | None
 ) -> Iterator[Document]:
-    for split, name, path in _files(data, base, workload):
+    files, root = _files(data, base, workload), Path(os.path.abspath(base))
+    pictures = [path for _, _, path in files if images is not None and path.suffix.lower() not in TABLES]
+    folders = [root / os.path.expanduser(pattern) for patterns in data.patterns().values() for pattern in patterns]
+    places = image_places(pictures, folders, SPLIT_WORDS)
+    for split, name, path in files:
         try:
             if path.suffix.lower() in TABLES:
                 rows = read_rows(name, path, _wanted(data, workload))
                 yield from _row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
             elif images is not None:
                 image, key = images.read(str(path), name, "data.paths")
-                yield Document(key, path.parent.name, name, image=image, label=path.parent.name, split=split)
+                label, found = places[path]
+                label = None if label in data.unlabelled else label
+                yield Document(key, label or ONE_SLICE, name, image=image, label=label, split=split or found)
             else:
                 yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=read_text(name, path), split=split)
         except OSError as error:

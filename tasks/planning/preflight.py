@@ -13,6 +13,7 @@ from torch import nn
 
 from conf.errors import TransientError, UserError
 from conf.schema.ladder import CheckpointTeacher, Ladder, Shape
+from models.architectures.checkpoint import check_image
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
 from models.base.interface import Interface
 from models.data.corpus import Corpus
@@ -92,9 +93,12 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         UserError: A stage is larger than its teacher, `layers` or `prune` does not fit, or `start_at` names no stage.
     """
     kept_before(ladder, context.start_at)
-    interface = expected_interface(ladder, corpus, None if corpus else expected_image(ladder, context))
-    check_patches(ladder, interface.image_shape)
+    image = corpus.info.image_shape if corpus else expected_image(ladder, context)
+    interface = expected_interface(ladder, corpus, image)
+    check_patches(ladder, image)
     teacher, name = teacher_on_meta(ladder, interface, context), "teacher"
+    if teacher is not None and image is not None and isinstance(ladder.teacher, CheckpointTeacher):
+        check_image(teacher, image, Path(ladder.teacher.path))
     if corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
         interface = replace(interface, vocabulary=cast(Any, teacher).config.vocab_size)
     check_signals(ladder, interface)

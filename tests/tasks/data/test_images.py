@@ -86,6 +86,33 @@ def test_the_folder_of_an_image_is_its_class(tmp_path: Path, pattern: str) -> No
     assert np.array_equal(levels(found[6]), np.asarray(picture(1)).transpose(2, 0, 1))
 
 
+def test_folders_called_train_and_test_are_given_splits(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        class_folders(tmp_path / "pictures" / split, 4)
+    for pattern in ("pictures", "pictures/*/*/*.png"):
+        found = documents(FilesData(paths=(pattern,)), tmp_path)
+        assert {(d.split, d.label) for d in found} == {(s, c) for s in ("train", "valid", "test") for c in ("cat", "dog")}
+    assert {d.split for d in documents(FilesData(paths=("pictures/train",)), tmp_path)} == {None}, "a part of the data has no parts"
+
+
+def test_the_uppermost_folder_is_the_class_and_outside_of_it_there_is_none(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pictures" / "pets", 2)
+    class_folders(tmp_path / "pictures" / "test", 2)
+    picture(5).save(tmp_path / "pictures" / "loose.png")
+    (tmp_path / "pictures" / "unsorted").mkdir()
+    picture(6).save(tmp_path / "pictures" / "unsorted" / "6.png")
+    data = FilesData(paths=("pictures",), unlabelled=("unsorted",))
+    found = {d.origin: (d.label, d.split) for d in documents(data, tmp_path)}
+    assert found == {
+        "pictures/loose.png": (None, None),
+        "pictures/pets/cat/0.png": ("pets", None),
+        "pictures/pets/dog/1.png": ("pets", None),
+        "pictures/test/cat/0.png": ("test", None),
+        "pictures/test/dog/1.png": ("test", None),
+        "pictures/unsorted/6.png": (None, None),
+    }
+
+
 def test_a_table_names_files_beside_itself(tmp_path: Path) -> None:
     class_folders(tmp_path / "in" / "pictures", 2)
     with (tmp_path / "in" / "labels.csv").open("w", newline="") as file:

@@ -206,6 +206,27 @@ class TestImages:
         root, _ = self.of(tmp_path, 16, resize={"size": [32, 32]})
         assert root.tokens == 5
 
+    def test_a_teacher_for_other_images(self, tmp_path: Path) -> None:
+        vit = Shape(**{**SHAPE, "family": "vit", "patch_size": 8})
+        save_model(
+            build(config_for(vit, Interface("image-classification", 2, classes=2, image_shape=(3, 32, 32))), "image-classification"),
+            tmp_path / "teacher",
+            None,
+        )
+        (tmp_path / "images" / "a").mkdir(parents=True)
+        Image.new("RGB", (28, 28)).save(tmp_path / "images" / "a" / "0.png")
+        student = {"shape": {**WIDTH, "family": "vit", "patch_size": 4}}
+
+        def check(**data: Any) -> Any:
+            settings = {"workload": "image-classification", "data": {"source": "files", "paths": ["images"], **data}}
+            return check_ladder(ladder({"source": "checkpoint", "path": "teacher"}, student, **settings), context(tmp_path))
+
+        with pytest.raises(UserError, match=r"^teacher\.path: got 'teacher'; .* images of 28 x 28 with 3 channels.*\(32\*32\)"):
+            check()
+        with pytest.raises(UserError, match=r"with 1 channels.*Expected 3 but got 1"):
+            check(resize={"size": [32, 32]}, channels=1)
+        assert check(resize={"size": [32, 32]})[1][0].tokens == 65
+
     def test_nothing_is_guessed_where_they_cannot_be_read(self, tmp_path: Path) -> None:
         root, _ = self.of(tmp_path, 7, paths=["gone/*.png"])
         assert root is not None
