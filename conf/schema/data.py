@@ -77,6 +77,9 @@ class CommonData(Settings):
         ge=1,
     )
     seed: int = setting(0, "Seed of what is drawn from the source", "seed", added=True, ge=0, lt=2**31)
+    cross_document_attention: bool = setting(
+        True, "Let attention in a training window of packed documents cross from one into the next (causal-lm)", added=True
+    )
 
     @field_validator("unlabelled", mode="before")
     @classmethod

@@ -22,8 +22,9 @@ class Batch:
     """Inputs of a model and its targets.
 
     Attributes:
-        inputs: Keyword arguments of the model's forward: `input_ids` (B, L) and, where examples are padded, `attention_mask`
-            (B, L); or `pixel_values` (B, C, H, W).
+        inputs: Keyword arguments of the model's forward: `input_ids` (B, L) and, where classifiers' examples are padded,
+            `attention_mask` (B, L), or, where attention stays within a document, `position_ids` (B, L), 0 where one begins;
+            or `pixel_values` (B, C, H, W).
         targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is what the logits at t must predict; (B,) classes else.
             `IGNORE` where a position does not count; `UNLABELLED` where an example has no class and counts for teachers alone.
         slices: (B,) index of each example's slice; training leaves it empty.
@@ -57,13 +58,16 @@ class Batch:
         return replace(self, targets=self.targets.masked_fill(self.targets == UNLABELLED, IGNORE))
 
 
-def next_token_batch(windows: NDArray[np.int64], lengths: NDArray[np.int64], slices: NDArray[np.int32]) -> Batch:
+def next_token_batch(
+    windows: NDArray[np.int64], lengths: NDArray[np.int64], slices: NDArray[np.int32], counted: NDArray[np.uint8] | None = None
+) -> Batch:
     """Align windows for next-token prediction; the one place where that, and the mask of valid positions, is decided.
 
     Args:
         windows: (B, L + 1) ids; beyond its length a window's ids do not matter.
         lengths: (B,) ids of each window that are real. Padding is marked by position, never by id.
         slices: (B,) slice of each window.
+        counted: (B, L + 1) 1 for the ids that are to be predicted, see `Split.counted`; None: all.
 
     Returns:
         A batch whose logits at t predict `windows[:, t + 1]`.
@@ -72,6 +76,8 @@ def next_token_batch(windows: NDArray[np.int64], lengths: NDArray[np.int64], sli
     targets = ids[:, 1:].clone()
     position = torch.arange(1, windows.shape[1])
     targets[position[None, :] >= torch.from_numpy(lengths)[:, None]] = IGNORE
+    if counted is not None:
+        targets[torch.from_numpy(counted[:, 1:]) == 0] = IGNORE
     # Right padding needs no attention mask: a causal model never looks ahead, and padded positions carry no loss.
     return Batch({"input_ids": ids[:, :-1].contiguous()}, targets, torch.from_numpy(slices))
 
@@ -93,8 +99,33 @@ def _example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) ->
     return Batch({"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}, labels, slices)
 
 
+def _completion_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
+    """Documents of prompt and completion, one to a window, padded to the longest."""
+    assert info.pad_id is not None
+    assert split.counted is not None
+    lengths = np.diff(split.offsets)[chosen]
+    windows = np.full((len(chosen), int(lengths.max())), info.pad_id, dtype=np.int64)
+    counted = np.zeros(windows.shape, dtype=np.uint8)
+    for row, (begin, length) in enumerate(zip(split.offsets[chosen], lengths, strict=True)):
+        windows[row, :length] = split.values[begin : begin + length]
+        counted[row, :length] = split.counted[begin : begin + length]
+    return next_token_batch(windows, lengths, np.asarray(split.slices[chosen]), counted)
+
+
+def document_positions(places: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions within their documents of inputs at (B, L) places of a split, counted from where a document, or the window, begins.
+
+    The end id of a document is the beginning of the next one, as in evaluation: an input belongs to the document of its target.
+    """
+    document = np.searchsorted(offsets, places + 1, side="right") - 1
+    return places - np.maximum(offsets[document] - 1, places[:, :1])
+
+
 class TrainingBatches:
     """The training split, shuffled anew every epoch. Causal-lm packs documents into windows of L + 1 ids, one after another.
+
+    Where attention may not cross documents, position ids begin anew with each: transformers' models keep attention within a run of them.
+    Completions are not packed: a document is an example.
 
     Args:
         corpus: Prepared data.
@@ -109,8 +140,8 @@ class TrainingBatches:
         self.batch_size = batch_size
         self.seed = seed
         length = self.info.sequence_length
-        windows = self.info.workload == "causal-lm"
-        self.drawn = np.flatnonzero(self.split.labels >= 0) if labelled and not windows else None  # numbers of those with a label
+        windows = self.packed = self.info.workload == "causal-lm" and not self.info.completions
+        self.drawn = np.flatnonzero(self.split.labels >= 0) if labelled and self.info.classes else None  # numbers of those with a label
         self.examples = (len(self.split.values) - 1) // length if windows else len(self.split if self.drawn is None else self.drawn)
         if self.examples < 1 and self.drawn is not None:
             raise UserError.about("data.columns.label", "no label", "labelled training rows, for a model without teacher", "Label some.")
@@ -134,9 +165,15 @@ class TrainingBatches:
         chosen = self.numbers(step)
         if self.info.workload != "causal-lm":
             return _example_batch(self.split, self.info, chosen)
+        if self.info.completions:
+            return _completion_batch(self.split, self.info, chosen)
         length = self.info.sequence_length
-        windows = np.asarray(self.split.values[chosen[:, None] * length + np.arange(length + 1)], dtype=np.int64)
-        return next_token_batch(windows, np.full(len(windows), length + 1), np.zeros(len(windows), dtype=np.int32))
+        places = chosen[:, None] * length + np.arange(length + 1)
+        windows = np.asarray(self.split.values[places], dtype=np.int64)
+        batch = next_token_batch(windows, np.full(len(windows), length + 1), np.zeros(len(windows), dtype=np.int32))
+        if not self.info.cross_document_attention:
+            batch.inputs["position_ids"] = torch.from_numpy(document_positions(places[:, :-1], np.asarray(self.split.offsets)))
+        return batch
 
 
 def _held_out(count: int, limit: int) -> NDArray[np.int64]:
@@ -173,22 +210,24 @@ def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, bat
     """Batches of held-out examples, the same `examples` for every model.
 
     Causal-lm: windows of L ids within one document, drawn evenly over the split, every id predicted from those before it in its window.
+    Completions: whole documents, of which the ids of completions count.
     """
     info, split = corpus.info, corpus.split(split_name)
-    if info.workload == "causal-lm":
+    if info.workload == "causal-lm" and not info.completions:
         windows, lengths, slices = _windows(split, info, examples)
         for at in range(0, len(windows), batch_size):
             yield next_token_batch(windows[at : at + batch_size], lengths[at : at + batch_size], slices[at : at + batch_size])
         return
     chosen = _held_out(len(split), examples)
+    made = _completion_batch if info.completions else _example_batch
     for at in range(0, len(chosen), batch_size):
-        yield _example_batch(split, info, chosen[at : at + batch_size])
+        yield made(split, info, chosen[at : at + batch_size])
 
 
 def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -> NDArray[np.int64]:
     """Number of the document that each held-out example of `evaluation_batches` comes from, in the same order."""
     split = corpus.split(split_name)
-    if corpus.info.workload != "causal-lm":
+    if corpus.info.workload != "causal-lm" or corpus.info.completions:
         return _held_out(len(split), examples)
     document = _documents_of_windows(split, corpus.info.sequence_length)[0]
     return document[_held_out(len(document), examples)]

@@ -22,6 +22,7 @@ from models.base.interface import Interface
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 FIELDS = ("values", "offsets", "labels", "slices", "sizes")
+COUNTED = "counted"  # field of completions alone
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Split:
         offsets: (n + 1,) int64, where document i begins in `values`: `values[offsets[i]:offsets[i + 1]]`. Images: 0..n.
         labels: (n,) int64 classes; -1 for an example without label, and for causal-lm.
         slices: (n,) int32 indices into `Corpus.slice_names`.
-        sizes: (n,) int64 UTF-8 bytes of each document's text; 0 for images.
+        sizes: (n,) int64 UTF-8 bytes of each document's text, of its completions alone where `counted` is there; 0 for images.
+        counted: (t,) uint8, 1 for each id that a model is to predict: those of completions, in `CorpusInfo.completions`; None: all ids.
     """
 
     values: NDArray[np.generic]
@@ -42,6 +44,7 @@ class Split:
     labels: NDArray[np.int64]
     slices: NDArray[np.int32]
     sizes: NDArray[np.int64]
+    counted: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -49,13 +52,22 @@ class Split:
     def save(self, folder: Path) -> None:
         """Write the arrays into `folder`, which is made."""
         folder.mkdir(parents=True)
-        for field in FIELDS:
+        for field in (*FIELDS, *([] if self.counted is None else [COUNTED])):
             np.save(folder / f"{field}.npy", getattr(self, field), allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> Split:
         """Map the arrays of `folder` into memory, read-only."""
-        return cls(**{field: np.load(folder / f"{field}.npy", mmap_mode="r", allow_pickle=False) for field in FIELDS})
+        fields = (*FIELDS, *([COUNTED] if (folder / f"{COUNTED}.npy").is_file() else []))
+        return cls(**{field: np.load(folder / f"{field}.npy", mmap_mode="r", allow_pickle=False) for field in fields})
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Ids of each document that a model is to predict, (n,)."""
+        if self.counted is None:
+            return np.diff(self.offsets)
+        before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.counted, dtype=np.int64)])
+        return np.diff(before[self.offsets])
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,8 @@ class CorpusInfo:
     documents: dict[str, int]  # split -> documents
     tokens: dict[str, int]  # split -> tokens, or pixels' rows for images: the length of `values`
     pixels: Pixels | None = None  # None: the values are what the models take
+    completions: bool = False  # a document is a prompt with its completions, one to a window; `Split.counted` tells them apart
+    cross_document_attention: bool = True  # whether attention in a training window crosses from one document into the next
 
     @property
     def classes(self) -> int:
@@ -146,6 +160,10 @@ class Corpus:
         return folder if folder.is_dir() else None
 
 
+# Fields that came later are written where they say something: the hash of a corpus is that of its files, and older ones keep theirs.
+LATER = {"pixels": None, "completions": False, "cross_document_attention": True}
+
+
 @lru_cache(maxsize=4)
 def shuffled(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
     """Numbers of the training examples in the order of an epoch."""
@@ -157,6 +175,7 @@ def write_corpus(folder: Path, info: CorpusInfo, splits: dict[SplitName, Split])
     for name, split in splits.items():
         split.save(folder / name)
     described = asdict(info)
-    if info.pixels is None:
-        del described["pixels"]  # the hash of a corpus is that of its files: the ones of text stay as they were
+    for name, usual in LATER.items():
+        if described[name] == usual:
+            del described[name]
     (folder / "corpus.json").write_text(json.dumps(described, indent=1, sort_keys=True))

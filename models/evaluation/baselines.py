@@ -65,6 +65,8 @@ def training_counts(corpus: Corpus) -> NDArray[np.int64]:
     counts = np.zeros(outputs, dtype=np.int64)
     for first in range(0, len(values), CHUNK):
         some = np.asarray(values[first : first + CHUNK], dtype=np.int64)
+        if split.counted is not None:
+            some = some[split.counted[first : first + CHUNK] > 0]
         counts += np.bincount(some[some >= 0], minlength=outputs)
     return counts
 

@@ -145,7 +145,7 @@ def quality(columns: RowFigures, corpus: Corpus, split: str) -> Quality:
 
 def ids_per_byte(part: Split, documents: np.ndarray) -> float:
     """Ids for each byte of text, of the documents that a mask (n,) chooses."""
-    return float(np.diff(part.offsets)[documents].sum() / max(int(part.sizes[documents].sum()), 1))
+    return float(part.predicted[documents].sum() / max(int(part.sizes[documents].sum()), 1))
 
 
 def _figures(columns: RowFigures, mask: np.ndarray, per_byte: float, classes: int) -> dict[str, float]:

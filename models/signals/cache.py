@@ -4,8 +4,8 @@ A cache is a folder in the store: its identity in `manifest.json`, the order of 
 records one after another (`.bin`), the key and place of each (`.npy`), and its own manifest (`.json`), written last: a part without one
 does not exist. A killed dump goes on with the part after the last one that was committed.
 
-A record holds the signal of one example: a window of L positions for causal-lm, one row else. Its key is a 128-bit hash of the
-example's own input, not its number: shuffling, accumulation, epochs, ranks or another choice of examples cannot misalign it.
+A record holds the signal of one example: of the positions of a window that count for causal-lm, of one row else. Its key is a 128-bit
+hash of the example's own input, not its number: shuffling, accumulation, epochs, ranks or another choice of examples cannot misalign it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from conf.atomic import write_atomic
 from conf.errors import LadderError, UserError
 from models.base.files import file_sha256, fsync_tree
-from models.data.batches import Batch
+from models.data.batches import IGNORE, Batch
 from models.losses.loss import SparseSignal, TeacherSignal
 from models.signals.codec import Bytes, Coding, decode, dense, encode
 
@@ -53,14 +53,26 @@ class CachePart:
 
 
 def keys_of(batch: Batch) -> Keys:
-    """The key of each example of a batch: a hash of its pixels, or of its ids without padding."""
+    """The key of each example of a batch: a hash of its pixels, or of its ids without padding and of the positions that count."""
     if "pixel_values" in batch.inputs:
         texts = [image.tobytes() for image in batch.inputs["pixel_values"].cpu().numpy()]
     else:
-        ids, mask = batch.inputs["input_ids"].cpu().numpy(), batch.inputs.get("attention_mask")
-        lengths = mask.sum(dim=1).tolist() if mask is not None else [ids.shape[1]] * len(ids)
-        texts = [row[:length].tobytes() for row, length in zip(ids.astype("<u4"), lengths, strict=True)]
+        ids, mask = batch.inputs["input_ids"].cpu().numpy().astype("<u4"), batch.inputs.get("attention_mask")
+        if mask is not None:
+            texts = [row[:length].tobytes() for row, length in zip(ids, mask.sum(dim=1).tolist(), strict=True)]
+        else:
+            texts = [_text(row, valid) for row, valid in zip(ids, (batch.targets != IGNORE).cpu().numpy(), strict=True)]
+        if "position_ids" in batch.inputs:
+            positions = batch.inputs["position_ids"].cpu().numpy().astype("<u4")
+            texts = [text + places.tobytes() for text, places in zip(texts, positions, strict=True)]
     return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=16).digest() for text in texts), dtype=KEY)
+
+
+def _text(ids: NDArray[np.uint32], valid: NDArray[np.bool_]) -> bytes:
+    """Ids as far as a position counts, and which positions do where not all of them."""
+    length = int(np.flatnonzero(valid)[-1]) + 1 if valid.any() else 0
+    here = valid[:length]
+    return ids[:length].tobytes() + (b"" if here.all() else here.tobytes())
 
 
 class SignalCache:
@@ -183,12 +195,14 @@ class SignalCache:
         signal = decode(self.records(keys_of(batch)), self.coding)
         for part in self._data:  # parts that were read would otherwise count as this process's memory, until it holds the whole cache
             cast(mmap.mmap, part.base).madvise(mmap.MADV_DONTNEED)
-        return type(signal)(*(part.to(batch.targets.device) for part in signal))
+        valid = (batch.targets != IGNORE).flatten().cpu()
+        parts = signal if bool(valid.all()) else (part.new_zeros(len(valid), *part.shape[1:]).index_put((valid,), part) for part in signal)
+        return type(signal)(*(part.to(batch.targets.device) for part in parts))
 
     def distance(self, batch: Batch, logits: Logits) -> float:
         """Mean total variation, 0 to 1, between the stored signals of a batch and those computed from a teacher's logits now."""
         keys, each = keys_of(batch), []
-        for place, (record, z) in enumerate(zip(self.records(keys), by_example(logits(batch), len(keys)), strict=True)):
+        for place, (record, z) in enumerate(zip(self.records(keys), by_example(logits(batch), batch), strict=True)):
             again = np.frombuffer(encode(z, self.coding, keys[place : place + 1].tobytes()), dtype=np.uint8)
             stored, computed = (dense(decode([some], self.coding), self.coding.vocabulary) for some in (record, again))
             each.append(float((stored - computed).abs().sum(dim=1).mean()) / 2)
@@ -220,9 +234,10 @@ def refuse_another(folder: Path, fingerprint: str, identity: dict[str, Any]) -> 
         raise UserError.about(f"signals in {folder}", found, fingerprint, f"{reason}Move the folder away; signals are then computed anew.")
 
 
-def by_example(logits: Tensor, examples: int) -> Sequence[Tensor]:
-    """Logits (N, V) of a batch, example by example: (N / examples, V) each."""
-    return logits.split(len(logits) // examples)
+def by_example(logits: Tensor, batch: Batch) -> Sequence[Tensor]:
+    """Logits (N, V) of a batch, example by example: those of its rows that count."""
+    valid = batch.targets != IGNORE
+    return logits[valid.flatten().to(logits.device)].split(valid.reshape(len(valid), -1).sum(dim=1).tolist())
 
 
 def _read_part(path: Path) -> tuple[CachePart | None, str]:

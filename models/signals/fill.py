@@ -87,9 +87,9 @@ def fill_cache(
         for group in _groups(select_examples(batch, new), cache.coding.vocabulary) if new else ():
             z, own = logits(group), keys_of(group)
             _refuse_nan(z)
-            records += [encode(some, cache.coding, own[i : i + 1].tobytes()) for i, some in enumerate(by_example(z, len(own)))]
+            records += [encode(some, cache.coding, own[i : i + 1].tobytes()) for i, some in enumerate(by_example(z, group))]
             keys.append(own)
-            rows += len(z)
+            rows += group.valid
         done += len(new)
         on_example(done)
         stop = should_stop()

@@ -291,5 +291,6 @@ def _info(
         image_shape=(shape[0], shape[1], shape[2]) if tokenizer is None else None,
         documents={name: len(splits[name]) for name in SPLITS},
         tokens={name: len(splits[name].values) for name in SPLITS},
+        cross_document_attention=ladder.data.cross_document_attention,
         pixels=pixels,
     )

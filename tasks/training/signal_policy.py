@@ -28,8 +28,9 @@ class Choice(NamedTuple):
 
 
 def examples_of(info: CorpusInfo) -> int:
-    """Training examples of one epoch: windows for causal-lm, documents else."""
-    return (info.tokens["train"] - 1) // info.sequence_length if info.workload == "causal-lm" else info.documents["train"]
+    """Training examples of one epoch: windows of packed documents for causal-lm, documents else."""
+    packed = info.workload == "causal-lm" and not info.completions
+    return (info.tokens["train"] - 1) // info.sequence_length if packed else info.documents["train"]
 
 
 def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:

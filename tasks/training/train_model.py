@@ -14,6 +14,7 @@ from torch import nn
 from conf.home import disk_errors
 from conf.schema.ladder import Ladder
 from models.architectures.checkpoint import load_model
+from models.architectures.packing import check_packing
 from models.architectures.shapes import Size, count
 from models.base.device import precision_of, resolve_device, use_threads
 from models.base.interface import Interface
@@ -71,6 +72,9 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     }
     teacher = above[parent.folder] if parent is not None else None
     model = work.make(teacher, checkpoints)
+    if not corpus.info.cross_document_attention:
+        for each in (model.to(device), *above.values()):
+            check_packing(each)
     if interface.output_ids is not None and split_head(model) is None:
         log.info("%s: the head of a %s cannot be split off, so logits are computed whole: more memory", work.name, type(model).__name__)
     features = _features(work, model, above)
