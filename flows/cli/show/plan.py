@@ -26,8 +26,8 @@ def plan_text(plan: LadderPlan) -> str:
 def costs_text(costs: PlanCosts, root: str) -> str:
     """The price of a plan, beside that of one jump."""
     text = (
-        f"Price at {money(costs.price_per_hour, costs.currency)} an hour: {money(costs.to_compute, costs.currency)} for the work to be "
-        f"computed. The whole ladder: {operations(costs.flops)}, about {estimate(costs.seconds)}, {money(costs.price, costs.currency)}"
+        f"Price at {money(costs.price_per_hour, costs.currency)} an hour: {money(costs.to_compute, costs.currency)} for this run. "
+        f"The whole ladder: {operations(costs.flops)}, about {estimate(costs.seconds)}, {money(costs.price, costs.currency)}"
     )
     jump = costs.jump
     if jump is None:

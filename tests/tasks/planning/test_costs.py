@@ -37,7 +37,7 @@ def test_by_hand() -> None:
     assert (costs.jump.steps, costs.jump.flops, costs.jump.seconds) == (300, 2.99e12, 2700)
     assert costs.jump.price == pytest.approx(0.75 * 0.5 * 2 * 2 + 3 + 1)
     said = costs_text(costs, "teacher")
-    assert "1.00 EUR for what is to be computed" in said
+    assert "1.00 EUR for this run" in said
     assert "one jump teacher -> small with as many FLOPs: 300 steps, about 45 min, 5.50 EUR." in said
 
 
