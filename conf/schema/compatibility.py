@@ -29,6 +29,9 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
     kind = objective.kind
     if kind in CLASSIFICATION_ONLY and workload == "causal-lm":
         raise UserError.about(f"{key}.kind", kind, f"any other kind; {kind} is for classification", "Choose another.")
+    if objective.class_weights != "none" and workload == "causal-lm":
+        allowed = "none, for causal-lm; weights of classes are for classification"
+        raise UserError.about(f"{key}.class_weights", objective.class_weights, allowed, "Leave it out.")
     if objective.standardize and kind in SOFTMAX_FREE:
         raise UserError.about(f"{key}.standardize", True, f"false, for {kind}, which compares the logits' own size", "Set it to false.")
     if objective.combine == "mean" and kind in SOFTMAX_FREE:

@@ -19,7 +19,7 @@ from conf.schema.compatibility import check_objective
 from conf.schema.data import Data, Tokenizer, sources_for
 from conf.schema.economics import Economics
 from conf.schema.gate import Gate
-from conf.schema.objective import Objective
+from conf.schema.objective import ClassWeights, Objective, class_weights, plain_class_weights
 from conf.schema.proof import Comparison
 from conf.schema.signals import Signals
 from conf.schema.student import Shape, Student
@@ -82,6 +82,9 @@ class TrainedTeacher(Settings):
         identity=False,
         added=True,
     )
+    class_weights: ClassWeights = class_weights("Weights of classes in its cross-entropy (classification), as objective.class_weights")
+
+    _plain_class_weights = field_validator("class_weights", mode="before")(plain_class_weights)
 
 
 class CheckpointTeacher(Settings):
@@ -215,6 +218,15 @@ class Ladder(Settings):
             raise ValueError(
                 "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "
                 "Only teacher.source checkpoint brings a tokenizer."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _class_weights_need_classes(self) -> Ladder:
+        if self.workload == "causal-lm" and self.teacher.source == "train" and self.teacher.class_weights != "none":
+            raise ValueError(
+                f"teacher.class_weights: got {self.teacher.class_weights!r}; allowed: none, for causal-lm; weights of classes are for "
+                "classification. Leave it out."
             )
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import GetJsonSchemaHandler, model_validator
+from pydantic import GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema
 
 from conf.schema.base import Settings, setting
@@ -66,6 +66,25 @@ class Feature(Settings):
     form: Literal["cosine", "mse"] = setting("cosine", "cosine: 1 - cos; mse: mean squared difference (hidden)")
 
 
+ClassWeights = Literal["none", "balanced"] | dict[str, float]
+CLASS_WEIGHTS = "none, balanced, or a mapping of class names to numbers above 0"
+
+
+def class_weights(text: str) -> Any:
+    """The setting of weights of classes in the cross-entropy."""
+    return setting("none", text, "ratio", added=True, allowed=CLASS_WEIGHTS)
+
+
+def plain_class_weights(value: Any) -> Any:
+    """A mapping with its names as texts, which YAML may have read as numbers; the weights checked."""
+    if not isinstance(value, dict):
+        return value
+    wrong = [name for name, weight in value.items() if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0]
+    if wrong or not value:
+        raise ValueError(f"got {value!r}; allowed: {CLASS_WEIGHTS}. Correct it.")
+    return {str(name): float(weight) for name, weight in value.items()}
+
+
 class Objective(Settings):
     """The loss `(1 - alpha) CE + alpha T^2 D(teacher, student)`; see docs/explanation/method.md and docs/explanation/objectives.md."""
 
@@ -88,3 +107,8 @@ class Objective(Settings):
     )
     margin: float = setting(0.2, "Lead of the label over the teacher's first choice (correct)", "probability", ge=0, lt=1)
     features: tuple[Feature, ...] = setting((), "Losses on hidden states or attention relations", "losses")
+    class_weights: ClassWeights = class_weights(
+        "Weights of classes in the cross-entropy (classification): balanced: rows / (classes x rows of the class); or by name, 1 for others"
+    )
+
+    _plain_class_weights = field_validator("class_weights", mode="before")(plain_class_weights)

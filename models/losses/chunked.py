@@ -198,7 +198,7 @@ def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepO
 def _closed_form(signals: Sequence[Signal], at: StepObjective) -> bool:
     settings = at.settings
     plain = settings.kind == "forward-kl" and settings.wrong_teacher == "none" and not settings.standardize
-    return not signals or (len(signals) == 1 and plain)
+    return at.class_weights is None and (not signals or (len(signals) == 1 and plain))
 
 
 def _by_autograd(

@@ -56,6 +56,7 @@ class StepObjective:
     alpha: float
     temperature: float
     taid_share: float = 1.0  # TAID's t
+    class_weights: Tensor | None = None  # (V,) of classes in the cross-entropy, of mean 1 over the labelled rows of the step; None: all 1
 
 
 class LossSums(NamedTuple):
@@ -71,7 +72,8 @@ def distillation_loss(student_logits: Tensor, signals: Sequence[Signal], targets
     """`(1 - alpha) CE + alpha T^2 D(softmax(z_t / T), softmax(z_s / T))`, summed over valid rows.
 
     Several teachers share alpha evenly: the mean of their divergences, or the divergence to the mean of their probabilities. On a row
-    without label alpha is 1: its loss is `T^2 D`, with the weight in the mean that a labelled row has.
+    without label alpha is 1: its loss is `T^2 D`, with the weight in the mean that a labelled row has. Weights of classes multiply each
+    labelled row's CE; the caller gives them a mean of 1 over the step.
 
     Args:
         student_logits: (N, V).
@@ -98,7 +100,8 @@ def distillation_loss(student_logits: Tensor, signals: Sequence[Signal], targets
 
 
 def _labelled(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> LossSums:
-    ce = cross_entropy(student_logits, targets).sum()
+    rows = cross_entropy(student_logits, targets)
+    ce = (rows if at.class_weights is None else rows * at.class_weights.to(rows)[targets]).sum()
     if not signals:
         zero = torch.zeros((), device=ce.device)
         return LossSums(ce, ce.detach(), zero, zero)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -46,6 +46,7 @@ class Plan:
     vocabulary: int | None  # of a causal LM
     device: str = "cpu"
     precision: str = "fp32"  # bf16 or fp32; resolved, never auto
+    class_weights: tuple[float, ...] | None = None  # of classes in the cross-entropy; None: all alike
 
 
 class StudentInTraining(NamedTuple):
@@ -125,12 +126,13 @@ def gradients(
     valid, labelled = max(batch.valid, 1), max(batch.labelled, 1)  # of the whole step, on every process alike
     mine = batch.part(accelerator.process_index, processes) if processes > 1 else batch
     totals, width = torch.zeros(4, dtype=torch.float64), 1
+    used = _weighted(at or StepObjective(plan.objective or Objective(), 0.0, 1.0), plan, batch)
     for index in range(parts):
         micro = (mine.part(index, parts) if parts > 1 else mine).to(accelerator.device)
         last = index == parts - 1
         with nullcontext() if last else accelerator.no_sync(student.model):
             # Data-parallel training averages gradients over processes; the sum is wanted.
-            sums, width = _micro_loss(accelerator, student, micro, plan, sources, at, processes / valid)
+            sums, width = _micro_loss(accelerator, student, micro, plan, sources, used, processes / valid)
             accelerator.backward(sums.total)
         totals += torch.stack([s.detach().double() for s in sums]).cpu() / torch.tensor([processes / valid, 1.0, 1.0, 1.0])
     own = list(student.features.parameters()) if student.features else []
@@ -152,17 +154,28 @@ def _check_support(student: StudentInTraining, micro: Batch, plan: Plan, sources
     check_support(rows(student.plain, micro, plan.vocabulary), signals, micro.targets.flatten(), at)
 
 
+def _weighted(at: StepObjective, plan: Plan, batch: Batch) -> StepObjective:
+    """The objective with the plan's weights of classes, scaled to a mean of 1 over the labelled rows of the whole step.
+
+    So the cross-entropy is a weighted mean over them, `sum w CE / sum w`, however many micro-batches and processes share the step.
+    """
+    if plan.class_weights is None:
+        return at
+    weights, targets = torch.tensor(plan.class_weights), batch.targets.flatten()
+    known = weights[targets[targets >= 0]]
+    return replace(at, class_weights=weights / known.mean() if len(known) else weights)
+
+
 def _micro_loss(
     accelerator: Accelerator,
     student: StudentInTraining,
     micro: Batch,
     plan: Plan,
     sources: Sequence[SignalSource],
-    at: StepObjective | None,
+    at: StepObjective,
     scale: float,
 ) -> tuple[LossSums, int]:
     """The loss of a micro-batch as sums over valid rows, `total` times `scale`; and the number of ids or classes."""
-    at = at or StepObjective(plan.objective or Objective(), 0.0, 1.0)
     targets = micro.targets.flatten()
     with accelerator.autocast():
         if student.head is not None:

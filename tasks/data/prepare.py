@@ -8,9 +8,11 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder, Shape
+from conf.schema.objective import ClassWeights
 from models.data.corpus import Corpus
 from models.data.image_processors import normalises, processor_hash
 from models.data.tokenizers import tokenizer_hash
+from models.losses.class_weights import weights_of
 from tasks.data.build import build_corpus, corpus_identity
 from tasks.records.data import COUNTS, DataCounts
 from tasks.records.run import DataRecord
@@ -59,6 +61,7 @@ def prepare_data(ladder: Ladder, context: Context) -> DataRecord:
         log.info("data: found in the store (%s), reused", entry.fingerprint[:12])
     if ladder.workload == "image-classification":
         check_patches(ladder, Corpus(found.folder, "").info.image_shape)
+    check_class_weights(ladder, Corpus(found.folder, "").info.label_names)
     return _record(found, seconds=0.0 if found.reused else time.monotonic() - began)
 
 
@@ -84,6 +87,20 @@ def check_patches(ladder: Ladder, image: tuple[int, int, int] | None) -> None:
             squares = "" if height == width else ", of square images: set data.resize"
             allowed = f"a divisor of the images' sides, which are {height} x {width}: {fitting}{squares}"
             raise UserError.about(f"{key}.patch_size", shape.patch_size, allowed, "Choose another patch_size, or set data.resize.")
+
+
+def check_class_weights(ladder: Ladder, names: tuple[str, ...]) -> None:
+    """Refuse weights of classes that the data do not have, before anything is trained.
+
+    Raises:
+        UserError: With the classes of the data.
+    """
+    settings: list[tuple[str, ClassWeights]] = [(f"stages[{i}].objective", s.objective.class_weights) for i, s in enumerate(ladder.stages)]
+    if ladder.teacher.source == "train":
+        settings.append(("teacher", ladder.teacher.class_weights))
+    for key, weights in settings:
+        if names:
+            weights_of(weights, names, [0] * len(names), key)
 
 
 def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path, classes: tuple[str, ...] | None) -> None:

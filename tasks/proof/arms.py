@@ -155,7 +155,8 @@ def _scratch_matched(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int
 
 def _label_smoothing(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None) -> Ladder:
     stage = _scratch_matched(ladder, forwards, taken).stages[0]
-    return with_stages(ladder, stage.model_copy(update={"objective": Objective(alpha=Alpha(start=ladder.proof.smoothing))}))
+    smoothed = Objective(alpha=Alpha(start=ladder.proof.smoothing), class_weights=stage.objective.class_weights)
+    return with_stages(ladder, stage.model_copy(update={"objective": smoothed}))
 
 
 REWRITINGS: dict[Arm, Rewriting] = {

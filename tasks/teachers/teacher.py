@@ -38,4 +38,4 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
 
         return random_model(config_for(teacher.shape, interface), interface.workload, ladder.seed)
 
-    return Work(TEACHER, "teacher", identity, teacher.training, None, ladder.seed, make)
+    return Work(TEACHER, "teacher", identity, teacher.training, None, ladder.seed, make, class_weights=teacher.class_weights)

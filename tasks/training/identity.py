@@ -134,4 +134,5 @@ def identity_of_signals(signals: Signals) -> dict[str, Any]:
 
 def untaught(stage: Stage) -> Stage:
     """The untaught control: the same student with the same first weights, data and steps, trained from labels alone."""
-    return stage.model_copy(update={"teachers": ("none",), "objective": Objective(alpha=Alpha(start=0.0)), "signals": Signals()})
+    alone = Objective(alpha=Alpha(start=0.0), class_weights=stage.objective.class_weights)
+    return stage.model_copy(update={"teachers": ("none",), "objective": alone, "signals": Signals()})

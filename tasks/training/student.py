@@ -81,8 +81,8 @@ def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
             raise larger(origin(stage.student, key), stage.name, own, parent.name, parent.parameters)
         return model
 
-    used = stage.student.vocabulary
-    return Work(stage.name, "stage", identity, stage.training, stage.objective, seed, make, teachers, used, signals, parent)
+    used, weights = stage.student.vocabulary, stage.objective.class_weights
+    return Work(stage.name, "stage", identity, stage.training, stage.objective, seed, make, teachers, used, signals, weights, parent)
 
 
 def origin(student: Student, key: str) -> str:

@@ -20,6 +20,8 @@ from models.base.device import precision_of, resolve_device, use_threads
 from models.base.interface import Interface
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
+from models.evaluation.baselines import training_counts
+from models.losses.class_weights import weights_of
 from models.losses.features import Features
 from models.signals.sources import SignalSource, live, split_head, uniform
 from models.students.vocabulary import VocabularyMap, fit_vocabulary, reduce_corpus, student_vocabulary
@@ -62,7 +64,10 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     corpus = reduce_corpus(corpus, vocabulary)
     interface = corpus.interface
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, work.training)
-    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision)
+    weights = (
+        weights_of(work.class_weights, corpus.info.label_names, training_counts(corpus).tolist(), work.name) if interface.classes else None
+    )
+    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision, weights)
     parent = work.parent or next(iter(work.teachers), None)
     # On their device before importance is measured on them.
     dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from conf.errors import UserError
-from conf.schema.objective import Objective
+from conf.schema.objective import ClassWeights, Objective
 from conf.schema.signals import Signals
 from conf.schema.training import Training
 from models.base.files import weights_sha256
@@ -38,6 +38,7 @@ class Work:
         teachers: Records of its teachers, nearest first.
         vocabulary: `used`: the model has only the ids that the data use.
         signals: Settings of the cache of the teachers' answers; None: they answer live.
+        class_weights: Weights of classes in the cross-entropy.
         parent: The model that the untrained one is built from; None: its nearest teacher.
     """
 
@@ -51,6 +52,7 @@ class Work:
     teachers: tuple[StageRecord, ...] = ()
     vocabulary: Literal["teacher", "used"] = "teacher"
     signals: Signals | None = None
+    class_weights: ClassWeights = "none"
     parent: StageRecord | None = None
 
 

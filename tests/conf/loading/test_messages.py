@@ -93,7 +93,11 @@ class TestMessages:
             ("teacher.shape.hiden_size=5", "teacher.shape.hiden_size: unknown key", "'hidden_size'"),
             ("data.files=x", "data.files: unknown key, with the value 'x'", "`ladder explain data` describes them."),
             ("data.python-stdlib=x", "data.python-stdlib: unknown key, with the value 'x'", "`ladder explain data` describes them."),
-            ("teacher.checkpoint=x", "teacher.checkpoint: unknown key, with the value 'x'; allowed: source, shape, training.", ""),
+            (
+                "teacher.checkpoint=x",
+                "teacher.checkpoint: unknown key, with the value 'x'; allowed: source, shape, training, allow_poor, class_weights.",
+                "",
+            ),
             ("defaults.objective.alfa=1", "defaults.objective.alfa: unknown key, with the value 1; allowed: kind, alpha,", "'alpha'"),
         ],
     )

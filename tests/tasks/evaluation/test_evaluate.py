@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from conf.errors import UserError
 from conf.schema.ladder import Ladder, Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
@@ -21,6 +23,8 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.teachers.teacher import teacher_work
+from tasks.training.find_or_train import find_or_train
 from tests.factories import model_record
 
 SHAPE = {"family": "bert", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 16}
@@ -51,6 +55,7 @@ def ladder_of(**more: Any) -> Ladder:
     plain: dict[str, Any] = {
         "name": "tiny",
         "workload": "sequence-classification",
+        "compute": {"at_once": None},
         "data": {"source": "files", "paths": ["reviews.csv"], "sequence_length": 32, "valid_fraction": 0.3},
         "teacher": {"source": "train", "shape": SHAPE, "training": training},
         "stages": [{"name": "small", "student": {"shape": SHAPE}, "training": training}],
@@ -84,3 +89,20 @@ def test_the_baseline_stands_beside_the_figures_and_one_answer_for_all_is_notice
     again = evaluate_model(same, [], inputs, "fp32")
     assert again.metrics == same.metrics
     assert len(list((Path(inputs.context.home) / "store" / "evaluation").iterdir())) == 1
+
+
+def test_weights_of_classes_that_the_data_lack_are_refused_once_they_are_prepared(inputs: StageInputs) -> None:
+    training = {"steps": 3, "batch_size": 4}
+    stage = {"name": "small", "student": {"shape": SHAPE}, "training": training, "objective": {"class_weights": {"god": 2}}}
+    with pytest.raises(UserError, match=r"stages\[0\]\.objective\.class_weights: got 'god'.*classes of the data are: bad, good, so-so"):
+        prepare_data(ladder_of(stages=[stage]), inputs.context)
+
+
+def test_a_class_of_overwhelming_weight_is_every_answer(inputs: StageInputs) -> None:
+    training = {"steps": 40, "batch_size": 32, "precision": "fp32", "learning_rate": 1e-2}
+    teacher = {"source": "train", "shape": SHAPE, "training": training, "class_weights": {"bad": 1e6}}
+    own = replace(inputs, ladder=ladder_of(teacher=teacher))
+    assert own.ladder.teacher.source == "train"
+    judged = evaluate_model(find_or_train(teacher_work(own.ladder, own.ladder.teacher, own.data), own), [], own, "fp32")
+    assert judged.metrics["distinct_answers"] == 1
+    assert judged.metrics["accuracy"] == pytest.approx(float((own.data.corpus().split("valid").labels == 0).mean()))

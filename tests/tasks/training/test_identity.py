@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from conf.schema.ladder import Ladder
-from tasks.training.identity import settings_hash
+from tasks.training.identity import settings_hash, stage_identity, untaught
 
 SHAPE = {"family": "vit", "hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}
 STAGE = {"name": "small", "student": {"shape": {**SHAPE, "layers": 1}}, "training": {"steps": 3}}
@@ -27,3 +29,15 @@ def test_a_run_of_the_version_before_is_found() -> None:
 def test_a_run_without_mlflow_is_another_one() -> None:
     hashes = {settings_hash(Ladder.model_validate({**PLAIN, "tracking": choice})) for choice in ("mlflow", "off", False)}
     assert len(hashes) == 2, "YAML reads a bare off as false"
+
+
+def test_weights_of_classes_are_in_the_identity_where_they_are_set() -> None:
+    def identity(**objective: object) -> str:
+        ladder = Ladder.model_validate({**PLAIN, "stages": [{**STAGE, "objective": objective}]})
+        return json.dumps(stage_identity(ladder, ladder.stages[0], "fp32", "data", ("teacher",)))
+
+    assert identity() == identity(class_weights="none")
+    assert "class_weights" not in identity()
+    assert len({identity(), identity(class_weights="balanced"), identity(class_weights={3: 2})}) == 3
+    weighted = Ladder.model_validate({**PLAIN, "stages": [{**STAGE, "objective": {"class_weights": "balanced"}}]}).stages[0]
+    assert untaught(weighted).objective.class_weights == "balanced"
