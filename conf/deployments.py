@@ -13,10 +13,12 @@ from pydantic import ValidationError, field_validator, model_validator
 from conf.errors import UserError
 from conf.loading.introspect import allowed, class_at, field_at, mapping_of, options, suggest
 from conf.loading.load import load
+from conf.loading.repeated_keys import refuse_repeated_keys
 from conf.schema.base import Settings, setting
 from conf.schema.ladder import LADDER_NAME
 
 SHIPPED = Path(__file__).with_name("deployments.yaml")
+CRON_WORDS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 NAME = "^[a-z0-9][a-z0-9-]{0,63}$"
 FlowName = Literal["distill", "stage", "prove", "report", "compare"]
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -31,7 +33,12 @@ class Timetable(Settings):
     cron: str | None = setting(None, "Cron expression: minute, hour, day, month, day of the week", allowed="text such as 0 2 * * *")
     interval: float | None = setting(None, "Time from one start to the next", "seconds", allowed=INTERVAL, ge=1, le=LONGEST)
     rrule: str | None = setting(None, "Recurrence rule of iCalendar (RFC 5545)", allowed="text such as FREQ=WEEKLY;BYDAY=SA;BYHOUR=6")
-    timezone: str = setting("UTC", "Time zone that the times are in", "IANA name", allowed="an IANA time zone such as Europe/Berlin")
+    timezone: str = setting(
+        "UTC",
+        "Time zone of cron and rrule; an interval counts hours that pass",
+        "IANA name",
+        allowed="an IANA time zone such as Europe/Berlin",
+    )
     active: bool = setting(True, "Whether it starts runs; a paused schedule can be switched on in the UI")
     parameters: dict[str, Any] = setting({}, "Parameters of its runs, over those of the deployment", allowed="a mapping of flow parameters")
 
@@ -40,6 +47,25 @@ class Timetable(Settings):
     def _seconds(cls, value: Any) -> Any:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value.strip()) if isinstance(value, str) else None
         return float(match[1]) * SECONDS[match[2]] if match else value
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str | None) -> str | None:
+        """Refuse seconds, which Prefect would read from the end, as a sixth field."""
+        fields = (value or "").split()
+        if value is None or len(fields) == 5 or value.strip() in CRON_WORDS:
+            return value
+        shorter = f"Leave out the seconds: {' '.join(fields[1:])}." if len(fields) == 6 else suggest(value.strip(), CRON_WORDS)
+        allowed = f"five fields (minute, hour, day, month, day of the week), or one of {', '.join(CRON_WORDS)}"
+        raise ValueError(f"got {value!r}; allowed: {allowed}. {shorter}".strip())
+
+    @field_validator("rrule")
+    @classmethod
+    def _repeats(cls, value: str | None) -> str | None:
+        """Refuse what makes the rule's parser raise its own errors, or search for ever."""
+        if value is not None and (not re.search(r"\bFREQ=", value, re.I) or re.search(r"\bINTERVAL=0*(;|$)", value, re.I | re.M)):
+            raise ValueError(f"got {value!r}; allowed: a rule with FREQ, and an INTERVAL of at least 1, such as FREQ=WEEKLY;BYDAY=SA.")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -110,7 +136,9 @@ def load_deployments(path: Path | None = None) -> Deployments:
     """
     path = path or SHIPPED
     try:
-        plain = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        refuse_repeated_keys(text, str(path))
+        plain = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         remedy = f"It cannot be read: {' '.join(str(error).split())}. {SHIPPED} is an example."
         raise UserError.about("--deployments", str(path), "a readable YAML file of deployments", remedy) from None

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from conf.errors import UserError
 from conf.loading.introspect import at, suggest
 from conf.loading.messages import describe
+from conf.loading.repeated_keys import refuse_repeated_keys
 from conf.loading.short_forms import written_out
 from conf.schema.ladder import Ladder
 
@@ -145,9 +146,10 @@ def _find(source: str) -> Path:
 
 def _read(path: Path) -> DictConfig:
     try:
+        refuse_repeated_keys(path.read_text(), str(path))
         raw = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise UserError.about("ladder", str(path), "a readable YAML file", f"It does not parse: {error}") from error
+        raise UserError.about("ladder", str(path), "a readable YAML file", f"It does not parse: {' '.join(str(error).split())}") from error
     if not isinstance(raw, DictConfig):
         raise UserError.about("ladder", str(path), "a YAML mapping with name, data, teacher and stages", "Start from a shipped ladder.")
     return raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib
 import json
@@ -59,7 +60,26 @@ def check(deployments: Deployments) -> None:
             except ValidationError as error:
                 kind = "cron" if timetable.cron is not None else "rrule"
                 reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-                raise UserError.about(f"{place}.{kind}", getattr(timetable, kind), ALLOWED[kind], reason) from None
+                raise UserError.about(f"{place}.{kind}", getattr(timetable, kind), ALLOWED[kind], f"{reason}.") from None
+            if (never := _never_starts(timetable)) is not None:
+                kind = "cron" if timetable.cron is not None else "rrule"
+                raise UserError.about(f"{place}.{kind}", getattr(timetable, kind), ALLOWED[kind], f"It never starts a run: {never}.")
+
+
+def _never_starts(timetable: Timetable) -> str | None:
+    """Why Prefect's server finds no time at which the schedule starts a run; None: it finds one."""
+    from prefect.server.schemas.schedules import CronSchedule, RRuleSchedule
+
+    if timetable.cron is not None:
+        made = CronSchedule(cron=timetable.cron, timezone=timetable.timezone)
+    elif timetable.rrule is not None:
+        made = RRuleSchedule(rrule=timetable.rrule, timezone=timetable.timezone)
+    else:
+        return None
+    try:
+        return None if asyncio.run(made.get_dates(n=1)) else "its end has passed, or no month has such a day"
+    except ValueError as error:
+        return str(error)
 
 
 def _check_parameters(offered: Deployment, parameters: dict[str, Any], key: str) -> None:
@@ -115,7 +135,8 @@ def schedule_of(timetable: Timetable) -> SCHEDULE_TYPES:
     if timetable.rrule is not None:
         return RRuleSchedule(rrule=timetable.rrule, timezone=timetable.timezone)
     assert timetable.interval is not None
-    return IntervalSchedule(interval=timedelta(seconds=timetable.interval), timezone=timetable.timezone)
+    # In a zone that changes its clock, Prefect 3.8 finds other times before the change than after it, and days with two runs.
+    return IntervalSchedule(interval=timedelta(seconds=timetable.interval), timezone="UTC")
 
 
 async def apply_schedules(home: Home, client: PrefectClient, deployment: UUID, offered: Deployment) -> None:

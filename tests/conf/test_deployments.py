@@ -56,6 +56,24 @@ def test_an_interval_is_seconds_or_has_a_unit(text: object, seconds: float):
         (offered("{slug: x, interval: 3, timezone: Europe/Berlinn}"), "timezone: got 'Europe/Berlinn'; allowed: an IANA time zone"),
         (offered("{slug: x, interval: 3, timezone: ../../etc/passwd}"), "timezone: got '../../etc/passwd'; allowed: an IANA time zone"),
         (offered("{slug: x, interval: 3}, {slug: x, interval: 4}"), "deployments[0]: got schedules with the same slug x; allowed"),
+        (
+            offered("{slug: x, cron: 0 0 2 * * *}"),
+            "cron: got '0 0 2 * * *'; allowed: five fields (minute, hour, day, month, day of the week), or",
+        ),
+        (offered("{slug: x, cron: 0 0 2 * * *}"), "Leave out the seconds: 0 2 * * *."),
+        (offered("{slug: x, cron: 0 2 * *}"), "cron: got '0 2 * *'; allowed: five fields"),
+        (offered("{slug: x, cron: '@dayly'}"), "cron: got '@dayly'; allowed: five fields"),
+        (offered("{slug: x, cron: '@dayly'}"), "Did you mean '@daily'?"),
+        (offered("{slug: x, rrule: BYDAY=SA}"), "rrule: got 'BYDAY=SA'; allowed: a rule with FREQ"),
+        (
+            offered("{slug: x, rrule: FREQ=DAILY;INTERVAL=0}"),
+            "rrule: got 'FREQ=DAILY;INTERVAL=0'; allowed: a rule with FREQ, and an INTERVAL",
+        ),
+        (
+            "deployments:\n  - name: a\n    flow: stage\n    tags: [x]\n    tags: [y]",
+            "deployments[0].tags: got 'a key that is written twice, in lines 4 and 5 of ",
+        ),
+        (offered("{slug: x, interval: 3, slug: y}"), "deployments[0].schedules[0].slug: got 'a key that is written twice"),
         (offered("", ", parameters: {ladder: digitss}"), "deployments[0].parameters: ladder: got 'digitss'; allowed: a shipped ladder"),
         (
             offered("{slug: x, interval: 3, parameters: {overrides: [seed=-1]}}", ", parameters: {ladder: digits}"),

@@ -43,7 +43,15 @@ class TestSources:
         ("text", "reason"),
         [
             ("name: [", "does not parse"),
-            ("name: a\nname: b\n", "duplicate key"),
+            (
+                "name: x\ndata: {source: digits, classes: 2, classes: 3}",
+                "data.classes: got 'a key that is written twice, in lines 2 and 2 of",
+            ),
+            (
+                "name: x\nstages:\n- name: a\n  notes: b\n  notes: c",
+                "stages[0].notes: got 'a key that is written twice, in lines 4 and 5 of",
+            ),
+            ("name: a\nname: b\n", "name: got 'a key that is written twice, in lines 1 and 2 of"),
             ("- a\n- b\n", "a YAML mapping with name, data, teacher and stages"),
             ("name: !!python/object/apply:os.system ['touch touched']\n", "could not determine a constructor"),
         ],

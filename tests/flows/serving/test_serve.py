@@ -148,6 +148,8 @@ def test_a_wrong_file_of_deployments_starts_nothing(bare, tmp_path, text, messag
     [
         ("[{slug: x, cron: '61 * * * *'}]", "deployments[0].schedules[0].cron: got '61 * * * *'; allowed: a cron expression"),
         ("[{slug: x, rrule: 'FREQ=OFTEN'}]", "deployments[0].schedules[0].rrule: got 'FREQ=OFTEN'; allowed: a rule of RFC 5545"),
+        ("[{slug: x, rrule: 'FREQ=DAILY;UNTIL=20200101'}]", "rrule: got 'FREQ=DAILY;UNTIL=20200101'; allowed: a rule of RFC 5545"),
+        ("[{slug: x, rrule: 'FREQ=DAILY;UNTIL=29990101T000000Z'}]", "It never starts a run: RRULE UNTIL values must be"),
         ("[{slug: x, interval: 1h, parameters: {sed: 1}}]", "deployments[0].schedules[0].parameters.sed: unknown key, with the value 1;"),
         ("[{slug: x, interval: 1h, parameters: {seed: many}}]", "deployments[0].schedules[0].parameters.seed: got 'many'; "),
     ],
