@@ -1,4 +1,4 @@
-"""Refuse YAML mappings that hold a key twice, of which parsers silently keep the last."""
+"""Refuse a YAML mapping that holds a key twice: parsers keep the last alone."""
 
 from __future__ import annotations
 
