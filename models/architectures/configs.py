@@ -61,7 +61,7 @@ def fit_interface(config: Any, interface: Interface) -> None:
         config.num_channels, config.image_size, _ = interface.image_shape
     else:
         config.vocab_size, config.pad_token_id = interface.vocabulary, interface.pad_id
-        config.eos_token_id, config.bos_token_id = interface.end_id, interface.end_id
+        config.eos_token_id, config.bos_token_id = interface.end_id, interface.begin_id
         for name in ("cls_token_id", "sep_token_id"):  # ModernBERT's, which name ids of its own vocabulary
             if isinstance(getattr(config, name, None), int):
                 setattr(config, name, interface.end_id)

@@ -98,7 +98,7 @@ def config_for(shape: Shape, interface: Interface) -> Any:
         head_dim=shape.features_of_a_head,
         max_position_embeddings=max(interface.sequence_length, 2048),
         tie_word_embeddings=shape.tied_embeddings and interface.workload == "causal-lm",
-        bos_token_id=interface.end_id,
+        bos_token_id=interface.begin_id,
         use_cache=False,
     )
 

@@ -16,6 +16,12 @@ class Interface:
     pad_id: int | None = None
     classes: int = 0
     image_shape: tuple[int, int, int] | None = None
+    prefix: tuple[int, ...] = ()  # ids that begin a text, where the tokenizer puts any before it
+
+    @property
+    def begin_id(self) -> int | None:
+        """The id after which a text begins: the last of the prefix, or the end id."""
+        return self.prefix[-1] if self.prefix else self.end_id
 
     @property
     def output_ids(self) -> int | None:

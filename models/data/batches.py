@@ -59,7 +59,11 @@ class Batch:
 
 
 def next_token_batch(
-    windows: NDArray[np.int64], lengths: NDArray[np.int64], slices: NDArray[np.int32], counted: NDArray[np.uint8] | None = None
+    windows: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    slices: NDArray[np.int32],
+    counted: NDArray[np.uint8] | None = None,
+    given: int = 1,
 ) -> Batch:
     """Align windows for next-token prediction; the one place where that, and the mask of valid positions, is decided.
 
@@ -68,6 +72,7 @@ def next_token_batch(
         lengths: (B,) ids of each window that are real. Padding is marked by position, never by id.
         slices: (B,) slice of each window.
         counted: (B, L + 1) 1 for the ids that are to be predicted, see `Split.counted`; None: all.
+        given: Ids at the beginning of each window that nothing is to predict.
 
     Returns:
         A batch whose logits at t predict `windows[:, t + 1]`.
@@ -78,6 +83,7 @@ def next_token_batch(
     targets[position[None, :] >= torch.from_numpy(lengths)[:, None]] = IGNORE
     if counted is not None:
         targets[torch.from_numpy(counted[:, 1:]) == 0] = IGNORE
+    targets[:, : given - 1] = IGNORE
     # Right padding needs no attention mask: a causal model never looks ahead, and padded positions carry no loss.
     return Batch({"input_ids": ids[:, :-1].contiguous()}, targets, torch.from_numpy(slices))
 
@@ -181,28 +187,33 @@ def _held_out(count: int, limit: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 
-def _documents_of_windows(split: Split, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _documents_of_windows(split: Split, info: CorpusInfo) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The document of every window of a split, and how many windows each document has."""
-    counts = -(-np.diff(split.offsets) // length)
+    counts = -(-(np.diff(split.offsets) - len(info.prefix)) // info.sequence_length)
     return np.repeat(np.arange(len(counts)), counts), counts
 
 
 def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """Windows that never cross documents, each document begun by the end id; `limit` of them drawn once for all models."""
+    """Windows that never cross documents, drawn once for all models; a document begins with its tokenizer's prefix, else with the end id.
+
+    Returns:
+        (n, b + L) ids, of which the first b are given: the document's beginning, or the ids before the window; (n,) lengths; (n,) slices.
+    """
     assert info.end_id is not None
-    length = info.sequence_length
-    document, counts = _documents_of_windows(split, length)
+    length, beginning = info.sequence_length, info.beginning
+    given, prefix = len(beginning), len(info.prefix)
+    document, counts = _documents_of_windows(split, info)
     start = (np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)) * length
     chosen = _held_out(len(document), limit)
-    windows = np.zeros((len(chosen), length + 1), dtype=np.int64)
+    windows = np.zeros((len(chosen), given + length), dtype=np.int64)
     lengths = np.zeros(len(chosen), dtype=np.int64)
     for row, index in enumerate(chosen):
         begin, end = split.offsets[document[index]], split.offsets[document[index] + 1]
-        first = begin + start[index]
+        first = begin + prefix + start[index]
         text = split.values[first : min(first + length, end)]
-        windows[row, 0] = info.end_id if start[index] == 0 else int(split.values[first - 1])
-        windows[row, 1 : len(text) + 1] = text
-        lengths[row] = len(text) + 1
+        windows[row, :given] = beginning if start[index] == 0 else split.values[first - given : first]
+        windows[row, given : given + len(text)] = text
+        lengths[row] = given + len(text)
     return windows, lengths, split.slices[document[chosen]]
 
 
@@ -216,7 +227,8 @@ def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, bat
     if info.workload == "causal-lm" and not info.completions:
         windows, lengths, slices = _windows(split, info, examples)
         for at in range(0, len(windows), batch_size):
-            yield next_token_batch(windows[at : at + batch_size], lengths[at : at + batch_size], slices[at : at + batch_size])
+            some = slice(at, at + batch_size)
+            yield next_token_batch(windows[some], lengths[some], slices[some], given=len(info.beginning))
         return
     chosen = _held_out(len(split), examples)
     made = _completion_batch if info.completions else _example_batch
@@ -229,7 +241,7 @@ def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -
     split = corpus.split(split_name)
     if corpus.info.workload != "causal-lm" or corpus.info.completions:
         return _held_out(len(split), examples)
-    document = _documents_of_windows(split, corpus.info.sequence_length)[0]
+    document = _documents_of_windows(split, corpus.info)[0]
     return document[_held_out(len(document), examples)]
 
 

@@ -114,11 +114,17 @@ class CorpusInfo:
     pixels: Pixels | None = None  # None: the values are what the models take
     completions: bool = False  # a document is a prompt with its completions, one to a window; `Split.counted` tells them apart
     cross_document_attention: bool = True  # whether attention in a training window crosses from one document into the next
+    prefix: tuple[int, ...] = ()  # ids that the tokenizer begins a text with, at the head of every document of causal-lm
 
     @property
     def classes(self) -> int:
         """Number of classes; 0 for causal-lm."""
         return len(self.label_names)
+
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """Ids before the first predicted one of a document (causal-lm): the prefix, or the end id of a document before."""
+        return self.prefix or (() if self.end_id is None else (self.end_id,))
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,7 @@ class Corpus:
         raw = json.loads((self.folder / "corpus.json").read_text())
         for field in ("label_names", "slice_names", "image_shape"):
             raw[field] = None if raw[field] is None else tuple(raw[field])
+        raw["prefix"] = tuple(raw.get("prefix", ()))
         pixels = raw.pop("pixels", None)
         return CorpusInfo(**raw, pixels=pixels and Pixels(pixels["factor"], tuple(pixels["mean"]), tuple(pixels["std"])))
 
@@ -145,7 +152,9 @@ class Corpus:
     def interface(self) -> Interface:
         """Inputs and outputs that the data need of every model."""
         info = self.info
-        return Interface(info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape)
+        return Interface(
+            info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape, info.prefix
+        )
 
     @property
     def tokenizer_folder(self) -> Path | None:
@@ -161,7 +170,7 @@ class Corpus:
 
 
 # Fields that came later are written where they say something: the hash of a corpus is that of its files, and older ones keep theirs.
-LATER = {"pixels": None, "completions": False, "cross_document_attention": True}
+LATER = {"pixels": None, "completions": False, "cross_document_attention": True, "prefix": ()}
 
 
 @lru_cache(maxsize=4)

@@ -147,6 +147,17 @@ def surroundings(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
     return [], []
 
 
+def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids that begin and that end a document of a language model.
+
+    It begins as `tokenizer(text)` begins, with a beginning-of-text id or none; it ends with the end id, so that models learn where to stop.
+    Where the tokenizer begins with the end id itself, that of the document before does.
+    """
+    end = special_ids(tokenizer)[0]
+    before, _ = surroundings(tokenizer)
+    return [] if before == [end] else before, [end]
+
+
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer folder that `AutoTokenizer` reads."""
     tokenizer.save_pretrained(str(folder))

@@ -53,7 +53,7 @@ def baseline(corpus: Corpus, split: SplitName = "valid", examples: int | None = 
         metrics["macro_f1"] = macro_f1(np.full(len(targets), held_out.argmax()), targets)
         return Baseline("majority class", metrics, len(targets))
     part = corpus.split(split)
-    metrics["bits_per_byte"] = nll / math.log(2) * ids_per_byte(part, np.ones(len(part), dtype=bool))
+    metrics["bits_per_byte"] = nll / math.log(2) * ids_per_byte(part, np.ones(len(part), dtype=bool), len(info.prefix))
     metrics["perplexity"] = math.exp(min(nll, 700.0))
     return Baseline("unigram", metrics, len(targets))
 
@@ -68,6 +68,8 @@ def training_counts(corpus: Corpus) -> NDArray[np.int64]:
         if split.counted is not None:
             some = some[split.counted[first : first + CHUNK] > 0]
         counts += np.bincount(some[some >= 0], minlength=outputs)
+    for index in info.prefix:  # which no model has to predict at the head of a document
+        counts[index] -= len(split)
     return counts
 
 

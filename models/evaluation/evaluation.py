@@ -134,18 +134,18 @@ def quality(columns: RowFigures, corpus: Corpus, split: str) -> Quality:
     slices = {
         info.slice_names[index]: {
             "count": float(mask.sum()),
-            **_figures(columns, mask, ids_per_byte(part, part.slices == index), info.classes),
+            **_figures(columns, mask, ids_per_byte(part, part.slices == index, len(info.prefix)), info.classes),
         }
         for index in np.unique(columns.slice)
         for mask in [columns.slice == index]
     }
     everything, documents = np.ones(len(columns.nll), dtype=bool), np.ones(len(part), dtype=bool)
-    return Quality(_figures(columns, everything, ids_per_byte(part, documents), info.classes), slices)
+    return Quality(_figures(columns, everything, ids_per_byte(part, documents, len(info.prefix)), info.classes), slices)
 
 
-def ids_per_byte(part: Split, documents: np.ndarray) -> float:
-    """Ids for each byte of text, of the documents that a mask (n,) chooses."""
-    return float(part.predicted[documents].sum() / max(int(part.sizes[documents].sum()), 1))
+def ids_per_byte(part: Split, documents: np.ndarray, prefix: int = 0) -> float:
+    """Ids for each byte of text, of the documents that a mask (n,) chooses, without the `prefix` that begins each of them."""
+    return float((part.predicted[documents] - prefix).sum() / max(int(part.sizes[documents].sum()), 1))
 
 
 def _figures(columns: RowFigures, mask: np.ndarray, per_byte: float, classes: int) -> dict[str, float]:

@@ -33,14 +33,15 @@ def prompts(corpus: Corpus, split: SplitName, count: int) -> list[str]:
     folder = corpus.tokenizer_folder
     assert folder is not None
     tokenizer, documents = tokenizers.load(folder), corpus.split(split)
-    long_enough = np.flatnonzero(np.diff(documents.offsets) > PROMPT_TOKENS)
+    prefix = len(corpus.info.prefix)
+    long_enough = np.flatnonzero(np.diff(documents.offsets) - prefix > PROMPT_TOKENS)
     fresh: dict[tuple[int, ...], None] = {}  # beginnings whose first tokens no earlier one has
     shared: dict[tuple[int, ...], None] = {}
     heads: set[tuple[int, ...]] = set()
     for index in np.random.default_rng(0).permutation(long_enough):
         if len(fresh) == count:
             break
-        ids = tuple(documents.values[int(documents.offsets[index]) :][:PROMPT_TOKENS].tolist())
+        ids = tuple(documents.values[int(documents.offsets[index]) + prefix :][:PROMPT_TOKENS].tolist())
         (shared if ids[:HEAD_TOKENS] in heads else fresh)[ids] = None
         heads.add(ids[:HEAD_TOKENS])
     return [cast(str, tokenizer.decode(list(ids))) for ids in [*fresh, *(ids for ids in shared if ids not in fresh)][:count]]
@@ -58,9 +59,10 @@ def continuations(model: nn.Module, folder: Path, beginnings: list[str], new_tok
     """
     tokenizer, written = tokenizers.load(folder), list[Sample]()
     end_id, pad_id = tokenizers.special_ids(tokenizer)
+    prefix, _ = tokenizers.frame(tokenizer)
     device = next(model.parameters()).device
     for beginning in beginnings:
-        ids = torch.tensor([tokenizer(beginning, add_special_tokens=False)["input_ids"]], device=device)
+        ids = torch.tensor([[*prefix, *cast(list[int], tokenizer(beginning, add_special_tokens=False)["input_ids"])]], device=device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             output = cast(Any, model).generate(

@@ -135,7 +135,7 @@ def pruned_config(shape: Shape, teacher: Any, interface: Interface) -> Any:
     if teacher.model_type != "bert":
         config.num_key_value_heads = shape.key_value_heads or shape.heads
         config.head_dim = shape.features_of_a_head
-        config.bos_token_id = interface.end_id
+        config.bos_token_id = interface.begin_id
         config.tie_word_embeddings = shape.tied_embeddings and interface.workload == "causal-lm"
     if getattr(teacher, "layer_types", None):  # which layers are kept is decided later; `shorten` takes their kinds along
         config.layer_types = list(teacher.layer_types)[: shape.layers]

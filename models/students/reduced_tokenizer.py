@@ -34,7 +34,7 @@ def used_ids(corpus: Corpus) -> tuple[int, ...]:
         values = corpus.split(name).values
         for start in range(0, len(values), 2**24):  # bounds the memory that a large corpus takes
             present[np.unique(values[start : start + 2**24]).astype(np.int64)] = True
-    special = [i for i in (corpus.info.end_id, corpus.info.pad_id) if i is not None]
+    special = [i for i in (corpus.info.end_id, corpus.info.pad_id, *corpus.info.prefix) if i is not None]
     return _closed(_bpe(corpus.tokenizer_folder), {*np.flatnonzero(present).tolist(), *special})
 
 

@@ -106,7 +106,8 @@ class ReducedCorpus(Corpus):
         """The description, in the smaller vocabulary."""
         whole = Corpus(self.folder, self.content_hash).info
         end_id, pad_id = (None if i is None else int(self.vocabulary.ids(i)) for i in (whole.end_id, whole.pad_id))
-        return replace(whole, vocabulary=len(self.vocabulary.kept), end_id=end_id, pad_id=pad_id)
+        prefix = tuple(self.vocabulary.ids(whole.prefix).tolist()) if whole.prefix else ()
+        return replace(whole, vocabulary=len(self.vocabulary.kept), end_id=end_id, pad_id=pad_id, prefix=prefix)
 
     def split(self, name: SplitName) -> Split:
         """The documents of one split, their ids looked up as they are read."""

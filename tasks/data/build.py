@@ -40,6 +40,7 @@ def corpus_identity(
     teacher_tokenizer_hash: str | None,
     image_processor: str | None = None,
     teacher_classes: Sequence[str] | None = None,
+    prefix: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Return the parts that decide what `build_corpus` writes, as plain JSON, without preparing anything.
 
@@ -49,6 +50,7 @@ def corpus_identity(
         teacher_tokenizer_hash: `models.data.tokenizers.tokenizer_hash` of the teacher's folder, for tokenizer.kind teacher.
         image_processor: `models.data.image_processors.processor_hash` of the teacher's folder, for images.
         teacher_classes: Names of the teacher's classes, whose numbers the data follow; None: the data's own.
+        prefix: Ids that the teacher's tokenizer begins a text with, for causal-lm.
 
     Raises:
         UserError: As `tasks.data.sources.source_hash`.
@@ -73,7 +75,9 @@ def corpus_identity(
         "source": source_hash(ladder.data, base, ladder.workload),
         "preparation": PREPARATION,
         **pictures,
-    } | ({"classes": list(teacher_classes)} if teacher_classes else {})
+        **({"classes": list(teacher_classes)} if teacher_classes else {}),
+        **({"prefix": list(prefix)} if prefix else {}),
+    }
 
 
 def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, Any]:
@@ -240,8 +244,7 @@ def _split(
 def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase, ladder: Ladder) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The ids of all texts one after another, and where each begins."""
     encoded = tokenizers.encode(tokenizer, texts)
-    before: list[int] = []
-    after = [tokenizers.special_ids(tokenizer)[0]]
+    before, after = tokenizers.frame(tokenizer)
     if ladder.workload == "sequence-classification":
         before, after = tokenizers.surroundings(tokenizer)
         length = ladder.data.sequence_length
@@ -286,6 +289,7 @@ def _info(
         vocabulary=None if tokenizer is None else tokenizers.id_count(tokenizer),
         end_id=end_id,
         pad_id=pad_id,
+        prefix=tuple(tokenizers.frame(tokenizer)[0]) if tokenizer is not None and ladder.workload == "causal-lm" else (),
         label_names=label_names,
         slice_names=slice_names,
         image_shape=(shape[0], shape[1], shape[2]) if tokenizer is None else None,

@@ -9,9 +9,9 @@ from typing import Any
 from conf.errors import UserError
 from conf.schema.ladder import Ladder, Shape
 from conf.schema.objective import ClassWeights
+from models.data import tokenizers
 from models.data.corpus import Corpus
 from models.data.image_processors import normalises, processor_hash
-from models.data.tokenizers import tokenizer_hash
 from models.losses.class_weights import weights_of
 from tasks.data.build import build_corpus, corpus_identity
 from tasks.records.data import COUNTS, DataCounts
@@ -35,7 +35,8 @@ def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
     if ladder.workload == "image-classification":
         counts = folder is not None and (ladder.data.source != "digits" or normalises(folder))
         return corpus_identity(ladder, base, None, processor_hash(folder) if folder and counts else None, classes)
-    return corpus_identity(ladder, base, tokenizer_hash(folder) if folder else None, None, classes)
+    prefix = tokenizers.frame(tokenizers.load_teacher(folder))[0] if folder and ladder.workload == "causal-lm" else []
+    return corpus_identity(ladder, base, tokenizers.tokenizer_hash(folder) if folder else None, None, classes, prefix)
 
 
 def teacher_folder(ladder: Ladder, context: Context) -> Path | None:

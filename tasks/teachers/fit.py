@@ -32,15 +32,19 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
     config = cast(Any, model).config
     if ladder.workload == "image-classification":
         return model
+    own = ladder.tokenizer.kind == "teacher" and any((folder / name).is_file() for name in TOKENIZER)
+    tokenizer = tokenizers.load_teacher(folder) if own else None
     most, length = positions_of(model), ladder.data.sequence_length
+    if most is not None and tokenizer is not None and ladder.workload == "causal-lm":
+        most -= max(len(tokenizers.frame(tokenizer)[0]) - 1, 0)  # a held-out text has its whole beginning before the first predicted id
     if most is not None and length > most:
         allowed = f"sequence_length <= {most}, the positions of the teacher in {folder}"
         raise UserError.about("data.sequence_length", length, allowed, f"Set data.sequence_length={most}; longer texts are cut or split.")
     if ladder.workload == "sequence-classification" and config.problem_type in ("regression", "multi_label_classification"):
         allowed = "a teacher that gives each text one class of several"
         raise UserError.about("teacher.path", f"{folder} with problem_type {config.problem_type}", allowed, "Use another teacher.")
-    if ladder.tokenizer.kind == "teacher" and any((folder / name).is_file() for name in TOKENIZER):
-        ids = tokenizers.id_count(tokenizers.load_teacher(folder))
+    if tokenizer is not None:
+        ids = tokenizers.id_count(tokenizer)
         if ids > config.vocab_size:
             allowed = f"a tokenizer whose largest id is below the embedding's rows, {config.vocab_size}"
             remedy = "Save the tokenizer that the model was trained with, or resize the model's embedding to the tokenizer."
