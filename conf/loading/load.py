@@ -121,6 +121,12 @@ def to_yaml(ladder: Ladder) -> str:
     return yaml.dump(ladder.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
+def in_one_line(value: Any) -> str:
+    """A value as YAML in one line, which loads again as it is."""
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def merge(defaults: Any, stage: Any) -> Any:
     """`stage` over `defaults`, mapping by mapping; lists and values of the stage win whole."""
     if not (isinstance(defaults, dict) and isinstance(stage, dict)):

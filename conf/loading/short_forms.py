@@ -55,7 +55,7 @@ def _is_text(value: Any) -> bool:
 def _data(given: str | list[str], base: Path) -> dict[str, Any]:
     """A shipped source by its name, a folder that `datasets` has saved, or files."""
     if isinstance(given, str):
-        if given in _nameless_sources():
+        if given in nameless_sources():
             return {"source": given}
         folder = base / os.path.expanduser(given)
         if any((folder / marker).is_file() for marker in SAVED_DATASET):
@@ -63,10 +63,10 @@ def _data(given: str | list[str], base: Path) -> dict[str, Any]:
     return {"source": "files", "paths": [given] if isinstance(given, str) else list(given)}
 
 
-def _nameless_sources() -> list[str]:
+def nameless_sources() -> list[str]:
     """The sources that need nothing but their name."""
     union, *_ = get_args(Data)
-    models = [model for model in get_args(union) if not any(field.is_required() for field in model.model_fields.values())]
+    models = [model for model in get_args(union) if not {"paths", "name"} & set(model.model_fields)]
     return [model.model_fields["source"].default for model in models]
 
 

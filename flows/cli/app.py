@@ -28,7 +28,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "cancel": operate.cancel,
         "clean": operate.clean,
     },
-    "Set up": {"list": set_up.list_ladders, "explain": set_up.explain, "doctor": set_up.doctor},
+    "Set up": {"init": set_up.init, "list": set_up.list_ladders, "explain": set_up.explain, "doctor": set_up.doctor},
 }
 
 app = typer.Typer(

@@ -19,6 +19,44 @@ def list_ladders(as_json: Json = False) -> None:
     show(rows, as_json, lambda: "\n".join(f"{r['name']:<16}{r['workload']:<24}{r['description']}" for r in rows))
 
 
+def init(
+    teacher: Annotated[str, typer.Option(metavar="PATH|ID|package:NAME", help="Teacher: a folder, hub id, GGUF file or package.")],
+    data: Annotated[list[str], typer.Option(metavar="PATH", help="Data: files, patterns, a folder, or a shipped source; may be repeated.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="Further data.")] = None,
+    to: Annotated[str, typer.Option(metavar="SIZES", help="Parameters of the students, such as 40m,12m,4m; none: chosen.")] = "",
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="File to write; none: named after the data.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take the likeliest answer.")] = False,
+) -> None:
+    """Write a ladder file for a teacher and data: look at both, guess, say why, plan."""
+    import os
+    import sys
+
+    from conf.errors import UserError
+    from conf.home import home
+    from flows.serving.environment import prepare_environment
+
+    prepare_environment(home())
+    begin("looking at teacher and data; loading PyTorch")
+    from flows.cli.show.init import InitAnswers, init_text
+    from flows.cli.show.plan import plan_text
+    from tasks.planning.plan import make_plan
+    from tasks.runtime.run_registry import PLAN, Context
+    from tasks.setup.init import init_ladder
+
+    answers = InitAnswers(asks=not yes and sys.stdin.isatty() and sys.stdout.isatty())
+    sizes = [size.strip() for size in to.split(",") if size.strip()]
+    context = Context(run=PLAN, ladder="init", home=str(home().root), base=os.getcwd())
+    made = init_ladder(teacher, [*data, *(more or ())], sizes, out, answers, context)
+    typer.echo(init_text(made, answers.taken))
+    from conf.loading.load import load
+
+    loaded = load(str(made.file))
+    try:
+        typer.echo(plan_text(make_plan(loaded.ladder, loaded.base, home())))
+    except UserError as error:
+        raise UserError(f"{error} The file {made.file} is written: correct it, then `ladder plan {made.file}`.") from error
+
+
 def explain(
     key: Annotated[
         str,

@@ -1,0 +1,308 @@
+"""Guess a ladder from a teacher and data, with the reason of each guess."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from conf.errors import UserError
+from conf.schema.data import Columns, FilesData
+from conf.schema.ladder import CheckpointTeacher, Workload
+from conf.schema.student import parameters_of
+from tasks.records.format import human
+from tasks.setup.data_look import ColumnLook, DataLook
+from tasks.setup.teacher_look import TeacherLook, shown
+
+TEXT_NAMES = ("text", "content", "body", "review", "sentence", "document", "message", "comment", "description", "question", "title")
+LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "stars", "rating", "kind", "y")
+MOST_CLASSES = 100
+RATIO = 3.0  # between the sizes of stages where none are given
+LENGTHS = {"causal-lm": 256, "sequence-classification": 512}  # tokens: of a window; at most of a text
+BATCH = 32
+EPOCHS = {"causal-lm": 1, "sequence-classification": 3, "image-classification": 10}
+STEPS = (100, 5000)  # least and most
+
+
+class Question(NamedTuple):
+    """A question with several possible answers, the likeliest first.
+
+    Attributes:
+        key: Setting that it decides.
+        text: What is asked.
+        choices: The answers, each with what speaks for it.
+    """
+
+    key: str
+    text: str
+    choices: tuple[tuple[str, str], ...]
+
+
+Ask = Callable[[Question], str]
+
+
+@dataclass
+class Draft:
+    """Settings of a ladder in the short form, each with the reason for it.
+
+    Attributes:
+        settings: As YAML holds them.
+        reasons: Dotted key -> reason.
+        warnings: What a person has to decide or correct.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def draft_ladder(name: str, teacher: TeacherLook, data: DataLook, sizes: Sequence[str], ask: Ask) -> Draft:
+    """Guess the settings.
+
+    Args:
+        name: Of the ladder.
+        teacher: The teacher.
+        data: The data.
+        sizes: Numbers of parameters of the stages, such as `40m`; none: chosen.
+        ask: Answers a question.
+
+    Raises:
+        UserError: Teacher and data do not go together.
+    """
+    draft = Draft({"name": name})
+    workload = _workload(teacher, data, ask, draft)
+    draft.settings["workload"] = workload
+    draft.settings["teacher"] = _teacher(teacher, workload, draft)
+    length = _data(teacher, data, workload, ask, draft)
+    draft.settings["stages"] = _stages(teacher, sizes, draft)
+    draft.settings["defaults"] = {"training": _training(data, workload, length, draft), "gate": {"policy": "warn"}}
+    draft.reasons["defaults.gate"] = "with a bound such as min_parent_retention: 0.9, policy: stop ends a run that misses it"
+    if workload != "causal-lm":
+        draft.settings["defaults"]["objective"] = {"alpha": 0.7, "temperature": 2.0}
+        draft.reasons["defaults.objective"] = "alpha weighs the teacher, 1 - alpha the labels"
+    return draft
+
+
+def _workload(teacher: TeacherLook, data: DataLook, ask: Ask, draft: Draft) -> Workload:
+    labels = _label_candidates(data, teacher)
+    if teacher.is_vision or data.has_images:
+        if not (teacher.is_vision and data.has_images):
+            found = "reads images, and the data hold none" if teacher.is_vision else "reads text, and the data hold images"
+            raise UserError.about("--teacher", teacher.path, "a teacher for these data", f"A {teacher.kind} {found}.")
+        draft.reasons["workload"] = f"{teacher.kind} reads images"
+        return "image-classification"
+    if teacher.workload == "sequence-classification":
+        draft.reasons["workload"] = f"the teacher is a {teacher.kind}"
+        return "sequence-classification"
+    if teacher.workload is None:  # an encoder without a head
+        draft.reasons["workload"] = f"the teacher is a {teacher.kind}, an encoder, which classifies once it has a head"
+        return "sequence-classification"
+    draft.reasons["workload"] = f"the teacher is a language model ({teacher.kind})"
+    if labels and labels[0].name.casefold() in LABEL_NAMES and _can_train():
+        choices = (
+            ("causal-lm", "the teacher predicts the next token, and does as it is"),
+            ("sequence-classification", f"the data have classes in {labels[0].name!r}; the teacher would be trained on them"),
+        )
+        answer = ask(Question("workload", "Which task shall the models learn?", choices))
+        if answer == "sequence-classification":
+            draft.reasons["workload"] = f"chosen, as the data have classes in {labels[0].name!r}"
+            return "sequence-classification"
+    return "causal-lm"
+
+
+def _can_train() -> bool:
+    """Whether an existing teacher can be fine-tuned."""
+    return "training" in CheckpointTeacher.model_fields
+
+
+def _teacher(teacher: TeacherLook, workload: Workload, draft: Draft) -> Any:
+    draft.reasons["teacher"] = teacher.words()
+    if teacher.workload == workload:
+        return teacher.path
+    lacks = f"a {teacher.kind} has no head for {workload}"
+    if not _can_train():
+        draft.warnings.append(f"{lacks}: fine-tune it first, and name the folder of the result as teacher")
+        return teacher.path
+    draft.reasons["teacher.training"] = f"{lacks}: one is made for the data's classes, and the teacher trained on them first"
+    return {"source": "checkpoint", "path": teacher.path, "training": {"steps": 500, "batch_size": BATCH, "learning_rate": 5e-5}}
+
+
+def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, draft: Draft) -> int:
+    """Settings of the data; returns the tokens of a sequence."""
+    draft.reasons["data"] = data.words()
+    if data.source in ("digits", "python-stdlib"):
+        draft.settings["data"] = data.source
+        return LENGTHS["causal-lm"]
+    settings: dict[str, Any] = {"source": data.source}
+    settings |= {"paths": list(data.given)} if data.source == "files" else {"name": data.given[0]}
+    columns = _columns(teacher, data, workload, ask, draft)
+    if columns:
+        settings["columns"] = columns
+    for column in data.columns:
+        if column.is_split:
+            _split(column, settings, draft)
+    length = 2
+    if workload != "image-classification":
+        length = settings["sequence_length"] = _length(teacher, data, columns.get("text", "text"), workload, draft)
+    draft.settings["data"] = settings
+    return length
+
+
+def _split(column: ColumnLook, settings: dict[str, Any], draft: Draft) -> None:
+    words = shown([f"{value} ({count})" for value, count in column.values])
+    if "splits" in FilesData.model_fields:
+        settings["splits"] = {"column": column.name}
+        draft.reasons["data.splits"] = f"{column.name!r} names the parts: {words}"
+    else:
+        draft.warnings.append(f"the column {column.name!r} names parts ({words}), which Ladder draws itself")
+
+
+def _columns(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, draft: Draft) -> dict[str, str]:
+    if not data.columns:
+        return {}
+    chosen: dict[str, str] = {}
+    content = "image" if workload == "image-classification" else "text"
+    chats = [column.name for column in data.columns if column.kind == "messages"]
+    if workload == "causal-lm" and chats and "messages" in Columns.model_fields:
+        draft.reasons["data.columns"] = f"{chats[0]!r} holds chats"
+        return {"messages": chats[0]}
+    if content == "image":
+        chosen["image"] = next(column.name for column in data.columns if column.kind == "image")
+    else:
+        chosen["text"] = _pick("text", _text_candidates(data), TEXT_NAMES, ask)
+    if workload != "causal-lm":
+        labels = [column for column in _label_candidates(data, teacher) if column.name not in chosen.values()]
+        if not labels:
+            found = ", ".join(column.name for column in data.columns)
+            raise UserError.about("--data", found, "a column with classes", "No column has between 2 and 100 values that repeat: add one.")
+        matching = [column for column in labels if _matches(column, teacher)]
+        chosen["label"] = _pick("label", matching or labels, LABEL_NAMES, ask)
+        _say_classes(next(column for column in labels if column.name == chosen["label"]), teacher, draft)
+        rest = [f"{c.name} ({c.distinct} values)" for c in labels if c.name != chosen["label"] and not c.is_split]
+        if rest:
+            draft.reasons["data.columns"] += f"; slice: may name another column: {shown(rest)}"
+    return chosen
+
+
+def _text_candidates(data: DataLook) -> list[ColumnLook]:
+    found = [column for column in data.columns if column.kind == "text" and not column.is_split]
+    if not found:
+        names = ", ".join(f"{column.name} ({column.kind})" for column in data.columns)
+        raise UserError.about("--data", names, "a column of text", "There is none: name other data.")
+    long = [column for column in found if not column.values] or found
+    return sorted(long, key=lambda column: -column.length)
+
+
+def _label_candidates(data: DataLook, teacher: TeacherLook) -> list[ColumnLook]:
+    """Columns whose values repeat, those first whose values are the teacher's classes, then those with a usual name."""
+    fitting = [column for column in data.columns if 2 <= column.distinct <= MOST_CLASSES and column.values and not column.is_split]
+    return sorted(fitting, key=lambda column: (not _matches(column, teacher), *_usual(column, LABEL_NAMES), column.distinct))
+
+
+def _usual(column: ColumnLook, names: Sequence[str]) -> tuple[int]:
+    name = column.name.casefold()
+    return (names.index(name) if name in names else len(names),)
+
+
+def _matches(column: ColumnLook, teacher: TeacherLook) -> bool:
+    """Whether a column holds the teacher's classes by name."""
+    theirs = {name.strip().casefold() for name in teacher.classes}
+    return bool(theirs) and {value.casefold() for value, _ in column.values} == theirs
+
+
+def _pick(role: str, candidates: Sequence[ColumnLook], usual: Sequence[str], ask: Ask) -> str:
+    """The column of a role; asked where several could be it and the usual names do not tell."""
+    ranked = sorted(candidates, key=lambda column: _usual(column, usual))
+    first = ranked[0]
+    if len(ranked) == 1 or _usual(first, usual) < _usual(ranked[1], usual):
+        return first.name
+    choices = tuple((column.name, _about(column)) for column in ranked)
+    return ask(Question(f"data.columns.{role}", f"Which column holds the {role}?", choices))
+
+
+def _about(column: ColumnLook) -> str:
+    values = shown([value for value, _ in column.values])
+    return f"{column.distinct} values: {values}" if column.values else f"{column.length:,.0f} characters on average"
+
+
+def _say_classes(column: ColumnLook, teacher: TeacherLook, draft: Draft) -> None:
+    names = [value for value, _ in column.values]
+    text = f"{column.name!r} holds {column.distinct} classes: {shown(sorted(names))}"
+    if teacher.workload == "sequence-classification" or teacher.is_vision:
+        count = int(teacher.config.num_labels)
+        if _matches(column, teacher):
+            text += ", the teacher's"
+        elif count != column.distinct:
+            theirs = f": {shown(teacher.classes)}" if teacher.classes else ""
+            draft.warnings.append(f"{text}, and the teacher has {count}{theirs}: the run refuses that unless it is trained on these")
+    draft.reasons["data.columns"] = text
+
+
+def _length(teacher: TeacherLook, data: DataLook, column: str, workload: Workload, draft: Draft) -> int:
+    """Tokens of a sequence: 95 % of the texts for a classifier, a usual window for a language model, as far as the teacher goes."""
+    most = min(LENGTHS[workload], teacher.positions or LENGTHS[workload])
+    sizes = _tokens(teacher, data.texts(column))
+    if not sizes:
+        draft.reasons["data.sequence_length"] = "a usual window"
+        return most
+    ordered = sorted(sizes)
+    at = ordered[min(int(0.95 * len(ordered)), len(ordered) - 1)]
+    estimated = "" if teacher.folder is not None else ", estimated by their bytes"
+    draft.reasons["data.sequence_length"] = (
+        f"95 % of {len(ordered):,} texts have at most {at:,} tokens, the longest {ordered[-1]:,}{estimated}"
+    )
+    if workload == "causal-lm":
+        total = sum(sizes) * data.rows // max(len(sizes), 1)
+        while most > 16 and total < 200 * most:  # few windows teach little
+            most //= 2
+        return most
+    return min(max(8 * -(-at // 8), 16), most)
+
+
+def _tokens(teacher: TeacherLook, texts: Sequence[str], most: int = 300) -> list[int]:
+    few = list(texts[:most])
+    if teacher.folder is None or teacher.vocabulary is None:
+        return [len(text.encode()) // 4 + 1 for text in few]
+    from models.data import tokenizers
+
+    if not any((teacher.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return [len(text.encode()) + 1 for text in few]
+    loaded = tokenizers.load(teacher.folder)
+    return [len(ids) for ids in loaded([text[:20000] for text in few])["input_ids"]] if few else []
+
+
+def _stages(teacher: TeacherLook, sizes: Sequence[str], draft: Draft) -> list[str]:
+    if sizes:
+        for size in sizes:
+            number = parameters_of(size)
+            if number is None:
+                raise UserError.about("--to", size, "numbers of parameters such as 40m,12m", "Write each as a number and k, m or b.")
+            if number > teacher.parameters:
+                allowed = f"fewer than the {human(teacher.parameters)} parameters of the teacher"
+                raise UserError.about("--to", size, allowed, "Name smaller students.")
+        draft.reasons["stages"] = "as asked"
+        return [size.strip().lower() for size in sizes]
+    draft.reasons["stages"] = f"each about {RATIO:g} times smaller than the one above"
+    return [_round_size(teacher.parameters / RATIO**step) for step in (1, 2)]
+
+
+def _round_size(parameters: float) -> str:
+    for unit, name in ((1e9, "b"), (1e6, "m"), (1e3, "k")):
+        if parameters >= unit:
+            number = parameters / unit
+            return f"{number:.1f}{name}" if number < 10 and not re.fullmatch(r"\d\.0", f"{number:.1f}") else f"{number:.0f}{name}"
+    return "1k"
+
+
+def _training(data: DataLook, workload: Workload, length: int, draft: Draft) -> dict[str, Any]:
+    epochs, examples = EPOCHS[workload], data.rows
+    if workload == "causal-lm":
+        examples = data.bytes // 4 // length
+    elif data.source == "digits":
+        examples = 1797
+    wanted = round(0.9 * examples * epochs / BATCH)
+    steps = int(min(max(wanted, STEPS[0]), STEPS[1])) if examples else 1000
+    passes = steps * BATCH / max(0.9 * examples, 1)
+    draft.reasons["defaults.training"] = f"about {passes:.1f} passes over the training part" if examples else "a first try"
+    return {"steps": steps, "batch_size": BATCH, "learning_rate": 1e-3}

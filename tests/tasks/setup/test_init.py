@@ -1,0 +1,152 @@
+"""`ladder init` looks at a teacher and at data and writes a ladder that loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from conf.errors import UserError
+from conf.home import Home
+from conf.loading.load import load
+from conf.schema.data import FilesData
+from conf.schema.ladder import Ladder
+from models.data import tokenizers
+from tasks.planning.plan import make_plan
+from tasks.runtime.run_registry import PLAN, Context
+from tasks.setup.draft import Question
+from tasks.setup.init import NewLadder, init_ladder
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "room", "was", "warm", "cold")
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+CLASSES = {0: "COLD", 1: "WARM"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Teachers of three workloads and a body without a head, and data of four formats."""
+    place = tmp_path_factory.mktemp("init")
+    torch.manual_seed(0)
+    words = BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)})
+    bert = BertConfig(**SIZES, vocab_size=len(words), max_position_embeddings=64, id2label=CLASSES)
+    for name, kind in (("classifier", BertForSequenceClassification), ("body", BertForMaskedLM)):
+        kind(bert).save_pretrained(place / name)
+        words.save_pretrained(place / name)
+    LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=258, max_position_embeddings=128)).save_pretrained(place / "llama")
+    tokenizers.save(tokenizers.bytes_tokenizer(), place / "llama")
+    ViTForImageClassification(ViTConfig(**SIZES, image_size=8, patch_size=2, id2label=CLASSES)).save_pretrained(place / "vit")
+    rows = [(f"room {n} was {'warm' if n % 2 else 'cold'}", "warm" if n % 2 else "cold", "DE" if n % 3 else "FR") for n in range(60)]
+    (place / "reviews.csv").write_text("\n".join(["said,feel,country", *map(",".join, rows)]) + "\n")
+    (place / "docs.jsonl").write_text(
+        "".join(json.dumps({"url": f"u{n}", "text": text * 20}) + "\n" for n, (text, _, _) in enumerate(rows))
+    )
+    table = [{"text": text, "label": n % 2, "part": "train" if n % 5 else "test"} for n, (text, _, _) in enumerate(rows)]
+    parquet.write_table(pa.Table.from_pylist(table), place / "rows.parquet")
+    for number in range(12):
+        (place / "photos" / ("cold", "warm")[number % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = np.full((8, 8, 3), 20 * number, dtype=np.uint8)
+        Image.fromarray(pixels).save(place / "photos" / ("cold", "warm")[number % 2] / f"{number}.png")
+    return place
+
+
+def first(question: Question) -> str:
+    return question.choices[0][0]
+
+
+def made(folder: Path, out: Path, teacher: str, data: str, sizes: Sequence[str] = ("14k",), ask=first) -> tuple[NewLadder, Ladder]:
+    context = Context(run=PLAN, ladder="init", home=str(folder / "home"), base=str(folder))
+    initialised = init_ladder(teacher, [data], sizes, str(out), ask, context)
+    return initialised, load(str(out)).ladder
+
+
+def test_a_classifier_and_a_table(folder: Path, tmp_path: Path) -> None:
+    asked: list[Question] = []
+    initialised, ladder = made(folder, tmp_path / "mine.yaml", "classifier", "reviews.csv", ask=lambda q: asked.append(q) or first(q))
+    assert (ladder.name, ladder.workload, ladder.tokenizer.kind) == ("mine", "sequence-classification", "teacher")
+    assert isinstance(ladder.data, FilesData)
+    assert (ladder.data.columns.text, ladder.data.columns.label) == ("said", "feel")
+    assert ladder.data.sequence_length == 16
+    assert asked == [], "the teacher's classes tell which column holds the labels"
+    assert "country (2 values)" in initialised.draft.reasons["data.columns"]
+    assert "the teacher's" in initialised.text
+    planned = make_plan(ladder, tmp_path, Home(tmp_path / "home"))
+    assert planned.stages[0].parameters == pytest.approx(14_000, rel=0.03)
+
+
+def test_a_language_model_and_documents(folder: Path, tmp_path: Path) -> None:
+    _, ladder = made(folder, tmp_path / "docs.yaml", "llama", "docs.jsonl", sizes=())
+    assert ladder.workload == "causal-lm"
+    assert ladder.data.sequence_length == 64, "of 128 positions: longer windows would be few"
+    assert len(ladder.stages) == 2
+    assert ladder.stages[0].student.parameters == pytest.approx(11_000, rel=0.1)
+
+
+def test_a_folder_of_images(folder: Path, tmp_path: Path) -> None:
+    _, ladder = made(folder, tmp_path / "photos.yaml", "vit", "photos")
+    assert ladder.workload == "image-classification"
+    assert isinstance(ladder.data, FilesData)
+    assert (tmp_path / ladder.data.paths[0]).resolve() == (folder / "photos").resolve()
+
+
+def test_an_encoder_without_a_head_and_a_column_of_splits(folder: Path, tmp_path: Path) -> None:
+    initialised, ladder = made(folder, tmp_path / "rows.yaml", "body", "rows.parquet")
+    assert ladder.workload == "sequence-classification"
+    assert "no head" in initialised.text
+    assert "'part' names" in initialised.text
+
+
+def test_two_possible_columns_are_asked(folder: Path, tmp_path: Path) -> None:
+    asked: list[Question] = []
+
+    def last(question: Question) -> str:
+        asked.append(question)
+        return question.choices[-1][0]
+
+    _, ladder = made(folder, tmp_path / "last.yaml", "body", "reviews.csv", ask=last)
+    assert isinstance(ladder.data, FilesData)
+    assert [question.key for question in asked] == ["data.columns.label"]
+    assert ladder.data.columns.label == asked[0].choices[-1][0]
+    assert {name for name, _ in asked[0].choices} == {"feel", "country"}
+
+
+def test_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("kept")
+    with pytest.raises(UserError, match=r"^--out: .*mine\.yaml'; allowed: a file that does not exist yet"):
+        made(folder, tmp_path / "mine.yaml", "classifier", "reviews.csv")
+    assert (tmp_path / "mine.yaml").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "data", "sizes", "says"),
+    [
+        ("vit", "reviews.csv", ("14k",), "reads images, and the data hold none"),
+        ("classifier", "photos", ("14k",), "reads text, and the data hold images"),
+        ("classifier", "nothing.csv", ("14k",), "--data: got 'nothing.csv'; allowed: a file"),
+        ("classifier", "docs.jsonl", ("14k",), "a column with classes"),
+        ("classifier", "reviews.csv", ("9x",), "--to: got '9x'; allowed: numbers of parameters"),
+        ("classifier", "reviews.csv", ("9m",), "--to: got '9m'; allowed: fewer than"),
+        ("nothing", "reviews.csv", ("14k",), "teacher.path: got 'nothing'"),
+    ],
+)
+def test_what_does_not_go_together(folder: Path, tmp_path: Path, teacher: str, data: str, sizes: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        made(folder, tmp_path / "x.yaml", teacher, data, sizes)
+    assert says in str(caught.value)
+    assert not (tmp_path / "x.yaml").exists()
