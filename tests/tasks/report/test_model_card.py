@@ -13,6 +13,7 @@ from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from models.data.corpus import CorpusInfo
 from tasks.records.audit import AuditRecord
+from tasks.records.data import DataCounts
 from tasks.records.run import DataRecord, RunRecord, SampleRecord, StageRecord
 from tasks.report.model_card import CARD, card, metadata, write_card
 from tasks.runtime.run_registry import Context, save
@@ -130,3 +131,11 @@ def test_a_student_without_a_teacher_says_so(place: Any):
     assert "trained from labels alone" in text
     assert "kept of the root" in text
     assert "distilled from" not in text.split("## ")[0]
+
+
+def test_remarks_on_the_data_are_listed(place: Any):
+    root, student, data, context = place
+    counts = DataCounts(notes=("3 rows without label left out", "96.5 % of the ids of valid | test are cut"))
+    text = text_of((root, student, data.model_copy(update={"counts": counts}), context))
+    assert "Images of 8 x 8 pixels, grey.\n\n- 3 rows without label left out\n- 96.5 % of the ids of valid \\| test are cut\n" in text
+    assert "left out" not in text_of(place)

@@ -31,8 +31,8 @@ FAMILIES = {"causal-lm": "llama", "sequence-classification": "bert", "image-clas
 LENGTH = 24
 
 
-def ladder(workload: str, data: dict[str, Any], **student: Any) -> Ladder:
-    shape = {"family": FAMILIES[workload], "hidden_size": 16, "layers": 2, "heads": 2, "feed_forward": 16, "patch_size": 4}
+def ladder(workload: str, data: dict[str, Any], family: str = "", **student: Any) -> Ladder:
+    shape = {"family": family or FAMILIES[workload], "hidden_size": 16, "layers": 2, "heads": 2, "feed_forward": 16, "patch_size": 4}
     training = {"steps": 1, "batch_size": 4}
     return Ladder.model_validate(
         {
@@ -104,9 +104,9 @@ def test_grey_images_by_choice_are_handed_over_as_arrays(tmp_path: Path) -> None
         assert min(np.abs(np.array(row) - other).max() for other in everything) < 1e-5
 
 
-def test_a_long_text_in_a_pipeline(tmp_path: Path) -> None:
-    data = texts(tmp_path)
-    corpus, model, folder = published(ladder("sequence-classification", data), tmp_path)
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_long_text_in_a_pipeline(tmp_path: Path, family: str) -> None:
+    corpus, model, folder = published(ladder("sequence-classification", texts(tmp_path), family), tmp_path)
     pipe = transformers.pipeline("text-classification", model=str(folder), truncation=True)
     assert pipe.tokenizer.model_max_length == LENGTH
     everything = [scores(pipe, json.loads(row)["text"]) for row in (tmp_path / "rows.jsonl").read_text().splitlines()]
