@@ -59,7 +59,14 @@ class CommonData(Settings):
     sequence_length: int = setting(192, "Length of a training sequence; longer texts are cut or split", "tokens", ge=2, le=1_048_576)
     valid_fraction: float = setting(0.05, "Share of documents held out for validation", "fraction of documents", gt=0, lt=0.5)
     test_fraction: float = setting(0.05, "Share of documents kept apart for final proofs", "fraction of documents", gt=0, lt=0.5)
-    max_documents: int | None = setting(None, "Use at most this many documents, in the source's order; none: all", "documents", ge=3)
+    max_documents: int | None = setting(None, "Use at most this many documents, drawn by `seed`; none: all", "documents", ge=3)
+    max_train_documents: int | None = setting(
+        None,
+        "Train on at most this many documents, drawn by `seed`; valid and test stay as they are; none: all",
+        "documents",
+        added=True,
+        ge=1,
+    )
     classes: int | None = setting(
         None, "Number of classes, which confirms labels that look like a mistake; none: counted in the data", "classes", ge=2
     )
@@ -76,7 +83,7 @@ class CommonData(Settings):
         added=True,
         ge=1,
     )
-    seed: int = setting(0, "Seed of what is drawn from the source", "seed", added=True, ge=0, lt=2**31)
+    seed: int = setting(0, "Seed of all draws; more documents of one seed include fewer", "seed", added=True, ge=0, lt=2**31)
     cross_document_attention: bool = setting(
         True, "Let attention in a training window of packed documents cross from one into the next (causal-lm)", added=True
     )

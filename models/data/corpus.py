@@ -183,6 +183,11 @@ def write_corpus(folder: Path, info: CorpusInfo, splits: dict[SplitName, Split])
     """Write a corpus into an existing empty folder."""
     for name, split in splits.items():
         split.save(folder / name)
+    write_info(folder, info)
+
+
+def write_info(folder: Path, info: CorpusInfo) -> None:
+    """Write the description of a corpus whose arrays are in its folder."""
     described = asdict(info)
     for name, usual in LATER.items():
         if described[name] == usual:

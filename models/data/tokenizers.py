@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
+from models.data.encoder import Encoder, plain_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 END = "<|end|>"
 PAD = "<|pad|>"
 BYTES_VOCABULARY = 258  # 256 bytes, END, PAD
-CHUNK = 1024  # documents tokenised at once: bounds the memory that their encodings take
 
 TOKENIZER_FILES = (
     "tokenizer*",
@@ -122,25 +120,25 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[NDA
     Returns:
         One array of ids for each text, of `id_dtype` of the vocabulary.
     """
-    dtype = id_dtype(id_count(tokenizer))
+    encoder = encoder_of(tokenizer)
+    return [ids.astype(encoder.dtype) for ids in encoder.ids(texts)]
+
+
+def encoder_of(tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    """The encoder that gives the tokenizer's ids, without any before or after; that of `bytes_tokenizer` takes a short cut."""
+    dtype = id_dtype(id_count(tokenizer)).__name__
     if _is_bytes(tokenizer):
-        return [np.frombuffer(text.encode(), dtype=np.uint8).astype(dtype) for text in texts]
-    forbidden = np.array(sorted(_forbidden_ids(tokenizer)), dtype=dtype)
-    encoded: list[NDArray[Any]] = []
-    for first in range(0, len(texts), CHUNK):
-        chunk = list(texts[first : first + CHUNK])
-        for text, ids in zip(chunk, _plain_ids(tokenizer, chunk), strict=True):
-            array = np.array(ids, dtype=dtype)
-            # A unigram model holds the special strings as ordinary pieces, so it finds them even in plain text.
-            encoded.append(_spelt_out(tokenizer, text, dtype) if np.isin(array, forbidden).any() else array)
-    return encoded
+        return Encoder(dtype)
+    forbidden = {index: str(tokenizer.convert_ids_to_tokens(index)) for index in _forbidden_ids(tokenizer)}
+    backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
+    return Encoder(dtype, tokenizer if backend is None else backend.to_str(), forbidden)
 
 
 def surroundings(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the ids that `tokenizer(text)` puts before and after those of a single text, such as [CLS] and [SEP]."""
     probe = "a"
-    (plain,) = _plain_ids(tokenizer, [probe])
-    (whole,) = _plain_ids(tokenizer, [probe], add_special_tokens=True)
+    (plain,) = plain_ids(tokenizer, [probe])
+    (whole,) = plain_ids(tokenizer, [probe], add_special_tokens=True)
     for start in range(len(whole) - len(plain) + 1):
         if whole[start : start + len(plain)] == plain:
             return whole[:start], whole[start + len(plain) :]
@@ -247,26 +245,3 @@ def _forbidden_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     special = {*tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
     unknown = tokenizer.unk_token_id
     return special if unknown == special_ids(tokenizer)[0] else {index for index in special if index != unknown}
-
-
-def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], add_special_tokens: bool = False) -> list[list[int]]:
-    encoding = tokenizer(
-        texts,
-        add_special_tokens=add_special_tokens,
-        split_special_tokens=True,
-        padding=False,
-        truncation=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    return cast(list[list[int]], encoding["input_ids"])  # its declared type covers tensors, too
-
-
-def _spelt_out(tokenizer: PreTrainedTokenizerBase, text: str, dtype: type[np.generic]) -> NDArray[Any]:
-    """Encode a text cut after the first letter of each special string; an id that is special even then is dropped."""
-    forbidden = _forbidden_ids(tokenizer)
-    tokens = sorted((str(tokenizer.convert_ids_to_tokens(index)) for index in forbidden), key=len, reverse=True)
-    cuts = [0, *(match.start() + 1 for match in re.finditer("|".join(map(re.escape, tokens)), text)), len(text)]
-    pieces = [text[start:end] for start, end in pairwise(cuts)]
-    return np.array([index for ids in _plain_ids(tokenizer, pieces) for index in ids if index not in forbidden], dtype=dtype)

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from conf.atomic import write_atomic
 from conf.errors import UserError
-from conf.schema.data import Data, FilesData, PictureData
+from conf.schema.data import Data, DatasetData, FilesData, PictureData
 from conf.schema.ladder import Ladder
 from models.data import tokenizers
-from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_corpus
-from tasks.data.duplicates import content_of, count_duplicates
+from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
+from models.data.encoder import Encoder
+from tasks.data.duplicates import count_duplicates
+from tasks.data.encode import Numbering, encode_spool, training_texts
 from tasks.data.images import ImageReader, digit_pixels
-from tasks.data.labels import LabelTally, as_teacher, class_ids, label_notes, unnamed_note
-from tasks.data.readers import Document
-from tasks.data.sources import Source, read_source, source_hash
-from tasks.data.unlabelled import by_label, hide_labels, label_counts, train_on, without_held_out
+from tasks.data.labels import as_teacher, class_ids, label_notes, unnamed_note
+from tasks.data.sources import file_suffixes, no_documents, open_source, source_hash
+from tasks.data.splits import TRAIN, Parts, split_documents
+from tasks.data.spool import NONE, Spool, open_spool, write_spool
+from tasks.data.unlabelled import hide_labels, label_counts, unlabelled_notes
 from tasks.records.data import COUNTS, DataCounts
 from tasks.training.identity import known_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PREPARATION = 1  # raise by hand when the same raw data begin to give another corpus
-IMAGES = 1  # the same for pixels
+DRAWN = ("max_documents", "max_train_documents", "max_labels")  # settings that `seed` counts for
 IMAGE_SETTINGS = ("resize", "channels")  # of the data, which count for images alone
+PREPARATION = 2  # raise by hand when the same raw data begin to give another corpus
+IMAGES = 1  # the same for pixels
+TABLES_BEFORE = {".jsonl", ".ndjson", ".csv", ".parquet"}  # files of rows in preparation 1
 
 Progress = Callable[[str], None]
 
@@ -60,6 +68,8 @@ def corpus_identity(
     settings = {name: value for name, value in known_settings(ladder.data).items() if name not in left}
     if isinstance(ladder.data, FilesData) and ladder.data.splits and ladder.data.splits.column is None:
         settings.pop("splits", None)  # which file is which split counts in the hash of the source
+    if all(settings.get(name) is None for name in DRAWN):
+        settings.pop("seed", None)
     pictures = _image_identity(ladder, image_processor)
     tokenizer: dict[str, Any] | None = None
     if ladder.workload != "image-classification":
@@ -73,7 +83,7 @@ def corpus_identity(
         "data": settings,
         "tokenizer": tokenizer,
         "source": source_hash(ladder.data, base, ladder.workload),
-        "preparation": PREPARATION,
+        "preparation": _preparation(ladder, base),
         **pictures,
         **({"classes": list(teacher_classes)} if teacher_classes else {}),
         **({"prefix": list(prefix)} if prefix else {}),
@@ -88,10 +98,35 @@ def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, An
     return {"images": {"reading": IMAGES, "processor": image_processor, **{key: settings.get(key) for key in IMAGE_SETTINGS}}}
 
 
+def _preparation(ladder: Ladder, base: Path) -> int:
+    """The first preparation that gave the same corpus: a corpus of an earlier version is reused where none of the later ones differs.
+
+    2: files of text and the standard library are split by content, limits are drawn, labels are read by their value, and slices bear
+    the names that a dataset declares.
+    """
+    data = ladder.data
+    match data:
+        case FilesData() if ladder.workload == "causal-lm":
+            same = file_suffixes(data, base) <= TABLES_BEFORE and data.columns.slice != data.columns.label
+        case DatasetData() if ladder.workload == "causal-lm":
+            same = data.columns.slice is None
+        case _:
+            same = ladder.workload == "image-classification"
+    if data.max_documents is not None:
+        same = False
+    return 1 if same else PREPARATION
+
+
 def build_corpus(
-    ladder: Ladder, base: Path, teacher_folder: Path | None, folder: Path, progress: Progress, teacher_classes: Sequence[str] | None = None
+    ladder: Ladder,
+    base: Path,
+    teacher_folder: Path | None,
+    folder: Path,
+    progress: Progress,
+    teacher_classes: Sequence[str] | None = None,
+    work: Path | None = None,
 ) -> CorpusInfo:
-    """Prepare the documents of a ladder and write them as a corpus.
+    """Prepare the documents of a ladder and write them as a corpus, in memory that does not grow with them.
 
     Args:
         ladder: The ladder; its data, tokenizer and workload count.
@@ -100,55 +135,63 @@ def build_corpus(
         folder: An existing empty folder; nothing else is written to.
         progress: Receives a line for each step of the work.
         teacher_classes: Names of the teacher's classes, whose numbers the data follow; None: the data's own.
+        work: Folder on the same disk for what is unfinished: where an interrupted process left it, this one goes on. The caller removes
+            it when `folder` is safe. None: a temporary one.
 
     Raises:
         UserError: Whatever is wrong with the data; see `tasks.data.sources` and the functions below.
+        LadderError: A process that encodes failed.
     """
+    if work is None:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            return build_corpus(ladder, base, teacher_folder, folder, progress, teacher_classes, Path(temporary))
     data, workload = ladder.data, ladder.workload
-    progress(f"reading {data.source}")
-    images = None
-    if workload == "image-classification" and isinstance(data, PictureData):
-        images = ImageReader(data, teacher_folder)
-    source = read_source(data, workload, base, images)
-    notes = [f"{count:,} rows without {role} left out" for role, count in source.dropped.items()]
-    dropped = dict(source.dropped)
-    if workload == "causal-lm":
-        # An empty text teaches nothing, and alone in a split it would leave nothing to judge by.
-        texts = [document for document in source.documents if document.text]
-        if empty := len(source.documents) - len(texts):
-            notes.append(f"{empty:,} empty documents left out")
-        source = Source(texts)
-    labelled, unlabelled = (source.documents, []) if workload == "causal-lm" else by_label(source.documents)
-    unlabelled, remarks = without_held_out(labelled, unlabelled)
-    notes += remarks
-    splits = split_documents(labelled, data) if labelled else dict[SplitName, list[Document]]()
-    slice_names = tuple(sorted({document.slice for document in source.documents}))
-    label_names: tuple[str, ...] = ()
-    labels: dict[int | str, int] = {}
+    images = ImageReader(data, teacher_folder) if workload == "image-classification" and isinstance(data, PictureData) else None
+    spool = None if images else open_spool(work / "spool")  # what a reader of images has learned is not in the spool
+    if spool is None:
+        progress(f"reading {data.source}")
+        # An empty text teaches no language, and alone in a part it would leave nothing to judge by.
+        spool = write_spool(open_source(data, workload, base, images), work / "spool", keep_empty=workload != "causal-lm")
+    if not spool.documents:
+        raise no_documents(data)
+    notes = [f"{count:,} rows without {role} left out" for role, count in spool.dropped.items()]
+    if spool.empty:
+        notes.append(f"{spool.empty:,} empty documents left out")
+    label_names, labels = (), {}
     if workload != "causal-lm":
-        tally = LabelTally()
-        for document in source.documents:
-            tally.add(document.label, document.origin)
-        label_names, labels = class_ids(tally, source.class_names, data)
+        label_names, labels = class_ids(spool.labels, spool.class_names, data)
         if teacher_classes:
-            label_names, labels = as_teacher(label_names, labels, teacher_classes, numbered=bool(source.class_names))
+            label_names, labels = as_teacher(label_names, labels, teacher_classes, numbered=bool(spool.class_names))
             notes += unnamed_note(label_names, teacher_classes)
-        notes += [*label_notes(tally), *train_on(unlabelled, splits)]
-    counts = _counts(splits, labels, dropped, notes)
+        notes += label_notes(spool.labels)
+    slice_names = tuple(sorted(spool.slices))
+    numbering = Numbering(
+        labels=np.array([*(labels.get(label, -1) for label in spool.labels.counts), -1], dtype=np.int64),
+        slices=np.array([slice_names.index(name) for name in spool.slices], dtype=np.int32),
+    )
+    parts, counts = _divide(spool, ladder, numbering, notes)
     for note in counts.notes:
         progress(note)
-    progress(f"{len(source.documents):,} documents: {', '.join(f'{len(splits[name]):,} {name}' for name in SPLITS)}")
+    documents = {name: int((parts == index).sum()) for index, name in enumerate(SPLITS)}
+    progress(f"{sum(documents.values()):,} documents: {', '.join(f'{count:,} {name}' for name, count in documents.items())}")
 
     tokenizer = None
     if workload != "image-classification":
-        tokenizer = _tokenizer(ladder, splits["train"], teacher_folder, progress)
+        tokenizer = _tokenizer(ladder, spool, parts, teacher_folder, work / "tokenizer", progress)
         tokenizers.save(tokenizer, folder / "tokenizer")
         progress(f"tokenising with {tokenizers.id_count(tokenizer):,} ids")
-    written: dict[SplitName, Split] = {name: _split(splits[name], tokenizer, ladder, slice_names, labels) for name in SPLITS}
+    encoder = None if tokenizer is None else text_encoder(tokenizer, ladder)
+    encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder))
+    written: dict[SplitName, Split] = {name: Split.load(work / "splits" / name) for name in SPLITS}
     if workload == "causal-lm":
         _check_length(written["train"], data)
     else:
         written["train"] = hide_labels(written["train"], data)
+    for name in SPLITS:
+        _link(work / "splits" / name, folder / name)
+    if data.max_labels is not None:
+        (folder / "train" / "labels.npy").unlink()
+        np.save(folder / "train" / "labels.npy", written["train"].labels, allow_pickle=False)
     pixels = None
     if images is not None:
         pixels = images.pixels
@@ -156,7 +199,7 @@ def build_corpus(
     elif workload == "image-classification":
         pixels = digit_pixels(teacher_folder)
     info = _info(ladder, tokenizer, label_names, slice_names, written, pixels)
-    write_corpus(folder, info, written)
+    write_info(folder, info)
     if label_names:
         counts = counts.model_copy(update=label_counts(written["train"]))
     if counts.labels_in_words:
@@ -166,104 +209,73 @@ def build_corpus(
     return info
 
 
-def split_documents(documents: Sequence[Document], data: Data) -> dict[SplitName, list[Document]]:
-    """Divide documents by the hash of their key, so that adding documents moves none of the others.
+def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, notes: list[str]) -> tuple[Parts, DataCounts]:
+    """The part of each document, and counts and remarks of the divided documents."""
+    places, given, classes = spool.column("place"), spool.column("split"), numbering.labels[spool.column("label")]
+    if ladder.workload == "causal-lm" or not spool.labels.unlabelled:
+        parts = split_documents(places, given, ladder.data)
+    else:
+        parts = split_documents(places, given, ladder.data, classes < 0)
+        notes = [*notes, *unlabelled_notes(parts, given, classes < 0, spool.unlabelled)]
+    return parts, count_duplicates(places, classes, parts, bool((given != NONE).any()), spool.dropped, notes)
 
-    Where that leaves a split empty, because there are few documents, those of the nearest hash are moved into it: each split has at
-    least one, and documents of one key stay together. Given splits stay as they are; what is missing of them is drawn from train.
+
+def processes_of(ladder: Ladder) -> int:
+    """Processes that may encode: `compute.threads`, by default one for each core that this process may use."""
+    return ladder.compute.threads or len(os.sched_getaffinity(0))
+
+
+def text_encoder(tokenizer: PreTrainedTokenizerBase, ladder: Ladder) -> Encoder:
+    """What makes a document of a text: how it begins, ends and is cut.
 
     Raises:
-        UserError: Fewer different documents than splits to fill.
+        UserError: Beside the special ids no room is left for text.
     """
-    given = {document.split for document in documents}
-    drawn: list[tuple[SplitName, float]] = [("valid", data.valid_fraction), ("test", data.test_fraction)]
-    drawn = [(name, fraction) for name, fraction in drawn if name not in given]
-    free = [document for document in documents if document.split is None or document.split == "train"]
-    place = {document.key: int.from_bytes(hashlib.sha256(document.key.encode()).digest()[:8]) / 2**64 for document in free}
-    keys = sorted(place, key=lambda key: (place[key], key))
-    if len(keys) <= len(drawn):
-        allowed = "at least 3: one each to train on, to validate and to test"
-        if len(drawn) < 2:
-            allowed = "at least 2: one to train on, and one for what is drawn from train" if drawn else "at least one to train on"
-        raise UserError.about("data", f"{len(keys)} different documents", allowed, "Add documents.")
-    hashes = [place[key] for key in keys]
-    split_of: dict[str, SplitName] = dict.fromkeys(keys, "train")
-    start, bound = 0, 0.0
-    for index, (name, fraction) in enumerate(drawn):
-        bound += fraction
-        end = int(np.clip(np.searchsorted(hashes, bound), start + 1, len(keys) - len(drawn) + index))
-        split_of.update(dict.fromkeys(keys[start:end], name))
-        start = end
-    splits: dict[SplitName, list[Document]] = {name: [] for name in SPLITS}
-    for document in documents:
-        splits[document.split if document.split in ("valid", "test") else split_of[document.key]].append(document)
-    return splits
+    encoder = tokenizers.encoder_of(tokenizer)
+    if ladder.workload == "causal-lm":
+        before, after = tokenizers.frame(tokenizer)
+        return replace(encoder, before=tuple(before), after=tuple(after))
+    before, after = tokenizers.surroundings(tokenizer)
+    length = ladder.data.sequence_length
+    room = length - len(before) - len(after)
+    if room < 1:
+        remedy = "No room is left for text beside the special tokens: lengthen it."
+        raise UserError.about("data.sequence_length", length, f"at least {len(before) + len(after) + 1}", remedy)
+    filler = None if before or after else tokenizers.special_ids(tokenizer)[0]  # a model cannot be given nothing
+    return replace(encoder, before=tuple(before), after=tuple(after), room=room, filler=filler)
 
 
-def _counts(splits: dict[SplitName, list[Document]], labels: dict[int | str, int], dropped: dict[str, int], notes: list[str]) -> DataCounts:
-    """Counts and remarks of the divided documents."""
-    each = [(number, document) for number, name in enumerate(SPLITS) for document in splits[name]]
-    contents = np.array([content_of(document) for _, document in each], dtype=np.uint64)
-    classes = np.array([-1 if document.label is None else labels.get(document.label, -1) for _, document in each], dtype=np.int64)
-    given = any(document.split is not None for _, document in each)
-    return count_duplicates(contents, classes, np.array([number for number, _ in each], dtype=np.uint8), given, dropped, notes)
-
-
-def _tokenizer(ladder: Ladder, train: list[Document], teacher_folder: Path | None, progress: Progress) -> PreTrainedTokenizerBase:
+def _tokenizer(
+    ladder: Ladder, spool: Spool, parts: Parts, teacher_folder: Path | None, folder: Path, progress: Progress
+) -> PreTrainedTokenizerBase:
+    """The tokenizer; one that is trained is kept in `folder` until the corpus is finished."""
     if ladder.tokenizer.kind == "teacher":
         assert teacher_folder is not None, "the teacher's folder is known before the data are prepared"
         return tokenizers.load_teacher(teacher_folder)
-    if ladder.tokenizer.kind == "bpe":
-        assert ladder.tokenizer.vocabulary is not None, "the schema asks for it"
-        progress(f"training a BPE of {ladder.tokenizer.vocabulary:,} ids on {len(train):,} documents")
-        made = tokenizers.train_bpe((document.text or "" for document in train), ladder.tokenizer.vocabulary)
-    else:
+    if ladder.tokenizer.kind == "bytes":
         made = tokenizers.bytes_tokenizer()
-    return made if ladder.workload == "causal-lm" else tokenizers.append_end(made)
+    elif (folder / "whole").is_file():
+        return tokenizers.load(folder)
+    else:
+        assert ladder.tokenizer.vocabulary is not None, "the schema asks for it"
+        progress(f"training a BPE of {ladder.tokenizer.vocabulary:,} ids on {int((parts == TRAIN).sum()):,} documents")
+        made = tokenizers.train_bpe(training_texts(spool, parts), ladder.tokenizer.vocabulary)
+    if ladder.workload != "causal-lm":
+        tokenizers.append_end(made)
+    if ladder.tokenizer.kind == "bpe":
+        tokenizers.save(made, folder)
+        write_atomic(folder / "whole", "")
+    return made
 
 
-def _split(
-    documents: list[Document],
-    tokenizer: PreTrainedTokenizerBase | None,
-    ladder: Ladder,
-    slice_names: tuple[str, ...],
-    labels: dict[int | str, int],
-) -> Split:
-    index = {name: number for number, name in enumerate(slice_names)}
-    slices = np.array([index[document.slice] for document in documents], dtype=np.int32)
-    classes = np.array([-1 if document.label is None else labels.get(document.label, -1) for document in documents], dtype=np.int64)
-    if tokenizer is None:
-        images = np.stack([document.image for document in documents if document.image is not None])
-        return Split(images, np.arange(len(documents) + 1), classes, slices, np.zeros(len(documents), dtype=np.int64))
-    texts = [document.text or "" for document in documents]
-    sizes = np.array([len(text.encode()) for text in texts], dtype=np.int64)
-    values, offsets = _ids(texts, tokenizer, ladder)
-    return Split(values, offsets, classes, slices, sizes)
-
-
-def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase, ladder: Ladder) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The ids of all texts one after another, and where each begins."""
-    encoded = tokenizers.encode(tokenizer, texts)
-    before, after = tokenizers.frame(tokenizer)
-    if ladder.workload == "sequence-classification":
-        before, after = tokenizers.surroundings(tokenizer)
-        length = ladder.data.sequence_length
-        room = length - len(before) - len(after)
-        if room < 1:
-            remedy = "No room is left for text beside the special tokens: lengthen it."
-            raise UserError.about("data.sequence_length", length, f"at least {len(before) + len(after) + 1}", remedy)
-        encoded = [ids[:room] for ids in encoded]
-        if not before and not after:  # a model cannot be given nothing
-            end = tokenizers.special_ids(tokenizer)[0]
-            encoded = [ids if len(ids) else np.array([end], dtype=ids.dtype) for ids in encoded]
-    counts = np.array([len(ids) + len(before) + len(after) for ids in encoded], dtype=np.int64)
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
-    values = np.empty(int(offsets[-1]), dtype=tokenizers.id_dtype(tokenizers.id_count(tokenizer)))
-    for ids, start, end in zip(encoded, offsets[:-1], offsets[1:], strict=True):
-        values[start : start + len(before)] = before
-        values[start + len(before) : end - len(after)] = ids
-        values[end - len(after) : end] = after
-    return values, offsets
+def _link(source: Path, target: Path) -> None:
+    """Give the files of a folder a second place without another copy, where the disk can."""
+    target.mkdir()
+    for path in source.iterdir():
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copyfile(path, target / path.name)
 
 
 def _check_length(train: Split, data: Data) -> None:

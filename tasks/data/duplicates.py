@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.corpus import SPLITS, SplitName
-from tasks.data.readers import Document
 from tasks.records.data import DataCounts
 from tasks.records.format import percent
-
-
-def content_of(document: Document) -> int:
-    """64 bits of the hash of a document's content; its key stands for an image."""
-    content = document.key if document.text is None else document.text
-    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8])
 
 
 def count_duplicates(

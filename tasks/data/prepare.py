@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,15 @@ def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
 def prepare_data(ladder: Ladder, context: Context) -> DataRecord:
     """Find or make the corpus."""
     began = time.monotonic()
-    entry = Entry("data", ladder.data.source, data_identity(ladder, context))
+    entry, store = Entry("data", ladder.data.source, data_identity(ladder, context)), store_of(context)
+    work = store.checkpoints(entry.fingerprint)
 
     def compute() -> Write:
-        log.info("data: preparing %s", ladder.data.source)
+        log.info("data: preparing %s%s", ladder.data.source, ", from where it was interrupted on" if work.is_dir() else "")
         base, teacher, classes = Path(context.base), teacher_folder(ladder, context), teacher_classes(ladder, context)
-        return lambda folder: _build(ladder, base, teacher, folder, classes)
+        return lambda folder: _build(ladder, base, teacher, folder, classes, work)
 
-    found = find_or_compute(store_of(context), entry, context.made, compute)
+    found = find_or_compute(store, entry, context.made, compute, finish=lambda: shutil.rmtree(work, ignore_errors=True))
     if found.reused:
         log.info("data: found in the store (%s), reused", entry.fingerprint[:12])
     if ladder.workload == "image-classification":
@@ -104,8 +106,8 @@ def check_class_weights(ladder: Ladder, names: tuple[str, ...]) -> None:
             weights_of(weights, names, [0] * len(names), key)
 
 
-def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path, classes: tuple[str, ...] | None) -> None:
-    info = build_corpus(ladder, base, teacher, folder, log.info, classes)
+def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path, classes: tuple[str, ...] | None, work: Path) -> None:
+    info = build_corpus(ladder, base, teacher, folder, log.info, classes, work)
     log.info("data: %s", ", ".join(f"{info.documents[s]:,} {s} documents" for s in info.documents))
 
 

@@ -34,7 +34,7 @@ class Document:
     """One document, or one example.
 
     Attributes:
-        key: Decides the split: documents of one key never part. A relative path, or the hash of a row's content.
+        key: Decides the split: documents of one key never part. A hash of the content, or what stands for it.
         slice: Group that it is reported under.
         origin: Where a person finds it, such as `reviews.csv:12`.
         text: Its text, for text workloads.
@@ -50,6 +50,11 @@ class Document:
     image: PixelArray | None = None
     label: Label | None = None
     split: SplitName | None = None
+
+
+def content_key(text: str) -> str:
+    """The key of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
@@ -106,7 +111,7 @@ def row_document(
         if not isinstance(text, str) or not (text or workload == "causal-lm"):
             remedy = f"{origin} holds {text!r}: data.missing=drop leaves such rows out."
             raise UserError.about("data.columns.text", columns.text, "a column of text in every row", remedy)
-        return Document(hashlib.sha256(text.encode()).hexdigest(), group, origin, text=text, label=label, split=split)
+        return Document(content_key(text), group, origin, text=text, label=label, split=split)
     except UnicodeEncodeError as error:  # JSON may write half of a surrogate pair
         raise unreadable(origin, f"the text is not Unicode: {error.reason}") from error
 

@@ -1,4 +1,4 @@
-"""Read the raw documents of every data source, before splitting."""
+"""The raw documents of every data source, before splitting."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
 from tasks.data.images import ImageReader, ReadImage, image_files, image_places, named_files
 from tasks.data.labels import class_name, clean_label
-from tasks.data.readers import ONE_SLICE, SPLIT_WORDS, Document, missing_role, row_document, split_named, wanted_columns
+from tasks.data.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, missing_role, row_document, split_named, wanted_columns
 from tasks.data.tables import TABLES, Row, check_columns, read_rows, read_text, unreadable
 from tasks.runtime.retries import is_transient
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-STDLIB_SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "lib2to3"}
+# Modules of `encodings` are tables in one form: with them, every sixth held-out line would stand in the training part, too.
+STDLIB_SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "lib2to3", "encodings"}
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,18 @@ class Source:
     """Documents in the source's order.
 
     Attributes:
+        documents: Read while they are iterated over; `read_source` holds them in a list.
         class_names: Names of the classes 0, 1, ... where the source itself declares them.
-        dropped: `text`, `image` or `label` -> rows that lack it and were left out.
+        dropped: `text`, `image` or `label` -> rows so far that lack it and were left out.
     """
 
-    documents: list[Document]
+    documents: Iterable[Document]
     class_names: tuple[str, ...] | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def read_source(data: Data, workload: Workload, base: Path, images: ImageReader | None = None) -> Source:
-    """Read the documents that `data` names, at most `data.max_documents`.
+def open_source(data: Data, workload: Workload, base: Path, images: ImageReader | None = None) -> Source:
+    """Open the source that `data` names; its documents are read while they are iterated over, once.
 
     Args:
         data: The data settings.
@@ -58,7 +60,7 @@ def read_source(data: Data, workload: Workload, base: Path, images: ImageReader 
         images: Reads images; None: as for a teacher that is trained here.
 
     Raises:
-        UserError: Missing files, columns or datasets, unreadable content, or no documents at all.
+        UserError: Missing files, columns or datasets, unreadable content: now, or while the documents are read.
         TransientError: The hub did not answer.
     """
     class_names: tuple[str, ...] | None = None
@@ -78,10 +80,13 @@ def read_source(data: Data, workload: Workload, base: Path, images: ImageReader 
             ]
             class_names = _declared_classes(parts[0][1], data.columns, workload)
             documents = _dataset_documents(parts, data, workload, dropped, images and images.beside(base))
-    found = list(islice(documents, data.max_documents))
-    if not found:
-        raise UserError.about("data", data.source, "a source with documents", "The source is empty: nothing can be learned from it.")
-    return Source(found, class_names, dropped)
+    return Source(documents, class_names, dropped)
+
+
+def read_source(data: Data, workload: Workload, base: Path, images: ImageReader | None = None) -> Source:
+    """Read all documents of a small source into memory; see `open_source`."""
+    source = open_source(data, workload, base, images)
+    return Source(list(source.documents), source.class_names, source.dropped)
 
 
 def first_image_shape(data: Data, base: Path, teacher: Path | None) -> tuple[int, int, int] | None:
@@ -93,10 +98,16 @@ def first_image_shape(data: Data, base: Path, teacher: Path | None) -> tuple[int
     if isinstance(data, DatasetData) and _dataset_folder(data, base) is None:
         return None
     images = ImageReader(data, teacher) if isinstance(data, FilesData | DatasetData) else None
-    first = next(iter(read_source(data.model_copy(update={"max_documents": 1}), "image-classification", base, images).documents)).image
-    assert first is not None
-    channels, height, width = first.shape
-    return channels, height, width
+    for document in open_source(data, "image-classification", base, images).documents:
+        assert document.image is not None
+        channels, height, width = document.image.shape
+        return channels, height, width
+    raise no_documents(data)
+
+
+def no_documents(data: Data) -> UserError:
+    """The error about a source without any document."""
+    return UserError.about("data", data.source, "a source with documents", "The source is empty: nothing can be learned from it.")
 
 
 def source_hash(data: Data, base: Path, workload: Workload = "causal-lm") -> str:
@@ -162,7 +173,7 @@ def _stdlib_documents() -> Iterator[Document]:
             text = path.read_bytes().decode()
         except UnicodeDecodeError:  # a few modules are written in another encoding on purpose
             continue
-        yield Document(key, key.split("/")[0] if "/" in key else "(modules)", key, text=text)
+        yield Document(content_key(text), key.split("/")[0] if "/" in key else "(modules)", key, text=text)
 
 
 def _digit_arrays() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -211,6 +222,11 @@ def _matches(pattern: str, key: str, root: str, workload: Workload) -> Iterator[
         yield file, Path(os.path.relpath(file, root) if inside else file).as_posix()
 
 
+def file_suffixes(data: FilesData, base: Path) -> set[str]:
+    """The endings of all files that the patterns match, in lower case; for text."""
+    return {path.suffix.lower() for _, _, path in _files(data, base, "causal-lm")}
+
+
 def _folder_remedy(pattern: str, folder: str) -> str:
     """What to write in place of a pattern that names a folder: the suffix that most of its files have."""
     files = islice((name for _, _, names in os.walk(folder) for name in names), 1000)
@@ -238,7 +254,8 @@ def _file_documents(
                 label = None if label in data.unlabelled else label
                 yield Document(key, label or ONE_SLICE, name, image=image, label=label, split=split or found)
             else:
-                yield Document(name, Path(name).parent.name or ONE_SLICE, name, text=read_text(name, path), split=split)
+                text = read_text(name, path)
+                yield Document(content_key(text), Path(name).parent.name or ONE_SLICE, name, text=text, split=split)
         except OSError as error:
             raise unreadable(name, str(error)) from error
 

@@ -1,57 +1,41 @@
-"""Examples without label: which split they join, and labels hidden on request."""
+"""Examples without label: how many there are, and labels hidden on request."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conf.errors import UserError
 from conf.schema.data import Data
-from models.data.corpus import Split, SplitName
-from tasks.data.readers import Document
+from models.data.corpus import SPLITS, Split
+from tasks.data.splits import EQUAL_TO_HELD_OUT, TEST, VALID, Parts
 
 
-def by_label(documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:
-    """Documents with a label, and those without."""
-    return [each for each in documents if each.label is not None], [each for each in documents if each.label is None]
-
-
-def without_held_out(labelled: Sequence[Document], unlabelled: Sequence[Document]) -> tuple[list[Document], list[str]]:
-    """Leave out rows without label of given held-out splits: nothing can be judged by them, and no model may train on them.
-
-    Returns:
-        The others, and a remark where some were left out.
-
-    Raises:
-        UserError: A given split has no row with a label.
-    """
-    judged = {document.split for document in labelled}
-    for document in unlabelled:
-        if document.split not in (None, "train", *judged):
-            remedy = f"{document.origin} is one of them: leave this split out to have it drawn from train."
-            raise UserError.about(f"data.splits.{document.split}", "a split without labels", "a split that models can be judged by", remedy)
-    kept = [document for document in unlabelled if document.split in (None, "train")]
-    left_out = len(unlabelled) - len(kept)
-    return kept, [f"{left_out:,} rows without label of given held-out splits left out"] if left_out else []
-
-
-def train_on(unlabelled: Sequence[Document], splits: dict[SplitName, list[Document]]) -> list[str]:
-    """Add documents without label to the training split, but for those that a held-out document equals.
+def unlabelled_notes(parts: Parts, given: Parts, unlabelled: NDArray[np.bool_], first: dict[str, str]) -> list[str]:
+    """Remarks about documents without label that no model may train on, as they are held out or a held-out document equals them.
 
     Args:
-        unlabelled: Documents without label.
-        splits: Of the labelled documents; changed.
+        parts: (n,) part of each document.
+        given: (n,) part that the source gives it.
+        unlabelled: (n,) those without label.
+        first: Given split -> where its first document without label stands.
 
-    Returns:
-        A remark where some were left out.
+    Raises:
+        UserError: A given held-out split has no document with a label.
     """
-    held_out = {document.key for name, part in splits.items() if name != "train" for document in part}
-    added = [document for document in unlabelled if document.key not in held_out]
-    splits["train"] += added
-    left_out = len(unlabelled) - len(added)
-    return [f"{left_out:,} rows without label left out, which held-out rows equal"] if left_out else []
+    notes = []
+    held_out = unlabelled & ((given == VALID) | (given == TEST))
+    for part in (VALID, TEST):
+        if (held_out & (given == part)).any() and not ((given == part) & ~unlabelled).any():
+            remedy = f"{first[SPLITS[part]]} is one of them: leave this split out to have it drawn from train."
+            raise UserError.about(f"data.splits.{SPLITS[part]}", "a split without labels", "a split that models can be judged by", remedy)
+    if count := int(held_out.sum()):
+        notes.append(f"{count:,} rows without label of given held-out splits left out")
+    if count := int((unlabelled & ~held_out & (parts == EQUAL_TO_HELD_OUT)).sum()):
+        notes.append(f"{count:,} rows without label left out, which held-out rows equal")
+    return notes
 
 
 def hide_labels(train: Split, data: Data) -> Split:

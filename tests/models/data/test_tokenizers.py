@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, BertConfig, LlamaConfig, PreTrainedToken
 
 from conf.errors import UserError
 from models.data import tokenizers
+from models.data.encoder import AT_ONCE
 from models.data.tokenizers import END, PAD
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
@@ -122,7 +123,9 @@ def test_unknown_letters_of_a_document_stay_unknown() -> None:
 
 
 def test_many_documents_keep_their_order(bpe: PreTrainedTokenizerFast) -> None:
-    texts = [f"document {n}" for n in range(tokenizers.CHUNK + 3)]
+    texts = [f"document {n}" for n in range(3000)]
+    assert sum(map(len, texts)) < AT_ONCE < sum(map(len, texts * 10))
+    texts *= 10
     assert [bpe.decode(ids.tolist()) for ids in tokenizers.encode(bpe, texts)] == texts
 
 

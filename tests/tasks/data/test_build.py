@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -16,8 +17,10 @@ from conf.schema.data import StdlibData
 from conf.schema.ladder import Ladder
 from models.data import tokenizers
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, SplitName
-from tasks.data.build import build_corpus, corpus_identity, split_documents
+from tasks.data.build import build_corpus, corpus_identity
 from tasks.data.readers import Document
+from tasks.data.splits import DROPPED, split_documents
+from tasks.data.spool import NONE, place_of
 from tasks.records.data import COUNTS, DataCounts
 
 TRAINING = {"steps": 1}
@@ -59,8 +62,14 @@ def build(made: Ladder, base: Path, teacher: Path | None = None) -> tuple[Corpus
     return Corpus(folder, "hash"), info, told
 
 
-def documents(keys: list[str]) -> list[Document]:
-    return [Document(key, "all", key, text=key) for key in keys]
+def parts_of(keys: list[str], **data: Any) -> NDArray[np.uint8]:
+    """The part of each document with these keys, where the source gives none."""
+    return split_documents(np.array([place_of(key) for key in keys], dtype=np.uint64), np.full(len(keys), NONE), StdlibData(**data))
+
+
+def keys_of(keys: list[str], **data: Any) -> dict[SplitName, list[str]]:
+    parts = parts_of(keys, **data)
+    return {name: [key for key, part in zip(keys, parts, strict=True) if part == index] for index, name in enumerate(SPLITS)}
 
 
 def bert_like(folder: Path) -> None:
@@ -126,6 +135,13 @@ def test_empty_texts_are_no_documents_of_a_language_corpus(tmp_path: Path) -> No
     assert info.documents == {"train": 1, "valid": 1, "test": 1}
 
 
+@pytest.mark.parametrize(("name", "content"), [("empty.jsonl", "\n"), ("header.csv", "text\n"), ("empty.txt", "")])
+def test_a_source_without_documents_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=r"data: got 'files'.*The source is empty"):
+        build(ladder("causal-lm", {"source": "files", "paths": [name]}), tmp_path)
+
+
 def test_special_strings_in_a_document_end_nothing(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text(f"{name} <|end|> <|pad|> " * 4)
@@ -136,61 +152,90 @@ def test_special_strings_in_a_document_end_nothing(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(max_size=5), min_size=3, max_size=60, unique=True), st.randoms(use_true_random=False))
-def test_a_split_holds_every_document_once_in_the_sources_order(keys: list[str], random: Any) -> None:
+def test_every_document_has_a_part_and_one_key_one_part(keys: list[str], random: Any) -> None:
     repeated = [*keys, *random.choices(keys, k=len(keys))]
-    splits = split_documents(documents(repeated), StdlibData())
+    splits = keys_of(repeated)
     assert all(splits.values())
-    assert sorted(document.key for split in splits.values() for document in split) == sorted(repeated)
-    of = {name: {document.key for document in split} for name, split in splits.items()}
-    assert sum(map(len, of.values())) == len(set(keys)), "one key, one split"
-    for split in splits.values():
-        places = [repeated.index(document.key) for document in dict.fromkeys(split)]
-        assert places == sorted(places)
+    assert sum(map(len, splits.values())) == len(repeated)
+    assert sum(len(set(split)) for split in splits.values()) == len(keys)
 
 
 def test_the_hash_of_the_key_decides_the_split() -> None:
-    keys = [f"package/module{n}.py" for n in range(2000)]
-    splits = split_documents(documents(keys), StdlibData(valid_fraction=0.1, test_fraction=0.2))
+    splits = keys_of([f"package/module{n}.py" for n in range(2000)], valid_fraction=0.1, test_fraction=0.2)
     bounds: dict[SplitName, tuple[float, float]] = {"valid": (0.0, 0.1), "test": (0.1, 0.3), "train": (0.3, 1.0)}
     for name, (low, high) in bounds.items():
-        place = [int(hashlib.sha256(document.key.encode()).hexdigest()[:16], 16) / 2**64 for document in splits[name]]
+        place = [int(hashlib.sha256(key.encode()).hexdigest()[:16], 16) / 2**64 for key in splits[name]]
         assert low <= min(place) < max(place) < high
     assert 160 < len(splits["valid"]) < 240
 
 
 def test_added_documents_move_no_other() -> None:
     keys = [f"module{n}.py" for n in range(300)]
-    before = split_documents(documents(keys), StdlibData())
-    after = split_documents(documents([f"new{n}.py" for n in range(300)] + keys), StdlibData())
+    before, after = keys_of(keys), keys_of([f"new{n}.py" for n in range(300)] + keys)
     for name in SPLITS:
-        assert {d.key for d in before[name]} == {d.key for d in after[name] if d.key in set(keys)}
+        assert set(before[name]) == set(after[name]) & set(keys)
 
 
-@pytest.mark.parametrize("keys", [[], ["a", "b"], ["a", "b", "a", "b"]])
+@pytest.mark.parametrize("keys", [["a", "b"], ["a", "b", "a", "b"]])
 def test_three_different_documents_are_needed(keys: list[str]) -> None:
     with pytest.raises(UserError, match=rf"data: got '{len(set(keys))} different documents'; allowed: at least 3"):
-        split_documents(documents(keys), StdlibData())
+        parts_of(keys)
+
+
+def test_a_limit_draws_by_seed_and_more_documents_include_fewer() -> None:
+    keys = [f"text {n}" for n in range(500)]
+    drawn = {n: {key for key, part in zip(keys, parts_of(keys, max_documents=n), strict=True) if part != DROPPED} for n in (50, 60, 500)}
+    assert [len(chosen) for chosen in drawn.values()] == [50, 60, 500]
+    assert drawn[50] < drawn[60]
+    assert drawn[50] != set(keys[:50])
+    other = {key for key, part in zip(keys, parts_of(keys, max_documents=50, seed=1), strict=True) if part != DROPPED}
+    assert len(other & drawn[50]) < 15, "another seed draws others"
+    places = [keys.index(key) / 500 for key in drawn[50]]
+    assert 0.35 < sum(places) / 50 < 0.65, "from the whole source"
+
+
+def test_a_limit_of_the_training_part_leaves_the_others() -> None:
+    keys = [f"text {n}" for n in range(500)]
+    whole, limited = keys_of(keys), keys_of(keys, max_train_documents=20)
+    assert (limited["valid"], limited["test"]) == (whole["valid"], whole["test"])
+    assert len(limited["train"]) == 20
+    assert set(limited["train"]) < set(keys_of(keys, max_train_documents=30)["train"]) < set(whole["train"])
+    assert set(limited["train"]) != set(keys_of(keys, max_train_documents=20, seed=3)["train"])
+
+
+def test_a_limit_counts_copies_of_a_text_as_documents() -> None:
+    parts = parts_of(["one", "two", "three", *["four"] * 30], max_documents=10)
+    assert (parts != DROPPED).sum() == 10
+
+
+def test_the_same_text_in_two_files_is_in_one_split(tmp_path: Path) -> None:
+    for n in range(60):
+        (tmp_path / f"{n}.txt").write_text(f"text {n % 20} " * 3)
+    data = {"source": "files", "paths": ["*.txt"], "sequence_length": 8, "valid_fraction": 0.3, "test_fraction": 0.3}
+    corpus, info, _ = build(ladder("causal-lm", data), tmp_path)
+    texts = {name: {decode(corpus, name, index) for index in range(info.documents[name])} for name in SPLITS}
+    assert sum(info.documents.values()) == 60
+    assert len(set.union(*texts.values())) == sum(map(len, texts.values())) == 20
 
 
 @pytest.mark.parametrize("missing", [(), ("valid",), ("test",), ("valid", "test")])
 def test_given_splits_stay_and_missing_ones_are_drawn_from_train(missing: tuple[SplitName, ...]) -> None:
-    names: tuple[SplitName, ...] = ("train", "train", "train", "valid", "test")
-    given = [replace(d, split=names[n % 5]) for n, d in enumerate(documents([f"k{n}" for n in range(500)]))]
-    given = [d for d in given if d.split not in missing]
-    splits = split_documents(given, StdlibData(valid_fraction=0.1, test_fraction=0.2))
-    assert sorted(d.key for split in splits.values() for d in split) == sorted(d.key for d in given)
-    for name in SPLITS:
-        assert {d.split for d in splits[name]} == {"train" if name in missing else name}
-    assert ("valid" in missing) == (10 < len(splits["valid"]) < 60)
-    assert ("test" in missing) == (30 < len(splits["test"]) < 95)
-    few = [replace(d, split="train") for d in documents(["a", "b"])]
+    chosen = [n for n in range(500) if ("train", "train", "train", "valid", "test")[n % 5] not in missing]
+    given = np.array([(0, 0, 0, 1, 2)[n % 5] for n in chosen], dtype=np.uint8)
+    places = np.array([place_of(f"k{n}") for n in chosen], dtype=np.uint64)
+    parts = split_documents(places, given, StdlibData(valid_fraction=0.1, test_fraction=0.2))
+    for index, name in enumerate(SPLITS):
+        assert set(given[parts == index]) == {0 if name in missing else index}
+    assert ("valid" in missing) == (10 < (parts == 1).sum() < 60)
+    assert ("test" in missing) == (30 < (parts == 2).sum() < 95)
+    few = np.array([0, *[1] * 40], dtype=np.uint8)
     with pytest.raises(UserError, match=r"at least 2: one to train on, and one for what is drawn from train"):
-        split_documents([*few[:1], *(d for d in given if d.split == "valid"), replace(few[1], split="valid")], StdlibData())
+        split_documents(places[: len(few)], few, StdlibData())
 
 
 def test_a_training_split_shorter_than_a_sequence_is_refused(tmp_path: Path) -> None:
     for name in "abc":
-        (tmp_path / f"{name}.txt").write_text("12345678")
+        (tmp_path / f"{name}.txt").write_text(f"{name}2345678")
     data = {"source": "files", "paths": ["*.txt"], "sequence_length": 9}
     with pytest.raises(UserError, match=r"data\.sequence_length: got 9; allowed: at most 8\. The training documents, 1, hold 9 tokens"):
         build(ladder("causal-lm", data), tmp_path)
@@ -215,8 +260,8 @@ def test_a_large_vocabulary_is_stored_in_32_bits(tmp_path: Path) -> None:
     backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizers.save(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="[UNK]"), teacher)
-    for name in "abc":
-        (tmp_path / f"{name}.txt").write_text("w69999 w1 w2")
+    for name, text in {"a": "w69999 w1 w2", "b": "w69999 w1  w2", "c": "w69999  w1 w2"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
     made = ladder("causal-lm", {"source": "files", "paths": ["*.txt"], "sequence_length": 3}, {"kind": "teacher"})
     corpus, info, _ = build(made, tmp_path, teacher)
     assert (info.vocabulary, info.end_id, info.pad_id) == (70_002, 1, 1)
@@ -326,6 +371,27 @@ def test_identity_is_json_and_names_what_the_corpus_depends_on(tmp_path: Path) -
     assert corpus_identity(teacher, tmp_path, "one") != corpus_identity(teacher, tmp_path, "two")
     rows(tmp_path / "r.jsonl", 10)
     assert differs(made)
+
+
+def test_corpora_of_earlier_versions_keep_their_identity_where_they_are_the_same(tmp_path: Path) -> None:
+    data = rows(tmp_path / "r.jsonl", 9)
+    (tmp_path / "a.txt").write_text("a")
+
+    def identity(workload: str, **settings: Any) -> dict[str, Any]:
+        return corpus_identity(ladder(workload, settings), tmp_path, None)
+
+    # As 0.3.0 hashed them: tests/flows/test_old_version.py restores a whole home.
+    old = {"sequence_length", "valid_fraction", "test_fraction", "max_documents", "classes", "source", "columns"}
+    kept = identity("causal-lm", **data)
+    assert (set(kept["data"]), kept["preparation"]) == (old, 1)
+    assert identity("causal-lm", **data, seed=5) == kept, "nothing is drawn"
+    assert identity("image-classification", source="digits")["preparation"] == 1
+    assert identity("causal-lm", **data | {"paths": ["a.txt"]})["preparation"] == 2, "split by content"
+    assert identity("causal-lm", source="python-stdlib")["preparation"] == 2
+    drawn = identity("causal-lm", **data, max_documents=5)
+    assert drawn["preparation"] == 2
+    assert identity("causal-lm", **data, max_documents=5, seed=1) != drawn
+    assert identity("causal-lm", **data, max_train_documents=5) != kept
 
 
 def test_documents_are_frozen() -> None:

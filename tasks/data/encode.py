@@ -1,0 +1,218 @@
+"""Encode spooled documents into a corpus, in several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.atomic import write_atomic
+from conf.errors import LadderError
+from models.data.corpus import SPLITS, SplitName
+from models.data.corpus_writer import Rows, SplitWriter
+from models.data.encode_worker import EncodeJob, encode_job
+from models.data.encoder import Encoded, Encoder
+from tasks.data.splits import TRAIN, Parts
+from tasks.data.spool import Portion, Spool
+
+ROOT = Path(__file__).parents[2]
+ALONE_BYTES = 8 << 20  # so much text is encoded before another process has started
+NOTED_BYTES = 32 << 20  # after so much text, what is written is noted as finished
+FINISHED = "finished.json"
+
+
+@dataclass
+class Finished:
+    """How far a corpus is written: `finished.json`.
+
+    Attributes:
+        portions: Of the spool, that are written.
+        rows: Split -> rows of each array.
+    """
+
+    portions: int = 0
+    rows: dict[str, Rows] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Finished:
+        """What an earlier process noted in the folder; nothing where there is no note."""
+        try:
+            return cls(**json.loads((folder / FINISHED).read_text()))
+        except (OSError, ValueError):
+            return cls()
+
+    def note(self, folder: Path) -> None:
+        """Write it into the folder."""
+        write_atomic(folder / FINISHED, json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Classes and slices of a corpus by their numbers in the spool.
+
+    Attributes:
+        labels: (l + 1,) class of each label, and last of a document without one.
+        slices: (s,) index of each slice.
+    """
+
+    labels: NDArray[np.int64]
+    slices: NDArray[np.int32]
+
+
+def encode_spool(spool: Spool, parts: Parts, encoder: Encoder | None, numbering: Numbering, folder: Path, processes: int) -> Finished:
+    """Write the documents of every part into `folder/<split>`, after those that an earlier process has finished.
+
+    Args:
+        spool: The documents.
+        parts: (n,) part of each, see `tasks.data.splits.split_documents`.
+        encoder: Of texts; None: the contents are images.
+        numbering: Of labels and slices.
+        folder: Made where it does not exist.
+        processes: Most processes that encode. What is written does not depend on it.
+
+    Raises:
+        LadderError: A process failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    finished = Finished.read(folder)
+    dtype, shape = (spool.image_type or "uint8", spool.image_shape or ()) if encoder is None else (encoder.dtype, ())
+    with ExitStack() as stack:
+        writers: dict[SplitName, SplitWriter] = {
+            name: stack.enter_context(SplitWriter(folder / name, dtype, shape, finished.rows.get(name))) for name in SPLITS
+        }
+
+        def note() -> None:
+            finished.rows = {name: writer.flush() for name, writer in writers.items()}
+            finished.note(folder)
+
+        unnoted = 0
+        for portion, encoded in stack.enter_context(_Encoding(spool, parts, encoder, processes)).results(finished.portions):
+            of = parts[portion.first : portion.first + len(portion.records)]
+            for part, documents in encoded.items():
+                records = portion.records[of == part]
+                sizes = records["size"] if encoder else np.zeros(len(records))
+                writers[SPLITS[part]].append(documents, numbering.labels[records["label"]], numbering.slices[records["slice"]], sizes)
+            finished.portions += 1
+            unnoted += int(portion.records["size"].sum())
+            if unnoted >= NOTED_BYTES:
+                note()
+                unnoted = 0
+        note()
+    return finished
+
+
+def training_texts(spool: Spool, parts: Parts) -> Iterator[str]:
+    """The texts of the training part, in their order."""
+    for portion in spool.portions():
+        yield from _job(spool, parts, portion).texts().get(TRAIN, [])
+
+
+def _job(spool: Spool, parts: Parts, portion: Portion) -> EncodeJob:
+    sizes = np.ascontiguousarray(portion.records["size"])
+    return EncodeJob(spool.content, portion.start, sizes, parts[portion.first :][: len(sizes)], len(SPLITS))
+
+
+class _Encoding:
+    """The results of all portions in their order; at its end no process is left."""
+
+    def __init__(self, spool: Spool, parts: Parts, encoder: Encoder | None, processes: int) -> None:
+        self._spool, self._parts, self._encoder = spool, parts, encoder
+        alone = encoder is None or processes < 2 or spool.bytes < ALONE_BYTES
+        self._workers = [] if alone else [_Worker(encoder) for _ in range(processes)]
+
+    def __enter__(self) -> _Encoding:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.close()
+
+    def results(self, skipped: int) -> Iterator[tuple[Portion, dict[int, Encoded]]]:
+        """Each portion, but the first `skipped` ones, and its documents by part."""
+        if not self._workers:
+            for portion in self._spool.portions(skipped):
+                yield (
+                    portion,
+                    encode_job(self._encoder, _job(self._spool, self._parts, portion)) if self._encoder else self._images(portion),
+                )
+            return
+        waiting: deque[tuple[Portion, _Worker]] = deque()
+        for number, portion in enumerate(self._spool.portions(skipped)):
+            worker = self._workers[number % len(self._workers)]
+            done = self._take(waiting) if len(waiting) == len(self._workers) else None
+            worker.send(_job(self._spool, self._parts, portion))
+            waiting.append((portion, worker))
+            if done:
+                yield done
+        while waiting:
+            yield self._take(waiting)
+
+    @staticmethod
+    def _take(waiting: deque[tuple[Portion, _Worker]]) -> tuple[Portion, dict[int, Encoded]]:
+        portion, worker = waiting.popleft()
+        return portion, worker.receive()
+
+    def _images(self, portion: Portion) -> dict[int, Encoded]:
+        shape = self._spool.image_shape or ()
+        kind = np.dtype(self._spool.image_type or np.uint8)
+        count = int(portion.records["size"].sum()) // kind.itemsize
+        pixels = np.fromfile(self._spool.content, kind, count, offset=portion.start).reshape(-1, *shape)
+        of = self._parts[portion.first :][: len(pixels)]
+        present = [part for part in range(len(SPLITS)) if (of == part).any()]
+        counts = {part: int((of == part).sum()) for part in present}
+        return {part: Encoded(pixels[of == part], np.ones(counts[part], np.int64), np.zeros(counts[part], np.int64)) for part in present}
+
+
+class _Worker:
+    """A process that encodes one job at a time; it ends when its input does, so also when this process dies."""
+
+    def __init__(self, encoder: Encoder | None) -> None:
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        threads = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}  # the processes already are as many as there shall be
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "models.data.encode_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **threads, "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for this process
+        )
+        self._write(encoder)
+
+    def send(self, job: EncodeJob) -> None:
+        self._write(job)
+
+    def receive(self) -> dict[int, Encoded]:
+        assert self._process.stdout is not None
+        try:
+            answer: Any = pickle.load(self._process.stdout)  # written by a process of ours
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise self._ended() from error
+        if isinstance(answer, str):
+            raise LadderError(f"a process that tokenises failed: {answer.strip().splitlines()[-1]}")
+        return cast(dict[int, Encoded], answer)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _write(self, what: object) -> None:
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(what, self._process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
+
+    def _ended(self) -> LadderError:
+        return LadderError(f"a process that tokenises ended with code {self._process.wait()}; memory may have run out")

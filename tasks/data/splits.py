@@ -1,0 +1,104 @@
+"""Part of the corpus that each document belongs to, by content and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import UserError
+from conf.schema.data import Data
+from models.data.corpus import SPLITS
+from tasks.data.spool import NONE
+
+DROPPED = 255  # part of a document that is left out
+EQUAL_TO_HELD_OUT = 254  # the same, because it has no label and a held-out one equals it
+TRAIN, VALID, TEST = (SPLITS.index(name) for name in ("train", "valid", "test"))
+
+Places = NDArray[np.uint64]
+Parts = NDArray[np.uint8]
+
+
+def split_documents(places: Places, given: Parts, data: Data, unlabelled: NDArray[np.bool_] | None = None) -> Parts:
+    """The part of each document: an index into `SPLITS`, or above them for one that is left out.
+
+    Given parts stay as they are; what is missing of them is drawn from train.
+
+    Args:
+        places: (n,) hash of each document's key (`tasks.data.spool.place_of`): the same content, the same part.
+        given: (n,) part that the source gives it; `NONE`: none.
+        data: Fractions, limits and their seed.
+        unlabelled: (n,) those that train only, and only if no held-out document equals them; None: none.
+
+    Raises:
+        UserError: Fewer different documents than parts to fill.
+    """
+    draws = _draws(places, data.seed)
+    kept = _first(draws, np.ones(len(places), dtype=bool), data.max_documents)
+    free = (given == NONE) | (given == TRAIN)
+    judged = kept if unlabelled is None else kept & ~unlabelled
+    parts = np.full(len(places), DROPPED, dtype=np.uint8)
+    parts[judged] = given[judged]
+    drawn = [(VALID, data.valid_fraction), (TEST, data.test_fraction)]
+    parts[judged & free] = _by_hash(places[judged & free], [each for each in drawn if not (parts == each[0]).any()])
+    if unlabelled is not None:
+        others = kept & unlabelled & free
+        held_out = places[(parts == VALID) | (parts == TEST)]
+        parts[others] = np.where(np.isin(places[others], held_out), EQUAL_TO_HELD_OUT, TRAIN)
+    train = parts == TRAIN
+    parts[train & ~_first(draws, train, data.max_train_documents)] = DROPPED
+    return parts
+
+
+def _by_hash(places: Places, drawn: Sequence[tuple[int, float]]) -> Parts:
+    """Divide by place, so that adding documents moves none of the others.
+
+    Where that leaves a part empty, because there are few documents, those of the nearest place are moved into it: each part has at
+    least one, and documents of one key stay together.
+
+    Args:
+        places: (n,) of the documents.
+        drawn: Parts besides train, and the share of each.
+    """
+    fractions = places.astype(np.float64) / 2**64
+    parts = np.full(len(places), TRAIN, dtype=np.uint8)
+    bound = 0.0
+    for part, share in drawn:
+        parts[(fractions >= bound) & (fractions < bound + share)] = part
+        bound += share
+    if len(np.unique(parts)) > len(drawn):
+        return parts
+    different = np.unique(places)
+    if len(different) <= len(drawn):
+        allowed = "at least 3: one each to train on, to validate and to test"
+        if len(drawn) < 2:
+            allowed = "at least 2: one to train on, and one for what is drawn from train" if drawn else "at least one to train on"
+        raise UserError.about("data", f"{len(different)} different documents", allowed, "Add documents.")
+    hashes, start, bound = different.astype(np.float64) / 2**64, 0, 0.0
+    parts[:] = TRAIN
+    for index, (part, share) in enumerate(drawn):
+        bound += share
+        end = int(np.clip(np.searchsorted(hashes, bound), start + 1, len(different) - len(drawn) + index))
+        parts[(places >= different[start]) & (places < different[end])] = part
+        start = end
+    return parts
+
+
+def _draws(places: Places, seed: int) -> Places:
+    """A number for each document that depends on its content and the seed alone (the finaliser of SplitMix64, Steele et al. 2014)."""
+    z = places + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _first(draws: Places, among: NDArray[np.bool_], limit: int | None) -> NDArray[np.bool_]:
+    """Those of the smallest draws, `limit` at most; copies of a text have one draw, and the source's order decides between them."""
+    if limit is None or int(among.sum()) <= limit:
+        return among
+    last = np.partition(draws[among], limit - 1)[limit - 1]
+    chosen = among & (draws < last)
+    ties = np.flatnonzero(among & (draws == last))
+    chosen[ties[: limit - int(chosen.sum())]] = True
+    return chosen
