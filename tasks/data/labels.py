@@ -106,7 +106,8 @@ def class_ids(labels: LabelTally, declared: Sequence[str] | None, data: Data) ->
     if whole and classes is not None:
         for label, name in found.items():
             if not 0 <= int(name) < classes:
-                remedy = f"{labels.origins[label]} bears the label {label!r}: mend it, or set data.classes."
+                mend = f"data.unlabelled=['{name}'] if it stands for no label" if name == str(IGNORED) else "mend it"
+                remedy = f"{labels.origins[label]} bears the label {label!r}: {mend}, or set data.classes."
                 raise UserError.about("data.classes", classes, f"labels from 0 to {classes - 1}", remedy)
         return tuple(declared or map(str, range(classes))), {label: int(name) for label, name in found.items()}
     if classes is None:
@@ -183,8 +184,8 @@ def _ask_back(labels: LabelTally, found: dict[Label, str]) -> None:
         if name == str(IGNORED) or name.casefold() in NO_CLASS or name in NO_CLASS_EXACTLY:
             meant = "A class of that name needs another one" if name == str(IGNORED) else f"{confirm} that it is one"
             remedy = (
-                f"Programs write it for a row without label ({place(name)}): data.unlabelled=['{name}'] says so, and data.missing=drop "
-                f"leaves such rows out. {meant}."
+                f"Programs write it for a row without label ({place(name)}): data.unlabelled=['{name}'] says so, and the teacher alone "
+                f"labels such rows; data.missing=drop leaves them out. {meant}."
             )
             raise _unlikely(f"{rows_of(name):,} of {rows:,} rows with the label {name}", remedy)
     numbers = [name for name in names if _is_number(name)]

@@ -60,6 +60,7 @@ def verdicts(record: RunRecord) -> list[str]:
     sentences += [f"{names}: {REASONS.get(record.status, 'not run')}."] if missing else []
     counts = record.data.counts if record.data else None
     sentences += [counts.labels_in_words] if counts and counts.labels_in_words else []
+    sentences += [f"Data: {note}." for note in counts.notes] if counts else []
     return sentences
 
 

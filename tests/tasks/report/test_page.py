@@ -7,14 +7,16 @@ import pytest
 
 from conf.errors import StoreError
 from tasks.records import format as fmt
+from tasks.records.data import DataCounts
 from tasks.records.run import RunRecord, SampleRecord
 from tasks.report.page import TEMPLATES, write_report
 from tasks.report.plots import curves, style
 from tasks.report.plots.quality import Control, quality_png, quality_svg
 from tasks.report.reproduce import reproduction
-from tasks.report.sections import SECTIONS, samples, slices
+from tasks.report.sections import SECTIONS, outcome, samples, slices
 from tasks.report.sections.costs import costs
 from tasks.report.sections.slices import slice_rows
+from tests.factories import data_record, run_record
 from tests.tasks.reports import MODULES, PACKAGES, SETTINGS, Page, long_ladder, run
 
 
@@ -319,3 +321,9 @@ def test_the_commands_that_make_the_same_models_again(language: RunRecord, page:
     gone = language.model_copy(update={"environment": {}, "source": "/gone/ladder.yaml"})
     assert reproduction(gone) == [f"ladder run {tmp_path}/runs/20260301-140500-ab12/ladder.yaml"]
     assert reproduction(gone.model_copy(update={"only": "100k"})) == ["ladder rerun 20260301-140500-ab12"]
+
+
+def test_remarks_on_the_data_stand_among_the_results() -> None:
+    remark = "3 documents of the given split test (25.0 %) stand in train too; they are kept in both"
+    record = run_record(data=data_record(counts=DataCounts(notes=(remark,))))
+    assert f"Data: {remark}." in outcome.verdicts(record)
