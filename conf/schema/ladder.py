@@ -77,7 +77,7 @@ class TrainedTeacher(Settings):
     shape: Shape = setting(..., "Shape of the teacher")
     training: Training = setting(..., "Steps, optimizer, validation")
     allow_poor: bool = setting(
-        False,
+        True,  # a first trial with few steps runs to its end; log, gates and report say what it is worth
         "Let it teach though it is no better than the majority class (classification) or unigram frequencies (causal-lm)",
         identity=False,
         added=True,

@@ -17,7 +17,6 @@ evaluation: {examples: 8}
 defaults: {training: {steps: 4, batch_size: 4, precision: fp32, validate_every: 4, checkpoint_every: 2}}
 teacher:
   source: train
-  allow_poor: true
   shape: {hidden_size: 16, layers: 2, heads: 2, feed_forward: 32}
   training: {steps: 4, batch_size: 4, precision: fp32, validate_every: 4, checkpoint_every: 2}
 stages:
@@ -31,7 +30,6 @@ evaluation: {examples: 8}
 defaults: {training: {steps: 4, batch_size: 4, precision: fp32, validate_every: 4, checkpoint_every: 2}}
 teacher:
   source: train
-  allow_poor: true
   shape: {family: bert, hidden_size: 16, layers: 2, heads: 2, feed_forward: 32}
   training: {steps: 4, batch_size: 4, precision: fp32, validate_every: 4, checkpoint_every: 2}
 stages:

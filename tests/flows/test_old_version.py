@@ -13,7 +13,6 @@ from tests.flows.old_home import KILLED, restore
 NAMES = ("teacher", "one", "two", "three")
 NUMERICS_OF_THEN = ("-c", "from models.base import numerics; numerics.NUMERICS = 3; from flows.cli.app import main; main()")
 SHORT = ("teacher.training.steps=2", "stages.one.training.steps=2")
-POOR = "teacher.allow_poor=true"  # after two steps, which 0.3.0 did not ask about
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_its_runs_are_shown_reported_and_compared(old: Cli):
 def test_its_data_is_reused_even_with_other_numerics(old: Cli):
     before, ladder = results(old), old.home.parent / "tiny.yaml"
     ladder.write_text(ladder.read_text().partition("  - name: two")[0])
-    ran = old("run", ladder, *SHORT, POOR)
+    ran = old("run", ladder, *SHORT)
     assert "data: found in the store" in ran.err
     assert set(actions(ran.err).values()) == {"computed"}
     assert before < results(old)

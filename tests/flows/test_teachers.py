@@ -58,7 +58,7 @@ def text_ladder(path: Path, workload: str, data: dict, tokenizer: dict, **more) 
         "tokenizer": tokenizer,
         "evaluation": {"examples": 8},
         "defaults": {"training": TRAINING},
-        "teacher": {"source": "train", "shape": shape(3, **more), "training": TRAINING, "allow_poor": True},
+        "teacher": {"source": "train", "shape": shape(3, **more), "training": TRAINING},
         "stages": [
             {"name": "large", "student": {"shape": shape(2, **more), "initialisation": "layers"}},
             {"name": "small", "student": {"shape": shape(1, **more)}},

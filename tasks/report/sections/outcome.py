@@ -52,7 +52,7 @@ def verdicts(record: RunRecord) -> list[str]:
     sentences = []
     if root:
         sentence = f"The root {root.name} has {fmt.human(root.parameters)} parameters and scores {_scored(quality, root)}"
-        poor = [f"it is poor, and teaches by teacher.allow_poor: {root.poor}"] if root.poor else _nothing(root)
+        poor = [f"it is poor, and teaches as teacher.allow_poor lets it: {root.poor}"] if root.poor else _nothing(root)
         sentences.append(f"{'; '.join([sentence, *poor])}.")
     sentences += [_verdict(stage, root, quality) for stage in record.stages]
     missing = tables.not_run(record)

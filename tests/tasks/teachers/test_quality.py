@@ -11,6 +11,7 @@ import pytest
 
 from conf.errors import UserError
 from conf.schema.gate import Gate
+from conf.schema.ladder import CheckpointTeacher, TrainedTeacher
 from tasks.evaluation.gate import judge
 from tasks.records.run import Retention
 from tasks.report.sections.outcome import verdicts
@@ -65,6 +66,11 @@ def test_a_poor_teacher_is_refused_with_its_figures(workload: str, metrics: dict
     assert figures in allowed.poor
 
 
+def test_a_teacher_that_is_trained_here_teaches_after_few_steps_and_a_checkpoint_does_not() -> None:
+    assert TrainedTeacher.model_fields["allow_poor"].default is True
+    assert CheckpointTeacher.model_fields["allow_poor"].default is False
+
+
 def test_answers_with_nan_are_refused_whatever_is_allowed() -> None:
     record = model_record("teacher", metrics=language(math.nan))
     with pytest.raises(UserError, match="answers with NaN on held-out tokens"):
@@ -84,4 +90,4 @@ def test_below_a_poor_root_no_gate_passes_silently() -> None:
 def test_the_report_says_that_the_root_is_poor(tmp_path: Path) -> None:
     root = model_record("teacher", metrics=classifier(0.5), poor="accuracy 50.0 %, the majority class 60.0 %")
     record = run_record("tiny-1", root, model_record("small", metrics=classifier(0.5)), workload="sequence-classification")
-    assert "it is poor, and teaches by teacher.allow_poor: accuracy 50.0 %, the majority class 60.0 %" in verdicts(record)[0]
+    assert "it is poor, and teaches as teacher.allow_poor lets it: accuracy 50.0 %, the majority class 60.0 %" in verdicts(record)[0]
