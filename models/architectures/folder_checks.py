@@ -28,7 +28,6 @@ COUNTS = (
     "vocab_size",
     "max_position_embeddings",
     "n_positions",
-    "type_vocab_size",
     "image_size",
     "patch_size",
     "num_channels",

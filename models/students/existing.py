@@ -13,7 +13,7 @@ from torch import nn
 
 from conf.errors import UserError
 from models.architectures.checkpoint import check_folder, read_config
-from models.architectures.configs import fit_interface, without_dropout
+from models.architectures.configs import OFFSET_POSITIONS, fit_interface, without_dropout
 from models.architectures.shapes import AUTO_CLASSES
 from models.base.interface import Interface
 
@@ -32,6 +32,8 @@ def existing_config(folder: Path, interface: Interface, key: str) -> Any:
         remedy = "A student answers in the ids of its teacher: choose one with the same tokenizer."
         raise UserError.about(f"{key}.path", f"{folder} with {config.vocab_size} ids", f"at least the {interface.vocabulary} here", remedy)
     have = getattr(config, "max_position_embeddings", None)
+    if have is not None and config.model_type in OFFSET_POSITIONS:
+        have -= (config.pad_token_id or 0) + 1
     if interface.image_shape is None and have is not None and have < interface.sequence_length:
         remedy = f"Set data.sequence_length to at most {have}, or choose another."
         raise UserError.about(

@@ -14,6 +14,7 @@ from torch import nn
 from conf.errors import TransientError, UserError
 from conf.schema.ladder import CheckpointTeacher, Ladder, Shape
 from models.architectures.checkpoint import check_image
+from models.architectures.gguf import read_config
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
 from models.base.interface import Interface
 from models.data.corpus import Corpus
@@ -26,7 +27,7 @@ from tasks.data.sources import first_image_shape
 from tasks.lifecycle.request import kept_before
 from tasks.runtime.run_registry import Context
 from tasks.teachers.fit import check_checkpoint
-from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
+from tasks.teachers.teacher_source import NotConverted, gguf_file, is_local, resolve_checkpoint
 from tasks.training.signal_policy import check_signals
 from tasks.training.student import larger, origin
 
@@ -73,11 +74,20 @@ def teacher_on_meta(ladder: Ladder, interface: Interface, context: Context) -> n
         UserError: A checkpoint is there and cannot be read, or does not fit the settings; see `check_checkpoint`.
     """
     teacher = ladder.teacher
-    if isinstance(teacher, CheckpointTeacher):
-        with suppress(NotConverted):
-            if is_local(teacher, context):
-                return check_checkpoint(resolve_checkpoint(teacher, context), ladder)
+    if isinstance(teacher, CheckpointTeacher) and is_local(teacher, context):
+        try:
+            return check_checkpoint(resolve_checkpoint(teacher, context), ladder)
+        except NotConverted:
+            if teacher.shape is None:
+                return _gguf_on_meta(teacher, context, ladder.workload)
     return None if teacher.shape is None else shape_on_meta(teacher.shape, interface)
+
+
+def _gguf_on_meta(teacher: CheckpointTeacher, context: Context, workload: str) -> nn.Module:
+    """The model that a GGUF file describes, before a run converts it."""
+    config = read_config(gguf_file(teacher, context))
+    with torch.device("meta"):
+        return build(config, workload)
 
 
 def shape_on_meta(shape: Shape, interface: Interface) -> nn.Module:

@@ -91,9 +91,9 @@ def _teacher(ladder: Ladder, context: Context) -> tuple[Any, Interface]:
 
     config, vocabulary = read_config(folder), interface.vocabulary
     if ladder.tokenizer.kind == "teacher" and ladder.workload != "image-classification":
-        from models.data.tokenizers import load_teacher
+        from models.data.tokenizers import id_count, load_teacher
 
-        vocabulary = len(load_teacher(folder))
+        vocabulary = id_count(load_teacher(folder))
     return config, _like_the_teacher(ladder, interface, config, vocabulary)
 
 

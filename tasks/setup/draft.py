@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from conf.errors import UserError
-from conf.schema.data import Columns, FilesData
+from conf.schema.data import Columns
 from conf.schema.ladder import CheckpointTeacher, Workload
 from conf.schema.student import parameters_of
 from tasks.records.format import human
@@ -151,11 +151,8 @@ def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, dr
 
 def _split(column: ColumnLook, settings: dict[str, Any], draft: Draft) -> None:
     words = shown([f"{value} ({count})" for value, count in column.values])
-    if "splits" in FilesData.model_fields:
-        settings["splits"] = {"column": column.name}
-        draft.reasons["data.splits"] = f"{column.name!r} names the parts: {words}"
-    else:
-        draft.warnings.append(f"the column {column.name!r} names parts ({words}), which Ladder draws itself")
+    settings["splits"] = {"column": column.name}
+    draft.reasons["data.splits"] = f"{column.name!r} names the parts: {words}"
 
 
 def _columns(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, draft: Draft) -> dict[str, str]:

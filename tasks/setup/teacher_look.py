@@ -10,6 +10,7 @@ from typing import Any
 from conf.schema.ladder import CheckpointTeacher, Workload
 from tasks.records.format import human
 from tasks.runtime.run_registry import Context
+from tasks.teachers.fit import TOKENIZER, positions_of
 from tasks.teachers.teacher_source import NotConverted, gguf_file, resolve_checkpoint
 
 HEADS: dict[str, Workload] = {
@@ -107,7 +108,7 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
         workload=workload,
         parameters=sum(parameter.numel() for parameter in built.parameters()),
         vocabulary=None if vision else _vocabulary(folder, config),
-        positions=None if vision else getattr(config, "max_position_embeddings", None),
+        positions=None if vision else positions_of(built),
         classes=() if numbered else tuple(labels),
     )
 
@@ -128,5 +129,5 @@ def _gguf(teacher: CheckpointTeacher, context: Context) -> TeacherLook:
 def _vocabulary(folder: Path, config: Any) -> int:
     from models.data import tokenizers
 
-    has_own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"))
-    return len(tokenizers.load(folder)) if has_own else int(config.vocab_size)
+    has_own = any((folder / name).is_file() for name in TOKENIZER)
+    return tokenizers.id_count(tokenizers.load(folder)) if has_own else int(config.vocab_size)

@@ -109,7 +109,9 @@ def test_an_encoder_without_a_head_and_a_column_of_splits(folder: Path, tmp_path
     initialised, ladder = made(folder, tmp_path / "rows.yaml", "body", "rows.parquet")
     assert ladder.workload == "sequence-classification"
     assert "no head" in initialised.text
-    assert "'part' names" in initialised.text
+    assert isinstance(ladder.data, FilesData)
+    assert ladder.data.splits is not None
+    assert ladder.data.splits.column == "part"
 
 
 def test_two_possible_columns_are_asked(folder: Path, tmp_path: Path) -> None:
