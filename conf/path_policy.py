@@ -57,6 +57,9 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
             _check_model(f"stages[{index}].student.path", stage.student.path, base, roots, remedy)
         if isinstance(stage.student.config, str):
             _check_folder(f"stages[{index}].student.config", stage.student.config, base, roots, remedy)
+    template = ladder.tokenizer.chat_template
+    if template is not None and "{" not in template and not (own and own.tokenizer == ladder.tokenizer):
+        _require("tokenizer.chat_template", template, _full(template, base), roots, remedy)
     if own and own.data == ladder.data:
         return
     if isinstance(ladder.data, FilesData):

@@ -18,6 +18,25 @@ class Columns(Settings):
     label: str = setting("label", "Column that holds the class of an example", "column name")
     slice: str | None = setting(None, "Column that groups examples for reporting per slice; none: one slice", "column name")
     image: str = setting("image", "Column that holds the image of an example, or the path of its file", "column name")
+    messages: str | None = setting(
+        None, "Column that holds a conversation, a list of {role, content}, in place of `text` (causal-lm)", "column name", added=True
+    )
+    prompt: str | None = setting(
+        None, "Column that holds a prompt, whose answer is in `completion`, in place of `text` (causal-lm)", "column name", added=True
+    )
+    completion: str | None = setting(None, "Column that holds the answer to `prompt`; it alone is learned", "column name", added=True)
+
+    @model_validator(mode="after")
+    def _a_prompt_has_a_completion(self) -> Columns:
+        if (self.prompt is None) != (self.completion is None) or (self.prompt is not None and self.messages is not None):
+            given = ", ".join(name for name in ("messages", "prompt", "completion") if getattr(self, name) is not None)
+            raise ValueError(f"got {given}; allowed: messages, or prompt and completion. Add or drop one.")
+        return self
+
+    @property
+    def conversations(self) -> bool:
+        """Whether rows are conversations, or prompts with completions, and not texts."""
+        return self.messages is not None or self.prompt is not None
 
 
 class Splits(Settings):
@@ -197,6 +216,12 @@ class Tokenizer(Settings):
         "bytes", "bytes: UTF-8 bytes and specials; teacher: the checkpoint's own; bpe: trained on the training documents"
     )
     vocabulary: int | None = setting(None, "Size of the vocabulary: required for bpe; for teacher, used by `plan` alone", "ids", ge=259)
+    chat_template: str | None = setting(
+        None,
+        "Chat template of conversations: its text, or the path of a file, counted from the ladder's YAML file; the word none: prompt and "
+        "completion one after another; not set: the tokenizer's own, if it has one",
+        added=True,
+    )
 
     @model_validator(mode="after")
     def _bpe_needs_a_size(self) -> Tokenizer:

@@ -212,6 +212,9 @@ class Ladder(Settings):
             )
         if self.workload == "causal-lm" and self.data.max_labels is not None:
             raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload causal-lm. Leave it out.")
+        columns = getattr(self.data, "columns", None)
+        if self.workload != "causal-lm" and columns is not None and columns.conversations:
+            raise ValueError(f"data.columns: got conversations; allowed: text and label, for workload {self.workload}. Leave them out.")
         if self.workload != "causal-lm" and not self.data.cross_document_attention:
             raise ValueError(f"data.cross_document_attention: got false; allowed: true, for workload {self.workload}. Leave it out.")
         if self.tokenizer.kind == "teacher" and self.teacher.source == "train" and self.workload != "image-classification":

@@ -118,13 +118,16 @@ def _completion_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64])
     return next_token_batch(windows, lengths, np.asarray(split.slices[chosen]), counted)
 
 
-def document_positions(places: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+def document_positions(places: NDArray[np.int64], offsets: NDArray[np.int64], given: int = 1) -> NDArray[np.int64]:
     """Positions within their documents of inputs at (B, L) places of a split, counted from where a document, or the window, begins.
 
-    The end id of a document is the beginning of the next one, as in evaluation: an input belongs to the document of its target.
+    Args:
+        places: Where the inputs stand in `Split.values`.
+        offsets: Of the split.
+        given: 1: documents have no beginning of their own, and the end id of the one before is theirs, as in evaluation; 0: they have.
     """
-    document = np.searchsorted(offsets, places + 1, side="right") - 1
-    return places - np.maximum(offsets[document] - 1, places[:, :1])
+    document = np.searchsorted(offsets, places + given, side="right") - 1
+    return places - np.maximum(offsets[document] - given, places[:, :1])
 
 
 class TrainingBatches:
@@ -178,8 +181,16 @@ class TrainingBatches:
         windows = np.asarray(self.split.values[places], dtype=np.int64)
         batch = next_token_batch(windows, np.full(len(windows), length + 1), np.zeros(len(windows), dtype=np.int32))
         if not self.info.cross_document_attention:
-            batch.inputs["position_ids"] = torch.from_numpy(document_positions(places[:, :-1], np.asarray(self.split.offsets)))
+            self._part(batch, places)
         return batch
+
+    def _part(self, batch: Batch, places: NDArray[np.int64]) -> None:
+        """Keep attention within documents; what begins a document itself, its prefix, is predicted of none before it."""
+        offsets, prefix = np.asarray(self.split.offsets), len(self.info.prefix)
+        batch.inputs["position_ids"] = torch.from_numpy(document_positions(places[:, :-1], offsets, 0 if prefix else 1))
+        if prefix:
+            into = places[:, 1:] - offsets[np.searchsorted(offsets, places[:, 1:], side="right") - 1]
+            batch.targets[torch.from_numpy(into < prefix)] = IGNORE
 
 
 def _held_out(count: int, limit: int) -> NDArray[np.int64]:

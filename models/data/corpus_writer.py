@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from models.data.corpus import COUNTED
 from models.data.encoder import Encoded
 
 Rows = dict[str, int]  # array -> rows written
@@ -49,11 +50,23 @@ class GrowingArray:
 class SplitWriter:
     """The arrays of a `Split`, documents appended; a context that closes its files."""
 
-    def __init__(self, folder: Path, dtype: DTypeLike, shape: tuple[int, ...] = (), rows: Rows | None = None) -> None:
-        """Begin in a folder, which is made, or go on after the `rows` written there; `dtype` and `shape` are those of a value."""
+    def __init__(
+        self, folder: Path, dtype: DTypeLike, shape: tuple[int, ...] = (), rows: Rows | None = None, counted: bool = False
+    ) -> None:
+        """Begin in a folder, which is made, or go on after the `rows` written there.
+
+        Args:
+            folder: Of the split.
+            dtype: Of a value.
+            shape: Of a value.
+            rows: Of each array; None: nothing is written yet.
+            counted: Whether not all ids are to be predicted, see `Split.counted`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         kept = rows or {}
         kinds: dict[str, Any] = {"values": dtype, "offsets": np.int64, "labels": np.int64, "slices": np.int32, "sizes": np.int64}
+        if counted:
+            kinds[COUNTED] = np.uint8
         self._arrays = {
             name: GrowingArray(folder / f"{name}.npy", kind, shape if name == "values" else (), kept.get(name, 0))
             for name, kind in kinds.items()
@@ -69,6 +82,8 @@ class SplitWriter:
         arrays["labels"].append(labels)
         arrays["slices"].append(slices)
         arrays["sizes"].append(sizes)
+        if encoded.counted is not None:
+            arrays[COUNTED].append(encoded.counted)
 
     def flush(self) -> Rows:
         """Hand what is written to the system; returns the rows, from which a later process can go on."""

@@ -9,14 +9,24 @@ from __future__ import annotations
 import pickle
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.encoder import Encoded, Encoder
+from models.data.encoder import Encoded
+
+
+class TextEncoder(Protocol):
+    """Makes documents of texts."""
+
+    def documents(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts as documents of a corpus."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class EncodeJob:
         return texts
 
 
-def encode_job(encoder: Encoder, job: EncodeJob) -> dict[int, Encoded]:
+def encode_job(encoder: TextEncoder, job: EncodeJob) -> dict[int, Encoded]:
     """The documents of each part that has any."""
     return {part: encoder.documents(texts) for part, texts in job.texts().items()}
 

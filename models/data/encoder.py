@@ -23,11 +23,15 @@ class Encoded:
         values: (t,) ids of all documents one after another.
         counts: (n,) int64 ids of each document.
         cut: (n,) int64 ids of each text that its document leaves out, as there is no room for them.
+        counted: (t,) uint8, see `models.data.corpus.Split`; None: all count.
+        sizes: (n,) int64 bytes of what is predicted of each document; None: those of its text.
     """
 
     values: NDArray[Any]
     counts: NDArray[np.int64]
     cut: NDArray[np.int64]
+    counted: NDArray[np.uint8] | None = None
+    sizes: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.data import tokenizers
-from models.data.corpus import Corpus, SplitName
+from models.data.corpus import Corpus, Split, SplitName
 
 PROMPT_TOKENS = 32
 HEAD_TOKENS = 8  # in which two beginnings differ, where the documents allow it
@@ -33,6 +33,8 @@ def prompts(corpus: Corpus, split: SplitName, count: int) -> list[str]:
     folder = corpus.tokenizer_folder
     assert folder is not None
     tokenizer, documents = tokenizers.load(folder), corpus.split(split)
+    if documents.counted is not None:
+        return [cast(str, tokenizer.decode(list(ids))) for ids in _before_answers(documents, count)]
     prefix = len(corpus.info.prefix)
     long_enough = np.flatnonzero(np.diff(documents.offsets) - prefix > PROMPT_TOKENS)
     fresh: dict[tuple[int, ...], None] = {}  # beginnings whose first tokens no earlier one has
@@ -47,7 +49,22 @@ def prompts(corpus: Corpus, split: SplitName, count: int) -> list[str]:
     return [cast(str, tokenizer.decode(list(ids))) for ids in [*fresh, *(ids for ids in shared if ids not in fresh)][:count]]
 
 
-def continuations(model: nn.Module, folder: Path, beginnings: list[str], new_tokens: int, seed: int = 0) -> list[Sample]:
+def _before_answers(documents: Split, count: int) -> list[tuple[int, ...]]:
+    """The ids before the first answer of `count` conversations, no beginning twice."""
+    assert documents.counted is not None
+    found: dict[tuple[int, ...], None] = {}
+    for index in np.random.default_rng(0).permutation(len(documents)):
+        begin, end = documents.offsets[index], documents.offsets[index + 1]
+        first = int(np.flatnonzero(documents.counted[begin:end])[0])
+        found[tuple(documents.values[begin : begin + first].tolist())] = None
+        if len(found) == count:
+            break
+    return list(found)
+
+
+def continuations(
+    model: nn.Module, folder: Path, beginnings: list[str], new_tokens: int, seed: int = 0, begun: bool = False
+) -> list[Sample]:
     """Sample a continuation of each beginning (temperature 0.8, nucleus 0.95: Holtzman et al. 2020, arXiv:1904.09751).
 
     Args:
@@ -56,10 +73,11 @@ def continuations(model: nn.Module, folder: Path, beginnings: list[str], new_tok
         beginnings: Texts.
         new_tokens: Most tokens to write; the end of a text ends it.
         seed: Of the sampling; the same for every model.
+        begun: Texts hold the ids that begin them, as conversations do.
     """
     tokenizer, written = tokenizers.load(folder), list[Sample]()
     end_id, pad_id = tokenizers.special_ids(tokenizer)
-    prefix, _ = tokenizers.frame(tokenizer)
+    prefix = [] if begun else tokenizers.frame(tokenizer)[0]
     device = next(model.parameters()).device
     for beginning in beginnings:
         ids = torch.tensor([[*prefix, *cast(list[int], tokenizer(beginning, add_special_tokens=False)["input_ids"])]], device=device)

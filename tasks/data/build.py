@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -17,8 +18,10 @@ from conf.errors import UserError
 from conf.schema.data import Data, DatasetData, FilesData, PictureData
 from conf.schema.ladder import Ladder
 from models.data import tokenizers
+from models.data.chat import spoken
 from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
 from models.data.encoder import Encoder
+from tasks.data.conversations import chat_encoder, columns_of, cut_notes
 from tasks.data.duplicates import count_duplicates
 from tasks.data.encode import Numbering, encode_spool, training_texts
 from tasks.data.images import ImageReader, digit_pixels
@@ -49,6 +52,7 @@ def corpus_identity(
     image_processor: str | None = None,
     teacher_classes: Sequence[str] | None = None,
     prefix: Sequence[int] = (),
+    chat_template: str | None = None,
 ) -> dict[str, Any]:
     """Return the parts that decide what `build_corpus` writes, as plain JSON, without preparing anything.
 
@@ -59,6 +63,7 @@ def corpus_identity(
         image_processor: `models.data.image_processors.processor_hash` of the teacher's folder, for images.
         teacher_classes: Names of the teacher's classes, whose numbers the data follow; None: the data's own.
         prefix: Ids that the teacher's tokenizer begins a text with, for causal-lm.
+        chat_template: Text of the chat template of conversations; None: they have none, or the tokenizer's configuration holds it.
 
     Raises:
         UserError: As `tasks.data.sources.source_hash`.
@@ -78,6 +83,8 @@ def corpus_identity(
             tokenizer["vocabulary"] = ladder.tokenizer.vocabulary
         if ladder.tokenizer.kind == "teacher":
             tokenizer["teacher"] = teacher_tokenizer_hash
+        if chat_template is not None:
+            tokenizer["chat_template"] = hashlib.sha256(chat_template.encode()).hexdigest()
     return {
         "workload": ladder.workload,
         "data": settings,
@@ -175,15 +182,21 @@ def build_corpus(
     documents = {name: int((parts == index).sum()) for index, name in enumerate(SPLITS)}
     progress(f"{sum(documents.values()):,} documents: {', '.join(f'{count:,} {name}' for name, count in documents.items())}")
 
-    tokenizer = None
+    tokenizer = chat = None
     if workload != "image-classification":
         tokenizer = _tokenizer(ladder, spool, parts, teacher_folder, work / "tokenizer", progress)
+        chat = chat_encoder(tokenizer, ladder, base, teacher_folder)
         tokenizers.save(tokenizer, folder / "tokenizer")
         progress(f"tokenising with {tokenizers.id_count(tokenizer):,} ids")
-    encoder = None if tokenizer is None else text_encoder(tokenizer, ladder)
-    encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder))
+    encoder = chat or (None if tokenizer is None else text_encoder(tokenizer, ladder))
+    finished = encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder))
     written: dict[SplitName, Split] = {name: Split.load(work / "splits" / name) for name in SPLITS}
-    if workload == "causal-lm":
+    if chat is not None:
+        remarks = cut_notes(finished.cut, finished.cut_ids, written)
+        counts = counts.model_copy(update={"notes": (*counts.notes, *remarks)})
+        for remark in remarks:
+            progress(remark)
+    elif workload == "causal-lm":
         _check_length(written["train"], data)
     else:
         written["train"] = hide_labels(written["train"], data)
@@ -259,7 +272,8 @@ def _tokenizer(
     else:
         assert ladder.tokenizer.vocabulary is not None, "the schema asks for it"
         progress(f"training a BPE of {ladder.tokenizer.vocabulary:,} ids on {int((parts == TRAIN).sum()):,} documents")
-        made = tokenizers.train_bpe(training_texts(spool, parts), ladder.tokenizer.vocabulary)
+        texts = training_texts(spool, parts)
+        made = tokenizers.train_bpe(map(spoken, texts) if columns_of(ladder.data).conversations else texts, ladder.tokenizer.vocabulary)
     if ladder.workload != "causal-lm":
         tokenizers.append_end(made)
     if ladder.tokenizer.kind == "bpe":
@@ -294,6 +308,7 @@ def _info(
     pixels: Pixels | None,
 ) -> CorpusInfo:
     end_id, pad_id = (None, None) if tokenizer is None else tokenizers.special_ids(tokenizer)
+    texts = ladder.workload == "causal-lm" and not columns_of(ladder.data).conversations  # a template begins conversations itself
     shape = splits["train"].values.shape[1:]
     return CorpusInfo(
         workload=ladder.workload,
@@ -301,12 +316,13 @@ def _info(
         vocabulary=None if tokenizer is None else tokenizers.id_count(tokenizer),
         end_id=end_id,
         pad_id=pad_id,
-        prefix=tuple(tokenizers.frame(tokenizer)[0]) if tokenizer is not None and ladder.workload == "causal-lm" else (),
+        prefix=tuple(tokenizers.frame(tokenizer)[0]) if tokenizer is not None and texts else (),
         label_names=label_names,
         slice_names=slice_names,
         image_shape=(shape[0], shape[1], shape[2]) if tokenizer is None else None,
         documents={name: len(splits[name]) for name in SPLITS},
         tokens={name: len(splits[name].values) for name in SPLITS},
         cross_document_attention=ladder.data.cross_document_attention,
+        completions=columns_of(ladder.data).conversations,
         pixels=pixels,
     )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from conf.atomic import write_atomic
 from conf.errors import LadderError
+from models.data.chat import ChatEncoder
 from models.data.corpus import SPLITS, SplitName
 from models.data.corpus_writer import Rows, SplitWriter
 from models.data.encode_worker import EncodeJob, encode_job
@@ -31,6 +32,8 @@ ALONE_BYTES = 8 << 20  # so much text is encoded before another process has star
 NOTED_BYTES = 32 << 20  # after so much text, what is written is noted as finished
 FINISHED = "finished.json"
 
+AnyEncoder = Encoder | ChatEncoder
+
 
 @dataclass
 class Finished:
@@ -39,10 +42,14 @@ class Finished:
     Attributes:
         portions: Of the spool, that are written.
         rows: Split -> rows of each array.
+        cut: Split -> texts that did not fit.
+        cut_ids: Split -> ids of them that are left out.
     """
 
     portions: int = 0
     rows: dict[str, Rows] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    cut_ids: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Finished:
@@ -51,6 +58,11 @@ class Finished:
             return cls(**json.loads((folder / FINISHED).read_text()))
         except (OSError, ValueError):
             return cls()
+
+    def count(self, name: SplitName, documents: Encoded) -> None:
+        """Count what is cut of the documents of a split."""
+        self.cut[name] = self.cut.get(name, 0) + int(np.count_nonzero(documents.cut))
+        self.cut_ids[name] = self.cut_ids.get(name, 0) + int(documents.cut.sum())
 
     def note(self, folder: Path) -> None:
         """Write it into the folder."""
@@ -70,13 +82,13 @@ class Numbering:
     slices: NDArray[np.int32]
 
 
-def encode_spool(spool: Spool, parts: Parts, encoder: Encoder | None, numbering: Numbering, folder: Path, processes: int) -> Finished:
+def encode_spool(spool: Spool, parts: Parts, encoder: AnyEncoder | None, numbering: Numbering, folder: Path, processes: int) -> Finished:
     """Write the documents of every part into `folder/<split>`, after those that an earlier process has finished.
 
     Args:
         spool: The documents.
         parts: (n,) part of each, see `tasks.data.splits.split_documents`.
-        encoder: Of texts; None: the contents are images.
+        encoder: Of texts, or of conversations, in this process alone; None: the contents are images.
         numbering: Of labels and slices.
         folder: Made where it does not exist.
         processes: Most processes that encode. What is written does not depend on it.
@@ -89,7 +101,8 @@ def encode_spool(spool: Spool, parts: Parts, encoder: Encoder | None, numbering:
     dtype, shape = (spool.image_type or "uint8", spool.image_shape or ()) if encoder is None else (encoder.dtype, ())
     with ExitStack() as stack:
         writers: dict[SplitName, SplitWriter] = {
-            name: stack.enter_context(SplitWriter(folder / name, dtype, shape, finished.rows.get(name))) for name in SPLITS
+            name: stack.enter_context(SplitWriter(folder / name, dtype, shape, finished.rows.get(name), isinstance(encoder, ChatEncoder)))
+            for name in SPLITS
         }
 
         def note() -> None:
@@ -102,6 +115,8 @@ def encode_spool(spool: Spool, parts: Parts, encoder: Encoder | None, numbering:
             for part, documents in encoded.items():
                 records = portion.records[of == part]
                 sizes = records["size"] if encoder else np.zeros(len(records))
+                sizes = sizes if documents.sizes is None else documents.sizes
+                finished.count(SPLITS[part], documents)
                 writers[SPLITS[part]].append(documents, numbering.labels[records["label"]], numbering.slices[records["slice"]], sizes)
             finished.portions += 1
             unnoted += int(portion.records["size"].sum())
@@ -126,9 +141,9 @@ def _job(spool: Spool, parts: Parts, portion: Portion) -> EncodeJob:
 class _Encoding:
     """The results of all portions in their order; at its end no process is left."""
 
-    def __init__(self, spool: Spool, parts: Parts, encoder: Encoder | None, processes: int) -> None:
+    def __init__(self, spool: Spool, parts: Parts, encoder: AnyEncoder | None, processes: int) -> None:
         self._spool, self._parts, self._encoder = spool, parts, encoder
-        alone = encoder is None or processes < 2 or spool.bytes < ALONE_BYTES
+        alone = not isinstance(encoder, Encoder) or processes < 2 or spool.bytes < ALONE_BYTES
         self._workers = [] if alone else [_Worker(encoder) for _ in range(processes)]
 
     def __enter__(self) -> _Encoding:
@@ -177,7 +192,7 @@ class _Encoding:
 class _Worker:
     """A process that encodes one job at a time; it ends when its input does, so also when this process dies."""
 
-    def __init__(self, encoder: Encoder | None) -> None:
+    def __init__(self, encoder: AnyEncoder | None) -> None:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         threads = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}  # the processes already are as many as there shall be
         self._process = subprocess.Popen(

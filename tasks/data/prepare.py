@@ -15,6 +15,7 @@ from models.data.corpus import Corpus
 from models.data.image_processors import normalises, processor_hash
 from models.losses.class_weights import weights_of
 from tasks.data.build import build_corpus, corpus_identity
+from tasks.data.conversations import columns_of, template_of
 from tasks.records.data import COUNTS, DataCounts
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log
@@ -36,8 +37,10 @@ def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
     if ladder.workload == "image-classification":
         counts = folder is not None and (ladder.data.source != "digits" or normalises(folder))
         return corpus_identity(ladder, base, None, processor_hash(folder) if folder and counts else None, classes)
-    prefix = tokenizers.frame(tokenizers.load_teacher(folder))[0] if folder and ladder.workload == "causal-lm" else []
-    return corpus_identity(ladder, base, tokenizers.tokenizer_hash(folder) if folder else None, None, classes, prefix)
+    texts = ladder.workload == "causal-lm" and not columns_of(ladder.data).conversations
+    prefix = tokenizers.frame(tokenizers.load_teacher(folder))[0] if folder and texts else []
+    template = template_of(ladder, base, folder) if columns_of(ladder.data).conversations else None
+    return corpus_identity(ladder, base, tokenizers.tokenizer_hash(folder) if folder else None, None, classes, prefix, template)
 
 
 def teacher_folder(ladder: Ladder, context: Context) -> Path | None:

@@ -12,6 +12,7 @@ from conf.errors import UserError
 from conf.schema.data import Columns
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
+from tasks.data.conversations import row_conversation
 from tasks.data.images import PixelArray, ReadImage
 from tasks.data.labels import Label, class_name, clean_label
 from tasks.data.tables import unreadable
@@ -59,8 +60,10 @@ def content_key(text: str) -> str:
 
 def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
     """Role -> name of the columns that a workload reads."""
-    content = "image" if workload == "image-classification" else "text"
-    wanted = {content: getattr(columns, content)}
+    contents = ["image" if workload == "image-classification" else "text"]
+    if columns.conversations:
+        contents = ["messages"] if columns.messages is not None else ["prompt", "completion"]
+    wanted = {content: getattr(columns, content) for content in contents}
     if workload != "causal-lm":
         wanted["label"] = columns.label
     if columns.slice is not None:
@@ -106,7 +109,7 @@ def row_document(
     if read_image is not None:
         image, key = read_image(row[columns.image], origin)
         return Document(key, group, origin, image=image, label=label, split=split)
-    text = row[columns.text]
+    text = row_conversation(row, columns, origin) if columns.conversations else row[columns.text]
     try:
         if not isinstance(text, str) or not (text or workload == "causal-lm"):
             remedy = f"{origin} holds {text!r}: data.missing=drop leaves such rows out."

@@ -253,6 +253,9 @@ def _file_documents(
                 label, found = places[path]
                 label = None if label in data.unlabelled else label
                 yield Document(key, label or ONE_SLICE, name, image=image, label=label, split=split or found)
+            elif data.columns.conversations:
+                allowed = "tables, whose rows hold conversations"
+                raise UserError.about("data.paths", name, allowed, "Leave the file out, or drop columns.messages and columns.prompt.")
             else:
                 text = read_text(name, path)
                 yield Document(content_key(text), Path(name).parent.name or ONE_SLICE, name, text=text, split=split)

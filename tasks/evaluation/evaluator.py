@@ -63,7 +63,7 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
         folder = own if any((own / name).is_file() for name in TOKENIZER) else whole.tokenizer_folder
         assert folder is not None
         beginnings = prompts(whole, split, ladder.evaluation.samples)
-        samples = continuations(models[record.folder], folder, beginnings, ladder.evaluation.sample_tokens)
+        samples = continuations(models[record.folder], folder, beginnings, ladder.evaluation.sample_tokens, begun=whole.info.completions)
     answers = np.stack([columns.predicted, columns.target]).astype(np.int32)
     if vocabulary is not None:
         answers = np.asarray(vocabulary.kept, dtype=np.int32)[answers]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, GPT2
 
 from conf.errors import UserError
 from models.architectures.packing import check_packing
-from models.data.batches import TrainingBatches, document_positions
+from models.data.batches import IGNORE, TrainingBatches, document_positions
 from models.data.corpus import SPLITS, Corpus
 from models.signals.cache import keys_of
 from tests.factories import END, corpus_in
@@ -38,6 +38,16 @@ def test_positions_begin_with_the_end_id_before_a_document() -> None:
     offsets = np.array([0, 4, 10, 13, 15])
     assert document_positions(np.arange(12)[None], offsets).tolist() == [[0, 1, 2, 0, 1, 2, 3, 4, 5, 0, 1, 2]]
     assert document_positions(np.arange(2, 8)[None], offsets).tolist() == [[0, 0, 1, 2, 3, 4]], "a window may begin within a document"
+
+
+def test_a_prefix_begins_a_document_and_is_predicted_of_none(lm_corpus: Callable[..., Corpus]) -> None:
+    whole = lm_corpus([[90, 1, 2, 3], [90, 4, 5, 6], [90, 7, 8]], length=10)
+    described = (whole.folder / "corpus.json").read_text()
+    (whole.folder / "corpus.json").write_text(described.replace("{", '{"cross_document_attention": false, "prefix": [90],', 1))
+    batch = TrainingBatches(Corpus(whole.folder, "hash"), 1, 0).at(0)
+    assert batch.inputs["input_ids"][0].tolist() == [90, 1, 2, 3, END, 90, 4, 5, 6, END]
+    assert batch.inputs["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    assert batch.targets[0].tolist() == [1, 2, 3, END, IGNORE, 4, 5, 6, END, IGNORE]
 
 
 def test_no_gradient_reaches_an_earlier_document(parted: Corpus, model_for: Callable[..., nn.Module]) -> None:
