@@ -166,7 +166,7 @@ def build_corpus(
         notes.append(f"{spool.empty:,} empty documents left out")
     label_names, labels = (), {}
     if workload != "causal-lm":
-        label_names, labels = class_ids(spool.labels, spool.class_names, data)
+        label_names, labels = class_ids(spool.labels, spool.class_names, data, len(teacher_classes or ()))
         if teacher_classes:
             label_names, labels = as_teacher(label_names, labels, teacher_classes, numbered=bool(spool.class_names))
             notes += unnamed_note(label_names, teacher_classes)

@@ -73,7 +73,9 @@ def class_name(label: Label) -> str:
     return str(label) if (number := _whole(label)) is None else str(number)
 
 
-def class_ids(labels: LabelTally, declared: Sequence[str] | None, data: Data) -> tuple[tuple[str, ...], dict[Label, int]]:
+def class_ids(
+    labels: LabelTally, declared: Sequence[str] | None, data: Data, expected: int = 0
+) -> tuple[tuple[str, ...], dict[Label, int]]:
     """Number the classes.
 
     Labels that are whole numbers, also when written as text (all of CSV is) or as 10.0, are the class itself where the source declares
@@ -83,6 +85,7 @@ def class_ids(labels: LabelTally, declared: Sequence[str] | None, data: Data) ->
         labels: The labels of all documents.
         declared: Names of the classes 0, 1, ... where the source itself has them.
         data: Its `classes` counts, and confirms labels that are a likely mistake.
+        expected: Classes of the teacher, which confirm that there are many.
 
     Returns:
         The names of the classes, and the class of every label that a document bears.
@@ -111,7 +114,7 @@ def class_ids(labels: LabelTally, declared: Sequence[str] | None, data: Data) ->
                 raise UserError.about("data.classes", classes, f"labels from 0 to {classes - 1}", remedy)
         return tuple(declared or map(str, range(classes))), {label: int(name) for label, name in found.items()}
     if classes is None:
-        _ask_back(labels, found)
+        _ask_back(labels, found, expected)
     ordered = tuple(sorted(names, key=int if whole else _order if all(map(_is_number, names)) else str))
     if data.classes is not None and data.classes != len(ordered):
         shown = ", ".join(ordered[:20])
@@ -139,11 +142,14 @@ def unnamed_note(names: Sequence[str], theirs: Sequence[str]) -> list[str]:
 
 
 def label_notes(labels: LabelTally) -> list[str]:
-    """Remarks about labels that may be right: classes whose names differ in case alone."""
+    """Remarks about labels that may be right: classes whose names differ in case alone, and -1 beside 0."""
     alike: dict[str, Counter[str]] = defaultdict(Counter)
     for label, count in labels.counts.items():
         alike[class_name(label).casefold()][class_name(label)] += count
-    return [
+    names = {class_name(label) for label in labels.counts}
+    marked = sum(count for label, count in labels.counts.items() if class_name(label) == "-1")
+    minus = [f"labels: -1 ({marked:,} documents) is taken as a class; data.unlabelled=['-1'] says that it stands for none"]
+    return (minus if marked and "0" in names else []) + [
         f"labels: {' and '.join(f'{name} ({count:,} documents)' for name, count in sorted(counts.items()))} differ in case alone, "
         "and are taken as different classes"
         for counts in alike.values()
@@ -169,7 +175,7 @@ def _order(name: str) -> tuple[float, str]:
     return float(name), name
 
 
-def _ask_back(labels: LabelTally, found: dict[Label, str]) -> None:
+def _ask_back(labels: LabelTally, found: dict[Label, str], expected: int) -> None:
     """Refuse labels that are likely not classes, with their figures and the setting that confirms them."""
     names, rows = set(found.values()), labels.counts.total()
     confirm = f"data.classes={len(names)} confirms"
@@ -198,7 +204,8 @@ def _ask_back(labels: LabelTally, found: dict[Label, str]) -> None:
         low, high = min(names, key=_order), max(names, key=_order)
         remedy = f"A measured quantity is no class: name a column of classes, or round it to some. If these are classes, {confirm} them."
         raise _unlikely(f"a column of fractions, {len(names):,} different ones from {low} to {high} in {rows:,} rows", remedy)
-    if (len(names) > MANY_CLASSES and len(names) * FEW_ROWS >= rows) or (rows >= MANY_CLASSES and len(names) * 2 > rows):
+    many = (len(names) > MANY_CLASSES and len(names) * FEW_ROWS >= rows) or (rows >= MANY_CLASSES and len(names) * 2 > rows)
+    if many and len(names) > expected:
         remedy = f"A column of ids or texts is no class: name another one. If these are classes, {confirm} them."
         raise _unlikely(f"{len(names):,} different labels in {rows:,} rows, such as {min(names)}", remedy)
 

@@ -15,6 +15,7 @@ from conf.loading.introspect import suggest
 TABLES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"}
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 CHUNK = 1 << 20  # characters of a JSON array that are decoded at once
+SHOWN_COLUMNS, SHOWN_CHARACTERS = 30, 40  # of a header, in messages
 SPACE = " \t\n\r"
 
 Row = Mapping[str, Any]
@@ -202,7 +203,7 @@ def _check_header(name: str, header: list[str], wanted: Mapping[str, str], separ
         others = [mark for mark in SEPARATORS if mark != separator and mark in "".join(header)]
         found = max(others, key="".join(header).count, default=None)
         if found is None or len(header) > 1:
-            raise
+            raise UserError(f"{error} The first line of the file names its columns.") from None
         suffix = ".tsv" if separator == "\t" else ".csv"
         remedy = f"the columns are separated by {SEPARATORS[found]}, and in {suffix} files by {SEPARATORS[separator]}"
         renamed = {"\t": "; rename it to .tsv", ",": "; rename it to .csv"}.get(found, "; write it again with commas")
@@ -246,6 +247,8 @@ def not_utf8(name: str, path: Path) -> UserError:
             return unreadable(f"{name}:1", "it is UTF-16, not UTF-8: iconv -f utf-16 -t utf-8 converts it")
         if start == b"\x1f\x8b":
             return unreadable(name, "it is compressed: gunzip it")
+        if start == b"PK":
+            return unreadable(name, "it is a zip archive or an Excel workbook: unpack it, or save it as CSV")
         stream.seek(0)
         for number, line in enumerate(stream, 1):
             try:
@@ -262,10 +265,16 @@ def check_columns(available: Collection[str], wanted: Mapping[str, str], origin:
         key = "data.splits.column" if role == "split" else f"data.columns.{role}"
         if name not in available:
             remedy = f"{suggest(name, available)}Name the column that holds the {role}."
-            raise UserError.about(key, name, f"the columns of {origin}: {', '.join(available) or 'none'}", remedy)
+            raise UserError.about(key, name, f"the columns of {origin}: {_shown(available)}", remedy)
         if not isinstance(available, dict) and (times := list(available).count(name)) > 1:  # all but the last would be ignored
             remedy = f"The header of {origin} has it {times} times: rename all but one."
             raise UserError.about(key, name, "a column that occurs once", remedy)
+
+
+def _shown(names: Collection[str]) -> str:
+    """Names of columns; a first line of data in place of a header may be long."""
+    cut = [name if len(name) <= SHOWN_CHARACTERS else f"{name[: SHOWN_CHARACTERS - 3]}..." for name in names]
+    return ", ".join(cut[:SHOWN_COLUMNS]) + (f" and {len(cut) - SHOWN_COLUMNS} more" if len(cut) > SHOWN_COLUMNS else "") or "none"
 
 
 def unreadable(origin: str, reason: str) -> UserError:

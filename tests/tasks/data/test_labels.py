@@ -133,3 +133,17 @@ def test_classes_that_differ_in_case_alone_are_said() -> None:
     (note,) = label_notes(tally("negative", "Negative", "positive", "Negative"))
     assert "Negative (2 documents) and negative (1 documents) differ in case alone" in note
     assert not label_notes(tally("a", "b"))
+
+
+def test_a_teacher_of_as_many_classes_confirms_many() -> None:
+    labels = tally(*(f"intent {n}" for n in range(40)), *(f"intent {n}" for n in range(40)))
+    assert len(class_ids(labels, None, FILES, expected=40)[0]) == 40
+    with pytest.raises(UserError, match="40 different labels"):
+        class_ids(labels, None, FILES, expected=39)
+
+
+def test_minus_one_beside_zero_is_said() -> None:
+    assert label_notes(tally("-1.0", 0, 1)) == [
+        "labels: -1 (1 documents) is taken as a class; data.unlabelled=['-1'] says that it stands for none"
+    ]
+    assert not label_notes(tally(-1, 1))

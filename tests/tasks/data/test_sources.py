@@ -172,6 +172,12 @@ def test_a_json_array_is_decoded_in_chunks(tmp_path: Path, monkeypatch: pytest.M
         ("latin.txt", "a\ngröße".encode("latin-1"), r"'latin\.txt:2'.*0xf6 at position 3 of the line is not UTF-8: iconv -f latin1"),
         ("latin.csv", b"text\na\n\xf6\n", r"'latin\.csv:3'.*0xf6 at position 1 of the line is not UTF-8"),
         ("wide.csv", "text\na\n".encode("utf-16"), r"'wide\.csv:1'.*it is UTF-16, not UTF-8: iconv -f utf-16 -t utf-8"),
+        ("book.xlsx", b"PK\x03\x04\x8b", r"'book\.xlsx'.*an Excel workbook"),
+        (
+            "headless.csv",
+            b"%s,1\nmore,0\n" % (b"long " * 99),
+            r"columns of headless\.csv: long long [long ]{27}\.\.\., 1\. .*The first line of the file",
+        ),
         ("packed.txt", b"\x1f\x8b\x08", r"'packed\.txt'.*compressed: gunzip"),
         ("latin.jsonl", b'{"text": "a"}\n{"text": "\xf6"}\n', r"'latin\.jsonl:2'.*0xf6 at position 11 of the line is not UTF-8"),
         ("half.jsonl", b'{"text": "a"}\n\n{"text": \n', r"'half\.jsonl:3'.*not JSON"),
