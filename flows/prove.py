@@ -63,7 +63,7 @@ def prove(
         label_run(run.record)
         inputs = StageInputs(settings, run.keep_data(prepare_data(settings, run.context)), run.context)
         teacher = prepare_teacher(inputs)
-        precision = precision_of(settings, (settings.teacher if settings.teacher.source == "train" else settings.stages[0]).training)
+        precision = precision_of(settings, settings.teacher.training or settings.stages[0].training)
         teacher = accept_teacher(evaluate_model(teacher, [], inputs, precision), inputs)
         root = run.keep(record_model(teacher, [], inputs))
         arms = arms_of(settings, inputs.data, run.context)

@@ -106,6 +106,11 @@ class CheckpointTeacher(Settings):
         pattern=r"^[0-9a-f]{8,64}$",
     )
     shape: Shape | None = setting(None, "Its shape, so that `plan` works before the checkpoint is available", identity=False)
+    training: Training | None = setting(
+        None,
+        "Train all its weights on the data before it teaches, with a new head where it has none for their classes; none: as it is",
+        added=True,
+    )
     classes: tuple[str, ...] | None = setting(
         None,
         "Names of its classes as the data call them, in the order of its outputs; none: those of its config.json",

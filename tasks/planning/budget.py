@@ -94,7 +94,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
 
 def _overrides(ladder: Ladder, share: float) -> tuple[str, ...]:
     steps = [f"stages.{stage.name}.training.steps={scaled(stage.training, share)}" for stage in ladder.stages]
-    if ladder.teacher.source == "train":
+    if ladder.teacher.training is not None:
         steps.insert(0, f"teacher.training.steps={scaled(ladder.teacher.training, share)}")
     return (*steps, f"evaluation.examples={_examples(ladder, share)}")
 
@@ -112,7 +112,7 @@ def _seconds(ladder: Ladder, data: DataRecord, measured: dict[str, StepSeconds],
     """Seconds of a run with that share of its steps: training, teachers' answers, evaluation, start."""
     examples = _examples(ladder, share)
     total = START_SECONDS + STAGE_SECONDS + examples * measured[TEACHER].forward
-    if ladder.teacher.source == "train":
+    if ladder.teacher.training is not None:
         total += scaled(ladder.teacher.training, share) * measured[TEACHER].step
     return total + times * _stages_seconds([shortened(ladder, share)], data, measured)
 

@@ -19,6 +19,7 @@ from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import prepare_teacher
+from tasks.teachers.teacher_source import resolve_checkpoint
 
 FORMAT = 2  # of a calibration: forward passes by the example
 WARM, TIMED = 2, 3  # steps before and in a measurement
@@ -68,7 +69,7 @@ def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
 
     stages = [[stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training)] for stage in ladder.stages]
     teacher = ladder.teacher.model_dump(mode="json", exclude={"training": True})
-    own = _speed(ladder, ladder.teacher.training) if ladder.teacher.source == "train" else None
+    own = None if ladder.teacher.training is None else _speed(ladder, ladder.teacher.training)
     machine = [processor(), version("torch"), ladder.compute.threads, ladder.compute.device]
     return {"format": FORMAT, "stages": stages, "teacher": teacher, "training": own, "data": data.content_hash, "machine": machine}
 
@@ -82,6 +83,7 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, St
     from models.architectures.shapes import config_for
     from models.base.device import use_threads
     from models.students.initialise import random_model, student_config
+    from models.students.pretrained import load_to_train
     from models.students.vocabulary import reduce_corpus, resize_vocabulary, student_vocabulary
 
     use_threads(ladder)
@@ -100,6 +102,10 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, St
 
     if ladder.teacher.source == "train":
         measured = {TEACHER: timed(random(config_for(ladder.teacher.shape, whole.interface)), whole, ladder.teacher.training)}
+    elif ladder.teacher.training is not None:
+        source, info = resolve_checkpoint(ladder.teacher, context), whole.info
+        made = load_to_train(source, whole.interface, info.label_names, ladder.seed, ladder.teacher.classes)
+        measured = {TEACHER: timed(made.model, whole, ladder.teacher.training)}
     else:
         imported = prepare_teacher(StageInputs(ladder, data, context))
         measured = {TEACHER: timed(load_model(Path(imported.folder), ladder.workload), whole, first, trains=False)}

@@ -22,7 +22,7 @@ from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Store
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
 from tasks.training.cost_model import Forward, training_flops
-from tasks.training.identity import teacher_identity
+from tasks.training.identity import fine_tuning_identity, teacher_identity
 
 Action = Literal["compute", "resume", "reuse", "import"]
 TO_TRAIN = ("compute", "resume")
@@ -82,7 +82,25 @@ def plan_teacher(inputs: PlanInputs, size: Size | None, notes: list[str]) -> tup
         flops = training_flops(Forward.of(size).whole, training.steps * training.batch_size).total
         estimated = inputs.estimate(TEACHER, training, size, flops, [])
         return plan_model(inputs, "teacher", TEACHER, identity, size, None, estimated, context.fresh and context.start_at is None)
+    if ladder.teacher.training is not None and size is not None:
+        return _plan_fine_tuning(inputs, ladder.teacher, ladder.teacher.training, size, notes)
     return _plan_import(inputs, ladder.teacher, size, notes)
+
+
+def _plan_fine_tuning(
+    inputs: PlanInputs, teacher: CheckpointTeacher, training: Training, size: Size, notes: list[str]
+) -> tuple[ModelPlan, str]:
+    """The plan of a checkpoint that is trained on."""
+    ladder, context, data = inputs.ladder, inputs.context, inputs.data_hash
+    try:
+        checkpoint = checkpoint_identity(resolve_checkpoint(teacher, context), ladder.workload)
+    except UserError as error:
+        notes.append(str(error))
+        checkpoint, data = {}, UNKNOWN
+    identity = fine_tuning_identity(ladder, teacher, checkpoint, training, precision_of(ladder, training), data)
+    flops = training_flops(Forward.of(size).whole, training.steps * training.batch_size).total
+    estimated = inputs.estimate(TEACHER, training, size, flops, [])
+    return plan_model(inputs, "teacher", TEACHER, identity, size, None, estimated, context.fresh and context.start_at is None)
 
 
 def _plan_import(inputs: PlanInputs, teacher: CheckpointTeacher, size: Size | None, notes: list[str]) -> tuple[ModelPlan, str]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.schema.ladder import CheckpointTeacher, Ladder, Stage, TrainedTeacher
+from conf.schema.ladder import CheckpointTeacher, Ladder, Stage
 from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.base.interface import Interface
@@ -197,7 +197,7 @@ def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Siz
 
 def _steps(ladder: Ladder, name: str) -> int:
     trainings = {stage.name: stage.training for stage in ladder.stages}
-    if isinstance(ladder.teacher, TrainedTeacher):
+    if ladder.teacher.training is not None:
         trainings[TEACHER] = ladder.teacher.training
     return trainings[name].steps if name in trainings else 1
 

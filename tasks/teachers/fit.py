@@ -14,6 +14,7 @@ from models.architectures.checkpoint import check_interface, skeleton
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
+from models.students.pretrained import missing_head
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
@@ -29,7 +30,12 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
         UserError: It has fewer positions than a sequence, fewer rows than its tokenizer has ids, no end id to pad with, or another task.
     """
     model = skeleton(folder, ladder.workload)
-    config = cast(Any, model).config
+    config, training = cast(Any, model).config, getattr(ladder.teacher, "training", None)
+    lacks = missing_head(model, folder) if ladder.workload != "causal-lm" and training is None else None
+    if lacks is not None:
+        found = f"{folder}, which has no head for classes ({lacks} is missing)"
+        remedy = "Train it on your data before it teaches: teacher.training={steps: 500}. It gets a head for their classes."
+        raise UserError.about("teacher.path", found, f"a checkpoint trained for {ladder.workload}, or one with teacher.training", remedy)
     if ladder.workload == "image-classification":
         return model
     own = ladder.tokenizer.kind == "teacher" and any((folder / name).is_file() for name in TOKENIZER)
@@ -40,7 +46,7 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
     if most is not None and length > most:
         allowed = f"sequence_length <= {most}, the positions of the teacher in {folder}"
         raise UserError.about("data.sequence_length", length, allowed, f"Set data.sequence_length={most}; longer texts are cut or split.")
-    if ladder.workload == "sequence-classification" and config.problem_type in ("regression", "multi_label_classification"):
+    if training is None and getattr(config, "problem_type", None) in ("regression", "multi_label_classification"):
         allowed = "a teacher that gives each text one class of several"
         raise UserError.about("teacher.path", f"{folder} with problem_type {config.problem_type}", allowed, "Use another teacher.")
     if tokenizer is not None:
@@ -71,11 +77,12 @@ def check_corpus(folder: Path, model: nn.Module, teacher: CheckpointTeacher, cor
     Raises:
         UserError: Vocabulary or classes differ.
     """
-    check_interface(model, corpus.interface, folder)
     _check_vocabulary(folder, corpus)
-    theirs = teacher.classes or classes_in(folder)
+    if corpus.info.label_names and teacher.training is not None:
+        return  # a head that does not fit is replaced
+    check_interface(model, corpus.interface, folder)
     if corpus.info.label_names:
-        match_classes(corpus.info.label_names, theirs, numbered=True)
+        match_classes(corpus.info.label_names, teacher.classes or classes_in(folder), numbered=True)
 
 
 def missing_pad(model: nn.Module, corpus: Corpus) -> int | None:

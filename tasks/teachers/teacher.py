@@ -1,4 +1,4 @@
-"""The root teacher: trained here from labels alone, or taken from a checkpoint."""
+"""The root teacher: trained here, or a checkpoint as it is or trained on."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ def prepare_teacher(inputs: StageInputs) -> StageRecord:
     """Find, train or import the root teacher; no student starts before its schedule is finished."""
     teacher = inputs.ladder.teacher
     if isinstance(teacher, CheckpointTeacher):
+        if teacher.training is not None:
+            from tasks.teachers.fine_tuning import fine_tuning_work
+
+            return find_or_train(fine_tuning_work(teacher, teacher.training, inputs), inputs)
         from tasks.teachers.import_checkpoint import import_checkpoint
 
         return import_checkpoint(teacher, inputs)

@@ -83,8 +83,8 @@ def teacher_classes(ladder: Ladder, context: Context) -> tuple[str, ...] | None:
     teacher = ladder.teacher
     if ladder.workload == "causal-lm" or not isinstance(teacher, CheckpointTeacher):
         return None
-    if teacher.classes is not None:
-        return teacher.classes
+    if teacher.classes is not None or teacher.training is not None:  # a head that is trained follows the data
+        return teacher.classes if teacher.training is None else None
     try:
         return classes_in(resolve_checkpoint(teacher, context))
     except UserError:

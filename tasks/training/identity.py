@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from conf.schema.base import is_unset
-from conf.schema.ladder import Ladder, Stage, TrainedTeacher
+from conf.schema.ladder import CheckpointTeacher, Ladder, Stage, TrainedTeacher
 from conf.schema.objective import Alpha, Objective
 from conf.schema.signals import Signals
 from conf.schema.training import Training
@@ -123,6 +123,15 @@ def teacher_identity(ladder: Ladder, teacher: TrainedTeacher, precision: str, da
     """Identity of a root teacher that is trained here."""
     settings = numeric_settings(teacher) | {"training": _training(teacher.training, precision, ladder.evaluation.examples)}
     return {"kind": "teacher", "numerics": NUMERICS, **settings, "seed": ladder.seed, "data": data}
+
+
+def fine_tuning_identity(
+    ladder: Ladder, teacher: CheckpointTeacher, checkpoint: dict[str, Any], training: Training, precision: str, data: str
+) -> dict[str, Any]:
+    """Identity of a root teacher that is a checkpoint trained on; `checkpoint` is that of the model it begins as."""
+    named = {"classes": list(teacher.classes)} if teacher.classes else {}
+    settings = {"training": _training(training, precision, ladder.evaluation.examples), "seed": ladder.seed, "data": data}
+    return {"kind": "teacher", "numerics": NUMERICS, "checkpoint": checkpoint, **named, **settings}
 
 
 def identity_of_signals(signals: Signals) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
         log.info("%s: the head of a %s cannot be split off, so logits are computed whole: more memory", work.name, type(model).__name__)
     features = _features(work, model, above)
     validate = validator(corpus, ladder.evaluation, interface, device, precision)
-    initial = validate(model.to(device)) if teacher is not None else {}
+    initial = validate(model.to(device)) if teacher is not None or work.pretrained else {}
     size = count(model, interface.sequence_length)
     unit = "tok" if interface.workload == "causal-lm" else "ex"
     batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not _needs_teacher(work))

@@ -40,6 +40,7 @@ class Work:
         signals: Settings of the cache of the teachers' answers; None: they answer live.
         class_weights: Weights of classes in the cross-entropy.
         parent: The model that the untrained one is built from; None: its nearest teacher.
+        pretrained: The model begins with weights that were trained before; its quality is then measured before the first step.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Work:
     signals: Signals | None = None
     class_weights: ClassWeights = "none"
     parent: StageRecord | None = None
+    pretrained: bool = False
 
 
 def require_started(context: Context, name: str, remedy: str) -> None:

@@ -24,12 +24,12 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
 
 
 def starts(record: RunRecord, curves: dict[str, Curve]) -> list[dict[str, str]]:
-    """Of each student: how it came by its first weights, and its validation loss before and after training, on the same examples."""
+    """Of each student, and of a root that was trained on: its first weights, its validation loss before and after, on the same examples."""
     found = []
-    for stage in record.stages:
+    for stage in record.models:
         curve = curves.get(stage.name)
         if "nll" in stage.initial and curve is not None and len(curve.valid):
-            how = stage.identity.get("student", {}).get("initialisation", "-")
+            how = "checkpoint" if "checkpoint" in stage.identity else stage.identity.get("student", {}).get("initialisation", "-")
             found.append({"model": stage.name, "how": how, "before": f"{stage.initial['nll']:.3f}", "after": f"{curve.valid[-1, 1]:.3f}"})
     return found
 

@@ -24,6 +24,7 @@ from conf.schema.ladder import CheckpointTeacher, Ladder
 from models.data import tokenizers
 from tasks.data.prepare import prepare_data
 from tasks.planning.preflight import check_ladder
+from tasks.records.data import COUNTS
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
@@ -103,12 +104,11 @@ def test_classes_of_other_names_are_named_by_the_settings(folder: Path) -> None:
     assert data.corpus().info.label_names == ("good", "bad")
 
 
-def test_classes_without_names_are_taken_in_their_order_and_that_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_without_names_are_taken_in_their_order_and_that_is_said(folder: Path) -> None:
     save_bert(folder / "teacher", names=("LABEL_0", "LABEL_1"))
-    with caplog.at_level("INFO"):
-        data, _, _ = prepared(ladder_of(), folder)
+    data, _, _ = prepared(ladder_of(), folder)
     assert data.corpus().info.label_names == ("bad", "good")
-    assert "the teacher names no classes: its LABEL_0 is taken for bad, LABEL_1 for good" in caplog.text
+    assert "the teacher names no classes: its LABEL_0 is taken for bad, LABEL_1 for good" in (Path(data.folder) / COUNTS).read_text()
 
 
 def test_longer_sequences_than_positions_are_refused_before_data_are_read(folder: Path) -> None:
