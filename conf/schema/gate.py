@@ -17,6 +17,16 @@ class Gate(Settings):
         None, "Lowest retention against the stage's teacher; none: not checked", "ratio", ge=0, le=2
     )
     min_root_retention: float | None = setting(None, "Lowest retention against the root teacher; none: not checked", "ratio", ge=0, le=2)
+    min_also_retention: float | None = setting(
+        None, "Lowest retention against the root on each corpus of evaluation.also; none: not checked", "ratio", added=True, ge=0, le=2
+    )
+    max_task_drop: float | None = setting(
+        None,
+        "Largest drop of the main figure of each of evaluation.tasks below the root's, at the upper end of its interval; none: not checked",
+        "as the figure",
+        added=True,
+        ge=0,
+    )
     max_parameters: int | None = setting(None, "Largest number of parameters; none: no limit", "parameters", ge=1)
     max_slice_amplification: float | None = setting(
         None, "Largest excess of a slice's gap over the teachers', at the upper end of its interval; none: not checked", "ratio", ge=0

@@ -7,6 +7,7 @@ every fingerprint.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -30,6 +31,7 @@ Teachers = Literal["parent", "root", "ancestors", "none"]
 
 STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
 STAGE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+ALSO_NAME = "a mapping of names (letters, digits, - and _) to data sources"
 LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -138,6 +140,32 @@ class Evaluation(Settings):
         2, "Number of held-out documents whose beginning each language model continues, for the report", "documents", ge=0, le=64
     )
     sample_tokens: int = setting(64, "Largest number of tokens of a continuation", "tokens", ge=1, le=4096)
+    tasks: tuple[str, ...] = setting(
+        (),
+        "Tasks of lm-eval (causal-lm; extra `lm-eval`): names, or paths of YAML files or folders of them, with a slash or ending in .yaml",
+        "tasks",
+        identity=False,  # each is an evaluation of its own
+        added=True,
+    )
+    task_examples: int | None = setting(
+        None, "Judge at most this many examples of a task; none: all", "examples", identity=False, added=True, ge=1
+    )
+    also: dict[str, Data] = setting(
+        {},
+        "Further held-out data that no training sees, by name, each a source as `data`: quality and retention outside the domain",
+        "sources",
+        identity=False,  # each is an evaluation of its own
+        added=True,
+        allowed=ALSO_NAME,
+    )
+
+    @field_validator("also", mode="after")
+    @classmethod
+    def _named_for_a_metric(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not re.fullmatch(STAGE_NAME_PATTERN, name):
+                raise ValueError(f"got the name {name!r}; allowed: {ALSO_NAME}. Choose another name.")
+        return value
 
 
 class Compute(Settings):
@@ -251,6 +279,37 @@ class Ladder(Settings):
     def _gates_need_their_audit(self) -> Ladder:
         for index, stage in enumerate(self.stages):
             check_gate(f"stages[{index}].gate", stage.gate.audit_bounds(self.audit.thresholds), self.audit)
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_suit_the_workload(self) -> Ladder:
+        if self.evaluation.tasks and self.workload != "causal-lm":
+            raise ValueError(
+                f"evaluation.tasks: got {list(self.evaluation.tasks)}; allowed: none, for workload {self.workload}. Leave it out."
+            )
+        for index, stage in enumerate(self.stages):
+            if stage.gate.max_task_drop is not None and not self.evaluation.tasks:
+                raise ValueError(f"stages[{index}].gate.max_task_drop: needs tasks; allowed: with evaluation.tasks. Name one there.")
+        return self
+
+    @model_validator(mode="after")
+    def _also_suits_the_workload(self) -> Ladder:
+        for name, source in self.evaluation.also.items():
+            if self.workload not in source.workloads:
+                allowed = " or ".join(sources_for(self.workload))
+                raise ValueError(
+                    f"evaluation.also.{name}.source: got {source.source!r}; allowed: {allowed}, for workload {self.workload}. Change it."
+                )
+        for index, stage in enumerate(self.stages):
+            if self.evaluation.also and stage.student.vocabulary == "used":
+                raise ValueError(
+                    f"stages[{index}].student.vocabulary: got 'used'; allowed: teacher, with evaluation.also, which may need other ids. "
+                    "Leave one of them out."
+                )
+            if stage.gate.min_also_retention is not None and not self.evaluation.also:
+                raise ValueError(
+                    f"stages[{index}].gate.min_also_retention: needs other data; allowed: with evaluation.also. Name a source there."
+                )
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.batches import Batch
 from models.students.existing import existing_config, load_existing
+from models.students.first_weights import answer_evenly
 from models.students.importance import Importance
 from models.students.pruning import LAYER, check_prune, prune, pruned_config
 
@@ -121,7 +122,7 @@ def random_model(config: Any, workload: str, seed: int) -> nn.Module:
     """A model with random weights, a function of configuration and seed alone.
 
     The last matrix of each residual branch of a pre-norm model is 0, so that training begins with the identity (Zhang et al. 2019,
-    arXiv:1901.09321): without it a narrow model stays on a plateau for a hundred steps.
+    arXiv:1901.09321): without it a narrow model stays on a plateau for a hundred steps. Every logit is 0 (see `answer_evenly`).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -130,6 +131,7 @@ def random_model(config: Any, workload: str, seed: int) -> nn.Module:
         for name, parameter in model.named_parameters():
             if config.model_type in PRE_NORM and BRANCH_END.search(name):
                 parameter.zero_()
+    answer_evenly(model)
     return model
 
 

@@ -14,6 +14,7 @@ from conf.schema.ladder import Ladder, Stage
 from models.base.device import precision_of
 from models.base.numerics import NUMERICS
 from tasks.evaluation.evaluate import SPLIT
+from tasks.evaluation.harness_tasks import task_drops
 from tasks.records.audit import AuditControl, AuditGroup, AuditRecord
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
@@ -83,6 +84,10 @@ def audit_model(
     entry = Entry("audit", record.name, audit_identity(models, ladder, data, precision))
     found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
     audit = read_audit(found, found.reused, lineage, control)
+    drops = {
+        f"{who}.drop_{name}": drop for who in ("parent", "root") for name, drop in task_drops(record, lineage[-(who == "parent")]).items()
+    }
+    audit = audit.model_copy(update={"figures": audit.figures | drops})
     for line in audit.flagged:
         log.warning("%s: %s", record.name, line)
     return record.model_copy(update={"audit": audit})

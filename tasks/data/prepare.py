@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from conf.errors import UserError
+from conf.schema.data import Data, Tokenizer
 from conf.schema.ladder import Ladder, Shape
 from conf.schema.objective import ClassWeights
 from models.data import tokenizers
@@ -25,6 +27,8 @@ from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
 from tasks.teachers.teacher_source import resolve_checkpoint, teacher_classes
 
+ALSO_FRACTION = 0.49  # of further held-out data that are judged
+
 
 def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
     """Identity of a corpus: settings, the source's content, the tokenizer.
@@ -32,8 +36,11 @@ def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
     Raises:
         UserError: The source is missing or unreadable.
     """
-    folder = teacher_folder(ladder, context)
-    base, classes = Path(context.base), teacher_classes(ladder, context)
+    return _identity(ladder, Path(context.base), teacher_folder(ladder, context), teacher_classes(ladder, context))
+
+
+def _identity(ladder: Ladder, base: Path, folder: Path | None, classes: tuple[str, ...] | None) -> dict[str, Any]:
+    """Identity of a corpus with the tokenizer, or image processor, of a folder, and with the classes of a teacher."""
     if ladder.workload == "image-classification":
         counts = folder is not None and (ladder.data.source != "digits" or normalises(folder))
         return corpus_identity(ladder, base, None, processor_hash(folder) if folder and counts else None, classes)
@@ -52,22 +59,60 @@ def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
 
 
 def prepare_data(ladder: Ladder, context: Context) -> DataRecord:
-    """Find or make the corpus."""
+    """Find or make the corpus, and those of `evaluation.also`."""
     began = time.monotonic()
-    entry, store = Entry("data", ladder.data.source, data_identity(ladder, context)), store_of(context)
+    found = _prepared(
+        ladder, context, data_identity(ladder, context), lambda: (teacher_folder(ladder, context), teacher_classes(ladder, context))
+    )
+    if ladder.workload == "image-classification":
+        check_patches(ladder, Corpus(found.folder, "").info.image_shape)
+    check_class_weights(ladder, Corpus(found.folder, "").info.label_names)
+    record = _record(found, seconds=0.0 if found.reused else time.monotonic() - began)
+    also = {name: _prepare_also(name, source, ladder, record.corpus(), context) for name, source in ladder.evaluation.also.items()}
+    return record.model_copy(update={"also": also})
+
+
+def _prepared(
+    ladder: Ladder, context: Context, identity: dict[str, Any], known: Callable[[], tuple[Path | None, tuple[str, ...] | None]]
+) -> StoredResult:
+    """Find or make a corpus; `known` gives the folder of the tokenizer or image processor, and the classes."""
+    entry, store = Entry("data", ladder.data.source, identity), store_of(context)
     work = store.checkpoints(entry.fingerprint)
 
     def compute() -> Write:
         log.info("data: preparing %s%s", ladder.data.source, ", from where it was interrupted on" if work.is_dir() else "")
-        base, teacher, classes = Path(context.base), teacher_folder(ladder, context), teacher_classes(ladder, context)
-        return lambda folder: _build(ladder, base, teacher, folder, classes, work)
+        folder, classes = known()
+        return lambda made: _build(ladder, Path(context.base), folder, made, classes, work)
 
     found = find_or_compute(store, entry, context.made, compute, finish=lambda: shutil.rmtree(work, ignore_errors=True))
     if found.reused:
         log.info("data: found in the store (%s), reused", entry.fingerprint[:12])
+    return found
+
+
+def _prepare_also(name: str, source: Data, ladder: Ladder, corpus: Corpus, context: Context) -> DataRecord:
+    """Find or make further held-out data, with the tokenizer, image processor and classes of the ladder's own.
+
+    Half of its documents are judged (`valid`), unless the settings ask for another share: no training sees any.
+
+    Raises:
+        UserError: As of a corpus, or a class that the ladder's data do not have.
+    """
+    began = time.monotonic()
+    log.info("data: evaluation.also.%s", name)
+    if "valid_fraction" not in source.model_fields_set:
+        source = source.model_copy(update={"valid_fraction": ALSO_FRACTION})
+    length = {"sequence_length": corpus.info.sequence_length}
+    other = ladder.model_copy(update={"data": source.model_copy(update=length), "tokenizer": Tokenizer(kind="teacher")})
+    folder, classes = corpus.tokenizer_folder, corpus.info.label_names or None
     if ladder.workload == "image-classification":
-        check_patches(ladder, Corpus(found.folder, "").info.image_shape)
-    check_class_weights(ladder, Corpus(found.folder, "").info.label_names)
+        own = corpus.folder / "image_processor"
+        folder = own if own.is_dir() else teacher_folder(ladder, context)
+    found = _prepared(other, context, _identity(other, Path(context.base), folder, classes), lambda: (folder, classes))
+    names = Corpus(found.folder, "").info.label_names
+    if classes and names != classes:
+        remedy = f"Leave out rows of other classes. The ladder's: {', '.join(classes[:20])}."
+        raise UserError.about(f"evaluation.also.{name}", ", ".join(names[:20]), "the classes of the ladder's data", remedy)
     return _record(found, seconds=0.0 if found.reused else time.monotonic() - began)
 
 

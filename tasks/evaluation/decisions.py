@@ -21,7 +21,7 @@ OLD = {
     "min_root_retention",
     "max_parameters",
 }  # named in every decision, the first ones included
-BOUNDS = {*OLD, "max_slice_amplification", "max_confidently_wrong_excess", "max_ece", "audited"}
+BOUNDS = {*OLD, "min_also_retention", "max_task_drop", "max_slice_amplification", "max_confidently_wrong_excess", "max_ece", "audited"}
 Choice = Literal["approve", "reject", "train longer"]
 
 

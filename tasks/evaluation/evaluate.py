@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from conf.schema.ladder import Evaluation
 from models.base.numerics import NUMERICS
 from models.base.quality import baseline_figures, baseline_name, learned_nothing, retention
 from models.data.corpus import SplitName
+from tasks.evaluation.harness_tasks import judge_by_tasks
 from tasks.records.format import percent
-from tasks.records.run import DataRecord, Retention, SampleRecord, StageRecord
+from tasks.records.run import AlsoRecord, DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
@@ -77,12 +79,38 @@ def evaluate_model(
     metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
     samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
-    judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept, "samples": samples})
+    also = _also(record, teachers, inputs, precision) if split == SPLIT else {}
+    more = {"also": also, "tasks": judge_by_tasks(record, inputs) if split == SPLIT else {}}
+    judged = record.model_copy(update={"metrics": metrics, "slices": slices, "retention": kept, "samples": samples, **more})
     where = "" if split == SPLIT else f" on the {split} split"
     log.info("%s%s: %s", record.name, where, summary(judged))
     if why := learned_nothing(metrics):
         log.warning("%s%s has learned nothing: %s", record.name, where, why)
     return judged
+
+
+def _also(record: StageRecord, teachers: dict[str, StageRecord], inputs: StageInputs, precision: str) -> dict[str, AlsoRecord]:
+    """Judge a model on further held-out data, each an evaluation of its own in the store."""
+    ladder, context, found = inputs.ladder, inputs.context, {}
+    for name, data in inputs.data.also.items():
+        own = replace(
+            inputs, ladder=ladder.model_copy(update={"evaluation": ladder.evaluation.model_copy(update={"samples": 0})}), data=data
+        )
+
+        def compute(own: StageInputs = own) -> Write:
+            from tasks.evaluation.evaluator import measure
+
+            result = measure(record, teachers, own, precision, SPLIT)
+            return lambda folder: _write(folder, result, SPLIT)
+
+        entry = Entry("evaluation", record.name, evaluation_identity(record, teachers, data, own.ladder.evaluation, precision))
+        stored = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
+        metrics, slices = json.loads((stored.folder / "evaluation.json").read_text())
+        rows = int(sum(figures["count"] for figures in slices.values()))
+        kept = Retention(**{teacher: retention(ladder.workload, metrics, teacher) for teacher in teachers})
+        found[name] = AlsoRecord(metrics=metrics, retention=kept, rows=rows, few=rows < ladder.audit.min_count)
+        log.info("%s on %s: %s", record.name, name, summary(record.model_copy(update={"metrics": metrics, "retention": kept})))
+    return found
 
 
 def summary(record: StageRecord) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from models.data.corpus import Corpus, SplitName
 from models.evaluation.baselines import baseline
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
+from models.evaluation.harness import TaskFigures, run_task
 from models.students.vocabulary import fit_vocabulary, read_kept, reduce_corpus
 from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
@@ -59,9 +60,7 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
     )
     samples = []
     if ladder.workload == "causal-lm" and ladder.evaluation.samples:
-        own = Path(record.folder)
-        folder = own if any((own / name).is_file() for name in TOKENIZER) else whole.tokenizer_folder
-        assert folder is not None
+        folder = _tokenizer_folder(Path(record.folder), whole)
         beginnings = prompts(whole, split, ladder.evaluation.samples)
         samples = continuations(models[record.folder], folder, beginnings, ladder.evaluation.sample_tokens, begun=whole.info.completions)
     answers = np.stack([columns.predicted, columns.target]).astype(np.int32)
@@ -78,6 +77,29 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
 def _baseline(corpus: Corpus, split: SplitName, examples: int) -> dict[str, float]:
     """Figures of the guess to beat: the same for all models of a run, the vocabulary's size apart."""
     return baseline(corpus, split, examples).metrics
+
+
+def measure_task(record: StageRecord, task: str | Mapping[str, Any], inputs: StageInputs) -> TaskFigures:
+    """Judge a model, with its own tokenizer, by a task of lm-eval."""
+    ladder, folder = inputs.ladder, Path(record.folder)
+    use_threads(ladder)
+    device = resolve_device(ladder.compute.device)
+    return run_task(
+        load_model(folder, ladder.workload).to(device),
+        _tokenizer_folder(folder, inputs.data.corpus()),
+        task,
+        batch_size=ladder.evaluation.batch_size,
+        length=inputs.data.corpus().info.sequence_length,
+        device=device,
+        limit=ladder.evaluation.task_examples,
+    )
+
+
+def _tokenizer_folder(model: Path, corpus: Corpus) -> Path:
+    """The model's own tokenizer, or that of the corpus where a checkpoint came without."""
+    folder = model if any((model / name).is_file() for name in TOKENIZER) else corpus.tokenizer_folder
+    assert folder is not None
+    return folder
 
 
 def validator(

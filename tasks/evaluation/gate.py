@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from conf.schema.audit import Bound
 from conf.schema.gate import Gate
 from conf.schema.ladder import Stage
+from tasks.evaluation.harness_tasks import task_drops
 from tasks.records.run import StageRecord, Verdict
 from tasks.runtime.logs import log
+
+FEW_TASK_EXAMPLES = 30  # of a task, below which it opens no gate
 
 
 def decide(record: StageRecord, stage: Stage, lineage: Sequence[StageRecord], thresholds: tuple[float, ...]) -> StageRecord:
@@ -38,7 +41,8 @@ def judge(
         that is stopped may yet be extended, taught through an assistant, or approved: see flows/gate_policies.py.
     """
     audited = gate.audit_bounds(thresholds)
-    if gate.min_parent_retention is gate.min_root_retention is gate.max_parameters is None and not audited:
+    bounds = (gate.min_parent_retention, gate.min_root_retention, gate.min_also_retention, gate.max_task_drop, gate.max_parameters)
+    if all(bound is None for bound in bounds) and not audited:
         return None, ()
     reasons = []
     through = [model for model in reversed(lineage) if model.inserted]
@@ -54,12 +58,51 @@ def judge(
             )
     if gate.max_parameters is not None and record.parameters > gate.max_parameters:
         reasons.append(f"{record.name} has {record.parameters:,} parameters; gate.max_parameters allows at most {gate.max_parameters:,}")
+    if gate.min_also_retention is not None:
+        reasons += _missed_elsewhere(record, gate.min_also_retention)
+    if gate.max_task_drop is not None:
+        reasons += _dropped(record, lineage, gate.max_task_drop)
     reasons += [reason for bound in audited if (reason := _missed(record, bound))]
     notes = [f"the root {lineage[0].name} is poor: {lineage[0].poor}"] if lineage and lineage[0].poor else []
     if not reasons:
         return ("warned", tuple(notes)) if notes else ("passed", ())
     reasons += notes
     return ("warned" if gate.policy == "warn" else "stopped"), tuple(reasons)
+
+
+def _missed_elsewhere(record: StageRecord, least: float) -> list[str]:
+    """Why a student does not keep enough on further held-out data; too few examples never open a gate."""
+    asks = f"gate.min_also_retention asks at least {least:g}"
+    if not record.also:
+        return [f"{record.name} was not judged on other data; {asks}"]
+    reasons = []
+    for name, found in record.also.items():
+        reached = found.retention.root
+        if found.few:
+            reasons.append(
+                f"{record.name}: too few examples in evaluation.also.{name} ({found.rows:,}); {asks}. Add data, or lower audit.min_count"
+            )
+        elif not (reached is not None and reached >= least):
+            shown = "unknown" if reached is None else f"{reached:.3f}"
+            reasons.append(f"{record.name} keeps {shown} of the root on {name}; {asks}")
+    return reasons
+
+
+def _dropped(record: StageRecord, lineage: Sequence[StageRecord], most: float) -> list[str]:
+    """Why a student drops too far below the root in a task."""
+    asks = f"gate.max_task_drop asks at most {most:g}"
+    drops = task_drops(record, lineage[0]) if lineage else {}
+    if not drops or len(drops) < len(record.tasks):
+        return [f"{record.name} and the root were not judged by the same tasks; {asks}"]
+    reasons = []
+    for name, drop in drops.items():
+        assert drop.value is not None
+        if drop.rows < FEW_TASK_EXAMPLES:
+            reasons.append(f"{record.name}: too few examples in task {name} ({drop.rows:,} of {FEW_TASK_EXAMPLES}); {asks}")
+        elif (drop.value if drop.high is None else drop.high) > most:
+            ends = "" if drop.high is None else f", at most {drop.high:.3g} with 97.5 % confidence"
+            reasons.append(f"{record.name} drops by {drop.value:.3g} below the root in task {name}{ends}; {asks}")
+    return reasons
 
 
 def _missed(record: StageRecord, bound: Bound) -> str | None:

@@ -96,7 +96,8 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
     weights: dict[str, str] = {}
     for record in keepers:
         if record.data:
-            reached[record.data.fingerprint[:SHOWN]] = record.run
+            for data in (record.data, *record.data.also.values()):
+                reached[data.fingerprint[:SHOWN]] = record.run
         models = [*record.models, *_proved(home, record)]
         while models:
             model = models.pop()

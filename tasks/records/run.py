@@ -41,10 +41,44 @@ class DataRecord(Record):
     reused: bool
     seconds: float
     counts: DataCounts | None = None  # None in records of earlier versions
+    also: dict[str, DataRecord] = Field(default={})  # further held-out data, by name
 
     def corpus(self) -> Corpus:
         """The corpus in its folder."""
         return Corpus(Path(self.folder), self.content_hash)
+
+
+class AlsoRecord(Record):
+    """Quality on further held-out data.
+
+    Attributes:
+        metrics: As of a `StageRecord`.
+        rows: Examples, or tokens, that it was judged on.
+        few: Whether they are fewer than `audit.min_count`.
+    """
+
+    metrics: dict[str, float]
+    retention: Retention = Retention()
+    rows: int
+    few: bool
+
+
+class TaskRecord(Record):
+    """Figures of a model in a task of lm-eval.
+
+    Attributes:
+        metrics: By lm-eval's name.
+        errors: Standard errors of those that have one.
+        main: The figure that models are compared by.
+        higher: Whether more of it is better.
+        examples: Judged.
+    """
+
+    metrics: dict[str, float]
+    errors: dict[str, float]
+    main: str
+    higher: bool
+    examples: int
 
 
 class StageRecord(Record):
@@ -62,6 +96,8 @@ class StageRecord(Record):
             `root_nll`; `baseline_...` of the majority class or unigram frequencies on the same rows; for classification
             `distinct_answers`, the number of classes that it ever answers.
         slices: The same per slice, with `count`.
+        also: Quality on each corpus of `evaluation.also`, by its name.
+        tasks: Figures in each of `evaluation.tasks`, by its name.
         samples: Continuations by a language model.
         gate: Verdict of the gate, None for the teacher and for a stage that asks nothing; `approved` by a person though something
             was missed.
@@ -100,6 +136,8 @@ class StageRecord(Record):
     metrics: dict[str, float] = Field(default={})
     slices: dict[str, dict[str, float]] = Field(default={})
     retention: Retention = Retention()
+    also: dict[str, AlsoRecord] = Field(default={})
+    tasks: dict[str, TaskRecord] = Field(default={})
     samples: tuple[SampleRecord, ...] = ()
     gate: Verdict | None = None
     gate_reasons: tuple[str, ...] = ()

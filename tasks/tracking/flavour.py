@@ -105,6 +105,11 @@ def metrics_of(record: StageRecord) -> dict[str, float]:
     if record.audit is not None:
         figures |= {f"audit/{name}": figure.value for name, figure in record.audit.figures.items() if figure.value is not None}
         figures["audit/flagged"] = float(len(record.audit.flagged))
+    for name, task in record.tasks.items():
+        figures |= {f"task/{name}/{key.replace(',', '_')}": value for key, value in task.metrics.items()}
+    for name, also in record.also.items():
+        figures |= {f"also/{name}/{key}": value for key, value in also.metrics.items()}
+        kept[f"retention/root/{name}"] = also.retention.root
     return figures | {key: value for key, value in kept.items() if value is not None}
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from conf.home import home
 from conf.served import served
+from tasks.evaluation.harness_tasks import shown
 from tasks.proof.verdict_text import render
-from tasks.records.format import seconds
+from tasks.records.format import percent, seconds
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
@@ -45,7 +46,19 @@ def runs_text(records: list[RunRecord]) -> str:
 def _model_json(model: StageRecord) -> dict[str, Any]:
     names = ("name", "fingerprint", "parameters", "reused", "steps", "seconds", "folder", "weights_sha256", "metrics", "mlflow_run_id")
     values = model.model_dump(mode="json")
-    more = ("non_embedding", "tokens", "flops", "reused_from", "resumed_at", "early_stopped", "teachers", "prefect_run_id", "slices")
+    more = (
+        "non_embedding",
+        "tokens",
+        "flops",
+        "reused_from",
+        "resumed_at",
+        "early_stopped",
+        "teachers",
+        "prefect_run_id",
+        "slices",
+        "also",
+        "tasks",
+    )
     return {name: values[name] for name in (*names, *more)}
 
 
@@ -95,10 +108,23 @@ def show_text(record: RunRecord) -> str:
     lines += [f"repeats {record.repeats}"] if record.repeats else []
     lines += [f"{stage.name}: {stage.decision}" for stage in record.stages if stage.decision]
     places = [f"{m.name}: {m.folder}" for m in (record.teacher, *record.stages) if m]
+    places = [*elsewhere(record), *places]
     missing = [f"MLflow lacks {what}" for what in record.unrecorded]
     compared = [render(proof), "", proof.verdict, *proof.notes, ""] if (proof := read_proof(record)) else []
     parts = (*lines, *compared, tables.render_rich(record), "", *places, *links(record), *missing)
     return text_of(*parts, width=WIDE, soft_wrap=True)
+
+
+def elsewhere(record: RunRecord) -> list[str]:
+    """Quality on further held-out data and in tasks, a line for each model and corpus or task."""
+    quality, lines = tables.quality_of(record), []
+    for model in record.models:
+        for name, found in model.also.items():
+            kept = "" if found.retention.root is None else f", {percent(found.retention.root)} of the root"
+            few = ", too few examples" if found.few else ""
+            lines.append(f"{model.name} on {name}: {tables.score(quality, found.metrics)} {quality.unit}{kept}{few}")
+        lines += [f"{model.name} in {name}: {task.main} {shown(task)}" for name, task in model.tasks.items()]
+    return [*lines, ""] if lines else []
 
 
 def links(record: RunRecord) -> list[str]:

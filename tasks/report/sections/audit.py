@@ -132,6 +132,8 @@ def _named(name: str) -> str:
         return f"{_named(name.removesuffix('_excess'))}, beyond the control's"
     if name.startswith("confident_inheritance_"):
         return f"{NAMES['inheritance']}, both {fmt.percent(float(name.rpartition('_')[2]), 0)} sure"
+    if name.startswith("drop_"):
+        return f"drop in task {name.removeprefix('drop_')}, main figure"
     return NAMES.get(name, name)
 
 

@@ -1,4 +1,5 @@
 import copy
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from conf.errors import UserError
 from conf.schema.ladder import Shape, Student
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
-from models.students.initialise import evenly_spaced, layer_sources, make_student
+from models.students.initialise import evenly_spaced, layer_sources, make_student, random_model
 
 TEXT = Interface("causal-lm", 16, vocabulary=40, end_id=0, pad_id=1)
 SENTENCES = Interface("sequence-classification", 16, vocabulary=40, end_id=0, pad_id=1, classes=3)
@@ -190,3 +191,32 @@ def test_make_student_builds_the_given_shape(model_for: Callable[..., nn.Module]
     config = student.config
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (8, 3, 2, 1)
     assert (config.intermediate_size, config.vocab_size, config.tie_word_embeddings) == (12, 40, True)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("interface", "changes"),
+    [
+        (Interface("causal-lm", 16, vocabulary=258, end_id=256, pad_id=257), {"hidden_size": 128, "heads": 4}),
+        (Interface("causal-lm", 16, vocabulary=258, end_id=256, pad_id=257), {"hidden_size": 16, "layers": 1}),
+        (Interface("causal-lm", 16, vocabulary=258, end_id=256, pad_id=257), {"hidden_size": 64, "tied_embeddings": False}),
+        (Interface("causal-lm", 16, vocabulary=8000, end_id=0, pad_id=1), {"hidden_size": 256, "layers": 1, "key_value_heads": 1}),
+        (SENTENCES, {"family": "bert", "hidden_size": 24}),
+        (SENTENCES, {"family": "llama", "hidden_size": 24}),
+        (IMAGES, {"family": "vit", "hidden_size": 24}),
+        (IMAGES, {"family": "vit", "hidden_size": 15, "heads": 1}),
+    ],
+    ids=["bytes", "narrow", "untied", "large vocabulary", "bert", "llama classifier", "vit", "odd width"],
+)
+def test_random_weights_begin_no_worse_than_a_uniform_guess(interface: Interface, changes: dict[str, object], seed: int) -> None:
+    model = random_model(config_for(shape(**{"layers": 2} | changes), interface), interface.workload, seed).eval()
+    outputs = interface.vocabulary if interface.workload == "causal-lm" else interface.classes
+    assert outputs is not None
+    inputs = torch.rand(8, 1, 4, 4) if interface.image_shape else torch.randint(2, interface.vocabulary or 0, (8, 16))
+    logits = model(inputs).logits.flatten(0, -2)
+    loss = nn.functional.cross_entropy(logits, torch.randint(0, outputs, (len(logits),)))
+    assert float(loss.detach()) <= math.log(outputs) + 0.05
+    loss.backward()
+    head = dict(model.named_parameters()).get("lm_head.weight", next(reversed(list(model.parameters()))))
+    assert head.grad is not None
+    assert float(head.grad.norm()) > 1e-3, "the head learns from the first step on"

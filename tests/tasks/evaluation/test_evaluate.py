@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from conf.errors import UserError
+from conf.loading.load import load
+from conf.schema.gate import Gate
 from conf.schema.ladder import Ladder, Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
@@ -20,12 +23,15 @@ from models.evaluation.baselines import baseline
 from models.students.initialise import random_model
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
-from tasks.records.run import StageRecord
+from tasks.evaluation.gate import judge
+from tasks.records.run import Retention, StageRecord
+from tasks.report.sections import quality
 from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
+from tasks.tracking.flavour import metrics_of
 from tasks.training.find_or_train import find_or_train
-from tests.factories import model_record
+from tests.factories import model_record, run_record
 
 SHAPE = {"family": "bert", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 16}
 WORDS = {"bad": ("dull", "cold", "late"), "good": ("warm", "superb", "quiet"), "so-so": ("plain", "usual", "fair")}
@@ -106,3 +112,62 @@ def test_a_class_of_overwhelming_weight_is_every_answer(inputs: StageInputs) -> 
     judged = evaluate_model(find_or_train(teacher_work(own.ladder, own.ladder.teacher, own.data), own), [], own, "fp32")
     assert judged.metrics["distinct_answers"] == 1
     assert judged.metrics["accuracy"] == pytest.approx(float((own.data.corpus().split("valid").labels == 0).mean()))
+
+
+def test_further_held_out_data_are_judged_with_the_ladders_tokenizer_and_classes_and_gated(
+    inputs: StageInputs, tmp_path: Path, caplog: pytest.LogCaptureFixture, calm: None
+) -> None:
+    reviews(tmp_path / "hotels.csv", seed=5)
+    ladder = ladder_of(evaluation={"also": {"hotels": {"source": "files", "paths": ["hotels.csv"]}}})
+    data = prepare_data(ladder, inputs.context)
+    assert (data.content_hash, data.fingerprint) == (inputs.data.content_hash, inputs.data.fingerprint), "the ladder's own data as without"
+    assert data.also["hotels"].content_hash != data.content_hash
+    also = data.also["hotels"].corpus().info
+    assert (also.label_names, also.sequence_length) == (data.corpus().info.label_names, 32)
+    own = replace(inputs, ladder=ladder, data=data)
+    root = evaluate_model(made(tmp_path, inputs, "root", (0.0, 1.0, 0.0)), [], own, "fp32")
+    assert root.metrics == evaluate_model(root, [], inputs, "fp32").metrics
+    student = evaluate_model(made(tmp_path, inputs, "student", (1.0, 0.0, 0.0)), [root], own, "fp32")
+    labels = data.also["hotels"].corpus().split("valid").labels
+    found = student.also["hotels"]
+    assert found.rows == len(labels) > 60
+    assert found.metrics["accuracy"] == pytest.approx(float((labels == 0).mean()))
+    assert found.retention.root == pytest.approx(found.metrics["accuracy"] / root.also["hotels"].metrics["accuracy"])
+    assert f"student on hotels: accuracy {100 * found.metrics['accuracy']:.1f} %" in caplog.text
+    assert metrics_of(student)["retention/root/hotels"] == found.retention.root
+    gate = Gate(min_also_retention=0.9)
+    assert judge(student, gate)[1] == (
+        f"student keeps {found.retention.root:.3f} of the root on hotels; gate.min_also_retention asks at least 0.9",
+    )
+    few = student.model_copy(update={"also": {"hotels": found.model_copy(update={"few": True, "retention": Retention(root=1.0)})}})
+    assert "too few examples in evaluation.also.hotels" in judge(few, gate)[1][0]
+    assert judge(student.model_copy(update={"also": {}}), gate)[0] == "stopped"
+    assert judge(student, Gate(min_also_retention=0.1)) == ("passed", ())
+    shown = quality.section(run_record("run-1", root, student, workload="sequence-classification"))
+    assert shown
+    assert shown["tables"][1]["title"] == "Also judged on hotels, which no training saw"
+    assert [row[0] for row in shown["tables"][1]["rows"]] == ["root", "student", "majority class"]
+
+
+def test_further_data_with_a_class_of_their_own_are_refused(inputs: StageInputs, tmp_path: Path) -> None:
+    (tmp_path / "odd.csv").write_text("text,label\n" + "".join(f"a {i},{label}\n" for i, label in enumerate(["good", "bad", "awful"] * 5)))
+    with pytest.raises(UserError, match=r"awful"):
+        prepare_data(ladder_of(evaluation={"also": {"odd": {"source": "files", "paths": ["odd.csv"]}}}), inputs.context)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"evaluation": {"also": {"x y": {"source": "files", "paths": ["a.csv"]}}}}, r"evaluation\.also.*got the name 'x y'"),
+        ({"evaluation": {"also": {"x": {"source": "digits"}}}}, r"evaluation\.also\.x\.source: got 'digits'; allowed: .*files"),
+        (
+            {"stages": [{"name": "a", "student": {"shape": SHAPE}, "training": {"steps": 1}, "gate": {"min_also_retention": 0.5}}]},
+            r"stages\[0\]\.gate\.min_also_retention: needs other data",
+        ),
+    ],
+)
+def test_settings_of_further_data_that_do_not_fit_are_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    plain = ladder_of().model_dump(mode="json") | changed
+    (tmp_path / "ladder.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(UserError, match=message):
+        load(str(tmp_path / "ladder.yaml"))

@@ -1,0 +1,179 @@
+"""Find or compute the figures of `evaluation.tasks`, tasks of EleutherAI's lm-eval.
+
+A task is a name that lm-eval has, or YAML files of one's own. These are plain settings: a task that names code is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from conf.errors import UserError
+from models.base.files import file_sha256
+from models.base.numerics import NUMERICS
+from tasks.records.audit import AuditFigure
+from tasks.records.format import percent
+from tasks.records.run import StageRecord, TaskRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import store_of
+from tasks.runtime.stage_inputs import StageInputs
+from tasks.store.cached import Entry, Write, find_or_compute
+from tasks.store.fingerprint import fingerprint
+
+KEY = "evaluation.tasks"
+SHARES = ("acc", "acc_norm", "exact_match", "f1")
+NORMAL = 1.959964  # standard errors on each side of a 95 % interval
+
+
+class HarnessTask(NamedTuple):
+    """A task: its name, and its settings and the hash of its files where they are local."""
+
+    name: str
+    settings: dict[str, Any] | None = None
+    sha256: str | None = None
+
+
+def harness_version() -> str:
+    """Version of the installed lm-eval.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return version("lm-eval")
+    except PackageNotFoundError:
+        remedy = "Run `pip install '.[lm-eval]'` in the clone, or leave evaluation.tasks out."
+        raise UserError.about(KEY, "a list of tasks", "with lm-eval installed, which it is not", remedy) from None
+
+
+def read_tasks(asked: Sequence[str], base: Path) -> list[HarnessTask]:
+    """The tasks that the settings ask for; of a folder all in its `.yaml` files.
+
+    Args:
+        asked: Names, and paths: those with a slash, or that end in `.yaml`.
+        base: Folder that relative paths count from.
+
+    Raises:
+        UserError: A path is not there or holds no task, a file is no plain YAML of a task, data are missing, or a name comes twice.
+    """
+    tasks: list[HarnessTask] = []
+    for place, each in enumerate(asked):
+        key = f"{KEY}[{place}]"
+        if "/" not in each and not each.endswith((".yaml", ".yml")):
+            tasks.append(HarnessTask(each))
+            continue
+        path = base / os.path.expanduser(each)
+        files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path] if path.is_file() else []
+        if not files:
+            raise UserError.about(
+                key, each, "a YAML file of a task, a folder of such files, or the name of a task of lm-eval", "Correct it."
+            )
+        tasks += [_read(file, key) for file in files]
+    names = [task.name for task in tasks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError.about(KEY, ", ".join(twice), "tasks of different names", "Rename or remove one.")
+    return tasks
+
+
+def _read(file: Path, key: str) -> HarnessTask:
+    remedy = "Ladder runs no code of a task: write it with doc_to_text and its like, without !function and include."
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError.about(key, str(file), "plain YAML", f"{remedy} ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("task"), str) or "include" in settings:
+        raise UserError.about(key, str(file), "the settings of one task, with `task: NAME`", remedy)
+    kwargs = dict(settings.get("dataset_kwargs") or {})
+    data: list[Path] = []
+    if "data_files" in kwargs:
+        kwargs["data_files"] = _absolute(kwargs["data_files"], file.parent, data)
+    missing = [str(path) for path in data if not path.is_file()]
+    if missing:
+        raise UserError.about(
+            key, ", ".join(missing), "data files that are there; relative ones count from the task's YAML file", "Correct it."
+        )
+    hashes = [file_sha256(path) for path in data]
+    parts = {"settings": {**settings, "dataset_kwargs": {k: v for k, v in kwargs.items() if k != "data_files"}}, "data": hashes}
+    return HarnessTask(settings["task"], {**settings, "dataset_kwargs": kwargs}, fingerprint(parts))
+
+
+def _absolute(files: Any, folder: Path, found: list[Path]) -> Any:
+    """The paths of data files, from the folder of the task; each is added to `found`."""
+    if isinstance(files, dict):
+        return {split: _absolute(each, folder, found) for split, each in files.items()}
+    if isinstance(files, list):
+        return [_absolute(each, folder, found) for each in files]
+    found.append(folder / str(files))
+    return str(found[-1])
+
+
+def task_identity(record: StageRecord, task: HarnessTask, inputs: StageInputs) -> dict[str, Any]:
+    """Identity of a model's figures in a task: weights, the task's files or name, lm-eval's version, the examples."""
+    return {
+        "kind": "task",
+        "numerics": NUMERICS,
+        "weights": record.weights_sha256,
+        "task": task.sha256 or task.name,
+        "lm-eval": harness_version(),
+        "length": inputs.data.corpus().info.sequence_length,
+        "examples": inputs.ladder.evaluation.task_examples,
+    }
+
+
+def judge_by_tasks(record: StageRecord, inputs: StageInputs) -> dict[str, TaskRecord]:
+    """The figures of a model in every task that the settings ask for, found in the store or computed.
+
+    Raises:
+        UserError: lm-eval is not installed, or a task cannot be read.
+    """
+    ladder, context, found = inputs.ladder, inputs.context, {}
+    if not ladder.evaluation.tasks:
+        return {}
+    harness_version()
+    for task in read_tasks(ladder.evaluation.tasks, Path(context.base)):
+
+        def compute(task: HarnessTask = task) -> Write:
+            from tasks.evaluation.evaluator import measure_task  # torch is imported where something is computed
+
+            figures = measure_task(record, task.settings or task.name, inputs)
+            return lambda folder: _write(folder, figures)
+
+        entry = Entry("task", record.name, task_identity(record, task, inputs))
+        stored = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
+        found[task.name] = TaskRecord.model_validate_json((stored.folder / "task.json").read_text())
+        log.info("%s in %s: %s %s", record.name, task.name, found[task.name].main, shown(found[task.name]))
+    return found
+
+
+def _write(folder: Path, figures: Any) -> None:
+    (folder / "task.json").write_text(json.dumps(figures._asdict()))
+
+
+def shown(task: TaskRecord, value: float | None = None) -> str:
+    """The main figure, or another one in its unit, for readers: shares in per cent."""
+    value = task.metrics[task.main] if value is None else value
+    return percent(value) if task.main.partition(",")[0] in SHARES else f"{value:.3f}"
+
+
+def task_drops(record: StageRecord, teacher: StageRecord) -> dict[str, AuditFigure]:
+    """By how much a student's main figure is worse than its teacher's in each task, with the interval of both standard errors.
+
+    Both are judged on the same examples, so the interval is wider than that of a paired difference.
+    """
+    found = {}
+    for name, own in record.tasks.items():
+        theirs = teacher.tasks.get(name)
+        if theirs is None or own.main not in theirs.metrics:
+            continue
+        drop = (theirs.metrics[own.main] - own.metrics[own.main]) * (1 if own.higher else -1)
+        errors = [each.errors.get(own.main) for each in (own, theirs)]
+        width = None if None in errors else NORMAL * sum(error**2 for error in errors if error is not None) ** 0.5
+        ends = {} if width is None else {"low": drop - width, "high": drop + width}
+        found[name] = AuditFigure(value=drop, rows=own.examples, documents=own.examples, **ends)
+    return found
