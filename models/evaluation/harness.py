@@ -17,7 +17,6 @@ from torch import nn
 from models.data import tokenizers
 
 FIRST_OF = ("acc_norm", "acc", "exact_match", "f1", "mcc", "bits_per_byte", "byte_perplexity", "word_perplexity")  # to be the main figure
-EXTRA = "pip install '.[lm-eval]'"
 
 
 class TaskFigures(NamedTuple):
@@ -52,15 +51,16 @@ def run_task(
         device: `cpu` or `cuda`.
         limit: Judge at most so many examples, the first ones; None: all.
     """
-    from lm_eval.evaluator import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    # An extra, which need not be there.
+    from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
     tokenizer = tokenizers.load(tokenizer_folder)
     model.eval()
     with _quiet(), tempfile.TemporaryDirectory() as cache:
         own: Any = task if isinstance(task, str) else _cached_in(task, cache)
-        language_model = HFLM(
+        language_model = cast(Any, HFLM)(
             pretrained=cast(Any, model),
             tokenizer=tokenizer,
             backend="causal",

@@ -1,4 +1,4 @@
-"""Find or compute the figures of `evaluation.tasks`, tasks of EleutherAI's lm-eval.
+"""Find or compute a model's figures in tasks of lm-eval (`evaluation.tasks`).
 
 A task is a name that lm-eval has, or YAML files of one's own. These are plain settings: a task that names code is refused.
 """
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from conf.errors import UserError
+from conf.schema.ladder import Ladder
 from models.base.files import file_sha256
 from models.base.numerics import NUMERICS
 from tasks.records.audit import AuditFigure
@@ -113,6 +114,17 @@ def _absolute(files: Any, folder: Path, found: list[Path]) -> Any:
     return str(found[-1])
 
 
+def check_tasks(ladder: Ladder, base: Path) -> list[HarnessTask]:
+    """The tasks that a ladder asks for.
+
+    Raises:
+        UserError: lm-eval is not installed, or a task cannot be read.
+    """
+    if ladder.evaluation.tasks:
+        harness_version()
+    return read_tasks(ladder.evaluation.tasks, base)
+
+
 def task_identity(record: StageRecord, task: HarnessTask, inputs: StageInputs) -> dict[str, Any]:
     """Identity of a model's figures in a task: weights, the task's files or name, lm-eval's version, the examples."""
     return {
@@ -133,10 +145,7 @@ def judge_by_tasks(record: StageRecord, inputs: StageInputs) -> dict[str, TaskRe
         UserError: lm-eval is not installed, or a task cannot be read.
     """
     ladder, context, found = inputs.ladder, inputs.context, {}
-    if not ladder.evaluation.tasks:
-        return {}
-    harness_version()
-    for task in read_tasks(ladder.evaluation.tasks, Path(context.base)):
+    for task in check_tasks(ladder, Path(context.base)):
 
         def compute(task: HarnessTask = task) -> Write:
             from tasks.evaluation.evaluator import measure_task  # torch is imported where something is computed

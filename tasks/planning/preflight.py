@@ -24,6 +24,7 @@ from models.students.reduced_tokenizer import used_ids
 from models.training.step import check_batch_statistics
 from tasks.data.prepare import check_patches, shapes_of
 from tasks.data.sources import first_image_shape
+from tasks.evaluation.harness_tasks import check_tasks
 from tasks.lifecycle.request import kept_before
 from tasks.runtime.run_registry import Context
 from tasks.teachers.fit import check_checkpoint
@@ -100,9 +101,10 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     """Refuse a ladder that cannot run; returns the sizes of the teacher (None where it is unknown) and of the students.
 
     Raises:
-        UserError: A stage is larger than its teacher, `layers` or `prune` does not fit, or `start_at` names no stage.
+        UserError: A stage is larger than its teacher, `layers` or `prune` does not fit, `start_at` names no stage, or a task is unreadable.
     """
     kept_before(ladder, context.start_at)
+    check_tasks(ladder, Path(context.base))
     image = corpus.info.image_shape if corpus else expected_image(ladder, context)
     interface = expected_interface(ladder, corpus, image)
     check_patches(ladder, image)

@@ -47,7 +47,10 @@ class TestMessages:
             ("teacher.source=chekpoint", "teacher.source: got 'chekpoint'; allowed: one of train, checkpoint. Did you mean 'checkpoint'?"),
             ("data={sequence_length: 5}", "data.source: got None; allowed: one of python-stdlib, digits, files, dataset."),
             ("data=3", "data: got 3; allowed: a mapping with source: python-stdlib, digits, files or dataset."),
-            ("evaluation=3", "evaluation: got 3; allowed: a mapping with examples, batch_size, samples, sample_tokens, also."),
+            (
+                "evaluation=3",
+                "evaluation: got 3; allowed: a mapping with examples, batch_size, samples,",
+            ),
             ("stages[0]=3", "stages[0]: got 3; allowed: a mapping with name, notes, student"),
             ("stages=5", "stages: got 5; allowed: a list of stages"),
             ("stages=[]", "stages: got []; allowed: a list of settings, not empty."),
