@@ -24,9 +24,10 @@ from models.data.encoder import Encoder
 from tasks.data.conversations import chat_encoder, columns_of, cut_notes
 from tasks.data.duplicates import count_duplicates
 from tasks.data.encode import Numbering, encode_spool, training_texts
+from tasks.data.files import file_suffixes
 from tasks.data.images import ImageReader, digit_pixels
 from tasks.data.labels import as_teacher, class_ids, label_notes, unnamed_note
-from tasks.data.sources import file_suffixes, no_documents, open_source, source_hash
+from tasks.data.sources import no_documents, open_source, source_hash
 from tasks.data.splits import TRAIN, Parts, split_documents
 from tasks.data.spool import NONE, Spool, open_spool, write_spool
 from tasks.data.unlabelled import hide_labels, label_counts, unlabelled_notes

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from conf.errors import UserError
-from conf.schema.data import Columns
+from conf.schema.data import Columns, DatasetData, FilesData
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
 from tasks.data.conversations import row_conversation
 from tasks.data.images import PixelArray, ReadImage
 from tasks.data.labels import Label, class_name, clean_label
-from tasks.data.tables import unreadable
+from tasks.data.tables import Row, unreadable
 
 ONE_SLICE = "all"
 SPLIT_WORDS: dict[str, SplitName] = {
@@ -142,3 +143,48 @@ def _slice(row: Mapping[str, Any], columns: Columns, class_names: Sequence[str])
         label = clean_label(value, columns, "")
         return "unlabelled" if label is None else class_name(label)
     return str(value)
+
+
+def wanted_of(data: FilesData | DatasetData, workload: Workload) -> dict[str, str]:
+    """Role -> name of the columns that are read."""
+    column = data.splits.column if data.splits else None
+    return wanted_columns(data.columns, workload) | ({} if column is None else {"split": column})
+
+
+def row_documents(
+    rows: Iterable[tuple[str, Row]],
+    data: FilesData | DatasetData,
+    workload: Workload,
+    dropped: Counter[str],
+    split: SplitName | None,
+    features: Mapping[str, Any] | None = None,
+    read_image: ReadImage | None = None,
+) -> Iterator[Document]:
+    """Documents of rows, those left out that lack something where `data.missing` is drop.
+
+    Args:
+        rows: Where each stands, and its content.
+        data: The data settings.
+        workload: Decides which columns are read.
+        dropped: Counts what is left out, under what it lacks.
+        split: The split that they are in; None: a column or the hash decides.
+        features: Column to feature, of a dataset.
+        read_image: Gives pixels and key of what a row holds; for image workloads.
+    """
+    columns, column = data.columns, data.splits.column if data.splits else None
+    names: dict[str, Sequence[str]] = {name: found for name, each in (features or {}).items() if (found := getattr(each, "names", None))}
+    no_label = {class_name(value).casefold() for value in data.unlabelled}
+    if columns.label in names:
+        no_label.add("-1")
+    for origin, row in rows:
+        if no_label and workload != "causal-lm":
+            label = clean_label(row[columns.label], columns, origin)
+            if label is not None and class_name(label).casefold() in no_label:
+                row = {**row, columns.label: None}
+        if data.missing == "drop" and (role := missing_role(row, columns, workload)) is not None:
+            dropped[role] += 1
+            continue
+        if column is not None:
+            word = row[column]
+            split = split_named(names[column][word] if column in names and isinstance(word, int) else word, column, origin)
+        yield row_document(row, columns, workload, origin, names.get(columns.slice or "", ()), read_image, split)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import importlib.util
 import os
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +20,10 @@ from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
-from tasks.data.images import ImageReader, ReadImage, image_files, image_places, named_files
-from tasks.data.labels import class_name, clean_label
-from tasks.data.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, missing_role, row_document, split_named, wanted_columns
-from tasks.data.tables import TABLES, Row, check_columns, read_rows, read_text, unreadable
+from tasks.data.files import file_contents, file_documents
+from tasks.data.images import ImageReader, ReadImage
+from tasks.data.readers import SPLIT_WORDS, Document, content_key, row_documents, wanted_of
+from tasks.data.tables import check_columns, unreadable
 from tasks.runtime.retries import is_transient
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def open_source(data: Data, workload: Workload, base: Path, images: ImageReader 
         case DigitsData():
             documents = _digits()
         case FilesData():
-            documents = _file_documents(data, workload, base, dropped, images)
+            documents = file_documents(data, workload, base, dropped, images)
         case DatasetData():
             parts: list[tuple[SplitName | None, Dataset]] = [
                 (split, _open_dataset(data, base, name)) for split, name in _dataset_splits(data)
@@ -126,7 +124,7 @@ def source_hash(data: Data, base: Path, workload: Workload = "causal-lm") -> str
             images, labels = _digit_arrays()
             return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
         case FilesData():
-            return _hash_files(_content(data, base, workload))
+            return _hash_files(file_contents(data, base, workload))
         case DatasetData():
             folder = _dataset_folder(data, base)
             if folder is None:
@@ -134,15 +132,6 @@ def source_hash(data: Data, base: Path, workload: Workload = "causal-lm") -> str
                 return prints[0].partition(":")[2] if data.splits is None else hashlib.sha256("\n".join(prints).encode()).hexdigest()
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             return _hash_files((path.relative_to(folder).as_posix(), path) for path in files)
-
-
-def _content(data: FilesData, base: Path, workload: Workload) -> Iterator[tuple[str, Path]]:
-    """Name and path of each file that the data are read from."""
-    for split, name, path in _files(data, base, workload):
-        yield f"{split}\0{name}" if split else name, path
-        if workload == "image-classification" and path.suffix.lower() in TABLES:
-            rows = read_rows(name, path, {"image": data.columns.image})
-            yield from named_files((row[data.columns.image] for _, row in rows), path.parent)
 
 
 def _hash_files(files: Iterable[tuple[str, Path]]) -> str:
@@ -188,124 +177,6 @@ def _digit_arrays() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 def _digits() -> Iterator[Document]:
     for index, (image, label) in enumerate(zip(*_digit_arrays(), strict=True)):
         yield Document(f"digit-{index}", f"digit-{label}", f"digit {index}", image=image, label=int(label))
-
-
-def _files(data: FilesData, base: Path, workload: Workload) -> list[tuple[SplitName | None, str, Path]]:
-    """Split, name and path of each file that the patterns match: patterns in their order, files sorted, each once.
-
-    A folder stands for the images in it, where the workload has any.
-    """
-    root = os.path.abspath(base)
-    found: dict[str, tuple[SplitName | None, str]] = {}
-    for key, patterns in data.patterns().items():
-        split = SPLIT_WORDS.get(key.rpartition(".")[2])
-        for index, pattern in enumerate(patterns):
-            for file, name in _matches(pattern, f"{key}[{index}]", root, workload):
-                known, _ = found.setdefault(file, (split, name))
-                if known != split:
-                    raise UserError.about(f"{key}[{index}]", pattern, f"files that are not in {known} too", f"{name} is in both.")
-    return [(split, name, Path(file)) for file, (split, name) in found.items()]
-
-
-def _matches(pattern: str, key: str, root: str, workload: Workload) -> Iterator[tuple[str, str]]:
-    """Path and name of each file that a pattern matches."""
-    wanted = os.path.join(root, os.path.expanduser(pattern))
-    hits = [wanted] if os.path.exists(wanted) else sorted(glob.glob(wanted, recursive=True))
-    if workload == "image-classification":
-        hits = [file for hit in hits for file in (map(str, image_files(Path(hit))) if os.path.isdir(hit) else (hit,))]
-    files = [os.path.normpath(hit) for hit in hits if os.path.isfile(hit)]
-    if not files:
-        remedy = _folder_remedy(pattern, hits[0]) if hits else f"Nothing matches it under {root}."
-        raise UserError.about(key, pattern, "a file, or a pattern that matches files", remedy)
-    for file in files:
-        inside = file.startswith(root + os.sep) or not os.path.isabs(os.path.expanduser(pattern))
-        yield file, Path(os.path.relpath(file, root) if inside else file).as_posix()
-
-
-def file_suffixes(data: FilesData, base: Path) -> set[str]:
-    """The endings of all files that the patterns match, in lower case; for text."""
-    return {path.suffix.lower() for _, _, path in _files(data, base, "causal-lm")}
-
-
-def _folder_remedy(pattern: str, folder: str) -> str:
-    """What to write in place of a pattern that names a folder: the suffix that most of its files have."""
-    files = islice((name for _, _, names in os.walk(folder) for name in names), 1000)
-    suffixes = Counter(Path(name).suffix for name in files if not name.startswith("."))
-    suffix = suffixes.most_common(1)[0][0] if suffixes else ".txt"
-    inside = pattern.rstrip("/") if os.path.isdir(folder) and "*" not in pattern else os.path.dirname(pattern) or "."
-    return f"It names a folder{'' if suffixes else ' without files'}: add a pattern such as {inside}/**/*{suffix}."
-
-
-def _file_documents(
-    data: FilesData, workload: Workload, base: Path, dropped: Counter[str], images: ImageReader | None
-) -> Iterator[Document]:
-    files, root = _files(data, base, workload), Path(os.path.abspath(base))
-    pictures = [path for _, _, path in files if images is not None and path.suffix.lower() not in TABLES]
-    folders = [root / os.path.expanduser(pattern) for patterns in data.patterns().values() for pattern in patterns]
-    places = image_places(pictures, folders, SPLIT_WORDS)
-    for split, name, path in files:
-        try:
-            if path.suffix.lower() in TABLES:
-                rows = read_rows(name, path, _wanted(data, workload))
-                yield from _row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
-            elif images is not None:
-                image, key = images.read(str(path), name, "data.paths")
-                label, found = places[path]
-                label = None if label in data.unlabelled else label
-                yield Document(key, label or ONE_SLICE, name, image=image, label=label, split=split or found)
-            elif data.columns.conversations:
-                allowed = "tables, whose rows hold conversations"
-                raise UserError.about("data.paths", name, allowed, "Leave the file out, or drop columns.messages and columns.prompt.")
-            else:
-                text = read_text(name, path)
-                yield Document(content_key(text), Path(name).parent.name or ONE_SLICE, name, text=text, split=split)
-        except OSError as error:
-            raise unreadable(name, str(error)) from error
-
-
-def _wanted(data: FilesData | DatasetData, workload: Workload) -> dict[str, str]:
-    """Role -> name of the columns that are read."""
-    column = data.splits.column if data.splits else None
-    return wanted_columns(data.columns, workload) | ({} if column is None else {"split": column})
-
-
-def _row_documents(
-    rows: Iterable[tuple[str, Row]],
-    data: FilesData | DatasetData,
-    workload: Workload,
-    dropped: Counter[str],
-    split: SplitName | None,
-    features: Mapping[str, Any] | None = None,
-    read_image: ReadImage | None = None,
-) -> Iterator[Document]:
-    """Documents of rows, those left out that lack something where `data.missing` is drop.
-
-    Args:
-        rows: Where each stands, and its content.
-        data: The data settings.
-        workload: Decides which columns are read.
-        dropped: Counts what is left out, under what it lacks.
-        split: The split that they are in; None: a column or the hash decides.
-        features: Column to feature, of a dataset.
-        read_image: Gives pixels and key of what a row holds; for image workloads.
-    """
-    columns, column = data.columns, data.splits.column if data.splits else None
-    names: dict[str, Sequence[str]] = {name: found for name, each in (features or {}).items() if (found := getattr(each, "names", None))}
-    no_label = {class_name(value).casefold() for value in data.unlabelled}
-    if columns.label in names:
-        no_label.add("-1")
-    for origin, row in rows:
-        if no_label and workload != "causal-lm":
-            label = clean_label(row[columns.label], columns, origin)
-            if label is not None and class_name(label).casefold() in no_label:
-                row = {**row, columns.label: None}
-        if data.missing == "drop" and (role := missing_role(row, columns, workload)) is not None:
-            dropped[role] += 1
-            continue
-        if column is not None:
-            word = row[column]
-            split = split_named(names[column][word] if column in names and isinstance(word, int) else word, column, origin)
-        yield row_document(row, columns, workload, origin, names.get(columns.slice or "", ()), read_image, split)
 
 
 def _dataset_folder(data: DatasetData, base: Path) -> Path | None:
@@ -377,7 +248,7 @@ def _dataset_documents(
 ) -> Iterator[Document]:
     import datasets
 
-    wanted = _wanted(data, workload)
+    wanted = wanted_of(data, workload)
     for split, dataset in parts:
         name = data.name if split is None else f"{data.name} {split}"
         check_columns(dataset.column_names, wanted, name)
@@ -385,4 +256,4 @@ def _dataset_documents(
         if read_image is not None and isinstance(rows.features[data.columns.image], datasets.Image):
             rows = rows.cast_column(data.columns.image, datasets.Image(decode=False))
         placed = ((f"{name}, row {index}", rows[index]) for index in range(len(rows)))
-        yield from _row_documents(placed, data, workload, dropped, split, dataset.features, read_image)
+        yield from row_documents(placed, data, workload, dropped, split, dataset.features, read_image)

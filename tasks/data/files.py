@@ -1,0 +1,112 @@
+"""Local files that patterns name, and the documents in them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from conf.errors import UserError
+from conf.schema.data import FilesData
+from conf.schema.ladder import Workload
+from models.data.corpus import SplitName
+from tasks.data.images import ImageReader, image_files, image_places, named_files
+from tasks.data.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, row_documents, wanted_of
+from tasks.data.tables import TABLES, read_rows, read_text, unreadable
+
+
+def list_files(data: FilesData, base: Path, workload: Workload) -> list[tuple[SplitName | None, str, Path]]:
+    """Split, name and path of each file that the patterns match: patterns in their order, files sorted, each once.
+
+    A folder stands for the images in it, where the workload has any.
+    """
+    root = os.path.abspath(base)
+    found: dict[str, tuple[SplitName | None, str]] = {}
+    for key, patterns in data.patterns().items():
+        split = SPLIT_WORDS.get(key.rpartition(".")[2])
+        for index, pattern in enumerate(patterns):
+            for file, name in _matches(pattern, f"{key}[{index}]", root, workload):
+                known, _ = found.setdefault(file, (split, name))
+                if known != split:
+                    raise UserError.about(f"{key}[{index}]", pattern, f"files that are not in {known} too", f"{name} is in both.")
+    return [(split, name, Path(file)) for file, (split, name) in found.items()]
+
+
+def _matches(pattern: str, key: str, root: str, workload: Workload) -> Iterator[tuple[str, str]]:
+    """Path and name of each file that a pattern matches."""
+    wanted = os.path.join(root, os.path.expanduser(pattern))
+    hits = [wanted] if os.path.exists(wanted) else sorted(glob.glob(wanted, recursive=True))
+    if workload == "image-classification":
+        hits = [file for hit in hits for file in (map(str, image_files(Path(hit))) if os.path.isdir(hit) else (hit,))]
+    files = [os.path.normpath(hit) for hit in hits if os.path.isfile(hit)]
+    if not files:
+        remedy = _folder_remedy(pattern, hits[0]) if hits else f"Nothing matches it under {root}."
+        raise UserError.about(key, pattern, "a file, or a pattern that matches files", remedy)
+    for file in files:
+        inside = file.startswith(root + os.sep) or not os.path.isabs(os.path.expanduser(pattern))
+        yield file, Path(os.path.relpath(file, root) if inside else file).as_posix()
+
+
+def file_suffixes(data: FilesData, base: Path) -> set[str]:
+    """The endings of all files that the patterns match, in lower case; for text."""
+    return {path.suffix.lower() for _, _, path in list_files(data, base, "causal-lm")}
+
+
+def _folder_remedy(pattern: str, folder: str) -> str:
+    """What to write in place of a pattern that names a folder: the suffix that most of its files have."""
+    files = islice((name for _, _, names in os.walk(folder) for name in names), 1000)
+    suffixes = Counter(Path(name).suffix for name in files if not name.startswith("."))
+    suffix = suffixes.most_common(1)[0][0] if suffixes else ".txt"
+    inside = pattern.rstrip("/") if os.path.isdir(folder) and "*" not in pattern else os.path.dirname(pattern) or "."
+    return f"It names a folder{'' if suffixes else ' without files'}: add a pattern such as {inside}/**/*{suffix}."
+
+
+def file_contents(data: FilesData, base: Path, workload: Workload) -> Iterator[tuple[str, Path]]:
+    """Name and path of each file that the data are read from."""
+    for split, name, path in list_files(data, base, workload):
+        yield f"{split}\0{name}" if split else name, path
+        if workload == "image-classification" and path.suffix.lower() in TABLES:
+            rows = read_rows(name, path, {"image": data.columns.image})
+            yield from named_files((row[data.columns.image] for _, row in rows), path.parent)
+
+
+def file_documents(
+    data: FilesData, workload: Workload, base: Path, dropped: Counter[str], images: ImageReader | None
+) -> Iterator[Document]:
+    """Documents of all files, read while they are iterated over.
+
+    Args:
+        data: Patterns, columns and given splits.
+        workload: Decides which columns are read.
+        base: Folder that relative patterns count from.
+        dropped: Counts rows that are left out, under what they lack.
+        images: Reads images, for image workloads.
+
+    Raises:
+        UserError: A pattern matches nothing, or a file cannot be read.
+    """
+    files, root = list_files(data, base, workload), Path(os.path.abspath(base))
+    pictures = [path for _, _, path in files if images is not None and path.suffix.lower() not in TABLES]
+    folders = [root / os.path.expanduser(pattern) for patterns in data.patterns().values() for pattern in patterns]
+    places = image_places(pictures, folders, SPLIT_WORDS)
+    for split, name, path in files:
+        try:
+            if path.suffix.lower() in TABLES:
+                rows = read_rows(name, path, wanted_of(data, workload))
+                yield from row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
+            elif images is not None:
+                image, key = images.read(str(path), name, "data.paths")
+                label, found = places[path]
+                label = None if label in data.unlabelled else label
+                yield Document(key, label or ONE_SLICE, name, image=image, label=label, split=split or found)
+            elif data.columns.conversations:
+                allowed = "tables, whose rows hold conversations"
+                raise UserError.about("data.paths", name, allowed, "Leave the file out, or drop columns.messages and columns.prompt.")
+            else:
+                text = read_text(name, path)
+                yield Document(content_key(text), Path(name).parent.name or ONE_SLICE, name, text=text, split=split)
+        except OSError as error:
+            raise unreadable(name, str(error)) from error
