@@ -74,10 +74,10 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
             notes.append(str(error).removeprefix("proof.arms: "))
     if len(made) < 2:
         raise UserError.about("proof.arms", ", ".join(made) or "none", "two arms or more", " ".join(notes))
-    return Arms(made, base, forwards, (*_labels(data, made), *(f"left out: {note}" for note in notes)))
+    return Arms(made, base, forwards, (*label_note(data, made), *(f"left out: {note}" for note in notes)))
 
 
-def _labels(data: DataRecord, arms: Iterable[Arm]) -> list[str]:
+def label_note(data: DataRecord, arms: Iterable[Arm]) -> list[str]:
     """What arms have learned from, where not every training example has a label."""
     if data.counts is None or data.counts.labels_in_words is None:
         return []

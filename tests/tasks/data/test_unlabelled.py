@@ -10,7 +10,10 @@ import pytest
 from conf.errors import UserError
 from models.data.corpus import SPLITS
 from tasks.data.build import corpus_identity
+from tasks.proof.prepare_arms import label_note
 from tasks.records.data import DataCounts
+from tasks.report.sections.outcome import verdicts
+from tests.factories import data_record, model_record, run_record
 from tests.tasks.data.test_build import build, decode, ladder, rows
 
 DIGITS = {"source": "digits", "valid_fraction": 0.2, "test_fraction": 0.2}
@@ -92,3 +95,16 @@ def test_the_shares_are_said() -> None:
     assert words is not None
     assert words.startswith("Of 1,000 training examples 100 have a label; the other 900 (90.0 %) serve the models that have a teacher")
     assert DataCounts(labelled=100, unlabelled=0).labels_in_words is None is DataCounts().labels_in_words
+
+
+def test_report_and_proof_say_them() -> None:
+    data = data_record(counts=DataCounts(labelled=100, unlabelled=900))
+    sentence = verdicts(run_record("few-1", model_record(), data=data))[-1]
+    assert sentence.startswith("Of 1,000 training examples 100 have a label")
+    (note,) = label_note(data, ["staged", "scratch", "label-smoothing"])
+    assert note == f"{sentence} scratch and label-smoothing: the labelled examples alone, repeated until the FLOPs are the ladder's."
+    assert label_note(data, ["staged", "direct"]) == [sentence]
+    assert (
+        label_note(data_record(counts=DataCounts(labelled=100, unlabelled=0)), ["scratch"]) == [] == label_note(data_record(), ["scratch"])
+    )
+    assert not [line for line in verdicts(run_record("all-1", model_record(), data=data_record())) if "label" in line]
