@@ -84,6 +84,8 @@ def test_version_is_that_of_the_package():
         (("run", "digits", "--seed", "many"), "Invalid value for '--seed'"),
         (("run", "digits", "--seed", "-1"), "Invalid value for '--seed'"),
         (("rerun",), "Missing argument 'RUN'"),
+        (("init", "--teacher", "x"), "Missing option '--data'"),
+        (("init", "--teacher", "./nowhere", "--data", "digits"), "teacher.path: got "),
         (("plan", "digit"), "ladder: got 'digit'; allowed: a shipped ladder"),
         (("show", "nix"), "LADDER_HOME: got "),
         (("report", "nix"), "LADDER_HOME: got "),
