@@ -65,6 +65,9 @@ def settled_notes(before: Ladder, after: Ladder) -> list[str]:
 def _of_size(ladder: Ladder, student: Student, parameters: int, key: str, context: Context) -> dict[str, Any]:
     from models.students.sizes import student_of_size
 
+    if not isinstance(ladder.teacher, CheckpointTeacher) and ladder.teacher.shape is None:
+        allowed = "a shape or a config, where the teacher is no model whose architecture it could have"
+        raise UserError.about(f"{key}.parameters", parameters, allowed, "Describe the student itself.")
     config, interface = _teacher(ladder, context)
     made = student_of_size(config, parameters, interface, key, prune=student.initialisation == "prune")
     return {"shape": made.model_dump()} if isinstance(made, Shape) else {"config": made}

@@ -81,9 +81,10 @@ class DataLook:
         """Whether they hold images."""
         return self.source == "digits" or bool(self.classes) or any(column.kind == "image" for column in self.columns)
 
-    def texts(self, column: str) -> list[str]:
-        """The sampled texts of a column."""
-        return [str(row[column]) for row in self.sample if row.get(column)]
+    def texts(self, *columns: str) -> list[str]:
+        """The sampled texts of columns, those of a row together; of conversations what is said."""
+        found = ("\n".join(_said(row[column]) for column in columns if row.get(column)) for row in self.sample)
+        return [text for text in found if text]
 
     def words(self) -> str:
         """One line about them."""
@@ -101,6 +102,10 @@ def _kind_words(column: ColumnLook) -> str:
     if column.values:
         return f"{column.distinct} value{'s' * (column.distinct != 1)}"
     return f"text, {column.length:,.0f} characters on average" if column.kind == "text" else column.kind
+
+
+def _said(value: Any) -> str:
+    return "\n".join(str(turn.get("content")) for turn in value) if isinstance(value, list) else str(value)
 
 
 def look_at_data(given: Sequence[str], base: Path) -> DataLook:

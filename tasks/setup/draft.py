@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from conf.errors import UserError
-from conf.schema.data import Columns
 from conf.schema.ladder import CheckpointTeacher, Workload
 from conf.schema.student import parameters_of
 from tasks.records.format import human
 from tasks.setup.data_look import ColumnLook, DataLook
-from tasks.setup.teacher_look import TeacherLook, shown
+from tasks.setup.teacher_look import TeacherLook, has_tokenizer, shown
 
 TEXT_NAMES = ("text", "content", "body", "review", "sentence", "document", "message", "comment", "description", "question", "title")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "stars", "rating", "kind", "y")
+PROMPT_NAMES = ("prompt", "instruction", "question")
+ANSWER_NAMES = ("completion", "response", "answer", "output")
 MOST_CLASSES = 100
 RATIO = 3.0  # between the sizes of stages where none are given
-LENGTHS = {"causal-lm": 256, "sequence-classification": 512}  # tokens: of a window; at most of a text
+WINDOW, LONGEST = 256, 512  # tokens: of a window of packed documents, and at most of a text that is one example
 BATCH = 32
 EPOCHS = {"causal-lm": 1, "sequence-classification": 3, "image-classification": 10}
 STEPS = (100, 5000)  # least and most
@@ -133,7 +134,7 @@ def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, dr
     draft.reasons["data"] = data.words()
     if data.source in ("digits", "python-stdlib"):
         draft.settings["data"] = data.source
-        return LENGTHS["causal-lm"]
+        return WINDOW
     settings: dict[str, Any] = {"source": data.source}
     settings |= {"paths": list(data.given)} if data.source == "files" else {"name": data.given[0]}
     columns = _columns(teacher, data, workload, ask, draft)
@@ -144,7 +145,9 @@ def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, dr
             _split(column, settings, draft)
     length = 2
     if workload != "image-classification":
-        length = settings["sequence_length"] = _length(teacher, data, columns.get("text", "text"), workload, draft)
+        read = [name for role, name in columns.items() if role not in ("label", "slice")] or ["text"]
+        packed = workload == "causal-lm" and "text" in (columns or {"text": ""})
+        length = settings["sequence_length"] = _length(teacher, data, data.texts(*read), packed, draft)
     draft.settings["data"] = settings
     return length
 
@@ -160,10 +163,9 @@ def _columns(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask,
         return {}
     chosen: dict[str, str] = {}
     content = "image" if workload == "image-classification" else "text"
-    chats = [column.name for column in data.columns if column.kind == "messages"]
-    if workload == "causal-lm" and chats and "messages" in Columns.model_fields:
-        draft.reasons["data.columns"] = f"{chats[0]!r} holds chats"
-        return {"messages": chats[0]}
+    if workload == "causal-lm" and (found := _conversations(data, draft)):
+        _chat_template(teacher, found, draft)
+        return found
     if content == "image":
         chosen["image"] = next(column.name for column in data.columns if column.kind == "image")
     else:
@@ -180,6 +182,33 @@ def _columns(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask,
         if rest:
             draft.reasons["data.columns"] += f"; slice: may name another column: {shown(rest)}"
     return chosen
+
+
+def _conversations(data: DataLook, draft: Draft) -> dict[str, str]:
+    """The columns of conversations, or of prompts and completions; none where the data hold plain text."""
+    names = {column.name.casefold(): column for column in data.columns}
+    chats = [column.name for column in data.columns if column.kind == "messages"]
+    if chats:
+        draft.reasons["data.columns"] = f"{chats[0]!r} holds conversations; the assistant's answers alone are learned"
+        return {"messages": chats[0]}
+    prompt = next((names[name] for name in PROMPT_NAMES if name in names and names[name].kind == "text"), None)
+    answer = next((names[name] for name in ANSWER_NAMES if name in names and names[name].kind == "text"), None)
+    if prompt is None or answer is None:
+        return {}
+    draft.reasons["data.columns"] = f"{answer.name!r} answers {prompt.name!r}, and alone is learned"
+    return {"prompt": prompt.name, "completion": answer.name}
+
+
+def _chat_template(teacher: TeacherLook, columns: dict[str, str], draft: Draft) -> None:
+    """Say where a conversation needs a template that the teacher's tokenizer does not have."""
+    if teacher.folder is None or "messages" not in columns:
+        return
+    from models.data import tokenizers
+
+    if has_tokenizer(teacher.folder) and tokenizers.load(teacher.folder).chat_template is None:
+        draft.warnings.append(
+            "the teacher's tokenizer has no chat template: set tokenizer.chat_template to the one that it was trained with"
+        )
 
 
 def _text_candidates(data: DataLook) -> list[ColumnLook]:
@@ -236,10 +265,11 @@ def _say_classes(column: ColumnLook, teacher: TeacherLook, draft: Draft) -> None
     draft.reasons["data.columns"] = text
 
 
-def _length(teacher: TeacherLook, data: DataLook, column: str, workload: Workload, draft: Draft) -> int:
-    """Tokens of a sequence: 95 % of the texts for a classifier, a usual window for a language model, as far as the teacher goes."""
-    most = min(LENGTHS[workload], teacher.positions or LENGTHS[workload])
-    sizes = _tokens(teacher, data.texts(column))
+def _length(teacher: TeacherLook, data: DataLook, texts: list[str], packed: bool, draft: Draft) -> int:
+    """Tokens of a sequence: those of 95 % of the texts, or a usual window where texts are packed, as far as the teacher goes."""
+    usual = WINDOW if packed else LONGEST
+    most = min(usual, teacher.positions or usual)
+    sizes = _tokens(teacher, texts)
     if not sizes:
         draft.reasons["data.sequence_length"] = "a usual window"
         return most
@@ -249,7 +279,7 @@ def _length(teacher: TeacherLook, data: DataLook, column: str, workload: Workloa
     draft.reasons["data.sequence_length"] = (
         f"95 % of {len(ordered):,} texts have at most {at:,} tokens, the longest {ordered[-1]:,}{estimated}"
     )
-    if workload == "causal-lm":
+    if packed:
         total = sum(sizes) * data.rows // max(len(sizes), 1)
         while most > 16 and total < 200 * most:  # few windows teach little
             most //= 2
@@ -263,7 +293,7 @@ def _tokens(teacher: TeacherLook, texts: Sequence[str], most: int = 300) -> list
         return [len(text.encode()) // 4 + 1 for text in few]
     from models.data import tokenizers
 
-    if not any((teacher.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+    if not has_tokenizer(teacher.folder):
         return [len(text.encode()) + 1 for text in few]
     loaded = tokenizers.load(teacher.folder)
     return [len(ids) for ids in loaded([text[:20000] for text in few])["input_ids"]] if few else []
@@ -294,7 +324,10 @@ def _round_size(parameters: float) -> str:
 
 def _training(data: DataLook, workload: Workload, length: int, draft: Draft) -> dict[str, Any]:
     epochs, examples = EPOCHS[workload], data.rows
-    if workload == "causal-lm":
+    settings = draft.settings["data"]
+    if workload == "causal-lm" and isinstance(settings, dict) and "text" not in settings.get("columns", {"text": ""}):
+        epochs = EPOCHS["sequence-classification"]  # a conversation is an example
+    elif workload == "causal-lm":
         examples = data.bytes // 4 // length
     elif data.source == "digits":
         examples = 1797

@@ -129,5 +129,9 @@ def _gguf(teacher: CheckpointTeacher, context: Context) -> TeacherLook:
 def _vocabulary(folder: Path, config: Any) -> int:
     from models.data import tokenizers
 
-    has_own = any((folder / name).is_file() for name in TOKENIZER)
-    return tokenizers.id_count(tokenizers.load(folder)) if has_own else int(config.vocab_size)
+    return tokenizers.id_count(tokenizers.load(folder)) if has_tokenizer(folder) else int(config.vocab_size)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a checkpoint brings a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER)

@@ -196,6 +196,16 @@ def test_list_names_every_shipped_ladder(bare):
     assert "llama-1b" in bare("list").out
 
 
+def test_explain_prints_a_ladder_with_what_its_short_forms_became(bare, tmp_path):
+    teacher = "{source: train, shape: {hidden_size: 16, layers: 2, heads: 2, feed_forward: 32}, training: {steps: 4}}"
+    file = tmp_path / "short.yaml"
+    file.write_text(f"name: short\ndata: python-stdlib\nteacher: {teacher}\nstages: [7k]\n")
+    said = bare("explain", str(file), "stages.7k.training.steps=3").out
+    assert "# 7k: 7,000 parameters became shape: {" in said
+    assert "parameters: null" in said
+    assert "steps: 3" in said
+
+
 def test_explain_gives_meaning_unit_and_bounds(bare):
     said = bare("explain", "stages.objective.alpha").out
     assert "Weight of the teacher" in said

@@ -11,7 +11,7 @@ from torch import Tensor
 from conf.errors import UserError
 from conf.schema.ladder import Shape
 from models.architectures.checkpoint import load_model
-from models.architectures.gguf import convert
+from models.architectures.gguf import convert, read_config
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data import tokenizers
@@ -102,6 +102,15 @@ def test_a_file_becomes_the_folder_of_the_same_model(tiny: tuple[Path, Any, Any]
     text = Path(__file__).read_text()
     assert folder_tokenizer(text).input_ids == tokenizer(text).input_ids
     assert tokenizers.special_ids(folder_tokenizer) == tokenizers.special_ids(tokenizer)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_head_of_a_file_tells_the_shape_without_its_weights(tiny: tuple[Path, Any, Any]) -> None:
+    path, model, _ = tiny
+    config = read_config(path)
+    with torch.device("meta"):
+        described = build(config, "causal-lm")
+    assert sum(p.numel() for p in described.parameters()) == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,22 @@ def test_an_encoder_without_a_head_and_a_column_of_splits(folder: Path, tmp_path
     assert ladder.data.splits.column == "part"
 
 
+@pytest.mark.parametrize("kind", ["messages", "prompt"])
+def test_conversations(folder: Path, tmp_path: Path, kind: str) -> None:
+    turns = [{"role": "user", "content": "Warm or cold?"}, {"role": "assistant", "content": "Warm."}]
+    row = {"chat": turns, "id": 1} if kind == "messages" else {"instruction": "Warm or cold?", "output": "Warm.", "id": 1}
+    (tmp_path / "chats.jsonl").write_text((json.dumps(row) + "\n") * 40)
+    initialised, ladder = made(folder, tmp_path / f"{kind}.yaml", "llama", str(tmp_path / "chats.jsonl"))
+    assert isinstance(ladder.data, FilesData)
+    columns = ladder.data.columns
+    if kind == "messages":
+        assert columns.messages == "chat"
+        assert "no chat template" in initialised.text
+    else:
+        assert (columns.prompt, columns.completion) == ("instruction", "output")
+    assert ladder.data.sequence_length == 24
+
+
 def test_two_possible_columns_are_asked(folder: Path, tmp_path: Path) -> None:
     asked: list[Question] = []
 
