@@ -172,6 +172,10 @@ def limits(record: StageRecord) -> list[str]:
     found += [f"It has learned nothing: {why}."] if (why := learned_nothing(record.metrics)) else []
     found += [f"Its gate: {reason}." for reason in record.gate_reasons]
     found += [f"A person decided: {record.decision}."] if record.decision else []
+    for name, other in record.also.items():
+        metric = tables.BITS if "bits_per_byte" in other.metrics else tables.ACCURACY
+        kept = "" if other.retention.root is None else f", {fmt.percent(other.retention.root)} of the root's quality"
+        found.append(f"On {name}, data that no training saw: {tables.score(metric, other.metrics)} {metric.unit}{kept}.")
     quality = tables.ACCURACY if "accuracy" in record.metrics and "bits_per_byte" not in record.metrics else tables.BITS
     judged = [(name, figures) for name, figures in record.slices.items() if quality.key in figures]
     worst = sorted(judged, key=lambda item: item[1][quality.key], reverse=quality is tables.BITS)[:WORST]

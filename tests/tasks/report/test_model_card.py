@@ -14,7 +14,7 @@ from conf.schema.ladder import Ladder
 from models.data.corpus import CorpusInfo
 from tasks.records.audit import AuditRecord
 from tasks.records.data import DataCounts
-from tasks.records.run import DataRecord, RunRecord, SampleRecord, StageRecord
+from tasks.records.run import AlsoRecord, DataRecord, Retention, RunRecord, SampleRecord, StageRecord
 from tasks.report.model_card import CARD, card, metadata, write_card
 from tasks.runtime.run_registry import Context, save
 from tests.factories import data_record
@@ -139,3 +139,11 @@ def test_remarks_on_the_data_are_listed(place: Any):
     text = text_of((root, student, data.model_copy(update={"counts": counts}), context))
     assert "Images of 8 x 8 pixels, grey.\n\n- 3 rows without label left out\n- 96.5 % of the ids of valid \\| test are cut\n" in text
     assert "left out" not in text_of(place)
+
+
+def test_quality_on_other_data_is_told(place: Any):
+    assert "judged on them alone; its quality on other data is unknown" in text_of(place)
+    also = {"letters": AlsoRecord(metrics={"accuracy": 0.71, "nll": 0.9}, retention=Retention(root=0.82), rows=300, few=False)}
+    text = text_of(place, also=also)
+    assert "- It was made for the data above and judged on them, and on letters.\n" in text
+    assert "- On letters, data that no training saw: 71.0 % accuracy, 82.0 % of the root's quality." in text
