@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from conf.errors import UserError
 from conf.loading.load import load, shipped
 from conf.schema.data import DatasetData, FilesData
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder
 
 REMEDY = "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
 RECORDED = ("models:/", "runs:/")
@@ -50,6 +50,8 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
     """
     own = load(source).ladder if source in shipped() else None
     remedy = f"It is in the ladder {source}. {REMEDY}"
+    if isinstance(ladder.teacher, AnswersTeacher) and not (own and own.teacher == ladder.teacher):
+        _check_folder("teacher.path", ladder.teacher.path, base, roots, remedy)
     if isinstance(ladder.teacher, CheckpointTeacher) and not (own and own.teacher == ladder.teacher):
         _check_model("teacher.path", ladder.teacher.path, base, roots, remedy)
     for index, stage in enumerate(ladder.stages):

@@ -128,7 +128,32 @@ class CheckpointTeacher(Settings):
     )
 
 
-Teacher = Annotated[TrainedTeacher | CheckpointTeacher, Field(discriminator="source"), Choices()]
+class AnswersTeacher(Settings):
+    """Answers of a teacher that is not here: class probabilities of every text of the data (sequence-classification)."""
+
+    source: Literal["answers"] = setting("answers", "answers: use stored answers of a model")
+    path: str = setting(..., "Parquet file with a row for each text; relative to the ladder's YAML file", "path", min_length=1)
+    text: str = setting("text", "Column of the texts, which are matched with those of the data", "column name", min_length=1)
+    classes: tuple[str, ...] = setting(
+        ...,
+        "Names of the classes, and of the columns of their probabilities, unless `probabilities` is set",
+        "names",
+        min_length=2,
+    )
+    probabilities: str | None = setting(None, "Column with a list of all probabilities; none: a column for each class", "column name")
+    parameters: int = setting(..., "Size of the model that gave the answers, for reports", "parameters", ge=1)
+    allow_poor: bool = setting(False, "Let it teach though it is no better than the majority class", identity=False)
+
+    @property
+    def shape(self) -> None:
+        """None: nothing is known of it."""
+
+    @property
+    def training(self) -> None:
+        """None: it is not trained here."""
+
+
+Teacher = Annotated[TrainedTeacher | CheckpointTeacher | AnswersTeacher, Field(discriminator="source"), Choices()]
 
 
 class Evaluation(Settings):
@@ -250,7 +275,7 @@ class Ladder(Settings):
             raise ValueError(f"data.columns: got conversations; allowed: text and label, for workload {self.workload}. Leave them out.")
         if self.workload != "causal-lm" and not self.data.cross_document_attention:
             raise ValueError(f"data.cross_document_attention: got false; allowed: true, for workload {self.workload}. Leave it out.")
-        if self.tokenizer.kind == "teacher" and self.teacher.source == "train" and self.workload != "image-classification":
+        if self.tokenizer.kind == "teacher" and self.teacher.source != "checkpoint" and self.workload != "image-classification":
             raise ValueError(
                 "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "
                 "Only teacher.source checkpoint brings a tokenizer."
@@ -264,6 +289,26 @@ class Ladder(Settings):
                 f"teacher.class_weights: got {self.teacher.class_weights!r}; allowed: none, for causal-lm; weights of classes are for "
                 "classification. Leave it out."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _answers_are_no_model(self) -> Ladder:
+        if self.teacher.source != "answers":
+            return self
+        if self.workload != "sequence-classification":
+            raise ValueError(
+                "teacher.source: got 'answers'; allowed: train or checkpoint, but for sequence-classification. "
+                "Only class probabilities of texts can be given as a file."
+            )
+        for index, stage in enumerate(self.stages):
+            by_root = index == 0 or {"root", "ancestors"} & set(stage.teachers)
+            if index == 0 and stage.student.initialisation != "random":
+                raise ValueError(
+                    f"stages[0].student.initialisation: got {stage.student.initialisation!r}; allowed: random, below answers. "
+                    "They have no weights to begin with."
+                )
+            if by_root and stage.objective.features:
+                raise ValueError(f"stages[{index}].objective.features: got some; allowed: none, below answers. They have no hidden states.")
         return self
 
     @model_validator(mode="after")

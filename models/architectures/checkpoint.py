@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from conf.errors import UserError
+from models.architectures.answers import ANSWERS, load_answers
 from models.architectures.folder_checks import check_config, check_names, check_shards
 from models.architectures.shapes import AUTO_CLASSES, build
 from models.base.files import weight_files
@@ -80,6 +81,8 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
     Raises:
         UserError: The folder is no such model (see `check_folder`), or serves another workload.
     """
+    if (folder / ANSWERS).is_file():
+        return load_answers(folder)
     import transformers
 
     check_folder(folder, key)

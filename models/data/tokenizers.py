@@ -156,6 +156,15 @@ def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     return [] if before == [end] else before, [end]
 
 
+def encode_examples(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int) -> list[NDArray[Any]]:
+    """Turn texts into a classifier's examples: what `tokenizer(text)` puts around each, which is cut to `length` ids in all."""
+    before, after = surroundings(tokenizer)
+    room, dtype = length - len(before) - len(after), id_dtype(id_count(tokenizer))
+    framed = [np.array([*before, *ids[:room], *after], dtype=dtype) for ids in encode(tokenizer, texts)]
+    end = np.array([special_ids(tokenizer)[0]], dtype=dtype)
+    return [ids if len(ids) else end for ids in framed]  # a model cannot be given nothing
+
+
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer folder that `AutoTokenizer` reads."""
     tokenizer.save_pretrained(str(folder))

@@ -45,7 +45,7 @@ def bench_identity(ladder: Ladder, weights: str | list[str]) -> dict[str, Any]:
 
 def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageRecord:
     """Measure a model shortly, by itself, unless `bench.after_stage` is off; an unsupported model is skipped with a warning."""
-    if not ladder.bench.after_stage:
+    if not ladder.bench.after_stage or record.identity.get("kind") == "answers":  # which nothing computes here
         return record
 
     def compute() -> Write:

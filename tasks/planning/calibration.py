@@ -102,7 +102,7 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, St
 
     if ladder.teacher.source == "train":
         measured = {TEACHER: timed(random(config_for(ladder.teacher.shape, whole.interface)), whole, ladder.teacher.training)}
-    elif ladder.teacher.training is not None:
+    elif ladder.teacher.source == "checkpoint" and ladder.teacher.training is not None:
         source, info = resolve_checkpoint(ladder.teacher, context), whole.info
         made = load_to_train(source, whole.interface, info.label_names, ladder.seed, ladder.teacher.classes)
         measured = {TEACHER: timed(made.model, whole, ladder.teacher.training)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from conf.errors import UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder, TrainedTeacher
+from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder, TrainedTeacher
 from conf.schema.training import Training
 from models.architectures.shapes import Size
 from models.base.device import precision_of
@@ -20,6 +20,7 @@ from tasks.records.run import TEACHER
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Store
+from tasks.teachers.answers import answers_file, answers_identity
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
 from tasks.training.cost_model import Forward, training_flops
 from tasks.training.identity import fine_tuning_identity, teacher_identity
@@ -82,9 +83,38 @@ def plan_teacher(inputs: PlanInputs, size: Size | None, notes: list[str]) -> tup
         flops = training_flops(Forward.of(size).whole, training.steps * training.batch_size).total
         estimated = inputs.estimate(TEACHER, training, size, flops, [])
         return plan_model(inputs, "teacher", TEACHER, identity, size, None, estimated, context.fresh and context.start_at is None)
+    if isinstance(ladder.teacher, AnswersTeacher):
+        return _plan_answers(inputs, ladder.teacher, notes)
     if ladder.teacher.training is not None and size is not None:
         return _plan_fine_tuning(inputs, ladder.teacher, ladder.teacher.training, size, notes)
     return _plan_import(inputs, ladder.teacher, size, notes)
+
+
+def _plan_answers(inputs: PlanInputs, teacher: AnswersTeacher, notes: list[str]) -> tuple[ModelPlan, str]:
+    """The plan of answers, which cost nothing here."""
+    key, weights = None, UNKNOWN
+    try:
+        file = answers_file(teacher, inputs.context)
+        if inputs.data_hash != UNKNOWN:
+            key = fingerprint(answers_identity(teacher, file, inputs.data_hash))
+    except UserError as error:
+        notes.append(str(error))
+    found = inputs.store.peek("teacher", key) if key else None
+    if found is not None:
+        weights = json.loads((found.folder / "record.json").read_text())["weights_sha256"]
+    plan = ModelPlan(
+        name=TEACHER,
+        action="import" if found is None else "reuse",
+        fingerprint=key,
+        parameters=teacher.parameters,
+        non_embedding=teacher.parameters,
+        ratio=None,
+        tokens=0,
+        flops=0.0,
+        seconds=0.0,
+        memory_bytes=0.0,
+    )
+    return plan, weights
 
 
 def _plan_fine_tuning(

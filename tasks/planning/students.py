@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from conf.errors import UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder, Stage
+from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder, Stage
 from conf.schema.student import Shape, Student, is_settled
 from models.base.files import weights_sha256
 from models.base.interface import Interface
@@ -79,6 +79,9 @@ def _teacher(ladder: Ladder, context: Context) -> tuple[Any, Interface]:
     from tasks.planning.preflight import expected_image, expected_interface
 
     interface, teacher = expected_interface(ladder, None, expected_image(ladder, context)), ladder.teacher
+    if isinstance(teacher, AnswersTeacher):
+        remedy = "Answers have no architecture that a size could follow: give every stage a shape or a config."
+        raise UserError.about("teacher.source", "answers", "a model, where stages are given by their parameters", remedy)
     if not isinstance(teacher, CheckpointTeacher):
         return config_for(teacher.shape, interface), interface
     try:

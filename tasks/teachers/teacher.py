@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.schema.ladder import CheckpointTeacher, Ladder, TrainedTeacher
+from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder, TrainedTeacher
 from models.base.device import precision_of
 from tasks.records.run import TEACHER, DataRecord, StageRecord
 from tasks.runtime.stage_inputs import StageInputs
@@ -28,6 +28,10 @@ def prepare_teacher(inputs: StageInputs) -> StageRecord:
         from tasks.teachers.import_checkpoint import import_checkpoint
 
         return import_checkpoint(teacher, inputs)
+    if isinstance(teacher, AnswersTeacher):
+        from tasks.teachers.answers import import_answers
+
+        return import_answers(teacher, inputs)
     return find_or_train(teacher_work(inputs.ladder, teacher, inputs.data), inputs)
 
 

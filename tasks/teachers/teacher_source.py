@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import TransientError, UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder
 from models.architectures.gguf import SUFFIX
 from models.base.files import file_sha256, weights_sha256
 from models.data.classes import classes_in
@@ -81,6 +81,8 @@ def teacher_classes(ladder: Ladder, context: Context) -> tuple[str, ...] | None:
         UserError: As `resolve_checkpoint`.
     """
     teacher = ladder.teacher
+    if isinstance(teacher, AnswersTeacher):
+        return teacher.classes
     if ladder.workload == "causal-lm" or not isinstance(teacher, CheckpointTeacher):
         return None
     if teacher.classes is not None or teacher.training is not None:  # a head that is trained follows the data

@@ -46,7 +46,7 @@ def test_all_settings_classes_are_reached() -> None:
     names = {model.__name__ for model in reachable()}
     assert names == {
         *("Ladder", "StdlibData", "DigitsData", "FilesData", "DatasetData", "Columns", "Tokenizer", "TrainedTeacher", "CheckpointTeacher"),
-        *("Shape", "Training", "Stage", "Student", "Objective", "Alpha", "Temperature", "Gate", "Evaluation", "Compute"),
+        *("Shape", "Training", "Stage", "Student", "Objective", "Alpha", "AnswersTeacher", "Temperature", "Gate", "Evaluation", "Compute"),
         *("Splits", "Resize", "Feature", "Signals", "Bench", "Economics", "Range", "Audit", "AuditLimit", "Comparison"),
     }
 

@@ -1,0 +1,167 @@
+"""Answers from a file in place of a teacher: match them with the data by content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import UserError
+from conf.schema.ladder import AnswersTeacher
+from models.base.files import file_sha256
+from models.data import tokenizers
+from models.data.classes import match_classes
+from models.data.corpus import SPLITS, Corpus
+from tasks.records.run import TEACHER, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.stage_inputs import StageInputs
+from tasks.store.cached import Entry, Write, find_or_compute
+from tasks.training.work import read_record, record_of, require_started
+
+if TYPE_CHECKING:
+    from models.architectures.shapes import Size
+
+SUM_TOLERANCE = 1e-2  # of a row of probabilities, which may have been rounded
+KEY = "teacher.path"
+
+
+class AnswerTable(NamedTuple):
+    """Texts and their class probabilities, (n, C)."""
+
+    texts: list[str]
+    probabilities: NDArray[np.float64]
+
+
+def answers_file(teacher: AnswersTeacher, context: Context) -> Path:
+    """The Parquet file of the answers.
+
+    Raises:
+        UserError: It is missing, or no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = Path(context.base) / os.path.expanduser(teacher.path)
+    if not file.is_file():
+        raise UserError.about(KEY, teacher.path, "an existing Parquet file of answers", f"There is no file {file}.")
+    try:
+        columns = pq.read_schema(file).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError.about(KEY, teacher.path, "a Parquet file of answers", f"It is none: {error}.") from error
+    wanted = [teacher.text, *([teacher.probabilities] if teacher.probabilities else teacher.classes)]
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        remedy = "teacher.text, teacher.classes and teacher.probabilities name them."
+        raise UserError.about(KEY, f"{teacher.path} without the columns {', '.join(missing)}", f"columns: {', '.join(columns)}", remedy)
+    return file
+
+
+def read_answers(teacher: AnswersTeacher, context: Context) -> AnswerTable:
+    """Read and check the answers.
+
+    Raises:
+        UserError: The file cannot be read, or a row is no distribution over the classes; with the first such row.
+    """
+    import pyarrow.parquet as pq
+
+    file, count = answers_file(teacher, context), len(teacher.classes)
+    table = pq.read_table(file, columns=[teacher.text, *([teacher.probabilities] if teacher.probabilities else teacher.classes)])
+    texts = table.column(teacher.text).to_pylist()
+    if teacher.probabilities:
+        rows = [row if row is not None else [] for row in table.column(teacher.probabilities).to_pylist()]
+        odd = next((number for number, row in enumerate(rows) if len(row) != count), None)
+        if odd is not None:
+            raise _bad_row(teacher, odd, f"{len(rows[odd])} numbers", f"{count}, one for each of teacher.classes")
+        values = np.array(rows, dtype=np.float64).reshape(-1, count)
+    else:
+        values = np.stack([np.asarray(table.column(name).to_pylist(), dtype=np.float64) for name in teacher.classes], axis=1)
+    wrong = ~(np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE))
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        shown = ", ".join(f"{value:g}" for value in values[first][:8])
+        raise _bad_row(teacher, first, shown, f"probabilities, 0 or more, that add up to 1; {int(wrong.sum()):,} rows are none")
+    blank = next((number for number, text in enumerate(texts) if not isinstance(text, str)), None)
+    if blank is not None:
+        raise _bad_row(teacher, blank, repr(texts[blank]), f"text in the column {teacher.text}")
+    return AnswerTable(texts, values)
+
+
+def _bad_row(teacher: AnswersTeacher, row: int, found: str, allowed: str) -> UserError:
+    return UserError.about(KEY, f"{teacher.path}, row {row + 1}: {found}", allowed, "Write it again; logits need a softmax.")
+
+
+def answers_identity(teacher: AnswersTeacher, file: Path, data: str) -> dict[str, Any]:
+    """Identity of answers on a corpus."""
+    columns = [teacher.text, teacher.probabilities, list(teacher.classes)]
+    return {"kind": "answers", "file": file_sha256(file), "columns": columns, "parameters": teacher.parameters, "data": data}
+
+
+def import_answers(teacher: AnswersTeacher, inputs: StageInputs) -> StageRecord:
+    """Find or store the answers to every document of the data, as the root teacher.
+
+    Raises:
+        UserError: The file is missing or wrong, or has no answer to some documents; with their number and the first of them.
+    """
+    data, context = inputs.data, inputs.context
+    file = answers_file(teacher, context)
+    entry = Entry("teacher", TEACHER, answers_identity(teacher, file, data.content_hash))
+
+    def compute() -> Write:
+        require_started(context, TEACHER, "Run without --start-at.")
+        log.info("teacher: importing the answers in %s", file)
+        corpus = data.corpus()
+        keys, probabilities = _matched(teacher, read_answers(teacher, context), corpus)
+        return lambda folder: _write(folder, entry.fingerprint, keys, probabilities, teacher, corpus)
+
+    found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(TEACHER))
+    if found.reused:
+        log.info("teacher: found in the store (%s), reused", entry.fingerprint[:12])
+    return read_record(found)
+
+
+def _matched(teacher: AnswersTeacher, table: AnswerTable, corpus: Corpus) -> tuple[list[bytes], NDArray[np.float64]]:
+    """Keys and probabilities of the documents' answers, in the order of the data's classes; each document has one."""
+    from models.architectures.answers import text_key
+
+    assert corpus.tokenizer_folder is not None
+    _, places = match_classes(corpus.info.label_names, teacher.classes, key="teacher.classes")
+    tokenizer = tokenizers.load(corpus.tokenizer_folder)
+    stored: dict[bytes, int] = {}
+    twice = 0
+    for number, ids in enumerate(tokenizers.encode_examples(tokenizer, table.texts, corpus.info.sequence_length)):
+        first = stored.setdefault(text_key(ids), number)
+        twice += not np.allclose(table.probabilities[first], table.probabilities[number], atol=1e-3)
+    if twice:
+        log.warning("teacher: %d texts have several answers, at least as far as sequence_length reaches; the first counts", twice)
+    wanted: dict[bytes, None] = {}
+    missing, example = 0, ""
+    for name in SPLITS:
+        split = corpus.split(name)
+        for begin, end in zip(split.offsets[:-1], split.offsets[1:], strict=True):
+            ids = np.asarray(split.values[begin:end])
+            key = text_key(ids)
+            wanted[key] = None
+            if key not in stored:
+                missing += 1
+                example = example or cast(str, tokenizer.decode(ids.tolist(), skip_special_tokens=True))
+    if missing:
+        total = sum(corpus.info.documents.values())
+        remedy = f"The first without one is {example[:100]!r}. Texts must be those of the data, letter by letter."
+        raise UserError.about(KEY, f"{teacher.path} without an answer to {missing:,} of {total:,} documents", "an answer to each", remedy)
+    keys = list(wanted)
+    return keys, table.probabilities[[stored[key] for key in keys]][:, places]
+
+
+def _write(
+    folder: Path, fingerprint: str, keys: list[bytes], probabilities: NDArray[np.float64], teacher: AnswersTeacher, corpus: Corpus
+) -> None:
+    from models.architectures.answers import load_answers, save_answers
+    from models.architectures.shapes import count
+
+    save_answers(folder, keys, probabilities, teacher.parameters, corpus.info.label_names)
+    size: Size = count(load_answers(folder), corpus.info.sequence_length)
+    (folder / "record.json").write_text(record_of(folder, TEACHER, fingerprint, size).model_dump_json(indent=1))
