@@ -7,6 +7,7 @@ stands for: nothing of the test split is in it. Then all labels but a few are hi
 
     staged          the ladder below, taught on labelled and unlabelled rows
     direct          the root teaches the last student at once, on the same rows, with the ladder's FLOPs
+    labelled rows   the same without the unlabelled rows: as many rows, all labelled, of another draw
     labels alone    the last student from random weights on the labelled rows, with the ladder's FLOPs
     labels, short   the same with the steps of the last student alone: more steps on few labels need not be better
 
@@ -42,7 +43,7 @@ from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student
 
 NAME = "benchmark-few-labels"
-STAGED, DIRECT, ALONE, SHORT = ARMS = ("staged", "direct", "labels alone", "labels, short")
+STAGED, DIRECT, TAUGHT, ALONE, SHORT = ARMS = ("staged", "direct", "labelled rows", "labels alone", "labels, short")
 LADDER = """
 name: few-labels
 workload: image-classification
@@ -81,13 +82,17 @@ def tested(model: StageRecord, inputs: StageInputs) -> float:
 
 def one_seed(ladder: Ladder, context: Context) -> dict[str, float]:
     """Accuracy of every arm with the labels, order and weights of one seed."""
-    data = prepare_data(ladder, context)
+    limits = {"max_train_documents": ladder.data.max_labels, "max_labels": None}
+    labelled = ladder.model_copy(update={"data": ladder.data.model_copy(update=limits)})
+    data, less = prepare_data(ladder, context), prepare_data(labelled, context)
     root = prepare_teacher(StageInputs(ladder, data, context))
     arms = arms_of(ladder, data, context)
     ladders = {STAGED: arms.ladders["staged"], DIRECT: arms.ladders["direct-matched"], ALONE: arms.ladders["scratch"]}
     short = scratch(arms.base)
     ladders[SHORT] = with_stages(short, short.stages[0])
-    return {arm: climbed(each, root, data, context) for arm, each in ladders.items()}
+    scores = {arm: climbed(each, root, data, context) for arm, each in ladders.items()}
+    alone = arms.ladders["direct-matched"].model_copy(update={"data": labelled.data})
+    return scores | {TAUGHT: climbed(alone, root, less, context)}
 
 
 def points(found: Interval, signed: bool = False) -> str:
