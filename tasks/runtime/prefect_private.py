@@ -32,7 +32,7 @@ class PrivateName:
 
 EMBEDDED, RUNNER, SQLITE = "flows/serving/embedded_server.py", "flows/serving/flow_runner.py", "flows/serving/sqlite_transactions.py"
 WATCHDOG, CLIENT, DEPLOYMENTS = "flows/serving/parent_watchdog.py", "tasks/runtime/prefect_client.py", "flows/serving/deployments.py"
-SERVER = "prefect.server.api.server"
+SERVER, SCHEDULES = "prefect.server.api.server", "prefect.server.schemas.schedules"
 STARTER = "prefect.runner._starter_engine:EngineCommandStarter"
 
 PRIVATE_NAMES = (
@@ -86,4 +86,6 @@ PRIVATE_NAMES = (
         DEPLOYMENTS,
         "schedules made by a person stay",
     ),
+    PrivateName("CronSchedule", f"{SCHEDULES}:CronSchedule", "07ac566d1651", DEPLOYMENTS, "whether a schedule ever starts a run"),
+    PrivateName("RRuleSchedule", f"{SCHEDULES}:RRuleSchedule", "aad3fe9f1a3d", DEPLOYMENTS, "as above"),
 )
