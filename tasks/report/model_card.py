@@ -46,6 +46,7 @@ OF_WORKLOAD = {"causal-lm": ("bits_per_byte", "perplexity", "nll")}
 OTHERS = ("accuracy", "macro_f1", "nll", "ece")
 SHOWN = ("student", "objective", "signals", "training", "seed")  # of the identity, in this order
 WORST = 5
+PROMPT = 80  # most characters of the example's prompt
 
 
 def write_card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, data: DataRecord, context: Context) -> Path | None:
@@ -77,6 +78,7 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
         "duration": fmt.duration,
         "operations": fmt.operations,
         "short": lambda text: text[:12],
+        "literal": lambda text: repr(text).replace("`", "\\x60"),  # which would end the block
         "cell": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " "),
     }
     info, root = data.corpus().info, lineage[0]
@@ -93,6 +95,7 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
         smaller=smaller(root.parameters, record.parameters),
         base=_hub_root(ladder, context),
         parts=parts_of(Path(record.folder)),
+        prompt=next((sample.prompt[:PROMPT] for sample in record.samples if sample.prompt.strip()), "The"),
         auto_class=TASKS[ladder.workload][2],
         figures=[(METRICS[key][1], model_figures(key, record, root)) for key in figures_of(ladder) if key in record.metrics],
         baseline=baseline_name(ladder.workload),

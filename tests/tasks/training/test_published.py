@@ -22,6 +22,7 @@ from models.data.corpus import Corpus
 from models.students.initialise import random_model
 from models.students.vocabulary import student_vocabulary
 from tasks.data.build import build_corpus
+from tasks.records.run import SampleRecord
 from tasks.report.model_card import card
 from tasks.runtime.run_registry import Context
 from tasks.training.published import write_published
@@ -29,6 +30,9 @@ from tests.factories import data_record, model_record, run_record
 
 FAMILIES = {"causal-lm": "llama", "sequence-classification": "bert", "image-classification": "vit"}
 LENGTH = 24
+PROMPT = """it's "room" 7
+```
+"""  # of a language model's own data
 
 
 def ladder(workload: str, data: dict[str, Any], family: str = "", **student: Any) -> Ladder:
@@ -129,9 +133,14 @@ def test_a_language_model_in_a_pipeline(tmp_path: Path, vocabulary: str) -> None
 def test_the_example_of_a_card_runs(tmp_path: Path, workload: str, more: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     made = ladder(workload, {**(images if workload == "image-classification" else texts)(tmp_path), **more})
     corpus, _, folder = published(made, tmp_path)
-    root, student = model_record("teacher", folder=str(folder)), model_record(folder=str(folder))
+    root, student = (
+        model_record("teacher", folder=str(folder)),
+        model_record(folder=str(folder), samples=(SampleRecord(prompt=" ", text=""), SampleRecord(prompt=PROMPT, text=""))),
+    )
     context = Context(run="tiny-1", ladder="published", home=str(tmp_path), base=str(tmp_path))
     text = card(student, [root], made, data_record(folder=str(corpus.folder)), context, run_record("tiny-1", root, student))
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(compile(example.replace("FOLDER", str(folder)), "card", "exec"), {})
-    assert capsys.readouterr().out.strip()
+    shown = capsys.readouterr().out
+    assert shown.strip()
+    assert workload != "causal-lm" or shown.startswith(PROMPT), "of its own data"
