@@ -126,6 +126,14 @@ class TestSettings:
     def test_a_teacher_inside_or_not_a_path(self, root: Path, path: str) -> None:
         allowed(root, teacher(path))
 
+    @pytest.mark.parametrize("student", ["{source: checkpoint, path: PATH}", "{config: PATH}"])
+    def test_a_student_inside_and_outside(self, root: Path, student: str) -> None:
+        allowed(root, f"stages.one.student={student.replace('PATH', './model')}")
+        for outside in ("../forbidden/model", str(root.parent / "forbidden" / "model"), "./link/model"):
+            key = "path" if "path" in student else "config"
+            message = refused(root, f"stages.one.student={student.replace('PATH', outside)}")
+            assert message.startswith(f"stages[0].student.{key}: got {outside!r}; allowed: a path inside the allowed folders")
+
     @pytest.mark.parametrize(
         "path",
         [

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from conf.schema.ladder import Shape
+from conf.schema.student import Shape, Student
 from models.architectures.shapes import build, config_for, count, size_of
 from models.base.interface import Interface
-from models.students.assistants import assistant_shape
+from models.students.assistants import assistant_shape, assistant_student
+from models.students.initialise import student_on_meta
 
 TEXT = Interface("causal-lm", 32, vocabulary=64, end_id=0, pad_id=1)
 SENTENCES = Interface("sequence-classification", 32, vocabulary=64, end_id=0, pad_id=1, classes=3)
@@ -53,3 +54,22 @@ def test_an_assistant_is_near_the_geometric_mean_and_keeps_the_students_proporti
 def test_there_is_none_between_neighbours():
     student = shape(hidden_size=126, heads=7, feed_forward=256)
     assert assistant_shape(on_meta(shape(hidden_size=126, heads=7, feed_forward=264)), student, TEXT) is None
+
+
+def test_between_a_teacher_and_a_student_of_another_architecture_lies_one_of_the_teachers():
+    qwen = {
+        "model_type": "qwen3",
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "head_dim": 8,
+    }
+    teacher, student = on_meta(shape()), Student(config=qwen)
+    found = assistant_student(teacher, student, TEXT)
+    assert found is not None
+    assert found.shape is not None
+    between = size_of(found.shape, TEXT).parameters
+    above, below = (sum(p.numel() for p in model.parameters()) for model in (teacher, student_on_meta(student, teacher, TEXT, "student")))
+    assert between == pytest.approx(math.sqrt(above * below), rel=0.03)
+    assert assistant_student(on_meta(shape(layers=1, hidden_size=16, heads=2, feed_forward=16)), student, TEXT) is None
