@@ -17,6 +17,7 @@ from torch import nn
 from models.data import tokenizers
 
 FIRST_OF = ("acc_norm", "acc", "exact_match", "f1", "mcc", "bits_per_byte", "byte_perplexity", "word_perplexity")  # to be the main figure
+FEW_SHOT_SEED = 1234  # lm-eval's own
 
 
 class TaskFigures(NamedTuple):
@@ -52,7 +53,7 @@ def run_task(
         limit: Judge at most so many examples, the first ones; None: all.
     """
     # An extra, which need not be there.
-    from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
@@ -69,14 +70,13 @@ def run_task(
             device=device,
             prefix_token_id=tokenizers.special_ids(tokenizer)[0],
         )
-        found = simple_evaluate(
-            language_model,
-            tasks=[own],
-            limit=limit,
-            task_manager=TaskManager(include_defaults=isinstance(task, str)),
-            bootstrap_iters=1000,
-            log_samples=False,
-        )
+        # As lm-eval's `simple_evaluate`, without its programs for the commit and the machine, and the process's seeds.
+        loaded = TaskManager(include_defaults=isinstance(task, str)).load([own])
+        for each in loaded["tasks"].values():
+            if each.get_config("num_fewshot") is None:
+                each.set_config(key="num_fewshot", value=0)
+            each.set_fewshot_seed(seed=FEW_SHOT_SEED)
+        found = evaluate(lm=language_model, task_dict=loaded, limit=limit, bootstrap_iters=1000, log_samples=False, verbosity="ERROR")
     return figures_of(cast(Any, found), task if isinstance(task, str) else str(task["task"]))
 
 
