@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, GPT2Config, MambaConfig, Qwen2Config
 
 from conf.errors import UserError
+from models.architectures.attention import single_precision_gradient
 from models.architectures.packing import check_packing
 from models.data.batches import IGNORE, TrainingBatches, document_positions
 from models.data.corpus import SPLITS, Corpus
@@ -66,6 +67,17 @@ def test_no_gradient_reaches_an_earlier_document(parted: Corpus, model_for: Call
             assert bool(gradient[0, :first].any()) == reaches
             assert gradient[0, first:last].any()
             assert not gradient[0, last:].any()
+
+
+def test_nor_under_the_attention_of_half_precision(parted: Corpus, model_for: Callable[..., nn.Module]) -> None:
+    batch, model = TrainingBatches(parted, 1, 0).at(0), model_for(parted, layers=2)
+    embedded = cast(Any, model).get_input_embeddings()(batch.inputs["input_ids"]).detach().requires_grad_()
+    with single_precision_gradient(model), torch.autocast("cpu", dtype=torch.bfloat16):
+        for positions, reaches in ((batch.inputs["position_ids"], False), (None, True)):
+            logits = cast(Any, model)(inputs_embeds=embedded, position_ids=positions).logits.float()
+            losses = nn.functional.cross_entropy(logits[0], batch.targets[0], reduction="none")
+            (gradient,) = torch.autograd.grad(losses[3:9].sum(), embedded)
+            assert bool(gradient[0, :3].any()) == reaches
 
 
 def test_a_document_in_a_window_is_as_one_alone(parted: Corpus, model_for: Callable[..., nn.Module]) -> None:
