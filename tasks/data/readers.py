@@ -108,6 +108,9 @@ def row_document(
     label = None if workload == "causal-lm" else clean_label(row[columns.label], columns, origin)
     group = _slice(row, columns, class_names)
     if read_image is not None:
+        if row[columns.image] is None:
+            remedy = f"{origin} has none: data.missing=drop leaves such rows out."
+            raise UserError.about("data.columns.image", columns.image, "an image in every row", remedy)
         image, key = read_image(row[columns.image], origin)
         return Document(key, group, origin, image=image, label=label, split=split)
     text = row_conversation(row, columns, origin) if columns.conversations else row[columns.text]

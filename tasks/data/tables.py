@@ -192,7 +192,8 @@ def _csv_rows(name: str, path: Path, wanted: Mapping[str, str], separator: str) 
                 if row:
                     yield f"{name}:{reader.line_num}", dict(zip(header, row, strict=True))
         except csv.Error as error:
-            raise unreadable(f"{name}:{reader.line_num}", str(error)) from error
+            hint = "double quotes enclose a whole field, and are doubled inside it" if '"' in str(error) else ""
+            raise unreadable(f"{name}:{reader.line_num}", "; ".join(filter(None, (str(error), hint)))) from error
 
 
 def _check_header(name: str, header: list[str], wanted: Mapping[str, str], separator: str) -> None:

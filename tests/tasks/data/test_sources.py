@@ -187,7 +187,7 @@ def test_a_json_array_is_decoded_in_chunks(tmp_path: Path, monkeypatch: pytest.M
         ("null.jsonl", b'{"text": null}\n', r"data\.columns\.text.*null\.jsonl:1 holds None"),
         ("absent.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', r"data\.columns\.text.*absent\.jsonl:2: txt.*Did you mean 'txt'"),
         ("ragged.csv", b"text,label\na,b\nc\n", r"'ragged\.csv:3'.*1 fields under a header of 2"),
-        ("quote.csv", b'text\n"a" b\n', r"'quote\.csv:2'"),
+        ("quote.csv", b'text\n"a" b\n', r"'quote\.csv:2'.*double quotes enclose a whole field, and are doubled inside it"),
         ("open.csv", b'text\n"never closed\n', r"'open\.csv:2'"),
         ("void.csv", b"", r"'void\.csv'.*it is empty"),
         ("void.jsonl", b"", r"'void\.jsonl'.*it is empty"),
