@@ -114,6 +114,8 @@ def student_of_size(teacher: Any, parameters: int, interface: Interface, key: st
     from models.students.importance import LAYOUTS
 
     kind = teacher.model_type
+    if _widths(teacher):
+        return _narrower(teacher, parameters, interface, key)
     if not all(isinstance(getattr(teacher, name, None), int) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")):
         remedy = "Describe the student by config: or name a checkpoint."
         allowed = f"a size, where the teacher is a transformer with heads and layers; it is of type {kind}"
@@ -210,13 +212,40 @@ def _feed_forward_name(config: Any) -> str | None:
     return next((name for name in FEED_FORWARD if hasattr(config, name)), None)
 
 
+def _widths(teacher: Any) -> list[int]:
+    """The widths of the stages of a network of convolutions; empty for any other."""
+    sizes = getattr(teacher, "hidden_sizes", None)
+    return list(sizes) if sizes and not isinstance(getattr(teacher, "num_attention_heads", None), int) else []
+
+
+def _narrower(teacher: Any, parameters: int, interface: Interface, key: str) -> dict[str, Any]:
+    """A network of convolutions as deep as the teacher, all widths smaller by one factor."""
+
+    def settings(factor: float) -> dict[str, Any]:
+        narrow = {"hidden_sizes": [max(2 * round(width * factor / 2), 2) for width in _widths(teacher)]}
+        if getattr(teacher, "embedding_size", None):
+            narrow["embedding_size"] = max(2 * round(teacher.embedding_size * factor / 2), 2)
+        return {**_kept(teacher), **narrow, "model_type": teacher.model_type}
+
+    def counted(factor: float) -> int:
+        with torch.device("meta"):
+            model = build(fitted_config(settings(factor), interface, f"{key}.config"), interface.workload)
+        return sum(p.numel() for p in model.parameters())
+
+    least, most = 0.0, 1.0
+    for _ in range(12):
+        factor = (least + most) / 2
+        least, most = (factor, most) if counted(factor) < parameters else (least, factor)
+    best = min((least, most), key=lambda factor: abs(counted(factor) - parameters))
+    if abs(counted(best) / parameters - 1) > TOLERANCE:
+        allowed = f"a number of parameters that a {teacher.model_type} with these data can have; nearest is {counted(best):,}"
+        raise UserError.about(f"{key}.parameters", parameters, allowed, "Choose another, or give a config.")
+    return settings(best)
+
+
 def _resized(teacher: Any, theirs: Sizes, sizes: Sizes) -> dict[str, Any]:
     """The teacher's own settings, as far as they differ from its architecture's defaults, with other sizes."""
-    layers = teacher.num_hidden_layers
-    kept = _set_by(teacher)
-    per_layer = {name for name, value in teacher.to_dict().items() if isinstance(value, list) and len(value) == layers}
-    dropped = per_layer | DECIDED | {name for name in kept if "drop" in name or name.startswith("_")}
-    made = {name: value for name, value in kept.items() if name not in dropped and _is_plain(value)}
+    made = _kept(teacher)
     names = teacher.attribute_map
     made |= {
         "model_type": teacher.model_type,
@@ -242,6 +271,14 @@ def _resized(teacher: Any, theirs: Sizes, sizes: Sizes) -> dict[str, Any]:
         if getattr(teacher, name, None) == old:
             made[name] = new
     return made
+
+
+def _kept(teacher: Any) -> dict[str, Any]:
+    """The settings that a smaller model takes over: none of single layers, of the data, or of dropout."""
+    kept, layers = _set_by(teacher), getattr(teacher, "num_hidden_layers", None)
+    per_layer = {name for name, value in teacher.to_dict().items() if layers and isinstance(value, list) and len(value) == layers}
+    dropped = per_layer | DECIDED | {name for name in kept if "drop" in name or name.startswith("_")}
+    return {name: value for name, value in kept.items() if name not in dropped and _is_plain(value)}
 
 
 def _set_by(teacher: Any) -> dict[str, Any]:

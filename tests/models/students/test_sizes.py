@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, ConvNextConfig
+from transformers import AutoConfig, ConvNextConfig, ResNetConfig
 
 from conf.errors import UserError
 from conf.schema.student import Shape
@@ -49,6 +49,23 @@ def made_config(made: Shape | dict[str, Any], interface: Interface) -> Any:
     return config_for(made, interface) if isinstance(made, Shape) else fitted_config(made, interface, "config")
 
 
+@pytest.mark.parametrize(
+    ("teacher", "wanted"),
+    [(ConvNextConfig(), 7_000_000), (ResNetConfig(depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type="basic"), 2_000_000)],
+)
+def test_convolutions_become_narrower_and_stay_as_deep(teacher: Any, wanted: int) -> None:
+    made = student_of_size(teacher, wanted, IMAGES, "student")
+    assert isinstance(made, dict)
+    config = fitted_config(made, IMAGES, "config")
+    with torch.device("meta"):
+        counted = sum(p.numel() for p in build(config, "image-classification").parameters())
+    assert counted == pytest.approx(wanted, rel=0.03)
+    assert config.depths == teacher.depths
+    assert all(mine < theirs for mine, theirs in zip(config.hidden_sizes, teacher.hidden_sizes, strict=True))
+    with pytest.raises(UserError, match="nearest is"):
+        student_of_size(teacher, 10**10, IMAGES, "student")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_within_three_percent(name: str) -> None:
     teacher, interface, wanted = CASES[name]
@@ -81,5 +98,5 @@ def test_a_pruned_student_has_a_shape() -> None:
 def test_what_cannot_be() -> None:
     with pytest.raises(UserError, match=r"^stages\[0\]\.student\.parameters: got 300000; .*can have; the smallest has"):
         student_of_size(SMOLLM2, 300_000, text(49152), "stages[0].student")
-    with pytest.raises(UserError, match="a transformer with heads and layers; it is of type convnext"):
-        student_of_size(ConvNextConfig(), 300_000, IMAGES, "student")
+    with pytest.raises(UserError, match="a transformer with heads and layers; it is of type mamba"):
+        student_of_size(AutoConfig.for_model("mamba"), 300_000, text(300), "student")
