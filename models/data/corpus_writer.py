@@ -13,6 +13,7 @@ from models.data.corpus import COUNTED
 from models.data.encoder import Encoded
 
 Rows = dict[str, int]  # array -> rows written
+LINES = "lines"
 
 
 class GrowingArray:
@@ -48,7 +49,10 @@ class GrowingArray:
 
 
 class SplitWriter:
-    """The arrays of a `Split`, documents appended; a context that closes its files."""
+    """The arrays of a `Split`, documents appended; a context that closes its files.
+
+    Beside them lie the hashes of sampled lines, `LINES`, where there are any; they are no part of the split.
+    """
 
     def __init__(
         self, folder: Path, dtype: DTypeLike, shape: tuple[int, ...] = (), rows: Rows | None = None, counted: bool = False
@@ -71,6 +75,7 @@ class SplitWriter:
             name: GrowingArray(folder / f"{name}.npy", kind, shape if name == "values" else (), kept.get(name, 0))
             for name, kind in kinds.items()
         }
+        self._arrays[LINES] = GrowingArray(folder.with_name(f"{folder.name}-{LINES}.npy"), np.uint64, (), kept.get(LINES, 0))
         if not self._arrays["offsets"].rows:
             self._arrays["offsets"].append(np.zeros(1, dtype=np.int64))
 
@@ -84,6 +89,8 @@ class SplitWriter:
         arrays["sizes"].append(sizes)
         if encoded.counted is not None:
             arrays[COUNTED].append(encoded.counted)
+        if encoded.lines is not None:
+            arrays[LINES].append(encoded.lines)
 
     def flush(self) -> Rows:
         """Hand what is written to the system; returns the rows, from which a later process can go on."""

@@ -10,7 +10,7 @@ import pickle
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.encoder import Encoded
+from models.data.lines import line_hashes
 
 
 class TextEncoder(Protocol):
@@ -39,6 +40,7 @@ class EncodeJob:
         sizes: (n,) bytes of each.
         parts: (n,) part of the corpus that each belongs to; the first number that is none is `end`.
         end: See `parts`.
+        line_rate: Share of the texts' lines that are sampled.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class EncodeJob:
     sizes: NDArray[np.int64]
     parts: NDArray[np.uint8]
     end: int
+    line_rate: float
 
     def texts(self) -> dict[int, list[str]]:
         """The texts of each part, in their order."""
@@ -62,7 +65,7 @@ class EncodeJob:
 
 def encode_job(encoder: TextEncoder, job: EncodeJob) -> dict[int, Encoded]:
     """The documents of each part that has any."""
-    return {part: encoder.documents(texts) for part, texts in job.texts().items()}
+    return {part: replace(encoder.documents(texts), lines=line_hashes(texts, job.line_rate)) for part, texts in job.texts().items()}
 
 
 def main() -> None:

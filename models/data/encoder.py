@@ -25,6 +25,7 @@ class Encoded:
         cut: (n,) int64 ids of each text that its document leaves out, as there is no room for them.
         counted: (t,) uint8, see `models.data.corpus.Split`; None: all count.
         sizes: (n,) int64 bytes of what is predicted of each document; None: those of its text.
+        lines: (l,) hashes of the sampled lines of all texts, see `models.data.lines`; None: not asked for.
     """
 
     values: NDArray[Any]
@@ -32,6 +33,7 @@ class Encoded:
     cut: NDArray[np.int64]
     counted: NDArray[np.uint8] | None = None
     sizes: NDArray[np.int64] | None = None
+    lines: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True)

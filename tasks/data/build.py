@@ -21,9 +21,10 @@ from models.data import tokenizers
 from models.data.chat import spoken
 from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
 from models.data.encoder import Encoder
+from models.data.lines import shared_lines
 from tasks.data.conversations import chat_encoder, columns_of, cut_notes
 from tasks.data.duplicates import count_duplicates
-from tasks.data.encode import Numbering, encode_spool, training_texts
+from tasks.data.encode import Finished, Numbering, encode_spool, lines_of, training_texts
 from tasks.data.files import file_suffixes
 from tasks.data.images import ImageReader, digit_pixels
 from tasks.data.labels import as_teacher, class_ids, label_notes, unnamed_note
@@ -216,8 +217,10 @@ def build_corpus(
     write_info(folder, info)
     if label_names:
         counts = counts.model_copy(update=label_counts(written["train"]))
-    if counts.labels_in_words:
-        progress(counts.labels_in_words)
+    counts = _with_texts(counts, None if chat else finished, info, work / "splits")
+    for words in (counts.labels_in_words, counts.cut_in_words, counts.shared_in_words):
+        if words:
+            progress(words)
     (folder / COUNTS).write_text(counts.model_dump_json(indent=1))
     progress(", ".join(f"{info.tokens[name]:,} {'images' if tokenizer is None else 'tokens'} {name}" for name in SPLITS))
     return info
@@ -232,6 +235,18 @@ def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, notes: list[str]
         parts = split_documents(places, given, ladder.data, classes < 0)
         notes = [*notes, *unlabelled_notes(parts, given, classes < 0, spool.unlabelled)]
     return parts, count_duplicates(places, classes, parts, bool((given != NONE).any()), spool.dropped, notes)
+
+
+def _with_texts(counts: DataCounts, finished: Finished | None, info: CorpusInfo, folder: Path) -> DataCounts:
+    """The counts with those of texts: what is cut, and what held-out texts share with the training texts."""
+    train = lines_of(folder, "train")
+    lines = {name: shared_lines(lines_of(folder, name), train) for name in SPLITS if name != "train"}
+    update: dict[str, Any] = {"shared_lines": {name: share for name, share in lines.items() if share is not None}}
+    if finished is not None and any(finished.cut.values()):
+        update["cut"] = finished.cut
+        update["cut_share"] = {name: cut / (cut + info.tokens[name]) for name, cut in finished.cut_ids.items() if finished.cut[name]}
+    made = counts.model_copy(update=update)
+    return made.model_copy(update={"notes": (*made.notes, *filter(None, (made.cut_in_words, made.shared_in_words)))})
 
 
 def processes_of(ladder: Ladder) -> int:

@@ -21,9 +21,10 @@ from conf.atomic import write_atomic
 from conf.errors import LadderError
 from models.data.chat import ChatEncoder
 from models.data.corpus import SPLITS, SplitName
-from models.data.corpus_writer import Rows, SplitWriter
+from models.data.corpus_writer import LINES, Rows, SplitWriter
 from models.data.encode_worker import EncodeJob, encode_job
 from models.data.encoder import Encoded, Encoder
+from models.data.lines import sampling_rate
 from tasks.data.splits import TRAIN, Parts
 from tasks.data.spool import Portion, Spool
 
@@ -67,6 +68,11 @@ class Finished:
     def note(self, folder: Path) -> None:
         """Write it into the folder."""
         write_atomic(folder / FINISHED, json.dumps(asdict(self)))
+
+
+def lines_of(folder: Path, name: SplitName) -> NDArray[np.uint64]:
+    """Hashes of the sampled lines of a split that `encode_spool` has written."""
+    return np.load(folder / f"{name}-{LINES}.npy", allow_pickle=False)
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def training_texts(spool: Spool, parts: Parts) -> Iterator[str]:
 
 def _job(spool: Spool, parts: Parts, portion: Portion) -> EncodeJob:
     sizes = np.ascontiguousarray(portion.records["size"])
-    return EncodeJob(spool.content, portion.start, sizes, parts[portion.first :][: len(sizes)], len(SPLITS))
+    return EncodeJob(spool.content, portion.start, sizes, parts[portion.first :][: len(sizes)], len(SPLITS), sampling_rate(spool.bytes))
 
 
 class _Encoding:

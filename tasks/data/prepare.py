@@ -171,10 +171,11 @@ def _record(found: StoredResult, seconds: float) -> DataRecord:
         content_hash=content_hash(found),
         reused=found.reused,
         seconds=seconds,
-        counts=_counts(found.folder / COUNTS),
+        counts=counts_of(found.folder),
     )
 
 
-def _counts(path: Path) -> DataCounts | None:
-    """None for a corpus of an earlier version."""
+def counts_of(folder: Path) -> DataCounts | None:
+    """The counts of a corpus in its folder; None for one of an earlier version."""
+    path = folder / COUNTS
     return DataCounts.model_validate_json(path.read_text()) if path.is_file() else None

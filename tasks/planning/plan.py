@@ -13,7 +13,7 @@ from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.base.interface import Interface
 from models.data.corpus import Corpus
-from tasks.data.prepare import content_hash, data_identity
+from tasks.data.prepare import content_hash, counts_of, data_identity
 from tasks.data.sources import source_hash
 from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
@@ -62,6 +62,8 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     ladder = settled
     found, data_action = _data(ladder, context, store, notes)
     corpus = Corpus(found.folder, content_hash(found)) if found else None
+    counts = counts_of(found.folder) if found else None
+    notes += [words for words in (counts.cut_in_words, counts.shared_in_words) if words] if counts else []
     root, sizes = check_ladder(ladder, context, corpus)
     inputs = PlanInputs(ladder, context, store, corpus, content_hash(found) if found else UNKNOWN, expected_throughput(home, ladder))
     teacher, weights = plan_teacher(inputs, root, notes)

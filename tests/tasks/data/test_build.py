@@ -342,7 +342,42 @@ def test_what_is_left_out_is_said_and_kept_beside_the_corpus(tmp_path: Path) -> 
     assert "3 rows without label left out" in told
     counts = DataCounts.model_validate_json((corpus.folder / COUNTS).read_text())
     labelled = info.documents["train"]
-    assert counts == DataCounts(dropped={"label": 3}, notes=("3 rows without label left out",), labelled=labelled, unlabelled=0)
+    said = {"dropped": {"label": 3}, "notes": ("3 rows without label left out",), "labelled": labelled, "unlabelled": 0}
+    assert counts == DataCounts(**said, shared_lines={"valid": 0.0, "test": 0.0})
+
+
+def test_what_is_cut_is_counted_and_said(tmp_path: Path) -> None:
+    data = rows(tmp_path / "r.jsonl", 40) | {"sequence_length": 30}
+    corpus, _, told = build(ladder("sequence-classification", data), tmp_path)
+    counts = DataCounts.model_validate_json((corpus.folder / COUNTS).read_text())
+    lengths = {name: [len(text.encode()) + 1 for text in texts_of(corpus, name, tmp_path)] for name in SPLITS}
+    for name, whole in lengths.items():
+        cut = [length - 30 for length in whole if length > 30]
+        assert counts.cut[name] == len(cut) > 0
+        assert counts.cut_share[name] == pytest.approx(sum(cut) / sum(whole))
+    assert counts.cut_in_words in told
+    assert f"{counts.cut['train']} in train" in str(counts.cut_in_words)
+    (tmp_path / "whole").mkdir()
+    build_corpus(ladder("sequence-classification", data | {"sequence_length": 64}), tmp_path, None, tmp_path / "whole", told.append)
+    assert DataCounts.model_validate_json((tmp_path / "whole" / COUNTS).read_text()).cut_in_words is None
+
+
+def texts_of(corpus: Corpus, name: SplitName, folder: Path) -> list[str]:
+    """The whole texts of a split of `rows`, found by their beginnings."""
+    by_number = {row["text"].split(":")[0]: row["text"] for row in map(json.loads, (folder / "r.jsonl").read_text().splitlines())}
+    return [by_number[decode(corpus, name, index).split(":")[0]] for index in range(len(corpus.split(name)))]
+
+
+def test_lines_that_held_out_texts_share_with_the_training_texts_are_counted(tmp_path: Path) -> None:
+    for n in range(60):
+        own = "".join(f"line {k} of the text number {n}\n" for k in range(3))
+        (tmp_path / f"{n}.txt").write_text(own + "  A LICENCE that stands in every file \nshort\n")
+    data = {"source": "files", "paths": ["*.txt"], "sequence_length": 8, "valid_fraction": 0.3, "test_fraction": 0.3}
+    corpus, _, told = build(ladder("causal-lm", data), tmp_path)
+    counts = DataCounts.model_validate_json((corpus.folder / COUNTS).read_text())
+    assert counts.shared_lines == {"valid": 0.25, "test": 0.25}
+    assert "25.0 % of valid's and 25.0 % of test's lines and sentences (from 24 characters on) stand in the training split too" in told
+    assert counts.notes[-1] == told[-2]
 
 
 def test_identity_is_json_and_names_what_the_corpus_depends_on(tmp_path: Path) -> None:
