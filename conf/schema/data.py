@@ -159,6 +159,16 @@ class PictureData(CommonData):
     )
 
 
+class WeightedSource(Settings):
+    """One of several sources of files that are mixed."""
+
+    name: str = setting(..., "Its slice in evaluations, where no column groups the examples", "name", min_length=1)
+    paths: tuple[str, ...] = setting(..., "Files or glob patterns", "paths", min_length=1)
+    weight: float = setting(
+        1.0, "Times that its training documents are read in an epoch; 2.5: twice, and half of them once more", "times", gt=0, le=100
+    )
+
+
 class FilesData(PictureData):
     """Local files.
 
@@ -171,17 +181,25 @@ class FilesData(PictureData):
     splits: Splits | None = setting(
         None, "Given splits: `train`, `valid`, `test` as paths in place of `paths`, or a `column`; none: by hash", added=True
     )
+    sources: tuple[WeightedSource, ...] = setting((), "Several sources with weights, in place of `paths`; none: one source", added=True)
     columns: Columns = setting(Columns(), "Names of the columns in tabular files")
 
     @model_validator(mode="after")
     def _paths_or_splits(self) -> FilesData:
-        if bool(self.paths) == bool(self.splits and self.splits.train):
-            found = "both paths and splits.train" if self.paths else "neither paths nor splits.train"
-            raise ValueError(f"got {found}; allowed: one of them. Name files or patterns such as paths: [data/*.jsonl].")
+        given = {"paths": self.paths, "splits.train": self.splits and self.splits.train, "sources": self.sources}
+        found = [name for name, value in given.items() if value]
+        if len(found) != 1:
+            said = " and ".join(found) or "none of paths, splits.train and sources"
+            raise ValueError(f"got {said}; allowed: one of them. Name files or patterns such as paths: [data/*.jsonl].")
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"got sources named {', '.join(names)}; allowed: a name of its own for each. Rename one.")
         return self
 
     def patterns(self) -> dict[str, tuple[str, ...]]:
         """Key of the setting -> its patterns, in the order in which files are read."""
+        if self.sources:
+            return {f"data.sources[{index}].paths": source.paths for index, source in enumerate(self.sources)}
         given = self.splits.named() if self.splits else {}
         return {f"data.splits.{name}": patterns for name, patterns in given.items()} or {"data.paths": self.paths}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conf.atomic import write_atomic
 from conf.errors import UserError
@@ -29,7 +30,7 @@ from tasks.data.files import file_suffixes
 from tasks.data.images import ImageReader, digit_pixels
 from tasks.data.labels import as_teacher, class_ids, label_notes, unnamed_note
 from tasks.data.sources import no_documents, open_source, source_hash
-from tasks.data.splits import TRAIN, Parts, split_documents
+from tasks.data.splits import TRAIN, Parts, readings, split_documents
 from tasks.data.spool import NONE, Spool, open_spool, write_spool
 from tasks.data.unlabelled import hide_labels, label_counts, unlabelled_notes
 from tasks.records.data import COUNTS, DataCounts
@@ -75,7 +76,9 @@ def corpus_identity(
     settings = {name: value for name, value in known_settings(ladder.data).items() if name not in left}
     if isinstance(ladder.data, FilesData) and ladder.data.splits and ladder.data.splits.column is None:
         settings.pop("splits", None)  # which file is which split counts in the hash of the source
-    if all(settings.get(name) is None for name in DRAWN):
+    if isinstance(ladder.data, FilesData) and ladder.data.sources:
+        settings["sources"] = [{"name": source.name, "weight": source.weight} for source in ladder.data.sources]
+    if all(settings.get(name) is None for name in (*DRAWN, "sources")):
         settings.pop("seed", None)
     pictures = _image_identity(ladder, image_processor)
     tokenizer: dict[str, Any] | None = None
@@ -191,7 +194,8 @@ def build_corpus(
         tokenizers.save(tokenizer, folder / "tokenizer")
         progress(f"tokenising with {tokenizers.id_count(tokenizer):,} ids")
     encoder = chat or (None if tokenizer is None else text_encoder(tokenizer, ladder))
-    finished = encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder))
+    times = _times(spool, parts, data, progress) if isinstance(data, FilesData) and data.sources else None
+    finished = encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder), times)
     written: dict[SplitName, Split] = {name: Split.load(work / "splits" / name) for name in SPLITS}
     if chat is not None:
         remarks = cut_notes(finished.cut, finished.cut_ids, written)
@@ -235,6 +239,17 @@ def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, notes: list[str]
         parts = split_documents(places, given, ladder.data, classes < 0)
         notes = [*notes, *unlabelled_notes(parts, given, classes < 0, spool.unlabelled)]
     return parts, count_duplicates(places, classes, parts, bool((given != NONE).any()), spool.dropped, notes)
+
+
+def _times(spool: Spool, parts: Parts, data: FilesData, progress: Progress) -> NDArray[np.uint8]:
+    """How often each document is read in an epoch, by the weights of the sources."""
+    weights = spool.column("weight")
+    times = readings(spool.column("place"), weights, parts, data.seed)
+    for weight in sorted({source.weight for source in data.sources}):
+        own = (parts == TRAIN) & (weights == np.float32(weight))
+        names = ", ".join(source.name for source in data.sources if source.weight == weight)
+        progress(f"weight {weight:g}, {names}: {int(own.sum()):,} training documents are read {int(times[own].sum()):,} times in an epoch")
+    return times
 
 
 def _with_texts(counts: DataCounts, finished: Finished | None, info: CorpusInfo, folder: Path) -> DataCounts:

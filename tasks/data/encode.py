@@ -25,7 +25,7 @@ from models.data.corpus_writer import LINES, Rows, SplitWriter
 from models.data.encode_worker import EncodeJob, encode_job
 from models.data.encoder import Encoded, Encoder
 from models.data.lines import sampling_rate
-from tasks.data.splits import TRAIN, Parts
+from tasks.data.splits import DROPPED, TRAIN, Parts
 from tasks.data.spool import Portion, Spool
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ class Finished:
     """How far a corpus is written: `finished.json`.
 
     Attributes:
-        portions: Of the spool, that are written.
+        portions: Of the spool, that are written; those of a later reading of the spool come on top.
         rows: Split -> rows of each array.
         cut: Split -> texts that did not fit.
         cut_ids: Split -> ids of them that are left out.
@@ -88,7 +88,15 @@ class Numbering:
     slices: NDArray[np.int32]
 
 
-def encode_spool(spool: Spool, parts: Parts, encoder: AnyEncoder | None, numbering: Numbering, folder: Path, processes: int) -> Finished:
+def encode_spool(
+    spool: Spool,
+    parts: Parts,
+    encoder: AnyEncoder | None,
+    numbering: Numbering,
+    folder: Path,
+    processes: int,
+    times: NDArray[np.uint8] | None = None,
+) -> Finished:
     """Write the documents of every part into `folder/<split>`, after those that an earlier process has finished.
 
     Args:
@@ -98,6 +106,8 @@ def encode_spool(spool: Spool, parts: Parts, encoder: AnyEncoder | None, numberi
         numbering: Of labels and slices.
         folder: Made where it does not exist.
         processes: Most processes that encode. What is written does not depend on it.
+        times: (n,) how often each document is written, see `tasks.data.splits.readings`: once each, then those that come again, and so on.
+            None: once.
 
     Raises:
         LadderError: A process failed.
@@ -116,8 +126,8 @@ def encode_spool(spool: Spool, parts: Parts, encoder: AnyEncoder | None, numberi
             finished.note(folder)
 
         unnoted = 0
-        for portion, encoded in stack.enter_context(_Encoding(spool, parts, encoder, processes)).results(finished.portions):
-            of = parts[portion.first : portion.first + len(portion.records)]
+        every = stack.enter_context(_Encoding(spool, _parts_by_reading(parts, times), encoder, processes))
+        for portion, of, encoded in every.results(finished.portions):
             for part, documents in encoded.items():
                 records = portion.records[of == part]
                 sizes = records["size"] if encoder else np.zeros(len(records))
@@ -131,6 +141,13 @@ def encode_spool(spool: Spool, parts: Parts, encoder: AnyEncoder | None, numberi
                 unnoted = 0
         note()
     return finished
+
+
+def _parts_by_reading(parts: Parts, times: NDArray[np.uint8] | None) -> list[Parts]:
+    """The part of each document in each reading of the spool; those that come less often are left out."""
+    if times is None:
+        return [parts]
+    return [np.where(times > reading, parts, DROPPED).astype(np.uint8) for reading in range(int(times.max(initial=1)))]
 
 
 def training_texts(spool: Spool, parts: Parts) -> Iterator[str]:
@@ -147,8 +164,8 @@ def _job(spool: Spool, parts: Parts, portion: Portion) -> EncodeJob:
 class _Encoding:
     """The results of all portions in their order; at its end no process is left."""
 
-    def __init__(self, spool: Spool, parts: Parts, encoder: AnyEncoder | None, processes: int) -> None:
-        self._spool, self._parts, self._encoder = spool, parts, encoder
+    def __init__(self, spool: Spool, readings: list[Parts], encoder: AnyEncoder | None, processes: int) -> None:
+        self._spool, self._readings, self._encoder = spool, readings, encoder
         alone = not isinstance(encoder, Encoder) or processes < 2 or spool.bytes < ALONE_BYTES
         self._workers = [] if alone else [_Worker(encoder) for _ in range(processes)]
 
@@ -159,37 +176,45 @@ class _Encoding:
         for worker in self._workers:
             worker.close()
 
-    def results(self, skipped: int) -> Iterator[tuple[Portion, dict[int, Encoded]]]:
-        """Each portion, but the first `skipped` ones, and its documents by part."""
-        if not self._workers:
-            for portion in self._spool.portions(skipped):
+    def results(self, skipped: int) -> Iterator[tuple[Portion, Parts, dict[int, Encoded]]]:
+        """Each portion of each reading, but the first `skipped` ones, the part of its documents, and the documents by part."""
+        waiting: deque[tuple[Portion, Parts, _Worker]] = deque()
+        for number, (portion, parts) in enumerate(self._portions(skipped)):
+            of = parts[portion.first : portion.first + len(portion.records)]
+            if not self._workers:
                 yield (
                     portion,
-                    encode_job(self._encoder, _job(self._spool, self._parts, portion)) if self._encoder else self._images(portion),
+                    of,
+                    encode_job(self._encoder, _job(self._spool, parts, portion)) if self._encoder else self._images(portion, of),
                 )
-            return
-        waiting: deque[tuple[Portion, _Worker]] = deque()
-        for number, portion in enumerate(self._spool.portions(skipped)):
+                continue
             worker = self._workers[number % len(self._workers)]
             done = self._take(waiting) if len(waiting) == len(self._workers) else None
-            worker.send(_job(self._spool, self._parts, portion))
-            waiting.append((portion, worker))
+            worker.send(_job(self._spool, parts, portion))
+            waiting.append((portion, of, worker))
             if done:
                 yield done
         while waiting:
             yield self._take(waiting)
 
-    @staticmethod
-    def _take(waiting: deque[tuple[Portion, _Worker]]) -> tuple[Portion, dict[int, Encoded]]:
-        portion, worker = waiting.popleft()
-        return portion, worker.receive()
+    def _portions(self, skipped: int) -> Iterator[tuple[Portion, Parts]]:
+        for parts in self._readings:
+            for portion in self._spool.portions():
+                if skipped:
+                    skipped -= 1
+                else:
+                    yield portion, parts
 
-    def _images(self, portion: Portion) -> dict[int, Encoded]:
+    @staticmethod
+    def _take(waiting: deque[tuple[Portion, Parts, _Worker]]) -> tuple[Portion, Parts, dict[int, Encoded]]:
+        portion, of, worker = waiting.popleft()
+        return portion, of, worker.receive()
+
+    def _images(self, portion: Portion, of: Parts) -> dict[int, Encoded]:
         shape = self._spool.image_shape or ()
         kind = np.dtype(self._spool.image_type or np.uint8)
         count = int(portion.records["size"].sum()) // kind.itemsize
         pixels = np.fromfile(self._spool.content, kind, count, offset=portion.start).reshape(-1, *shape)
-        of = self._parts[portion.first :][: len(pixels)]
         present = [part for part in range(len(SPLITS)) if (of == part).any()]
         counts = {part: int((of == part).sum()) for part in present}
         return {part: Encoded(pixels[of == part], np.ones(counts[part], np.int64), np.zeros(counts[part], np.int64)) for part in present}

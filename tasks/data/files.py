@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from conf.errors import UserError
-from conf.schema.data import FilesData
+from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
 from tasks.data.images import ImageReader, image_files, image_places, named_files
@@ -18,21 +20,31 @@ from tasks.data.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, ro
 from tasks.data.tables import TABLES, read_rows, read_text, unreadable
 
 
-def list_files(data: FilesData, base: Path, workload: Workload) -> list[tuple[SplitName | None, str, Path]]:
-    """Split, name and path of each file that the patterns match: patterns in their order, files sorted, each once.
+class DataFile(NamedTuple):
+    """A file of the data: the split that it is given as, its name, its path, and its source among several."""
+
+    split: SplitName | None
+    name: str
+    path: Path
+    source: WeightedSource | None
+
+
+def list_files(data: FilesData, base: Path, workload: Workload) -> list[DataFile]:
+    """Each file that the patterns match: patterns in their order, files sorted, each once.
 
     A folder stands for the images in it, where the workload has any.
     """
     root = os.path.abspath(base)
-    found: dict[str, tuple[SplitName | None, str]] = {}
-    for key, patterns in data.patterns().items():
-        split = SPLIT_WORDS.get(key.rpartition(".")[2])
+    found: dict[str, tuple[str, DataFile]] = {}
+    for place, (key, patterns) in enumerate(data.patterns().items()):
+        split, source = SPLIT_WORDS.get(key.rpartition(".")[2]), data.sources[place] if data.sources else None
         for index, pattern in enumerate(patterns):
             for file, name in _matches(pattern, f"{key}[{index}]", root, workload):
-                known, _ = found.setdefault(file, (split, name))
-                if known != split:
-                    raise UserError.about(f"{key}[{index}]", pattern, f"files that are not in {known} too", f"{name} is in both.")
-    return [(split, name, Path(file)) for file, (split, name) in found.items()]
+                known, first = found.setdefault(file, (key, DataFile(split, name, Path(file), source)))
+                if known != key:
+                    other = first.source.name if first.source else first.split
+                    raise UserError.about(f"{key}[{index}]", pattern, f"files that are not in {other} too", f"{name} is in both.")
+    return [file for _, file in found.values()]
 
 
 def _matches(pattern: str, key: str, root: str, workload: Workload) -> Iterator[tuple[str, str]]:
@@ -52,7 +64,7 @@ def _matches(pattern: str, key: str, root: str, workload: Workload) -> Iterator[
 
 def file_suffixes(data: FilesData, base: Path) -> set[str]:
     """The endings of all files that the patterns match, in lower case; for text."""
-    return {path.suffix.lower() for _, _, path in list_files(data, base, "causal-lm")}
+    return {file.path.suffix.lower() for file in list_files(data, base, "causal-lm")}
 
 
 def _folder_remedy(pattern: str, folder: str) -> str:
@@ -66,8 +78,9 @@ def _folder_remedy(pattern: str, folder: str) -> str:
 
 def file_contents(data: FilesData, base: Path, workload: Workload) -> Iterator[tuple[str, Path]]:
     """Name and path of each file that the data are read from."""
-    for split, name, path in list_files(data, base, workload):
-        yield f"{split}\0{name}" if split else name, path
+    for split, name, path, source in list_files(data, base, workload):
+        group = split or (source and source.name)
+        yield f"{group}\0{name}" if group else name, path
         if workload == "image-classification" and path.suffix.lower() in TABLES:
             rows = read_rows(name, path, {"image": data.columns.image})
             yield from named_files((row[data.columns.image] for _, row in rows), path.parent)
@@ -89,24 +102,32 @@ def file_documents(
         UserError: A pattern matches nothing, or a file cannot be read.
     """
     files, root = list_files(data, base, workload), Path(os.path.abspath(base))
-    pictures = [path for _, _, path in files if images is not None and path.suffix.lower() not in TABLES]
+    pictures = [path for _, _, path, _ in files if images is not None and path.suffix.lower() not in TABLES]
     folders = [root / os.path.expanduser(pattern) for patterns in data.patterns().values() for pattern in patterns]
     places = image_places(pictures, folders, SPLIT_WORDS)
-    for split, name, path in files:
+    for split, name, path, source in files:
+        found: Iterable[Document]
         try:
             if path.suffix.lower() in TABLES:
                 rows = read_rows(name, path, wanted_of(data, workload))
-                yield from row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
+                found = row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
             elif images is not None:
                 image, key = images.read(str(path), name, "data.paths")
-                label, found = places[path]
+                label, part = places[path]
                 label = None if label in data.unlabelled else label
-                yield Document(key, label or ONE_SLICE, name, image=image, label=label, split=split or found)
+                found = [Document(key, label or ONE_SLICE, name, image=image, label=label, split=split or part)]
             elif data.columns.conversations:
                 allowed = "tables, whose rows hold conversations"
                 raise UserError.about("data.paths", name, allowed, "Leave the file out, or drop columns.messages and columns.prompt.")
             else:
                 text = read_text(name, path)
-                yield Document(content_key(text), Path(name).parent.name or ONE_SLICE, name, text=text, split=split)
+                found = [Document(content_key(text), Path(name).parent.name or ONE_SLICE, name, text=text, split=split)]
+            yield from found if source is None else (_of_source(document, source, data) for document in found)
         except OSError as error:
             raise unreadable(name, str(error)) from error
+
+
+def _of_source(document: Document, source: WeightedSource, data: FilesData) -> Document:
+    """The document of one of several sources, which is its slice where no column has another."""
+    group = document.slice if data.columns.slice else source.name
+    return replace(document, slice=group, weight=source.weight)

@@ -43,6 +43,7 @@ class Document:
         image: (C, H, W) for image workloads: bytes as `tasks.data.images` stores them, or float32.
         label: Its class as the source writes it; None where the source has none.
         split: The split that the source puts it in; None: the hash of its key decides.
+        weight: Times that it is read in an epoch, if it trains.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Document:
     image: PixelArray | None = None
     label: Label | None = None
     split: SplitName | None = None
+    weight: float = 1.0
 
 
 def content_key(text: str) -> str:

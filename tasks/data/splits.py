@@ -51,6 +51,20 @@ def split_documents(places: Places, given: Parts, data: Data, unlabelled: NDArra
     return parts
 
 
+def readings(places: Places, weights: NDArray[np.float32], parts: Parts, seed: int) -> NDArray[np.uint8]:
+    """Times that each document is read in an epoch, as its source's weight says; once if it is held out, else never if it is left out.
+
+    Args:
+        places: (n,) see `split_documents`.
+        weights: (n,) of the documents' sources; of 2.5 a document is read twice or, drawn by content and seed, three times.
+        parts: (n,) part of each.
+        seed: Of the draws.
+    """
+    whole = np.floor(weights)
+    drawn = _draws(places, seed + (1 << 32)).astype(np.float64) / 2**64 < weights - whole
+    return np.where(parts == TRAIN, whole + drawn, parts < len(SPLITS)).astype(np.uint8)
+
+
 def _by_hash(places: Places, drawn: Sequence[tuple[int, float]]) -> Parts:
     """Divide by place, so that adding documents moves none of the others.
 

@@ -23,9 +23,9 @@ from models.data.corpus import SPLITS
 from tasks.data.labels import Label, LabelTally
 from tasks.data.sources import Source
 
-FORMAT = 1
+FORMAT = 2
 NONE = 255  # in a record's `split`: the source gives none
-RECORD = np.dtype([("place", "<u8"), ("size", "<i8"), ("label", "<i4"), ("slice", "<i4"), ("split", "u1")])
+RECORD = np.dtype([("place", "<u8"), ("size", "<i8"), ("label", "<i4"), ("slice", "<i4"), ("split", "u1"), ("weight", "<f4")])
 PORTION_BYTES = 4 << 20
 PORTION_DOCUMENTS = 8192
 
@@ -80,17 +80,16 @@ class Spool:
         """File of the contents."""
         return self.folder / "content"
 
-    def portions(self, skipped: int = 0) -> Iterator[Portion]:
-        """All documents but those of the first `skipped` portions: about `PORTION_BYTES` of content each, always cut alike."""
-        first, start, number = 0, 0, 0
+    def portions(self) -> Iterator[Portion]:
+        """All documents, in portions of about `PORTION_BYTES` of content, always cut alike."""
+        first, start = 0, 0
         with (self.folder / "index").open("rb") as file:
             while len(block := np.fromfile(file, RECORD, PORTION_DOCUMENTS)):
                 ends = np.cumsum(block["size"])
                 cuts = np.flatnonzero(np.diff((ends - block["size"]) // PORTION_BYTES)) + 1
                 for records in np.split(block, cuts):
-                    if number >= skipped:
-                        yield Portion(first, start, records)
-                    number, first, start = number + 1, first + len(records), start + int(records["size"].sum())
+                    yield Portion(first, start, records)
+                    first, start = first + len(records), start + int(records["size"].sum())
 
     def column(self, name: str) -> NDArray[Any]:
         """One column of all records."""
@@ -148,7 +147,7 @@ def write_spool(source: Source, folder: Path, keep_empty: bool) -> Spool:
                 unlabelled.setdefault(document.split, document.origin)
             given = NONE if document.split is None else SPLITS.index(document.split)
             group = slices.setdefault(document.slice, len(slices))
-            block[documents % PORTION_DOCUMENTS] = (place_of(document.key), len(content), number, group, given)
+            block[documents % PORTION_DOCUMENTS] = (place_of(document.key), len(content), number, group, given, document.weight)
             contents.write(content)
             documents, size = documents + 1, size + len(content)
             if documents % PORTION_DOCUMENTS == 0:
