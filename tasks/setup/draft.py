@@ -75,6 +75,8 @@ def draft_ladder(name: str, teacher: TeacherLook, data: DataLook, sizes: Sequenc
     workload = _workload(teacher, data, ask, draft)
     draft.settings["workload"] = workload
     draft.settings["teacher"] = _teacher(teacher, workload, draft)
+    if isinstance(draft.settings["teacher"], dict) and workload != "image-classification":
+        draft.settings["tokenizer"] = {"kind": "teacher"}  # which the short form of a teacher implies
     length = _data(teacher, data, workload, ask, draft)
     draft.settings["stages"] = _stages(teacher, sizes, draft)
     draft.settings["defaults"] = {"training": _training(data, workload, length, draft), "gate": {"policy": "warn"}}
