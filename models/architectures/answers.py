@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from conf.errors import LadderError
 
-ANSWERS = "answers.json"  # marks a folder of answers; their numbers are in model.safetensors
+ANSWERS = "stored_answers.json"  # marks a folder of answers; their numbers are in model.safetensors
 LEAST = 1e-7  # probability: an answer of 0 would rule a class out for ever
 
 
@@ -26,7 +26,7 @@ class StoredAnswers(nn.Module):
     Args:
         keys: (n, 16) uint8, `text_key` of each text.
         log_p: (n, C) log-probabilities.
-        described: Of `answers.json`: `parameters` of the model that gave them, `classes`.
+        described: Of `stored_answers.json`: `parameters` of the model that gave them, `classes`.
     """
 
     log_p: Tensor
@@ -68,7 +68,7 @@ def save_answers(folder: Path, keys: Sequence[bytes], probabilities: NDArray[np.
 
 
 def load_answers(folder: Path) -> StoredAnswers:
-    """Read answers from a folder of `save_answers`."""
+    """Read the answers in a folder of `save_answers`."""
     from safetensors.numpy import load_file
 
     tensors = load_file(folder / "model.safetensors")

@@ -81,7 +81,7 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
     Raises:
         UserError: The folder is no such model (see `check_folder`), or serves another workload.
     """
-    if (folder / ANSWERS).is_file():
+    if (folder / ANSWERS).is_file() and not (folder / "config.json").is_file():
         return load_answers(folder)
     import transformers
 

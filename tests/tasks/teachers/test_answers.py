@@ -15,7 +15,7 @@ import torch
 from conf.errors import UserError
 from conf.home import Home
 from conf.schema.ladder import Ladder
-from models.architectures.answers import load_answers, text_key
+from models.architectures.answers import ANSWERS, load_answers, text_key
 from models.data.batches import TrainingBatches
 from models.signals.cache import keys_of
 from tasks.audit.audit import audit_model
@@ -122,7 +122,7 @@ def test_a_column_of_lists(folder: Path) -> None:
     pairs = [list(pair) for pair in zip(columns["GOOD"], columns["Bad"], strict=True)]
     write(folder, {"review": columns["text"], "p": pairs})
     root = prepare_teacher(inputs_of(ladder_of(text="review", probabilities="p"), folder))
-    other = json.loads((Path(root.folder) / "answers.json").read_text())
+    other = json.loads((Path(root.folder) / ANSWERS).read_text())
     assert other == {"parameters": 10**6, "classes": ["GOOD", "Bad"]}
     pairs[3] = [1.0]
     write(folder, {"review": columns["text"], "p": pairs})
