@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from conf.errors import UserError
-from conf.schema.ladder import CheckpointTeacher, Workload
+from conf.schema.ladder import Workload
 from conf.schema.student import parameters_of
 from tasks.records.format import human
 from tasks.setup.data_look import ColumnLook, DataLook
@@ -19,6 +19,7 @@ LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "i
 PROMPT_NAMES = ("prompt", "instruction", "question")
 ANSWER_NAMES = ("completion", "response", "answer", "output")
 MOST_CLASSES = 100
+FEW_ROWS = 5_000  # of which the usual share held out is too few
 RATIO = 3.0  # between the sizes of stages where none are given
 WINDOW, LONGEST = 256, 512  # tokens: of a window of packed documents, and at most of a text that is one example
 BATCH = 32
@@ -102,7 +103,7 @@ def _workload(teacher: TeacherLook, data: DataLook, ask: Ask, draft: Draft) -> W
         draft.reasons["workload"] = f"the teacher is a {teacher.kind}, an encoder, which classifies once it has a head"
         return "sequence-classification"
     draft.reasons["workload"] = f"the teacher is a language model ({teacher.kind})"
-    if labels and labels[0].name.casefold() in LABEL_NAMES and _can_train():
+    if labels and labels[0].name.casefold() in LABEL_NAMES:
         choices = (
             ("causal-lm", "the teacher predicts the next token, and does as it is"),
             ("sequence-classification", f"the data have classes in {labels[0].name!r}; the teacher would be trained on them"),
@@ -114,19 +115,11 @@ def _workload(teacher: TeacherLook, data: DataLook, ask: Ask, draft: Draft) -> W
     return "causal-lm"
 
 
-def _can_train() -> bool:
-    """Whether an existing teacher can be fine-tuned."""
-    return "training" in CheckpointTeacher.model_fields
-
-
 def _teacher(teacher: TeacherLook, workload: Workload, draft: Draft) -> Any:
     draft.reasons["teacher"] = teacher.words()
     if teacher.workload == workload:
         return teacher.path
     lacks = f"a {teacher.kind} has no head for {workload}"
-    if not _can_train():
-        draft.warnings.append(f"{lacks}: fine-tune it first, and name the folder of the result as teacher")
-        return teacher.path
     draft.reasons["teacher.training"] = f"{lacks}: one is made for the data's classes, and the teacher trained on them first"
     return {"source": "checkpoint", "path": teacher.path, "training": {"steps": 500, "batch_size": BATCH, "learning_rate": 5e-5}}
 
@@ -145,6 +138,9 @@ def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, dr
     for column in data.columns:
         if column.is_split:
             _split(column, settings, draft)
+    if workload != "causal-lm" and "splits" not in settings and data.rows < FEW_ROWS:
+        settings |= {"valid_fraction": 0.2, "test_fraction": 0.1}
+        draft.reasons["data.valid_fraction"] = f"a twentieth of {data.rows:,} rows would be few to judge by"
     length = 2
     if workload != "image-classification":
         read = [name for role, name in columns.items() if role not in ("label", "slice")] or ["text"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -15,6 +15,9 @@ from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
 from models.students.pretrained import missing_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
@@ -38,6 +41,9 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
         raise UserError.about("teacher.path", found, f"a checkpoint trained for {ladder.workload}, or one with teacher.training", remedy)
     if ladder.workload == "image-classification":
         return model
+    if ladder.tokenizer.kind == "bytes":
+        made = tokenizers.bytes_tokenizer()
+        _compare_vocabulary(folder, made if ladder.workload == "causal-lm" else tokenizers.append_end(made))
     own = ladder.tokenizer.kind == "teacher" and any((folder / name).is_file() for name in TOKENIZER)
     tokenizer = tokenizers.load_teacher(folder) if own else None
     most, length = positions_of(model), ladder.data.sequence_length
@@ -97,9 +103,11 @@ def missing_pad(model: nn.Module, corpus: Corpus) -> int | None:
 def _check_vocabulary(teacher: Path, corpus: Corpus) -> None:
     """Ids must mean the same to teacher and students, whatever their number."""
     folder = corpus.tokenizer_folder
-    if folder is None:
-        return
-    own = tokenizers.load(folder)
+    if folder is not None:
+        _compare_vocabulary(teacher, tokenizers.load(folder))
+
+
+def _compare_vocabulary(teacher: Path, own: PreTrainedTokenizerBase) -> None:
     if any((teacher / name).is_file() for name in TOKENIZER):
         theirs, ours = tokenizers.load(teacher).get_vocab(), own.get_vocab()
         size, same = len(theirs), theirs == ours
