@@ -126,6 +126,20 @@ class CheckpointTeacher(Settings):
         identity=False,
         added=True,
     )
+    class_weights: ClassWeights = class_weights(
+        "Weights of classes in its cross-entropy where it is trained on (classification), as objective.class_weights"
+    )
+
+    _plain_class_weights = field_validator("class_weights", mode="before")(plain_class_weights)
+
+    @model_validator(mode="after")
+    def _class_weights_need_training(self) -> CheckpointTeacher:
+        if self.class_weights != "none" and self.training is None:
+            raise ValueError(
+                f"class_weights: got {self.class_weights!r}; allowed: none, where the checkpoint teaches as it is. "
+                "Set training, or leave it out."
+            )
+        return self
 
 
 class AnswersTeacher(Settings):
@@ -284,7 +298,7 @@ class Ladder(Settings):
 
     @model_validator(mode="after")
     def _class_weights_need_classes(self) -> Ladder:
-        if self.workload == "causal-lm" and self.teacher.source == "train" and self.teacher.class_weights != "none":
+        if self.workload == "causal-lm" and self.teacher.source != "answers" and self.teacher.class_weights != "none":
             raise ValueError(
                 f"teacher.class_weights: got {self.teacher.class_weights!r}; allowed: none, for causal-lm; weights of classes are for "
                 "classification. Leave it out."

@@ -147,7 +147,7 @@ def check_class_weights(ladder: Ladder, names: tuple[str, ...]) -> None:
         UserError: With the classes of the data.
     """
     settings: list[tuple[str, ClassWeights]] = [(f"stages[{i}].objective", s.objective.class_weights) for i, s in enumerate(ladder.stages)]
-    if ladder.teacher.source == "train":
+    if ladder.teacher.source != "answers":
         settings.append(("teacher", ladder.teacher.class_weights))
     for key, weights in settings:
         if names:

@@ -42,4 +42,5 @@ def fine_tuning_work(teacher: CheckpointTeacher, training: Training, inputs: Sta
             log.info("teacher: %s is trained on; its head is %s", source, made.head)
         return made.model
 
-    return Work(TEACHER, "teacher", identity, training, None, ladder.seed, make, pretrained=True)
+    weights = teacher.class_weights
+    return Work(TEACHER, "teacher", identity, training, None, ladder.seed, make, class_weights=weights, pretrained=True)

@@ -129,7 +129,9 @@ def fine_tuning_identity(
     ladder: Ladder, teacher: CheckpointTeacher, checkpoint: dict[str, Any], training: Training, precision: str, data: str
 ) -> dict[str, Any]:
     """Identity of a root teacher that is a checkpoint trained on; `checkpoint` is that of the model it begins as."""
-    named = {"classes": list(teacher.classes)} if teacher.classes else {}
+    named: dict[str, Any] = {"classes": list(teacher.classes)} if teacher.classes else {}
+    if teacher.class_weights != "none":
+        named["class_weights"] = teacher.class_weights
     settings = {"training": _training(training, precision, ladder.evaluation.examples), "seed": ladder.seed, "data": data}
     return {"kind": "teacher", "numerics": NUMERICS, "checkpoint": checkpoint, **named, **settings}
 

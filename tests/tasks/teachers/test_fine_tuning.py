@@ -25,16 +25,17 @@ from transformers import (
 
 from conf.errors import RunCancelled, UserError
 from conf.home import Home
-from conf.schema.ladder import Ladder
+from conf.schema.ladder import CheckpointTeacher, Ladder
 from models.base.interface import Interface
 from models.students.pretrained import load_to_train
-from tasks.data.prepare import prepare_data
+from tasks.data.prepare import check_class_weights, prepare_data
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.plan import make_plan
 from tasks.planning.preflight import check_ladder
 from tasks.runtime import cancellation
 from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.teachers.fine_tuning import fine_tuning_work
 from tasks.teachers.teacher import prepare_teacher
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "day"]
@@ -109,6 +110,33 @@ def test_a_body_without_training_is_refused_with_the_setting_that_helps(folder: 
         UserError, match=r"no head for classes \(classifier\.weight is missing\)'; allowed: .*teacher\.training=\{steps: 500\}"
     ):
         check_ladder(ladder_of(), Context(run="", ladder="tiny", home=str(folder / "home"), base=str(folder)))
+
+
+def test_weights_of_classes_weigh_in_its_training(folder: Path) -> None:
+    save(BertModel(bert_config()), folder / "teacher")
+    plain = ladder_of(TRAINING)
+    inputs = inputs_of(plain, folder)
+
+    def with_weights(weights: Any) -> StageInputs:
+        teacher = {"source": "checkpoint", "path": "teacher", "training": {**TRAINING, "steps": 12}, "class_weights": weights}
+        return replace(inputs, ladder=ladder_of(teacher=teacher))
+
+    overwhelming = with_weights({"bad": 1e6})
+    check_class_weights(overwhelming.ladder, ("bad", "good"))
+    judged = evaluate_model(prepare_teacher(overwhelming), [], overwhelming, "fp32")
+    assert judged.metrics["distinct_answers"] == 1
+    assert judged.metrics["accuracy"] == pytest.approx(float((inputs.data.corpus().split("valid").labels == 0).mean()))
+    teacher, none = plain.teacher, with_weights("none").ladder.teacher
+    assert isinstance(teacher, CheckpointTeacher)
+    assert isinstance(none, CheckpointTeacher)
+    assert teacher.training is not None
+    identities = [fine_tuning_work(each, teacher.training, inputs).identity for each in (teacher, none)]
+    assert identities[0] == identities[1]
+    assert "class_weights" not in identities[0]
+    with pytest.raises(UserError, match=r"teacher\.class_weights: got 'god'.*The classes of the data are: bad, good"):
+        check_class_weights(with_weights({"god": 2}).ladder, ("bad", "good"))
+    with pytest.raises(ValueError, match="allowed: none, where the checkpoint teaches as it is"):
+        CheckpointTeacher(path="teacher", class_weights="balanced")
 
 
 def interface(**changes: Any) -> Interface:
