@@ -52,6 +52,8 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
     remedy = f"It is in the ladder {source}. {REMEDY}"
     if isinstance(ladder.teacher, AnswersTeacher) and not (own and own.teacher == ladder.teacher):
         _check_folder("teacher.path", ladder.teacher.path, base, roots, remedy)
+        if ladder.teacher.tokenizer is not None:
+            _check_folder("teacher.tokenizer", ladder.teacher.tokenizer, base, roots, remedy)
     if isinstance(ladder.teacher, CheckpointTeacher) and not (own and own.teacher == ladder.teacher):
         _check_model("teacher.path", ladder.teacher.path, base, roots, remedy)
     for index, stage in enumerate(ladder.stages):

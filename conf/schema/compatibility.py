@@ -10,7 +10,7 @@ from conf.schema.objective import CLASSIFICATION_ONLY, SOFTMAX_FREE
 if TYPE_CHECKING:
     from conf.schema.objective import Objective
 
-SPARSE = ("top-k", "sampled")  # signals that do not hold every id's probability
+SPARSE = ("top-k", "sampled", "answers")  # signals that do not hold every id's probability
 
 
 def check_objective(objective: Objective, workload: str, signals_kind: str = "live", *, key: str = "objective", teachers: int = 1) -> None:
@@ -19,7 +19,7 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
     Args:
         objective: The stage's.
         workload: The ladder's.
-        signals_kind: `live`, `full`, `top-k` or `sampled`.
+        signals_kind: `live`, `full`, `top-k`, `sampled`, or `answers`: top-k from a file.
         key: Dotted key of the objective, such as `stages[1].objective`.
         teachers: Number of the stage's teachers.
 
@@ -49,8 +49,9 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
 
 
 def _check_sparse(objective: Objective, signals_kind: str, key: str, teachers: int) -> None:
-    remedy = "Change it, or set signals to live."
-    condition = f"with {signals_kind} signals"
+    stored = signals_kind == "answers"
+    remedy = "Change it." if stored else "Change it, or set signals to live."
+    condition = "below answers" if stored else f"with {signals_kind} signals"
     if objective.kind != "forward-kl":
         raise UserError.about(f"{key}.kind", objective.kind, f"forward-kl {condition}, which do not hold every probability", remedy)
     if objective.wrong_teacher != "none":

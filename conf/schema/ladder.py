@@ -143,20 +143,28 @@ class CheckpointTeacher(Settings):
 
 
 class AnswersTeacher(Settings):
-    """Answers of a teacher that is not here: class probabilities of every text of the data (sequence-classification)."""
+    """Answers of a teacher that is not here: class probabilities of texts, or top-k log-probabilities of the ids of documents."""
 
     source: Literal["answers"] = setting("answers", "answers: use stored answers of a model")
     path: str = setting(..., "Parquet file with a row for each text; relative to the ladder's YAML file", "path", min_length=1)
     text: str = setting("text", "Column of the texts, which are matched with those of the data", "column name", min_length=1)
     classes: tuple[str, ...] = setting(
-        ...,
-        "Names of the classes, and of the columns of their probabilities, unless `probabilities` is set",
+        (),
+        "Names of the classes, and of the columns of their probabilities, unless `probabilities` is set (sequence-classification)",
         "names",
-        min_length=2,
     )
     probabilities: str | None = setting(None, "Column with a list of all probabilities; none: a column for each class", "column name")
+    ids: str = setting("ids", "Column with a list of ids for each predicted position of the text (causal-lm)", "column name", added=True)
+    logprobs: str = setting("logprobs", "Column with the log-probabilities of these ids (causal-lm)", "column name", added=True)
+    tokenizer: str | None = setting(
+        None, "Folder of the tokenizer of the model that gave the answers, for tokenizer.kind teacher (causal-lm)", "path", added=True
+    )
     parameters: int = setting(..., "Size of the model that gave the answers, for reports", "parameters", ge=1)
-    allow_poor: bool = setting(False, "Let it teach though it is no better than the majority class", identity=False)
+    allow_poor: bool = setting(
+        False,
+        "Let it teach though it is no better than the majority class (classification) or unigram frequencies (causal-lm)",
+        identity=False,
+    )
 
     @property
     def shape(self) -> None:
@@ -289,10 +297,11 @@ class Ladder(Settings):
             raise ValueError(f"data.columns: got conversations; allowed: text and label, for workload {self.workload}. Leave them out.")
         if self.workload != "causal-lm" and not self.data.cross_document_attention:
             raise ValueError(f"data.cross_document_attention: got false; allowed: true, for workload {self.workload}. Leave it out.")
-        if self.tokenizer.kind == "teacher" and self.teacher.source != "checkpoint" and self.workload != "image-classification":
+        brings = self.teacher.source == "checkpoint" or (self.teacher.source == "answers" and self.teacher.tokenizer is not None)
+        if self.tokenizer.kind == "teacher" and not brings and self.workload != "image-classification":
             raise ValueError(
                 "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "
-                "Only teacher.source checkpoint brings a tokenizer."
+                "Only teacher.source checkpoint, and answers with teacher.tokenizer, bring a tokenizer."
             )
         return self
 
@@ -309,11 +318,21 @@ class Ladder(Settings):
     def _answers_are_no_model(self) -> Ladder:
         if self.teacher.source != "answers":
             return self
-        if self.workload != "sequence-classification":
+        if self.workload == "image-classification":
             raise ValueError(
-                "teacher.source: got 'answers'; allowed: train or checkpoint, but for sequence-classification. "
-                "Only class probabilities of texts can be given as a file."
+                "teacher.source: got 'answers'; allowed: train or checkpoint, for image-classification. "
+                "Only answers to texts can be given as a file."
             )
+        if self.workload == "sequence-classification" and len(self.teacher.classes) < 2:
+            raise ValueError(f"teacher.classes: got {list(self.teacher.classes)}; allowed: two or more names. Name the classes.")
+        if self.evaluation.also:
+            raise ValueError("evaluation.also: got some; allowed: none, with answers, which are to the ladder's data alone. Leave it out.")
+        if self.stages[0].gate.policy == "insert":
+            raise ValueError(
+                "stages[0].gate.policy: got 'insert'; allowed: any other, below answers. They have no architecture that lies between."
+            )
+        if self.workload == "causal-lm":
+            self._token_answers_fit()
         for index, stage in enumerate(self.stages):
             by_root = index == 0 or {"root", "ancestors"} & set(stage.teachers)
             if index == 0 and stage.student.initialisation != "random":
@@ -324,6 +343,29 @@ class Ladder(Settings):
             if by_root and stage.objective.features:
                 raise ValueError(f"stages[{index}].objective.features: got some; allowed: none, below answers. They have no hidden states.")
         return self
+
+    def _token_answers_fit(self) -> None:
+        """Refuse what answers to documents of a language model cannot serve."""
+        if isinstance(self.teacher, AnswersTeacher) and self.teacher.classes:
+            raise ValueError(f"teacher.classes: got {list(self.teacher.classes)}; allowed: none, for causal-lm. Leave it out.")
+        columns = getattr(self.data, "columns", None)
+        if columns is not None and columns.conversations:
+            raise ValueError("data.columns: got conversations; allowed: text, with answers. They are to whole texts.")
+        if self.evaluation.tasks:
+            raise ValueError("evaluation.tasks: got some; allowed: none, with answers, which no task of lm-eval can ask. Leave it out.")
+        for index, stage in enumerate(self.stages):
+            if stage.student.vocabulary == "used":
+                raise ValueError(
+                    f"stages[{index}].student.vocabulary: got 'used'; allowed: teacher, with answers, whose ids are those of the data."
+                )
+            if self.has_token_answers(stage) and stage.signals.source == "cached":
+                raise ValueError(f"stages[{index}].signals.source: got 'cached'; allowed: live or auto, below answers, which are a file.")
+
+    def has_token_answers(self, stage: Stage) -> bool:
+        """Whether a stage learns from stored top-k answers of the root; so may any that a gate inserts."""
+        if self.workload != "causal-lm" or self.teacher.source != "answers" or stage.teachers == ("none",):
+            return False
+        return stage not in self.stages[1:] or bool({"root", "ancestors"} & set(stage.teachers))
 
     @model_validator(mode="after")
     def _recorded_teachers_need_mlflow(self) -> Ladder:
@@ -395,6 +437,7 @@ class Ladder(Settings):
                     raise UserError.about(f"stages[{index}].teachers", "none", "a teacher, for features and cached signals", "Name one.")
                 # auto gives way to live where the objective asks for more than a cache holds
                 kind = stage.signals.kind if stage.signals.source == "cached" else "live"
+                kind = "answers" if self.has_token_answers(stage) else kind
                 check_objective(stage.objective, self.workload, kind, key=f"stages[{index}].objective", teachers=several)
             except UserError as error:
                 raise ValueError(str(error)) from error

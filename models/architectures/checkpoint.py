@@ -14,6 +14,7 @@ from conf.errors import UserError
 from models.architectures.answers import ANSWERS, load_answers
 from models.architectures.folder_checks import check_config, check_names, check_shards
 from models.architectures.shapes import AUTO_CLASSES, build
+from models.architectures.token_answers import load_token_answers
 from models.base.files import weight_files
 from models.base.interface import Interface
 
@@ -82,7 +83,7 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
         UserError: The folder is no such model (see `check_folder`), or serves another workload.
     """
     if (folder / ANSWERS).is_file() and not (folder / "config.json").is_file():
-        return load_answers(folder)
+        return load_token_answers(folder) if workload == "causal-lm" else load_answers(folder)
     import transformers
 
     check_folder(folder, key)

@@ -15,6 +15,7 @@ from conf.errors import UserError
 from conf.schema.student import Shape
 from models.architectures.answers import StoredAnswers
 from models.architectures.operations import forward_operations, positions
+from models.architectures.token_answers import TokenAnswers
 from models.base.interface import Interface
 
 AUTO_CLASSES = {
@@ -115,7 +116,7 @@ def build(config: Any, workload: str) -> nn.Module:
 def count(model: nn.Module, sequence_length: int) -> Size:
     """Count a model's parameters and forward operations (`models.architectures.operations`); works on the meta device."""
     config = cast(Any, model).config
-    if isinstance(model, StoredAnswers):
+    if isinstance(model, StoredAnswers | TokenAnswers):
         return Size(config.parameters, config.parameters, 0.0, sequence_length)
     parameters: dict[int, int] = {id(p): p.numel() for p in model.parameters()}
     embedding_ids = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}

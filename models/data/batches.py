@@ -204,6 +204,11 @@ def _documents_of_windows(split: Split, info: CorpusInfo) -> tuple[NDArray[np.in
     return np.repeat(np.arange(len(counts)), counts), counts
 
 
+def _into_document(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of each window within its document, of documents with so many windows."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
 def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
     """Windows that never cross documents, drawn once for all models; a document begins with its tokenizer's prefix, else with the end id.
 
@@ -214,7 +219,7 @@ def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int
     length, beginning = info.sequence_length, info.beginning
     given, prefix = len(beginning), len(info.prefix)
     document, counts = _documents_of_windows(split, info)
-    start = (np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)) * length
+    start = _into_document(counts) * length
     chosen = _held_out(len(document), limit)
     windows = np.zeros((len(chosen), given + length), dtype=np.int64)
     lengths = np.zeros(len(chosen), dtype=np.int64)
@@ -245,6 +250,25 @@ def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, bat
     made = _completion_batch if info.completions else _example_batch
     for at in range(0, len(chosen), batch_size):
         yield made(split, info, chosen[at : at + batch_size])
+
+
+def every_window(corpus: Corpus, split_name: SplitName) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """All windows that models read of a split of packed documents, some at a time.
+
+    Yields:
+        (n, w) input ids, and (n,) the place in `Split.values` of what follows the first of them; below 0 where nothing does.
+    """
+    info, split = corpus.info, corpus.split(split_name)
+    length = info.sequence_length
+    if split_name == "train":
+        begin = np.arange((len(split.values) - 1) // length) * length
+        for some in np.array_split(begin, -(-len(begin) // 1024) or 1):
+            yield np.asarray(split.values[some[:, None] + np.arange(length)], dtype=np.int64), some + 1
+        return
+    document, counts = _documents_of_windows(split, info)
+    windows = _windows(split, info, len(document))[0]
+    first = split.offsets[document] + len(info.prefix) + _into_document(counts) * length
+    yield windows[:, :-1], first - len(info.beginning) + 1
 
 
 def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.architectures.token_answers import TokenAnswers, spread_evenly
 from models.base.quality import Quality
 from models.data.batches import IGNORE, Batch
 from models.data.corpus import Corpus, Split, SplitName
@@ -85,6 +86,8 @@ def collect(
 def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], Callable[[slice], Tensor]]:
     """How a model's logits are had a few rows at a time: those of a large vocabulary would not fit as a whole."""
     model.eval()
+    if isinstance(model, TokenAnswers):
+        return lambda batch, keep: _listed(model, batch, keep)
     head = split_head(model) if vocabulary is not None else None
     if head is None:
 
@@ -102,6 +105,11 @@ def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Te
         return lambda part: HiddenSignal(hidden[part], weight, bias).logits
 
     return chunked
+
+
+def _listed(model: TokenAnswers, batch: Batch, keep: Tensor) -> Callable[[slice], Tensor]:
+    parts = [part[keep] for part in model.answers(batch.inputs["input_ids"])]
+    return lambda part: spread_evenly(parts[0][part], parts[1][part], parts[2][part], model.config.vocab_size)
 
 
 def _row_figures(own: Tensor, teachers: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:

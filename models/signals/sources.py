@@ -1,6 +1,6 @@
 """Signal sources: live teachers, and causal LMs split from their heads.
 
-Live signals are dense: the teacher runs beside the student.
+Live signals are dense: the teacher runs beside the student. Top-k answers from a file are sparse.
 
 Shape legend: B examples, L positions, N rows that a loss is taken over (B * L for causal-lm, B else), H width, V vocabulary.
 """
@@ -15,9 +15,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from models.architectures.token_answers import TokenAnswers
 from models.data.batches import Batch
 from models.losses.chunked import Head, head_of
-from models.losses.loss import HiddenSignal, Signal, TeacherSignal
+from models.losses.loss import HiddenSignal, Signal, SparseSignal, TeacherSignal
 
 SignalSource = Callable[[Batch], Signal]
 
@@ -96,6 +97,8 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") ->
         vocabulary: Of a causal LM, which hands over hidden states where its head can be split off; None for classifiers.
         precision: `bf16` where it will run under bf16 autocast: its matrices are then rounded once, as autocast would at every batch.
     """
+    if isinstance(teacher, TokenAnswers):
+        return lambda batch: SparseSignal(*teacher.answers(batch.inputs["input_ids"]))
     teacher.eval().requires_grad_(False)
     head = split_head(teacher) if vocabulary is not None else None
     if precision == "bf16":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.schema.data import Data, Tokenizer
-from conf.schema.ladder import Ladder, Shape
+from conf.schema.ladder import AnswersTeacher, Ladder, Shape
 from conf.schema.objective import ClassWeights
 from models.data import tokenizers
 from models.data.corpus import Corpus
@@ -52,6 +53,9 @@ def _identity(ladder: Ladder, base: Path, folder: Path | None, classes: tuple[st
 
 def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
     """Folder of the checkpoint whose tokenizer is asked for, or that takes images; None where another tokenizer serves."""
+    if isinstance(ladder.teacher, AnswersTeacher):
+        own = ladder.teacher.tokenizer if ladder.tokenizer.kind == "teacher" else None
+        return None if own is None else Path(context.base) / os.path.expanduser(own)
     asked = ladder.tokenizer.kind == "teacher" or ladder.workload == "image-classification"
     if not asked or ladder.teacher.source != "checkpoint":
         return None

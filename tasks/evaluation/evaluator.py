@@ -14,6 +14,7 @@ from torch import nn
 
 from conf.schema.ladder import Evaluation
 from models.architectures.checkpoint import load_model
+from models.architectures.token_answers import TokenAnswers
 from models.base.device import resolve_device, use_threads
 from models.base.interface import Interface
 from models.base.quality import BASELINE, Quality
@@ -59,7 +60,7 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
         precision,
     )
     samples = []
-    if ladder.workload == "causal-lm" and ladder.evaluation.samples:
+    if ladder.workload == "causal-lm" and ladder.evaluation.samples and not isinstance(models[record.folder], TokenAnswers):
         folder = _tokenizer_folder(Path(record.folder), whole)
         beginnings = prompts(whole, split, ladder.evaluation.samples)
         samples = continuations(models[record.folder], folder, beginnings, ladder.evaluation.sample_tokens, begun=whole.info.completions)

@@ -24,6 +24,7 @@ from tasks.training.work import read_record, record_of, require_started
 
 if TYPE_CHECKING:
     from models.architectures.shapes import Size
+    from models.architectures.token_answers import TokenTable
 
 SUM_TOLERANCE = 1e-2  # of a row of probabilities, which may have been rounded
 KEY = "teacher.path"
@@ -34,6 +35,12 @@ class AnswerTable(NamedTuple):
 
     texts: list[str]
     probabilities: NDArray[np.float64]
+
+
+def _columns(teacher: AnswersTeacher) -> list[str]:
+    if not teacher.classes:
+        return [teacher.text, teacher.ids, teacher.logprobs]
+    return [teacher.text, *([teacher.probabilities] if teacher.probabilities else teacher.classes)]
 
 
 def answers_file(teacher: AnswersTeacher, context: Context) -> Path:
@@ -52,10 +59,11 @@ def answers_file(teacher: AnswersTeacher, context: Context) -> Path:
         columns = pq.read_schema(file).names
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError.about(KEY, teacher.path, "a Parquet file of answers", f"It is none: {error}.") from error
-    wanted = [teacher.text, *([teacher.probabilities] if teacher.probabilities else teacher.classes)]
+    wanted = _columns(teacher)
     missing = [name for name in wanted if name not in columns]
     if missing:
-        remedy = "teacher.text, teacher.classes and teacher.probabilities name them."
+        others = "teacher.classes and teacher.probabilities" if teacher.classes else "teacher.ids and teacher.logprobs"
+        remedy = f"teacher.text, {others} name them."
         raise UserError.about(KEY, f"{teacher.path} without the columns {', '.join(missing)}", f"columns: {', '.join(columns)}", remedy)
     return file
 
@@ -69,7 +77,7 @@ def read_answers(teacher: AnswersTeacher, context: Context) -> AnswerTable:
     import pyarrow.parquet as pq
 
     file, count = answers_file(teacher, context), len(teacher.classes)
-    table = pq.read_table(file, columns=[teacher.text, *([teacher.probabilities] if teacher.probabilities else teacher.classes)])
+    table = pq.read_table(file, columns=_columns(teacher))
     texts = table.column(teacher.text).to_pylist()
     if teacher.probabilities:
         rows = [row if row is not None else [] for row in table.column(teacher.probabilities).to_pylist()]
@@ -96,7 +104,7 @@ def _bad_row(teacher: AnswersTeacher, row: int, found: str, allowed: str) -> Use
 
 def answers_identity(teacher: AnswersTeacher, file: Path, data: str) -> dict[str, Any]:
     """Identity of answers on a corpus."""
-    columns = [teacher.text, teacher.probabilities, list(teacher.classes)]
+    columns = [teacher.text, teacher.probabilities, list(teacher.classes)] if teacher.classes else _columns(teacher)
     return {"kind": "answers", "file": file_sha256(file), "columns": columns, "parameters": teacher.parameters, "data": data}
 
 
@@ -114,6 +122,11 @@ def import_answers(teacher: AnswersTeacher, inputs: StageInputs) -> StageRecord:
         require_started(context, TEACHER, "Run without --start-at.")
         log.info("teacher: importing the answers in %s", file)
         corpus = data.corpus()
+        if corpus.info.workload == "causal-lm":
+            from tasks.teachers.token_answers import match_token_answers
+
+            table = match_token_answers(teacher, file, corpus)
+            return lambda folder: _write_tokens(folder, entry.fingerprint, table, teacher, corpus)
         keys, probabilities = _matched(teacher, read_answers(teacher, context), corpus)
         return lambda folder: _write(folder, entry.fingerprint, keys, probabilities, teacher, corpus)
 
@@ -164,4 +177,13 @@ def _write(
 
     save_answers(folder, keys, probabilities, teacher.parameters, corpus.info.label_names)
     size: Size = count(load_answers(folder), corpus.info.sequence_length)
+    (folder / "record.json").write_text(record_of(folder, TEACHER, fingerprint, size).model_dump_json(indent=1))
+
+
+def _write_tokens(folder: Path, fingerprint: str, table: TokenTable, teacher: AnswersTeacher, corpus: Corpus) -> None:
+    from models.architectures.shapes import count
+    from models.architectures.token_answers import load_token_answers, save_token_answers
+
+    save_token_answers(folder, table, teacher.parameters, corpus.info.vocabulary or 0)
+    size: Size = count(load_token_answers(folder), corpus.info.sequence_length)
     (folder / "record.json").write_text(record_of(folder, TEACHER, fingerprint, size).model_dump_json(indent=1))

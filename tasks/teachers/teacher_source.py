@@ -82,7 +82,7 @@ def teacher_classes(ladder: Ladder, context: Context) -> tuple[str, ...] | None:
     """
     teacher = ladder.teacher
     if isinstance(teacher, AnswersTeacher):
-        return teacher.classes
+        return teacher.classes or None
     if ladder.workload == "causal-lm" or not isinstance(teacher, CheckpointTeacher):
         return None
     if teacher.classes is not None or teacher.training is not None:  # a head that is trained follows the data

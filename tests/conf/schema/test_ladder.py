@@ -47,7 +47,7 @@ def test_all_settings_classes_are_reached() -> None:
     assert names == {
         *("Ladder", "StdlibData", "DigitsData", "FilesData", "DatasetData", "Columns", "Tokenizer", "TrainedTeacher", "CheckpointTeacher"),
         *("Shape", "Training", "Stage", "Student", "Objective", "Alpha", "AnswersTeacher", "Temperature", "Gate", "Evaluation", "Compute"),
-        *("Splits", "Resize", "Feature", "Signals", "Bench", "Economics", "Range", "Audit", "AuditLimit", "Comparison"),
+        *("Splits", "WeightedSource", "Resize", "Feature", "Signals", "Bench", "Economics", "Range", "Audit", "AuditLimit", "Comparison"),
     }
 
 
