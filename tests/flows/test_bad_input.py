@@ -157,7 +157,7 @@ def checkpoint_ladder(folder: Path) -> Path:
 def test_a_teacher_whose_vocabulary_is_smaller(cli, tmp_path):
     texts(tmp_path)
     llama(tmp_path / "teacher", 200)
-    refused(cli, checkpoint_ladder(tmp_path), says=("teacher.path: got", "with 200 ids", "tokenizer.kind=teacher"))
+    refused(cli, checkpoint_ladder(tmp_path), says=("teacher.path: got", "with a vocabulary of 200 ids", "tokenizer.kind=teacher"))
 
 
 @pytest.mark.slow

@@ -44,7 +44,10 @@ class TestMessages:
                 "data.source: got 'python-stdlb'; allowed: one of python-stdlib, digits, files, dataset. Did you mean 'python-stdlib'? "
                 "`ladder explain data.source` describes it.",
             ),
-            ("teacher.source=chekpoint", "teacher.source: got 'chekpoint'; allowed: one of train, checkpoint. Did you mean 'checkpoint'?"),
+            (
+                "teacher.source=chekpoint",
+                "teacher.source: got 'chekpoint'; allowed: one of train, checkpoint, answers. Did you mean 'checkpoint'?",
+            ),
             ("data={sequence_length: 5}", "data.source: got None; allowed: one of python-stdlib, digits, files, dataset."),
             ("data=3", "data: got 3; allowed: a mapping with source: python-stdlib, digits, files or dataset."),
             (
@@ -62,9 +65,9 @@ class TestMessages:
                 "stages[1].training.accumulation=3",
                 "stages[1].training: got batch_size 8 and accumulation 3; allowed: an accumulation that divides batch_size.",
             ),
-            ("data={source: files}", "data: got neither paths nor splits.train; allowed: one of them."),
-            ("data={source: files, paths: []}", "data: got neither paths nor splits.train; allowed: one of them."),
-            ("data={source: files, paths: [a], splits: {train: b}}", "data: got both paths and splits.train; allowed: one of them."),
+            ("data={source: files}", "data: got none of paths, splits.train and sources; allowed: one of them."),
+            ("data={source: files, paths: []}", "data: got none of paths, splits.train and sources; allowed: one of them."),
+            ("data={source: files, paths: [a], splits: {train: b}}", "data: got paths and splits.train; allowed: one of them."),
             (
                 "data={source: files, paths: [a], splits: {valid: b}}",
                 "data.splits: got valid; allowed: train, with or without valid and test, or",
