@@ -21,6 +21,21 @@ DECIDED = {
 # Position ids of these begin after the pad id.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 
+LENGTHS = ("max_position_embeddings", "max_seq_len")  # names of the longest sequence; the second of MPT
+
+
+def positions_of(model: nn.Module) -> int | None:
+    """The longest sequence that a model can read; None: its configuration sets no limit.
+
+    A table of positions with a padding row (RoBERTa and its kin) begins behind that row.
+    """
+    config: Any = model.config
+    limits = [stated for name in LENGTHS if isinstance(stated := getattr(config, name, None), int) and stated > 0]
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    return min(limits, default=None)
+
 
 def fitted_config(given: Mapping[str, Any], interface: Interface, key: str) -> Any:
     """The configuration that `given` describes, with vocabulary, classes, image and special ids of the data.

@@ -28,6 +28,8 @@ COUNTS = (
     "vocab_size",
     "max_position_embeddings",
     "n_positions",
+    "max_seq_len",
+    "sliding_window",
     "image_size",
     "patch_size",
     "num_channels",
@@ -98,8 +100,10 @@ def _ids(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object, 
 
 
 def _classes(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object, str]]:
-    names = config.get("id2label")
+    names, numbers = config.get("id2label"), config.get("label2id")
     if names is None:
+        if isinstance(numbers, Mapping) and len(numbers) != (config.get("num_labels") or 2):
+            yield f"{prefix}label2id", numbers, "id2label beside it, by which transformers counts the classes"
         return
     whole = isinstance(names, Mapping) and sorted(map(str, names), key=lambda text: (len(text), text)) == [
         str(i) for i in range(len(names))

@@ -72,12 +72,10 @@ def config_for(shape: Shape, interface: Interface) -> Any:
         assert interface.image_shape is not None
         channels, height, width = interface.image_shape
         if height != width or height % shape.patch_size:
-            raise UserError.about(
-                "shape.patch_size",
-                shape.patch_size,
-                f"a divisor of square images; these are {height} x {width}",
-                "Choose another patch_size.",
-            )
+            divisors = ", ".join(str(size) for size in range(1, height + 1) if height % size == 0)
+            remedy = f"Choose one of {divisors}." if height == width else "Set data.resize, which makes images square."
+            allowed = f"a divisor of square images; these are {height} x {width}"
+            raise UserError.about("shape.patch_size", shape.patch_size, allowed, remedy)
         return transformers.ViTConfig(
             **common,
             image_size=height,

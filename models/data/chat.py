@@ -132,8 +132,9 @@ class ChatEncoder:
         from jinja2 import TemplateError
 
         turns = [index for index, message in enumerate(messages) if message["role"] == ASSISTANT]
-        sizes = [len(messages[index]["content"].encode()) for index in turns]
         try:
+            if not GENERATION.search(self._template):
+                turns = [turn for turn in turns if turn]  # a greeting that opens the conversation answers nothing
             if GENERATION.search(self._template):
                 text, bounds = self._marked(messages)
             else:
@@ -145,11 +146,12 @@ class ChatEncoder:
                 bounds = [(len(start), len(end)) for start, end in bounds]
         except (TemplateError, TypeError, ValueError, IndexError) as error:
             allowed = "a template that renders the conversations"
-            remedy = f"It refuses the one that begins {_start(json.dumps(messages, ensure_ascii=False))}: {error}."
+            remedy = f"It refuses the one that begins {_start(json.dumps(messages, ensure_ascii=False))}: {str(error).rstrip('.')}."
             raise UserError.about("tokenizer.chat_template", _start(self._template), allowed, remedy) from error
         if len(bounds) != len(turns):
             remedy = f"It marks {len(bounds)} answers of {len(turns)} in {_start(json.dumps(messages, ensure_ascii=False))}."
             raise UserError.about("tokenizer.chat_template", _start(self._template), "a template that marks every answer", remedy)
+        sizes = [len(messages[index]["content"].encode()) for index in turns]
         return text, [Span(start, end, size) for (start, end), size in zip(bounds, sizes, strict=True)]
 
     @property

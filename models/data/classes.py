@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,21 +12,39 @@ from conf.errors import UserError
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 PLACEHOLDER = re.compile(r"LABEL_(0|[1-9][0-9]*)", re.IGNORECASE)  # the names that transformers gives where nobody gave any
+EMOJI_STYLE = "\ufe0f"  # asks for a sign in colour
 SHOWN = 12  # names of a list in a message
 
 
 def classes_in(folder: Path) -> tuple[str, ...]:
-    """Names of a checkpoint's classes in the order of its outputs, by its `config.json`; those of transformers where it gives none."""
+    """Names of a checkpoint's classes in the order of its outputs, by its `config.json`; those of transformers where it gives none.
+
+    Raises:
+        UserError: `id2label` and `label2id` contradict each other.
+    """
     config = json.loads((folder / "config.json").read_text())
-    names = config.get("id2label")
-    if isinstance(names, dict) and names:
-        return tuple(str(names[key]) for key in sorted(names, key=int))
-    return tuple(f"LABEL_{i}" for i in range(config.get("num_labels") or 2))
+    given = config.get("id2label")
+    names = tuple(str(given[key]) for key in sorted(given, key=int)) if isinstance(given, dict) else ()
+    turned = _by_place(config.get("label2id"))
+    if turned and (not names or (len(turned) == len(names) and are_placeholders(names))):
+        return turned
+    if turned and set(turned) == set(names) and turned != names:
+        found = f"{folder} with id2label {_listed(names)} and label2id {_listed(turned)}"
+        remedy = "Name its classes in the order of its outputs: teacher.classes=[...]."
+        raise UserError.about("teacher.path", found, "one order of the classes", remedy)
+    return names or tuple(f"LABEL_{i}" for i in range(config.get("num_labels") or 2))
+
+
+def _by_place(numbers: object) -> tuple[str, ...]:
+    """The names in a `label2id` in the order of their numbers; none where those are not 0, 1, ..."""
+    if not isinstance(numbers, dict) or sorted(map(str, numbers.values())) != sorted(map(str, range(len(numbers)))):
+        return ()
+    return tuple(str(name) for name in sorted(numbers, key=lambda name: int(numbers[name])))
 
 
 def fold(name: str) -> str:
-    """A name without regard to case and surrounding space."""
-    return name.strip().casefold()
+    """A name without regard to case, surrounding space, and how its letters and signs are composed."""
+    return unicodedata.normalize("NFC", name.strip().casefold()).replace(EMOJI_STYLE, "")
 
 
 def are_placeholders(names: Sequence[str]) -> bool:
@@ -54,7 +73,12 @@ def match_classes(
     Raises:
         UserError: No rule decides, with both lists.
     """
-    places = _by_name(ours, theirs) or _by_number(ours, theirs, numbered)
+    places = _by_name(ours, theirs)
+    if places is None:
+        places = _by_number(ours, theirs, numbered)
+        own = {fold(name): number for number, name in enumerate(theirs)}
+        if places is not None and any(own.get(fold(name), place) != place for name, place in zip(ours, places, strict=True)):
+            places = None  # 0, 1, 2 of the data and 1, 2, 3 of the teacher: number and name say different things
     if places is None:
         raise UserError.about(
             key,

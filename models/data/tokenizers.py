@@ -41,6 +41,9 @@ TOKENIZER_FILES = (
 )
 
 
+UNUSUAL = "a \u00e9 \u4e16 \U0001f9ea"  # letters that a small vocabulary lacks
+
+
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
     """Build the tokenizer whose ids 0..255 are the bytes of UTF-8; 256 is the end of a text (also its beginning), 257 the padding."""
     return _wrap(_byte_level(byte_letters(), use_regex=False))
@@ -199,6 +202,12 @@ def load_teacher(folder: Path) -> PreTrainedTokenizerBase:
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise UserError.about("teacher.path", str(folder), allowed, remedy)
     special_ids(tokenizer)
+    try:
+        plain_ids(tokenizer, [UNUSUAL])
+    except Exception as error:  # the library raises no narrower one
+        allowed = "a tokenizer that has ids for every text"
+        remedy = f"Save the tokenizer that the model was trained with (tokenizers says: {str(error).splitlines()[0]})."
+        raise UserError.about("teacher.path", str(folder), allowed, remedy) from error
     return tokenizer
 
 

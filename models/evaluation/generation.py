@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.architectures.configs import positions_of
 from models.data import tokenizers
 from models.data.corpus import Corpus, Split, SplitName
 
@@ -67,6 +68,8 @@ def continuations(
 ) -> list[Sample]:
     """Sample a continuation of each beginning (temperature 0.8, nucleus 0.95: Holtzman et al. 2020, arXiv:1904.09751).
 
+    A beginning that fills the model's positions has none, and is left out.
+
     Args:
         model: A causal LM on any device.
         folder: Of its tokenizer: its own, as ids differ between vocabularies.
@@ -78,15 +81,18 @@ def continuations(
     tokenizer, written = tokenizers.load(folder), list[Sample]()
     end_id, pad_id = tokenizers.special_ids(tokenizer)
     prefix = [] if begun else tokenizers.frame(tokenizer)[0]
-    device = next(model.parameters()).device
+    device, most = next(model.parameters()).device, positions_of(model)
     for beginning in beginnings:
         ids = torch.tensor([[*prefix, *cast(list[int], tokenizer(beginning, add_special_tokens=False)["input_ids"])]], device=device)
+        room = new_tokens if most is None else min(new_tokens, most - ids.shape[1])
+        if room < 1:
+            continue
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             output = cast(Any, model).generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                max_new_tokens=new_tokens,
+                max_new_tokens=room,
                 do_sample=True,
                 temperature=TEMPERATURE,
                 top_p=TOP_P,

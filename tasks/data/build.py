@@ -28,7 +28,8 @@ from tasks.data.duplicates import count_duplicates
 from tasks.data.encode import Finished, Numbering, encode_spool, lines_of, training_texts
 from tasks.data.files import file_suffixes
 from tasks.data.images import ImageReader, digit_pixels
-from tasks.data.labels import as_teacher, class_ids, label_notes, unnamed_note
+from tasks.data.labels import as_teacher, class_ids, label_notes, unlearned_note, unnamed_note
+from tasks.data.readers import SPLIT_WORDS
 from tasks.data.sources import no_documents, open_source, source_hash
 from tasks.data.splits import TRAIN, Parts, readings, split_documents
 from tasks.data.spool import NONE, Spool, open_spool, write_spool
@@ -175,13 +176,13 @@ def build_corpus(
         if teacher_classes:
             label_names, labels = as_teacher(label_names, labels, teacher_classes, numbered=bool(spool.class_names))
             notes += unnamed_note(label_names, teacher_classes)
-        notes += label_notes(spool.labels)
+        notes += label_notes(spool.labels, labels)
     slice_names = tuple(sorted(spool.slices))
     numbering = Numbering(
         labels=np.array([*(labels.get(label, -1) for label in spool.labels.counts), -1], dtype=np.int64),
         slices=np.array([slice_names.index(name) for name in spool.slices], dtype=np.int32),
     )
-    parts, counts = _divide(spool, ladder, numbering, notes)
+    parts, counts = _divide(spool, ladder, numbering, label_names, notes)
     for note in counts.notes:
         progress(note)
     documents = {name: int((parts == index).sum()) for index, name in enumerate(SPLITS)}
@@ -230,15 +231,30 @@ def build_corpus(
     return info
 
 
-def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, notes: list[str]) -> tuple[Parts, DataCounts]:
+def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, label_names: Sequence[str], notes: list[str]) -> tuple[Parts, DataCounts]:
     """The part of each document, and counts and remarks of the divided documents."""
     places, given, classes = spool.column("place"), spool.column("split"), numbering.labels[spool.column("label")]
+    _check_given(given, ladder.data)
     if ladder.workload == "causal-lm" or not spool.labels.unlabelled:
         parts = split_documents(places, given, ladder.data)
     else:
         parts = split_documents(places, given, ladder.data, classes < 0)
         notes = [*notes, *unlabelled_notes(parts, given, classes < 0, spool.unlabelled)]
+    notes = [*notes, *unlearned_note(label_names, classes, parts)]
     return parts, count_duplicates(places, classes, parts, bool((given != NONE).any()), spool.dropped, notes)
+
+
+def _check_given(given: Parts, data: Data) -> None:
+    """Refuse a given split without a document: to draw it from train instead is not what the settings say.
+
+    Raises:
+        UserError: There is one.
+    """
+    splits = data.splits if isinstance(data, FilesData | DatasetData) else None
+    for name, sources in splits.named().items() if splits else ():
+        if not (given == SPLITS.index(SPLIT_WORDS[name])).any():
+            remedy = "It holds none: add some, or leave the split out to have it drawn from train."
+            raise UserError.about(f"data.splits.{name}", ", ".join(sources), "a split with documents", remedy)
 
 
 def _times(spool: Spool, parts: Parts, data: FilesData, progress: Progress) -> NDArray[np.uint8]:

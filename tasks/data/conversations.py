@@ -37,19 +37,29 @@ def row_conversation(row: Mapping[str, Any], columns: Columns, origin: str) -> s
     if isinstance(value, str):  # CSV
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise _no_messages(columns, f"{origin} holds {value[:40]!r}") from None
     if not isinstance(value, list | tuple | np.ndarray) or not len(value):
         raise _no_messages(columns, f"{origin} holds {value!r:.40}")
     messages = []
     for message in value:
-        said = [message.get(name) for name in ("role", "content")] if isinstance(message, Mapping) else []
+        said = [message.get("role"), _said(message.get("content"))] if isinstance(message, Mapping) else []
         if len(said) != 2 or not all(isinstance(part, str) for part in said):
             raise _no_messages(columns, f"{origin} holds {message!r:.80}")
         messages.append({"role": said[0], "content": said[1]})
-    if not any(message["role"] == ASSISTANT and message["content"] for message in messages):
+    if not any(message["role"] == ASSISTANT and message["content"] for message in messages[1:]):
         raise _no_messages(columns, f"No message of {origin} is an answer, of role {ASSISTANT}")
     return conversation_text(messages)
+
+
+def _said(content: Any) -> Any:
+    """The text of a message's parts, where all of them are text; else the content as it is."""
+    if isinstance(content, list | tuple | np.ndarray) and len(content):
+        found = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type", "text") == "text"]
+        texts = [text for text in found if isinstance(text, str)]
+        if len(texts) == len(content):
+            return "".join(texts)
+    return content
 
 
 def _text(row: Mapping[str, Any], columns: Columns, role: str, origin: str) -> str:

@@ -105,6 +105,7 @@ def file_documents(
     pictures = [path for _, _, path, _ in files if images is not None and path.suffix.lower() not in TABLES]
     folders = [root / os.path.expanduser(pattern) for patterns in data.patterns().values() for pattern in patterns]
     places = image_places(pictures, folders, SPLIT_WORDS)
+    read: Counter[str] = Counter()
     for split, name, path, source in files:
         found: Iterable[Document]
         try:
@@ -122,9 +123,20 @@ def file_documents(
             else:
                 text = read_text(name, path)
                 found = [Document(content_key(text), Path(name).parent.name or ONE_SLICE, name, text=text, split=split)]
-            yield from found if source is None else (_of_source(document, source, data) for document in found)
+            if source is None:
+                yield from found
+                continue
+            for document in found:
+                read[source.name] += 1
+                yield _of_source(document, source, data)
         except OSError as error:
             raise unreadable(name, str(error)) from error
+    for place, source in enumerate(data.sources):
+        if not read[source.name]:
+            allowed = "files with documents"
+            raise UserError.about(
+                f"data.sources[{place}].paths", ", ".join(source.paths), allowed, f"{source.name} has none: leave it out."
+            )
 
 
 def _of_source(document: Document, source: WeightedSource, data: FilesData) -> Document:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+HIDDEN = (".", "__MACOSX")  # beginnings of names
 GREY = {"1", "L"}
 COLOUR = {"RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr", "HSV", "LAB"}
 DEEP = {"I;16", "I;16L", "I;16B"}  # grey of 16 bits
@@ -106,7 +107,7 @@ def _channels(teacher: Path | None) -> int:
 
 def _picture(value: Any, key: str, origin: str, folder: Path) -> Image:
     """The picture, upright, of a mode that Pillow converts to grey and to colour."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     allowed = "readable images"
     try:
@@ -115,6 +116,8 @@ def _picture(value: Any, key: str, origin: str, folder: Path) -> Image:
         picture.load()
     except FileNotFoundError as error:
         raise UserError.about(key, str(value), allowed, f"{origin} names it, and there is no such file.") from error
+    except UnidentifiedImageError as error:
+        raise UserError.about(key, origin, allowed, "Mend or leave out the image: Pillow knows no such format.") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError.about(key, origin, allowed, f"Mend or leave out the image: {reason}.") from error
@@ -144,8 +147,9 @@ def named_files(values: Iterable[Any], folder: Path) -> Iterator[tuple[str, Path
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files in a folder and its sub-folders, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    """The image files in a folder and its sub-folders, sorted, without those that are hidden or that macOS adds to archives."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts))
 
 
 def image_places(
@@ -171,8 +175,27 @@ def image_places(
             outer[file], within[file] = (names[0], names[1]) if root else (names[-2], names[-1])
     splits = {words.get(name.lower()) for name in outer.values()}
     if len(outer) < len(plain) or None in splits or "train" not in splits or len(splits) < 2:
+        _check_no_split(outer, {name for name in plain.values() if name}, words)
         return {file: (name, None) for file, name in plain.items()}
     return {file: (within[file], words[name.lower()]) for file, name in outer.items()}
+
+
+def _check_no_split(outer: Mapping[Path, str], classes: set[str], words: Mapping[str, SplitName]) -> None:
+    """Refuse a folder called train that holds folders, beside one that is neither a split nor holds any: it is hardly a class.
+
+    Args:
+        outer: Uppermost folder of each file that lies in two.
+        classes: Folders that would be classes.
+        words: Names of splits, in small letters.
+
+    Raises:
+        UserError: There is one.
+    """
+    found = next((name for name in outer.values() if words.get(name.lower()) == "train"), None)
+    if found is not None and found in classes:
+        allowed = "folders of classes; or train and valid or test alone, with the folders of classes in them"
+        remedy = f"Name the folders so, or the folder {found} itself in data.paths."
+        raise UserError.about("data.paths", ", ".join(sorted(classes)), allowed, remedy)
 
 
 def digit_pixels(teacher: Path | None) -> Pixels | None:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conf.errors import UserError
 from conf.schema.data import Columns, Data
 from models.data.classes import are_placeholders, match_classes
+from models.data.corpus import SPLITS
 
 Label = int | str
 
-WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(\.0*)?")  # 10.0: pandas writes whole numbers so where a row of the column is empty
+WHOLE_NUMBER = re.compile(
+    r"([-+]?(?:0|[1-9][0-9]{0,17}))(\.0*)?"
+)  # 10.0: pandas writes whole numbers so where a row of the column is empty
 ZERO_PADDED = re.compile(r"0[0-9]+")
-NO_CLASS = {"nan", "<na>", "n/a", "#n/a", "null", "nat"}  # that programs write for an absent value, in any case
+NO_CLASS = {"nan", "inf", "-inf", "<na>", "n/a", "#n/a", "null", "nat"}  # that programs write for an absent value, in any case
 NO_CLASS_EXACTLY = {"NA", "None"}  # of R and Python; `none` and `Na` may be classes
+INVISIBLE = "\u200b\u2060\ufeff"  # spaces without width and the byte order mark, which no eye tells from nothing
 IGNORED = -100  # that PyTorch's cross-entropy leaves out
 FEW_ROWS = 10  # a class; with fewer on average the column is likely an id or a measurement
 MANY_CLASSES = 20
@@ -52,19 +58,21 @@ class LabelTally:
 
 
 def clean_label(value: Any, columns: Columns, origin: str) -> Label | None:
-    """The label in a cell without surrounding space; None for an empty cell.
+    """The label in a cell without surrounding space, its letters composed; None for an empty cell, `True` and `False` for switches.
 
     Raises:
         UserError: Neither a number nor text.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
     if isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer()):
         return int(value)
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, str):
-        return value.strip() or None
+        return unicodedata.normalize("NFC", value).strip().strip(INVISIBLE).strip() or None
     raise UserError.about("data.columns.label", columns.label, "a column of integers or strings", f"{origin} holds {value!r}.")
 
 
@@ -141,20 +149,44 @@ def unnamed_note(names: Sequence[str], theirs: Sequence[str]) -> list[str]:
     return [f"the teacher names no classes: its {pairs.replace(' for ', ' is taken for ', 1)}; teacher.classes=[...] says otherwise"]
 
 
-def label_notes(labels: LabelTally) -> list[str]:
-    """Remarks about labels that may be right: classes whose names differ in case alone, and -1 beside 0."""
+def label_notes(labels: LabelTally, ids: Mapping[Label, int]) -> list[str]:
+    """Remarks about labels that may be right: names that differ in case alone, and -1 beside 0.
+
+    Args:
+        labels: The labels of all documents.
+        ids: Label -> class; a teacher may have one class for names that differ in case.
+    """
     alike: dict[str, Counter[str]] = defaultdict(Counter)
+    classes: dict[str, set[int]] = defaultdict(set)
     for label, count in labels.counts.items():
         alike[class_name(label).casefold()][class_name(label)] += count
+        classes[class_name(label).casefold()].add(ids[label])
     names = {class_name(label) for label in labels.counts}
     marked = sum(count for label, count in labels.counts.items() if class_name(label) == "-1")
     minus = [f"labels: -1 ({marked:,} documents) is taken as a class; data.unlabelled=['-1'] says that it stands for none"]
     return (minus if marked and "0" in names else []) + [
         f"labels: {' and '.join(f'{name} ({count:,} documents)' for name, count in sorted(counts.items()))} differ in case alone, "
-        "and are taken as different classes"
-        for counts in alike.values()
+        f"and are taken as {'one class of the teacher' if len(classes[folded]) == 1 else 'different classes'}"
+        for folded, counts in alike.items()
         if len(counts) > 1
     ]
+
+
+def unlearned_note(names: Sequence[str], classes: NDArray[np.int64], parts: NDArray[np.uint8]) -> list[str]:
+    """Classes of held-out documents that no training document bears.
+
+    Args:
+        names: Of the classes.
+        classes: (n,) class of each document; negative: none.
+        parts: (n,) index into `SPLITS` of each; larger numbers: none.
+    """
+    train = parts == SPLITS.index("train")
+    held_out = (parts < len(SPLITS)) & ~train & (classes >= 0)
+    lost = np.setdiff1d(classes[held_out], classes[train])
+    if not len(lost):
+        return []
+    shown = ", ".join(str(names[number]) for number in lost[:8]) + (f", ... ({len(lost)})" if len(lost) > 8 else "")
+    return [f"labels: no training document bears {shown}, which {int(np.isin(classes, lost)[held_out].sum()):,} held-out documents bear"]
 
 
 def _whole(label: Label) -> int | None:

@@ -110,7 +110,7 @@ def row_document(
     label = None if workload == "causal-lm" else clean_label(row[columns.label], columns, origin)
     group = _slice(row, columns, class_names)
     if read_image is not None:
-        if row[columns.image] is None:
+        if row[columns.image] is None or row[columns.image] == "":
             remedy = f"{origin} has none: data.missing=drop leaves such rows out."
             raise UserError.about("data.columns.image", columns.image, "an image in every row", remedy)
         image, key = read_image(row[columns.image], origin)

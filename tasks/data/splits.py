@@ -40,8 +40,11 @@ def split_documents(places: Places, given: Parts, data: Data, unlabelled: NDArra
     judged = kept if unlabelled is None else kept & ~unlabelled
     parts = np.full(len(places), DROPPED, dtype=np.uint8)
     parts[judged] = given[judged]
-    drawn = [(VALID, data.valid_fraction), (TEST, data.test_fraction)]
-    parts[judged & free] = _by_hash(places[judged & free], [each for each in drawn if not (parts == each[0]).any()])
+    shares = [(VALID, data.valid_fraction), (TEST, data.test_fraction)]
+    drawn = [each for each in shares if not (parts == each[0]).any()]
+    if drawn or (judged & free).any() or unlabelled is None:  # else both are given, and all that is to be trained on has no label
+        kind = " with a label" * (unlabelled is not None) + " to train on" * bool((given != NONE).any())
+        parts[judged & free] = _by_hash(places[judged & free], drawn, kind)
     if unlabelled is not None:
         others = kept & unlabelled & free
         held_out = places[(parts == VALID) | (parts == TEST)]
@@ -65,7 +68,7 @@ def readings(places: Places, weights: NDArray[np.float32], parts: Parts, seed: i
     return np.where(parts == TRAIN, whole + drawn, parts < len(SPLITS)).astype(np.uint8)
 
 
-def _by_hash(places: Places, drawn: Sequence[tuple[int, float]]) -> Parts:
+def _by_hash(places: Places, drawn: Sequence[tuple[int, float]], kind: str = "") -> Parts:
     """Divide by place, so that adding documents moves none of the others.
 
     Where that leaves a part empty, because there are few documents, those of the nearest place are moved into it: each part has at
@@ -74,6 +77,7 @@ def _by_hash(places: Places, drawn: Sequence[tuple[int, float]]) -> Parts:
     Args:
         places: (n,) of the documents.
         drawn: Parts besides train, and the share of each.
+        kind: Which documents they are, for the message.
     """
     fractions = places.astype(np.float64) / 2**64
     parts = np.full(len(places), TRAIN, dtype=np.uint8)
@@ -88,7 +92,7 @@ def _by_hash(places: Places, drawn: Sequence[tuple[int, float]]) -> Parts:
         allowed = "at least 3: one each to train on, to validate and to test"
         if len(drawn) < 2:
             allowed = "at least 2: one to train on, and one for what is drawn from train" if drawn else "at least one to train on"
-        raise UserError.about("data", f"{len(different)} different documents", allowed, "Add documents.")
+        raise UserError.about("data", f"{len(different)} different documents{kind}", allowed, "Add documents.")
     hashes, start, bound = different.astype(np.float64) / 2**64, 0, 0.0
     parts[:] = TRAIN
     for index, (part, share) in enumerate(drawn):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 CHUNK = 1 << 20  # characters of a JSON array that are decoded at once
 SHOWN_COLUMNS, SHOWN_CHARACTERS = 30, 40  # of a header, in messages
 SPACE = " \t\n\r"
+BEYOND_PYTHON = (ValueError, RecursionError)  # of JSON that Python cannot hold: numbers of thousands of digits, deep nesting
 
 Row = Mapping[str, Any]
 
@@ -46,11 +47,26 @@ def read_rows(name: str, path: Path, wanted: Mapping[str, str]) -> Iterator[tupl
                 yield from _parquet_rows(name, path, wanted)
             case _:
                 objects = _json_lines(name, path) if suffix != ".json" or _holds_lines(path) else _json_array(name, path)
-                for origin, row in objects:
-                    check_columns(row, wanted, origin)
-                    yield origin, row
+                yield from _with_columns(objects, wanted)
     except UnicodeDecodeError as error:
         raise not_utf8(name, path) from error
+
+
+def _with_columns(objects: Iterable[tuple[str, Row]], wanted: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
+    """Objects that have the wanted columns; one that leaves the label out has none, where another of them has one."""
+    label, seen, lacking = wanted.get("label"), False, None
+    others = {role: name for role, name in wanted.items() if role != "label"}
+    for origin, row in objects:
+        if label is None or label in row:
+            seen = True
+            check_columns(row, wanted, origin)
+            yield origin, row
+        else:
+            check_columns(row, others, origin)
+            lacking = lacking or (origin, row)
+            yield origin, {**row, label: None}
+    if lacking is not None and not seen:
+        check_columns(lacking[1], wanted, lacking[0])
 
 
 def _json_lines(name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -58,11 +74,13 @@ def _json_lines(name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
-            origin = f"{name}:{number}"
+            origin, text = f"{name}:{number}", line.decode("utf-8-sig")
             try:
-                row = json.loads(line.decode("utf-8-sig"))
+                row = json.loads(text)
             except json.JSONDecodeError as error:
                 raise unreadable(origin, f"not JSON: {error.msg} at column {error.colno}") from error
+            except BEYOND_PYTHON as error:
+                raise unreadable(origin, _beyond(error)) from error
             if not isinstance(row, dict):
                 raise unreadable(origin, "a line must be one JSON object")
             yield origin, row
@@ -77,8 +95,8 @@ def _holds_lines(path: Path) -> bool:
             return False
     try:
         return isinstance(json.loads(first), dict)
-    except json.JSONDecodeError:
-        return False
+    except BEYOND_PYTHON as error:  # such a line is one, and is refused when it is read
+        return not isinstance(error, json.JSONDecodeError)
 
 
 def _json_array(name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,6 +117,8 @@ def _json_array(name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 found = text.decode()
             except json.JSONDecodeError as error:
                 raise unreadable(f"{name}:{text.line()}", f"not JSON: {error.msg} in item {number}") from error
+            except BEYOND_PYTHON as error:
+                raise unreadable(f"{name}:{text.line()}", f"{_beyond(error)} in item {number}") from error
             if not isinstance(found, dict):
                 raise unreadable(f"{name}:{text.line()}", f"item {number} of the array is no object")
             yield f"{name}, item {number}", found
@@ -113,9 +133,15 @@ def _no_array(path: Path) -> str:
         found = json.loads(path.read_bytes().decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} in line {error.lineno}"
+    except BEYOND_PYTHON as error:
+        return _beyond(error)
     lists = [key for key, value in found.items() if isinstance(value, list)] if isinstance(found, dict) else []
     inside = f"; the list under {lists[0]!r} alone may be meant" if lists else ""
     return f"it holds one JSON object where a table is an array of objects, one a row{inside}"
+
+
+def _beyond(error: Exception) -> str:
+    return "brackets are nested too deep" if isinstance(error, RecursionError) else "a number has too many digits"
 
 
 class _Text:
@@ -266,6 +292,8 @@ def check_columns(available: Collection[str], wanted: Mapping[str, str], origin:
         key = "data.splits.column" if role == "split" else f"data.columns.{role}"
         if name not in available:
             remedy = f"{suggest(name, available)}Name the column that holds the {role}."
+            if role == "label":
+                remedy += " Rows without label have an empty cell in it."
             raise UserError.about(key, name, f"the columns of {origin}: {_shown(available)}", remedy)
         if not isinstance(available, dict) and (times := list(available).count(name)) > 1:  # all but the last would be ignored
             remedy = f"The header of {origin} has it {times} times: rename all but one."

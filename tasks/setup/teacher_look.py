@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema.ladder import CheckpointTeacher, Workload
+from models.architectures.configs import positions_of
+from models.data.classes import classes_in
 from tasks.records.format import human
 from tasks.runtime.run_registry import Context
-from tasks.teachers.fit import TOKENIZER, positions_of
+from tasks.teachers.fit import TOKENIZER
 from tasks.teachers.teacher_source import NotConverted, gguf_file, resolve_checkpoint
 
 HEADS: dict[str, Workload] = {
@@ -98,7 +100,7 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
 
     vision = is_vision(config)
     built = skeleton(folder, workload or ("image-classification" if vision else "sequence-classification"))
-    labels = [str(config.id2label[index]) for index in sorted(config.id2label)] if workload not in (None, "causal-lm") else []
+    labels = classes_in(folder) if workload not in (None, "causal-lm") else ()
     numbered = all(name == f"LABEL_{index}" for index, name in enumerate(labels))
     return TeacherLook(
         path=path,
@@ -109,7 +111,7 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
         parameters=sum(parameter.numel() for parameter in built.parameters()),
         vocabulary=None if vision else _vocabulary(folder, config),
         positions=None if vision else positions_of(built),
-        classes=() if numbered else tuple(labels),
+        classes=() if numbered else labels,
     )
 
 

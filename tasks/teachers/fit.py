@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import torch
 from torch import nn
 
 from conf.errors import UserError
 from conf.schema.ladder import CheckpointTeacher, Ladder
 from models.architectures.checkpoint import check_interface, skeleton
+from models.architectures.configs import positions_of
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
@@ -64,19 +67,6 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
     return model
 
 
-def positions_of(model: nn.Module) -> int | None:
-    """The longest sequence that a model can read; None: its configuration sets no limit.
-
-    A table of positions with a padding row (RoBERTa and its kin) begins behind that row.
-    """
-    stated = getattr(cast(Any, model).config, "max_position_embeddings", None)
-    limits = [stated] if isinstance(stated, int) and stated > 0 else []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None:
-            limits.append(module.num_embeddings - module.padding_idx - 1)
-    return min(limits, default=None)
-
-
 def check_corpus(folder: Path, model: nn.Module, teacher: CheckpointTeacher, corpus: Corpus) -> None:
     """Refuse a teacher that does not answer in the ids and classes of the data, in their order.
 
@@ -89,6 +79,25 @@ def check_corpus(folder: Path, model: nn.Module, teacher: CheckpointTeacher, cor
     check_interface(model, corpus.interface, folder)
     if corpus.info.label_names:
         match_classes(corpus.info.label_names, teacher.classes or classes_in(folder), numbered=True)
+
+
+def check_forward(folder: Path, model: nn.Module, corpus: Corpus) -> None:
+    """Refuse a teacher that cannot read a text as long as the data's, for whatever reason in its configuration.
+
+    Raises:
+        UserError: In the words of transformers.
+    """
+    length, split = corpus.info.sequence_length, corpus.split("train")
+    if corpus.info.image_shape is not None or not len(split.values):
+        return
+    ids = torch.from_numpy(np.resize(split.values.astype(np.int64), (1, length)))
+    try:
+        with torch.no_grad():
+            model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
+        remedy = f"Correct its config.json, or shorten data.sequence_length (transformers said: {said})."
+        raise UserError.about("teacher.path", str(folder), f"a model that reads {length} ids, as data.sequence_length", remedy) from error
 
 
 def missing_pad(model: nn.Module, corpus: Corpus) -> int | None:

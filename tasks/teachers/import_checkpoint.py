@@ -13,7 +13,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
-from tasks.teachers.fit import check_checkpoint, check_corpus, missing_pad
+from tasks.teachers.fit import check_checkpoint, check_corpus, check_forward, missing_pad
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
 from tasks.training.work import read_record, record_of, require_started
 
@@ -36,7 +36,9 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
         require_started(context, TEACHER, "Run without --start-at.")
         log.info("teacher: importing %s", source)
         check_finite(source)
-        size = count(load_model(source, ladder.workload), ladder.data.sequence_length)
+        loaded = load_model(source, ladder.workload)
+        check_forward(source, loaded, data.corpus())
+        size = count(loaded, ladder.data.sequence_length)
         return lambda folder: _write(folder, source, entry.fingerprint, size, pad)
 
     found = find_or_compute(store, entry, context.made, compute, fresh=context.is_fresh(TEACHER))

@@ -111,7 +111,8 @@ def test_one_billion_parameters_cost_no_memory() -> None:
 
 
 def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
-    with pytest.raises(UserError, match=r"shape\.patch_size: got 3; allowed: a divisor of square images; these are 16 x 16"):
+    says = r"shape\.patch_size: got 3; allowed: a divisor of square images; these are 16 x 16\. Choose one of 1, 2, 4"
+    with pytest.raises(UserError, match=says):
         size_of(shape(family="vit", patch_size=3), IMAGES)
-    with pytest.raises(UserError, match="these are 8 x 16"):
+    with pytest.raises(UserError, match=r"these are 8 x 16\. Set data\.resize"):
         size_of(shape(family="vit"), dataclasses.replace(IMAGES, image_shape=(1, 8, 16)))

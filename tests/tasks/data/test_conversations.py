@@ -123,6 +123,7 @@ def test_the_identity_follows_the_template_and_not_its_place(tmp_path: Path) -> 
         ([], r"r\.jsonl:1 holds \[\]"),
         ([{"role": "user"}], r"holds \{'role': 'user'\}"),
         ([{"role": "assistant", "content": [{"type": "image"}]}], r"each a \{role, content\} of text"),
+        ([{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}], r"No message of r\.jsonl:1 is an answer"),
         ([{"role": "user", "content": "a"}], r"No message of r\.jsonl:1 is an answer, of role assistant"),
     ],
 )
@@ -146,3 +147,16 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     made = ladder("causal-lm", data | {"paths": ["a.txt"]}, {"kind": "bytes", "chat_template": TEMPLATE})
     with pytest.raises(UserError, match=r"data\.paths: got 'a\.txt'; allowed: tables, whose rows hold conversations"):
         build_corpus(made, tmp_path, None, tmp_path, print)
+
+
+def test_parts_of_text_are_one_text_and_a_greeting_is_no_answer(tmp_path: Path) -> None:
+    data, parts = talks(tmp_path / "t.jsonl"), [{"type": "text", "text": "one "}, {"type": "text", "text": "and two?"}]
+    turns = [{"role": "assistant", "content": "Hello"}, {"role": "user", "content": parts}, {"role": "assistant", "content": "three"}]
+    lines = (tmp_path / "t.jsonl").read_text()
+    more = (json.dumps({"chat": [*turns[:2], {**turns[2], "content": f"three {n}"}], "kind": "c"}) + "\n" for n in range(20))
+    (tmp_path / "t.jsonl").write_text(lines + "".join(more))
+    made = ladder("causal-lm", data, {"kind": "bytes", "chat_template": TEMPLATE})
+    corpus, _, _ = build(made, tmp_path)
+    told = [answers(corpus, name) for name in SPLITS]
+    assert any("three" in each for each in told[0])
+    assert not any("Hello" in each for part in told for each in part)

@@ -283,3 +283,21 @@ def text_models() -> dict[str, Any]:
         "teacher": {"source": "train", "shape": shape, "training": {"steps": 1}},
         "stages": [{"name": "only", "student": {"shape": shape}, "training": {"steps": 1}}],
     }
+
+
+def test_hidden_files_and_those_of_archives_are_no_images(tmp_path: Path) -> None:
+    class_folders(tmp_path / "all")
+    for name in (".cache/1.png", "__MACOSX/cat/._1.png", "cat/._2.png"):
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_bytes(b"no image")
+    assert {document.label for document in documents(FilesData(paths=("all",)), tmp_path)} == {"cat", "dog"}
+
+
+def test_a_folder_called_train_that_holds_folders_is_no_class(tmp_path: Path) -> None:
+    class_folders(tmp_path / "all" / "train")
+    class_folders(tmp_path / "all" / "holdout")
+    with pytest.raises(UserError, match=r"data\.paths: got 'holdout, train'; allowed: folders of classes; or train and valid or test"):
+        documents(FilesData(paths=("all",)), tmp_path)
+    class_folders(tmp_path / "vehicles")
+    (tmp_path / "vehicles" / "cat").rename(tmp_path / "vehicles" / "train")
+    assert {document.label for document in documents(FilesData(paths=("vehicles",)), tmp_path)} == {"train", "dog"}

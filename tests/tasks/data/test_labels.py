@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from conf.errors import UserError
 from conf.schema.data import Columns, FilesData
-from tasks.data.labels import Label, LabelTally, class_ids, clean_label, label_notes
+from tasks.data.labels import Label, LabelTally, class_ids, clean_label, label_notes, unlearned_note
 
 FILES = FilesData(paths=("x",))
 COLUMNS = Columns()
@@ -33,7 +34,7 @@ def classes_of(
         (["10", "9", "2"], None, None, ("2", "9", "10"), {"10": 2, "9": 1, "2": 0}),
         ([2, 0], None, 4, ("0", "1", "2", "3"), {2: 2, 0: 0}),
         (["2", "0"], None, 4, ("0", "1", "2", "3"), {"2": 2, "0": 0}),
-        (["-0", "5"], None, None, ("-0", "5"), {"-0": 0, "5": 1}),
+        (["-0", "5", "+5", "+10"], None, None, ("0", "5", "10"), {"-0": 0, "5": 1, "+5": 1, "+10": 2}),
         (["b", 1], None, None, ("1", "b"), {"b": 1, 1: 0}),
         ([1, 0], ("zebra", "ape"), None, ("zebra", "ape"), {1: 1, 0: 0}),
         (["a", "b"], None, 2, ("a", "b"), {"a": 0, "b": 1}),
@@ -78,6 +79,9 @@ def test_labels_that_do_not_fit_are_refused(
         (["1.0", "1", " 0"], ("0", "1")),
         (["positive", "positive ", "negative\t"], ("negative", "positive")),
         (["none", "all"], ("all", "none")),
+        ([True, False, "True"], ("False", "True")),
+        (["cafe\u0301", "caf\u00e9", "tea", "\u200btea"], ("caf\u00e9", "tea")),
+        (["9" * 5000, "1"], ("1", "9" * 5000)),
         (["-1", "1"], ("-1", "1")),
     ],
 )
@@ -95,6 +99,7 @@ def test_an_empty_cell_is_no_label(empty: float | str | None) -> None:
 
 UNLIKELY: list[tuple[list[Label], str]] = [
     ([0, 1, -100] * 14, r"got '14 of 42 rows with the label -100'.*rows\.csv:2.*data\.unlabelled=\['-100'\].*data\.missing=drop"),
+    ([0, 1, "inf"] * 14, r"got '14 of 42 rows with the label inf'"),
     (["0", "1", "nan"] * 14, r"got '14 of 42 rows with the label nan'.*data\.classes=3 confirms"),
     (["0", "1", "NaN"] * 2, r".*label NaN"),
     (["good", "bad", "None"] * 2, r".*label None"),
@@ -130,9 +135,12 @@ def test_as_many_classes_as_the_rows_bear_out_are_not_asked_back() -> None:
 
 
 def test_classes_that_differ_in_case_alone_are_said() -> None:
-    (note,) = label_notes(tally("negative", "Negative", "positive", "Negative"))
+    seen = tally("negative", "Negative", "positive", "Negative")
+    (merged,) = label_notes(seen, {"negative": 0, "Negative": 0, "positive": 1})
+    assert merged.endswith("taken as one class of the teacher")
+    (note,) = label_notes(seen, {"negative": 0, "Negative": 2, "positive": 1})
     assert "Negative (2 documents) and negative (1 documents) differ in case alone" in note
-    assert not label_notes(tally("a", "b"))
+    assert not label_notes(tally("a", "b"), {"a": 0, "b": 1})
 
 
 def test_a_teacher_of_as_many_classes_confirms_many() -> None:
@@ -143,7 +151,13 @@ def test_a_teacher_of_as_many_classes_confirms_many() -> None:
 
 
 def test_minus_one_beside_zero_is_said() -> None:
-    assert label_notes(tally("-1.0", 0, 1)) == [
+    assert label_notes(tally("-1.0", 0, 1), {"-1.0": 0, 0: 1, 1: 2}) == [
         "labels: -1 (1 documents) is taken as a class; data.unlabelled=['-1'] says that it stands for none"
     ]
-    assert not label_notes(tally(-1, 1))
+    assert not label_notes(tally(-1, 1), {-1: 0, 1: 1})
+
+
+def test_classes_of_held_out_documents_alone_are_said() -> None:
+    classes, parts = np.array([0, 1, 2, 2, -1, 3]), np.array([0, 0, 1, 2, 1, 255], dtype=np.uint8)
+    assert unlearned_note(list("abcd"), classes, parts) == ["labels: no training document bears c, which 2 held-out documents bear"]
+    assert not unlearned_note(list("abcd"), classes, np.zeros_like(parts))

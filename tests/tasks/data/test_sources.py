@@ -357,3 +357,23 @@ def test_hashes_of_what_python_carries_stay() -> None:
     for data in (StdlibData(), DigitsData()):
         assert source_hash(data, Path()) == source_hash(data, Path("/"))
     assert source_hash(StdlibData(), Path()) != source_hash(DigitsData(), Path())
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "one.json"])
+@pytest.mark.parametrize(
+    ("value", "says"), [("9" * 5000, "a number has too many digits"), ("[" * 90_000 + "]" * 90_000, "nested too deep")]
+)
+def test_json_that_python_cannot_hold_is_named(tmp_path: Path, name: str, value: str, says: str) -> None:
+    row = f'{{"text": "a", "n": {value}}}'
+    (tmp_path / name).write_text(f"[{row}]" if name == "r.json" else row)
+    with pytest.raises(UserError, match=f"{name}.*{says}"):
+        read_source(files(name), "causal-lm", tmp_path)
+
+
+def test_objects_without_the_key_of_the_label_have_none_where_others_have_it(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "r.jsonl", [{"text": "a"}, {"text": "b", "label": 1}])
+    found = read_source(files("r.jsonl"), "sequence-classification", tmp_path).documents
+    assert [document.label for document in found] == [None, 1]
+    write_jsonl(tmp_path / "r.jsonl", [{"text": "a", "lable": 1}, {"text": "b", "lable": 1}])
+    with pytest.raises(UserError, match=r"data\.columns\.label: got 'label'; .* Did you mean 'lable'"):
+        read_source(files("r.jsonl"), "sequence-classification", tmp_path)

@@ -143,3 +143,20 @@ def test_rows_without_label_of_given_held_out_splits_train_nothing(tmp_path: Pat
     write_jsonl(tmp_path / "rows.jsonl", [row | ({"label": None} if row["part"] == "test" else {}) for row in rows])
     with pytest.raises(UserError, match=r"data\.splits\.test: got 'a split without labels'.*rows\.jsonl:21 is one of them"):
         build_corpus(ladder(KIND, data), tmp_path, None, tmp_path, lambda _: None)
+
+
+def test_a_given_split_without_documents_is_refused_and_not_drawn(tmp_path: Path) -> None:
+    write_parts(tmp_path)
+    (tmp_path / "valid.csv").write_text("text,label\n")
+    data = {"source": "files", "splits": {name: f"{name}.csv" for name in SPLITS}, "sequence_length": 16}
+    with pytest.raises(UserError, match=r"data\.splits\.valid: got 'valid\.csv'; allowed: a split with documents\. It holds none"):
+        build(ladder(KIND, data), tmp_path)
+
+
+def test_a_training_part_without_any_label_stands_beside_given_ones(tmp_path: Path) -> None:
+    write_parts(tmp_path)
+    write_csv(tmp_path / "train.csv", [{"text": f"new {n}", "label": ""} for n in range(9)])
+    data = {"source": "files", "splits": {name: f"{name}.csv" for name in SPLITS}, "sequence_length": 16}
+    corpus, info, _ = build(ladder(KIND, data), tmp_path)
+    assert info.documents == {"train": 9, "valid": 6, "test": 4}
+    assert (corpus.split("train").labels == -1).all()

@@ -104,3 +104,10 @@ def test_sources_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     settings["sources"][1]["name"] = "L"
     with pytest.raises(ValueError, match=r"got sources named L, L; allowed: a name of its own for each"):
         ladder(KIND, settings)
+
+
+def test_a_source_without_documents_is_refused(tmp_path: Path) -> None:
+    settings = data(tmp_path)
+    (tmp_path / "small.jsonl").write_text("\n")
+    with pytest.raises(UserError, match=r"data\.sources\[1\]\.paths: got 'small\.jsonl'; allowed: files with documents\. S has none"):
+        build(ladder(KIND, settings), tmp_path)

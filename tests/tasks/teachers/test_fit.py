@@ -13,22 +13,27 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForSequenceClassification,
+    MptConfig,
+    MptForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
 
 from conf.errors import UserError
 from conf.schema.ladder import CheckpointTeacher, Ladder
+from models.architectures.configs import positions_of
 from models.data import tokenizers
+from models.evaluation.generation import continuations
 from tasks.data.prepare import prepare_data
 from tasks.planning.preflight import check_ladder
 from tasks.records.data import COUNTS
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.teachers.fit import positions_of
 from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
@@ -164,3 +169,50 @@ def test_another_task_is_refused(folder: Path) -> None:
     save_bert(folder / "teacher", problem_type="multi_label_classification")
     with pytest.raises(UserError, match="with problem_type multi_label_classification"):
         prepared(ladder_of(), folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sliding_window": 0}, r"with sliding_window 0'; allowed: a whole number from 1"),
+        ({"max_position_embeddings": None, "n_positions": 0}, r"with n_positions 0"),
+        ({"id2label": None, "label2id": {"a": 0, "b": 1, "c": 2}}, r"with label2id .* allowed: id2label beside it"),
+    ],
+)
+def test_more_configurations_that_no_model_can_have(folder: Path, change: dict[str, Any], says: str) -> None:
+    save_bert(folder / "teacher")
+    config = folder / "teacher" / "config.json"
+    config.write_text(json.dumps({name: value for name, value in (json.loads(config.read_text()) | change).items() if value is not None}))
+    with pytest.raises(UserError, match=says):
+        prepared(ladder_of(), folder)
+
+
+def test_a_teacher_that_cannot_read_the_data_is_refused_at_import(folder: Path) -> None:
+    save_bert(folder / "teacher")
+    config = RobertaConfig(**NARROW, vocab_size=9, max_position_embeddings=34, pad_token_id=None, id2label={0: "good", 1: "bad"})
+    RobertaForSequenceClassification(config).save_pretrained(folder / "teacher")
+    with pytest.raises(UserError, match=r"teacher\.path: got '.*teacher'; allowed: a model that reads 16 ids.*transformers said"):
+        prepared(ladder_of(), folder)
+
+
+def test_a_tokenizer_that_fails_at_unknown_letters_is_refused(folder: Path) -> None:
+    save_bert(folder / "teacher")
+    described = folder / "teacher" / "tokenizer.json"
+    plain = json.loads(described.read_text())
+    del plain["model"]["vocab"]["[UNK]"]
+    plain["added_tokens"] = [token for token in plain["added_tokens"] if token["content"] != "[UNK]"]
+    described.write_text(json.dumps(plain))
+    settings = folder / "teacher" / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "unk_token": None, "tokenizer_class": "PreTrainedTokenizerFast"}))
+    with pytest.raises(UserError, match=r"allowed: a tokenizer that has ids for every text.*\[UNK\]"):
+        prepared(ladder_of(), folder)
+
+
+def test_samples_stay_within_the_positions_of_a_model(folder: Path) -> None:
+    made = tokenizers.bytes_tokenizer()
+    tokenizers.save(made, folder / "tokenizer")
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=len(made), n_positions=16)).eval()
+    (sample,) = continuations(model, folder / "tokenizer", ["a" * 10, "b" * 20], 50)
+    assert sample.prompt == "a" * 10
+    assert len(sample.text) <= 6
+    assert positions_of(MptForCausalLM(MptConfig(d_model=8, n_layers=1, n_heads=2, vocab_size=9, max_seq_len=8))) == 8
