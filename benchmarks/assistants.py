@@ -28,7 +28,9 @@ from benchmarks.common import machine
 from conf.home import home
 from conf.loading.load import load
 from conf.schema.gate import Gate
-from conf.schema.ladder import Ladder, Shape, Stage, Student, TrainedTeacher
+from conf.schema.ladder import Ladder, Stage
+from conf.schema.student import Shape, Student
+from conf.schema.teacher import TrainedTeacher
 from flows.serving.environment import prepare_environment
 from models.architectures.shapes import size_of
 from models.base.device import precision_of, resolve_device

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from conf.schema.ladder import Ladder, Shape, TrainedTeacher
+from conf.schema.ladder import Ladder
 from conf.schema.objective import Objective
+from conf.schema.student import Shape
+from conf.schema.teacher import TrainedTeacher
 from conf.schema.training import Training
 from models.architectures.shapes import config_for
 from models.base.device import precision_of, resolve_device

@@ -21,7 +21,7 @@ from torch import nn
 
 from benchmarks.common import machine
 from conf.loading.load import load
-from conf.schema.ladder import Shape
+from conf.schema.student import Shape
 from conf.schema.training import Training
 from models.architectures.shapes import build, config_for
 from models.data.batches import TrainingBatches

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema.data import DigitsData
-from conf.schema.ladder import Shape
 from conf.schema.objective import Objective
+from conf.schema.student import Shape
 from conf.schema.training import Training
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface

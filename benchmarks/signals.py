@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import fresh_model, machine
-from conf.schema.ladder import Shape
 from conf.schema.objective import Objective
+from conf.schema.student import Shape
 from conf.schema.training import Training
 from models.base.device import resolve_device, resolve_precision
 from models.base.interface import Interface

@@ -16,7 +16,8 @@ from urllib.parse import unquote
 from conf.errors import UserError
 from conf.loading.load import load, shipped
 from conf.schema.data import DatasetData, FilesData
-from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 
 REMEDY = "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
 RECORDED = ("models:/", "runs:/")

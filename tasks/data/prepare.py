@@ -11,8 +11,10 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.schema.data import Data, Tokenizer
-from conf.schema.ladder import AnswersTeacher, Ladder, Shape
+from conf.schema.ladder import Ladder
 from conf.schema.objective import ClassWeights
+from conf.schema.student import Shape
+from conf.schema.teacher import AnswersTeacher
 from models.data import tokenizers
 from models.data.corpus import Corpus
 from models.data.image_processors import normalises, processor_hash

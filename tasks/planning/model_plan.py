@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from conf.errors import UserError
-from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder, TrainedTeacher
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import AnswersTeacher, CheckpointTeacher, TrainedTeacher
 from conf.schema.training import Training
 from models.architectures.shapes import Size
 from models.base.device import precision_of

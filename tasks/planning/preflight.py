@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from conf.errors import TransientError, UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder, Shape
+from conf.schema.ladder import Ladder
+from conf.schema.student import Shape
+from conf.schema.teacher import CheckpointTeacher
 from models.architectures.checkpoint import check_image
 from models.architectures.gguf import read_config
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from conf.errors import UserError
-from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder, Stage
+from conf.schema.ladder import Ladder, Stage
 from conf.schema.student import Shape, Student, is_settled
+from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from models.base.files import weights_sha256
 from models.base.interface import Interface
 from tasks.runtime.run_registry import Context

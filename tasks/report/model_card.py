@@ -15,7 +15,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.atomic import write_atomic
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import CheckpointTeacher
 from models.base.quality import baseline_figures, baseline_name, learned_nothing
 from tasks.records import format as fmt
 from tasks.records.run import DataRecord, RunRecord, StageRecord

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf.schema.ladder import CheckpointTeacher, Workload
+from conf.schema.ladder import Workload
+from conf.schema.teacher import CheckpointTeacher
 from models.architectures.configs import positions_of
 from models.data.classes import classes_in
 from tasks.records.format import human

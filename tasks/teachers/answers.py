@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from conf.schema.ladder import AnswersTeacher
+from conf.schema.teacher import AnswersTeacher
 from models.base.files import file_sha256
 from models.data import tokenizers
 from models.data.classes import match_classes

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import CheckpointTeacher
 from models.architectures.checkpoint import check_interface, skeleton
 from models.architectures.configs import positions_of
 from models.data import tokenizers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conf.schema.ladder import CheckpointTeacher
+from conf.schema.teacher import CheckpointTeacher
 from models.architectures.checkpoint import check_finite, load_model
 from models.architectures.shapes import Size, count
 from tasks.records.run import TEACHER, StageRecord

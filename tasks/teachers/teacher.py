@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder, TrainedTeacher
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import AnswersTeacher, CheckpointTeacher, TrainedTeacher
 from models.base.device import precision_of
 from tasks.records.run import TEACHER, DataRecord, StageRecord
 from tasks.runtime.stage_inputs import StageInputs

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import TransientError, UserError
-from conf.schema.ladder import AnswersTeacher, CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from models.architectures.gguf import SUFFIX
 from models.base.files import file_sha256, weights_sha256
 from models.data.classes import classes_in

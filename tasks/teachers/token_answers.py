@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from conf.schema.ladder import AnswersTeacher
+from conf.schema.teacher import AnswersTeacher
 from models.architectures.answers import LEAST, text_key
 from models.architectures.token_answers import TokenTable
 from models.data import tokenizers

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from conf.schema.base import is_unset
-from conf.schema.ladder import CheckpointTeacher, Ladder, Stage, TrainedTeacher
+from conf.schema.ladder import Ladder, Stage
 from conf.schema.objective import Alpha, Objective
 from conf.schema.signals import Signals
+from conf.schema.teacher import CheckpointTeacher, TrainedTeacher
 from conf.schema.training import Training
 from models.base.files import file_sha256
 from models.base.numerics import NUMERICS

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.ladder import Shape
+from conf.schema.student import Shape
 from conf.schema.training import Training
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface

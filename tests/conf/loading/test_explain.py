@@ -93,7 +93,7 @@ def test_a_plain_setting_has_no_parts() -> None:
 
 def test_optional_and_bounded_words() -> None:
     from conf.schema.gate import Gate
-    from conf.schema.ladder import Shape
+    from conf.schema.student import Shape
     from conf.schema.training import Training
 
     assert allowed(Training.model_fields["warmup"]) == "a number in [0, 1)"

@@ -9,7 +9,8 @@ import pytest
 from conf.errors import UserError
 from conf.loading.load import load, to_yaml
 from conf.schema.data import DatasetData, DigitsData, FilesData
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import CheckpointTeacher
 from tests.conf.tiny import TINY, refused, write
 
 SIX = """

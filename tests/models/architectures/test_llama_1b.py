@@ -3,7 +3,9 @@ from itertools import pairwise
 import pytest
 
 from conf.loading.load import load
-from conf.schema.ladder import CheckpointTeacher, Ladder, Shape
+from conf.schema.ladder import Ladder
+from conf.schema.student import Shape
+from conf.schema.teacher import CheckpointTeacher
 from models.architectures.shapes import Size, size_of
 from models.base.interface import Interface
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.ladder import Shape
 from conf.schema.objective import Objective
+from conf.schema.student import Shape
 from conf.schema.training import Training
 from models.architectures.shapes import config_for
 from models.base.interface import Interface

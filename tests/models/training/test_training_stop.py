@@ -61,7 +61,7 @@ TWO = """
 import sys, torch
 from pathlib import Path
 from conf.errors import RunCancelled
-from conf.schema.ladder import Shape
+from conf.schema.student import Shape
 from conf.schema.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus

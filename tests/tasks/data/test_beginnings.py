@@ -13,7 +13,8 @@ from tokenizers import processors
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import CheckpointTeacher
 from models.data import tokenizers
 from models.data.batches import evaluation_batches
 from models.evaluation.evaluation import collect, quality

@@ -15,7 +15,8 @@ import yaml
 from conf.errors import UserError
 from conf.loading.load import load
 from conf.schema.gate import Gate
-from conf.schema.ladder import Ladder, Shape
+from conf.schema.ladder import Ladder
+from conf.schema.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
 from models.base.files import weights_sha256

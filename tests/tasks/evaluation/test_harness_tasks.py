@@ -11,7 +11,8 @@ import pytest
 
 from conf.errors import UserError
 from conf.schema.gate import Gate
-from conf.schema.ladder import Ladder, Shape
+from conf.schema.ladder import Ladder
+from conf.schema.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
 from models.base.files import weights_sha256

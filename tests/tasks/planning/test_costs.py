@@ -9,7 +9,7 @@ import pytest
 from conf.home import Home
 from conf.loading.load import load
 from conf.schema.economics import Economics
-from conf.schema.ladder import TrainedTeacher
+from conf.schema.teacher import TrainedTeacher
 from flows.cli.show.plan import costs_text, plan_text
 from models.architectures.shapes import size_of
 from tasks.data.prepare import prepare_data

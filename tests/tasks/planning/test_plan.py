@@ -14,7 +14,8 @@ import torch
 from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import load
-from conf.schema.ladder import Ladder, TrainedTeacher
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import TrainedTeacher
 from models.architectures.checkpoint import load_model
 from models.architectures.shapes import size_of
 from models.data.batches import TrainingBatches

@@ -25,7 +25,8 @@ from transformers import (
 
 from conf.errors import RunCancelled, UserError
 from conf.home import Home
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import CheckpointTeacher
 from models.base.interface import Interface
 from models.students.pretrained import load_to_train
 from tasks.data.prepare import check_class_weights, prepare_data

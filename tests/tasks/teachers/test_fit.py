@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from conf.errors import UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import CheckpointTeacher
 from models.architectures.configs import positions_of
 from models.data import tokenizers
 from models.evaluation.generation import continuations

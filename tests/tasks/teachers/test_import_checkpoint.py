@@ -12,7 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conf.errors import UserError
-from conf.schema.ladder import CheckpointTeacher, Ladder
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import CheckpointTeacher
 from models.architectures.shapes import build, config_for
 from models.base.files import file_sha256
 from models.base.interface import Interface

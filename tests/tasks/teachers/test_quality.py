@@ -11,7 +11,7 @@ import pytest
 
 from conf.errors import UserError
 from conf.schema.gate import Gate
-from conf.schema.ladder import CheckpointTeacher, TrainedTeacher
+from conf.schema.teacher import CheckpointTeacher, TrainedTeacher
 from tasks.evaluation.gate import judge
 from tasks.records.run import Retention
 from tasks.report.sections.outcome import verdicts

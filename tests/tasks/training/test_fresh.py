@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conf.loading.load import load
-from conf.schema.ladder import TrainedTeacher
+from conf.schema.teacher import TrainedTeacher
 from tasks.audit.audit import audit_model
 from tasks.bench.bench import bench_model
 from tasks.data.prepare import prepare_data

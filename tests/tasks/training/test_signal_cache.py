@@ -13,7 +13,8 @@ import pytest
 from conf.errors import LadderError, UserError
 from conf.home import Home
 from conf.loading.load import load
-from conf.schema.ladder import Ladder, TrainedTeacher
+from conf.schema.ladder import Ladder
+from conf.schema.teacher import TrainedTeacher
 from models.architectures.checkpoint import load_model
 from models.base.interface import Interface
 from models.data.batches import TrainingBatches
