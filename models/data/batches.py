@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.errors import UserError
-from models.data.corpus import Corpus, CorpusInfo, Split, SplitName, shuffled
+from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, SplitName, shuffled
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,24 @@ class Batch:
         targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is what the logits at t must predict; (B,) classes else.
             `IGNORE` where a position does not count; `UNLABELLED` where an example has no class and counts for teachers alone.
         slices: (B,) index of each example's slice; training leaves it empty.
+        places: (B,) int64, of windows of packed documents: where the first target stands in the corpus, its splits one after another; where
+            that does not count, it may be outside the document. None: there are no windows.
     """
 
     inputs: dict[str, Tensor]
     targets: Tensor
     slices: Tensor
+    places: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch({k: v.to(device) for k, v in self.inputs.items()}, self.targets.to(device), self.slices)
+        return Batch({k: v.to(device) for k, v in self.inputs.items()}, self.targets.to(device), self.slices, self.places)
 
     def part(self, index: int, parts: int) -> Batch:
         """Micro-batch `index` of `parts` equal ones."""
         rows = slice(index * len(self.targets) // parts, (index + 1) * len(self.targets) // parts)
-        return Batch({k: v[rows] for k, v in self.inputs.items()}, self.targets[rows], self.slices[rows])
+        places = None if self.places is None else self.places[rows]
+        return Batch({k: v[rows] for k, v in self.inputs.items()}, self.targets[rows], self.slices[rows], places)
 
     @property
     def valid(self) -> int:
@@ -182,7 +186,7 @@ class TrainingBatches:
         batch = next_token_batch(windows, np.full(len(windows), length + 1), np.zeros(len(windows), dtype=np.int32))
         if not self.info.cross_document_attention:
             self._part(batch, places)
-        return batch
+        return replace(batch, places=torch.from_numpy(places[:, 1]))
 
     def _part(self, batch: Batch, places: NDArray[np.int64]) -> None:
         """Keep attention within documents; what begins a document itself, its prefix, is predicted of none before it."""
@@ -204,22 +208,20 @@ def _documents_of_windows(split: Split, info: CorpusInfo) -> tuple[NDArray[np.in
     return np.repeat(np.arange(len(counts)), counts), counts
 
 
-def _into_document(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of each window within its document, of documents with so many windows."""
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
-def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+def _windows(
+    split: Split, info: CorpusInfo, limit: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
     """Windows that never cross documents, drawn once for all models; a document begins with its tokenizer's prefix, else with the end id.
 
     Returns:
-        (n, b + L) ids, of which the first b are given: the document's beginning, or the ids before the window; (n,) lengths; (n,) slices.
+        (n, b + L) ids, of which the first b are given: the document's beginning, or the ids before the window; (n,) lengths; (n,) slices;
+        (n,) the place in `Split.values` of the id after the window's first.
     """
     assert info.end_id is not None
     length, beginning = info.sequence_length, info.beginning
     given, prefix = len(beginning), len(info.prefix)
     document, counts = _documents_of_windows(split, info)
-    start = _into_document(counts) * length
+    start = (np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)) * length
     chosen = _held_out(len(document), limit)
     windows = np.zeros((len(chosen), given + length), dtype=np.int64)
     lengths = np.zeros(len(chosen), dtype=np.int64)
@@ -230,7 +232,8 @@ def _windows(split: Split, info: CorpusInfo, limit: int) -> tuple[NDArray[np.int
         windows[row, :given] = beginning if start[index] == 0 else split.values[first - given : first]
         windows[row, given : given + len(text)] = text
         lengths[row] = given + len(text)
-    return windows, lengths, split.slices[document[chosen]]
+    after = split.offsets[document[chosen]] + prefix + start[chosen] - given + 1
+    return windows, lengths, split.slices[document[chosen]], after
 
 
 def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, batch_size: int) -> Iterator[Batch]:
@@ -241,34 +244,17 @@ def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, bat
     """
     info, split = corpus.info, corpus.split(split_name)
     if info.workload == "causal-lm" and not info.completions:
-        windows, lengths, slices = _windows(split, info, examples)
+        windows, lengths, slices, after = _windows(split, info, examples)
+        before = sum(info.tokens[name] for name in SPLITS[: SPLITS.index(split_name)])
         for at in range(0, len(windows), batch_size):
             some = slice(at, at + batch_size)
-            yield next_token_batch(windows[some], lengths[some], slices[some], given=len(info.beginning))
+            batch = next_token_batch(windows[some], lengths[some], slices[some], given=len(info.beginning))
+            yield replace(batch, places=torch.from_numpy(before + after[some]))
         return
     chosen = _held_out(len(split), examples)
     made = _completion_batch if info.completions else _example_batch
     for at in range(0, len(chosen), batch_size):
         yield made(split, info, chosen[at : at + batch_size])
-
-
-def every_window(corpus: Corpus, split_name: SplitName) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """All windows that models read of a split of packed documents, some at a time.
-
-    Yields:
-        (n, w) input ids, and (n,) the place in `Split.values` of what follows the first of them; below 0 where nothing does.
-    """
-    info, split = corpus.info, corpus.split(split_name)
-    length = info.sequence_length
-    if split_name == "train":
-        begin = np.arange((len(split.values) - 1) // length) * length
-        for some in np.array_split(begin, -(-len(begin) // 1024) or 1):
-            yield np.asarray(split.values[some[:, None] + np.arange(length)], dtype=np.int64), some + 1
-        return
-    document, counts = _documents_of_windows(split, info)
-    windows = _windows(split, info, len(document))[0]
-    first = split.offsets[document] + len(info.prefix) + _into_document(counts) * length
-    yield windows[:, :-1], first - len(info.beginning) + 1
 
 
 def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -> NDArray[np.int64]:

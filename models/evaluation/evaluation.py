@@ -108,7 +108,7 @@ def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Te
 
 
 def _listed(model: TokenAnswers, batch: Batch, keep: Tensor) -> Callable[[slice], Tensor]:
-    parts = [part[keep] for part in model.answers(batch.inputs["input_ids"])]
+    parts = [part[keep] for part in model.answers(batch.places, batch.targets)]
     return lambda part: spread_evenly(parts[0][part], parts[1][part], parts[2][part], model.config.vocab_size)
 
 

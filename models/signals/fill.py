@@ -104,7 +104,8 @@ def fill_cache(
 
 def select_examples(batch: Batch, places: Sequence[int]) -> Batch:
     """Some examples of a batch."""
-    return Batch({name: value[places] for name, value in batch.inputs.items()}, batch.targets[places], batch.slices[places])
+    windows = None if batch.places is None else batch.places[places]
+    return Batch({name: value[places] for name, value in batch.inputs.items()}, batch.targets[places], batch.slices[places], windows)
 
 
 def _groups(batch: Batch, vocabulary: int) -> list[Batch]:

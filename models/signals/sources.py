@@ -98,7 +98,7 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") ->
         precision: `bf16` where it will run under bf16 autocast: its matrices are then rounded once, as autocast would at every batch.
     """
     if isinstance(teacher, TokenAnswers):
-        return lambda batch: SparseSignal(*teacher.answers(batch.inputs["input_ids"]))
+        return lambda batch: SparseSignal(*teacher.answers(batch.places, batch.targets))
     teacher.eval().requires_grad_(False)
     head = split_head(teacher) if vocabulary is not None else None
     if precision == "bf16":

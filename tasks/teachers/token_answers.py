@@ -17,7 +17,6 @@ from conf.schema.teacher import AnswersTeacher
 from models.architectures.answers import LEAST, text_key
 from models.architectures.token_answers import TokenTable
 from models.data import tokenizers
-from models.data.batches import every_window
 from models.data.corpus import SPLITS, Corpus
 
 KEY = "teacher.path"
@@ -79,20 +78,11 @@ def _documents(corpus: Corpus) -> dict[bytes, list[int]]:
 
 
 def _empty(corpus: Corpus, most: int) -> TokenTable:
-    """A table with the keys of all windows, and the corpus itself as answer: right for a beginning-of-text id, which no row predicts."""
-    splits = {name: corpus.split(name) for name in SPLITS}
-    values = np.concatenate([np.asarray(split.values) for split in splits.values()]).astype(np.int32)
+    """A table with the corpus itself as answer: right for a beginning-of-text id, which no row of the file predicts."""
+    values = np.concatenate([np.asarray(corpus.split(name).values) for name in SPLITS]).astype(np.int32)
     log_p = np.full((len(values), most), -np.inf, dtype=np.float32)
     log_p[:, 0] = np.log1p(-LEAST)
-    keys, starts, base = list[bytes](), list[NDArray[np.int64]](), 0
-    for name in SPLITS:
-        for inputs, following in every_window(corpus, name):
-            keys.extend(text_key(row) for row in inputs)
-            starts.append(base + following)
-        base += len(splits[name].values)
-    joined = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)
-    residual = np.full(len(values), np.log(LEAST), dtype=np.float32)
-    return TokenTable(joined, np.concatenate(starts), np.repeat(values[:, None], most, axis=1), log_p, residual)
+    return TokenTable(values, np.repeat(values[:, None], most, axis=1), log_p, np.full(len(values), np.log(LEAST), dtype=np.float32))
 
 
 def _most_ids(teacher: AnswersTeacher, file: Path, vocabulary: int) -> int:

@@ -62,6 +62,7 @@ def ladder_of(stage: dict[str, Any] | None = None, student: dict[str, Any] | Non
             "workload": "sequence-classification",
             "data": {"source": "files", "paths": ["rows.csv"], "sequence_length": 32, "valid_fraction": 0.2, "test_fraction": 0.2},
             "teacher": answers | teacher,
+            "compute": {"at_once": None},  # no test waits for another training of this machine
             "evaluation": {"examples": 64, "samples": 0},
             "stages": [{"name": "small", "student": {"shape": shape, **(student or {})}, "training": TRAINING, **(stage or {})}],
         }

@@ -73,6 +73,7 @@ def ladder_of(training: dict[str, Any] | None = None, workload: str = "sequence-
         "data": {"source": "files", "paths": ["rows.csv"], "sequence_length": 16, "valid_fraction": 0.2, "test_fraction": 0.2},
         "tokenizer": {"kind": "teacher"},
         "teacher": teacher,
+        "compute": {"at_once": None},  # no test waits for another training of this machine
         "evaluation": {"examples": 64, "samples": 0},
         "stages": [{"name": "small", "student": {"shape": shape}, "training": {"steps": 1, "batch_size": 2, "precision": "fp32"}}],
     }
