@@ -59,6 +59,7 @@ def ladder_of(**student: Any) -> Ladder:
             "data": {"source": "files", "paths": ["texts.jsonl"], "sequence_length": 24, "valid_fraction": 0.3, "test_fraction": 0.1},
             "tokenizer": {"kind": "teacher"},
             "teacher": {"source": "checkpoint", "path": "teacher"},
+            "compute": {"at_once": None},  # no test waits for another training of this machine
             "stages": [
                 {"name": "small", "student": {"shape": shape, **student}, "training": {"steps": 1, "batch_size": 2, "precision": "fp32"}}
             ],

@@ -70,6 +70,7 @@ def ladder_of(family: str = "bert", length: int = 16, **teacher: Any) -> Ladder:
             "data": {"source": "files", "paths": ["rows.csv"], "sequence_length": length, "valid_fraction": 0.2, "test_fraction": 0.2},
             "tokenizer": {"kind": "teacher"},
             "teacher": {"source": "checkpoint", "path": "teacher", **teacher},
+            "compute": {"at_once": None},  # no test waits for another training of this machine
             "stages": [
                 {
                     "name": "small",

@@ -67,6 +67,7 @@ def ladder_of(*students: dict[str, Any], **stage: Any) -> Ladder:
             "data": {"source": "files", "paths": ["texts/*.txt"], "sequence_length": 16, "valid_fraction": 0.2, "test_fraction": 0.2},
             "tokenizer": {"kind": "teacher"},
             "teacher": {"source": "checkpoint", "path": "teacher"},
+            "compute": {"at_once": None},  # no test waits for another training of this machine
             "evaluation": {"examples": 8},
             "stages": [{"name": f"s{i}", "student": student, "training": TRAINING, **stage} for i, student in enumerate(students)],
         }

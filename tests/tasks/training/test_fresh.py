@@ -23,6 +23,7 @@ name: tiny
 workload: image-classification
 data: {source: digits}
 evaluation: {examples: 40}
+compute: {at_once: null}
 audit: {resamples: 100}
 bench: {batch_sizes: [1], repeats: 1, warmup: 0, stage_seconds: 1}
 defaults:
