@@ -73,7 +73,12 @@ def nameless_sources() -> list[str]:
 def _stage(item: Any, index: int, trained: bool) -> Any:
     """A stage by its number of parameters or its checkpoint; any stage without a training gets the default one."""
     full = item
-    if isinstance(item, int) and item >= FEWEST:
+    if isinstance(item, float) and item.is_integer():  # YAML reads 4.0e+6 so
+        item = int(item)
+    if isinstance(item, int | float) and not isinstance(item, bool):
+        if item < FEWEST or isinstance(item, float):
+            allowed = f"a whole number of parameters, at least {FEWEST}, or a text such as 40m"
+            raise UserError.about(f"stages[{index}]", item, allowed, "Write a number and k, m or b for thousands, millions or billions.")
         full = {"name": str(item), "student": {"parameters": item}}
     elif isinstance(item, str) and _is_text(item):
         full = _named_stage(item.strip(), index)

@@ -116,6 +116,8 @@ class CommonData(Settings):
 class StdlibData(CommonData):
     """The source code of Python's standard library, which every machine has. Slices are its top-level packages."""
 
+    workloads: ClassVar[tuple[str, ...]] = ("causal-lm",)
+
     source: Literal["python-stdlib"] = setting("python-stdlib", "Kind of data source")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
+from models.architectures.folder_checks import faults
 from models.architectures.shapes import AUTO_CLASSES, build
 from models.base.interface import Interface
 
@@ -56,6 +57,8 @@ def fitted_config(given: Mapping[str, Any], interface: Interface, key: str) -> A
         remedy = "Its code would have to be run, which Ladder never does: choose an architecture that transformers has."
         raise UserError.about(f"{key}.auto_map", given["auto_map"], "a configuration without code of its own", remedy)
     settings = {name: value for name, value in given.items() if name not in DECIDED | {"model_type"}}
+    for name, value, allowed in faults(settings):
+        raise UserError.about(f"{key}.{name}", value, allowed, "Correct it.")
     if settings.get("num_attention_heads") and "num_key_value_heads" not in settings:
         settings["num_key_value_heads"] = settings["num_attention_heads"]
     try:
@@ -69,7 +72,9 @@ def fitted_config(given: Mapping[str, Any], interface: Interface, key: str) -> A
 
 
 def fit_interface(config: Any, interface: Interface) -> None:
-    """Give a configuration the vocabulary, special ids, classes and image size of the data."""
+    """Give a configuration the vocabulary, special ids, classes and image size of the data, and let a language model see the past alone."""
+    if interface.workload == "causal-lm" and getattr(config, "is_decoder", True) is False:  # BERT and its kin
+        config.is_decoder = True
     if interface.workload != "causal-lm":
         config.num_labels = interface.classes
     if interface.image_shape is not None:
@@ -122,5 +127,5 @@ def build_from(config: Any, workload: str, key: str, *, device: str = "cpu") -> 
 
 
 def _unknown(key: str, given: Mapping[str, Any], error: Exception, allowed: str = "a configuration that transformers knows") -> UserError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    first = " ".join(str(error).split())[:200] or type(error).__name__
     return UserError.about(f"{key}.model_type", given["model_type"], allowed, f"transformers said: {first}")

@@ -55,12 +55,12 @@ def check_config(file: Path, key: str) -> None:
         raise UserError.about(key, str(file), "valid JSON", f"It does not parse: {error}.") from error
     if not isinstance(config, dict):
         raise UserError.about(key, str(file), "a JSON object", "Save the model with save_pretrained.")
-    for name, value, allowed in _faults(config):
+    for name, value, allowed in faults(config):
         raise UserError.about(key, f"{file} with {name} {value!r}", allowed, "Mend the configuration, or save the model again.")
 
 
-def _faults(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object, str]]:
-    """Each setting that makes no sense: its name, its value, what is allowed."""
+def faults(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object, str]]:
+    """Each setting of a configuration that makes no sense: its name, its value, what is allowed."""
     for name, value in config.items():
         if name in COUNTS:
             most = MOST if name in LAYERS else 2**31
@@ -74,7 +74,7 @@ def _faults(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         elif name.endswith("norm_eps") and isinstance(value, int | float) and value < 0:
             yield prefix + name, value, "0 or more"
         elif isinstance(value, Mapping) and name.endswith("_config"):
-            yield from _faults(value, f"{prefix}{name}.")
+            yield from faults(value, f"{prefix}{name}.")
     yield from _heads(config, prefix)
     yield from _ids(config, prefix)
     yield from _classes(config, prefix)

@@ -224,17 +224,20 @@ def _csv_rows(name: str, path: Path, wanted: Mapping[str, str], separator: str) 
 
 def _check_header(name: str, header: list[str], wanted: Mapping[str, str], separator: str) -> None:
     """Check the columns; where one is missing because another separator stands between them, say so."""
+    others = [mark for mark in SEPARATORS if mark != separator and mark in "".join(header)]
+    found = max(others, key="".join(header).count, default=None) if len(header) == 1 else None
+    missing: UserError | None = None
     try:
         check_columns(header, wanted, name)
     except UserError as error:
-        others = [mark for mark in SEPARATORS if mark != separator and mark in "".join(header)]
-        found = max(others, key="".join(header).count, default=None)
-        if found is None or len(header) > 1:
+        missing = error
+        if found is None:
             raise UserError(f"{error} The first line of the file names its columns.") from None
+    if found is not None and (missing is not None or not wanted):
         suffix = ".tsv" if separator == "\t" else ".csv"
         remedy = f"the columns are separated by {SEPARATORS[found]}, and in {suffix} files by {SEPARATORS[separator]}"
         renamed = {"\t": "; rename it to .tsv", ",": "; rename it to .csv"}.get(found, "; write it again with commas")
-        raise unreadable(name, remedy + renamed) from error
+        raise unreadable(name, remedy + renamed) from missing
 
 
 def _parquet_rows(name: str, path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, Row]]:

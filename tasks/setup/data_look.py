@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,13 @@ from typing import Any, Literal
 from conf.errors import UserError
 from conf.loading.short_forms import SAVED_DATASET, nameless_sources
 from tasks.data.images import SUFFIXES, image_files
-from tasks.data.tables import TABLES, read_rows, read_text
+from tasks.data.readers import SPLIT_WORDS
+from tasks.data.tables import TABLES, read_rows, read_text, unreadable
 from tasks.records.format import byte_size, human
 
 SAMPLE = 2000  # rows or files that are looked at
 FORMATS = {".jsonl": "JSON lines", ".ndjson": "JSON lines", ".json": "JSON", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
-SPLIT_WORDS = {"train", "training", "valid", "validation", "val", "dev", "test"}
+MOST_FILES = 20  # that are named one by one, as given splits
 MOST_VALUES = 200  # different values of a column that may hold classes or groups
 
 Kind = Literal["text", "number", "messages", "image", "other"]
@@ -47,7 +49,7 @@ class ColumnLook:
     def is_split(self) -> bool:
         """Whether its values are names of splits."""
         found = {value.strip().casefold() for value, _ in self.values}
-        return bool(found) and found <= SPLIT_WORDS and any(word.startswith("train") for word in found)
+        return bool(found) and found <= set(SPLIT_WORDS) and any(word.startswith("train") for word in found)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class DataLook:
         columns: Of a table.
         sample: Rows that were looked at, or one `{"text": ...}` for each text file.
         classes: Folders of images.
+        parts: Split -> its files, where the names of all files say so.
     """
 
     source: Literal["files", "dataset", "digits", "python-stdlib"]
@@ -75,6 +78,7 @@ class DataLook:
     columns: tuple[ColumnLook, ...] = ()
     sample: tuple[Mapping[str, Any], ...] = ()
     classes: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def has_images(self) -> bool:
@@ -133,16 +137,43 @@ def look_at_data(given: Sequence[str], base: Path) -> DataLook:
     size = sum(path.stat().st_size for path in files)
     if images and images == len(files):
         classes = tuple(sorted({path.parent.name for path in files}))
+        if len(classes) < 2:
+            allowed = "a folder for each class with its images in it, or a table that names image files"
+            raise UserError.about(
+                "--data", ", ".join(given), allowed, f"All {len(files):,} images lie in {files[0].parent.name}: name another."
+            )
         return DataLook("files", tuple(patterns), "folders of images", len(files), size, len(files), classes=classes)
     if len(suffixes) > 1:
         words = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
         raise UserError.about("--data", ", ".join(given), "files of one kind", f"These are {words}: name one kind, such as data/*.csv.")
     (suffix,) = suffixes
+    parts = _parts(files, base)
     if suffix == "text":
         texts = [{"text": read_text(path.name, path)} for path in files[:SAMPLE]]
-        return DataLook("files", tuple(patterns), "text", len(files), size, len(files), sample=tuple(texts))
+        _check_content(given, any(row["text"].strip() for row in texts))
+        return DataLook("files", tuple(patterns), "text", len(files), size, len(files), sample=tuple(texts), parts=parts)
     rows = list(_sampled(files))
-    return DataLook("files", tuple(patterns), FORMATS[suffix], len(files), size, _rows(files, rows, size), _columns(rows), tuple(rows))
+    _check_content(given, any(rows))
+    count = _rows(files, rows, size)
+    return DataLook("files", tuple(patterns), FORMATS[suffix], len(files), size, count, _columns(rows), tuple(rows), parts=parts)
+
+
+def _check_content(given: Sequence[str], found: bool) -> None:
+    if not found:
+        raise UserError.about("--data", ", ".join(given), "data with rows or text", "There is nothing in them: name others.")
+
+
+def _parts(files: Sequence[Path], base: Path) -> dict[str, tuple[str, ...]]:
+    """Split -> its files, where the name of each has one word for a split in it; nothing where there are many files."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path in files:
+        splits = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", path.stem.casefold()) if word in SPLIT_WORDS}
+        if len(splits) != 1:
+            return {}
+        name = os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
+        split = splits.pop()
+        found[split] = (*found.get(split, ()), name)
+    return found if "train" in found and len(found) > 1 and len(files) <= MOST_FILES else {}
 
 
 def _files(pattern: str, base: Path) -> tuple[str, list[Path]]:
@@ -159,7 +190,8 @@ def _files(pattern: str, base: Path) -> tuple[str, list[Path]]:
             suffix = Counter(path.suffix for path in inside).most_common(1)[0][0]
             return f"{pattern.rstrip('/')}/**/*{suffix}", [path for path in inside if path.suffix == suffix]
     if not files:
-        raise UserError.about("--data", pattern, "a file, a pattern that matches files, or a folder with files", f"Nothing is at {place}.")
+        allowed = "a file, a pattern that matches files, or a folder with files"
+        raise UserError.about("--data", pattern, allowed, f"Nothing is at {place}, or in it.")
     return pattern, files
 
 
@@ -167,11 +199,15 @@ def _sampled(files: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
     each = max(SAMPLE // len(files), 1)
     for path in files[:SAMPLE]:
         if path.suffix.lower() == ".parquet":
+            import pyarrow as pa
             from pyarrow import parquet
 
-            with parquet.ParquetFile(path) as file:
-                batch = next(file.iter_batches(batch_size=each), None)
-                yield from batch.to_pylist() if batch is not None else ()
+            try:
+                with parquet.ParquetFile(path) as file:
+                    batch = next(file.iter_batches(batch_size=each), None)
+                    yield from batch.to_pylist() if batch is not None else ()
+            except pa.ArrowException as error:
+                raise unreadable(path.name, str(error)) from error
         else:
             yield from (row for _, row in islice(read_rows(path.name, path, {}), each))
 
@@ -205,6 +241,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[ColumnLook, ...]:
 
 
 def _column(name: str, values: Sequence[Any]) -> ColumnLook:
+    values = [str(value) if isinstance(value, bool) else value for value in values]  # a switch is a class of its name
     kind = _kind(values)
     counts = Counter(str(value).strip() for value in values) if kind in ("text", "number") else Counter[str]()
     repeats = len(counts) <= MOST_VALUES and 2 * len(counts) <= len(values)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from conf.errors import UserError
 from conf.schema.ladder import Workload
 from conf.schema.student import parameters_of
+from models.data.classes import fold
 from tasks.records.format import human
 from tasks.setup.data_look import ColumnLook, DataLook
 from tasks.setup.teacher_look import TeacherLook, has_tokenizer, shown
@@ -127,16 +128,26 @@ def _teacher(teacher: TeacherLook, workload: Workload, draft: Draft) -> Any:
 def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, draft: Draft) -> int:
     """Settings of the data; returns the tokens of a sequence."""
     draft.reasons["data"] = data.words()
+    if data.source == "python-stdlib" and workload != "causal-lm":
+        raise UserError.about("--data", data.source, f"data for {workload}", "It is text without classes: name other data.")
     if data.source in ("digits", "python-stdlib"):
         draft.settings["data"] = data.source
         return WINDOW
     settings: dict[str, Any] = {"source": data.source}
-    settings |= {"paths": list(data.given)} if data.source == "files" else {"name": data.given[0]}
+    if data.parts:
+        settings["splits"] = {name: list(paths) for name, paths in data.parts.items()}
+        draft.reasons["data.splits"] = "as the files are named; what is missing is drawn from train"
+    else:
+        settings |= {"paths": list(data.given)} if data.source == "files" else {"name": data.given[0]}
     columns = _columns(teacher, data, workload, ask, draft)
     if columns:
         settings["columns"] = columns
+    for name in columns.values():
+        lacking = sum(name not in row for row in data.sample)
+        if lacking:
+            draft.warnings.append(f"{lacking:,} of {len(data.sample):,} rows that were looked at have no column {name!r}")
     for column in data.columns:
-        if column.is_split:
+        if column.is_split and not data.parts:
             _split(column, settings, draft)
     if workload != "causal-lm" and "splits" not in settings and data.rows < FEW_ROWS:
         settings |= {"valid_fraction": 0.2, "test_fraction": 0.1}
@@ -231,8 +242,8 @@ def _usual(column: ColumnLook, names: Sequence[str]) -> tuple[int]:
 
 def _matches(column: ColumnLook, teacher: TeacherLook) -> bool:
     """Whether a column holds the teacher's classes by name."""
-    theirs = {name.strip().casefold() for name in teacher.classes}
-    return bool(theirs) and {value.casefold() for value, _ in column.values} == theirs
+    theirs = {fold(name) for name in teacher.classes}
+    return bool(theirs) and {fold(value) for value, _ in column.values} == theirs
 
 
 def _pick(role: str, candidates: Sequence[ColumnLook], usual: Sequence[str], ask: Ask) -> str:

@@ -78,6 +78,8 @@ def _from_file(draft: Draft, base: Path, folder: Path) -> None:
         for key in ("paths", "name"):
             if key in data:
                 data[key] = [moved(path) for path in data[key]] if key == "paths" else moved(data[key])
+        if "column" not in data.get("splits", {"column": ""}):
+            data["splits"] = {name: [moved(path) for path in paths] for name, paths in data["splits"].items()}
     if isinstance(teacher, dict):
         teacher["path"] = moved(teacher["path"])
     else:

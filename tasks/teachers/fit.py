@@ -83,22 +83,29 @@ def check_corpus(folder: Path, model: nn.Module, teacher: CheckpointTeacher, cor
 
 
 def check_forward(folder: Path, model: nn.Module, corpus: Corpus) -> None:
-    """Refuse a teacher that cannot read a text as long as the data's, for whatever reason in its configuration.
+    """Refuse a teacher that cannot read a text as long as the data's, or a language model that sees the id that it predicts.
 
     Raises:
-        UserError: In the words of transformers.
+        UserError: What transformers says, or what is wrong.
     """
     length, split = corpus.info.sequence_length, corpus.split("train")
     if corpus.info.image_shape is not None or not len(split.values):
         return
     ids = torch.from_numpy(np.resize(split.values.astype(np.int64), (1, length)))
+    language = corpus.info.workload == "causal-lm"
+    body = cast(Any, model).base_model if language else model  # without the head, whose logits take memory
     try:
         with torch.no_grad():
-            model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+            answers = body.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+            ids[0, -1] = (ids[0, -1] + 1) % int(split.values.max() + 1)
+            other = body(input_ids=ids, attention_mask=torch.ones_like(ids))[0] if language else answers
     except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
         remedy = f"Correct its config.json, or shorten data.sequence_length (transformers said: {said})."
         raise UserError.about("teacher.path", str(folder), f"a model that reads {length} ids, as data.sequence_length", remedy) from error
+    if not torch.allclose(answers[:, :-1], other[:, :-1], rtol=1e-4, atol=1e-5, equal_nan=True):
+        remedy = "Its answers depend on ids that come later: it is an encoder, which can teach sequence-classification."
+        raise UserError.about("teacher.path", str(folder), "a causal language model", remedy)
 
 
 def missing_pad(model: nn.Module, corpus: Corpus) -> int | None:

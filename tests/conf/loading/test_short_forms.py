@@ -119,3 +119,16 @@ class TestRefused:
         message = refused(write(tmp_path, text))
         assert message.startswith("stages[0].student")
         assert says in message
+
+
+@pytest.mark.parametrize("item", ["40", "-1", "2500.5", "true", "0"])
+def test_numbers_that_are_no_size_are_refused(tmp_path: Path, item: str) -> None:
+    says = "a whole number of parameters, at least 1000" if item != "true" else "a mapping with name"
+    with pytest.raises(UserError, match=rf"stages\[1\]: got .*; allowed: {says}"):
+        six(tmp_path, text=SIX.replace("12m", item))
+
+
+def test_numbers_in_all_ways_of_yaml_are_sizes(tmp_path: Path) -> None:
+    ladder = six(tmp_path, text=SIX.replace("40m, 12m, 1.5k", "4.0e+7, 12_000_000, 0.5B, 40M"))
+    assert [stage.student.parameters for stage in ladder.stages] == [40_000_000, 12_000_000, 500_000_000, 40_000_000]
+    assert [stage.name for stage in ladder.stages] == ["40000000", "12000000", "0-5b", "40m"]

@@ -11,10 +11,22 @@ import pytest
 import torch
 from tokenizers import processors
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from conf.errors import UserError
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
+from models.architectures.configs import fitted_config
+from models.architectures.shapes import build
+from models.base.interface import Interface
 from models.data import tokenizers
 from models.data.batches import evaluation_batches
 from models.evaluation.evaluation import collect, quality
@@ -139,3 +151,32 @@ def test_corpora_without_a_beginning_stay_what_they_were(folder: Path, template:
     assert ("prefix" in described) == bool(prefix)
     train = data.corpus().split("train")
     assert (int(train.values[0]) in own.all_special_ids) == bool(prefix)
+
+
+def test_an_encoder_is_no_language_model(folder: Path) -> None:
+    own = save_teacher(folder / "teacher", "<s> $A")
+    shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    for file in folder.glob("teacher/*.safetensors"):
+        file.unlink()
+    BertForMaskedLM(BertConfig(**shape, initializer_range=0.5, vocab_size=len(own), eos_token_id=0, pad_token_id=1)).save_pretrained(
+        folder / "teacher"
+    )
+    data, context = prepared(folder)
+    teacher = ladder_of().teacher
+    assert isinstance(teacher, CheckpointTeacher)
+    with pytest.raises(UserError, match=r"teacher\.path: got .*; allowed: a causal language model\. Its answers depend on ids that come"):
+        import_checkpoint(teacher, StageInputs(ladder_of(), data, context))
+    config = fitted_config({"model_type": "bert", **shape}, data.corpus().interface, "student.config")
+    student, ids = build(config, "causal-lm").eval(), torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        one, other = student(input_ids=ids).logits, student(input_ids=torch.tensor([[5, 6, 9]])).logits
+    assert torch.equal(one[:, :2], other[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [({"num_hidden_layers": -1}, "num_hidden_layers"), ({"num_attention_heads": 3}, "num_attention")]
+)
+def test_configurations_of_students_that_make_no_sense_are_named(change: dict[str, Any], name: str) -> None:
+    given = {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, **change}
+    with pytest.raises(UserError, match=rf"^student\.config\.{name}"):
+        fitted_config(given, Interface("causal-lm", 16, 300, 0, 1), "student.config")

@@ -168,3 +168,49 @@ def test_what_does_not_go_together(folder: Path, tmp_path: Path, teacher: str, d
         made(folder, tmp_path / "x.yaml", teacher, data, sizes)
     assert says in str(caught.value)
     assert not (tmp_path / "x.yaml").exists()
+
+
+def rows_in(folder: Path, name: str, head: str, count: int = 60) -> None:
+    (folder / name).write_text("\n".join([head, *(f"{name} {n} is so,{'warm' if n % 2 else 'cold'}" for n in range(count))]) + "\n")
+
+
+def test_files_named_after_splits_are_given_splits(folder: Path, tmp_path: Path) -> None:
+    for name in ("train-0.csv", "train-1.csv", "my_test.csv"):
+        rows_in(tmp_path, name, "text,label")
+    _, ladder = made(folder, tmp_path / "parts.yaml", "classifier", str(tmp_path))
+    assert isinstance(ladder.data, FilesData)
+    assert ladder.data.splits is not None
+    assert {name: len(paths) for name, paths in ladder.data.splits.named().items()} == {"train": 2, "test": 1}
+    rows_in(tmp_path, "latest.csv", "said,label")
+    initialised, ladder = made(folder, tmp_path / "whole.yaml", "classifier", str(tmp_path / "*.csv"))
+    assert isinstance(ladder.data, FilesData)
+    assert ladder.data.splits is None
+    assert any("60 of 240 rows that were looked at have no column 'text'" in warning for warning in initialised.draft.warnings)
+
+
+def test_switches_are_classes(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps({"text": f"room {n} was warm", "ok": n % 3 == 0}) + "\n" for n in range(60)))
+    initialised, ladder = made(folder, tmp_path / "x.yaml", "body", str(tmp_path / "r.jsonl"))
+    assert isinstance(ladder.data, FilesData)
+    assert ladder.data.columns.label == "ok"
+    assert "2 classes: False, True" in initialised.draft.reasons["data.columns"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("r.csv", b"text,label\n", "data with rows or text"),
+        ("r.json", b"[]", "data with rows or text"),
+        ("r.txt", b" \n", "data with rows or text"),
+        ("r.csv", b"text;label\na;b\n", "separated by semicolons"),
+        ("r.parquet", b"no table", "r.parquet"),
+        ("photos/1.png", b"no matter", "a folder for each class"),
+    ],
+)
+def test_data_without_content_or_in_another_format(folder: Path, tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        made(folder, tmp_path / "x.yaml", "classifier", str(tmp_path / name.split("/")[0]))
+    assert says in str(caught.value)
+    assert not (tmp_path / "x.yaml").exists()
