@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from models.architectures.checkpoint import check_folder, read_config
-from models.architectures.configs import OFFSET_POSITIONS, fit_interface, without_dropout
+from models.architectures.checkpoint import check_finite, check_folder, read_config
+from models.architectures.configs import LENGTHS, OFFSET_POSITIONS, fit_interface, without_dropout
 from models.architectures.shapes import AUTO_CLASSES
 from models.base.interface import Interface
 
@@ -31,7 +31,7 @@ def existing_config(folder: Path, interface: Interface, key: str) -> Any:
     if interface.vocabulary is not None and config.vocab_size < interface.vocabulary:
         remedy = "A student answers in the ids of its teacher: choose one with the same tokenizer."
         raise UserError.about(f"{key}.path", f"{folder} with {config.vocab_size} ids", f"at least the {interface.vocabulary} here", remedy)
-    have = getattr(config, "max_position_embeddings", None)
+    have = next((limit for name in LENGTHS if (limit := getattr(config, name, None)) is not None), None)
     if have is not None and config.model_type in OFFSET_POSITIONS:
         have -= (config.pad_token_id or 0) + 1
     if interface.image_shape is None and have is not None and have < interface.sequence_length:
@@ -67,6 +67,7 @@ def load_existing(folder: Path, interface: Interface, seed: int, key: str) -> nn
 
     transformers.utils.logging.disable_progress_bar()
     config = existing_config(folder, interface, key)
+    check_finite(folder, key=f"{key}.path")
     auto = getattr(transformers, AUTO_CLASSES[interface.workload])
     try:
         with torch.random.fork_rng(devices=[]):

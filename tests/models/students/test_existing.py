@@ -6,12 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MptConfig,
+    MptForCausalLM,
+)
 
 from conf.errors import UserError
 from conf.schema.student import Student
 from models.base.interface import Interface
-from models.students.existing import load_existing
+from models.students.existing import existing_config, load_existing
 from models.students.initialise import make_student, student_on_meta
 
 SENTENCES = Interface("sequence-classification", 32, vocabulary=64, end_id=0, pad_id=1, classes=3)
@@ -69,3 +77,14 @@ def test_a_language_model_is_taken_with_its_spare_ids(folders: Path) -> None:
 def test_what_does_not_fit(folders: Path, name: str, interface: Interface, says: str) -> None:
     with pytest.raises(UserError, match=rf"^student\.path: got .*{says}"):
         load_existing(folders / name, interface, 0, "student")
+
+
+def test_a_weight_that_is_no_number_and_too_few_positions_by_another_name(tmp_path: Path) -> None:
+    model = MptForCausalLM(MptConfig(d_model=8, n_layers=1, n_heads=2, vocab_size=40, max_seq_len=8))
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "mpt")
+    with pytest.raises(UserError, match=r"student\.path: got '.*mpt with 8 positions'; allowed: at least 16"):
+        existing_config(tmp_path / "mpt", Interface("causal-lm", 16, 40, 0, 1), "student")
+    with pytest.raises(UserError, match=r"student\.path: got '.*NaN or infinite'; allowed: finite weights"):
+        load_existing(tmp_path / "mpt", Interface("causal-lm", 8, 40, 0, 1), 0, "student")
