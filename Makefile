@@ -19,10 +19,10 @@ smollm2: $(STAMP)
 
 # All tests but the slow ones; of these, those that run no ladder in subprocesses.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest --durations=15

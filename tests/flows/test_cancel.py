@@ -171,6 +171,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "code", "end"),
     [((), 0, "COMPLETED"), pytest.param(("stages.one.gate.max_parameters=1",), 3, "FAILED", marks=pytest.mark.slow)],
@@ -206,6 +207,7 @@ print(cancel.cancel_run(home(), None))
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_while_it_is_being_cancelled_stays_done(cli, tiny, tmp_path):
     process = in_stage_two(cli, tmp_path / "run.log", tiny)
     env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)

@@ -303,6 +303,7 @@ def test_nothing_shows_of_a_publication_that_was_killed(tmp_path):
     assert [p.name for p in (tmp_path / "store" / "stage").iterdir()] == [published.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_the_embedded_server_dies_with_the_run(tiny, tmp_path, empty_database, name):
     import psutil

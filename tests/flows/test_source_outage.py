@@ -90,6 +90,7 @@ def online(cli: Cli, address: str, cache: Path) -> None:
     cli.env |= {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_busy_at_first_is_asked_again(cli, tiny, undisturbed, prefect_api, serve, tmp_path):
     one = undisturbed.json("show")["stages"][0]
     hub = Hub(Path(one["folder"]), failures=1)

@@ -54,7 +54,7 @@ class TestMessages:
                 "evaluation=3",
                 "evaluation: got 3; allowed: a mapping with examples, batch_size, samples,",
             ),
-            ("stages[0]=3", "stages[0]: got 3; allowed: a mapping with name, notes, student"),
+            ("stages[0]=3", "stages[0]: got 3; allowed: a whole number of parameters, at least 1000"),
             ("stages=5", "stages: got 5; allowed: a list of stages"),
             ("stages=[]", "stages: got []; allowed: a list of settings, not empty."),
             ("name=Hello World", "name: got 'Hello World'; allowed: 1 to 64 lower-case letters, digits and -"),

@@ -18,6 +18,7 @@ def untracked(bare: Cli) -> Cli:
     return Cli(bare.home, {"MLFLOW_TRACKING_URI": "none"})
 
 
+@pytest.mark.slow
 def test_prefect_alone_is_served_until_ctrl_c(untracked: Cli, start: Start) -> None:
     server = start(untracked)
     assert server.where["mlflow_ui"] is None

@@ -87,7 +87,7 @@ class TestConfigurations:
         ("given", "says"),
         [
             ({"model_type": "qwen33"}, r"^config\.model_type: got 'qwen33'; allowed: a configuration that transformers knows"),
-            ({"model_type": "qwen3", "hidden_size": "wide"}, r"^config\.model_type: got 'qwen3'"),
+            ({"model_type": "qwen3", "hidden_size": "wide"}, r"^config\.hidden_size: got 'wide'; allowed: a whole number"),
             ({"model_type": "llama", "auto_map": {"AutoConfig": "code.Config"}}, r"^config\.auto_map: .*never does"),
         ],
     )
