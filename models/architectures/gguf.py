@@ -19,6 +19,10 @@ MAGIC = b"GGUF"
 SUFFIX = ".gguf"
 
 
+# The readers check little: a truncated file, a foreign architecture or a wrong table of tensors has raised each of these there.
+READER_ERRORS = (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError, struct.error)
+
+
 def convert(file: Path, folder: Path, key: str = "teacher.path") -> None:
     """Write the model and the tokenizer of a GGUF file as a Hugging Face folder: configuration, safetensors in fp32, tokenizer.
 
@@ -47,8 +51,7 @@ def convert(file: Path, folder: Path, key: str = "teacher.path") -> None:
                 output_loading_info=True,
             )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-    # The readers check little: each of these is what a truncated file, a foreign architecture or a wrong table of tensors has raised there.
-    except (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError, struct.error) as error:
+    except READER_ERRORS as error:
         raise _unreadable(file, key, (str(error).splitlines() or [type(error).__name__])[0][:300]) from error
     model, info = loaded
     if info["missing_keys"]:
@@ -68,7 +71,7 @@ def read_config(file: Path, key: str = "teacher.path") -> Any:
 
     try:
         return AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-    except (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError, struct.error) as error:
+    except READER_ERRORS as error:
         raise _unreadable(file, key, (str(error).splitlines() or [type(error).__name__])[0][:300]) from error
 
 

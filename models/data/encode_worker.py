@@ -78,7 +78,7 @@ def main() -> None:
             job = pickle.load(source)
             try:
                 answer: dict[int, Encoded] | str = encode_job(encoder, job)
-            except Exception:  # noqa: BLE001, the process that asked raises it
+            except Exception:  # noqa: BLE001 - the worker must outlive a failed job; its text is sent to the asking process, which raises it
                 answer = traceback.format_exc()
             pickle.dump(answer, sink, protocol=pickle.HIGHEST_PROTOCOL)
             sink.flush()

@@ -285,7 +285,7 @@ def _set_by(teacher: Any) -> dict[str, Any]:
     """The settings in which a configuration differs from the defaults of its architecture."""
     try:
         defaults = type(teacher)().to_dict()
-    except Exception:  # noqa: BLE001 - an architecture without defaults
+    except Exception:  # noqa: BLE001 - any error that a configuration class raises without arguments means that it has no defaults
         defaults = {}
     return {name: value for name, value in teacher.to_dict().items() if name not in defaults or defaults[name] != value}
 

@@ -30,7 +30,7 @@ from tasks.data.spool import Portion, Spool
 
 ROOT = Path(__file__).parents[2]
 ALONE_BYTES = 8 << 20  # so much text is encoded before another process has started
-NOTED_BYTES = 32 << 20  # after so much text, what is written is noted as finished
+NOTED_BYTES = 32 << 20  # of text, after which progress is noted
 FINISHED = "finished.json"
 
 AnyEncoder = Encoder | ChatEncoder

@@ -23,7 +23,7 @@ Parts = NDArray[np.uint8]
 def split_documents(places: Places, given: Parts, data: Data, unlabelled: NDArray[np.bool_] | None = None) -> Parts:
     """The part of each document: an index into `SPLITS`, or above them for one that is left out.
 
-    Given parts stay as they are; what is missing of them is drawn from train.
+    Given parts stay as they are; missing ones are drawn from train.
 
     Args:
         places: (n,) hash of each document's key (`tasks.data.spool.place_of`): the same content, the same part.

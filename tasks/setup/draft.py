@@ -136,7 +136,7 @@ def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, dr
     settings: dict[str, Any] = {"source": data.source}
     if data.parts:
         settings["splits"] = {name: list(paths) for name, paths in data.parts.items()}
-        draft.reasons["data.splits"] = "as the files are named; what is missing is drawn from train"
+        draft.reasons["data.splits"] = "as the files are named; missing parts are drawn from train"
     else:
         settings |= {"paths": list(data.given)} if data.source == "files" else {"name": data.given[0]}
     columns = _columns(teacher, data, workload, ask, draft)
