@@ -21,7 +21,7 @@ from torch import nn
 
 from benchmarks.common import machine
 from conf.errors import UserError
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 from models.architectures.checkpoint import load_model, save_model
 from models.architectures.configs import build_from, fitted_config
 from models.architectures.operations import WITH_FORMULA, by_counter, by_formula

@@ -29,8 +29,8 @@ from torch import nn
 from benchmarks.common import machine, spread
 from benchmarks.peers import PAIRS, WARM, prepare
 from benchmarks.step import peak
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
 from models.architectures.checkpoint import load_model
 from models.architectures.shapes import count
 from models.base.device import resolve_device

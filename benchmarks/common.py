@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from conf.schema.ladder import Ladder
-from conf.schema.objective import Objective
-from conf.schema.student import Shape
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from conf.schema.teacher import TrainedTeacher
-from conf.schema.training import Training
 from models.architectures.shapes import config_for
 from models.base.device import precision_of, resolve_device
 from models.base.interface import Interface

@@ -24,8 +24,8 @@ from scipy.stats import linregress
 
 from benchmarks.common import machine
 from benchmarks.peers import PAIRS, WARM, prepare
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device
 from models.data.batches import Batch, TrainingBatches

@@ -21,8 +21,8 @@ from torch import nn
 
 from benchmarks.common import machine
 from conf.loading.load import load
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.architectures.shapes import build, config_for
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus

@@ -28,9 +28,9 @@ from benchmarks.peers import WARM, peak_mib
 from benchmarks.step import flops_per_token, peak
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
-from conf.schema.objective import Objective
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.architectures.shapes import size_of
 from models.base.device import resolve_device
 from models.base.interface import Interface

@@ -27,8 +27,8 @@ import torch
 from benchmarks.common import machine, spread
 from conf.home import home
 from conf.loading.load import load
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
 from models.architectures.checkpoint import load_model, save_model
 from models.architectures.shapes import build, config_for
 from models.base.device import resolve_device

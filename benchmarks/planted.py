@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema.data import DigitsData
-from conf.schema.objective import Objective
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.batches import TrainingBatches, evaluation_batches, evaluation_documents
@@ -31,7 +31,7 @@ from models.evaluation.audit_slices import Group, SliceSettings, groups_of
 from models.evaluation.bootstrap import Limits
 from models.signals.sources import live
 from models.training.loop import Plan, train
-from tasks.data.sources import read_source
+from tasks.data.reading.sources import read_source
 
 SLICES, FAULTY, CLASSES, SIDE = 5, 2, 10, 10
 FAULTS = ("flipped", "biased", "clean")

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import fresh_model, machine
-from conf.schema.objective import Objective
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.base.device import resolve_device, resolve_precision
 from models.base.interface import Interface
 from models.data.batches import Batch, TrainingBatches

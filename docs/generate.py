@@ -24,7 +24,7 @@ from pydantic_core import PydanticUndefined
 from conf import errors
 from conf.loading.introspect import allowed, classes
 from conf.schema.ladder import Ladder
-from conf.schema.objective import Schedule
+from conf.schema.stage.objective import Schedule
 from flows.cli import app, doctor
 from flows.cli.show import runs as show_runs
 from flows.serving.environment import for_runs

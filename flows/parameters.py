@@ -16,7 +16,7 @@ from conf.home import home
 from conf.loading.load import Loaded, load, load_whole, shipped
 from conf.path_policy import check_source, confine
 from conf.schema.ladder import STAGE_NAME_PATTERN
-from conf.schema.student import is_settled
+from conf.schema.stage.student import is_settled
 from tasks.lifecycle.request import ResolvedRequest, RunRequest
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from prefect import flow, tags
 from prefect.client.schemas.objects import State
 
 from conf.schema.ladder import Ladder
-from conf.schema.proof import Arm
+from conf.schema.measures.proof import Arm
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, request_of, resolve

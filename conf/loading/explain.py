@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from conf.errors import UserError
 from conf.loading.introspect import allowed, classes, suggest
 from conf.schema.ladder import Ladder
-from conf.schema.objective import Schedule
+from conf.schema.stage.objective import Schedule
 
 
 def explain_key(key: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from conf.schema.objective import Schedule
+from conf.schema.stage.objective import Schedule
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

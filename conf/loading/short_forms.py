@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from conf.errors import UserError
 from conf.schema.data import Data
-from conf.schema.student import FEWEST, SIZE
+from conf.schema.stage.student import FEWEST, SIZE
 
 # Of a stage that says nothing of its training.
 DEFAULT_TRAINING = {"steps": 1000, "batch_size": 32, "learning_rate": 1e-3}

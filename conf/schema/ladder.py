@@ -13,19 +13,19 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from conf.errors import UserError
-from conf.schema.audit import Audit, check_gate
 from conf.schema.base import Settings, setting
-from conf.schema.bench import Bench
-from conf.schema.compatibility import check_objective
 from conf.schema.data import Data, Tokenizer, sources_for
-from conf.schema.economics import Economics
-from conf.schema.gate import Gate
-from conf.schema.objective import Objective
-from conf.schema.proof import Comparison
-from conf.schema.signals import Signals
-from conf.schema.student import Student
+from conf.schema.measures.audit import Audit, check_gate
+from conf.schema.measures.bench import Bench
+from conf.schema.measures.economics import Economics
+from conf.schema.measures.proof import Comparison
+from conf.schema.stage.compatibility import check_objective
+from conf.schema.stage.gate import Gate
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.signals import Signals
+from conf.schema.stage.student import Student
+from conf.schema.stage.training import Training
 from conf.schema.teacher import AnswersTeacher, Teacher
-from conf.schema.training import Training
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 Teachers = Literal["parent", "root", "ancestors", "none"]

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from conf.schema.base import Choices, Settings, setting
-from conf.schema.objective import ClassWeights, class_weights, plain_class_weights
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.stage.objective import ClassWeights, class_weights, plain_class_weights
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 
 
 class TrainedTeacher(Settings):

@@ -28,7 +28,7 @@ def prove(
     seed: Seed = None,
 ) -> None:
     """Compare a ladder with its control arms over several seeds: was it worth it?"""
-    from conf.schema.proof import ARMS
+    from conf.schema.measures.proof import ARMS
     from flows.cli.launch import launch
     from tasks.lifecycle.request import RunRequest
 

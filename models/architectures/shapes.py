@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.answers import StoredAnswers
 from models.architectures.operations import forward_operations, positions
 from models.architectures.token_answers import TokenAnswers

@@ -22,7 +22,7 @@ from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.home import home
 from conf.schema.ladder import Ladder
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 
 GPU_DEVICES = ("nvidia*", "kfd", "dxg", "dri/renderD*")  # in /dev
 CPU_SETTING = "ATEN_CPU_CAPABILITY"  # the one variable that changes torch's answer about the processor

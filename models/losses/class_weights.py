@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conf.errors import UserError
-from conf.schema.objective import CLASS_WEIGHTS, ClassWeights
+from conf.schema.stage.objective import CLASS_WEIGHTS, ClassWeights
 
 
 def weights_of(setting: ClassWeights, names: Sequence[str], counts: Sequence[int], key: str) -> tuple[float, ...] | None:

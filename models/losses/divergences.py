@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from conf.schema.objective import Objective
+from conf.schema.stage.objective import Objective
 from models.data.batches import IGNORE
 
 Divergence = Callable[[Tensor, Tensor, Tensor, Objective], Tensor]

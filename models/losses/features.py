@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conf.errors import UserError
-from conf.schema.objective import Feature
+from conf.schema.stage.objective import Feature
 from models.data.batches import IGNORE, Batch
 from models.losses.divergences import forward_kl
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from conf.schema.objective import Objective
+from conf.schema.stage.objective import Objective
 from models.data.batches import IGNORE, UNLABELLED
 from models.losses import divergences as d
 from models.losses.divergences import DIVERGENCES, WITHOUT_SQUARE, WITHOUT_TEMPERATURE, cross_entropy, forward_kl

@@ -8,8 +8,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.schema.objective import Objective, Schedule
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective, Schedule
+from conf.schema.stage.training import Training
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:

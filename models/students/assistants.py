@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.student import Shape, Student
+from conf.schema.stage.student import Shape, Student
 from models.architectures.shapes import count, size_of
 from models.base.interface import Interface
 from models.students.initialise import student_on_meta

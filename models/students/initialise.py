@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.student import Student
+from conf.schema.stage.student import Student
 from models.architectures.configs import build_from, fitted_config
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface

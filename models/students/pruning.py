@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.shapes import build
 from models.base.interface import Interface
 from models.data.batches import Batch

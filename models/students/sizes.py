@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.configs import DECIDED, fitted_config
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface

@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from conf.errors import RunCancelled, TrainingDiverged
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 from models.architectures.attention import single_precision_gradient
 from models.data.batches import IGNORE, TrainingBatches
 from models.losses.features import Features

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
 from models.data.batches import Batch
 from models.losses.chunked import Head, chunked_loss
 from models.losses.features import Features

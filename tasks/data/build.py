@@ -23,14 +23,14 @@ from models.data.chat import spoken
 from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
 from models.data.encoder import Encoder
 from models.data.lines import shared_lines
-from tasks.data.conversations import chat_encoder, columns_of, cut_notes
 from tasks.data.duplicates import count_duplicates
 from tasks.data.encode import Finished, Numbering, encode_spool, lines_of, training_texts
-from tasks.data.files import file_suffixes
-from tasks.data.images import ImageReader, digit_pixels
-from tasks.data.labels import as_teacher, class_ids, label_notes, unlearned_note, unnamed_note
-from tasks.data.readers import SPLIT_WORDS
-from tasks.data.sources import no_documents, open_source, source_hash
+from tasks.data.reading.conversations import chat_encoder, columns_of, cut_notes
+from tasks.data.reading.files import file_suffixes
+from tasks.data.reading.images import ImageReader, digit_pixels
+from tasks.data.reading.labels import as_teacher, class_ids, label_notes, unlearned_note, unnamed_note
+from tasks.data.reading.readers import SPLIT_WORDS
+from tasks.data.reading.sources import no_documents, open_source, source_hash
 from tasks.data.splits import TRAIN, Parts, readings, split_documents
 from tasks.data.spool import NONE, Spool, open_spool, write_spool
 from tasks.data.unlabelled import hide_labels, label_counts, unlabelled_notes
@@ -70,7 +70,7 @@ def corpus_identity(
         chat_template: Text of the chat template of conversations; None: they have none, or the tokenizer's configuration holds it.
 
     Raises:
-        UserError: As `tasks.data.sources.source_hash`.
+        UserError: As `tasks.data.reading.sources.source_hash`.
     """
     # The hash of the content stands for where the content lies.
     left = ("paths", "name", "subset", "revision", *IMAGE_SETTINGS)
@@ -152,7 +152,7 @@ def build_corpus(
             it when `folder` is safe. None: a temporary one.
 
     Raises:
-        UserError: Whatever is wrong with the data; see `tasks.data.sources` and the functions below.
+        UserError: Whatever is wrong with the data; see `tasks.data.reading.sources` and the functions below.
         LadderError: A process that encodes failed.
     """
     if work is None:

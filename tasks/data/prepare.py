@@ -12,15 +12,15 @@ from typing import Any
 from conf.errors import UserError
 from conf.schema.data import Data, Tokenizer
 from conf.schema.ladder import Ladder
-from conf.schema.objective import ClassWeights
-from conf.schema.student import Shape
+from conf.schema.stage.objective import ClassWeights
+from conf.schema.stage.student import Shape
 from conf.schema.teacher import AnswersTeacher
 from models.data import tokenizers
 from models.data.corpus import Corpus
 from models.data.image_processors import normalises, processor_hash
 from models.losses.class_weights import weights_of
 from tasks.data.build import build_corpus, corpus_identity
-from tasks.data.conversations import columns_of, template_of
+from tasks.data.reading.conversations import columns_of, template_of
 from tasks.records.data import COUNTS, DataCounts
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from conf.atomic import write_atomic
 from models.data.corpus import SPLITS
-from tasks.data.labels import Label, LabelTally
-from tasks.data.sources import Source
+from tasks.data.reading.labels import Label, LabelTally
+from tasks.data.reading.sources import Source
 
 FORMAT = 2
 NONE = 255  # in a record's `split`: the source gives none

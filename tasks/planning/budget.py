@@ -14,7 +14,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import Loaded
 from conf.schema.ladder import Ladder
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 from models.base.device import precision_of
 from tasks.data.prepare import prepare_data
 from tasks.planning.calibration import StepSeconds, calibrate

@@ -10,7 +10,7 @@ from typing import Any
 
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 from models.base.device import precision_of
 from models.data.corpus import Corpus
 from tasks.records.run import TEACHER, DataRecord

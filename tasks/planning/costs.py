@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from conf.schema.economics import Economics
+from conf.schema.measures.economics import Economics
 from tasks.planning.economics import HOUR, training_cost
 from tasks.records.base import Record
 

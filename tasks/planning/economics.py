@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from conf.errors import UserError
-from conf.schema.economics import Economics, Input
+from conf.schema.measures.economics import Economics, Input
 from tasks.records.base import Record
 from tasks.records.bench import ModelBench
 from tasks.records.format import days_text, money, rate

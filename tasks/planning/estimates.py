@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 from models.architectures.shapes import Size
 from models.losses.chunked import CHUNK_ELEMENTS
 

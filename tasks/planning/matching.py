@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from conf.schema.gate import Gate
 from conf.schema.ladder import Ladder, Stage
+from conf.schema.stage.gate import Gate
 from models.data.corpus import CorpusInfo
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops
 from tasks.training.signal_policy import choose

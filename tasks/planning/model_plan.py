@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
+from conf.schema.stage.training import Training
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher, TrainedTeacher
-from conf.schema.training import Training
 from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.data.corpus import Corpus

@@ -15,7 +15,7 @@ from models.base.device import precision_of
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from tasks.data.prepare import content_hash, counts_of, data_identity
-from tasks.data.sources import source_hash
+from tasks.data.reading.sources import source_hash
 from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
 from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_teacher

@@ -13,7 +13,7 @@ from torch import nn
 
 from conf.errors import TransientError, UserError
 from conf.schema.ladder import Ladder
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from conf.schema.teacher import CheckpointTeacher
 from models.architectures.checkpoint import check_image
 from models.architectures.gguf import read_config
@@ -25,7 +25,7 @@ from models.students.initialise import layer_sources, student_on_meta
 from models.students.reduced_tokenizer import used_ids
 from models.training.step import check_batch_statistics
 from tasks.data.prepare import check_patches, shapes_of
-from tasks.data.sources import first_image_shape
+from tasks.data.reading.sources import first_image_shape
 from tasks.evaluation.harness_tasks import check_tasks
 from tasks.lifecycle.request import kept_before
 from tasks.runtime.run_registry import Context

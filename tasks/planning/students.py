@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder, Stage
-from conf.schema.student import Shape, Student, is_settled
+from conf.schema.stage.student import Shape, Student, is_settled
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from models.base.files import weights_sha256
 from models.base.interface import Interface

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
-from conf.schema.objective import Alpha, Objective
-from conf.schema.proof import ARMS, Arm
+from conf.schema.measures.proof import ARMS, Arm
+from conf.schema.stage.objective import Alpha, Objective
 from models.data.corpus import CorpusInfo
 from tasks.planning.matching import direct, flops_of, lasting, matched_single, settled, total_of, with_stages
 from tasks.records.base import Record

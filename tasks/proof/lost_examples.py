@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from conf.atomic import write_atomic
 from conf.home import disk_errors, home
-from conf.schema.proof import Arm
+from conf.schema.measures.proof import Arm
 from models.data.corpus import Corpus
 from models.evaluation.compression_exemplars import compression_identified, modal
 from tasks.records.proof import Identified

@@ -10,7 +10,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import Loaded
 from conf.schema.ladder import Ladder
-from conf.schema.proof import ARMS, Arm
+from conf.schema.measures.proof import ARMS, Arm
 from models.base.numerics import NUMERICS
 from tasks.planning.matching import direct
 from tasks.proof.arms import MATCHED_TO_STEPS, ForwardFlops, impossible, refuse, replicate, rewritten, scratch, shared_settings, watched

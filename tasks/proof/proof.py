@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
-from conf.schema.proof import MATCHED, Arm
+from conf.schema.measures.proof import MATCHED, Arm
 from models.base.quality import baseline_figures, learned_nothing
 from models.base.statistics import interval, outcome, seeds_to_decide
 from tasks.planning.economics import HOUR

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from conf.schema.proof import Accounting, Arm
+from conf.schema.measures.proof import Accounting, Arm
 from models.base.statistics import Interval, Outcome
 from tasks.records.base import Record
 from tasks.records.run import RunRecord

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from conf.errors import UserError
 from conf.schema.ladder import Workload
-from conf.schema.student import parameters_of
+from conf.schema.stage.student import parameters_of
 from models.data.classes import fold
 from tasks.records.format import human
 from tasks.setup.data_look import ColumnLook, DataLook

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.schema.stage.training import Training
 from conf.schema.teacher import CheckpointTeacher
-from conf.schema.training import Training
 from models.base.device import precision_of
 from tasks.records.run import TEACHER
 from tasks.runtime.logs import log

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema.ladder import Ladder, Stage
-from conf.schema.objective import Objective
+from conf.schema.stage.objective import Objective
 from models.base.device import precision_of
 from models.data.corpus import Corpus, shuffled
 from models.losses.schedules import steps_asked

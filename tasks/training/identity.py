@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 from conf.schema.base import is_unset
 from conf.schema.ladder import Ladder, Stage
-from conf.schema.objective import Alpha, Objective
-from conf.schema.signals import Signals
+from conf.schema.stage.objective import Alpha, Objective
+from conf.schema.stage.signals import Signals
+from conf.schema.stage.training import Training
 from conf.schema.teacher import CheckpointTeacher, TrainedTeacher
-from conf.schema.training import Training
 from models.base.files import file_sha256
 from models.base.numerics import NUMERICS
 from tasks.store.fingerprint import fingerprint

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from conf.atomic import write_atomic
-from conf.schema.student import Student
+from conf.schema.stage.student import Student
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.students.importance import Importance

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from conf.errors import LadderError
 from conf.home import disk_errors
-from conf.schema.signals import Signals
+from conf.schema.stage.signals import Signals
 from models.base.numerics import NUMERICS
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, UserError
 from conf.schema.ladder import Ladder, Stage
-from conf.schema.student import Student
+from conf.schema.stage.student import Student
 from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.runtime.stage_inputs import StageInputs

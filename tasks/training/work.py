@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from conf.errors import UserError
-from conf.schema.objective import ClassWeights, Objective
-from conf.schema.signals import Signals
-from conf.schema.training import Training
+from conf.schema.stage.objective import ClassWeights, Objective
+from conf.schema.stage.signals import Signals
+from conf.schema.stage.training import Training
 from models.base.files import weights_sha256
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context

@@ -9,7 +9,7 @@ from PIL import Image
 
 from conf.errors import UserError
 from conf.schema.data import DatasetData
-from tasks.data.sources import read_source
+from tasks.data.reading.sources import read_source
 
 
 def test_rows_without_image_are_refused_or_left_out(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from conf.errors import UserError
 from conf.schema.data import FilesData
-from tasks.data.sources import read_source
+from tasks.data.reading.sources import read_source
 
 ROWS = [{"text": f"{n} plus {n} is {2 * n} .\n{n} plus 1 is {n + 1} .", "label": n % 2} for n in range(30)]
 
@@ -58,7 +58,7 @@ def test_memory_does_not_grow_with_an_array(tmp_path: Path) -> None:
     with (tmp_path / "big.json").open("w") as file:
         file.write("[" + f"{row},\n" * 7999 + row + "]")
     code = (
-        "import resource, sys; from pathlib import Path; from tasks.data.tables import read_rows; "
+        "import resource, sys; from pathlib import Path; from tasks.data.reading.tables import read_rows; "
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
         "rows = sum(1 for _ in read_rows('big.json', Path(sys.argv[1]), {'text': 'text'})); "
         "print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"

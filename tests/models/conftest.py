@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.corpus import SPLITS, Corpus, Split

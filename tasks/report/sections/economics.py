@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from conf.errors import UserError
 from conf.loading.load import load
-from conf.schema.economics import Economics
+from conf.schema.measures.economics import Economics
 from tasks.planning.economics import WORDS, Report, economics_of, verdict
 from tasks.records.format import amount, days_text
 from tasks.records.run import RunRecord

@@ -92,9 +92,9 @@ def test_a_plain_setting_has_no_parts() -> None:
 
 
 def test_optional_and_bounded_words() -> None:
-    from conf.schema.gate import Gate
-    from conf.schema.student import Shape
-    from conf.schema.training import Training
+    from conf.schema.stage.gate import Gate
+    from conf.schema.stage.student import Shape
+    from conf.schema.stage.training import Training
 
     assert allowed(Training.model_fields["warmup"]) == "a number in [0, 1)"
     assert allowed(Training.model_fields["clip"]) == "a number above 0"

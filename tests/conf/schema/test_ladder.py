@@ -12,11 +12,11 @@ from conf.loading.introspect import classes
 from conf.loading.load import shipped
 from conf.schema.base import Settings
 from conf.schema.data import Tokenizer
-from conf.schema.gate import Gate
 from conf.schema.ladder import Ladder, Stage
-from conf.schema.objective import Alpha, Objective, Schedule, Temperature
-from conf.schema.student import Shape, Student
-from conf.schema.training import Training
+from conf.schema.stage.gate import Gate
+from conf.schema.stage.objective import Alpha, Objective, Schedule, Temperature
+from conf.schema.stage.student import Shape, Student
+from conf.schema.stage.training import Training
 
 SHAPE = {"hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}
 

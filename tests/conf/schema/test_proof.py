@@ -5,7 +5,7 @@ import pytest
 from conf.errors import UserError
 from conf.loading.explain import explain_key
 from conf.loading.load import load
-from conf.schema.proof import ARMS, MATCHED
+from conf.schema.measures.proof import ARMS, MATCHED
 from tasks.proof.arms import MEANING, REWRITINGS
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.attention import LIMIT, NAME, _Attention, attention, single_precision_gradient
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import load_model
 from models.architectures.gguf import convert, read_config
 from models.architectures.shapes import build, config_for

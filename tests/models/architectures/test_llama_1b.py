@@ -4,7 +4,7 @@ import pytest
 
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from conf.schema.teacher import CheckpointTeacher
 from models.architectures.shapes import Size, size_of
 from models.base.interface import Interface

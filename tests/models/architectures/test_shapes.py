@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.shapes import Size, build, config_for, count, size_of
 from models.base.interface import Interface
 

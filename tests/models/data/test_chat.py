@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from conf.errors import UserError
-from conf.schema.objective import Objective
+from conf.schema.stage.objective import Objective
 from models.data import tokenizers
 from models.data.batches import IGNORE, TrainingBatches, evaluation_batches, evaluation_documents
 from models.data.chat import PLAIN, ChatEncoder, conversation_text, spoken, use_template

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 from models.base.quality import Quality, retention
 from models.data.batches import Batch, TrainingBatches, evaluation_batches
 from models.data.corpus import Corpus

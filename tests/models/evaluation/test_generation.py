@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.corpus import Corpus

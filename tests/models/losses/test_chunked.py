@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conf.schema.objective import Objective
+from conf.schema.stage.objective import Objective
 from models.data.batches import IGNORE, Batch
 from models.losses import chunked
 from models.losses.chunked import Head, chunked_loss

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.objective import Objective
+from conf.schema.stage.objective import Objective
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.chunked import Head, chunked_loss

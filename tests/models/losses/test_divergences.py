@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 from torch.nn import functional
 
-from conf.schema.objective import Objective
+from conf.schema.stage.objective import Objective
 from models.data.batches import IGNORE, Batch
 from models.losses.loss import StepObjective, TeacherSignal, cross_entropy, distillation_loss, forward_kl
 from models.signals.sources import uniform

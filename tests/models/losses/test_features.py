@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.schema.objective import Feature, Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Feature, Objective
+from conf.schema.stage.training import Training
 from models.data.batches import IGNORE, TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.features import Features, hidden_loss, relation_loss

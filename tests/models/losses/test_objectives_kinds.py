@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from conf.schema.objective import Objective, ObjectiveKind
+from conf.schema.stage.objective import Objective, ObjectiveKind
 from models.data.batches import IGNORE
 from models.losses import divergences as d
 from models.losses.loss import DIVERGENCES, StepObjective, TeacherSignal, distillation_loss

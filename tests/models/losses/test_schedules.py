@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.schema.objective import Alpha, Objective, Temperature
-from conf.schema.training import Training
+from conf.schema.stage.objective import Alpha, Objective, Temperature
+from conf.schema.stage.training import Training
 from models.losses.schedules import half_cosine, learning_rate_at, steps_asked, teachers_asked, value_at
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.schedules import kept_teachers

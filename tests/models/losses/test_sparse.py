@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from conf.errors import UserError
-from conf.schema.compatibility import check_objective
-from conf.schema.objective import Objective
+from conf.schema.stage.compatibility import check_objective
+from conf.schema.stage.objective import Objective
 from models.losses.loss import StepObjective, distillation_loss, forward_kl
 from models.losses.sparse import SparseSignal, sparse_forward_kl, sparse_gradient_, tempered
 

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.schema.objective import Objective, ObjectiveKind
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective, ObjectiveKind
+from conf.schema.stage.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.losses import divergences as d

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conf.schema.objective import Objective, ObjectiveKind
+from conf.schema.stage.objective import Objective, ObjectiveKind
 from models.data.batches import IGNORE, UNLABELLED
 from models.losses.chunked import Head, chunked_loss
 from models.losses.loss import HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss

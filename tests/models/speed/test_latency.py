@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for, count
 from models.base.interface import Interface

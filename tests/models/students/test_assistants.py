@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from conf.schema.student import Shape, Student
+from conf.schema.stage.student import Shape, Student
 from models.architectures.shapes import build, config_for, count, size_of
 from models.base.interface import Interface
 from models.students.assistants import assistant_shape, assistant_student

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from conf.errors import UserError
-from conf.schema.student import Student
+from conf.schema.stage.student import Student
 from models.base.interface import Interface
 from models.students.existing import existing_config, load_existing
 from models.students.initialise import make_student, student_on_meta

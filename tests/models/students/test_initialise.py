@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from conf.errors import UserError
-from conf.schema.student import Shape, Student
+from conf.schema.stage.student import Shape, Student
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.students.initialise import evenly_spaced, layer_sources, make_student, random_model

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import load_model, save_model
 from models.base.interface import Interface
 from models.data.batches import Batch

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, ConvNextConfig, ResNetConfig
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.configs import fitted_config
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface

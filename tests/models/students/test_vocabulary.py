@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conf.errors import UserError
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface

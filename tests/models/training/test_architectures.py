@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 from models.architectures.checkpoint import load_model, save_model
 from models.architectures.configs import build_from, fitted_config
 from models.data.batches import TrainingBatches

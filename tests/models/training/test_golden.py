@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.objective import Objective
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.architectures.shapes import config_for
 from models.base.interface import Interface
 from models.base.numerics import NUMERICS

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from conf.errors import TrainingDiverged
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
 from models.architectures import attention
 from models.data.batches import IGNORE, Batch, TrainingBatches, evaluation_batches
 from models.data.corpus import Corpus

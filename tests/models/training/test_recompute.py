@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.objective import Feature, Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Feature, Objective
+from conf.schema.stage.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.features import Features

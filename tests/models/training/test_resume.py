@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
 from models.architectures.shapes import build
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from conf.errors import RunCancelled
-from conf.schema.training import Training
+from conf.schema.stage.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.training.checkpoints import Checkpoints
@@ -61,8 +61,8 @@ TWO = """
 import sys, torch
 from pathlib import Path
 from conf.errors import RunCancelled
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.training.checkpoints import Checkpoints

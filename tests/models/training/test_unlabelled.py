@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from conf.schema.objective import Objective
-from conf.schema.training import Training
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
 from models.data.batches import IGNORE, UNLABELLED, TrainingBatches
 from models.data.corpus import SPLITS, Corpus
 from models.losses.loss import StepObjective, distillation_loss

@@ -13,9 +13,9 @@ import pytest
 
 from conf.errors import UserError
 from conf.loading.load import load
-from conf.schema.audit import Audit as Settings
-from conf.schema.audit import AuditLimit
-from conf.schema.gate import Gate
+from conf.schema.measures.audit import Audit as Settings
+from conf.schema.measures.audit import AuditLimit
+from conf.schema.stage.gate import Gate
 from models.evaluation.audit_rows import AuditRows, Predictions, TeacherComparison
 from tasks.audit.audit import audit_identity, control_work, read_audit
 from tasks.audit.worst_examples import AFTER, TOGETHER, Example, chosen, write_worst

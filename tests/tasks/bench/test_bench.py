@@ -18,7 +18,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import load, to_yaml
 from conf.schema.ladder import Ladder
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from flows.cli.app import app
 from flows.cli.show.bench import bench_text
 from models.architectures.checkpoint import save_model

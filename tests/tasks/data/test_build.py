@@ -18,7 +18,7 @@ from conf.schema.ladder import Ladder
 from models.data import tokenizers
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, SplitName
 from tasks.data.build import build_corpus, corpus_identity
-from tasks.data.readers import Document
+from tasks.data.reading.readers import Document
 from tasks.data.splits import DROPPED, split_documents
 from tasks.data.spool import NONE, place_of
 from tasks.records.data import COUNTS, DataCounts

@@ -17,8 +17,8 @@ from models.data.corpus import SPLITS, Split
 from models.data.encoder import Encoder
 from tasks.data import encode, spool
 from tasks.data.encode import FINISHED, Finished, Numbering, encode_spool, training_texts
-from tasks.data.readers import Document, content_key
-from tasks.data.sources import Source
+from tasks.data.reading.readers import Document, content_key
+from tasks.data.reading.sources import Source
 from tasks.data.splits import DROPPED, Parts
 from tasks.data.spool import NONE, Spool, open_spool, write_spool
 

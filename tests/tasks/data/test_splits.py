@@ -14,9 +14,9 @@ from conf.schema.ladder import Workload
 from models.data.corpus import SPLITS
 from tasks.data.build import build_corpus, corpus_identity
 from tasks.data.duplicates import conflicting, count_duplicates, shared
-from tasks.data.sources import read_source, source_hash
+from tasks.data.reading.sources import read_source, source_hash
+from tests.tasks.data.reading.test_sources import write_csv, write_jsonl
 from tests.tasks.data.test_build import build, ladder
-from tests.tasks.data.test_sources import write_csv, write_jsonl
 
 KIND: Workload = "sequence-classification"
 

@@ -14,9 +14,9 @@ import yaml
 
 from conf.errors import UserError
 from conf.loading.load import load
-from conf.schema.gate import Gate
 from conf.schema.ladder import Ladder
-from conf.schema.student import Shape
+from conf.schema.stage.gate import Gate
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
 from models.base.files import weights_sha256

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conf.schema.gate import Gate
+from conf.schema.stage.gate import Gate
 from tasks.evaluation.gate import curable, judge
 from tasks.records.run import Retention, StageRecord
 from tests.factories import model_record

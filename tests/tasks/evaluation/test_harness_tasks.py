@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from conf.schema.gate import Gate
 from conf.schema.ladder import Ladder
-from conf.schema.student import Shape
+from conf.schema.stage.gate import Gate
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
 from models.base.files import weights_sha256

@@ -8,7 +8,7 @@ import pytest
 
 from conf.home import Home
 from conf.loading.load import load
-from conf.schema.economics import Economics
+from conf.schema.measures.economics import Economics
 from conf.schema.teacher import TrainedTeacher
 from flows.cli.show.plan import costs_text, plan_text
 from models.architectures.shapes import size_of

@@ -13,7 +13,7 @@ from PIL import Image
 from conf.errors import UserError
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface

@@ -11,7 +11,7 @@ import torch
 from conf.errors import UserError
 from conf.home import Home
 from conf.schema.ladder import Ladder
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build, config_for, size_of
 from models.base.interface import Interface

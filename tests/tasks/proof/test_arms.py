@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from conf.errors import UserError
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
-from conf.schema.objective import Objective
-from conf.schema.proof import ARMS, Arm
-from conf.schema.signals import Signals
-from conf.schema.student import Shape
-from conf.schema.training import Training
+from conf.schema.measures.proof import ARMS, Arm
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.signals import Signals
+from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.architectures.shapes import config_for, size_of
 from models.base.interface import Interface
 from models.data.batches import Batch

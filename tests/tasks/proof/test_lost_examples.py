@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from conf.schema.proof import Arm
+from conf.schema.measures.proof import Arm
 from models.data.corpus import Corpus
 from tasks.proof.lost_examples import LabelledAnswers, identified, write_identified
 from tasks.report.sections import proof as page

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from conf.home import Home
 from conf.loading.load import load
-from conf.schema.proof import ARMS, Arm
+from conf.schema.measures.proof import ARMS, Arm
 from tasks.lifecycle.clean import clean
 from tasks.proof.arms import ForwardFlops
 from tasks.proof.proof import opponents, proof_of, replicate_of, save_proof

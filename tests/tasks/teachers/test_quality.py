@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from conf.schema.gate import Gate
+from conf.schema.stage.gate import Gate
 from conf.schema.teacher import CheckpointTeacher, TrainedTeacher
 from tasks.evaluation.gate import judge
 from tasks.records.run import Retention

@@ -17,7 +17,7 @@ from tokenizers import processors
 from conf.errors import LadderError, UserError
 from conf.home import Home
 from conf.schema.ladder import Ladder
-from conf.schema.student import Shape
+from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import load_model
 from models.architectures.shapes import config_for
 from models.architectures.token_answers import TokenAnswers, spread_evenly

@@ -20,9 +20,9 @@ from models.data import image_processors as processors
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus, CorpusInfo
 from tasks.data.build import build_corpus, corpus_identity
-from tasks.data.images import ImageReader
-from tasks.data.readers import Document
-from tasks.data.sources import read_source, source_hash
+from tasks.data.reading.images import ImageReader
+from tasks.data.reading.readers import Document
+from tasks.data.reading.sources import read_source, source_hash
 
 SHAPE = {"family": "vit", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8}
 

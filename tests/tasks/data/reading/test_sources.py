@@ -11,8 +11,8 @@ import pytest
 
 from conf.errors import UserError
 from conf.schema.data import Columns, DatasetData, DigitsData, FilesData, StdlibData
-from tasks.data.readers import Document
-from tasks.data.sources import read_source, source_hash
+from tasks.data.reading.readers import Document
+from tasks.data.reading.sources import read_source, source_hash
 
 ROWS = [
     {"text": "one, with a comma\nand two lines", "label": "good", "group": "x"},
@@ -162,7 +162,7 @@ def test_a_json_array_is_decoded_in_chunks(tmp_path: Path, monkeypatch: pytest.M
     rows = [{"text": f'ü "{n}" {{[,]}} \\ ' * (n % 5), "more": [n, None, {"a": [True, -1.5e-3]}]} for n in range(60)]
     (tmp_path / "rows.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     for size in (1, 2, 7, 64, 1 << 20):
-        monkeypatch.setattr("tasks.data.tables.CHUNK", size)
+        monkeypatch.setattr("tasks.data.reading.tables.CHUNK", size)
         assert texts(read_source(files("rows.json"), "causal-lm", tmp_path).documents) == [row["text"] for row in rows]
 
 

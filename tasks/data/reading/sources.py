@@ -20,10 +20,10 @@ from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
-from tasks.data.files import file_contents, file_documents
-from tasks.data.images import ImageReader, ReadImage
-from tasks.data.readers import SPLIT_WORDS, Document, content_key, row_documents, wanted_of
-from tasks.data.tables import check_columns, unreadable
+from tasks.data.reading.files import file_contents, file_documents
+from tasks.data.reading.images import ImageReader, ReadImage
+from tasks.data.reading.readers import SPLIT_WORDS, Document, content_key, row_documents, wanted_of
+from tasks.data.reading.tables import check_columns, unreadable
 from tasks.runtime.retries import is_transient
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 
 from conf.errors import UserError
 from conf.schema.data import Columns, FilesData
-from tasks.data.labels import Label, LabelTally, class_ids, clean_label, label_notes, unlearned_note
+from tasks.data.reading.labels import Label, LabelTally, class_ids, clean_label, label_notes, unlearned_note
 
 FILES = FilesData(paths=("x",))
 COLUMNS = Columns()

@@ -15,9 +15,9 @@ from conf.errors import UserError
 from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
-from tasks.data.images import ImageReader, image_files, image_places, named_files
-from tasks.data.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, row_documents, wanted_of
-from tasks.data.tables import TABLES, read_rows, read_text, unreadable
+from tasks.data.reading.images import ImageReader, image_files, image_places, named_files
+from tasks.data.reading.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, row_documents, wanted_of
+from tasks.data.reading.tables import TABLES, read_rows, read_text, unreadable
 
 
 class DataFile(NamedTuple):

@@ -17,7 +17,7 @@ from models.data import tokenizers
 from models.data.batches import TrainingBatches
 from models.data.corpus import SPLITS
 from tasks.data.build import build_corpus, corpus_identity
-from tasks.data.conversations import template_of
+from tasks.data.reading.conversations import template_of
 from tests.models.data.test_chat import CHATML, chat_tokenizer
 from tests.tasks.data.test_build import build, ladder
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from conf.schema.audit import AuditLimit, Bound, bounds
 from conf.schema.base import Settings, setting
+from conf.schema.measures.audit import AuditLimit, Bound, bounds
 
 Policy = Literal["stop", "warn", "ask", "extend", "insert"]
 

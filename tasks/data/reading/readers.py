@@ -13,10 +13,10 @@ from conf.errors import UserError
 from conf.schema.data import Columns, DatasetData, FilesData
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
-from tasks.data.conversations import row_conversation
-from tasks.data.images import PixelArray, ReadImage
-from tasks.data.labels import Label, class_name, clean_label
-from tasks.data.tables import Row, unreadable
+from tasks.data.reading.conversations import row_conversation
+from tasks.data.reading.images import PixelArray, ReadImage
+from tasks.data.reading.labels import Label, class_name, clean_label
+from tasks.data.reading.tables import Row, unreadable
 
 ONE_SLICE = "all"
 SPLIT_WORDS: dict[str, SplitName] = {
@@ -40,7 +40,7 @@ class Document:
         slice: Group that it is reported under.
         origin: Where a person finds it, such as `reviews.csv:12`.
         text: Its text, for text workloads.
-        image: (C, H, W) for image workloads: bytes as `tasks.data.images` stores them, or float32.
+        image: (C, H, W) for image workloads: bytes as `tasks.data.reading.images` stores them, or float32.
         label: Its class as the source writes it; None where the source has none.
         split: The split that the source puts it in; None: the hash of its key decides.
         weight: Times that it is read in an epoch, if it trains.

@@ -14,8 +14,8 @@ from tasks.data.build import corpus_identity
 from tasks.data.splits import DROPPED, TEST, TRAIN, VALID, readings
 from tasks.data.spool import place_of
 from tasks.training.cost_model import training_examples
+from tests.tasks.data.reading.test_sources import write_jsonl
 from tests.tasks.data.test_build import build, decode, ladder
-from tests.tasks.data.test_sources import write_jsonl
 
 KIND = "sequence-classification"
 

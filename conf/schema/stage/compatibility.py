@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from conf.errors import UserError
-from conf.schema.objective import CLASSIFICATION_ONLY, SOFTMAX_FREE
+from conf.schema.stage.objective import CLASSIFICATION_ONLY, SOFTMAX_FREE
 
 if TYPE_CHECKING:
-    from conf.schema.objective import Objective
+    from conf.schema.stage.objective import Objective
 
 SPARSE = ("top-k", "sampled", "answers")  # signals that do not hold every id's probability
 
