@@ -30,13 +30,12 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from conf.errors import LadderError
 from conf.home import Home
+from tasks.lifecycle.mlflow_ends import close_earlier
 from tasks.records.run import RunRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY, fail_fast_client
-from tasks.runtime.run_registry import DIED, all_runs, mark_interrupted, note_mlflow_run, note_restart
-from tasks.tracking.tracker import Tracker, connect
+from tasks.runtime.run_registry import DIED, all_runs, mark_interrupted, note_restart
 
 RESTART = re.compile(r"restart:(\d+)")
 FORGET_SECONDS = 7 * 24 * 3600  # for a flow run that this server lacks, because it ran against another one
@@ -61,7 +60,7 @@ def claim(home: Home, flow_run_id: str) -> None:
 def reap(home: Home) -> list[RunRecord]:
     """Mark dead runs as interrupted in their records, in Prefect and in MLflow; costs next to nothing where there are none.
 
-    An unavailable server is no error: its flow runs wait for the next call.
+    An unavailable server is no error: its runs wait for the next call.
 
     Returns:
         The records of the runs that this call has marked.
@@ -71,7 +70,7 @@ def reap(home: Home) -> list[RunRecord]:
     dead = [record for record in marked if record]
     for record in dead:
         log.warning("run %s: %s", record.run, DIED)
-        _close_mlflow(home, record)
+    close_earlier(home)
     claims = list(home.locks.glob("flow-*.lock"))
     of_flow_run = {record.prefect_run_id: record for record in (*records, *dead)}
     try:
@@ -198,24 +197,3 @@ def _ended(path: Path) -> Iterator[UUID | None]:
 
 def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
-
-
-def mlflow_run_of(record: RunRecord, tracker: Tracker) -> str | None:
-    """Id of a run in MLflow, also where its process was killed before it had recorded the id; None: MLflow has none."""
-    return record.mlflow_run_id or tracker.find_ladder(record.run, record.ladder)
-
-
-def _close_mlflow(home: Home, record: RunRecord) -> None:
-    if record.mlflow_uri is None:
-        return
-    try:
-        tracker = connect(home)
-        run_id = mlflow_run_of(record, tracker)
-        if run_id is None:
-            return
-        tracker.close_children(run_id, "KILLED")
-        tracker.close(run_id, "KILLED")
-        if record.mlflow_run_id is None:
-            note_mlflow_run(home, record.run, run_id)
-    except LadderError as error:
-        log.warning("run %s stays open in MLflow: %s", record.run, error)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import AbstractContextManager, ExitStack, suppress
-from datetime import datetime
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,8 @@ from conf.errors import LadderError
 from conf.home import Home, home
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
-from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim, mlflow_run_of
+from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
+from tasks.lifecycle.mlflow_ends import DATA, close_earlier, close_in_mlflow, log_data, mlflow_run_of
 from tasks.lifecycle.request import ResolvedRequest, kept_before
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
 from tasks.runtime import cancellation
@@ -25,23 +25,11 @@ from tasks.runtime.environment import environment
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import api_address, require_server, root_cause
 from tasks.runtime.prefect_watcher import PrefectWatcher
-from tasks.runtime.run_registry import Context, RunLock, all_runs, new_name, now, save, unfinished
-from tasks.tracking.client import RecordRefused
-from tasks.tracking.flavour import metrics_of
+from tasks.runtime.run_registry import END, Context, RunLock, new_name, now, save, unfinished, with_open_end
 from tasks.tracking.null import NullTracker
 from tasks.tracking.recorder import Recorder, recorder_of, tracker_of
-from tasks.tracking.runs import RunStatus
 from tasks.tracking.tracker import Tracker
 from tasks.training.identity import settings_hash
-
-ENDS: dict[Status, RunStatus] = {
-    "done": "FINISHED",
-    "stopped": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-    "cancelled": "KILLED",
-}
-END = "end of the run"
 
 
 class LadderRun(AbstractContextManager["LadderRun"]):
@@ -102,7 +90,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def _open_in_mlflow(self) -> None:
         tracker, record, request = _tracker(self.resolved.ladder, self.context.paths), self.record, self.resolved.request
-        close_earlier(self.context.paths, tracker)
+        if isinstance(tracker, Tracker):
+            close_earlier(self.context.paths, tracker)
         params = {
             "ladder": record.source,
             "overrides": list(record.overrides),
@@ -136,9 +125,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def keep_data(self, data: DataRecord) -> DataRecord:
         """Add the corpus to the record, here and in MLflow."""
-        log_dataset = partial(Tracker.log_dataset, name=self.record.ladder, corpus=data.corpus())
-        self.recorder.attempt("data set", self.context.mlflow_run_id, log_dataset)
         self.save(self.record.model_copy(update={"data": data}))
+        self.recorder.attempt(DATA, self.context.mlflow_run_id, partial(log_data, record=self.record))
         return data
 
     def keep(self, model: StageRecord) -> StageRecord:
@@ -167,9 +155,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         return self._ended("stopped" if stopped else "done", f"the gate stopped the ladder: {reasons}" if reasons else None)
 
     def _ended(self, status: Status, error: str | None) -> RunRecord:
-        return self.record.model_copy(
-            update={"status": status, "error": error, "waiting": None, "finished": now(), "seconds": time.monotonic() - self.began}
-        )
+        ended = {"status": status, "error": error, "waiting": None, "finished": now(), "seconds": time.monotonic() - self.began}
+        return self.record.model_copy(update={**ended, "unrecorded": with_open_end(self.record)})
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         cause = root_cause(error) if error else None
@@ -193,7 +180,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
                 log.warning("%s", error)
 
     def _close_mlflow(self) -> None:
-        if self.record.mlflow_uri:  # MLflow's run may be open though its id is unknown
+        if self.record.mlflow_uri and isinstance(self.recorder.tracker, Tracker):  # MLflow's run may be open though its id is unknown
+            self.recorder.missing[END] = "not closed"  # until it is
             close = partial(close_in_mlflow, record=self.record)
             self.recorder.attempt_with_tracker(END, close, patient=self.record.status in ("done", "stopped"))
 
@@ -202,35 +190,11 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         if missing:
             text = "MLflow lacks: %s (%s). All of it is in the store; the same command records it once MLflow is back."
             log.warning(text, ", ".join(missing), "; ".join(dict.fromkeys(missing.values())))
-            self.save(self.record.model_copy(update={"unrecorded": self.recorder.unrecorded}))
-
-
-def close_in_mlflow(tracker: Tracker, record: RunRecord) -> None:
-    """Close a ladder run in MLflow, and those of its stages that were not recorded completely."""
-    run_id = mlflow_run_of(record, tracker)
-    if run_id is None:  # the run ended before MLflow's was opened
-        return
-    if record.stages:  # the last student's figures, so that ladder runs can be compared in one list
-        figures, stamp = metrics_of(record.stages[-1]), int(datetime.fromisoformat(record.finished or now()).timestamp() * 1000)
-        tracker.log_points(run_id, [(f"last/{key}", value, 0, stamp) for key, value in figures.items()])
-    tracker.close_children(run_id, "KILLED" if ENDS[record.status] == "FINISHED" else ENDS[record.status])
-    tracker.close(run_id, ENDS[record.status])
+        self.save(self.record.model_copy(update={"unrecorded": self.recorder.unrecorded}))
 
 
 def _tracker(ladder: Ladder, home: Home) -> Tracker | NullTracker:
     return NullTracker("tracking: off") if ladder.tracking == "off" else tracker_of(home)
-
-
-def close_earlier(home: Home, tracker: Tracker | NullTracker) -> None:
-    """Close the MLflow runs of earlier runs at whose end MLflow was unavailable."""
-    if isinstance(tracker, NullTracker):
-        return
-    for record in all_runs(home):
-        missing = tuple(text for text in record.unrecorded if not text.startswith(f"{END}: "))
-        if missing != record.unrecorded and record.status != "running" and record.mlflow_uri == tracker.uri:
-            with suppress(RecordRefused):  # a person has deleted it there
-                close_in_mlflow(tracker, record)
-            save(home, record.model_copy(update={"unrecorded": missing}))
 
 
 def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str | None, earlier: RunRecord | None) -> RunRecord:

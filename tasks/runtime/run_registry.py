@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tasks.runtime.logs import log
 from tasks.store.store import Store
 
 DIED = "the process ended without recording its end"
+END = "end of the run"  # in `RunRecord.unrecorded`, as long as MLflow's run is not closed
 PLAN = "plan"  # in place of a run's name, where nothing is computed
 
 
@@ -166,9 +169,10 @@ def mark_interrupted(home: Home, run: str) -> RunRecord | None:
     return _amend(home, run, "running", {"status": "interrupted", "error": DIED, "waiting": None, "finished": now()})
 
 
-def note_mlflow_run(home: Home, run: str, mlflow_run_id: str) -> None:
-    """Record the MLflow run of a run that was killed before it could do so, unless it is continued by now."""
-    _amend(home, run, "interrupted", {"mlflow_run_id": mlflow_run_id})
+def with_open_end(record: RunRecord) -> tuple[str, ...]:
+    """What MLflow lacks of a run that ends now, its end included; closing it in MLflow takes that off."""
+    kept = tuple(text for text in record.unrecorded if not text.startswith(f"{END}: "))
+    return (*kept, f"{END}: {DIED}") if record.mlflow_uri else kept
 
 
 def note_restart(home: Home, run: str, restarted: str) -> None:
@@ -196,16 +200,25 @@ def ask_to_end(home: Home, record: RunRecord) -> bool:
 
 def _amend(home: Home, run: str, status: Status, update: dict[str, Any]) -> RunRecord | None:
     """Change the record of a run without a process; None where it has one, or another status than this."""
-    lock = RunLock(home, run)
-    if not lock.take():
-        return None
-    try:
-        record = RunRecord.model_validate_json((home.runs / run / "record.json").read_text())
-        if record.status != status:
+    with ended_run(home, run) as record:
+        if record is None or record.status != status:
             return None
+        if status == "running":
+            update = {**update, "unrecorded": with_open_end(record)}
         record = record.model_copy(update=update)
         save(home, record)
         return record
+
+
+@contextmanager
+def ended_run(home: Home, run: str) -> Iterator[RunRecord | None]:
+    """The record of a run without a process, which no process continues meanwhile; None where it has one."""
+    lock = RunLock(home, run)
+    if not lock.take():
+        yield None
+        return
+    try:
+        yield RunRecord.model_validate_json((home.runs / run / "record.json").read_text())
     finally:
         lock.release()
 

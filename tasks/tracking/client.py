@@ -30,6 +30,7 @@ QUIET = {
 }
 # Libraries whose errors mean that MLflow, its database or its object store did not take something.
 LIBRARIES = {"mlflow", "requests", "urllib3", "sqlalchemy", "botocore", "boto3", "azure", "google"}
+RACE = ("UNIQUE constraint failed", "duplicate key value", "Duplicate entry")  # SQLite, PostgreSQL, MySQL
 RETRYABLE = {408, 429}  # of the HTTP codes below 500, those that pass
 
 
@@ -65,12 +66,19 @@ def first_line(error: Exception) -> str:
 
 
 def is_permanent(error: Exception) -> bool:
-    """Whether a retry would get the same error: MLflow has answered with a refusal."""
+    """Whether a retry would get the same error: MLflow has answered with a refusal, and not because of a race."""
     from mlflow.exceptions import MlflowException
 
+    if is_race(error):
+        return False
     response = getattr(error, "response", None)
     status = error.get_http_status_code() if isinstance(error, MlflowException) else getattr(response, "status_code", None)
     return isinstance(status, int) and 400 <= status < 500 and status not in RETRYABLE
+
+
+def is_race(error: Exception) -> bool:
+    """Whether two processes inserted the same row at once: MLflow looks it up first, and has no lock between."""
+    return any(words in str(error) for words in RACE)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from __future__ import annotations
 import getpass
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.tracking import flavour
+from tasks.tracking.client import is_race
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 Point = tuple[str, float, int, int]  # metric, value, step, milliseconds since 1970
 
+RACES = 3
 PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
 
 
@@ -106,6 +108,19 @@ def log_missing(client: MlflowClient, run_id: str, curve: Iterable[tuple[int, Ma
     for key, line in lines.items():
         there = {point.step for point in client.get_metric_history(run_id, key)}
         log_points(client, run_id, [(key, value, step, now) for step, value in line.items() if step not in there])
+
+
+def again_after_race(write: Callable[[], object]) -> None:
+    """Write; again where another process has inserted the same row between MLflow's look-up and its insert, since it is found then."""
+    for _ in range(RACES):
+        try:
+            write()
+        except Exception as error:
+            if not is_race(error):
+                raise
+        else:
+            return
+    write()
 
 
 def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:

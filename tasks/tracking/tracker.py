@@ -210,7 +210,8 @@ class Tracker:
             schema=json.dumps(flavour.schema_of(corpus.info)),
             profile=json.dumps(flavour.profile_of(corpus.info)),
         )
-        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])])
+        inputs = [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])]
+        runs.again_after_race(lambda: self.client.log_inputs(run_id, datasets=inputs))
 
     @_translated
     def finish_stage(
@@ -263,9 +264,9 @@ class Tracker:
         self.client.log_artifact(run_id, str(path))
 
     @_translated
-    def close(self, run_id: str, status: RunStatus) -> None:
-        """Close a run."""
-        self.client.set_terminated(run_id, status)
+    def close(self, run_id: str, status: RunStatus, ended: int | None = None) -> None:
+        """Close a run; `ended`: when it ended, in milliseconds since 1970, where that is not now."""
+        self.client.set_terminated(run_id, status, ended)
 
     @_translated
     def close_children(self, parent_run_id: str, status: RunStatus) -> None:

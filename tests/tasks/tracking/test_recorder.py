@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ import pytest
 from conf.errors import RecordUnavailable, StoreError, UserError
 from conf.home import Home
 from tasks.records.run import StageRecord
+from tasks.tracking.client import translate_errors
 from tasks.tracking.recorder import Recorder, patience
 from tasks.tracking.tracker import Tracker, connect
-from tests.factories import model_record
+from tests.factories import corpus_in, model_record, split_of
 
 RUN = "0" * 32  # no run has this id
 
@@ -150,3 +153,38 @@ def test_an_empty_twin_of_a_stage_does_not_stay(tracker: Tracker) -> None:
     tracker.close_children(parent, "KILLED")
     assert tracker.client.get_run(twin.info.run_id).info.lifecycle_stage == "deleted"
     assert tracker.client.get_run(stage.run_id).info.status == "FINISHED"
+
+
+def test_eight_runs_that_record_the_same_data_at_once(tracker: Tracker, tmp_path: Path) -> None:
+    """MLflow looks a data set up and then inserts it, so that most of these would be refused by its database."""
+    split = split_of([[1, 2, 3]], [0], [0], [3])
+    corpus = corpus_in(tmp_path / "corpus", "causal-lm", 4, {"train": split, "valid": split, "test": split})
+    for round in range(3):
+        runs = [tracker.open_ladder(f"race-{round}-{i}", f"race-{round}", "h", "", params={}, environment={}) for i in range(8)]
+        together = threading.Barrier(len(runs))
+
+        def record(run_id: str, together: threading.Barrier = together) -> None:
+            together.wait()
+            tracker.log_dataset(run_id, "digits", corpus)
+
+        with ThreadPoolExecutor(len(runs)) as pool:
+            list(pool.map(record, runs))
+        assert [len(tracker.client.get_run(run_id).inputs.dataset_inputs) for run_id in runs] == [1] * 8
+
+
+def test_a_race_that_the_database_refuses_is_tried_again(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+    monkeypatch.setattr("tasks.tracking.recorder.PAUSE_SECONDS", 0.02)
+    recorder, calls = Recorder(lambda: tracker), []
+
+    def lost(tracker: Tracker, run_id: str) -> str:
+        calls.append(time.monotonic())
+        if len(calls) < 3:
+            with translate_errors(tracker.home, tracker.address):
+                raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id", BAD_REQUEST)
+        return "done"
+
+    assert recorder.attempt("one", RUN, lost) == "done"
+    assert len(calls) == 3
