@@ -106,7 +106,7 @@ def source_of(mode: str, folder: Path, vocabulary: int, device: str, attention: 
     """The live teacher of a prepared pair, or its signals on disk."""
     if mode == "live":
         return live(loaded(folder, "teacher", attention).to(device), vocabulary, "bf16")
-    manifest = json.loads((folder / "signals" / "manifest.json").read_text())
+    manifest = json.loads((folder / "signals" / "manifest.json").read_text(encoding="utf-8"))
     return SignalCache.open(folder / "signals", manifest["fingerprint"], manifest["identity"], print).source
 
 

@@ -121,7 +121,7 @@ def main() -> None:
     began, table = time.monotonic(), list[str]()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "few-labels.yaml")
-        file.write_text(LADDER)
+        file.write_text(LADDER, encoding="utf-8")
         whole, base = load(str(file), options.overrides)
         context = Context(run=NAME, ladder=NAME, home=str(home().root), base=str(base))
         everything = StageInputs(whole, prepare_data(whole, context), context)

@@ -75,7 +75,7 @@ def wait_served(ladder: Command) -> tuple[subprocess.Popen[bytes], float, dict[s
         if process.poll() is not None or time.monotonic() - began > PATIENCE:
             raise SystemExit("ladder serve did not come up")
         time.sleep(0.05)
-    return process, time.monotonic() - began, json.loads(place.read_text())
+    return process, time.monotonic() - began, json.loads(place.read_text(encoding="utf-8"))
 
 
 def memory(process: subprocess.Popen[bytes]) -> dict[str, float]:
@@ -100,14 +100,14 @@ def short_ladder(folder: Path, stages: int) -> Path:
     for stage in plain["stages"]:
         stage["gate"]["policy"] = "warn"
     path = folder / f"short-{stages}.yaml"
-    path.write_text(yaml.safe_dump(plain))
+    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
     return path
 
 
 def trained(home: Path) -> float:
     """Seconds of training in the newest run."""
     newest = max(home.glob("runs/*/record.json"), key=lambda path: path.stat().st_mtime)
-    return sum(stage["seconds"] for stage in json.loads(newest.read_text())["stages"])
+    return sum(stage["seconds"] for stage in json.loads(newest.read_text(encoding="utf-8"))["stages"])
 
 
 def stage_overhead(ladder: Command, folder: Path, repeats: int) -> list[float]:

@@ -50,7 +50,7 @@ def one_stage(folder: Path, overrides: list[str], steps: int) -> Path:
     ladder = load("python-stdlib", [*overrides, "teacher.training.steps=2", f"stages[0].training.steps={steps}"]).ladder
     path = folder / "one-stage.yaml"
     stage = ladder.stages[0].model_copy(update={"gate": type(ladder.stages[0].gate)()})
-    path.write_text(to_yaml(ladder.model_copy(update={"name": "overhead", "stages": (stage,)})))
+    path.write_text(to_yaml(ladder.model_copy(update={"name": "overhead", "stages": (stage,)})), encoding="utf-8")
     return path
 
 

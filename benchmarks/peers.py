@@ -91,11 +91,11 @@ def _kind(pair: str) -> str:
 def _cache(pair: str, folder: Path, order: Any = None) -> SignalCache:
     """The pair's cache: made when an order is given, else opened."""
     place = folder / "signals"
-    vocabulary = json.loads((folder / "teacher" / "config.json").read_text())["vocab_size"]
+    vocabulary = json.loads((folder / "teacher" / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     identity = {"signal": _kind(pair), "vocabulary": vocabulary, "size": 50, "seed": 0, "teacher": weights_sha256(folder / "teacher")}
     if not place.exists():
         place.mkdir()
-        (place / "manifest.json").write_text(json.dumps({"fingerprint": pair, "identity": identity}))
+        (place / "manifest.json").write_text(json.dumps({"fingerprint": pair, "identity": identity}), encoding="utf-8")
         if order is not None:
             np.save(place / "order.npy", order)
         return SignalCache(place, Coding(_kind(pair), vocabulary, 50, 0, order), [])
@@ -122,7 +122,7 @@ def _smollm2() -> tuple[Any, np.ndarray, int]:
     assert loaded.ladder.teacher.source == "checkpoint"
     folder = resolve_checkpoint(loaded.ladder.teacher, context)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    text = "".join(path.read_text() for path in sorted(Path(os.__file__).parent.glob("[a-h]*.py")))
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(os.__file__).parent.glob("[a-h]*.py")))
     ids = np.array(tokenizer(text, verbose=False)["input_ids"])
     return load_model(folder, "causal-lm"), ids, tokenizer.vocab_size
 
@@ -160,7 +160,7 @@ def ours(pair: str, folder: Path, side: str, steps: int, recompute: bool = False
 
 def peak_mib() -> float:
     """Peak resident memory of this process; `ru_maxrss` would begin with the peak of the process that started it."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
@@ -189,7 +189,7 @@ def environment_of_peers(place: Path) -> Path:
         print(f"installing TRL into {place}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
         constraints = Path(__file__).parents[1] / "constraints.txt"
-        pinned = next(line for line in constraints.read_text().splitlines() if line.startswith("torch=="))
+        pinned = next(line for line in constraints.read_text(encoding="utf-8").splitlines() if line.startswith("torch=="))
         for wanted in ([pinned], [pinned, TRL]):  # torch first, so that TRL finds this build of it
             subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted], check=True)
     return python

@@ -55,7 +55,7 @@ def texts(seed: int) -> Iterator[str]:
 def write_text(path: Path, megabytes: int) -> int:
     """Write at least so much text; returns its bytes."""
     written = 0
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for text in texts(0):
             written += len(text)
             file.write(json.dumps({"text": text}) + "\n")

@@ -65,7 +65,7 @@ def main() -> None:
     house = read(root)
     print("| room | files | lines | longest file | imports from |\n|---|---|---|---|---|")
     for room, files in house.files.items():
-        lines = {path: len(path.read_text().splitlines()) for path in files}
+        lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
         longest = max(lines, key=lines.__getitem__)
         used = ", ".join(f"{other} {count}" for (one, other), count in sorted(house.rooms.items()) if one == room)
         print(f"| {room} | {len(files)} | {sum(lines.values()):,} | {longest.name} {lines[longest]} | {used} |")

@@ -136,7 +136,7 @@ def load_deployments(path: Path | None = None) -> Deployments:
     """
     path = path or SHIPPED
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         refuse_repeated_keys(text, str(path))
         plain = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -42,7 +42,7 @@ def lock_of(home: Home) -> FileLock:
 def served(home: Home) -> Served | None:
     """The servers of this home; None where there are none, or while they start."""
     try:
-        stored = Served(**json.loads(_path(home).read_text()))
+        stored = Served(**json.loads(_path(home).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None  # no such file, or of another version
     return stored if is_held(Path(lock_of(home).lock_file)) else None  # where its process was killed

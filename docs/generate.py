@@ -273,11 +273,11 @@ def rendered() -> dict[Path, str]:
 
 def main() -> None:
     """Write the pages, or check them."""
-    stale = [path for path, text in rendered().items() if not path.exists() or path.read_text() != text]
+    stale = [path for path, text in rendered().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         sys.exit(f"not current, run `make docs`: {', '.join(path.name for path in stale)}" if stale else 0)
     for path in stale:
-        path.write_text(rendered()[path])
+        path.write_text(rendered()[path], encoding="utf-8")
         print(path.relative_to(HERE.parents[1]))
 
 

@@ -152,7 +152,7 @@ def _find(source: str) -> Path:
 
 def _read(path: Path) -> DictConfig:
     try:
-        refuse_repeated_keys(path.read_text(), str(path))
+        refuse_repeated_keys(path.read_text(encoding="utf-8"), str(path))
         raw = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise UserError.about("ladder", str(path), "a readable YAML file", f"It does not parse: {' '.join(str(error).split())}") from error

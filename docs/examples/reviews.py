@@ -25,7 +25,7 @@ def main() -> None:
     random.seed(0)
     torch.manual_seed(0)
     rows = [review(number) for number in range(1200)]
-    with Path("reviews.csv").open("w", newline="") as file:
+    with Path("reviews.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["review", "stars", "country"])
         writer.writerows((*row, random.choice(["DE", "FR"])) for row in rows[:400])

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -58,6 +59,9 @@ def options(
 def main() -> None:
     """Entry point: every expected error is one message and an exit code, never a traceback."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks is no reason to fail
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     try:
         code = app(prog_name="ladder", standalone_mode=False)

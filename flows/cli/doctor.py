@@ -56,7 +56,7 @@ def _store(home: Home) -> Check:
     try:
         home.store.mkdir(parents=True, exist_ok=True)
         probe = home.store / f".probe-{os.getpid()}"
-        probe.write_text("x")
+        probe.write_text("x", encoding="utf-8")
         probe.unlink()
     except OSError as error:
         return Check(name="store", ok=False, found=f"{home.store}: {error}", remedy="set LADDER_HOME to a folder that you may write to")

@@ -146,7 +146,7 @@ async def apply_schedules(home: Home, client: PrefectClient, deployment: UUID, o
     are stored in the home under the deployment's id, which is unique across servers and registrations.
     """
     memory = home.root / "schedules.json"
-    applied: dict[str, dict[str, str]] = json.loads(memory.read_text()) if memory.is_file() else {}
+    applied: dict[str, dict[str, str]] = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
     before = applied.get(str(deployment), {})
     existing = {each.slug: each for each in await client.read_deployment_schedules(deployment) if each.slug}
     now = {timetable.slug: _hash(timetable) for timetable in offered.schedules}

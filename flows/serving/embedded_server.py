@@ -141,5 +141,5 @@ def _wait(server: SubprocessASGIServer, log: Path) -> None:
         except httpx.TransportError:
             time.sleep(0.1)
     reason = f"it ended with code {process.returncode}" if process.poll() is not None else f"no answer in {START_SECONDS:.0f} s"
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise LadderError(f"Prefect's embedded server did not start: {reason}. The last line of {log}: {lines[-1] if lines else 'none'}")

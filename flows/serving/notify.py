@@ -41,7 +41,7 @@ def notify(url: str, on: Sequence[str]) -> list[str]:
     pages = _pages(_require_server())
     block_id = Webhook(url=SecretStr(url)).save(BLOCK, overwrite=True)
     wanted = {f"ladder-{word}" for word in on}
-    described = yaml.safe_load(AUTOMATIONS.read_text().replace(USUAL_PAGES, pages))["automations"]
+    described = yaml.safe_load(AUTOMATIONS.read_text(encoding="utf-8").replace(USUAL_PAGES, pages))["automations"]
     with get_client(sync_client=True) as client:
         for automation in described:
             for action in automation["actions"]:

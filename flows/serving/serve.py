@@ -180,13 +180,15 @@ def _wait(backend: Backend) -> None:
 
 def _give_up(backend: Backend, child: Child) -> NoReturn:
     if child is backend.runner and child.code == UserError.exit_code and backend.report.is_file():
-        raise UserError(backend.report.read_text())
+        raise UserError(backend.report.read_text(encoding="utf-8"))
     raise LadderError(f"{child.name} did not start: {child.last_line()}")
 
 
 def _make_tables() -> None:
     """Create MLflow's tables, or check its server, in a process that frees its memory when it ends."""
-    done = subprocess.run([sys.executable, "-P", "-c", TABLES], env=ours(), capture_output=True, text=True, start_new_session=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", TABLES], env=ours(), capture_output=True, encoding="utf-8", errors="replace", start_new_session=True
+    )
     if done.returncode:
         kind, _, text = (done.stderr.strip().splitlines() or ["no output"])[-1].partition(": ")
         raise (UserError if kind.endswith("UserError") else LadderError)(text or kind)

@@ -151,6 +151,6 @@ def runner_child(home: Home, deployments: Path | None, api: str, report: Path, l
     ]
 
     def ready() -> bool:
-        return report.is_file() and report.read_text() == "ready"
+        return report.is_file() and report.read_text(encoding="utf-8") == "ready"
 
     return Child("the runner", command, env, journal, ready, descriptors=lifelines, outlived=True)

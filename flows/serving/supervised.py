@@ -123,7 +123,7 @@ class Child:
 
     def last_line(self) -> str:
         """Its exit code and the last line of its output."""
-        lines = self.journal.read_text(errors="replace").strip().splitlines() if self.journal.is_file() else []
+        lines = self.journal.read_text(errors="replace", encoding="utf-8").strip().splitlines() if self.journal.is_file() else []
         return f"exit code {self.code}, {self.journal} ends with: {lines[-1].strip() if lines else 'nothing'}"
 
     def _signal(self, number: int) -> bool:

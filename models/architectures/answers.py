@@ -64,7 +64,7 @@ def save_answers(folder: Path, keys: Sequence[bytes], probabilities: NDArray[np.
     log_p = np.log(raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
     joined = np.frombuffer(b"".join(keys[place] for place in order), dtype=np.uint8).reshape(-1, 16)
     save_file({"keys": joined.copy(), "log_probabilities": log_p}, folder / "model.safetensors")
-    (folder / ANSWERS).write_text(json.dumps({"parameters": parameters, "classes": list(classes)}, indent=1))
+    (folder / ANSWERS).write_text(json.dumps({"parameters": parameters, "classes": list(classes)}, indent=1), encoding="utf-8")
 
 
 def load_answers(folder: Path) -> StoredAnswers:
@@ -72,4 +72,6 @@ def load_answers(folder: Path) -> StoredAnswers:
     from safetensors.numpy import load_file
 
     tensors = load_file(folder / "model.safetensors")
-    return StoredAnswers(tensors["keys"], torch.from_numpy(tensors["log_probabilities"]), json.loads((folder / ANSWERS).read_text()))
+    return StoredAnswers(
+        tensors["keys"], torch.from_numpy(tensors["log_probabilities"]), json.loads((folder / ANSWERS).read_text(encoding="utf-8"))
+    )

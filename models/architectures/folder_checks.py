@@ -50,7 +50,7 @@ def check_config(file: Path, key: str) -> None:
         UserError: Naming the setting, its value and what is allowed.
     """
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError.about(key, str(file), "valid JSON", f"It does not parse: {error}.") from error
     if not isinstance(config, dict):
@@ -127,7 +127,7 @@ def check_shards(folder: Path, key: str) -> None:
     """
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
-            places = json.loads(index.read_text())["weight_map"]
+            places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             names = sorted({str(name) for name in places.values()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError.about(key, str(index), "an index with a weight_map", "Save or fetch the model again.") from error

@@ -88,11 +88,11 @@ def save_token_answers(folder: Path, table: TokenTable, parameters: int, vocabul
     from safetensors.numpy import save_file
 
     save_file({name: np.ascontiguousarray(values) for name, values in table._asdict().items()}, folder / "model.safetensors")
-    (folder / ANSWERS).write_text(json.dumps({"parameters": parameters, "vocabulary": vocabulary}, indent=1))
+    (folder / ANSWERS).write_text(json.dumps({"parameters": parameters, "vocabulary": vocabulary}, indent=1), encoding="utf-8")
 
 
 def load_token_answers(folder: Path) -> TokenAnswers:
     """Map the answers in a folder of `save_token_answers`."""
     from safetensors.torch import load_file
 
-    return TokenAnswers(load_file(folder / "model.safetensors"), json.loads((folder / ANSWERS).read_text()))
+    return TokenAnswers(load_file(folder / "model.safetensors"), json.loads((folder / ANSWERS).read_text(encoding="utf-8")))

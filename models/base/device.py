@@ -44,7 +44,7 @@ def hardware() -> Hardware:
     if key is None:
         return _ask_torch()
     with suppress(OSError, ValueError, TypeError, KeyError):
-        remembered = json.loads(place.read_text())
+        remembered = json.loads(place.read_text(encoding="utf-8"))
         if remembered["key"] == key:
             return Hardware(**{**remembered["hardware"], "gpus": tuple(remembered["hardware"]["gpus"])})
     current = _ask_torch()
@@ -88,7 +88,7 @@ def _key() -> dict[str, Any] | None:
     if not sys.platform.startswith("linux") or any(any(Path("/dev").glob(pattern)) for pattern in GPU_DEVICES):
         return None
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})

@@ -22,7 +22,7 @@ def classes_in(folder: Path) -> tuple[str, ...]:
     Raises:
         UserError: `id2label` and `label2id` contradict each other.
     """
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     given = config.get("id2label")
     names = tuple(str(given[key]) for key in sorted(given, key=int)) if isinstance(given, dict) else ()
     turned = _by_place(config.get("label2id"))

@@ -137,7 +137,7 @@ class Corpus:
     @cached_property
     def info(self) -> CorpusInfo:
         """The description in `corpus.json`."""
-        raw = json.loads((self.folder / "corpus.json").read_text())
+        raw = json.loads((self.folder / "corpus.json").read_text(encoding="utf-8"))
         for field in ("label_names", "slice_names", "image_shape"):
             raw[field] = None if raw[field] is None else tuple(raw[field])
         raw["prefix"] = tuple(raw.get("prefix", ()))
@@ -192,4 +192,4 @@ def write_info(folder: Path, info: CorpusInfo) -> None:
     for name, usual in LATER.items():
         if described[name] == usual:
             del described[name]
-    (folder / "corpus.json").write_text(json.dumps(described, indent=1, sort_keys=True))
+    (folder / "corpus.json").write_text(json.dumps(described, indent=1, sort_keys=True), encoding="utf-8")

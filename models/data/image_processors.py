@@ -86,7 +86,7 @@ def normalises(folder: Path) -> bool:
     path = folder / FILE
     if not path.is_file():
         return False
-    settings = json.loads(path.read_text())
+    settings = json.loads(path.read_text(encoding="utf-8"))
     scales = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / LEVELS), 1 / LEVELS)
     return bool(settings.get("do_normalize", True)) or not scales
 

@@ -224,7 +224,7 @@ def refuse_another(folder: Path, fingerprint: str, identity: dict[str, Any]) -> 
         UserError: With both fingerprints, and what differs.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         found, other = manifest["fingerprint"], dict(manifest["identity"])
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -243,7 +243,7 @@ def by_example(logits: Tensor, batch: Batch) -> Sequence[Tensor]:
 def _read_part(path: Path) -> tuple[CachePart | None, str]:
     """A part, or the damage to it."""
     try:
-        part = CachePart(**json.loads(path.read_text()))
+        part = CachePart(**json.loads(path.read_text(encoding="utf-8")))
         for name, recorded in part.files.items():
             if file_sha256(path.with_name(name)) != recorded:
                 return None, f"{name} differs from its recorded hash ({path.with_name(name).stat().st_size} bytes)"

@@ -17,7 +17,7 @@ def peak_resident() -> int:
     Read from /proc where it exists: on Linux the figure of `getrusage` begins at the size of the parent process.
     """
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         import resource

@@ -111,10 +111,10 @@ def reduced_tokenizer(folder: Path, kept: tuple[int, ...], out: Path) -> None:
     (out / "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
     config = out / "tokenizer_config.json"
     if config.is_file():
-        settings = json.loads(config.read_text())
+        settings = json.loads(config.read_text(encoding="utf-8"))
         if "added_tokens_decoder" in settings:
             settings["added_tokens_decoder"] = {str(place[int(old)]): token for old, token in settings["added_tokens_decoder"].items()}
-            config.write_text(json.dumps(settings, indent=2))
+            config.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
 def _moved(processor: Any, place: dict[int, int]) -> Any:

@@ -149,13 +149,13 @@ def resize_vocabulary(model: nn.Module, vocabulary: VocabularyMap) -> nn.Module:
 
 def write_kept(vocabulary: VocabularyMap, folder: Path) -> None:
     """Note in a student's folder which of the corpus's ids it has."""
-    (folder / KEPT).write_text(json.dumps(vocabulary.kept))
+    (folder / KEPT).write_text(json.dumps(vocabulary.kept), encoding="utf-8")
 
 
 def read_kept(folder: Path) -> VocabularyMap | None:
     """The vocabulary of a student in the store; None where it has every id."""
     file = folder / KEPT
-    return VocabularyMap(tuple(json.loads(file.read_text()))) if file.is_file() else None
+    return VocabularyMap(tuple(json.loads(file.read_text(encoding="utf-8")))) if file.is_file() else None
 
 
 def fit_vocabulary(teacher: nn.Module, folder: Path, vocabulary: VocabularyMap | None, key: str = "student.vocabulary") -> nn.Module:

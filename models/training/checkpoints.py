@@ -38,7 +38,7 @@ class Checkpoints:
             {f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()},
             temporary / "optimizer.safetensors",
         )
-        (temporary / "state.json").write_text(json.dumps(state))
+        (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
         fsync_tree(temporary)
         final = self.folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
@@ -54,7 +54,7 @@ class Checkpoints:
             try:
                 weights = load_file(folder / "model.safetensors")
                 moments = load_file(folder / "optimizer.safetensors")
-                state = json.loads((folder / "state.json").read_text())
+                state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             except (SafetensorError, OSError, ValueError):
                 shutil.rmtree(folder)  # a damaged disk; the one before it is as good a start
                 continue

@@ -95,7 +95,7 @@ def audit_model(
 
 def read_audit(found: Found, reused: bool, lineage: Sequence[StageRecord], control: StageRecord | None) -> AuditRecord:
     """The record of an audit in the store."""
-    raw = json.loads((found.folder / "audit.json").read_text())
+    raw = json.loads((found.folder / "audit.json").read_text(encoding="utf-8"))
     groups = [AuditGroup(**group) for group in raw.pop("groups")]
     slices = [group for group in groups if group.kind == "slice"]
     shown_groups = [*sorted((g for g in slices if not g.few), key=_matters)[:GROUPS_SHOWN], *(g for g in groups if g.kind != "slice")]

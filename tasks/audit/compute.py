@@ -48,7 +48,7 @@ def audited(records: Mapping[str, StageRecord], inputs: StageInputs, precision: 
         "groups": [_group(each) for each in groups],
         "worst": [each.shown() for each in examples],
     }
-    (folder / "audit.json").write_text(json.dumps({**found, "seconds": time.monotonic() - began}))
+    (folder / "audit.json").write_text(json.dumps({**found, "seconds": time.monotonic() - began}), encoding="utf-8")
 
 
 def _asked(

@@ -65,7 +65,7 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
     except BusyError as error:
         log.info("%s: its speed was not measured now, as %s; `ladder bench` does it", record.name, error)
         return record
-    bench = ModelBench.model_validate_json((found.folder / FILE).read_text()).model_copy(update={"name": record.name})
+    bench = ModelBench.model_validate_json((found.folder / FILE).read_text(encoding="utf-8")).model_copy(update={"name": record.name})
     measured = record.model_copy(update={"bench": bench})
     log.info("%s: %s", record.name, summary(bench))
     return measured
@@ -112,4 +112,4 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
 
 
 def _write(folder: Path, result: ModelBench) -> None:
-    (folder / FILE).write_text(result.model_dump_json(indent=1))
+    (folder / FILE).write_text(result.model_dump_json(indent=1), encoding="utf-8")

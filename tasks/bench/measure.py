@@ -157,7 +157,8 @@ def _start(record: StageRecord, ladder: Ladder, threads: int) -> Loading:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "models.speed.startup_probe", *map(str, words)],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=START_SECONDS,
             env={**os.environ, "PYTHONPATH": path},
             check=False,

@@ -226,7 +226,7 @@ def build_corpus(
     for words in (counts.labels_in_words, counts.cut_in_words, counts.shared_in_words):
         if words:
             progress(words)
-    (folder / COUNTS).write_text(counts.model_dump_json(indent=1))
+    (folder / COUNTS).write_text(counts.model_dump_json(indent=1), encoding="utf-8")
     progress(", ".join(f"{info.tokens[name]:,} {'images' if tokenizer is None else 'tokens'} {name}" for name in SPLITS))
     return info
 

@@ -56,7 +56,7 @@ class Finished:
     def read(cls, folder: Path) -> Finished:
         """What an earlier process noted in the folder; nothing where there is no note."""
         try:
-            return cls(**json.loads((folder / FINISHED).read_text()))
+            return cls(**json.loads((folder / FINISHED).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return cls()
 

@@ -184,4 +184,4 @@ def _record(found: StoredResult, seconds: float) -> DataRecord:
 def counts_of(folder: Path) -> DataCounts | None:
     """The counts of a corpus in its folder; None for one of an earlier version."""
     path = folder / COUNTS
-    return DataCounts.model_validate_json(path.read_text()) if path.is_file() else None
+    return DataCounts.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -99,7 +99,7 @@ class Spool:
 def open_spool(folder: Path) -> Spool | None:
     """The finished spool in a folder, if there is one of this format."""
     try:
-        raw = json.loads((folder / "spool.json").read_text())
+        raw = json.loads((folder / "spool.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if raw.pop("format", None) != FORMAT:

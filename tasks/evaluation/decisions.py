@@ -65,7 +65,7 @@ def question(student: StageRecord, stage: Stage) -> dict[str, Any]:
 def remembered(student: StageRecord, stage: Stage, context: Context) -> Decision | None:
     """An earlier decision on the same question; a rejection is not kept, so that a rerun asks again."""
     found = find_stored(store_of(context), "decision", fingerprint(question(student, stage)))
-    return Decision.model_validate_json((found.folder / "decision.json").read_text()) if found else None
+    return Decision.model_validate_json((found.folder / "decision.json").read_text(encoding="utf-8")) if found else None
 
 
 def remember(decision: Decision, student: StageRecord, stage: Stage, context: Context) -> None:
@@ -78,7 +78,7 @@ def remember(decision: Decision, student: StageRecord, stage: Stage, context: Co
     key = fingerprint(identity)
 
     def write(folder: Path) -> None:
-        (folder / "decision.json").write_text(json.dumps(decision.model_dump(mode="json"), indent=1))
+        (folder / "decision.json").write_text(json.dumps(decision.model_dump(mode="json"), indent=1), encoding="utf-8")
 
     with store.lock(key):
         store.publish("decision", stage.name, identity, key, context.made, write)

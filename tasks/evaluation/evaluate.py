@@ -76,8 +76,8 @@ def evaluate_model(
 
     entry = Entry("evaluation", record.name, identity)
     found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
-    metrics, slices = json.loads((found.folder / "evaluation.json").read_text())
-    samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text()))
+    metrics, slices = json.loads((found.folder / "evaluation.json").read_text(encoding="utf-8"))
+    samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text(encoding="utf-8")))
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
     also = _also(record, teachers, inputs, precision) if split == SPLIT else {}
     more = {"also": also, "tasks": judge_by_tasks(record, inputs) if split == SPLIT else {}}
@@ -105,7 +105,7 @@ def _also(record: StageRecord, teachers: dict[str, StageRecord], inputs: StageIn
 
         entry = Entry("evaluation", record.name, evaluation_identity(record, teachers, data, own.ladder.evaluation, precision))
         stored = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
-        metrics, slices = json.loads((stored.folder / "evaluation.json").read_text())
+        metrics, slices = json.loads((stored.folder / "evaluation.json").read_text(encoding="utf-8"))
         rows = int(sum(figures["count"] for figures in slices.values()))
         kept = Retention(**{teacher: retention(ladder.workload, metrics, teacher) for teacher in teachers})
         found[name] = AlsoRecord(metrics=metrics, retention=kept, rows=rows, few=rows < ladder.audit.min_count)
@@ -129,8 +129,8 @@ def summary(record: StageRecord) -> str:
 
 
 def _write(folder: Path, result: Measured, split: SplitName) -> None:
-    (folder / "evaluation.json").write_text(json.dumps(result.quality))
-    (folder / "samples.json").write_text(json.dumps(result.samples))
+    (folder / "evaluation.json").write_text(json.dumps(result.quality), encoding="utf-8")
+    (folder / "samples.json").write_text(json.dumps(result.samples), encoding="utf-8")
     if split == "test":  # read once for each model: a proof needs every answer, too
         np.save(folder / ANSWERS, result.answers)
 

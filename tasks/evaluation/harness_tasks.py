@@ -85,7 +85,7 @@ def read_tasks(asked: Sequence[str], base: Path) -> list[HarnessTask]:
 def _read(file: Path, key: str) -> HarnessTask:
     remedy = "Ladder runs no code of a task: write it with doc_to_text and its like, without !function and include."
     try:
-        settings = yaml.safe_load(file.read_text())
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError.about(key, str(file), "plain YAML", f"{remedy} ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), str) or "include" in settings:
@@ -155,13 +155,13 @@ def judge_by_tasks(record: StageRecord, inputs: StageInputs) -> dict[str, TaskRe
 
         entry = Entry("task", record.name, task_identity(record, task, inputs))
         stored = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
-        found[task.name] = TaskRecord.model_validate_json((stored.folder / "task.json").read_text())
+        found[task.name] = TaskRecord.model_validate_json((stored.folder / "task.json").read_text(encoding="utf-8"))
         log.info("%s in %s: %s %s", record.name, task.name, found[task.name].main, shown(found[task.name]))
     return found
 
 
 def _write(folder: Path, figures: Any) -> None:
-    (folder / "task.json").write_text(json.dumps(figures._asdict()))
+    (folder / "task.json").write_text(json.dumps(figures._asdict()), encoding="utf-8")
 
 
 def shown(task: TaskRecord, value: float | None = None) -> str:

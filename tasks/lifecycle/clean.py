@@ -282,7 +282,7 @@ class _Cleaning:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # damaged: no run can use it
     return manifest if isinstance(manifest, dict) and isinstance(manifest.get("identity"), dict) else {}
@@ -290,6 +290,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError:
         return None

@@ -73,7 +73,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         )
         run = cls(record, context, lock, resolved, continued=earlier is not None)
         run.save(record)
-        (Path(record.folder) / "ladder.yaml").write_text(to_yaml(ladder))
+        (Path(record.folder) / "ladder.yaml").write_text(to_yaml(ladder), encoding="utf-8")
         if earlier:
             log.info("continuing the interrupted run %s", record.run)
         log.info("run %s", record.run)
@@ -103,7 +103,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             record.run,
             record.ladder,
             record.settings_hash,
-            (Path(record.folder) / "ladder.yaml").read_text(),
+            (Path(record.folder) / "ladder.yaml").read_text(encoding="utf-8"),
             params=params,
             environment=record.environment,
             tags=_links(record.prefect_run_id),

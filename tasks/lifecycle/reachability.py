@@ -121,7 +121,7 @@ def _stored(home: Home, short: str) -> list[StageRecord]:
     models = []
     for path in (path for kind in MODELS for path in (home.store / kind).glob(f"*-{short}/record.json")):
         try:
-            models.append(StageRecord.model_validate_json(path.read_text()))
+            models.append(StageRecord.model_validate_json(path.read_text(encoding="utf-8")))
         except (OSError, ValidationError):
             continue  # damaged: computed again when it is needed
     return models

@@ -49,7 +49,7 @@ def calibrate(ladder: Ladder, data: DataRecord, context: Context) -> tuple[dict[
     place, key = context.paths.root / FILE, fingerprint(_circumstances(ladder, data))
     with store_of(context).lock(fingerprint({"file": FILE})):
         try:
-            stored = json.loads(place.read_text())
+            stored = json.loads(place.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             stored = {}
         if key in stored:

@@ -102,7 +102,7 @@ def _plan_answers(inputs: PlanInputs, teacher: AnswersTeacher, notes: list[str])
         notes.append(str(error))
     found = inputs.store.peek("teacher", key) if key else None
     if found is not None:
-        weights = json.loads((found.folder / "record.json").read_text())["weights_sha256"]
+        weights = json.loads((found.folder / "record.json").read_text(encoding="utf-8"))["weights_sha256"]
     plan = ModelPlan(
         name=TEACHER,
         action="import" if found is None else "reuse",
@@ -195,4 +195,4 @@ def plan_model(
         changes=tuple(changes(latest["identity"], identity)) if latest else (),
         **estimated._asdict(),
     )
-    return plan, UNKNOWN if found is None else json.loads((found.folder / "record.json").read_text())["weights_sha256"]
+    return plan, UNKNOWN if found is None else json.loads((found.folder / "record.json").read_text(encoding="utf-8"))["weights_sha256"]

@@ -113,7 +113,8 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     teacher, name = teacher_on_meta(ladder, interface, context), "teacher"
     if teacher is not None and image is not None and isinstance(ladder.teacher, CheckpointTeacher):
         check_image(teacher, image, Path(ladder.teacher.path))
-    if corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
+    texts = ladder.workload != "image-classification"
+    if texts and corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
         interface = replace(interface, vocabulary=cast(Any, teacher).config.vocab_size)
     check_signals(ladder, interface)
     used = len(used_ids(corpus)) if corpus is not None and any(stage.student.vocabulary == "used" for stage in ladder.stages) else None

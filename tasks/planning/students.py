@@ -124,7 +124,7 @@ def _read_config(file: Path, given: str, key: str) -> dict[str, Any]:
     """The settings in a `config.json`, or in the one of a folder."""
     file = file / "config.json" if file.is_dir() else file
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError.about(key, given, "the path of a config.json", f"{file} cannot be read: {error.strerror}.") from error
     except ValueError as error:

@@ -109,10 +109,10 @@ def _forwards(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Forwa
 
     def count() -> Write:
         counted = json.dumps(_counted(ladder, data, context, cached))
-        return lambda folder: folder.joinpath("prices.json").write_text(counted)
+        return lambda folder: folder.joinpath("prices.json").write_text(counted, encoding="utf-8")
 
     found = find_or_compute(store_of(context), Entry(KIND, ladder.name, identity), context.made, count)
-    stored = json.loads((found.folder / "prices.json").read_text())
+    stored = json.loads((found.folder / "prices.json").read_text(encoding="utf-8"))
     return ForwardFlops.model_validate(stored["forwards"]), stored["unfit"]
 
 

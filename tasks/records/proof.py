@@ -167,6 +167,6 @@ def read_proof(record: RunRecord) -> Proof | None:
     """The proof of a run, as far as it got; None where it was none, or nothing of it is finished."""
     path = Path(record.folder) / PROOF
     try:
-        return Proof.model_validate_json(path.read_text()) if record.proof and path.is_file() else None
+        return Proof.model_validate_json(path.read_text(encoding="utf-8")) if record.proof and path.is_file() else None
     except ValidationError:
         return None  # of another version

@@ -16,7 +16,7 @@ FILE = "bench.json"  # in a run's folder
 def read_bench(record: RunRecord) -> RunBench | None:
     """The last measurement of `ladder bench`; None without one, or of another version."""
     try:
-        return RunBench.model_validate_json((Path(record.folder) / FILE).read_text())
+        return RunBench.model_validate_json((Path(record.folder) / FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError, json.JSONDecodeError):
         return None
 

@@ -205,7 +205,7 @@ def settings_that_differ(a: RunRecord, b: RunRecord) -> list[str]:
 
 def _settings(record: RunRecord) -> dict[str, Any] | None:
     try:
-        plain = yaml.safe_load((Path(record.folder) / "ladder.yaml").read_text())
+        plain = yaml.safe_load((Path(record.folder) / "ladder.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
     # A run of 0.3.0 does not say that it was recorded in MLflow.

@@ -60,7 +60,7 @@ def write_card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladd
         data: The corpus.
         context: The run, whose record is on disk.
     """
-    run = RunRecord.model_validate_json((context.paths.runs / context.run / "record.json").read_text())
+    run = RunRecord.model_validate_json((context.paths.runs / context.run / "record.json").read_text(encoding="utf-8"))
     path = Path(record.folder) / CARD
     try:
         write_atomic(path, card(record, lineage, ladder, data, context, run))

@@ -26,7 +26,7 @@ def rebuild_report(home: Home, run: str | None) -> Path:
 def settings_of(home: Home, record: RunRecord) -> str:
     """The resolved settings of a run, as it keeps them."""
     path = home.runs / record.run / "ladder.yaml"
-    return path.read_text() if path.is_file() else "# not kept\n"
+    return path.read_text(encoding="utf-8") if path.is_file() else "# not kept\n"
 
 
 def compare(home: Home, a: str, b: str) -> tuple[RunComparison, Path]:

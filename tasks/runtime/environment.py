@@ -53,7 +53,7 @@ def environment() -> dict[str, Any]:
 def processor() -> str:
     """Model name of the processor, or its architecture where the system has none."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
@@ -72,7 +72,9 @@ def _git(tree: Path, *arguments: str) -> str | None:
     if not (tree / ".git").exists():
         return None
     try:
-        done = subprocess.run(["git", "-C", str(tree), *arguments], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(tree), *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -144,7 +144,7 @@ def _read(path: Path) -> RunRecord | None:
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(path: Path, *_: int) -> RunRecord:
-    return RunRecord.model_validate_json(path.read_text())
+    return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool) -> RunRecord | None:
@@ -218,7 +218,7 @@ def ended_run(home: Home, run: str) -> Iterator[RunRecord | None]:
         yield None
         return
     try:
-        yield RunRecord.model_validate_json((home.runs / run / "record.json").read_text())
+        yield RunRecord.model_validate_json((home.runs / run / "record.json").read_text(encoding="utf-8"))
     finally:
         lock.release()
 

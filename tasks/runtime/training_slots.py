@@ -47,7 +47,7 @@ def training_slot(at_once: int | None, run: str, wait: bool = True) -> Iterator[
     lock = _wait([FileLock(folder / f"training-{i}.lock") for i in range(at_once)], wait)
     holder = _note_of(lock)
     try:
-        holder.write_text(run)
+        holder.write_text(run, encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -89,7 +89,7 @@ def _holders(locks: list[FileLock]) -> str:
     names = []
     for lock in locks:
         with suppress(FileNotFoundError):
-            names.append(_note_of(lock).read_text())
+            names.append(_note_of(lock).read_text(encoding="utf-8"))
     holders = sorted({name for name in names if name})
     return f" ({', '.join(holders)})" if holders else ""
 

@@ -95,7 +95,7 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
     except NotConverted:
         return _gguf(teacher, context)
     config = read_config(folder)
-    architecture = next(iter(json.loads((folder / "config.json").read_text()).get("architectures") or ()), "")
+    architecture = next(iter(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ()), "")
     workload: Workload | None = next((made for ending, made in HEADS.items() if architecture.endswith(ending)), None)
     from models.architectures.operations import is_vision
 

@@ -52,7 +52,7 @@ def write_new(file: Path, text: str) -> None:
         UserError: It exists, or its folder does not.
     """
     try:
-        with file.open("x") as stream:
+        with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
         raise UserError.about("--out", str(file), "a file that does not exist yet", "Choose another, or remove it.") from None

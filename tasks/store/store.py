@@ -96,7 +96,7 @@ class Store:
                 write(temporary)
                 manifest = {"fingerprint": fingerprint, "identity": identity, "name": name, **made, "files": _files(temporary)}
                 fsync_tree(temporary)
-                (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+                (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
                 fsync_tree(temporary)
                 for old in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
                     self.set_aside(old)
@@ -111,7 +111,7 @@ class Store:
         newest: tuple[float, dict[str, Any]] | None = None
         for path in (self.home.store / kind).glob(f"{name}-{'?' * SHOWN}/{MANIFEST}"):
             try:
-                moment, manifest = path.stat().st_mtime, json.loads(path.read_text())
+                moment, manifest = path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue  # damaged; `find` will name it when it is asked for
             if isinstance(manifest, dict) and manifest.get("ladder") == ladder and (newest is None or moment > newest[0]):
@@ -147,7 +147,7 @@ class Store:
 def verify(folder: Path, fingerprint: str, *, hashes: bool = True) -> tuple[str | None, dict[str, Any]]:
     """Compare a folder with its manifest; returns the damage (None: none) and the manifest."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"no readable manifest ({error})", {}
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):

@@ -177,7 +177,7 @@ def _write(
 
     save_answers(folder, keys, probabilities, teacher.parameters, corpus.info.label_names)
     size: Size = count(load_answers(folder), corpus.info.sequence_length)
-    (folder / "record.json").write_text(record_of(folder, TEACHER, fingerprint, size).model_dump_json(indent=1))
+    (folder / "record.json").write_text(record_of(folder, TEACHER, fingerprint, size).model_dump_json(indent=1), encoding="utf-8")
 
 
 def _write_tokens(folder: Path, fingerprint: str, table: TokenTable, teacher: AnswersTeacher, corpus: Corpus) -> None:
@@ -186,4 +186,4 @@ def _write_tokens(folder: Path, fingerprint: str, table: TokenTable, teacher: An
 
     save_token_answers(folder, table, teacher.parameters, corpus.info.vocabulary or 0)
     size: Size = count(load_token_answers(folder), corpus.info.sequence_length)
-    (folder / "record.json").write_text(record_of(folder, TEACHER, fingerprint, size).model_dump_json(indent=1))
+    (folder / "record.json").write_text(record_of(folder, TEACHER, fingerprint, size).model_dump_json(indent=1), encoding="utf-8")

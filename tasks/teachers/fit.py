@@ -129,7 +129,7 @@ def _compare_vocabulary(teacher: Path, own: PreTrainedTokenizerBase) -> None:
         theirs, ours = tokenizers.load(teacher).get_vocab(), own.get_vocab()
         size, same = len(theirs), theirs == ours
     else:  # nothing but the size to compare, so not even padding is allowed
-        size = json.loads((teacher / "config.json").read_text())["vocab_size"]
+        size = json.loads((teacher / "config.json").read_text(encoding="utf-8"))["vocab_size"]
         same = size == tokenizers.id_count(own)
     if not same:
         raise UserError.about(

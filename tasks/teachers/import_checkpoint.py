@@ -50,7 +50,7 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
 def _write(folder: Path, source: Path, fingerprint: str, size: Size, pad: int | None) -> None:
     copy_checkpoint(source, folder)
     if pad is not None:
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}, indent=2))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}, indent=2), encoding="utf-8")
     record = record_of(folder, TEACHER, fingerprint, size)
-    (folder / "record.json").write_text(record.model_dump_json(indent=1))
+    (folder / "record.json").write_text(record.model_dump_json(indent=1), encoding="utf-8")

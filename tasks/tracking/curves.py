@@ -147,7 +147,9 @@ def stored_curve(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
     from models.training.loop import Step  # imports torch, which a run that only reuses does not need
 
     file = folder / "curve.json"
-    curve = json.loads(file.read_text()) if file.is_file() else {"train": [], "valid": []}  # an imported checkpoint has none
+    curve = (
+        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"train": [], "valid": []}
+    )  # an imported checkpoint has none
     for point in curve["train"]:
         yield point["step"], points_of(Step(**point, valid=None))
     for point in curve["valid"]:

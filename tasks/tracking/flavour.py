@@ -58,7 +58,7 @@ def flavour(folder: Path, workload: str) -> dict[str, Any]:
     import transformers
 
     task, pipeline, auto_class = TASKS[workload]
-    architectures = json.loads((folder / "config.json").read_text()).get("architectures") or [auto_class]
+    architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [auto_class]
     return {
         "task": task,
         "instance_type": pipeline,

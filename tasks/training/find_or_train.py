@@ -64,7 +64,7 @@ def _claim(checkpoints: Path, context: Context, fresh: bool) -> None:
     """Note the run in the folder of checkpoints; `fresh` drops those of another run, not what this one wrote before it was killed."""
     owner = checkpoints / "run"
     with disk_errors(context.paths):
-        if fresh and not (owner.is_file() and owner.read_text() == context.run):
+        if fresh and not (owner.is_file() and owner.read_text(encoding="utf-8") == context.run):
             shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        owner.write_text(context.run)
+        owner.write_text(context.run, encoding="utf-8")

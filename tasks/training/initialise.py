@@ -36,7 +36,7 @@ def initialise(student: Student, teacher: nn.Module, corpus: Corpus, seed: int, 
     """
     corpus = reduce_corpus(corpus, student_vocabulary(student.vocabulary, corpus))
     file = aside / IMPORTANCE
-    known = Importance.from_json(file.read_text()) if file.is_file() else None
+    known = Importance.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     count = min(student.samples, TrainingBatches(corpus, 1, seed).examples)
 

@@ -49,8 +49,11 @@ def write_published(model: nn.Module, folder: Path, corpus: Corpus, vocabulary: 
 def _limit(folder: Path, length: int) -> None:
     """Make a tokenizer cut texts as they were cut in training, wherever it is asked to: behind `length` ids, specials included."""
     path = folder / TOKENIZER_SETTINGS
-    settings = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**settings, "model_max_length": length, "truncation_side": "right"}, indent=2, ensure_ascii=False) + "\n")
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(
+        json.dumps({**settings, "model_max_length": length, "truncation_side": "right"}, indent=2, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+    )
 
 
 def _write_processor(folder: Path, processor: Path | None, image: tuple[int, int, int]) -> None:

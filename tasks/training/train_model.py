@@ -205,6 +205,6 @@ def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTr
         teachers=tuple(t.name for t in work.teachers),
         teacher_fingerprints=tuple(t.fingerprint for t in work.teachers),
     )
-    (folder / "record.json").write_text(record.model_dump_json(indent=1))
+    (folder / "record.json").write_text(record.model_dump_json(indent=1), encoding="utf-8")
     before = [{"step": 0, **finished.initial}] if finished.initial else []
-    (folder / "curve.json").write_text(json.dumps({**trained.curve, "valid": [*before, *trained.curve["valid"]]}))
+    (folder / "curve.json").write_text(json.dumps({**trained.curve, "valid": [*before, *trained.curve["valid"]]}), encoding="utf-8")

@@ -88,7 +88,7 @@ def record_of(folder: Path, name: str, fingerprint: str, size: Size, **trained: 
 def read_record(found: StoredResult, *, resumed_at: int | None = None) -> StageRecord:
     """The record of a verified folder, with where it lies and whether it was found there or made now."""
     manifest = found.manifest
-    record = StageRecord.model_validate_json((found.folder / "record.json").read_text())
+    record = StageRecord.model_validate_json((found.folder / "record.json").read_text(encoding="utf-8"))
     where = {"folder": str(found.folder), "identity": manifest["identity"], "fingerprint": manifest["fingerprint"]}
     how = {"reused": found.reused, "reused_from": manifest["run"] if found.reused else None, "resumed_at": resumed_at}
     return record.model_copy(update=where | how)

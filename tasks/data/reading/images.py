@@ -102,7 +102,7 @@ class ImageReader:
 def _channels(teacher: Path | None) -> int:
     if teacher is None:
         return 3
-    return int(json.loads((teacher / "config.json").read_text()).get("num_channels", 3))
+    return int(json.loads((teacher / "config.json").read_text(encoding="utf-8")).get("num_channels", 3))
 
 
 def _picture(value: Any, key: str, origin: str, folder: Path) -> Image:

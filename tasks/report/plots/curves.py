@@ -40,7 +40,7 @@ def read_curve(folder: Path) -> Curve | None:
     path = folder / "curve.json"
     if not path.is_file():
         return None
-    raw = json.loads(path.read_text())
+    raw = json.loads(path.read_text(encoding="utf-8"))
     try:
         return Curve(_pairs(raw["train"], "loss"), _pairs(raw["valid"], "nll"))
     except (KeyError, TypeError) as error:
