@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,23 @@ class Home:
 def home() -> Home:
     """Return the home named by `LADDER_HOME`, or `./.ladder`."""
     return Home(Path(os.environ.get("LADDER_HOME") or ".ladder").absolute())
+
+
+def protect(home: Home) -> None:
+    """Close the home to other users, one made by an earlier version too, and make private what this process writes from now on.
+
+    With `LADDER_GROUP_READS=1` the group may read, but for the password of the servers.
+    """
+    shared = os.environ.get("LADDER_GROUP_READS") == "1"
+    os.umask(0o027 if shared else 0o077)
+    wanted = 0o750 if shared else 0o700
+    try:
+        found = home.root.stat()
+    except OSError:  # not there yet
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid == os.geteuid() and (mode & 0o077) != (wanted & 0o077):
+        home.root.chmod((mode & ~0o077) | (wanted & 0o077))
 
 
 @contextmanager

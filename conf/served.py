@@ -25,12 +25,16 @@ class Served:
         prefect_api: Of Prefect's API.
         prefect_ui: Of Prefect's pages.
         mlflow_ui: Of MLflow's pages; None: `MLFLOW_TRACKING_URI` turns MLflow off.
+        prefect_login: Whether Prefect's server asks for the home's own password (`conf.login`).
+        mlflow_login: Whether MLflow's server does.
     """
 
     pid: int
     prefect_api: str
     prefect_ui: str
     mlflow_ui: str | None
+    prefect_login: bool
+    mlflow_login: bool
 
 
 def lock_of(home: Home) -> FileLock:

@@ -25,14 +25,15 @@ Deployments = Annotated[Path | None, typer.Option("--deployments", metavar="FILE
 
 def serve(
     deployments: Deployments = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen at; other machines only with passwords.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Address to listen at; more than this machine: see docs/security.md.")] = "127.0.0.1",
     prefect_port: Annotated[int | None, typer.Option("--prefect-port", min=1, max=65535, help="None: 4200, or a free one.")] = None,
     mlflow_port: Annotated[int | None, typer.Option("--mlflow-port", min=1, max=65535, help="None: 5000, or a free one.")] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no password: whoever reaches a port can run code as you.")] = False,
 ) -> None:
     """Serve Prefect's UI and schedules, MLflow's UI and the deployments, until Ctrl-C."""
     from flows.serving.serve import serve
 
-    serve(deployments, host, prefect_port, mlflow_port)
+    serve(deployments, host, prefect_port, mlflow_port, auth=not no_auth)
 
 
 def deploy(

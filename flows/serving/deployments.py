@@ -15,13 +15,15 @@ from pydantic import ValidationError
 
 from conf.atomic import write_atomic
 from conf.deployments import Deployment, Deployments, FlowName, Timetable
-from conf.errors import UserError
+from conf.errors import LadderError, UserError
 from conf.home import Home
 from conf.loading.introspect import suggest
+from tasks.runtime.logs import log
 
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
     from prefect.client.schemas.schedules import SCHEDULE_TYPES
     from prefect.deployments.runner import RunnerDeployment
 
@@ -120,6 +122,36 @@ def build(offered: Deployment, pool: str | None = None, variables: dict[str, Any
     )
     made.__pydantic_fields_set__.discard("schedules")  # set, even to an empty list, it would delete schedules made in the UI
     return made
+
+
+def changed_code(found: DeploymentResponse, made: RunnerDeployment) -> dict[str, Any]:
+    """Fields of a deployment on the server that would have other code run than the flow that was registered."""
+    wanted = {"pull_steps": None, "path": None, "entrypoint": made.entrypoint, "storage_document_id": None}
+    values = {name: (getattr(found, name), value) for name, value in wanted.items()}
+    return {name: value for name, (value, right) in values.items() if (value or None) != right}
+
+
+def require_unchanged(found: DeploymentResponse, made: RunnerDeployment) -> None:
+    """Refuse to start a run of a deployment whose code somebody has changed on the server.
+
+    Raises:
+        LadderError: It is so.
+    """
+    if changed := changed_code(found, made):
+        raise LadderError(
+            f"the deployment {made.flow_name}/{made.name} is not as Ladder registered it: {', '.join(sorted(changed))} changed on the "
+            "server. Somebody has tried to run other code; the run was not started. A restart of `ladder serve` registers it anew."
+        )
+
+
+async def restore(client: PrefectClient, deployment: UUID, made: RunnerDeployment) -> None:
+    """Set a deployment's code back where it was changed; Prefect's own registration leaves some of it as it is."""
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    if changed := changed_code(await client.read_deployment(deployment), made):
+        log.warning("%s/%s: %s had been changed on the server; set back", made.flow_name, made.name, ", ".join(sorted(changed)))
+        right = {"pull_steps": None, "path": None, "entrypoint": made.entrypoint}
+        await client.update_deployment(deployment, DeploymentUpdate(**right))
 
 
 def schedule_of(timetable: Timetable) -> SCHEDULE_TYPES:

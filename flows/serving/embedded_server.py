@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
 from flows.serving.elapsed import elapsed
+from flows.serving.server_processes import access
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -113,10 +114,11 @@ def _start(server: SubprocessASGIServer, log: Path) -> None:
     from prefect.settings import get_current_settings
 
     own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}  # as Prefect's own does
+    own |= access("127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as listening, log.open("ab") as errors:
         server.port = listening.getsockname()[1]
         server.server_process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py")), str(listening.fileno())],
+            [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py")), "prefect", str(listening.fileno())],
             env={**os.environ, **own, **get_current_settings().to_environment_variables(exclude_unset=True)},
             stdin=subprocess.PIPE,  # nothing is ever written; end of file means that this process is gone
             stdout=errors,

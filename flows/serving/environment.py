@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 
 from conf.errors import UserError
-from conf.home import Home, disk_errors
+from conf.home import Home, disk_errors, protect
+from conf.login import login
 from conf.secrets import masked, without_user
-from conf.served import served
+from conf.served import Served, served
 
 OFFLINE = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -64,23 +65,35 @@ def for_runs() -> dict[str, str]:
 def prepare_environment(home: Home) -> None:
     """Set the variables that are not set: telemetry off, hub off, Prefect's server that of `ladder serve`, else its state under `home`.
 
+    The home is closed to other users, and its password is set for the servers of this home, and for no others.
+
     Raises:
         StoreError: The home cannot be made.
     """
     refuse_user_in_address()
+    protect(home)
     wanted = {**OFFLINE, **PREFECT, **MLFLOW, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if os.environ.get("HF_HUB_OFFLINE") == "0":
         wanted["HF_DATASETS_OFFLINE"] = "0"
-    if not os.environ.get("PREFECT_API_URL"):
+    up, given = served(home), os.environ.get("PREFECT_API_URL")
+    own = not given  # whether the server is one of this home
+    if not given:
         wanted["PREFECT_HOME"] = str(home.prefect)
         with disk_errors(home):
             home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
-        if api := _served_api(home):
-            wanted["PREFECT_API_URL"] = api
+        if up and _answers_as(up):
+            wanted["PREFECT_API_URL"], own = up.prefect_api, up.prefect_login
+    elif up and up.prefect_api == given:
+        own = up.prefect_login
     # The server's password is the client's too: one of the two variables suffices.
     for mine, other in (AUTHENTICATION, AUTHENTICATION[::-1]):
         if os.environ.get(other):
-            wanted[mine] = os.environ[other]
+            wanted[mine], own = os.environ[other], False
+    if own:
+        with disk_errors(home):
+            wanted |= dict.fromkeys(AUTHENTICATION, login(home))
+    if up and up.mlflow_login and os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/") == up.mlflow_ui:
+        wanted["MLFLOW_TRACKING_USERNAME"], _, wanted["MLFLOW_TRACKING_PASSWORD"] = login(home).partition(":")
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -98,13 +111,10 @@ def refuse_user_in_address() -> None:
         raise UserError.about("PREFECT_API_URL", masked(given), "an address without a user's name and password", remedy)
 
 
-def _served_api(home: Home) -> str | None:
-    up = served(home)
-    if up is None:
-        return None
+def _answers_as(up: Served) -> bool:
     if answers(f"{up.prefect_api}/health", PROBE_SECONDS):
-        return up.prefect_api
+        return True
     from tasks.runtime.logs import log
 
     log.warning("Prefect's server at %s, of `ladder serve`, does not answer; this process starts its own", up.prefect_api)
-    return None
+    return False

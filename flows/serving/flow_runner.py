@@ -14,25 +14,29 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 import httpx
 import psutil
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 from prefect.runner._flow_run_executor import ProcessStarter
+from prefect.runner._process_manager import ProcessHandle
 from prefect.runner._starter_engine import EngineCommandStarter
 
 from conf.atomic import write_atomic
 from conf.deployments import Deployments, load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
-from flows.serving.deployments import apply_schedules, build, check
+from flows.serving.deployments import apply_schedules, build, check, flow_of, require_unchanged, restore
 from flows.serving.environment import answers
 from flows.serving.parent_watchdog import end_with_parent
 from tasks.lifecycle.dead_runs import reap, restart_dead
@@ -43,25 +47,49 @@ REAP_SECONDS = 15.0
 PATIENCE_SECONDS = 12.0  # for the runs to write their checkpoints when this process ends
 
 
+class _Starter:
+    """Starts the flow that Ladder registered for a deployment, whatever the server says about its code."""
+
+    def __init__(self, engine: EngineCommandStarter, made: RunnerDeployment) -> None:
+        self.engine, self.made = engine, made
+
+    async def start(self, flow_run: FlowRun, task_status: TaskStatus[ProcessHandle] = TASK_STATUS_IGNORED) -> None:
+        """Start it.
+
+        Raises:
+            LadderError: The deployment has been changed to run other code.
+        """
+        assert flow_run.deployment_id
+        async with get_client() as client:
+            require_unchanged(await client.read_deployment(flow_run.deployment_id), self.made)
+        await self.engine.start(flow_run, task_status)
+
+
 class _Runner(Runner):
-    """Prefect's runner, with runs that outlive it and that it cancels concurrently.
+    """Prefect's runner, with runs that outlive it, that it cancels concurrently, and whose code nobody can change at the server.
 
     Prefect's own cancels them one after the other, each with a timeout of half a minute; and its runs print into a pipe, and die with its
-    reader.
+    reader. It also runs whatever the server names as a deployment's steps, folder and module.
     """
 
-    def print_to(self, journal: str) -> None:
-        """Have the runs from now on print into a file."""
-        poller, command = self._scheduled_run_poller, shlex.join([sys.executable, "-m", "prefect.engine"])
-        resolve = poller._resolve_starter
+    def start_only(self, registered: Mapping[UUID, RunnerDeployment], journal: str) -> None:
+        """Have the runs of these deployments, and of no others, start from now on and print into a file."""
+        engine = shlex.join([sys.executable, "-m", "prefect.engine"])
+        command = shlex.join(["sh", "-c", f"exec {engine} >>{shlex.quote(journal)} 2>&1"])
 
         def starter_of(flow_run: FlowRun) -> ProcessStarter:
-            starter = resolve(flow_run)
-            assert isinstance(starter, EngineCommandStarter)
-            starter._command = shlex.join(["sh", "-c", f"exec {command} >>{shlex.quote(journal)} 2>&1"])
-            return starter
+            made = registered.get(flow_run.deployment_id) if flow_run.deployment_id else None
+            if made is None:
+                raise LadderError(f"Ladder has not registered the deployment {flow_run.deployment_id}; its run is not started.")
+            engine = EngineCommandStarter(
+                entrypoint=made.entrypoint,  # PREFECT__FLOW_ENTRYPOINT: the engine asks the server for nothing else
+                command=command,
+                deployment_name=made.name,
+                control_channel=self._control_channel,
+            )
+            return _Starter(engine, made)
 
-        poller._resolve_starter = starter_of
+        self._scheduled_run_poller._resolve_starter = starter_of
 
     async def cancel_all(self) -> None:
         await asyncio.gather(*(self._end(run) for run in self._process_manager.flow_run_ids()))
@@ -93,13 +121,19 @@ async def run(deployments: Deployments, place: Home, journal: str, ready: Callab
     """Register the deployments and start due flow runs, until SIGTERM."""
     runner = _Runner("ladder", query_seconds=POLL_SECONDS, limit=deployments.limit, pause_on_shutdown=False)
     ending = asyncio.Event()
+    registered: dict[UUID, RunnerDeployment] = {}
     async with get_client() as client:
         for offered in deployments.deployments:
-            identifier = await runner.aadd_deployment(build(offered))
+            made = build(offered)
+            identifier = await runner.aadd_deployment(made)
+            registered[identifier] = made
+            # Its hooks, in this process, are those of our flow and not of the code that the server names.
+            runner._deployment_registry.register_flow(identifier, flow_of(offered.flow))
+            await restore(client, identifier, made)
             await apply_schedules(place, client, identifier, offered)
     async with runner:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
-        runner.print_to(journal)
+        runner.start_only(registered, journal)
         ready()
         while not ending.is_set():
             # Not `runner.start`, which ends itself and all runs after a few requests without an answer.

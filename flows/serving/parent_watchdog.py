@@ -1,11 +1,12 @@
 """End this process when its parent ends: standard input is a pipe from it.
 
-Run by path, apart from the rest of the project: `python -P parent_watchdog.py DESCRIPTOR` serves Prefect on a listening socket, whose
-port so stays taken while the server is started again; `python -P parent_watchdog.py MODULE [ARGUMENT]...` is `python -m MODULE`.
+Run by path, apart from the rest of the project: `python -P parent_watchdog.py SERVER DESCRIPTOR` serves Prefect or MLflow, behind
+`access_checks.py`, on a listening socket, whose port so stays taken while the server is started again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import signal
@@ -14,7 +15,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+HERE = Path(__file__).parent
+FACTORIES = {"prefect": "prefect.server.api.server:create_app", "mlflow": "tasks.tracking.server:create_app"}
 PATIENCE_SECONDS = 5.0
 
 
@@ -29,24 +33,27 @@ def end_with_parent(patience: float = PATIENCE_SECONDS) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def serve_prefect(descriptor: int) -> None:
-    """Serve Prefect on the socket that was handed over; the environment says whether with its pages and its scheduler."""
+def serve(server: str, descriptor: int) -> None:
+    """Serve Prefect or MLflow on the socket that was handed over; the environment says with which checks, pages and services."""
     import uvicorn
+    from uvicorn.importer import import_from_string
 
-    runpy.run_path(str(Path(__file__).with_name("sqlite_transactions.py")))["begin_immediate"]()
-    listening = socket.socket(fileno=descriptor)
-    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
-    uvicorn.Server(config).run(sockets=[listening])
+    access = runpy.run_path(str(HERE / "access_checks.py"))
+    checks = json.loads(os.environ.pop(access["VARIABLE"]))
+    if server == "prefect":
+        runpy.run_path(str(HERE / "sqlite_transactions.py"))["begin_immediate"]()
+
+    def make() -> Any:
+        return access["AccessChecks"](import_from_string(FACTORIES[server])(), **checks)
+
+    config = uvicorn.Config(make, factory=True, log_level="error", lifespan="on")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 
 def main() -> None:
-    """Watch standard input and do what the command line says."""
+    """Watch standard input and serve as the command line says."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    sys.argv = sys.argv[1:]
-    if sys.argv[0].isdecimal():
-        serve_prefect(int(sys.argv[0]))
-    else:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    serve(sys.argv[1], int(sys.argv[2]))
 
 
 if __name__ == "__main__":

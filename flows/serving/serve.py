@@ -21,12 +21,14 @@ from filelock import FileLock, Timeout
 
 from conf.deployments import load_deployments
 from conf.errors import LadderError, UserError
-from conf.home import Home, disk_errors, home, require_space
+from conf.home import Home, disk_errors, home, protect, require_space
+from conf.login import login, login_file
 from conf.secrets import without_user
 from conf.served import Served, announce, lock_of, served, withdraw
 from flows.serving.elapsed import elapsed
-from flows.serving.environment import answers, prepare_environment
+from flows.serving.environment import AUTHENTICATION, answers, prepare_environment
 from flows.serving.server_processes import (
+    MLFLOW_AUTHENTICATION,
     address,
     check_authentication,
     listen,
@@ -63,8 +65,10 @@ class Backend:
         return [child for child in (self.prefect, self.mlflow, self.runner) if child]
 
 
-def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_port: int | None) -> None:
+def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_port: int | None, *, auth: bool = True) -> None:
     """Serve until Ctrl-C or SIGTERM; print the addresses where this home is served already.
+
+    `auth`: whether the servers ask for the password of the home.
 
     Raises:
         UserError: The file, an address or the environment is wrong.
@@ -73,6 +77,7 @@ def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_
     load_deployments(deployments)  # a typo is answered at once
     place = home()
     require_space(place)
+    protect(place)
     with disk_errors(place):
         lock = lock_of(place)
         (place.root / "logs").mkdir(exist_ok=True)
@@ -80,37 +85,42 @@ def serve(deployments: Path | None, host: str, prefect_port: int | None, mlflow_
         lock.acquire(timeout=1)  # others hold it for a moment to test whether it is free
     except Timeout:
         up = served(place)
-        where = f"already runs for {place.root}:\n{addresses(up)}" if up else f"is just starting for {place.root}"
+        where = f"already runs for {place.root}:\n{addresses(place, up)}" if up else f"is just starting for {place.root}"
         typer.echo(f"`ladder serve` {where}")
         return
     try:
         withdraw(place)
         show_logs()
-        _serve(place, deployments, host, (prefect_port, mlflow_port))
+        _serve(place, deployments, host, (prefect_port, mlflow_port), auth)
     finally:
         withdraw(place)
         lock.release()
 
 
-def addresses(up: Served) -> str:
-    """The addresses as indented lines."""
+def addresses(place: Home, up: Served) -> str:
+    """The addresses, and where the password is, as indented lines."""
     mlflow = up.mlflow_ui or f"off: MLFLOW_TRACKING_URI={OFF}"
     rows = [("Prefect", up.prefect_ui), ("MLflow", mlflow), ("API", up.prefect_api), ("process", str(up.pid))]
+    if up.prefect_login or up.mlflow_login:
+        rows.append(("password", f"in {login_file(place)}: Prefect takes its line, MLflow takes it as the password of any user"))
     return "\n".join(f"  {name:<9}{value}" for name, value in rows)
 
 
-def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | None, int | None]) -> None:
+def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | None, int | None], auth: bool) -> None:
     prepare_environment(place)
+    if not auth and not os.environ.get("PREFECT_API_URL"):
+        for name in AUTHENTICATION:
+            os.environ.pop(name, None)
     os.environ["LADDER_HOME"] = str(place.root)
     os.environ.setdefault("LADDER_ROOTS", os.pathsep.join([str(Path.cwd()), str(place.root)]))
     for journal in (place.root / "logs").glob("*.log"):
         journal.unlink()
-    backend = _plan(place, deployments, host, ports)
+    backend = _plan(place, deployments, host, ports, auth)
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal ends it in order, too
     try:
         _start(place, backend)
         announce(place, backend.where)
-        typer.echo(f"Ladder is served, until Ctrl-C, for {place.root}:\n{addresses(backend.where)}")
+        typer.echo(f"Ladder is served, until Ctrl-C, for {place.root}:\n{addresses(place, backend.where)}")
         sys.stdout.flush()
         _watch(backend)
     except KeyboardInterrupt:
@@ -123,10 +133,12 @@ def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | 
     log.info("ended; nothing is left running")
 
 
-def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | None, int | None]) -> Backend:
+def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | None, int | None], auth: bool) -> Backend:
     given, store = os.environ.get("PREFECT_API_URL"), tracking_uri(place)
     check_authentication()
-    warn_if_open(host, prefect=not given, mlflow=store != OFF and not is_server(store))
+    password = (os.environ.get(AUTHENTICATION[0]) if not given else None) or login(place)
+    own_accounts = bool(os.environ.get(MLFLOW_AUTHENTICATION))
+    warn_if_open(host, prefect=not given and not auth, mlflow=store != OFF and not is_server(store) and not auth and not own_accounts)
     ends, lifeline = os.pipe()
     prefect = mlflow = None
     if given:
@@ -144,14 +156,15 @@ def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | N
     elif is_server(store):
         record = without_user(store)
     else:
-        with listen("--mlflow-port", host, ports[1], MLFLOW_PORT) as probe:
-            port = probe.getsockname()[1]
-        record = address(host, port, outside=True)
-        mlflow = mlflow_child(place, host, port, store, ends)
+        listening = listen("--mlflow-port", host, ports[1], MLFLOW_PORT)
+        record = address(host, listening.getsockname()[1], outside=True)
+        mlflow = mlflow_child(place, host, listening, store, ends, password if auth and not own_accounts else None)
     report = place.root / "logs" / "runner.ready"
     report.unlink(missing_ok=True)
     runner = runner_child(place, deployments, api, report, [lifeline])
-    return Backend(Served(os.getpid(), api, ui, record), runner, prefect, mlflow, lifeline, report)
+    own = auth and password == login(place)
+    where = Served(os.getpid(), api, ui, record, own and bool(prefect), own and bool(mlflow) and not own_accounts)
+    return Backend(where, runner, prefect, mlflow, lifeline, report)
 
 
 def _start(place: Home, backend: Backend) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import os
 import secrets
 import socket
@@ -14,17 +15,18 @@ from pathlib import Path
 
 from conf.errors import UserError
 from conf.home import Home
-from flows.serving.environment import AUTHENTICATION, answers
+from flows.serving.access_checks import ANY_ADDRESS
+from flows.serving.access_checks import VARIABLE as ACCESS
+from flows.serving.environment import answers
 from flows.serving.supervised import Child
 from tasks.runtime.logs import log
+from tasks.tracking.server import ASSISTANT
 
 PROBE_SECONDS = 2.0
 ROOT = Path(__file__).parents[2]
 GUARD = [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py"))]
 MLFLOW_AUTHENTICATION = "MLFLOW_AUTH_CONFIG_PATH"
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-# Host names that MLflow accepts by default; it refuses others unless they are listed.
-PRIVATE = ["localhost", "127.0.0.1", "[[]::1]", "192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32))]
 
 
 def listen(option: str, host: str, wanted: int | None, usual: int) -> socket.socket:
@@ -61,17 +63,22 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def hosts_of(host: str) -> list[str]:
+    """Names and addresses under which a server that listens at `host` answers, and those of `LADDER_HOSTS`."""
+    own = [socket.gethostname(), ANY_ADDRESS] if host in WILDCARDS else [host]
+    more = [name.strip() for name in os.environ.get("LADDER_HOSTS", "").split(",")]
+    return list(dict.fromkeys(filter(None, ["localhost", "127.0.0.1", "::1", *own, *more])))
+
+
 def warn_if_open(host: str, *, prefect: bool, mlflow: bool) -> None:
-    """Warn where other machines can reach a server of ours without a password."""
-    needed = [(prefect, "Prefect", AUTHENTICATION[0], "user:password"), (mlflow, "MLflow", MLFLOW_AUTHENTICATION, "FILE")]
-    missing = [(name, f"{variable}={value}") for ours, name, variable, value in needed if ours and not os.environ.get(variable)]
-    if missing and not is_loopback(host):
+    """Say who may use the servers of ours that ask for no password, and that a password alone does not hide what is sent."""
+    names = " and ".join(name for name, is_open in (("Prefect", prefect), ("MLflow", mlflow)) if is_open)
+    who = "every user of this machine" if is_loopback(host) else "whoever reaches this machine"
+    if names:
+        log.warning("%s can use %s WITHOUT A PASSWORD: start trainings as you, read results, change and delete records", who, names)
+    if not is_loopback(host):
         log.warning(
-            "--host %s: whoever reaches this machine can use %s WITHOUT A PASSWORD, start trainings and read results. "
-            "Set %s, or leave --host out",
-            host,
-            " and ".join(name for name, _ in missing),
-            " and ".join(remedy for _, remedy in missing),
+            "--host %s: passwords and data cross the network unencrypted; put a proxy with TLS in front, or use an SSH tunnel", host
         )
 
 
@@ -94,8 +101,8 @@ def ours(**more: str) -> dict[str, str]:
 
 
 def prefect_child(home: Home, host: str, listening: socket.socket, lifeline: int) -> Child:
-    """Prefect's server, with its pages and its scheduler, on the home's database."""
-    port, descriptor = listening.getsockname()[1], listening.detach()  # never closed: the port stays ours while the server restarts
+    """Prefect's server, with its pages and its scheduler, on the home's database; it asks for the password itself."""
+    port = listening.getsockname()[1]
     pages = address(host, port, outside=True)
     env = {
         # Pages of other origins in the same browser must not call the API; and the address of the API for its own pages.
@@ -109,30 +116,39 @@ def prefect_child(home: Home, host: str, listening: socket.socket, lifeline: int
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # into its own log
+        **access(host),
     }
-    health = f"{address(host, port)}/api/health"
-    journal, command = home.root / "logs" / "prefect.log", [*GUARD, str(descriptor)]
-    return Child("Prefect's server", command, env, journal, lambda: answers(health, PROBE_SECONDS), lifeline, [descriptor])
+    return _server("Prefect's server", "prefect", env, home, f"{address(host, port)}/api/health", listening, lifeline)
 
 
-def mlflow_child(home: Home, host: str, port: int, store: str, lifeline: int) -> Child:
-    """MLflow's server, for its pages; runs write to the store itself."""
-    name = socket.gethostname() if host in WILDCARDS else host
-    hosts = [*PRIVATE, name]
+def mlflow_child(home: Home, host: str, listening: socket.socket, store: str, lifeline: int, password: str | None) -> Child:
+    """MLflow's server, for its pages; runs write to the store itself.
+
+    `password`: what the access checks ask for; None: MLflow asks by its own accounts, or nobody does.
+    """
+    port, hosts = listening.getsockname()[1], hosts_of(host)
+    names = ["*"] if ANY_ADDRESS in hosts else [f"[[]{name}]" if ":" in name else name for name in hosts]
     env = {
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*hosts, *(f"{each}:*" for each in hosts if not each.endswith("*"))]),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*names, *(f"{each}:*" for each in names)]),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
-        **os.environ,
+        **ours(),
         "MLFLOW_BACKEND_STORE_URI": store,  # not on the command line, where everybody could read a password
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        **access(host, password=password, open_paths=["/health", "/version"], closed=[ASSISTANT]),
     }
-    options = ["--host", host, "--port", str(port), "--workers", "1", "--artifacts-destination", str(home.mlflow / "artifacts")]
-    if os.environ.get(MLFLOW_AUTHENTICATION):
-        options += ["--app-name", "basic-auth"]
-    health = f"{address(host, port)}/health"
-    journal, command = home.root / "logs" / "mlflow.log", [*GUARD, "mlflow", "server", *options]
-    return Child("MLflow's server", command, env, journal, lambda: answers(health, PROBE_SECONDS), lifeline)
+    return _server("MLflow's server", "mlflow", env, home, f"{address(host, port)}/health", listening, lifeline)
+
+
+def access(host: str, **checks: object) -> dict[str, str]:
+    """The environment of a server with the checks that stand before it."""
+    return {ACCESS: json.dumps({"hosts": hosts_of(host), **checks})}
+
+
+def _server(name: str, kind: str, env: dict[str, str], home: Home, health: str, listening: socket.socket, lifeline: int) -> Child:
+    descriptor = listening.detach()  # never closed: the port stays ours while the server restarts
+    command = [*GUARD, kind, str(descriptor)]
+    return Child(name, command, env, home.root / "logs" / f"{kind}.log", lambda: answers(health, PROBE_SECONDS), lifeline, [descriptor])
 
 
 def runner_child(home: Home, deployments: Path | None, api: str, report: Path, lifelines: Sequence[int]) -> Child:

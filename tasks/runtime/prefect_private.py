@@ -60,7 +60,25 @@ PRIVATE_NAMES = (
     PrivateName("_resolve_starter", "prefect.runner._scheduled_run_poller:ScheduledRunPoller", "f4daddf7a2bd", RUNNER, "as above"),
     PrivateName("ProcessStarter", "prefect.runner._flow_run_executor:ProcessStarter", "4c1ba91c9edf", RUNNER, "type of a starter"),
     PrivateName("EngineCommandStarter", STARTER, "a30a1221af59", RUNNER, "flow runs print into a file, not into a pipe"),
-    PrivateName("_command", f"{STARTER}.start", "8600b366093d", RUNNER, "command of a flow run"),
+    PrivateName("ProcessHandle", "prefect.runner._process_manager:ProcessHandle", "ee5a7fc1a23a", RUNNER, "process of a flow run"),
+    PrivateName("_control_channel", "prefect.runner.runner:Runner.__init__", "95409c17d59d", RUNNER, "a cancelled run hears why"),
+    PrivateName(
+        "_deployment_registry", "prefect.runner.runner:Runner.__aenter__", "ab827b42fcc3", RUNNER, "hooks are those of our flow, in code"
+    ),
+    PrivateName(
+        "register_flow",
+        "prefect.runner._deployment_registry:DeploymentRegistry.register_flow",
+        "c85dd08376a7",
+        RUNNER,
+        "as above",
+    ),
+    PrivateName(
+        "PREFECT__FLOW_ENTRYPOINT",
+        "prefect.flow_engine:load_flow",
+        "00bed3c026d6",
+        RUNNER,
+        "the runner alone names the code",
+    ),
     PrivateName(
         "_get_and_submit_flow_runs",
         "prefect.runner.runner:Runner._get_and_submit_flow_runs",

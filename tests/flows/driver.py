@@ -180,13 +180,15 @@ class FlowRun:
 
     api: str
     flow_run: str
+    auth: tuple[str, str] | None = None
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        return httpx.post(f"{self.api}/{path}", json=body, trust_env=False, timeout=30).raise_for_status().json()
+        return httpx.post(f"{self.api}/{path}", json=body, trust_env=False, timeout=30, auth=self.auth).raise_for_status().json()
 
     @property
     def state(self) -> str:
-        return httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30).raise_for_status().json()["state_type"]
+        found = httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30, auth=self.auth)
+        return found.raise_for_status().json()["state_type"]
 
     @property
     def subflows(self) -> dict[str, str]:

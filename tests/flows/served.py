@@ -64,6 +64,7 @@ class Server:
         assert self.process.poll() is None, self.text
         print(f"up in {time.monotonic() - began:.1f} s")
         self.where = json.loads((cli.home / "serve.json").read_text())
+        self.auth = login_of(cli.home) if self.where["prefect_login"] or self.where["mlflow_login"] else None
         self.children = psutil.Process(self.process.pid).children(recursive=True)
         assert len(self.children) >= len([self.where[name] for name in UIS if self.where[name]]) + 1  # and the runner
 
@@ -74,7 +75,7 @@ class Server:
     def ask(self, method: str, path: str, **more: Any) -> Any:
         """A request to Prefect's API; like Prefect's own client it is repeated where the database was busy."""
         for _ in range(10):
-            answer = httpx.request(method, self.where["prefect_api"] + path, timeout=90, trust_env=False, **more)
+            answer = httpx.request(method, self.where["prefect_api"] + path, timeout=90, trust_env=False, auth=self.auth, **more)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
         answer.raise_for_status()
@@ -108,6 +109,12 @@ class Server:
         assert (self.cli.home / "serve.json").is_file() == (number == signal.SIGKILL)
         assert "Traceback" not in self.text
         return took
+
+
+def login_of(home: Path) -> tuple[str, str]:
+    """User and password of the servers of a home."""
+    user, _, password = (home / "login").read_text().strip().partition(":")
+    return user, password
 
 
 def listening(address: str) -> bool:

@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from tests.flows.driver import Cli, keep_running, wait_for
+from tests.flows.served import login_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -48,7 +49,7 @@ def served(place: Path) -> Iterator[dict[str, Any]]:
     try:
         wait_for(lambda: (place / "home" / "serve.json").is_file() or process.poll() is not None, "ladder serve")
         assert process.poll() is None, (place / "serve.log").read_text()
-        yield json.loads((place / "home" / "serve.json").read_text())
+        yield {**json.loads((place / "home" / "serve.json").read_text()), "auth": login_of(place / "home")}
     finally:
         process.terminate()
         try:
@@ -68,9 +69,15 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser) -> Iterator[Any]:
-    found = browser.new_page(viewport={"width": 1280, "height": 1100})
+def page(browser, served: dict[str, Any]) -> Iterator[Any]:
+    """A page of a person who has logged in at both servers: in Prefect's own form, and in the browser's for MLflow."""
+    user, password = served["auth"]
+    found = browser.new_page(viewport={"width": 1280, "height": 1100}, http_credentials={"username": user, "password": password})
     found.set_default_timeout(SLOW_MS)
+    found.goto(served["prefect_ui"])
+    found.locator("input").first.fill(f"{user}:{password}")
+    found.keyboard.press("Enter")
+    found.wait_for_url(lambda address: "login" not in address)
     yield found
     found.close()
 
@@ -88,7 +95,11 @@ def see(page: Any, *texts: str) -> None:
 
 
 def ask(served: dict[str, Any], method: str, path: str, **more: Any) -> Any:
-    return httpx.request(method, served["prefect_api"] + path, timeout=60, trust_env=False, **more).raise_for_status().json()
+    return (
+        httpx.request(method, served["prefect_api"] + path, timeout=60, trust_env=False, auth=served["auth"], **more)
+        .raise_for_status()
+        .json()
+    )
 
 
 def flow_run(served: dict[str, Any], name: str) -> dict[str, Any]:

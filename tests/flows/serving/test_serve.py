@@ -17,6 +17,7 @@ from conf.deployments import load_deployments
 from conf.errors import UserError
 from tests.flows.driver import actions, healthy, newest_checkpoint, wait_for
 from tests.flows.served import Start, offer
+from tests.flows.serving.test_server_security import attack
 
 
 def test_it_comes_up_is_used_by_a_run_and_goes(done, tiny, start: Start):
@@ -25,7 +26,8 @@ def test_it_comes_up_is_used_by_a_run_and_goes(done, tiny, start: Start):
         assert server.where[name] in server.text
         assert urlsplit(server.where[name]).hostname == "127.0.0.1"
     assert "<title>Prefect" in httpx.get(server.where["prefect_ui"], trust_env=False, follow_redirects=True).text
-    assert "<title>MLflow" in httpx.get(server.where["mlflow_ui"], trust_env=False).text
+    assert "<title>MLflow" in httpx.get(server.where["mlflow_ui"], trust_env=False, auth=server.auth).text
+    attack(server)
 
     again = done("serve")
     assert "already runs" in again.out

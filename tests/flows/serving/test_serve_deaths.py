@@ -40,7 +40,7 @@ def records(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def shown(server: Server, run: str) -> Any:
-    return FlowRun(server.where["prefect_api"], run)
+    return FlowRun(server.where["prefect_api"], run, server.auth)
 
 
 def state(server: Server, run: str) -> str:
@@ -59,7 +59,9 @@ def test_a_run_that_another_process_has_found_dead_is_restarted(done, tiny, star
     runner.suspend()  # so that the other process is surely the first to look
     victim.kill()
     wait_for(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, "its death", 10)
-    env = clean_environment(LADDER_HOME=str(done.home), PREFECT_API_URL=server.where["prefect_api"])
+    env = clean_environment(
+        LADDER_HOME=str(done.home), PREFECT_API_URL=server.where["prefect_api"], PREFECT_API_AUTH_STRING=":".join(server.auth or ())
+    )
     found = subprocess.run([sys.executable, "-c", REAP], env=env, capture_output=True, text=True, timeout=60, check=True).stdout
     assert found.strip() == str([records(done.home)[first]["run"]])
     assert state(server, first) == "CRASHED"
