@@ -6,6 +6,7 @@ Cheap: neither Prefect nor MLflow is imported.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from filelock import FileLock
 from conf.atomic import write_atomic
 from conf.home import Home
 from conf.locks import is_held
+
+EMBEDDED_API = "LADDER_EMBEDDED_API"  # variable of this process: the address of its embedded server
+
+
+def configured_api() -> str | None:
+    """Address of the API of a Prefect server that somebody has started; None where this process uses an embedded one, or none yet."""
+    given = os.environ.get("PREFECT_API_URL")
+    return given if given and given != os.environ.get(EMBEDDED_API) else None
 
 
 @dataclass(frozen=True)

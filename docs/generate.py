@@ -43,10 +43,13 @@ VARIABLES = {
     "LADDER_HOSTS": "Further names, separated by commas, to which the servers of `ladder serve` answer, such as that of a proxy.",
     "LADDER_GROUP_READS": "`1`: the group may read the home; default: its owner alone. The password of the servers stays the owner's.",
     "LADDER_RECORD_PATIENCE": "Seconds for which one run, in all, waits for an MLflow that is away, between trainings; default 90.",
+    "LADDER_SERVER_SECONDS": "Seconds for which the embedded Prefect server stays after the last run that used it; default 300; "
+    "`0`: it ends with that run.",
     "MLFLOW_TRACKING_URI": "Where runs are recorded; default: SQLite under `LADDER_HOME`; `none`: nowhere, MLflow is off.",
     "MLFLOW_TRACKING_USERNAME": "User for an MLflow server with basic authentication; the password is `MLFLOW_TRACKING_PASSWORD`.",
     "MLFLOW_AUTH_CONFIG_PATH": "Accounts in the MLflow that `ladder serve` starts, in place of the password of the home; needs `.[auth]`.",
-    "PREFECT_API_URL": "Prefect's server; default: that of `ladder serve` on the same home, else one that lives as long as the run.",
+    "PREFECT_API_URL": "Prefect's server; default: that of `ladder serve` on the same home, else one that the runs of a home share, "
+    "and that ends by itself.",
     "PREFECT_UI_URL": "Address of Prefect's pages in messages, where it is not that of the API.",
     "PREFECT_API_AUTH_STRING": "`user:password` for a Prefect server; default for those of a home: the line in its file `login`. "
     "`PREFECT_SERVER_API_AUTH_STRING` has the servers of `ladder serve` ask for another.",

@@ -76,7 +76,9 @@ def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any
     """Check the request, start the servers, close dead runs; returns the call of the flow."""
     gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
-    from flows.serving.embedded_server import reach_server
+    from flows.serving.embedded_server import begin_embedded, reach_server
+
+    begin_embedded(home())  # it starts while this process imports
     from tasks.tracking.recorder import tracker_of
 
     atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters

@@ -25,7 +25,7 @@ from conf.home import Home, disk_errors, home, protect, require_space
 from conf.login import login, login_file
 from conf.secrets import without_user
 from conf.served import Served, announce, lock_of, served, withdraw
-from flows.serving.elapsed import elapsed
+from flows.serving.elapsed import Patience, elapsed
 from flows.serving.environment import AUTHENTICATION, answers, prepare_environment
 from flows.serving.server_processes import (
     MLFLOW_AUTHENTICATION,
@@ -43,7 +43,7 @@ from tasks.runtime.logs import log, show_logs
 from tasks.tracking.client import OFF, is_server, tracking_uri
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
-START_SECONDS, PROBE_SECONDS, WATCH_SECONDS = 180.0, 5.0, 0.5
+PROBE_SECONDS, WATCH_SECONDS = 5.0, 0.5
 RUNNER_SECONDS, SERVER_SECONDS = 14.0, 7.0  # timeouts of the end; each process allows itself a little less
 TABLES = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
 
@@ -169,7 +169,11 @@ def _plan(place: Home, deployments: Path | None, host: str, ports: tuple[int | N
 
 def _start(place: Home, backend: Backend) -> None:
     names = ", ".join(child.name for child in backend.children)
-    with elapsed(names), FileLock(place.locks / "prefect.lock"):  # concurrent migrations break a new database
+    patience = Patience(lambda: [child.process.pid for child in backend.children if child.process and child.code is None])
+    waiting = ["another server of this home, which is just starting"]
+    # Concurrent migrations break a new database.
+    with elapsed(names, lambda: f"waiting for {', '.join(waiting)}; {patience.work}"), FileLock(place.locks / "prefect.lock"):
+        waiting[:] = ["MLflow's tables"]
         backend.runner.start()
         if backend.prefect:
             backend.prefect.start()
@@ -177,17 +181,22 @@ def _start(place: Home, backend: Backend) -> None:
             _make_tables()
         if backend.mlflow:
             backend.mlflow.start()
-        _wait(backend)
+        _wait(backend, patience, waiting)
 
 
-def _wait(backend: Backend) -> None:
-    until = time.monotonic() + START_SECONDS
-    while waiting := [child for child in backend.children if not child.ready()]:
-        for child in waiting:
+def _wait(backend: Backend, patience: Patience, waiting: list[str]) -> None:
+    """Wait until all are ready; `waiting` is kept as the list of those that are not.
+
+    Raises:
+        LadderError: One has ended, or they no longer get on.
+    """
+    while late := [child for child in backend.children if not child.ready()]:
+        waiting[:] = [child.name for child in late]
+        for child in late:
             if child.code is not None:
                 _give_up(backend, child)
-        if time.monotonic() > until:
-            raise LadderError(f"{waiting[0].name} was not ready in {START_SECONDS:.0f} s: {waiting[0].last_line()}")
+        if patience.is_over():
+            raise LadderError(f"{late[0].name} is not ready, and has done nothing for {patience.seconds:.0f} s: {late[0].last_line()}")
         time.sleep(0.1)
 
 

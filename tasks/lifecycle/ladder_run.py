@@ -16,6 +16,7 @@ from conf.errors import LadderError
 from conf.home import Home, home
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
+from conf.served import configured_api
 from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
 from tasks.lifecycle.mlflow_ends import DATA, close_earlier, close_in_mlflow, log_data, mlflow_run_of
 from tasks.lifecycle.request import ResolvedRequest, kept_before
@@ -242,8 +243,8 @@ def _links(flow_run_id: str | None) -> dict[str, str]:
 
 
 def _prefect_url(flow_run_id: str | None) -> str | None:
-    """Page of the flow run on a configured server; the embedded server ends with the run."""
-    api = os.environ.get("PREFECT_API_URL")
+    """Page of the flow run on a configured server; the embedded one has no pages."""
+    api = configured_api()
     if not api or not flow_run_id:
         return None
     base = os.environ.get("PREFECT_UI_URL") or api.rstrip("/").removesuffix("/api")

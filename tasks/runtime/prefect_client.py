@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from conf.errors import RunCancelled, ServerAway
+from conf.served import configured_api
 
 TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 1.0  # between two requests to a server that does not answer
@@ -25,13 +25,8 @@ gave_up_after: float | None = None  # seconds; None: this process still waits fo
 
 
 def api_address() -> str | None:
-    """Address of the API that this process talks to, its own embedded server's included; None where there is none yet."""
-    if url := get_current_settings().api.url:
-        return url
-    from prefect.server.api.server import SubprocessASGIServer  # takes two seconds to import the first time
-
-    server = SubprocessASGIServer()
-    return server.api_url if server.running else None
+    """Address of the API that this process talks to, that of an embedded server included; None where there is none yet."""
+    return get_current_settings().api.url
 
 
 @contextmanager
@@ -98,7 +93,7 @@ def _patience() -> float:
 def _given_up(patience: float) -> ServerAway:
     """The error for a server that does not come back."""
     stop_waiting()
-    where = api_address() if os.environ.get("PREFECT_API_URL") else "that is embedded in this run"
+    where = configured_api() or "that is embedded in this run"
     return ServerAway(
         f"Prefect's server {where} has not answered for {patience:.0f} s. What is finished is kept, in the store and in MLflow; "
         "the same command goes on from there, once the server is back or with another one."

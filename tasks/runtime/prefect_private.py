@@ -36,10 +36,6 @@ SERVER, SCHEDULES = "prefect.server.api.server", "prefect.server.schemas.schedul
 STARTER = "prefect.runner._starter_engine:EngineCommandStarter"
 
 PRIVATE_NAMES = (
-    PrivateName(
-        "SubprocessASGIServer", f"{SERVER}:SubprocessASGIServer", "9cffd9b3d183", EMBEDDED, "our process as the server of its clients"
-    ),
-    PrivateName("SubprocessASGIServer", f"{SERVER}:SubprocessASGIServer.api_url", "0db3a91033e5", CLIENT, "address of the embedded server"),
     PrivateName("prefect.server.api.server:create_app", f"{SERVER}:create_app", "0f896a78bc06", WATCHDOG, "the server's application"),
     PrivateName("PREFECT__SERVER_EPHEMERAL", f"{SERVER}:create_app", "0f896a78bc06", EMBEDDED, "a server without services"),
     PrivateName("PREFECT__SERVER_FINAL", f"{SERVER}:create_app", "0f896a78bc06", EMBEDDED, "settings of the server are not changed again"),

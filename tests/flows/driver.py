@@ -46,7 +46,8 @@ def clean_environment(**more: str) -> dict[str, str]:
     """This environment without settings of Prefect, MLflow, Ladder, pytest and the hub, and with `more`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "LADDER_", "PYTEST_", "HF_"))}
     # One thread: the tests share their cores, and waiting threads that spin would slow all of them down.
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TMPDIR": TEMPORARY, **more}
+    ours = {"LADDER_SERVER_SECONDS": "0", "TMPDIR": TEMPORARY}  # an embedded server ends with its run
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **ours, **more}
 
 
 @lru_cache

@@ -312,7 +312,7 @@ def test_the_embedded_server_dies_with_the_run(tiny, tmp_path, empty_database, n
     process = begin(Cli(home_with_database(tmp_path / "home", empty_database)), log, "run", tiny, "teacher.training.steps=5000")
     wait_for(lambda: "teacher: computed" in log.read_text() or process.poll() is not None, "the training to begin")
     servers = psutil.Process(process.pid).children(recursive=True)
-    assert any("parent_watchdog.py" in part for server in servers for part in server.cmdline())
+    assert any("users_watchdog.py" in part for server in servers for part in server.cmdline())
     process.send_signal(getattr(signal, name))
     assert process.wait(120) == (-signal.SIGKILL if name == "SIGKILL" else 130)
     assert psutil.wait_procs(servers, timeout=60)[1] == []

@@ -15,7 +15,7 @@ import time
 from flows.serving.elapsed import elapsed
 from tasks.runtime.logs import show_logs
 show_logs()
-with elapsed("the server", 0.2):
+with elapsed("the server", line_seconds=0.2):
     time.sleep(1.5)
 """
 
