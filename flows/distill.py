@@ -10,8 +10,19 @@ from conf.errors import GateStopped
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
 from flows.gate_policies import run_with_policy
-from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, OptionalStage, Overrides, request_of, resolve
-from flows.run_labels import label, label_run
+from flows.parameters import (
+    LadderChoice,
+    Note,
+    OptionalBudget,
+    OptionalSeed,
+    OptionalStage,
+    Overrides,
+    Person,
+    RunTitle,
+    request_of,
+    resolve,
+)
+from flows.run_labels import label, label_run, missed_tags
 from flows.steps import bench_model, cancellable, evaluate_model, prepare_data, prepare_teacher, publish_report, record_model
 from models.base.device import precision_of
 from tasks.lifecycle.ladder_run import LadderRun
@@ -28,9 +39,10 @@ def distill(
     start_at: OptionalStage = "",
     seed: OptionalSeed = -1,
     fresh: bool = False,
-    whole: Ladder | None = None,
-    repeats: str = "",
     budget: OptionalBudget = "",
+    name: RunTitle = "",
+    note: Note = "",
+    by: Person = "",
 ) -> RunRecord | State[RunRecord]:
     """Distil a teacher down a ladder.
 
@@ -40,13 +52,12 @@ def distill(
         start_at: First stage that may be computed; what comes before it must be finished already. Empty: any.
         seed: Seed of data order and first weights; -1: the ladder's own.
         fresh: Compute anew, from `start_at` on, even results that are stored.
-        whole: A ladder given in full, in place of `ladder`.
-        repeats: Name of the run that this one repeats, for the record; may be empty.
         budget: Wall-clock time such as `5m`, to which steps and held-out examples are scaled down by a calibration; empty: no limit.
+        name: Name of the run, part of its folder's; empty: ladder, three characters and the time.
+        note: Why it is made, for the record.
+        by: Who asks for it, for the record.
     """
-    request = request_of(
-        ladder, overrides=overrides, start_at=start_at, seed=seed, fresh=fresh, inline_ladder=whole, repeats=repeats, budget=budget
-    )
+    request = request_of(ladder, overrides=overrides, start_at=start_at, seed=seed, fresh=fresh, budget=budget, name=name, note=note, by=by)
     resolved = resolve(request)
     settings = resolved.ladder
     with LadderRun.open(resolved) as run:
@@ -69,7 +80,7 @@ def conclude(run: LadderRun, settings: Ladder) -> RunRecord | State[RunRecord]:
     """Write the report and say how the run has ended: a run that a gate stopped has a state of its own."""
     record = publish_report(run.finish(), to_yaml(settings))
     run.save(record)
-    label(tags=[f"quality:{record.stages[-1].gate or 'not asked'}"])
+    label(tags=missed_tags(record.stages[-1]))
     if record.status == "stopped" and record.error:
         return Failed(name="GateStopped", message=record.error, data=GateStopped(record.error))
     return record

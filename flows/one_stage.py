@@ -12,7 +12,7 @@ from conf.home import home
 from conf.loading.load import suggest
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
-from flows.parameters import LadderChoice, OptionalSeed, Overrides, StageName, TeacherNames, request_of, resolve
+from flows.parameters import LadderChoice, Note, OptionalSeed, Overrides, Person, RunTitle, StageName, TeacherNames, request_of, resolve
 from flows.run_labels import label_run
 from flows.steps import cancellable, prepare_data, record_model
 from tasks.lifecycle.ladder_run import LadderRun
@@ -31,7 +31,9 @@ def one_stage(
     overrides: Overrides = (),
     seed: OptionalSeed = -1,
     fresh: bool = False,
-    repeats: str = "",
+    name: RunTitle = "",
+    note: Note = "",
+    by: Person = "",
 ) -> RunRecord | State[RunRecord]:
     """Make one student from named teachers, judge it and report it.
 
@@ -42,9 +44,11 @@ def one_stage(
         overrides: Settings to change, as `key=value` with dotted keys: `stages.100k.objective.alpha=0.5`.
         seed: Seed of data order and first weights; -1: the ladder's own.
         fresh: Compute anew even results that are stored.
-        repeats: Name of the run that this one repeats, for the record; may be empty.
+        name: Name of the run, part of its folder's; empty: ladder, three characters and the time.
+        note: Why it is made, for the record.
+        by: Who asks for it, for the record.
     """
-    request = request_of(ladder, overrides=overrides, seed=seed, fresh=fresh, only=stage, teachers=teachers, repeats=repeats)
+    request = request_of(ladder, overrides=overrides, seed=seed, fresh=fresh, only=stage, teachers=teachers, name=name, note=note, by=by)
     resolved = _single(resolve(request))
     single = resolved.ladder
     with LadderRun.open(resolved) as run:

@@ -6,18 +6,22 @@ Their types make the forms of the Prefect UI; the API refuses a wrong value in t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from conf.home import home
-from conf.loading.load import Loaded, load, load_whole, shipped
+from conf.loading.load import Loaded, load, load_whole, shipped, stage_names
 from conf.path_policy import check_source, confine
 from conf.schema.ladder import STAGE_NAME_PATTERN
 from conf.schema.stage.student import is_settled
-from tasks.lifecycle.request import ResolvedRequest, RunRequest
+from tasks.lifecycle.request import NOTE_LENGTH, PERSON_LENGTH, RUN_NAME, ResolvedRequest, RunRequest
 
 if TYPE_CHECKING:
     from tasks.runtime.run_registry import Context
@@ -36,22 +40,50 @@ LadderChoice = Annotated[
 ]
 Override = Annotated[str, Field(pattern=r"^\s*[^=\s]+\s*=")]
 Overrides = tuple[Override, ...]
-StageName = Annotated[str, Field(pattern=STAGE_NAME_PATTERN)]
+_STAGES = "; ".join(f"{ladder}: {', '.join(stage_names(ladder))}" for ladder in shipped())
 # Empty text and -1 stand for "none": a field that may also be null is refused by a form with no reason but that nothing fits.
-OptionalStage = Annotated[str, Field(pattern=rf"^$|{STAGE_NAME_PATTERN}")]
+StageName = Annotated[str, Field(pattern=STAGE_NAME_PATTERN, json_schema_extra={"description": f"The stage to make. {_STAGES}."})]
+OptionalStage = Annotated[
+    str,
+    Field(
+        pattern=rf"^$|{STAGE_NAME_PATTERN}",
+        json_schema_extra={
+            "description": f"First stage that may be computed; what comes before it must be finished already. Empty: any. {_STAGES}."
+        },
+    ),
+]
 TeacherNames = tuple[Annotated[str, Field(min_length=1)], ...]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+RunTitle = Annotated[str, Field(pattern=rf"^$|^{RUN_NAME}$")]
+Note = Annotated[str, Field(max_length=NOTE_LENGTH)]
+Person = Annotated[str, Field(max_length=PERSON_LENGTH)]
 OptionalRun = Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 OptionalBudget = Annotated[str, Field(pattern=r"^$|^[0-9]{1,6}[smhd]$")]
 OptionalSeed = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
+# Parts of a request that programs give and no form has.
+_beside: ContextVar[Mapping[str, Any]] = ContextVar("beside", default=MappingProxyType({}))
+
+
+@contextmanager
+def beside_form(**parts: Any) -> Iterator[None]:
+    """Requests made within have these parts, too: `inline_ladder`, a ladder given in full, and `repeats`, the run that is repeated."""
+    token = _beside.set(parts)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
+
+
 def request_of(source: str, *, seed: int = -1, **given: Any) -> RunRequest:
-    """The request that a flow's parameters make; empty text and -1 stand for none."""
-    from flows.run_labels import is_served
+    """The request that a flow's parameters make; empty text and -1 stand for none. Labels the flow run, before anything is checked."""
+    from flows.run_labels import is_served, label_request
 
     asked = {key: value for key, value in given.items() if value != ""}
-    return RunRequest(source, seed=seed if seed >= 0 else None, served=is_served(), **asked)
+    request = RunRequest(source, seed=seed if seed >= 0 else None, served=is_served(), **{**asked, **_beside.get()})
+    label_request(request)
+    return request
 
 
 def resolve(request: RunRequest) -> ResolvedRequest:

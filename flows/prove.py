@@ -15,7 +15,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import Arm
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
-from flows.parameters import LadderChoice, OptionalBudget, OptionalSeed, Overrides, request_of, resolve
+from flows.parameters import LadderChoice, Note, OptionalBudget, OptionalSeed, Overrides, Person, RunTitle, request_of, resolve
 from flows.run_labels import label_run, untagged
 from flows.steps import cancellable, evaluate_model, prepare_data, prepare_teacher, record_model
 from models.base.device import precision_of
@@ -39,9 +39,10 @@ def prove(
     overrides: Overrides = (),
     seed: OptionalSeed = -1,
     fresh: bool = False,
-    whole: Ladder | None = None,
-    repeats: str = "",
     budget: OptionalBudget = "",
+    name: RunTitle = "",
+    note: Note = "",
+    by: Person = "",
 ) -> RunRecord | State[RunRecord]:
     """Compare a ladder with its control arms.
 
@@ -50,13 +51,12 @@ def prove(
         overrides: Settings to change, as `key=value`: `proof.seeds=10`, `proof.arms=[staged,direct-matched]`, `proof.pilot=true`.
         seed: First seed of data order and first weights; -1: the ladder's own.
         fresh: Compute anew even results that are stored.
-        whole: A ladder given in full, in place of `ladder`.
-        repeats: Name of the run that this one repeats, for the record; may be empty.
         budget: Wall-clock time such as `2h` for the whole proof, to which steps and held-out examples are scaled down; empty: no limit.
+        name: Name of the run, part of its folder's; empty: ladder, three characters and the time.
+        note: Why it is made, for the record.
+        by: Who asks for it, for the record.
     """
-    request = request_of(
-        ladder, overrides=overrides, seed=seed, fresh=fresh, inline_ladder=whole, repeats=repeats, budget=budget, proof=True
-    )
+    request = request_of(ladder, overrides=overrides, seed=seed, fresh=fresh, budget=budget, name=name, note=note, by=by, proof=True)
     resolved = resolve(request)
     settings = resolved.ladder
     with LadderRun.open(resolved) as run:

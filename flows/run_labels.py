@@ -1,7 +1,8 @@
-"""Names and tags of flow runs: `ladder:`, `stage:`, `quality:`, `repeats:`."""
+"""Names and tags of flow runs: `ladder:`, `by:`, `override:`, `quality:`, `missed:`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -11,11 +12,14 @@ from prefect.context import FlowRunContext, TagsContext
 from prefect.exceptions import PrefectException
 
 from conf.home import home
-from tasks.lifecycle.request import ResolvedRequest
-from tasks.records.run import RunRecord
+from tasks.lifecycle.request import ResolvedRequest, RunRequest
+from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import without_retries
 from tasks.runtime.run_registry import all_runs
+
+BOUND = re.compile(r"\bgate\.(\w+)")  # in a gate's reasons
+LONGEST_TAG = 80  # characters
 
 
 def is_served() -> bool:
@@ -28,7 +32,7 @@ def repeated_run(resolved: ResolvedRequest) -> str | None:
     """Name of the run that this one repeats; a scheduled run repeats none.
 
     It is the one that is named; for a flow run that is retried, its earlier attempt; for a run that a person has started through a form,
-    the run with the same parameters or with one parameter changed, the newest of several.
+    the newest run of the same parameters, of which it is a copy.
     """
     context, named = FlowRunContext.get(), resolved.request.repeats
     if named or context is None or context.flow_run is None:
@@ -39,8 +43,7 @@ def repeated_run(resolved: ResolvedRequest) -> str | None:
             return record.run
     if own.deployment_id is None or own.auto_scheduled:
         return None
-    alike = [record for record in earlier if resolved.is_like(record) and resolved.changes(record) <= 1]
-    return min(alike, key=resolved.changes).run if alike else None
+    return next((record.run for record in earlier if resolved.is_like(record)), None)
 
 
 @contextmanager
@@ -59,12 +62,33 @@ def label(name: str | None = None, tags: Iterable[str] = ()) -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
+    run = context.flow_run
+    run.tags = sorted({*run.tags, *tags})  # nothing else tags it while it runs
     try:
         with without_retries(), get_client(sync_client=True) as client:
-            before = client.read_flow_run(context.flow_run.id).tags
-            client.update_flow_run(context.flow_run.id, name=name, tags=sorted({*before, *tags}))
+            client.update_flow_run(run.id, name=name, tags=run.tags)
     except (httpx.HTTPError, PrefectException) as error:
         log.warning("Prefect did not take the run's name and tags: %s", error or type(error).__name__)
+
+
+def label_request(request: RunRequest) -> None:
+    """Tag the flow run with what was asked for, so that also a request that is refused can be told from others."""
+    changed = [text.strip() for text in request.overrides if text.strip()]
+    changed += [f"seed={request.seed}"] if request.seed is not None and not any(text.startswith("seed=") for text in changed) else []
+    tags = [f"override:{_short(text)}" for text in changed]
+    tags += [f"by:{_short(request.by)}"] if request.by else []
+    if tags:
+        label(tags=tags)
+
+
+def missed_tags(record: StageRecord) -> list[str]:
+    """A student's verdict, and the names of the bounds that it missed: `missed:min_parent_retention`."""
+    missed = dict.fromkeys(BOUND.findall(" ".join(record.gate_reasons)))
+    return [f"quality:{record.gate or 'not asked'}", *(f"missed:{name}" for name in missed)]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TAG else f"{text[: LONGEST_TAG - 1]}…"
 
 
 def label_run(record: RunRecord) -> None:

@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from conf.schema.ladder import Ladder, Stage
-from flows.run_labels import label, untagged
+from flows.run_labels import label, missed_tags, untagged
 from flows.steps import audit_model, bench_model, cancellable, decide, evaluate_model, record_model, train_control, train_student
 from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
@@ -45,7 +45,7 @@ def _stage_flow(
     with untagged():
         record = _made(stage, lineage, StageInputs(ladder, data, context), extension, inserted)
     require_server()
-    label(tags=[f"quality:{record.gate or 'not asked'}"])
+    label(tags=missed_tags(record))
     message = "; ".join(record.gate_reasons) or None
     if record.reused:
         return Completed(name="Cached", message=message or f"reused {record.fingerprint[:12]}", data=record)

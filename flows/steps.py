@@ -14,11 +14,11 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
 
-from conf.errors import RunCancelled, TransientError
+from conf.errors import LadderError, RunCancelled, TransientError
 from tasks.audit import audit
 from tasks.bench import bench
 from tasks.data import prepare
@@ -53,7 +53,10 @@ RETRY: dict[str, Any] = {
 
 
 def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
-    """Have a task or a flow, called for its state, end as Cancelled and not as Failed when the run was cancelled in it."""
+    """Have a task or a flow, called for its state, end as Cancelled when the run was cancelled in it, and as Failed at an expected error.
+
+    The state has the error's sentence; Prefect logs it, and no traceback. A transient error is raised, for Prefect to try again.
+    """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
@@ -61,6 +64,10 @@ def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
             return function(*args, **kwargs)
         except RunCancelled as error:
             return Cancelled(message=str(error), data=error)
+        except TransientError:
+            raise
+        except LadderError as error:
+            return Failed(message=str(error), data=error)
 
     # Prefect would look up the names of the annotations where `call` is defined; a return annotation it could not pickle for a runner.
     signature = inspect.signature(function, eval_str=True).replace(return_annotation=inspect.Signature.empty)

@@ -7,6 +7,7 @@ resolved; then the whole is validated, so that every mistake gets the same kind 
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,13 @@ class Loaded(NamedTuple):
 def shipped() -> dict[str, Path]:
     """Name to file of the ladders that come with the project."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+@functools.cache
+def stage_names(ladder: str) -> tuple[str, ...]:
+    """Names of the stages of a shipped ladder, as its file has them."""
+    stages = yaml.load(shipped()[ladder].read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    return tuple(str(stage["name"] if isinstance(stage, dict) else stage) for stage in stages)
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> Loaded:

@@ -54,4 +54,7 @@ StartAt = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of data order and first weights.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again even finished results, from --start-at on.")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the run; none: ladder, three characters, time.")]
+Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why it is made, for the record.")]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who asks for it, for the record; none: the user.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

@@ -16,14 +16,14 @@ from conf.errors import GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
 from conf.loading.load import load
 from flows.cli.printing import begin
-from flows.parameters import load_request, refuse_early, settled
+from flows.parameters import beside_form, load_request, refuse_early, settled
 from flows.serving.environment import prepare_environment
-from tasks.lifecycle.request import ResolvedRequest, RunRequest
+from tasks.lifecycle.request import Naming, ResolvedRequest, RunRequest
 from tasks.records.run import RunRecord
 
 
-def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None) -> None:
-    """Run the ladder of an earlier run again, with that run's overrides and these.
+def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None, named: Naming) -> None:
+    """Run the ladder of an earlier run again, with that run's overrides and these; `named`: its `name`, `note` and `by`.
 
     Raises:
         UserError: There is no such run, or its ladder is gone.
@@ -48,6 +48,7 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
             inline_ladder=load(str(Path(record.folder) / "ladder.yaml")).ladder if record.whole else None,
             repeats=record.run,
             proof=record.proof,
+            **named,
         )
     )
 
@@ -64,7 +65,8 @@ def launch(request: RunRequest) -> None:
     count = len(resolved.ladder.stages)
     begin(f"{resolved.ladder.name}: teacher and {count} stage{'s' * (count != 1)}; loading PyTorch, MLflow and Prefect")
     run_flow = _prepare(request, resolved)
-    flow_run_id, outcome = _outcome(run_flow)
+    with beside_form(inline_ladder=request.inline_ladder, repeats=request.repeats):
+        flow_run_id, outcome = _outcome(run_flow)
     if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped):
         if isinstance(outcome, LadderError | KeyboardInterrupt):
             raise outcome
@@ -124,12 +126,13 @@ def _outcome(run_flow: Callable[[], Any]) -> tuple[str, Any]:
 def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], Any]:
     """The call of the flow that a request is for, imported; its parameters are those that the Prefect UI shows."""
     path = str(Path(request.source).absolute()) if Path(request.source).is_file() else request.source
-    given: dict[str, Any] = {"overrides": overrides, "fresh": request.fresh, "repeats": request.repeats or "", "return_state": True}
+    named = {"name": request.name or "", "note": request.note or "", "by": request.by or ""}
+    given: dict[str, Any] = {"overrides": overrides, "fresh": request.fresh, "return_state": True, **named}
     if request.only is not None:
         from flows.one_stage import one_stage
 
         return partial(one_stage, path, request.only, request.teachers, **given)
-    given |= {"whole": request.inline_ladder, "budget": request.budget or ""}
+    given |= {"budget": request.budget or ""}
     if request.proof:
         from flows.prove import prove
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,14 +11,32 @@ from flows.cli import printing
 from flows.cli.arguments import Json, LastRun, RunName, complete_run
 
 
-def runs(as_json: Json = False) -> None:
-    """List the runs of this home, the newest first."""
+class RunStatus(StrEnum):
+    """The ends of a run, by which `ladder runs` selects."""
+
+    running = "running"
+    done = "done"
+    failed = "failed"
+    stopped = "stopped"
+    interrupted = "interrupted"
+    cancelled = "cancelled"
+
+
+def runs(
+    ladder: Annotated[str | None, typer.Option("--ladder", metavar="NAME", help="Only runs of this ladder.")] = None,
+    status: Annotated[list[RunStatus] | None, typer.Option("--status", help="Only runs that ended so; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="At most so many, the newest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs of this home, the newest first: kind, quality, share of the root's, cost, and below it what differs."""
     from conf.home import home
     from flows.cli.show.runs import run_row, runs_text
     from tasks.runtime.run_registry import all_runs
 
-    records = all_runs(home())
-    printing.show([run_row(record) for record in records], as_json, lambda: runs_text(records))
+    rows = [run_row(record) for record in all_runs(home())]
+    chosen = [row for row in rows if (ladder is None or row["ladder"] == ladder) and (not status or row["status"] in status)][:limit]
+    none = None if chosen or not rows else f"none of the {len(rows)} runs is so"
+    printing.show(chosen, as_json, lambda: none or runs_text(chosen))
 
 
 def show(run: LastRun = None, as_json: Json = False) -> None:

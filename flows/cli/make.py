@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.arguments import Fresh, Json, LadderName, Overrides, RunName, Seed, StartAt
+from flows.cli.arguments import By, Fresh, Json, LadderName, Name, Note, Overrides, RunName, Seed, StartAt
 from flows.cli.printing import begin, show
 
 Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that it ends in about this time: 5m, 2h.")]
@@ -19,19 +19,33 @@ def run(
     fresh: Fresh = False,
     seed: Seed = None,
     budget: Budget = None,
+    name: Name = None,
+    note: Note = None,
+    by: By = None,
 ) -> None:
     """Distil a ladder: reuse finished stages, resume interrupted ones, compute the rest."""
     from flows.cli.launch import launch
-    from tasks.lifecycle.request import RunRequest
+    from tasks.lifecycle.request import RunRequest, naming
 
-    launch(RunRequest(ladder, tuple(overrides or ()), start_at, fresh, seed, budget or None))
+    named = naming(name, note, by)
+    launch(RunRequest(ladder, tuple(overrides or ()), start_at, fresh, seed, budget or None, **named))
 
 
-def rerun(run: RunName, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, seed: Seed = None) -> None:
+def rerun(
+    run: RunName,
+    overrides: Overrides = None,
+    start_at: StartAt = None,
+    fresh: Fresh = False,
+    seed: Seed = None,
+    name: Name = None,
+    note: Note = None,
+    by: By = None,
+) -> None:
     """Repeat an earlier run with its settings and these; compute only what they change."""
     from flows.cli.launch import relaunch
+    from tasks.lifecycle.request import naming
 
-    relaunch(run, overrides or [], start_at, fresh, seed)
+    relaunch(run, overrides or [], start_at, fresh, seed, naming(name, note, by))
 
 
 def plan(ladder: LadderName, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, as_json: Json = False) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from conf.errors import UserError
-from flows.cli.arguments import LadderName, Seed
+from flows.cli.arguments import By, LadderName, Name, Note, Seed
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: proof.delta=0.01")]
 Arms = Annotated[str | None, typer.Option("--arms", metavar="NAMES", help="Arms, separated by commas; none: all that the ladder can have.")]
@@ -26,11 +26,14 @@ def prove(
     pilot: Pilot = False,
     fresh: Fresh = False,
     seed: Seed = None,
+    name: Name = None,
+    note: Note = None,
+    by: By = None,
 ) -> None:
     """Compare a ladder with its control arms over several seeds: was it worth it?"""
     from conf.schema.measures.proof import ARMS
     from flows.cli.launch import launch
-    from tasks.lifecycle.request import RunRequest
+    from tasks.lifecycle.request import RunRequest, naming
 
     if arms is not None and not arms.strip(", "):
         raise UserError.about("--arms", arms, f"arms separated by commas: {', '.join(ARMS)}", "Leave --arms out for all that can be.")
@@ -38,4 +41,4 @@ def prove(
     given += [f"proof.arms=[{arms}]"] if arms is not None else []
     given += [f"proof.seeds={seeds}"] if seeds is not None else []
     given += ["proof.pilot=true"] if pilot else []
-    launch(RunRequest(ladder, tuple(given), fresh=fresh, seed=seed, budget=budget or None, proof=True))
+    launch(RunRequest(ladder, tuple(given), fresh=fresh, seed=seed, budget=budget or None, proof=True, **naming(name, note, by)))

@@ -19,6 +19,7 @@ from conf.schema.ladder import Ladder
 from conf.served import configured_api
 from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
 from tasks.lifecycle.mlflow_ends import DATA, close_earlier, close_in_mlflow, log_data, mlflow_run_of
+from tasks.lifecycle.new_run import edited, new_lock
 from tasks.lifecycle.request import ResolvedRequest, kept_before
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
 from tasks.runtime import cancellation
@@ -26,7 +27,7 @@ from tasks.runtime.environment import environment
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import api_address, require_server, root_cause
 from tasks.runtime.prefect_watcher import PrefectWatcher
-from tasks.runtime.run_registry import END, Context, RunLock, new_name, now, save, unfinished, with_open_end
+from tasks.runtime.run_registry import END, Context, RunLock, now, save, unfinished, with_open_end
 from tasks.tracking.null import NullTracker
 from tasks.tracking.recorder import Recorder, recorder_of, tracker_of
 from tasks.tracking.tracker import Tracker
@@ -60,8 +61,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         if flow_run.id:
             claim(paths, flow_run.id)
         if lock is None or not lock.take():  # another process continues the earlier run at this moment
-            earlier, lock = None, RunLock(paths, new_name(ladder.name))
-            lock.take()
+            earlier, lock = None, new_lock(resolved, paths)
         record = _record(resolved, lock.run, tracker.uri, earlier)
         context = Context(
             run=record.run,
@@ -76,7 +76,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         run.save(record)
         (Path(record.folder) / "ladder.yaml").write_text(to_yaml(ladder), encoding="utf-8")
         if earlier:
-            log.info("continuing the interrupted run %s", record.run)
+            unused = f"; the name {request.name} is not used" if request.name not in (None, earlier.run) else ""
+            log.info("continuing the interrupted run %s%s", record.run, unused)
         log.info("run %s", record.run)
         return run
 
@@ -225,6 +226,9 @@ def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str | None, earlier
         attempt=attempt_of(flow_run.tags or []),
         restarts=ladder.compute.restarts,
         repeats=earlier.repeats if earlier else request.repeats,
+        note=request.note or (earlier and earlier.note),
+        by=request.by or (earlier and earlier.by),
+        edited=earlier.edited if earlier else edited(resolved, home()),
         served=request.served,
         whole=request.inline_ladder is not None,
         only=request.only,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from conf.errors import UserError
 from conf.loading.introspect import suggest
 from conf.schema.ladder import Ladder
 from tasks.records.run import RunRecord, StageRecord
+from tasks.tracking.runs import user
+
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # that a person gives; a folder is named by it
+NOTE_LENGTH, PERSON_LENGTH = 1000, 100  # characters
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,9 @@ class RunRequest:
         teachers: Names of the finished models that teach `only`, the nearest first; none: all that stand above it.
         inline_ladder: A ladder given in full.
         repeats: Name of the run that this one repeats.
+        name: Name that a person gives the run; None: one is made.
+        note: Why it is made, for the record.
+        by: Who asks for it, for the record.
         proof: Whether the ladder is compared with its control arms.
         served: Whether a deployment asks: its parameters come from a server, and their paths are confined.
     """
@@ -41,6 +50,9 @@ class RunRequest:
     teachers: tuple[str, ...] = ()
     inline_ladder: Ladder | None = None
     repeats: str | None = None
+    name: str | None = None
+    note: str | None = None
+    by: str | None = None
     proof: bool = False
     served: bool = False
 
@@ -76,20 +88,48 @@ class ResolvedRequest:
         return self.overrides if self.request.inline_ladder is None else ()
 
     def is_like(self, record: RunRecord) -> bool:
-        """Whether an earlier run was asked for the same thing, perhaps with other parameters."""
-        mine = (self.recorded_source, self.request.only, self.request.proof)
-        return mine == (record.source, record.only, record.proof)
+        """Whether an earlier run was asked for with the same parameters; the ladder's file may have changed since."""
+        return self._asked == (record.source, record.only, record.proof, _values(record.overrides), record.start_at, record.fresh)
 
-    def changes(self, record: RunRecord) -> int:
-        """Number of parameters that differ from those of an earlier run."""
-        mine, theirs = _values(self.recorded_overrides), _values(record.overrides)
-        changed = sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys())
-        return changed + (self.request.start_at != record.start_at) + (self.request.fresh != record.fresh)
+    @property
+    def _asked(self) -> tuple[object, ...]:
+        request = self.request
+        return (
+            self.recorded_source,
+            request.only,
+            request.proof,
+            _values(self.recorded_overrides),
+            request.start_at,
+            request.fresh,
+        )
 
 
 def _values(overrides: Iterable[str]) -> dict[str, str]:
     parts = (text.partition("=") for text in overrides)
     return {key: value for key, _, value in parts}
+
+
+class Naming(TypedDict):
+    """Parts of a request that name a run and say whose it is."""
+
+    name: str | None
+    note: str | None
+    by: str | None
+
+
+def naming(name: str | None, note: str | None, by: str | None) -> Naming:
+    """Name, note and author of a run that is asked for on a command line, as parts of a request.
+
+    Raises:
+        UserError: The name is no name of a folder, or a text is too long.
+    """
+    if name and not re.fullmatch(RUN_NAME, name):
+        allowed = "letters, digits, '.', '_' and '-', a letter or digit first, at most 64"
+        raise UserError.about("--name", name, allowed, "It names the run's folder; a sentence goes into --note.")
+    for option, text, most in (("--note", note, NOTE_LENGTH), ("--by", by, PERSON_LENGTH)):
+        if text and len(text) > most:
+            raise UserError.about(option, f"{text[:40]}...", f"at most {most} characters", f"It has {len(text)}.")
+    return {"name": name or None, "note": note or None, "by": by or user()}
 
 
 def kept_before(ladder: Ladder, start_at: str | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from tasks.records.data import DataCounts
 
 TEACHER = "teacher"  # name of the root teacher among the models of a run
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
+Kind = Literal["ladder", "stage", "proof"]
 Verdict = Literal["passed", "warned", "stopped", "approved"]
 
 
@@ -175,6 +176,9 @@ class RunRecord(Record):
         budget: How the ladder was shortened to a time, in words.
         only: The one stage that was made, where it was not the whole ladder; `named` are its teachers' fingerprints, the nearest first.
         repeats: The run that this one repeats, perhaps with other settings.
+        note: Why it was made, in words of a person.
+        by: Who asked for it.
+        edited: Settings of the ladder's file that had changed since the last run with the same parameters, one line each.
         served: Whether it was started through a deployment, and not on a command line.
         attempt: 1, and one more for each automatic restart after a crash.
         restarts: How many of these are allowed.
@@ -216,6 +220,9 @@ class RunRecord(Record):
     prefect_url: str | None = None
     prefect_api: str | None = None
     repeats: str | None = None
+    note: str | None = None
+    by: str | None = None
+    edited: tuple[str, ...] = ()
     served: bool = False
     proof: bool = False
     attempt: int = 1
@@ -229,3 +236,19 @@ class RunRecord(Record):
     def models(self) -> list[StageRecord]:
         """The finished models, the root teacher first."""
         return [*([self.teacher] if self.teacher else []), *self.stages]
+
+    @property
+    def kind(self) -> Kind:
+        """What was asked for: a whole ladder, one stage of it, or a proof."""
+        return "proof" if self.proof else "stage" if self.only else "ladder"
+
+    @property
+    def computed_flops(self) -> float:
+        """Operations of the trainings of this run, those of reused models not counted."""
+        return sum(model.flops for model in self.models if not model.reused)
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """What distinguishes it from other runs of its ladder: parameters that were given, and changes of the ladder's file."""
+        asked = [*self.overrides, *([f"--start-at {self.start_at}"] if self.start_at else []), *(["--fresh"] if self.fresh else [])]
+        return (*asked, *(f"edited: {line}" for line in self.edited))

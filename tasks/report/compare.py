@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import yaml
+from typing import Literal, NamedTuple
 
 from conf.errors import UserError
 from tasks.records import format as fmt
@@ -17,7 +14,7 @@ from tasks.records.bench import ModelBench
 from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import model_benches
 from tasks.report import tables
-from tasks.store.fingerprint import changes
+from tasks.runtime.run_settings import settings_that_differ
 
 ONE_REQUEST = "one request"
 Direction = Literal["better", "worse", "same"]
@@ -193,23 +190,6 @@ def _latency(model: ModelBench | None) -> float | None:
     """Median seconds of one request, alone."""
     case = model.case(1) if model else None
     return case.whole.p50 if case else None
-
-
-def settings_that_differ(a: RunRecord, b: RunRecord) -> list[str]:
-    """The resolved settings that differ, one line each, stages by name; the identities of the models, where a run kept no settings."""
-    old, new = _settings(a), _settings(b)
-    if old is None or new is None:
-        old, new = ({model.name: model.identity for model in run.models} for run in (a, b))
-    return changes(old, new)
-
-
-def _settings(record: RunRecord) -> dict[str, Any] | None:
-    try:
-        plain = yaml.safe_load((Path(record.folder) / "ladder.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
-    # A run of 0.3.0 does not say that it was recorded in MLflow.
-    return {"tracking": "mlflow", **plain, "stages": {stage["name"]: stage for stage in plain["stages"]}}
 
 
 def _notes(a: RunRecord, b: RunRecord) -> list[str]:

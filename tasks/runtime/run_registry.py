@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from conf.home import Home, disk_errors
 from conf.loading.load import suggest
 from conf.locks import is_held
 from tasks.records.base import Record
-from tasks.records.run import RunRecord, StageRecord, Status
+from tasks.records.run import Kind, RunRecord, StageRecord, Status
 from tasks.runtime.logs import log
 from tasks.store.store import Store
 
@@ -96,9 +97,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def new_name(ladder: str) -> str:
-    """A name for a run: the ladder, the time, and three characters against collisions."""
-    return f"{ladder}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)[:3]}"
+def new_name(home: Home, ladder: str, kind: Kind = "ladder", asked: str | None = None) -> str:
+    """A name that no run of this home has: the one asked for, numbered if it is taken, else ladder, kind, three characters and the time.
+
+    The characters come before the time, because lists on a page show about the first twenty of a name.
+    """
+    if asked:
+        names = (asked if number == 1 else f"{asked}-{number}" for number in itertools.count(1))
+    else:
+        stem = ladder if kind == "ladder" else f"{ladder}-{kind}"
+        names = (f"{stem}-{secrets.token_hex(2)[:3]}-{datetime.now(UTC):%Y%m%d-%H%M}" for _ in itertools.count())
+    return next(name for name in names if not (home.runs / name).exists() and not is_alive(home, name))
 
 
 def save(home: Home, record: RunRecord) -> None:

@@ -50,9 +50,12 @@ def ui_command(uri: str) -> str:
 
 
 def run_url(base: str, experiment_id: str, run_id: str) -> str:
-    """Address of a run's page on the MLflow server at `base`, without the user's name and password."""
+    """Address of a run's page on the MLflow server at `base`, without the user's name and password.
+
+    MLflow has two halves; without the last part its pages open the one for chat traces, where no run is listed.
+    """
     plain = without_user(base).rstrip("/")
-    return f"{plain}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{plain}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def is_server(uri: str) -> bool:

@@ -21,13 +21,19 @@ def flow_run(cli, shown: dict) -> dict:
 
 def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(finished, undisturbed):
     first = finished.json("show")
-    changed = finished("rerun", first["run"], "stages.two.training.steps=60", "--start-at", "two")
+    named = ("--name", "sixty", "--note", "more steps for two", "--by", "ann")
+    changed = finished("rerun", first["run"], "stages.two.training.steps=60", "--start-at", "two", *named)
     assert actions(changed.err) == ALL_REUSED | {"two": "computed", "three": "computed"}
     shown = finished.json("show")
     assert shown["repeats"] == first["run"]
     run = flow_run(finished, shown)
     assert run["name"] == f"{shown['run']}, repeats {first['run']}"
-    assert {"ladder:tiny", f"repeats:{first['run']}", "quality:not asked"} <= set(run["tags"])
+    tags = {"ladder:tiny", f"repeats:{first['run']}", "quality:not asked", "by:ann", "override:stages.two.training.steps=60"}
+    assert tags <= set(run["tags"])
+    assert (shown["run"], shown["note"], shown["by"]) == ("sixty", "more steps for two", "ann")
+    listed = finished("runs", "--ladder", "tiny", "--limit", "1").out
+    assert "sixty" in listed
+    assert "stages.two.training.steps=60; --start-at two; note: more steps for two" in listed
     assert f"This run repeats {first['run']}." in Path(shown["report"]).read_text()
     stages = {stage["name"]: stage["prefect_run_id"] for stage in shown["stages"]}
     found = httpx.post(
@@ -104,12 +110,12 @@ def test_one_stage_from_named_teachers(finished, tiny, undisturbed):
 
 
 @pytest.mark.slow
-def test_a_whole_ladder_as_a_parameter(finished, tiny):
+def test_a_ladder_that_is_given_in_full(finished, tiny):
     path = finished.home.parent / "whole.yaml"
     path.write_text(Path(tiny).read_text())
     code = (
-        "from conf.loading.load import load\nfrom flows.distill import distill\n"
-        f"distill(whole=load({str(path)!r}).ladder.model_dump(mode='json'), overrides=['stages.three.training.steps=25'])"
+        "from conf.loading.load import load\nfrom flows.distill import distill\nfrom flows.parameters import beside_form\n"
+        f"with beside_form(inline_ladder=load({str(path)!r}).ladder):\n    distill(overrides=['stages.three.training.steps=25'])"
     )
     ran = call(finished, code)
     assert ran.returncode == 0, ran.stderr

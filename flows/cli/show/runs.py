@@ -2,45 +2,91 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import Any
 
 from conf.home import home
 from conf.served import served
 from tasks.evaluation.harness_tasks import shown
 from tasks.proof.verdict_text import render
-from tasks.records.format import percent, seconds
+from tasks.records.format import NONE, duration, moment, operations, percent
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
+from tasks.report.tables import ACCURACY, BITS
 from tasks.report.terminal import WIDE, table_of, text_of
 from tasks.tracking.client import run_url, tracking_uri, ui_command
 
 
 def run_row(record: RunRecord) -> dict[str, Any]:
     """One run in a line of JSON."""
-    last = record.stages[-1] if record.stages else None
+    last, quality = record.stages[-1] if record.stages else None, tables.quality_of(record)
     return {
         "run": record.run,
         "ladder": record.ladder,
+        "kind": record.kind,
         "status": record.status,
         "started": record.started,
         "seconds": record.seconds,
         "stages": f"{len(record.stages)}/{len(record.planned)}",
         "last": last.name if last else None,
+        "metric": quality.key,
+        "quality": last.metrics.get(quality.key) if last else None,
+        "retention": last.retention.root if last else None,
+        "flops": record.computed_flops,
+        "differs": list(record.differs),
+        "note": record.note,
+        "by": record.by,
         "error": record.error,
     }
 
 
-def runs_text(records: list[RunRecord]) -> str:
-    """All runs, one a line."""
-    if not records:
+# Columns of the list: header, and where the terminal is narrow the order in which they are left out (0: never).
+COLUMNS = {"run": 0, "ladder": 0, "kind": 0, "status": 0, "quality": 0, "of root": 0, "time": 3, "FLOPs": 1, "started": 2}
+
+
+def runs_text(rows: list[dict[str, Any]], width: int | None = None) -> str:
+    """Runs as `run_row` gives them, each with one line below where it differs from others or has a note.
+
+    Args:
+        rows: The runs.
+        width: Of the terminal; None: as it is.
+    """
+    if not rows:
         return "no runs yet; `ladder run digits` makes one in seconds"
-    rows = [
-        [row["run"], row["status"], row["started"], "" if row["seconds"] is None else seconds(row["seconds"]), row["stages"]]
-        for row in map(run_row, records)
-    ]
-    headers = ("run", "status", "started", "seconds", "stages")
-    return text_of(table_of(headers, rows, left=headers), width=WIDE)
+    width, cells = width or shutil.get_terminal_size((120, 24)).columns, [_cells(row) for row in rows]
+    shown = list(COLUMNS)
+    if all(row["run"].startswith(f"{row['ladder']}-") for row in rows):
+        shown.remove("ladder")  # the name says it
+    for least in sorted(filter(None, COLUMNS.values())):
+        if sum(max(len(name), *(len(cell[name]) for cell in cells)) + 1 for name in shown) - 1 > width:
+            shown = [name for name in shown if COLUMNS[name] != least]
+    table = table_of(shown, [[cell[name] for name in shown] for cell in cells], left=shown[:4])
+    head, *lines = text_of(table, width=max(width, WIDE)).splitlines()
+    below = ["; ".join([*row["differs"], *([f"note: {row['note']}"] if row["note"] else [])]) for row in rows]
+    return "\n".join([head, *(part for line, more in zip(lines, below, strict=True) for part in (line, *_indented(more, width)))])
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    quality = BITS if row["metric"] == BITS.key else ACCURACY
+    score = NONE if row["quality"] is None else tables.score(quality, {quality.key: row["quality"]})
+    done, planned = row["stages"].split("/")
+    return {
+        "run": row["run"],
+        "ladder": row["ladder"],
+        "kind": row["kind"],
+        "status": row["status"] if done == planned else f"{row['status']}, {row['stages']}",
+        "quality": f"{score} b/B" if quality is BITS and score != NONE else score,
+        "of root": percent(row["retention"]),
+        "time": NONE if row["seconds"] is None else duration(row["seconds"]),
+        "FLOPs": operations(row["flops"]).removesuffix("FLOP").strip() if row["flops"] else NONE,
+        "started": moment(row["started"])[5:16],
+    }
+
+
+def _indented(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _model_json(model: StageRecord) -> dict[str, Any]:
@@ -81,6 +127,9 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "budget",
         "overrides",
         "repeats",
+        "note",
+        "by",
+        "edited",
         "attempt",
         "planned",
         "mlflow_uri",
@@ -106,6 +155,8 @@ def show_text(record: RunRecord) -> str:
     lines = [f"{record.run}: {record.status}" + (f" - {record.error}" if record.error else "")]
     lines += [record.waiting] if record.waiting and record.status == "running" else []
     lines += [f"repeats {record.repeats}"] if record.repeats else []
+    lines += [f"note: {record.note}"] if record.note else []
+    lines += [f"by {record.by}"] if record.by else []
     lines += [f"{stage.name}: {stage.decision}" for stage in record.stages if stage.decision]
     places = [f"{m.name}: {m.folder}" for m in (record.teacher, *record.stages) if m]
     places = [*elsewhere(record), *places]

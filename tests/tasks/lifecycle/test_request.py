@@ -1,4 +1,4 @@
-"""Requests for runs: parameters changed since earlier runs, stages before the first."""
+"""Requests for runs: copies of earlier ones, names, edited ladders, stages before the first."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from conf.loading.load import load
-from tasks.lifecycle.request import ResolvedRequest, RunRequest, kept_before
+from conf.home import Home
+from conf.loading.load import load, to_yaml
+from tasks.lifecycle.new_run import edited, new_lock
+from tasks.lifecycle.request import ResolvedRequest, RunRequest, kept_before, naming
 from tasks.records.run import RunRecord
+from tasks.runtime.run_registry import save
 
 LADDER, BASE = load("digits")
 
@@ -25,29 +28,29 @@ def record(**changed: Any) -> RunRecord:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "asked", "changes"),
+    ("overrides", "asked", "alike"),
     [
-        (("a.b=2", "seed=1"), {}, 0),
-        (("a.b=3", "seed=1"), {}, 1),
-        (("seed=1",), {}, 1),
-        (("seed=1", "a.b=2", "c=x=y"), {}, 1),
-        (("seed=1", "a.b=2"), {"start_at": "two"}, 1),
-        (("seed=1", "a.b=2"), {"fresh": True}, 1),
-        ((), {}, 2),
+        (("a.b=2", "seed=1"), {}, True),
+        (("a.b=3", "seed=1"), {}, False),
+        (("seed=1",), {}, False),
+        (("seed=1", "a.b=2", "c=x=y"), {}, False),
+        (("seed=1", "a.b=2"), {"start_at": "two"}, False),
+        (("seed=1", "a.b=2"), {"fresh": True}, False),
+        (("seed=1", "a.b=2"), {"name": "other", "note": "why", "by": "ann"}, True),
     ],
 )
-def test_changed_parameters_are_counted(overrides: tuple[str, ...], asked: dict[str, Any], changes: int) -> None:
-    assert resolved(overrides, **asked).changes(record()) == changes
+def test_a_run_is_like_another_of_the_same_parameters(overrides: tuple[str, ...], asked: dict[str, Any], alike: bool) -> None:
+    assert resolved(overrides, **asked).is_like(record()) == alike
 
 
 @pytest.mark.parametrize("other", [{"source": "tiny"}, {"only": "s1"}, {"proof": True}])
 def test_runs_of_another_kind_are_not_alike(other: dict[str, Any]) -> None:
-    assert resolved().is_like(record())
-    assert not resolved().is_like(record(**other))
+    assert resolved(("seed=1", "a.b=2")).is_like(record())
+    assert not resolved(("seed=1", "a.b=2")).is_like(record(**other))
 
 
 def test_a_proof_is_like_a_proof() -> None:
-    assert resolved(proof=True).is_like(record(proof=True))
+    assert resolved(("seed=1", "a.b=2"), proof=True).is_like(record(proof=True))
 
 
 def test_an_inline_ladder_is_recorded_by_its_name_with_no_overrides() -> None:
@@ -62,3 +65,41 @@ def test_the_models_before_a_stage_are_kept() -> None:
     assert kept_before(LADDER, second) == ("teacher", first)
     with pytest.raises(UserError, match=f"--start-at: got 'nothing'; allowed: a stage of this ladder: {first}"):
         kept_before(LADDER, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "../up"}, "--name: got '../up'; allowed: letters, digits"),
+        ({"name": "x" * 65}, "at most 64"),
+        ({"note": "x" * 1001}, "--note: got 'xxxx"),
+        ({"by": "x" * 101}, "at most 100 characters"),
+    ],
+)
+def test_names_notes_and_authors_are_bounded(given: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        naming(**{"name": None, "note": None, "by": None, **given})
+
+
+def test_a_run_on_a_command_line_has_an_author() -> None:
+    assert naming("half-alpha", "", "ann") == {"name": "half-alpha", "note": None, "by": "ann"}
+    assert naming(None, None, None)["by"]
+
+
+def test_a_name_that_is_taken_is_numbered(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    locks = [new_lock(resolved(name="trial"), home) for _ in range(2)]
+    (home.runs / "trial-3").mkdir(parents=True)
+    locks.append(new_lock(resolved(name="trial"), home))
+    assert [lock.run for lock in locks] == ["trial", "trial-2", "trial-4"]
+    assert new_lock(resolved(proof=True), home).run.startswith("digits-proof-")
+
+
+def test_an_edit_of_the_ladder_since_the_last_run_like_it_is_told(tmp_path: Path) -> None:
+    home, folder = Home(tmp_path), tmp_path / "runs" / "r"
+    save(home, record(folder=str(folder)))
+    (folder / "ladder.yaml").write_text(to_yaml(load("digits", ["stages.half.training.steps=7"]).ladder))
+    assert edited(resolved(("a.b=2", "seed=1")), home) == ("stages.half.training.steps: 7 -> 300",)
+    assert edited(resolved(("a.b=3",)), home) == (), "another override is no edit"
+    (folder / "ladder.yaml").write_text("not: [a, ladder")
+    assert edited(resolved(("a.b=2", "seed=1")), home) == ()

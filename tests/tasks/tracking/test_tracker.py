@@ -25,6 +25,7 @@ from tasks.tracking.runs import StageRun
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import model_record
 
+TRAINING = "?workflowType=machine_learning"  # the half of MLflow's pages that lists runs
 SETTINGS = {"training": {"steps": 20, "warmup": 0.05}, "objective": {"alpha": {"kind": "constant", "end": None}}, "notes": "x" * 900}
 
 
@@ -174,6 +175,8 @@ from conf.home import Home
 from tasks.tracking.client import run_url, tracking_uri, ui_command
 from tasks.tracking.runs import StageRun
 from tasks.tracking.tracker import Tracker, connect
+
+TRAINING = "?workflowType=machine_learning"  # the half of MLflow's pages that lists runs
 from tasks.tracking.curves import CurveLogger
 tracker = connect(Home(Path(sys.argv[1])))
 parent = tracker.open_ladder(f"run-{sys.argv[2]}", "together", "h", "name: x", params={"a": 1}, environment={"python": "3"})
@@ -238,7 +241,7 @@ def test_addresses(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking_uri(home) == f"sqlite:///{home.mlflow}/mlflow.db"
     assert ui_command("sqlite:////a b/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'"
     assert ui_command("http://h:5000") == "http://h:5000"
-    assert run_url("http://h:5000/", "3", "r") == "http://h:5000/#/experiments/3/runs/r"
+    assert run_url("http://h:5000/", "3", "r") == f"http://h:5000/#/experiments/3/runs/r{TRAINING}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
     assert tracking_uri(home) == "http://h:5000"
 
@@ -269,7 +272,7 @@ def test_a_password_is_never_shown(uri: str, shown: str) -> None:
 
 
 def test_a_link_names_nobody() -> None:
-    assert run_url("http://ann:s3cret@h:5000/", "3", "r") == "http://h:5000/#/experiments/3/runs/r"
+    assert run_url("http://ann:s3cret@h:5000/", "3", "r") == f"http://h:5000/#/experiments/3/runs/r{TRAINING}"
 
 
 def test_a_refused_address_does_not_tell_its_password(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,32 @@
+"""Name of a new run, and edits of its ladder since the last run."""
+
+from __future__ import annotations
+
+from conf.home import Home
+from tasks.lifecycle.request import ResolvedRequest
+from tasks.runtime.run_registry import RunLock, all_runs, new_name
+from tasks.runtime.run_settings import kept_settings
+from tasks.store.fingerprint import changes
+
+MOST = 8  # changed settings that a record keeps; `ladder compare` shows all
+
+
+def new_lock(resolved: ResolvedRequest, home: Home) -> RunLock:
+    """The lock of a new run, taken, under a name that no other run has."""
+    request = resolved.request
+    kind = "proof" if request.proof else "stage" if request.only else "ladder"
+    while True:
+        lock = RunLock(home, new_name(home, resolved.ladder.name, kind, request.name))
+        if lock.take():
+            return lock
+
+
+def edited(resolved: ResolvedRequest, home: Home) -> tuple[str, ...]:
+    """Settings that differ from those of the last run with the same parameters: the ladder's file was edited."""
+    last = next((record for record in all_runs(home) if resolved.is_like(record)), None)
+    before = last and kept_settings(last)
+    if before is None or resolved.shortened or (last and last.budget):  # a budget's steps are measured anew each time
+        return ()
+    plain = resolved.ladder.model_dump(mode="json")
+    lines = changes(before, {**plain, "stages": {stage["name"]: stage for stage in plain["stages"]}})
+    return tuple(lines[:MOST]) + ((f"and {len(lines) - MOST} more",) if len(lines) > MOST else ())
