@@ -1,4 +1,4 @@
-"""Names and tags of flow runs: `ladder:`, `by:`, `override:`, `quality:`, `missed:`."""
+"""Names of flow runs, and their tags, by which people filter the list."""
 
 from __future__ import annotations
 

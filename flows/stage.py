@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import RunType, State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from conf.schema.ladder import Ladder, Stage
+from flows.arrows import nodes_of, note_result
 from flows.run_labels import label, missed_tags, untagged
 from flows.steps import audit_model, bench_model, cancellable, decide, evaluate_model, record_model, train_control, train_student
 from models.base.device import precision_of
@@ -15,6 +16,7 @@ from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.runtime.prefect_client import require_server
 from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.training.identity import teachers_of
 
 
 def _audited(student: StageRecord, stage: Stage, lineage: list[StageRecord], inputs: StageInputs) -> StageRecord:
@@ -61,8 +63,11 @@ def distill_stage(
 ) -> StageRecord:
     """Make one student from its nearest ancestor, or train one on, judge it, and record it whatever the verdict."""
     ladder, data, context = inputs.ladder, inputs.data, inputs.context  # the parameters that Prefect shows of the flow
-    record = _stage_flow(stage, lineage, ladder, data, context, extension, inserted, return_state=True).result()
+    above = [*teachers_of(stage, lineage), *([extension.student] if extension else lineage[-1:])]
+    state = _stage_flow(stage, lineage, ladder, data, context, extension, inserted, wait_for=nodes_of(*above), return_state=True)
+    record = state.result()
     assert isinstance(record, StageRecord)
+    note_result(record, state, RunType.FLOW_RUN)
     return record
 
 

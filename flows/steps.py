@@ -13,12 +13,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import RunType, State
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
 
 from conf.errors import LadderError, RunCancelled, TransientError
+from flows.arrows import nodes_of, note_result
 from tasks.audit import audit
 from tasks.bench import bench
 from tasks.data import prepare
@@ -104,9 +105,12 @@ def step(function: Callable[P, R], name: str, run_name: str | Callable[..., str]
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         log_warnings()  # in a served run, too, which no command line has prepared
-        # Quoted: Prefect need not search records within records for the results of other tasks.
+        # Quoted: Prefect need not search records within records for the results of other tasks; flows/arrows.py knows them.
         named = {key: quote(value) for key, value in kwargs.items()}
-        return task(*map(quote, args), return_state=True, **named).result()  # pyright: ignore[reportReturnType]
+        state = task(*map(quote, args), return_state=True, wait_for=nodes_of(*args, *kwargs.values()), **named)
+        result: Any = state.result()  # pyright: ignore[reportAttributeAccessIssue]
+        note_result(result, state, RunType.TASK_RUN)  # pyright: ignore[reportArgumentType]
+        return result
 
     return call
 

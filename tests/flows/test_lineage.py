@@ -9,6 +9,8 @@ import pytest
 
 from tests.flows.driver import Cli, home_with_database
 
+STAGES = ["stage / one <- teacher", "stage / two <- one", "stage / three <- two"]
+
 
 @pytest.fixture(scope="module")
 def finished_here(tmp_path_factory, prefect_api, empty_database, tiny) -> Cli:
@@ -58,8 +60,14 @@ def test_prefect_holds_the_flow_its_stages_and_their_artifacts(finished_here, sh
     assert sorted(run["name"] for run in stages) == ["one <- teacher", "three <- two", "two <- one"]
     tasks = ask(api, "task_runs", task_runs={"flow_run_id": {"any_": [shown["prefect_run_id"]]}})
     assert {run["parent_task_run_id"] for run in stages} <= {task["id"] for task in tasks}
+    graph = dict(httpx.get(f"{api}/flow_runs/{shown['prefect_run_id']}/graph-v2", trust_env=False).raise_for_status().json()["nodes"])
     inner = ask(api, "task_runs", task_runs={"flow_run_id": {"any_": [run["id"] for run in stages]}})
     assert {"one <- teacher", "two <- one", "three <- two", "evaluate two", "gate: two", "record two"} <= {task["name"] for task in inner}
+
+    arrows = {node["label"]: {edge["id"] for edge in node["parents"]} for node in graph.values()}
+    drawn = {label: {graph[each]["label"] for each in above} for label, above in arrows.items()}
+    chain = ["data: digits", "teacher: train", "evaluate teacher", "record teacher", *STAGES, "report"]
+    assert drawn == {chain[0]: set()} | {below: {above} for above, below in pairwise(chain)}, "the lineage, and no other arrow"
 
     ids = [shown["prefect_run_id"], *(run["id"] for run in stages)]
     artifacts = ask(api, "artifacts", artifacts={"flow_run_id": {"any_": ids}})
