@@ -27,8 +27,9 @@ from typing import NamedTuple
 from benchmarks.common import machine
 from conf.home import home
 from conf.loading.load import load
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
 from conf.schema.stage.gate import Gate
+from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Shape, Student
 from conf.schema.teacher import TrainedTeacher
 from flows.serving.environment import prepare_environment

@@ -23,8 +23,9 @@ from benchmarks.common import machine
 from benchmarks.scratch import interval
 from conf.home import home
 from conf.loading.load import load
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import Objective
+from conf.schema.stage.stage import Stage
 from conf.schema.teacher import TrainedTeacher
 from flows.serving.environment import prepare_environment
 from models.base.device import precision_of, resolve_device

@@ -53,7 +53,7 @@ def corpus_with(fault: str, folder: Path, seed: int) -> Corpus:
     """Digits with marks; the training labels of the faulty slice as `fault` has them. Held-out labels are right."""
     documents = read_source(DigitsData(source="digits"), "image-classification", Path()).documents
     generator = np.random.default_rng(seed)
-    images = np.stack([document.image for document in documents if document.image is not None])
+    images = np.stack([document.image for document in documents if document.image is not None]).astype(np.float32, copy=False)
     labels = np.array([int(document.label or 0) for document in documents])
     order, slices = generator.permutation(len(images)), generator.integers(0, SLICES, len(images)).astype(np.int32)
     train_rows, held_out = order[HELD_OUT:], order[:HELD_OUT]

@@ -26,7 +26,8 @@ from torch import nn
 from benchmarks.common import machine
 from conf.home import home
 from conf.loading.load import load
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from conf.schema.teacher import TrainedTeacher
 from flows.serving.environment import prepare_environment
 from models.architectures.checkpoint import load_model

@@ -18,7 +18,8 @@ from benchmarks.common import machine
 from conf.errors import UserError
 from conf.home import home
 from conf.loading.load import load
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from flows.serving.environment import prepare_environment
 from models.base.device import precision_of, resolve_device
 from tasks.data.prepare import prepare_data

@@ -6,6 +6,7 @@ Settings come from the schema, commands from typer, exit codes from the errors, 
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import inspect
 import re
@@ -201,19 +202,20 @@ def json_page() -> list[str]:
         ("proof.json", "In the folder of a proof.", proof.Proof),
     ]
     lines = ["# JSON documents", "", "These names do not change; new ones may be added. Times are seconds, sizes bytes, shares 0 to 1."]
-    seen: set[type[BaseModel]] = set()
+    seen: set[type] = set()
     for title, note, model in documents:
         lines += ["", f"## {title}", "", " ".join(filter(None, (note, model and _type(model))))]
-    waiting = [model for _, _, model in documents if model is not None]
+    waiting: list[type] = [model for _, _, model in documents if model is not None]
     while waiting:
         model = waiting.pop(0)
         if model in seen:
             continue
         seen.add(model)
         described = _attributes(model)
-        rows = [(f"`{name}`", _type(field.annotation), described.get(name, "")) for name, field in model.model_fields.items()]
+        fields = _fields(model)
+        rows = [(f"`{name}`", _type(annotation), described.get(name, "")) for name, annotation in fields.items()]
         lines += ["", f"### {model.__name__}", "", _first(model), "", *table(("name", "type", "meaning"), rows)]
-        waiting += [inner for field in model.model_fields.values() for inner in _records(field.annotation)]
+        waiting += [inner for annotation in fields.values() for inner in _records(annotation)]
     return lines
 
 
@@ -221,8 +223,19 @@ def _names(document: dict[str, Any]) -> str:
     return ", ".join(f"`{name}`" for name in document)
 
 
-def _records(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _is_record(annotation: Any) -> bool:
+    return isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation))
+
+
+def _fields(model: type) -> dict[str, Any]:
+    """Name -> type of the fields of a record or dataclass."""
+    if issubclass(model, BaseModel):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    return typing.get_type_hints(model)
+
+
+def _records(annotation: Any) -> Iterator[type]:
+    if _is_record(annotation):
         yield annotation
     for inner in typing.get_args(annotation):
         yield from _records(inner)
@@ -241,12 +254,14 @@ def _type(annotation: Any) -> str:
         return f"list of {', '.join(kinds)}"
     if origin is dict:
         return f"object of {_type(inner[1])}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, tuple):
+        return f"list of {', '.join(typing.get_type_hints(annotation))}"
+    if _is_record(annotation):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
     return {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any"}.get(annotation, "text")
 
 
-def _attributes(model: type[BaseModel]) -> dict[str, str]:
+def _attributes(model: type) -> dict[str, str]:
     """Name -> meaning, from the comments beside the fields and the `Attributes:` of the docstring."""
     beside = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(model), re.MULTILINE))
     _, _, text = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import Field
 
 from conf.errors import LadderError, UserError
-from conf.schema.ladder import Stage
+from conf.schema.stage.stage import Stage
 from tasks.evaluation.decisions import Choice, Decision, remember, remembered
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord, StageRecord

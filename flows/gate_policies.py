@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prefect import tags
 
-from conf.schema.ladder import Stage
 from conf.schema.stage.gate import Gate
+from conf.schema.stage.stage import Stage
 from flows.approval import ask
 from flows.stage import distill_stage
 from tasks.evaluation.gate import curable

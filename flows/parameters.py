@@ -19,7 +19,7 @@ from pydantic import Field
 from conf.home import home
 from conf.loading.load import Loaded, load, load_whole, shipped, stage_names
 from conf.path_policy import check_source, confine
-from conf.schema.ladder import STAGE_NAME_PATTERN
+from conf.schema.base import NAME_PATTERN
 from conf.schema.stage.student import is_settled
 from tasks.lifecycle.request import NOTE_LENGTH, PERSON_LENGTH, RUN_NAME, ResolvedRequest, RunRequest
 
@@ -42,11 +42,11 @@ Override = Annotated[str, Field(pattern=r"^\s*[^=\s]+\s*=")]
 Overrides = tuple[Override, ...]
 _STAGES = "; ".join(f"{ladder}: {', '.join(stage_names(ladder))}" for ladder in shipped())
 # Empty text and -1 stand for "none": a field that may also be null is refused by a form with no reason but that nothing fits.
-StageName = Annotated[str, Field(pattern=STAGE_NAME_PATTERN, json_schema_extra={"description": f"The stage to make. {_STAGES}."})]
+StageName = Annotated[str, Field(pattern=NAME_PATTERN, json_schema_extra={"description": f"The stage to make. {_STAGES}."})]
 OptionalStage = Annotated[
     str,
     Field(
-        pattern=rf"^$|{STAGE_NAME_PATTERN}",
+        pattern=rf"^$|{NAME_PATTERN}",
         json_schema_extra={
             "description": f"First stage that may be computed; what comes before it must be finished already. Empty: any. {_STAGES}."
         },

@@ -7,7 +7,8 @@ from prefect.client.schemas.objects import RunType, State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from flows.arrows import nodes_of, note_result
 from flows.run_labels import label, missed_tags, untagged
 from flows.steps import audit_model, bench_model, cancellable, decide, evaluate_model, record_model, train_control, train_student

@@ -1,4 +1,4 @@
-"""Records with plausible figures, and small corpora; keywords replace what a test is about."""
+"""Records with plausible figures, small corpora and ladders; keywords replace what a test is about."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from conf.schema.ladder import Ladder
 from models.base.interface import Interface
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.runtime.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
 
 END, PAD, BYTES = 256, 257, 258  # ids of a byte vocabulary, and its size
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "day"]  # of `write_good_and_bad`
 
 
 def model_record(name: str = "small", **changes: Any) -> StageRecord:
@@ -95,3 +99,45 @@ def interface_for(corpus: Corpus) -> Interface:
     """The interface that a model of this corpus has."""
     info = corpus.info
     return Interface(info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape)
+
+
+def write_good_and_bad(folder: Path) -> None:
+    """Write `rows.csv`, 80 texts of `WORDS` whose class is one of their words, and the folder `home`."""
+    rows = "".join(f"a {word} day {'a ' * (i % 7)},{word}\n" for i in range(40) for word in ("good", "bad"))
+    (folder / "rows.csv").write_text("text,label\n" + rows)
+    (folder / "home").mkdir()
+
+
+def save_with_words(model: Any, folder: Path, words: Sequence[str] = WORDS) -> None:
+    """Save a model with a BERT tokenizer of these words."""
+    from transformers import BertTokenizer
+
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+def ladder_of_file(path: str = "rows.csv", length: int = 16, **settings: Any) -> Ladder:
+    """A ladder named `tiny` on the texts and classes of a file, a fifth of them for each of validation and test.
+
+    Args:
+        path: The file, or a pattern.
+        length: Of sequences, in ids.
+        settings: More settings, at the least `teacher` and `stages`; they replace those of here.
+    """
+    fractions = {"valid_fraction": 0.2, "test_fraction": 0.2}
+    plain: dict[str, Any] = {
+        "name": "tiny",
+        "workload": "sequence-classification",
+        "data": {"source": "files", "paths": [path], "sequence_length": length, **fractions},
+        "compute": {"at_once": None},  # no test waits for another training of this machine
+    }
+    return Ladder.model_validate(plain | settings)
+
+
+def inputs_of(ladder: Ladder, folder: Path) -> StageInputs:
+    """What a stage of a ladder gets, its data prepared; the home is the folder `home`."""
+    from tasks.data.prepare import prepare_data
+
+    context = Context(run="run-1", ladder=ladder.name, home=str(folder / "home"), base=str(folder))
+    return StageInputs(ladder, prepare_data(ladder, context), context)

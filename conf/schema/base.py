@@ -7,6 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # of stages and of further held-out data
+
 
 def setting(
     default: Any, text: str, unit: str = "", *, identity: bool = True, added: bool = False, allowed: str = "", **bounds: Any

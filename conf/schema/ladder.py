@@ -1,4 +1,4 @@
-"""Settings of a whole ladder: stages, evaluation, compute.
+"""Settings of a whole ladder, and what they must agree on.
 
 Frozen and typed, parsed once from YAML. Every field has a description and a unit; the same text serves `ladder explain`, the form of
 the Prefect UI and the JSON schema for editors. A field marked `identity=False` cannot change a computed number, so it is left out of
@@ -7,10 +7,9 @@ every fingerprint.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from conf.errors import UserError
 from conf.schema.base import Settings, setting
@@ -18,21 +17,14 @@ from conf.schema.data import Data, Tokenizer, sources_for
 from conf.schema.measures.audit import Audit, check_gate
 from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
+from conf.schema.measures.evaluation import Evaluation
 from conf.schema.measures.proof import Comparison
 from conf.schema.stage.compatibility import check_objective
-from conf.schema.stage.gate import Gate
-from conf.schema.stage.objective import Objective
-from conf.schema.stage.signals import Signals
-from conf.schema.stage.student import Student
-from conf.schema.stage.training import Training
+from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
-Teachers = Literal["parent", "root", "ancestors", "none"]
 
-STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
-STAGE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-ALSO_NAME = "a mapping of names (letters, digits, - and _) to data sources"
 LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -40,74 +32,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "sequence-classification": ("bert", "llama"),
     "image-classification": ("vit",),
 }
-
-
-class Stage(Settings):
-    """A stage: a student, its teachers, its training, and the gate that it must pass."""
-
-    name: str = setting(..., "Name of the stage", "name", identity=False, allowed=STAGE_NAME, pattern=STAGE_NAME_PATTERN)
-    notes: str = setting("", "Free text for the reader", "text", identity=False)
-    student: Student = setting(..., "The model to train")
-    teachers: tuple[Teachers, ...] = setting(
-        ("parent",),
-        "Who teaches: [parent], [root], [root, parent], ancestors: all models above, or none: labels alone, which alpha then smooths",
-        "teachers",
-        identity=False,  # the teachers' weights are in the identity, in order
-        min_length=1,
-    )
-    objective: Objective = setting(Objective(), "Loss of the student's training")
-    # Whether it changes numbers depends on the data; `tasks.store.fingerprint.stage_identity` adds what does.
-    # `tasks.store.fingerprint.stage_identity`.
-    signals: Signals = setting(Signals(), "Teacher's answers: live or cached", identity=False)
-    training: Training = setting(..., "Steps, optimizer, validation; none in YAML: 1,000 steps of 32 at a learning rate of 1e-3")
-    gate: Gate = setting(Gate(), "Thresholds that it must reach", identity=False)
-    seed: int | None = setting(None, "Seed of this stage; none: the ladder's seed", "seed", ge=0, lt=2**31)
-
-    @field_validator("teachers", mode="before")
-    @classmethod
-    def _teachers_are_a_choice(cls, value: Any) -> Any:
-        listed = (value,) if isinstance(value, str) else value
-        allowed = (("parent",), ("root",), ("root", "parent"), ("ancestors",), ("none",))
-        if not isinstance(listed, list | tuple) or tuple(listed) not in allowed:
-            raise ValueError(f"got {value!r}; allowed: [parent], [root], [root, parent], ancestors or none. Choose one of them.")
-        return listed
-
-
-class Evaluation(Settings):
-    """How models are evaluated on held-out documents."""
-
-    examples: int = setting(256, "Number of held-out sequences or examples, from the first on", "sequences", ge=1)
-    batch_size: int = setting(64, "Sequences or examples evaluated at once", "sequences", identity=False, ge=1)
-    samples: int = setting(
-        2, "Number of held-out documents whose beginning each language model continues, for the report", "documents", ge=0, le=64
-    )
-    sample_tokens: int = setting(64, "Largest number of tokens of a continuation", "tokens", ge=1, le=4096)
-    tasks: tuple[str, ...] = setting(
-        (),
-        "Tasks of lm-eval (causal-lm; extra `lm-eval`): names, or paths of YAML files or folders of them, with a slash or ending in .yaml",
-        "tasks",
-        identity=False,  # each is an evaluation of its own
-        added=True,
-    )
-    task_examples: int | None = setting(
-        None, "Judge at most this many examples of a task; none: all", "examples", identity=False, added=True, ge=1
-    )
-    also: dict[str, Data] = setting(
-        {},
-        "Further held-out data that no training sees, by name, each a source as `data`: quality and retention outside the domain",
-        "sources",
-        identity=False,  # each is an evaluation of its own
-        added=True,
-        allowed=ALSO_NAME,
-    )
-
-    @field_validator("also", mode="after")
-    @classmethod
-    def _named_for_a_metric(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
-            if not re.fullmatch(STAGE_NAME_PATTERN, name):
-                raise ValueError(f"got the name {name!r}; allowed: {ALSO_NAME}. Choose another name.")
-        return value
 
 
 class Compute(Settings):

@@ -76,8 +76,10 @@ def _check_headers(files: Iterable[Path], key: str) -> None:
         check_names(names, path, key)
 
 
-def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype: torch.dtype | None = torch.float32) -> nn.Module:
-    """Load a model from a checked folder; `dtype=None` keeps the checkpoint's own.
+def load_model(
+    folder: Path, workload: str, *, key: str = "teacher.path", dtype: torch.dtype | None = torch.float32, config: Any = None
+) -> nn.Module:
+    """Load a model from a checked folder; `dtype=None` keeps the checkpoint's own, `config` takes the place of its configuration.
 
     Raises:
         UserError: The folder is no such model (see `check_folder`), or serves another workload.
@@ -90,7 +92,7 @@ def load_model(folder: Path, workload: str, *, key: str = "teacher.path", dtype:
     transformers.utils.logging.disable_progress_bar()  # one bar for each of our models is of no use
     auto = getattr(transformers, AUTO_CLASSES[workload])
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = config or transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         model, info = auto.from_pretrained(
             folder,
             config=config,

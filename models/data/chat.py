@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,7 @@ class ChatEncoder:
             return_attention_mask=False,
             verbose=False,
         )
-        return list(encoding["input_ids"]), list(encoding["offset_mapping"])  # type: ignore[arg-type]
+        return cast(list[int], encoding["input_ids"]), cast(list[tuple[int, int]], encoding["offset_mapping"])
 
     def _rendered(self, messages: list[dict[str, str]]) -> tuple[str, list[Span]]:
         """The text of a conversation, and its completions.

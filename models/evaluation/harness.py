@@ -10,32 +10,15 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from torch import nn
 
+from models.base.task_figures import TaskFigures
 from models.data import tokenizers
 
 FIRST_OF = ("acc_norm", "acc", "exact_match", "f1", "mcc", "bits_per_byte", "byte_perplexity", "word_perplexity")  # to be the main figure
 FEW_SHOT_SEED = 1234  # lm-eval's own
-
-
-class TaskFigures(NamedTuple):
-    """Figures of a task.
-
-    Attributes:
-        metrics: By lm-eval's name, with its filter where that is not `none`: `acc`, `exact_match,strict`.
-        errors: Standard errors of those that have one.
-        main: Name of the figure that models are compared by.
-        higher: Whether more of it is better.
-        examples: Judged.
-    """
-
-    metrics: dict[str, float]
-    errors: dict[str, float]
-    main: str
-    higher: bool
-    examples: int
 
 
 def run_task(

@@ -6,18 +6,15 @@ What the data decide, classes and special ids, is set in its configuration; a he
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import nn
 
 from conf.errors import UserError
 from models.architectures.checkpoint import check_finite, check_folder, read_config
 from models.architectures.configs import LENGTHS, OFFSET_POSITIONS, fit_interface, without_dropout
-from models.architectures.shapes import AUTO_CLASSES
 from models.base.interface import Interface
-
-POOLED = "pooler"  # an encoder's layer for a whole text, which one trained on masked words lacks
+from models.students.new_head import load_with_head
 
 
 def existing_config(folder: Path, interface: Interface, key: str) -> Any:
@@ -63,41 +60,6 @@ def load_existing(folder: Path, interface: Interface, seed: int, key: str) -> nn
     Raises:
         UserError: As `existing_config`, or weights beside the head are missing.
     """
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
     config = existing_config(folder, interface, key)
     check_finite(folder, key=f"{key}.path")
-    auto = getattr(transformers, AUTO_CLASSES[interface.workload])
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model, info = auto.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        allowed = f"a model that {AUTO_CLASSES[interface.workload]} loads"
-        raise UserError.about(f"{key}.path", str(folder), allowed, f"transformers said: {first}") from error
-    _check_weights(model, info, interface, folder, key)
-    return cast(nn.Module, model)
-
-
-def _check_weights(model: Any, info: dict[str, Any], interface: Interface, folder: Path, key: str) -> None:
-    """Only a classifier's head may be made anew."""
-    body = f"{model.base_model_prefix}."
-    mismatched = {item if isinstance(item, str) else item[0] for item in info["mismatched_keys"]}
-    lost = sorted(
-        name
-        for name in {*info["missing_keys"], *mismatched}
-        if interface.workload == "causal-lm" or (name.startswith(body) and POOLED not in name.split("."))
-    )
-    if lost:
-        raise UserError.about(f"{key}.path", str(folder), f"a checkpoint of a {type(model).__name__}", f"It lacks {lost[0]!r}, for one.")
+    return load_with_head(folder, interface.workload, config, seed, f"{key}.path")[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -23,7 +23,8 @@ from models.base.interface import Interface
 TOLERANCE = 0.03  # of the number of parameters
 CLOSE = 0.005  # wanted of a feed-forward width that is a round number
 NARROWEST = 8  # features of a head, or units of a feed-forward part
-SHAPED = {"llama": "llama", "bert": "bert", "vit": "vit"}  # architectures that a `Shape` describes, by model_type
+# Architectures that a `Shape` describes, by model_type.
+SHAPED: dict[str, Literal["llama", "bert", "vit"]] = {"llama": "llama", "bert": "bert", "vit": "vit"}
 FEED_FORWARD = ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim")
 ROUND = (64, 32, 16, 8, 4, 2, 1)  # multiples of a feed-forward width, the rounder the better
 TRIED = 12  # of the best candidates, counted on the meta device
@@ -72,7 +73,7 @@ class Family:
         if self.as_shape:
             assert sizes.feed_forward is not None
             return Shape(
-                family=SHAPED.get(self.teacher.model_type, "llama"),  # type: ignore[arg-type]
+                family=SHAPED.get(self.teacher.model_type, "llama"),
                 hidden_size=sizes.width,
                 layers=sizes.layers,
                 heads=sizes.heads,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from models.base.device import precision_of
 from models.base.numerics import NUMERICS
 from tasks.evaluation.evaluate import SPLIT

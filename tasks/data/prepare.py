@@ -19,7 +19,8 @@ from models.data import tokenizers
 from models.data.corpus import Corpus
 from models.data.image_processors import normalises, processor_hash
 from models.losses.class_weights import weights_of
-from tasks.data.build import build_corpus, corpus_identity
+from tasks.data.build import build_corpus
+from tasks.data.identity import corpus_identity
 from tasks.data.reading.conversations import columns_of, template_of
 from tasks.records.data import COUNTS, DataCounts
 from tasks.records.run import DataRecord

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from conf.schema.ladder import Stage
+from conf.schema.stage.stage import Stage
 from tasks.records.base import Record
 from tasks.records.run import StageRecord
 from tasks.runtime.run_registry import Context, store_of

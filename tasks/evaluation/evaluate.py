@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.schema.ladder import Evaluation
+from conf.schema.measures.evaluation import Evaluation
 from models.base.numerics import NUMERICS
 from models.base.quality import baseline_figures, baseline_name, learned_nothing, retention
 from models.data.corpus import SplitName

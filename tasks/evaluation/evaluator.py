@@ -12,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from conf.schema.ladder import Evaluation
+from conf.schema.measures.evaluation import Evaluation
 from models.architectures.checkpoint import load_model
 from models.architectures.token_answers import TokenAnswers
 from models.base.device import resolve_device, use_threads
 from models.base.interface import Interface
 from models.base.quality import BASELINE, Quality
+from models.base.task_figures import TaskFigures
 from models.data.batches import evaluation_batches
 from models.data.corpus import Corpus, SplitName
 from models.evaluation.baselines import baseline
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
-from models.evaluation.harness import TaskFigures, run_task
+from models.evaluation.harness import run_task
 from models.students.vocabulary import fit_vocabulary, read_kept, reduce_corpus
 from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs

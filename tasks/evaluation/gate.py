@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from conf.schema.ladder import Stage
 from conf.schema.measures.audit import Bound
 from conf.schema.stage.gate import Gate
+from conf.schema.stage.stage import Stage
 from tasks.evaluation.harness_tasks import task_drops
 from tasks.records.run import StageRecord, Verdict
 from tasks.runtime.logs import log

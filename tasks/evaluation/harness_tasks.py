@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,10 @@ from conf.errors import UserError
 from conf.schema.ladder import Ladder
 from models.base.files import file_sha256
 from models.base.numerics import NUMERICS
+from models.base.task_figures import TaskFigures
 from tasks.records.audit import AuditFigure
 from tasks.records.format import percent
-from tasks.records.run import StageRecord, TaskRecord
+from tasks.records.run import StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
@@ -138,7 +140,7 @@ def task_identity(record: StageRecord, task: HarnessTask, inputs: StageInputs) -
     }
 
 
-def judge_by_tasks(record: StageRecord, inputs: StageInputs) -> dict[str, TaskRecord]:
+def judge_by_tasks(record: StageRecord, inputs: StageInputs) -> dict[str, TaskFigures]:
     """The figures of a model in every task that the settings ask for, found in the store or computed.
 
     Raises:
@@ -151,20 +153,16 @@ def judge_by_tasks(record: StageRecord, inputs: StageInputs) -> dict[str, TaskRe
             from tasks.evaluation.evaluator import measure_task  # torch is imported where something is computed
 
             figures = measure_task(record, task.settings or task.name, inputs)
-            return lambda folder: _write(folder, figures)
+            return lambda folder: (folder / "task.json").write_text(json.dumps(asdict(figures)), encoding="utf-8")
 
         entry = Entry("task", record.name, task_identity(record, task, inputs))
         stored = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
-        found[task.name] = TaskRecord.model_validate_json((stored.folder / "task.json").read_text(encoding="utf-8"))
+        found[task.name] = TaskFigures(**json.loads((stored.folder / "task.json").read_text(encoding="utf-8")))
         log.info("%s in %s: %s %s", record.name, task.name, found[task.name].main, shown(found[task.name]))
     return found
 
 
-def _write(folder: Path, figures: Any) -> None:
-    (folder / "task.json").write_text(json.dumps(figures._asdict()), encoding="utf-8")
-
-
-def shown(task: TaskRecord, value: float | None = None) -> str:
+def shown(task: TaskFigures, value: float | None = None) -> str:
     """The main figure, or another one in its unit, for readers: shares in per cent."""
     value = task.metrics[task.main] if value is None else value
     return percent(value) if task.main.partition(",")[0] in SHARES else f"{value:.3f}"

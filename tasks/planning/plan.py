@@ -8,7 +8,8 @@ from typing import Literal
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from conf.schema.teacher import CheckpointTeacher
 from models.architectures.shapes import Size
 from models.base.device import precision_of

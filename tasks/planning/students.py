@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from conf.errors import UserError
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Shape, Student, is_settled
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from models.base.files import weights_sha256

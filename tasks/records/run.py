@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from models.base.task_figures import TaskFigures
 from models.data.corpus import Corpus
 from tasks.records.audit import AuditRecord
 from tasks.records.base import Record
@@ -62,24 +63,6 @@ class AlsoRecord(Record):
     retention: Retention = Retention()
     rows: int
     few: bool
-
-
-class TaskRecord(Record):
-    """Figures of a model in a task of lm-eval.
-
-    Attributes:
-        metrics: By lm-eval's name.
-        errors: Standard errors of those that have one.
-        main: The figure that models are compared by.
-        higher: Whether more of it is better.
-        examples: Judged.
-    """
-
-    metrics: dict[str, float]
-    errors: dict[str, float]
-    main: str
-    higher: bool
-    examples: int
 
 
 class StageRecord(Record):
@@ -138,7 +121,7 @@ class StageRecord(Record):
     slices: dict[str, dict[str, float]] = Field(default={})
     retention: Retention = Retention()
     also: dict[str, AlsoRecord] = Field(default={})
-    tasks: dict[str, TaskRecord] = Field(default={})
+    tasks: dict[str, TaskFigures] = Field(default={})
     samples: tuple[SampleRecord, ...] = ()
     gate: Verdict | None = None
     gate_reasons: tuple[str, ...] = ()

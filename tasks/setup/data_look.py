@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from conf.errors import UserError
 from conf.loading.short_forms import SAVED_DATASET, nameless_sources
@@ -25,6 +25,7 @@ MOST_FILES = 20  # that are named one by one, as given splits
 MOST_VALUES = 200  # different values of a column that may hold classes or groups
 
 Kind = Literal["text", "number", "messages", "image", "other"]
+SourceKind = Literal["files", "dataset", "digits", "python-stdlib"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class DataLook:
         parts: Split -> its files, where the names of all files say so.
     """
 
-    source: Literal["files", "dataset", "digits", "python-stdlib"]
+    source: SourceKind
     given: tuple[str, ...]
     format: str
     files: int
@@ -123,7 +124,7 @@ def look_at_data(given: Sequence[str], base: Path) -> DataLook:
         UserError: Nothing is there, it cannot be read, or it mixes kinds of files.
     """
     if len(given) == 1 and given[0] in nameless_sources():
-        return DataLook(given[0], tuple(given), given[0], 0, 0, 0)  # type: ignore[arg-type]
+        return DataLook(cast(SourceKind, given[0]), tuple(given), given[0], 0, 0, 0)
     first = base / os.path.expanduser(given[0])
     if len(given) == 1 and any((first / marker).is_file() for marker in SAVED_DATASET):
         return _dataset(given[0], first)

@@ -3,61 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from conf.errors import UserError
 from conf.schema.ladder import Workload
 from conf.schema.stage.student import parameters_of
-from models.data.classes import fold
 from tasks.records.format import human
+from tasks.setup.columns import LABEL_NAMES, choose_columns, label_candidates
 from tasks.setup.data_look import ColumnLook, DataLook
+from tasks.setup.guesses import Ask, Draft, Question
 from tasks.setup.teacher_look import TeacherLook, has_tokenizer, shown
 
-TEXT_NAMES = ("text", "content", "body", "review", "sentence", "document", "message", "comment", "description", "question", "title")
-LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "stars", "rating", "kind", "y")
-PROMPT_NAMES = ("prompt", "instruction", "question")
-ANSWER_NAMES = ("completion", "response", "answer", "output")
-MOST_CLASSES = 100
 FEW_ROWS = 5_000  # of which the usual share held out is too few
 RATIO = 3.0  # between the sizes of stages where none are given
 WINDOW, LONGEST = 256, 512  # tokens: of a window of packed documents, and at most of a text that is one example
 BATCH = 32
 EPOCHS = {"causal-lm": 1, "sequence-classification": 3, "image-classification": 10}
 STEPS = (100, 5000)  # least and most
-
-
-class Question(NamedTuple):
-    """A question with several possible answers, the likeliest first.
-
-    Attributes:
-        key: Setting that it decides.
-        text: What is asked.
-        choices: The answers, each with what speaks for it.
-    """
-
-    key: str
-    text: str
-    choices: tuple[tuple[str, str], ...]
-
-
-Ask = Callable[[Question], str]
-
-
-@dataclass
-class Draft:
-    """Settings of a ladder in the short form, each with the reason for it.
-
-    Attributes:
-        settings: As YAML holds them.
-        reasons: Dotted key -> reason.
-        warnings: What a person has to decide or correct.
-    """
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
 
 
 def draft_ladder(name: str, teacher: TeacherLook, data: DataLook, sizes: Sequence[str], ask: Ask) -> Draft:
@@ -90,7 +53,7 @@ def draft_ladder(name: str, teacher: TeacherLook, data: DataLook, sizes: Sequenc
 
 
 def _workload(teacher: TeacherLook, data: DataLook, ask: Ask, draft: Draft) -> Workload:
-    labels = _label_candidates(data, teacher)
+    labels = label_candidates(data, teacher)
     if teacher.is_vision or data.has_images:
         if not (teacher.is_vision and data.has_images):
             found = "reads images, and the data hold none" if teacher.is_vision else "reads text, and the data hold images"
@@ -139,7 +102,7 @@ def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, dr
         draft.reasons["data.splits"] = "as the files are named; missing parts are drawn from train"
     else:
         settings |= {"paths": list(data.given)} if data.source == "files" else {"name": data.given[0]}
-    columns = _columns(teacher, data, workload, ask, draft)
+    columns = choose_columns(teacher, data, workload, ask, draft)
     if columns:
         settings["columns"] = columns
     for name in columns.values():
@@ -165,113 +128,6 @@ def _split(column: ColumnLook, settings: dict[str, Any], draft: Draft) -> None:
     words = shown([f"{value} ({count})" for value, count in column.values])
     settings["splits"] = {"column": column.name}
     draft.reasons["data.splits"] = f"{column.name!r} names the parts: {words}"
-
-
-def _columns(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, draft: Draft) -> dict[str, str]:
-    if not data.columns:
-        return {}
-    chosen: dict[str, str] = {}
-    content = "image" if workload == "image-classification" else "text"
-    if workload == "causal-lm" and (found := _conversations(data, draft)):
-        _chat_template(teacher, found, draft)
-        return found
-    if content == "image":
-        chosen["image"] = next(column.name for column in data.columns if column.kind == "image")
-    else:
-        chosen["text"] = _pick("text", _text_candidates(data), TEXT_NAMES, ask)
-    if workload != "causal-lm":
-        labels = [column for column in _label_candidates(data, teacher) if column.name not in chosen.values()]
-        if not labels:
-            found = ", ".join(column.name for column in data.columns)
-            raise UserError.about("--data", found, "a column with classes", "No column has between 2 and 100 values that repeat: add one.")
-        matching = [column for column in labels if _matches(column, teacher)]
-        chosen["label"] = _pick("label", matching or labels, LABEL_NAMES, ask)
-        _say_classes(next(column for column in labels if column.name == chosen["label"]), teacher, draft)
-        rest = [f"{c.name} ({c.distinct} values)" for c in labels if c.name != chosen["label"] and not c.is_split]
-        if rest:
-            draft.reasons["data.columns"] += f"; slice: may name another column: {shown(rest)}"
-    return chosen
-
-
-def _conversations(data: DataLook, draft: Draft) -> dict[str, str]:
-    """The columns of conversations, or of prompts and completions; none where the data hold plain text."""
-    names = {column.name.casefold(): column for column in data.columns}
-    chats = [column.name for column in data.columns if column.kind == "messages"]
-    if chats:
-        draft.reasons["data.columns"] = f"{chats[0]!r} holds conversations; the assistant's answers alone are learned"
-        return {"messages": chats[0]}
-    prompt = next((names[name] for name in PROMPT_NAMES if name in names and names[name].kind == "text"), None)
-    answer = next((names[name] for name in ANSWER_NAMES if name in names and names[name].kind == "text"), None)
-    if prompt is None or answer is None:
-        return {}
-    draft.reasons["data.columns"] = f"{answer.name!r} answers {prompt.name!r}, and alone is learned"
-    return {"prompt": prompt.name, "completion": answer.name}
-
-
-def _chat_template(teacher: TeacherLook, columns: dict[str, str], draft: Draft) -> None:
-    """Say where a conversation needs a template that the teacher's tokenizer does not have."""
-    if teacher.folder is None or "messages" not in columns:
-        return
-    from models.data import tokenizers
-
-    if has_tokenizer(teacher.folder) and tokenizers.load(teacher.folder).chat_template is None:
-        draft.warnings.append(
-            "the teacher's tokenizer has no chat template: set tokenizer.chat_template to the one that it was trained with"
-        )
-
-
-def _text_candidates(data: DataLook) -> list[ColumnLook]:
-    found = [column for column in data.columns if column.kind == "text" and not column.is_split]
-    if not found:
-        names = ", ".join(f"{column.name} ({column.kind})" for column in data.columns)
-        raise UserError.about("--data", names, "a column of text", "There is none: name other data.")
-    long = [column for column in found if not column.values] or found
-    return sorted(long, key=lambda column: -column.length)
-
-
-def _label_candidates(data: DataLook, teacher: TeacherLook) -> list[ColumnLook]:
-    """Columns whose values repeat, those first whose values are the teacher's classes, then those with a usual name."""
-    fitting = [column for column in data.columns if 2 <= column.distinct <= MOST_CLASSES and column.values and not column.is_split]
-    return sorted(fitting, key=lambda column: (not _matches(column, teacher), *_usual(column, LABEL_NAMES), column.distinct))
-
-
-def _usual(column: ColumnLook, names: Sequence[str]) -> tuple[int]:
-    name = column.name.casefold()
-    return (names.index(name) if name in names else len(names),)
-
-
-def _matches(column: ColumnLook, teacher: TeacherLook) -> bool:
-    """Whether a column holds the teacher's classes by name."""
-    theirs = {fold(name) for name in teacher.classes}
-    return bool(theirs) and {fold(value) for value, _ in column.values} == theirs
-
-
-def _pick(role: str, candidates: Sequence[ColumnLook], usual: Sequence[str], ask: Ask) -> str:
-    """The column of a role; asked where several could be it and the usual names do not tell."""
-    ranked = sorted(candidates, key=lambda column: _usual(column, usual))
-    first = ranked[0]
-    if len(ranked) == 1 or _usual(first, usual) < _usual(ranked[1], usual):
-        return first.name
-    choices = tuple((column.name, _about(column)) for column in ranked)
-    return ask(Question(f"data.columns.{role}", f"Which column holds the {role}?", choices))
-
-
-def _about(column: ColumnLook) -> str:
-    values = shown([value for value, _ in column.values])
-    return f"{column.distinct} values: {values}" if column.values else f"{column.length:,.0f} characters on average"
-
-
-def _say_classes(column: ColumnLook, teacher: TeacherLook, draft: Draft) -> None:
-    names = [value for value, _ in column.values]
-    text = f"{column.name!r} holds {column.distinct} classes: {shown(sorted(names))}"
-    if teacher.workload == "sequence-classification" or teacher.is_vision:
-        count = int(teacher.config.num_labels)
-        if _matches(column, teacher):
-            text += ", the teacher's"
-        elif count != column.distinct:
-            theirs = f": {shown(teacher.classes)}" if teacher.classes else ""
-            draft.warnings.append(f"{text}, and the teacher has {count}{theirs}: the run refuses that unless it is trained on these")
-    draft.reasons["data.columns"] = text
 
 
 def _length(teacher: TeacherLook, data: DataLook, texts: list[str], packed: bool, draft: Draft) -> int:

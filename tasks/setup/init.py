@@ -12,7 +12,8 @@ from conf.errors import UserError
 from conf.loading.load import load
 from tasks.runtime.run_registry import Context
 from tasks.setup.data_look import DataLook, look_at_data
-from tasks.setup.draft import Ask, Draft, draft_ladder
+from tasks.setup.draft import draft_ladder
+from tasks.setup.guesses import Ask, Draft
 from tasks.setup.teacher_look import TeacherLook, look_at_teacher
 from tasks.setup.write import as_yaml, write_new
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.loading.load import in_one_line
-from tasks.setup.draft import Draft
+from tasks.setup.guesses import Draft
 
 WIDTH = 110  # characters of a line; a longer comment stands above its key
 

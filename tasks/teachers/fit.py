@@ -18,7 +18,7 @@ from models.architectures.configs import positions_of
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
-from models.students.pretrained import missing_head
+from models.students.new_head import missing_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

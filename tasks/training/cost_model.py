@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import Objective
+from conf.schema.stage.stage import Stage
 from models.base.device import precision_of
 from models.data.corpus import Corpus, shuffled
 from models.losses.schedules import steps_asked

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from conf.schema.base import is_unset
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import Alpha, Objective
 from conf.schema.stage.signals import Signals
+from conf.schema.stage.stage import Stage
 from conf.schema.stage.training import Training
 from conf.schema.teacher import CheckpointTeacher, TrainedTeacher
 from models.base.files import file_sha256

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from conf.errors import UserError
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.signals import Signals
+from conf.schema.stage.stage import Stage
 from models.base.interface import Interface
 from models.data.corpus import CorpusInfo
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, UserError
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Student
 from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tasks.setup.draft import Question
+from tasks.setup.guesses import Question
 from tasks.setup.init import NewLadder
 
 

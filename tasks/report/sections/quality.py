@@ -8,9 +8,10 @@ from typing import Any
 from markupsafe import Markup
 
 from models.base.quality import baseline_figures, baseline_name
+from models.base.task_figures import TaskFigures
 from tasks.evaluation.harness_tasks import shown as task_shown
 from tasks.records import format as fmt
-from tasks.records.run import RunRecord, TaskRecord
+from tasks.records.run import RunRecord
 from tasks.report import tables
 from tasks.report.plots.quality import Control, Interval, quality_svg
 
@@ -83,7 +84,7 @@ def _tasks(record: RunRecord) -> list[dict[str, Any]]:
     return [{"title": "Tasks of lm-eval: main figure, its standard error, examples", "headers": ["model", *headers], "rows": rows}]
 
 
-def _task(task: TaskRecord | None) -> str:
+def _task(task: TaskFigures | None) -> str:
     if task is None:
         return fmt.NONE
     error = task.errors.get(task.main)

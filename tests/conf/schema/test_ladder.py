@@ -12,9 +12,10 @@ from conf.loading.introspect import classes
 from conf.loading.load import shipped
 from conf.schema.base import Settings
 from conf.schema.data import Tokenizer
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
 from conf.schema.stage.gate import Gate
 from conf.schema.stage.objective import Alpha, Objective, Schedule, Temperature
+from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Shape, Student
 from conf.schema.stage.training import Training
 

@@ -56,7 +56,7 @@ def chat_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", pad_token="<|pad|>")
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})  # type: ignore[dict-item]
+    made.add_special_tokens(cast(Any, {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}))
     made.chat_template = template
     return made
 
@@ -210,11 +210,12 @@ def test_examples_are_documents_whatever_stands_beside_them(chats: Corpus) -> No
     batches = TrainingBatches(chats, 5, 0)
     assert batches.examples == 12
     split, assembled = chats.split("train"), dict[int, bytes]()
+    assert split.counted is not None
     for step in range(5):
         batch = batches.at(step)
         for row, (number, key) in enumerate(zip(batches.numbers(step), keys_of(batch), strict=True)):
             begin, end = split.offsets[number], split.offsets[number + 1]
-            ids, counted = split.values[begin:end], split.counted[begin:end]  # type: ignore[index]
+            ids, counted = split.values[begin:end], split.counted[begin:end]
             assert batch.inputs["input_ids"][row, : len(ids) - 1].tolist() == ids[:-1].tolist()
             targets = batch.targets[row].numpy()
             assert targets[: len(ids) - 1][counted[1:] > 0].tolist() == ids[1:][counted[1:] > 0].tolist()

@@ -319,9 +319,9 @@ def test_a_head_with_large_logits_is_split_off_in_half_precision(
         model.get_parameter("model.embed_tokens.weight").mul_(300.0)
     plain = training_step.chunked_loss
 
-    def watched(hidden: torch.Tensor, *args: object, **more: object) -> object:
+    def watched(hidden: torch.Tensor, *args: Any, **more: Any) -> object:
         seen.append(len(hidden))
-        return plain(hidden, *args, **more)  # pyright: ignore[reportArgumentType]
+        return plain(hidden, *args, **more)
 
     monkeypatch.setattr(training_step, "chunked_loss", watched)
     train(model, TrainingBatches(prose, 8, 0), plan_for(prose, training(steps=2, precision="bf16", explosion=1e6)))

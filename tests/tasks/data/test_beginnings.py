@@ -38,6 +38,7 @@ from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
+from tests.factories import ladder_of_file
 
 TEXTS = [f"item {i} costs {i * 7 % 50} and item {i + 1} costs {(i + 1) * 7 % 50}; " * (1 + i % 3) for i in range(30)]
 CPU = torch.device("cpu")
@@ -65,17 +66,12 @@ def folder(tmp_path: Path) -> Path:
 
 def ladder_of(**student: Any) -> Ladder:
     shape = {"hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8}
-    return Ladder.model_validate(
-        {
-            "name": "tiny",
-            "data": {"source": "files", "paths": ["texts.jsonl"], "sequence_length": 24, "valid_fraction": 0.3, "test_fraction": 0.1},
-            "tokenizer": {"kind": "teacher"},
-            "teacher": {"source": "checkpoint", "path": "teacher"},
-            "compute": {"at_once": None},  # no test waits for another training of this machine
-            "stages": [
-                {"name": "small", "student": {"shape": shape, **student}, "training": {"steps": 1, "batch_size": 2, "precision": "fp32"}}
-            ],
-        }
+    return ladder_of_file(
+        workload="causal-lm",
+        data={"source": "files", "paths": ["texts.jsonl"], "sequence_length": 24, "valid_fraction": 0.3, "test_fraction": 0.1},
+        tokenizer={"kind": "teacher"},
+        teacher={"source": "checkpoint", "path": "teacher"},
+        stages=[{"name": "small", "student": {"shape": shape, **student}, "training": {"steps": 1, "batch_size": 2, "precision": "fp32"}}],
     )
 
 

@@ -1,4 +1,7 @@
-import hashlib
+"""Corpora from documents: tokenised, labelled, cut, counted and written."""
+
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -6,70 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conf.errors import UserError
-from conf.schema.data import StdlibData
-from conf.schema.ladder import Ladder
 from models.data import tokenizers
-from models.data.corpus import SPLITS, Corpus, CorpusInfo, SplitName
-from tasks.data.build import build_corpus, corpus_identity
+from models.data.corpus import SPLITS, Corpus, SplitName
+from tasks.data.build import build_corpus
 from tasks.data.reading.readers import Document
-from tasks.data.splits import DROPPED, split_documents
-from tasks.data.spool import NONE, place_of
 from tasks.records.data import COUNTS, DataCounts
-
-TRAINING = {"steps": 1}
-SHAPES: dict[str, dict[str, Any]] = {
-    "causal-lm": {"family": "llama", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8},
-    "sequence-classification": {"family": "bert", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8},
-    "image-classification": {"family": "vit", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8},
-}
-
-
-def ladder(workload: str, data: dict[str, Any], tokenizer: dict[str, Any] | None = None, name: str = "small") -> Ladder:
-    teaches = (tokenizer or {}).get("kind") == "teacher"
-    return Ladder.model_validate(
-        {
-            "name": name,
-            "workload": workload,
-            "data": data,
-            "tokenizer": tokenizer or {"kind": "bytes"},
-            "teacher": {"source": "checkpoint", "path": "t"}
-            if teaches
-            else {"source": "train", "shape": SHAPES[workload], "training": TRAINING},
-            "stages": [{"name": "only", "student": {"shape": SHAPES[workload]}, "training": TRAINING}],
-        }
-    )
-
-
-def rows(path: Path, count: int, label: Any = lambda n: n % 2) -> dict[str, Any]:
-    """Write `count` labelled rows and return the settings that read them."""
-    texts = [f"row {n}: the brown fox {'ran ' * (n % 5)}home" for n in range(count)]
-    path.write_text("".join(json.dumps({"text": text, "label": label(n), "group": f"g{n % 3}"}) + "\n" for n, text in enumerate(texts)))
-    return {"source": "files", "paths": [path.name], "columns": {"slice": "group"}, "valid_fraction": 0.2, "test_fraction": 0.2}
-
-
-def build(made: Ladder, base: Path, teacher: Path | None = None) -> tuple[Corpus, CorpusInfo, list[str]]:
-    folder = base / "corpus"
-    folder.mkdir()
-    told: list[str] = []
-    info = build_corpus(made, base, teacher, folder, told.append)
-    return Corpus(folder, "hash"), info, told
-
-
-def parts_of(keys: list[str], **data: Any) -> NDArray[np.uint8]:
-    """The part of each document with these keys, where the source gives none."""
-    return split_documents(np.array([place_of(key) for key in keys], dtype=np.uint64), np.full(len(keys), NONE), StdlibData(**data))
-
-
-def keys_of(keys: list[str], **data: Any) -> dict[SplitName, list[str]]:
-    parts = parts_of(keys, **data)
-    return {name: [key for key, part in zip(keys, parts, strict=True) if part == index] for index, name in enumerate(SPLITS)}
+from tests.tasks.data.builders import build, decode, ladder, rows
 
 
 def bert_like(folder: Path) -> None:
@@ -82,13 +31,6 @@ def bert_like(folder: Path) -> None:
         tokenizer_object=backend, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]", mask_token="[UNK]"
     )
     tokenizers.save(made, folder)
-
-
-def decode(corpus: Corpus, name: Any, index: int) -> str:
-    split = corpus.split(name)
-    tokenizer = tokenizers.load(corpus.folder / "tokenizer")
-    ids = split.values[split.offsets[index] : split.offsets[index + 1]].tolist()
-    return str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def test_a_language_corpus_is_every_document_and_its_end(tmp_path: Path) -> None:
@@ -151,63 +93,6 @@ def test_special_strings_in_a_document_end_nothing(tmp_path: Path) -> None:
         assert [place for place, index in enumerate(ids.tolist()) if index > 255] == [len(ids) - 1]
 
 
-@given(st.lists(st.text(max_size=5), min_size=3, max_size=60, unique=True), st.randoms(use_true_random=False))
-def test_every_document_has_a_part_and_one_key_one_part(keys: list[str], random: Any) -> None:
-    repeated = [*keys, *random.choices(keys, k=len(keys))]
-    splits = keys_of(repeated)
-    assert all(splits.values())
-    assert sum(map(len, splits.values())) == len(repeated)
-    assert sum(len(set(split)) for split in splits.values()) == len(keys)
-
-
-def test_the_hash_of_the_key_decides_the_split() -> None:
-    splits = keys_of([f"package/module{n}.py" for n in range(2000)], valid_fraction=0.1, test_fraction=0.2)
-    bounds: dict[SplitName, tuple[float, float]] = {"valid": (0.0, 0.1), "test": (0.1, 0.3), "train": (0.3, 1.0)}
-    for name, (low, high) in bounds.items():
-        place = [int(hashlib.sha256(key.encode()).hexdigest()[:16], 16) / 2**64 for key in splits[name]]
-        assert low <= min(place) < max(place) < high
-    assert 160 < len(splits["valid"]) < 240
-
-
-def test_added_documents_move_no_other() -> None:
-    keys = [f"module{n}.py" for n in range(300)]
-    before, after = keys_of(keys), keys_of([f"new{n}.py" for n in range(300)] + keys)
-    for name in SPLITS:
-        assert set(before[name]) == set(after[name]) & set(keys)
-
-
-@pytest.mark.parametrize("keys", [["a", "b"], ["a", "b", "a", "b"]])
-def test_three_different_documents_are_needed(keys: list[str]) -> None:
-    with pytest.raises(UserError, match=rf"data: got '{len(set(keys))} different documents'; allowed: at least 3"):
-        parts_of(keys)
-
-
-def test_a_limit_draws_by_seed_and_more_documents_include_fewer() -> None:
-    keys = [f"text {n}" for n in range(500)]
-    drawn = {n: {key for key, part in zip(keys, parts_of(keys, max_documents=n), strict=True) if part != DROPPED} for n in (50, 60, 500)}
-    assert [len(chosen) for chosen in drawn.values()] == [50, 60, 500]
-    assert drawn[50] < drawn[60]
-    assert drawn[50] != set(keys[:50])
-    other = {key for key, part in zip(keys, parts_of(keys, max_documents=50, seed=1), strict=True) if part != DROPPED}
-    assert len(other & drawn[50]) < 15, "another seed draws others"
-    places = [keys.index(key) / 500 for key in drawn[50]]
-    assert 0.35 < sum(places) / 50 < 0.65, "from the whole source"
-
-
-def test_a_limit_of_the_training_part_leaves_the_others() -> None:
-    keys = [f"text {n}" for n in range(500)]
-    whole, limited = keys_of(keys), keys_of(keys, max_train_documents=20)
-    assert (limited["valid"], limited["test"]) == (whole["valid"], whole["test"])
-    assert len(limited["train"]) == 20
-    assert set(limited["train"]) < set(keys_of(keys, max_train_documents=30)["train"]) < set(whole["train"])
-    assert set(limited["train"]) != set(keys_of(keys, max_train_documents=20, seed=3)["train"])
-
-
-def test_a_limit_counts_copies_of_a_text_as_documents() -> None:
-    parts = parts_of(["one", "two", "three", *["four"] * 30], max_documents=10)
-    assert (parts != DROPPED).sum() == 10
-
-
 def test_the_same_text_in_two_files_is_in_one_split(tmp_path: Path) -> None:
     for n in range(60):
         (tmp_path / f"{n}.txt").write_text(f"text {n % 20} " * 3)
@@ -216,21 +101,6 @@ def test_the_same_text_in_two_files_is_in_one_split(tmp_path: Path) -> None:
     texts = {name: {decode(corpus, name, index) for index in range(info.documents[name])} for name in SPLITS}
     assert sum(info.documents.values()) == 60
     assert len(set.union(*texts.values())) == sum(map(len, texts.values())) == 20
-
-
-@pytest.mark.parametrize("missing", [(), ("valid",), ("test",), ("valid", "test")])
-def test_given_splits_stay_and_missing_ones_are_drawn_from_train(missing: tuple[SplitName, ...]) -> None:
-    chosen = [n for n in range(500) if ("train", "train", "train", "valid", "test")[n % 5] not in missing]
-    given = np.array([(0, 0, 0, 1, 2)[n % 5] for n in chosen], dtype=np.uint8)
-    places = np.array([place_of(f"k{n}") for n in chosen], dtype=np.uint64)
-    parts = split_documents(places, given, StdlibData(valid_fraction=0.1, test_fraction=0.2))
-    for index, name in enumerate(SPLITS):
-        assert set(given[parts == index]) == {0 if name in missing else index}
-    assert ("valid" in missing) == (10 < (parts == 1).sum() < 60)
-    assert ("test" in missing) == (30 < (parts == 2).sum() < 95)
-    few = np.array([0, *[1] * 40], dtype=np.uint8)
-    with pytest.raises(UserError, match=r"at least 2: one to train on, and one for what is drawn from train"):
-        split_documents(places[: len(few)], few, StdlibData())
 
 
 def test_a_training_split_shorter_than_a_sequence_is_refused(tmp_path: Path) -> None:
@@ -378,55 +248,6 @@ def test_lines_that_held_out_texts_share_with_the_training_texts_are_counted(tmp
     assert counts.shared_lines == {"valid": 0.25, "test": 0.25}
     assert "25.0 % of valid's and 25.0 % of test's lines and sentences (from 24 characters on) stand in the training split too" in told
     assert counts.notes[-1] == told[-2]
-
-
-def test_identity_is_json_and_names_what_the_corpus_depends_on(tmp_path: Path) -> None:
-    data = rows(tmp_path / "r.jsonl", 9)
-    made = ladder("causal-lm", data)
-    before = corpus_identity(made, tmp_path, None)
-    assert json.loads(json.dumps(before)) == before
-    assert set(before) == {"workload", "data", "tokenizer", "source", "preparation"}
-    assert "paths" not in before["data"]
-
-    def differs(other: Ladder, tokenizer: str | None = None) -> bool:
-        return corpus_identity(other, tmp_path, tokenizer) != before
-
-    assert not differs(ladder("causal-lm", data, name="another"))
-    assert not differs(ladder("causal-lm", data | {"paths": ["*.jsonl"]}))
-    assert not differs(ladder("causal-lm", data, {"kind": "bytes", "vocabulary": 300}))
-    assert differs(ladder("causal-lm", data | {"valid_fraction": 0.1}))
-    assert differs(ladder("causal-lm", data | {"max_documents": 5}))
-    assert differs(ladder("causal-lm", data | {"columns": {"text": "text"}}))
-    assert differs(ladder("causal-lm", data, {"kind": "bpe", "vocabulary": 300}))
-    assert differs(ladder("sequence-classification", data))
-    assert not {"missing", "unlabelled", "splits"} & set(before["data"]), "settings that came later change no identity at their default"
-    assert differs(ladder("causal-lm", data | {"missing": "drop"}))
-    assert differs(ladder("causal-lm", data | {"unlabelled": ["-100"]}))
-    teacher = ladder("causal-lm", data, {"kind": "teacher"})
-    assert corpus_identity(teacher, tmp_path, "one") != corpus_identity(teacher, tmp_path, "two")
-    rows(tmp_path / "r.jsonl", 10)
-    assert differs(made)
-
-
-def test_corpora_of_earlier_versions_keep_their_identity_where_they_are_the_same(tmp_path: Path) -> None:
-    data = rows(tmp_path / "r.jsonl", 9)
-    (tmp_path / "a.txt").write_text("a")
-
-    def identity(workload: str, **settings: Any) -> dict[str, Any]:
-        return corpus_identity(ladder(workload, settings), tmp_path, None)
-
-    # As 0.3.0 hashed them: tests/flows/test_old_version.py restores a whole home.
-    old = {"sequence_length", "valid_fraction", "test_fraction", "max_documents", "classes", "source", "columns"}
-    kept = identity("causal-lm", **data)
-    assert (set(kept["data"]), kept["preparation"]) == (old, 1)
-    assert identity("causal-lm", **data, seed=5) == kept, "nothing is drawn"
-    assert identity("image-classification", source="digits")["preparation"] == 1
-    assert identity("causal-lm", **data | {"paths": ["a.txt"]})["preparation"] == 2, "split by content"
-    assert identity("causal-lm", source="python-stdlib")["preparation"] == 2
-    drawn = identity("causal-lm", **data, max_documents=5)
-    assert drawn["preparation"] == 2
-    assert identity("causal-lm", **data, max_documents=5, seed=1) != drawn
-    assert identity("causal-lm", **data, max_train_documents=5) != kept
 
 
 def test_documents_are_frozen() -> None:

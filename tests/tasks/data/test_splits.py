@@ -1,4 +1,4 @@
-"""Given splits: files, splits of a dataset, a column; what is equal in two of them is counted."""
+"""Given splits: files, splits of a dataset, a column; documents that stand in two of them are counted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from conf.errors import UserError
 from conf.schema.data import DatasetData, FilesData
 from conf.schema.ladder import Workload
 from models.data.corpus import SPLITS
-from tasks.data.build import build_corpus, corpus_identity
+from tasks.data.build import build_corpus
 from tasks.data.duplicates import conflicting, count_duplicates, shared
+from tasks.data.identity import corpus_identity
 from tasks.data.reading.sources import read_source, source_hash
-from tests.tasks.data.reading.test_sources import write_csv, write_jsonl
-from tests.tasks.data.test_build import build, ladder
+from tests.tasks.data.builders import build, ladder, write_csv, write_jsonl
 
 KIND: Workload = "sequence-classification"
 

@@ -9,12 +9,12 @@ import pytest
 
 from conf.errors import UserError
 from models.data.corpus import SPLITS
-from tasks.data.build import corpus_identity
+from tasks.data.identity import corpus_identity
 from tasks.proof.prepare_arms import label_note
 from tasks.records.data import DataCounts
 from tasks.report.sections.outcome import verdicts
 from tests.factories import data_record, model_record, run_record
-from tests.tasks.data.test_build import build, decode, ladder, rows
+from tests.tasks.data.builders import build, decode, ladder, rows
 
 DIGITS = {"source": "digits", "valid_fraction": 0.2, "test_fraction": 0.2}
 

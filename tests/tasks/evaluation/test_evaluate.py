@@ -27,12 +27,11 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.evaluation.gate import judge
 from tasks.records.run import Retention, StageRecord
 from tasks.report.sections import quality
-from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
 from tasks.tracking.flavour import metrics_of
 from tasks.training.find_or_train import find_or_train
-from tests.factories import model_record, run_record
+from tests.factories import inputs_of, model_record, run_record
 
 SHAPE = {"family": "bert", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 16}
 WORDS = {"bad": ("dull", "cold", "late"), "good": ("warm", "superb", "quiet"), "so-so": ("plain", "usual", "fair")}
@@ -52,9 +51,7 @@ def reviews(path: Path, seed: int = 0, rows: int = 200) -> None:
 @pytest.fixture
 def inputs(tmp_path: Path) -> StageInputs:
     reviews(tmp_path / "reviews.csv")
-    ladder = ladder_of()
-    context = Context(run="run-1", ladder="tiny", home=str(tmp_path / "home"), base=str(tmp_path))
-    return StageInputs(ladder, prepare_data(ladder, context), context)
+    return inputs_of(ladder_of(), tmp_path)
 
 
 def ladder_of(**more: Any) -> Ladder:

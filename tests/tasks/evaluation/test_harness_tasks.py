@@ -16,19 +16,18 @@ from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
 from models.base.files import weights_sha256
+from models.base.task_figures import TaskFigures
 from models.evaluation.harness import figures_of
 from models.students.initialise import random_model
-from tasks.data.prepare import prepare_data
 from tasks.evaluation import harness_tasks
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.evaluation.gate import judge
 from tasks.evaluation.harness_tasks import HarnessTask, read_tasks, task_drops, task_identity
-from tasks.records.run import StageRecord, TaskRecord
+from tasks.records.run import StageRecord
 from tasks.report.sections import quality
-from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.tracking.flavour import metrics_of
-from tests.factories import model_record, run_record
+from tests.factories import inputs_of, model_record, run_record
 
 COLOURS = Path(__file__).with_name("colours")
 SHAPE = {"hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 24}
@@ -41,8 +40,8 @@ RESULTS = {
 }
 
 
-def task_record(value: float, error: float | None = 0.02, higher: bool = True, examples: int = 500) -> TaskRecord:
-    return TaskRecord(metrics={"acc": value}, errors={} if error is None else {"acc": error}, main="acc", higher=higher, examples=examples)
+def task_record(value: float, error: float | None = 0.02, higher: bool = True, examples: int = 500) -> TaskFigures:
+    return TaskFigures(metrics={"acc": value}, errors={} if error is None else {"acc": error}, main="acc", higher=higher, examples=examples)
 
 
 @pytest.fixture
@@ -64,9 +63,7 @@ def inputs(place: Path) -> StageInputs:
         "evaluation": {"tasks": ["colours/"], "examples": 8, "samples": 0},
         "stages": [{"name": "small", "student": {"shape": SHAPE}, "training": training}],
     }
-    ladder = Ladder.model_validate(plain)
-    context = Context(run="run-1", ladder="tiny", home=str(place / "home"), base=str(place))
-    return StageInputs(ladder, prepare_data(ladder, context), context)
+    return inputs_of(Ladder.model_validate(plain), place)
 
 
 def test_figures_are_read_from_the_harness_results() -> None:

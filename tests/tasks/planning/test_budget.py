@@ -31,12 +31,18 @@ def steps_of(overrides: tuple[str, ...]) -> dict[str, int]:
     return {key: int(value) for key, _, value in (text.partition("=") for text in overrides)}
 
 
+def seconds_in(words: str) -> float:
+    found = re.search(r"about (\d+) s", words)
+    assert found is not None
+    return float(found[1])
+
+
 def test_a_ladder_is_shortened_and_the_same_budget_does_it_alike(tmp_path: Path) -> None:
     loaded, home = load("digits"), Home(tmp_path)
     generous = fit_budget(loaded, "9d", home)
     assert generous.overrides == ()
     assert "the whole ladder fits" in generous.words
-    needed = float(re.search(r"about (\d+) s", generous.words)[1])  # pyright: ignore[reportOptionalSubscript]
+    needed = seconds_in(generous.words)
 
     with pytest.raises(UserError, match=r"--budget: got '1s'; allowed: at least (\d+)s for digits on this machine") as caught:
         fit_budget(loaded, "1s", home)
@@ -69,8 +75,7 @@ def test_all_that_is_trained_shares_the_budget(tmp_path: Path) -> None:
     alone = [each.model_copy(update={"stages": tuple(map(untaught, each.stages))}) for each in seeds]
 
     def needed(*trained: Ladder) -> float:
-        words = fit_budget(loaded, "9d", home, trained).words
-        return float(re.search(r"about (\d+) s", words)[1])  # pyright: ignore[reportOptionalSubscript]
+        return seconds_in(fit_budget(loaded, "9d", home, trained).words)
 
     assert needed(loaded.ladder) == needed()
     assert needed(*[loaded.ladder] * 50) == needed(), "the same training is found in the store"

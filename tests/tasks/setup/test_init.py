@@ -31,7 +31,7 @@ from conf.schema.ladder import Ladder
 from models.data import tokenizers
 from tasks.planning.plan import make_plan
 from tasks.runtime.run_registry import PLAN, Context
-from tasks.setup.draft import Question
+from tasks.setup.guesses import Question
 from tasks.setup.init import NewLadder, init_ladder
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "room", "was", "warm", "cold")

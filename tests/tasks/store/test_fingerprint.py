@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from conf.loading.load import load
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from conf.schema.teacher import TrainedTeacher
 from tasks.store.fingerprint import canonical, changes, fingerprint
 from tasks.training.identity import numeric_settings, stage_identity, teacher_identity

@@ -19,15 +19,13 @@ from models.architectures.answers import ANSWERS, load_answers, text_key
 from models.data.batches import TrainingBatches
 from models.signals.cache import keys_of
 from tasks.audit.audit import audit_model
-from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.plan import make_plan
 from tasks.records.run import StageRecord
-from tasks.runtime.run_registry import Context
-from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.quality import accept_teacher
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student
+from tests.factories import inputs_of, ladder_of_file
 
 TRAINING = {"steps": 40, "batch_size": 16, "learning_rate": 3e-3, "precision": "fp32", "validate_every": 40, "checkpoint_every": 40}
 TEXTS = [(f"number {i} is {word}", word) for i in range(40) for word in ("good", "bad")]
@@ -56,22 +54,12 @@ def folder(tmp_path: Path) -> Path:
 def ladder_of(stage: dict[str, Any] | None = None, student: dict[str, Any] | None = None, **teacher: Any) -> Ladder:
     shape = {"family": "bert", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32}
     answers = {"source": "answers", "path": "answers.parquet", "classes": ["GOOD", "Bad"], "parameters": 10**6}
-    return Ladder.model_validate(
-        {
-            "name": "tiny",
-            "workload": "sequence-classification",
-            "data": {"source": "files", "paths": ["rows.csv"], "sequence_length": 32, "valid_fraction": 0.2, "test_fraction": 0.2},
-            "teacher": answers | teacher,
-            "compute": {"at_once": None},  # no test waits for another training of this machine
-            "evaluation": {"examples": 64, "samples": 0},
-            "stages": [{"name": "small", "student": {"shape": shape, **(student or {})}, "training": TRAINING, **(stage or {})}],
-        }
+    return ladder_of_file(
+        length=32,
+        teacher=answers | teacher,
+        evaluation={"examples": 64, "samples": 0},
+        stages=[{"name": "small", "student": {"shape": shape, **(student or {})}, "training": TRAINING, **(stage or {})}],
     )
-
-
-def inputs_of(ladder: Ladder, folder: Path) -> StageInputs:
-    context = Context(run="run-1", ladder="tiny", home=str(folder / "home"), base=str(folder))
-    return StageInputs(ladder, prepare_data(ladder, context), context)
 
 
 def refused(folder: Path, **teacher: Any) -> str:

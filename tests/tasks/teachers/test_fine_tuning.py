@@ -16,7 +16,6 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     BertModel,
-    BertTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     ViTConfig,
@@ -29,7 +28,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
 from models.base.interface import Interface
 from models.students.pretrained import load_to_train
-from tasks.data.prepare import check_class_weights, prepare_data
+from tasks.data.prepare import check_class_weights
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.plan import make_plan
 from tasks.planning.preflight import check_ladder
@@ -38,8 +37,8 @@ from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.fine_tuning import fine_tuning_work
 from tasks.teachers.teacher import prepare_teacher
+from tests.factories import WORDS, inputs_of, ladder_of_file, save_with_words, write_good_and_bad
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "day"]
 NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TRAINING = {"steps": 30, "batch_size": 16, "learning_rate": 3e-3, "precision": "fp32", "validate_every": 30, "checkpoint_every": 10}
 
@@ -48,17 +47,9 @@ def bert_config(**changes: Any) -> BertConfig:
     return BertConfig(**NARROW, vocab_size=len(WORDS), max_position_embeddings=32, **changes)
 
 
-def save(model: Any, folder: Path) -> None:
-    model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    rows = "".join(f"a {word} day {'a ' * (i % 7)},{word}\n" for i in range(40) for word in ("good", "bad"))
-    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
-    (tmp_path / "home").mkdir()
+    write_good_and_bad(tmp_path)
     torch.manual_seed(0)
     return tmp_path
 
@@ -68,26 +59,18 @@ def ladder_of(training: dict[str, Any] | None = None, workload: str = "sequence-
     shape = {"family": family, "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8, "patch_size": 4}
     teacher = {"source": "checkpoint", "path": "teacher"} | ({"training": training} if training else {})
     settings: dict[str, Any] = {
-        "name": "tiny",
         "workload": workload,
-        "data": {"source": "files", "paths": ["rows.csv"], "sequence_length": 16, "valid_fraction": 0.2, "test_fraction": 0.2},
         "tokenizer": {"kind": "teacher"},
         "teacher": teacher,
-        "compute": {"at_once": None},  # no test waits for another training of this machine
         "evaluation": {"examples": 64, "samples": 0},
         "stages": [{"name": "small", "student": {"shape": shape}, "training": {"steps": 1, "batch_size": 2, "precision": "fp32"}}],
     }
-    return Ladder.model_validate(settings | changes)
-
-
-def inputs_of(ladder: Ladder, folder: Path) -> StageInputs:
-    context = Context(run="run-1", ladder="tiny", home=str(folder / "home"), base=str(folder))
-    return StageInputs(ladder, prepare_data(ladder, context), context)
+    return ladder_of_file(**settings | changes)
 
 
 @pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM])
 def test_a_body_gets_a_head_for_the_datas_classes_and_learns(folder: Path, kind: type) -> None:
-    save(kind(bert_config()), folder / "teacher")
+    save_with_words(kind(bert_config()), folder / "teacher")
     ladder = ladder_of(TRAINING)
     check_ladder(ladder, Context(run="", ladder="tiny", home=str(folder / "home"), base=str(folder)))
     inputs = inputs_of(ladder, folder)
@@ -107,7 +90,7 @@ def test_a_body_gets_a_head_for_the_datas_classes_and_learns(folder: Path, kind:
 
 
 def test_a_body_without_training_is_refused_with_the_setting_that_helps(folder: Path) -> None:
-    save(BertModel(bert_config()), folder / "teacher")
+    save_with_words(BertModel(bert_config()), folder / "teacher")
     with pytest.raises(
         UserError, match=r"no head for classes \(classifier\.weight is missing\)'; allowed: .*teacher\.training=\{steps: 500\}"
     ):
@@ -115,7 +98,7 @@ def test_a_body_without_training_is_refused_with_the_setting_that_helps(folder: 
 
 
 def test_weights_of_classes_weigh_in_its_training(folder: Path) -> None:
-    save(BertModel(bert_config()), folder / "teacher")
+    save_with_words(BertModel(bert_config()), folder / "teacher")
     plain = ladder_of(TRAINING)
     inputs = inputs_of(plain, folder)
 
@@ -178,7 +161,9 @@ def test_an_image_encoder_gets_a_head(folder: Path) -> None:
 def test_a_language_model_with_padded_rows_is_trained_on(folder: Path) -> None:
     texts = "".join(json.dumps({"text": f"a good day {'a bad day ' * (i % 5)}{'good ' * (i % 3)}"}) + "\n" for i in range(40))
     (folder / "texts.jsonl").write_text(texts)
-    save(LlamaForCausalLM(LlamaConfig(**NARROW, vocab_size=len(WORDS) + 7, pad_token_id=0, attention_dropout=0.1)), folder / "teacher")
+    save_with_words(
+        LlamaForCausalLM(LlamaConfig(**NARROW, vocab_size=len(WORDS) + 7, pad_token_id=0, attention_dropout=0.1)), folder / "teacher"
+    )
     data = {"source": "files", "paths": ["texts.jsonl"], "sequence_length": 12, "valid_fraction": 0.2, "test_fraction": 0.2}
     inputs = inputs_of(ladder_of(TRAINING, "causal-lm", data=data), folder)
     record = prepare_teacher(inputs)
@@ -188,7 +173,7 @@ def test_a_language_model_with_padded_rows_is_trained_on(folder: Path) -> None:
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(BertModel(bert_config()), folder / "teacher")
+    save_with_words(BertModel(bert_config()), folder / "teacher")
     inputs = inputs_of(ladder_of(TRAINING), folder)
     asked = iter([False] * 14 + [True] * 100)
     with monkeypatch.context() as stopped:
@@ -204,7 +189,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(folder: Path, monke
 
 
 def test_it_is_planned_as_a_training(folder: Path) -> None:
-    save(BertModel(bert_config()), folder / "teacher")
+    save_with_words(BertModel(bert_config()), folder / "teacher")
     ladder = ladder_of(TRAINING)
     inputs = inputs_of(ladder, folder)
     before = make_plan(ladder, folder, Home(folder / "home")).teacher

@@ -12,7 +12,6 @@ import torch
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
-    BertTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -38,8 +37,8 @@ from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
+from tests.factories import WORDS, ladder_of_file, save_with_words, write_good_and_bad
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "day"]
 NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -48,37 +47,22 @@ def save_bert(
 ) -> None:
     torch.manual_seed(0)
     config = BertConfig(**NARROW, vocab_size=rows, max_position_embeddings=32, id2label=dict(enumerate(names)), **changes)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    lines = folder / "vocab.txt"
-    lines.write_text("\n".join(words or WORDS) + "\n")
-    BertTokenizer(vocab=str(lines)).save_pretrained(folder)
+    save_with_words(BertForSequenceClassification(config), folder, words or WORDS)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    rows = "".join(f"a {word} day {'a ' * (i % 7)},{word}\n" for i in range(40) for word in ("good", "bad"))
-    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
-    (tmp_path / "home").mkdir()
+    write_good_and_bad(tmp_path)
     return tmp_path
 
 
 def ladder_of(family: str = "bert", length: int = 16, **teacher: Any) -> Ladder:
-    return Ladder.model_validate(
-        {
-            "name": "tiny",
-            "workload": "sequence-classification",
-            "data": {"source": "files", "paths": ["rows.csv"], "sequence_length": length, "valid_fraction": 0.2, "test_fraction": 0.2},
-            "tokenizer": {"kind": "teacher"},
-            "teacher": {"source": "checkpoint", "path": "teacher", **teacher},
-            "compute": {"at_once": None},  # no test waits for another training of this machine
-            "stages": [
-                {
-                    "name": "small",
-                    "student": {"shape": {"family": family, "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8}},
-                    "training": {"steps": 1, "batch_size": 2, "precision": "fp32"},
-                }
-            ],
-        }
+    student = {"shape": {"family": family, "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8}}
+    return ladder_of_file(
+        length=length,
+        tokenizer={"kind": "teacher"},
+        teacher={"source": "checkpoint", "path": "teacher", **teacher},
+        stages=[{"name": "small", "student": student, "training": {"steps": 1, "batch_size": 2, "precision": "fp32"}}],
     )
 
 

@@ -29,6 +29,7 @@ from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint
 from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
+from tests.factories import ladder_of_file
 
 TEXT = "".join(f"def function_{i}(value):\n    return value * {i} + len(str({i}))\n\n\n" for i in range(40))
 SHAPE = {"hidden_size": 16, "layers": 3, "heads": 4, "key_value_heads": 2, "feed_forward": 24}
@@ -61,16 +62,13 @@ def folder(tmp_path: Path) -> Path:
 
 def ladder_of(*students: dict[str, Any], **stage: Any) -> Ladder:
     students = students or ({"shape": SHAPE},)
-    return Ladder.model_validate(
-        {
-            "name": "tiny",
-            "data": {"source": "files", "paths": ["texts/*.txt"], "sequence_length": 16, "valid_fraction": 0.2, "test_fraction": 0.2},
-            "tokenizer": {"kind": "teacher"},
-            "teacher": {"source": "checkpoint", "path": "teacher"},
-            "compute": {"at_once": None},  # no test waits for another training of this machine
-            "evaluation": {"examples": 8},
-            "stages": [{"name": f"s{i}", "student": student, "training": TRAINING, **stage} for i, student in enumerate(students)],
-        }
+    return ladder_of_file(
+        "texts/*.txt",
+        workload="causal-lm",
+        tokenizer={"kind": "teacher"},
+        teacher={"source": "checkpoint", "path": "teacher"},
+        evaluation={"examples": 8},
+        stages=[{"name": f"s{i}", "student": student, "training": TRAINING, **stage} for i, student in enumerate(students)],
     )
 
 

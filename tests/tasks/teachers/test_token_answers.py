@@ -29,15 +29,13 @@ from models.signals.codec import dense
 from models.signals.sources import live
 from models.students.initialise import random_model
 from tasks.audit.audit import audit_model
-from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.plan import make_plan
 from tasks.records.run import StageRecord
-from tasks.runtime.run_registry import Context
-from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.quality import accept_teacher
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student
+from tests.factories import inputs_of, ladder_of_file
 
 SHAPE = {"family": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32}
 TRAINING = {"steps": 40, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32", "validate_every": 40, "checkpoint_every": 40}
@@ -52,19 +50,13 @@ VOCABULARY = 258
 
 def ladder_of(stage: dict[str, Any] | None = None, student: dict[str, Any] | None = None, **changes: Any) -> Ladder:
     teacher = {"source": "answers", "path": "answers.parquet", "parameters": 10**6, **changes.pop("teacher", {})}
-    data = {"source": "files", "paths": ["rows.csv"], "sequence_length": LENGTH, "valid_fraction": 0.2, "test_fraction": 0.2}
-    return Ladder.model_validate(
-        {
-            "name": "tiny",
-            "workload": "causal-lm",
-            "data": data,
-            "teacher": teacher,
-            "compute": {"at_once": None},  # no test waits for another training of this machine
-            "evaluation": {"examples": 64, "samples": 2, "sample_tokens": 2},
-            "stages": [{"name": "small", "student": {"shape": SHAPE, **(student or {})}, "training": TRAINING, **(stage or {})}],
-            **changes,
-        }
-    )
+    settings: dict[str, Any] = {
+        "workload": "causal-lm",
+        "teacher": teacher,
+        "evaluation": {"examples": 64, "samples": 2, "sample_tokens": 2},
+        "stages": [{"name": "small", "student": {"shape": SHAPE, **(student or {})}, "training": TRAINING, **(stage or {})}],
+    }
+    return ladder_of_file(length=LENGTH, **settings | changes)
 
 
 @pytest.fixture
@@ -86,11 +78,6 @@ def write(folder: Path, ids: list[Any], logprobs: list[Any], texts: list[str] | 
     named = texts or TEXTS
     columns = {"text": [named[i] for i in order], "ids": [ids[i] for i in order], "logprobs": [logprobs[i] for i in order]}
     pq.write_table(pa.table(columns), folder / "answers.parquet")
-
-
-def inputs_of(ladder: Ladder, folder: Path) -> StageInputs:
-    context = Context(run="run-1", ladder="tiny", home=str(folder / "home"), base=str(folder))
-    return StageInputs(ladder, prepare_data(ladder, context), context)
 
 
 def refused(folder: Path, **changes: Any) -> str:

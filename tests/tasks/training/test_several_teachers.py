@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from conf.loading.load import load
-from conf.schema.ladder import Ladder, Stage
+from conf.schema.ladder import Ladder
+from conf.schema.stage.stage import Stage
 from tasks.store.fingerprint import fingerprint
 from tasks.training.identity import stage_identity, teachers_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from conf.errors import UserError
 from conf.path_policy import confine
@@ -15,11 +15,12 @@ from models.architectures.shapes import build as build_model
 from models.architectures.shapes import config_for
 from models.data import tokenizers
 from models.data.batches import TrainingBatches
-from models.data.corpus import SPLITS
-from tasks.data.build import build_corpus, corpus_identity
+from models.data.corpus import SPLITS, Corpus
+from tasks.data.build import build_corpus
+from tasks.data.identity import corpus_identity
 from tasks.data.reading.conversations import template_of
 from tests.models.data.test_chat import CHATML, chat_tokenizer
-from tests.tasks.data.test_build import build, ladder
+from tests.tasks.data.builders import build, ladder
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role + '> ' + m.content + eos_token }}{% endfor %}"
@@ -43,6 +44,11 @@ def answers(corpus: Any, name: Any) -> list[str]:
     return [str(tokenizer.decode(each, skip_special_tokens=True)) for each in ids]
 
 
+def tokenizer_of(corpus: Corpus) -> PreTrainedTokenizerBase:
+    assert corpus.tokenizer_folder is not None
+    return tokenizers.load(corpus.tokenizer_folder)
+
+
 def test_a_corpus_of_messages_and_what_its_student_carries(tmp_path: Path) -> None:
     data = talks(tmp_path / "t.jsonl")
     made = ladder("causal-lm", data, {"kind": "bytes", "chat_template": TEMPLATE})
@@ -53,7 +59,9 @@ def test_a_corpus_of_messages_and_what_its_student_carries(tmp_path: Path) -> No
     assert sorted(found) == sorted(str(2 * n) for n in range(20))
     assert corpus.split("train").sizes.tolist() == [len(answer) for answer in answers(corpus, "train")]
     assert TrainingBatches(corpus, 4, 0).examples == info.documents["train"]
-    model = build_model(config_for(made.stages[0].student.shape, corpus.interface), "causal-lm")  # type: ignore[arg-type]
+    shape = made.stages[0].student.shape
+    assert shape is not None
+    model = build_model(config_for(shape, corpus.interface), "causal-lm")
     (tmp_path / "student").mkdir()
     save_model(model, tmp_path / "student", corpus.tokenizer_folder)
     published = AutoTokenizer.from_pretrained(tmp_path / "student")
@@ -83,7 +91,7 @@ def test_prompt_and_completion_without_template(tmp_path: Path, kind: dict[str, 
     assert sorted(answer for name in SPLITS for answer in answers(corpus, name)) == sorted(row["a"] for row in rows)
     assert max(info.tokens.values()) == len(corpus.split("train").values)
     assert any("conversations are longer than data.sequence_length and cut, from the left of the prompt" in line for line in told)
-    assert tokenizers.load(corpus.tokenizer_folder).chat_template is None  # type: ignore[arg-type]
+    assert tokenizer_of(corpus).chat_template is None
 
 
 def test_a_teachers_own_template_is_used(tmp_path: Path) -> None:
@@ -91,7 +99,7 @@ def test_a_teachers_own_template_is_used(tmp_path: Path) -> None:
     tokenizers.save(chat_tokenizer(), tmp_path / "teacher")
     made = ladder("causal-lm", talks(tmp_path / "t.jsonl"), {"kind": "teacher"})
     corpus, _, _ = build(made, tmp_path, tmp_path / "teacher")
-    assert tokenizers.load(corpus.tokenizer_folder).chat_template == CHATML  # type: ignore[arg-type]
+    assert tokenizer_of(corpus).chat_template == CHATML
     assert sorted(answer for name in SPLITS for answer in answers(corpus, name))[0] == "0\n"
     assert template_of(made, tmp_path, tmp_path / "teacher") == CHATML
 

@@ -19,7 +19,8 @@ from conf.schema.ladder import Ladder
 from models.data import image_processors as processors
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus, CorpusInfo
-from tasks.data.build import build_corpus, corpus_identity
+from tasks.data.build import build_corpus
+from tasks.data.identity import corpus_identity
 from tasks.data.reading.images import ImageReader
 from tasks.data.reading.readers import Document
 from tasks.data.reading.sources import read_source, source_hash

@@ -10,12 +10,11 @@ import pytest
 from conf.errors import UserError
 from models.data.batches import TrainingBatches
 from models.data.corpus import SPLITS
-from tasks.data.build import corpus_identity
+from tasks.data.identity import corpus_identity
 from tasks.data.splits import DROPPED, TEST, TRAIN, VALID, readings
 from tasks.data.spool import place_of
 from tasks.training.cost_model import training_examples
-from tests.tasks.data.reading.test_sources import write_jsonl
-from tests.tasks.data.test_build import build, decode, ladder
+from tests.tasks.data.builders import build, decode, ladder, write_jsonl
 
 KIND = "sequence-classification"
 

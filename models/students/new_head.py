@@ -1,0 +1,93 @@
+"""Load a checkpoint's weights, with a new head where it has none that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from conf.errors import UserError
+from models.architectures.checkpoint import UNREADABLE, unreadable
+from models.architectures.shapes import AUTO_CLASSES
+from models.base.files import weight_files
+
+POOLERS = ("pooler", "pre_classifier")  # layers between body and head, which a body that was saved alone may lack
+
+
+def missing_head(model: nn.Module, folder: Path) -> str | None:
+    """The name of a weight of the head that a checkpoint's files lack; None: they have the head.
+
+    Args:
+        model: Of the checkpoint's configuration, with a head; may be on the meta device.
+        folder: Of the checkpoint.
+    """
+    from safetensors import safe_open
+
+    names = set[str]()
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    base = f"{cast(Any, model).base_model_prefix}."
+    return next((name for name, _ in model.named_parameters() if not name.startswith(base) and name not in names), None)
+
+
+def load_with_head(folder: Path, workload: str, config: Any, seed: int, key: str) -> tuple[nn.Module, list[str]]:
+    """Load a model of a configuration in fp32; weights of a classifier's head that are missing or do not fit depend on the seed alone.
+
+    Args:
+        folder: A checked folder.
+        workload: The ladder's; a language model gets no new weights.
+        config: Of the model, with the number of its classes.
+        seed: Of the new weights.
+        key: Dotted key of the folder, for messages.
+
+    Returns:
+        The model, and the names of its new weights.
+
+    Raises:
+        UserError: It cannot be loaded, or lacks weights of its body.
+    """
+    import transformers
+
+    auto = getattr(transformers, AUTO_CLASSES[workload])
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, info = auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except UNREADABLE as error:
+        raise unreadable(key, folder, workload, error) from error
+    new = [*info["missing_keys"], *(each if isinstance(each, str) else each[0] for each in info["mismatched_keys"])]
+    base = f"{model.base_model_prefix}."
+    body = sorted(
+        name for name in new if workload == "causal-lm" or (name.startswith(base) and not any(part in POOLERS for part in name.split(".")))
+    )
+    if body:
+        raise UserError.about(key, str(folder), f"a checkpoint of a {type(model).__name__}", f"It lacks {body[0]!r}, for one.")
+    return model, [name for name in new if not name.startswith(base)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars, and without the report of weights that are new."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

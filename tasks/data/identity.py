@@ -1,0 +1,101 @@
+"""Identity of a corpus: settings, content of the source, tokenizer, classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conf.schema.data import DatasetData, FilesData
+from conf.schema.ladder import Ladder
+from tasks.data.reading.files import file_suffixes
+from tasks.data.reading.sources import source_hash
+from tasks.training.identity import known_settings
+
+DRAWN = ("max_documents", "max_train_documents", "max_labels")  # settings that `seed` counts for
+IMAGE_SETTINGS = ("resize", "channels")  # of the data, which count for images alone
+PREPARATION = 2  # raise by hand when the same raw data begin to give another corpus
+IMAGES = 1  # the same for pixels
+TABLES_BEFORE = {".jsonl", ".ndjson", ".csv", ".parquet"}  # files of rows in preparation 1
+
+
+def corpus_identity(
+    ladder: Ladder,
+    base: Path,
+    teacher_tokenizer_hash: str | None,
+    image_processor: str | None = None,
+    teacher_classes: Sequence[str] | None = None,
+    prefix: Sequence[int] = (),
+    chat_template: str | None = None,
+) -> dict[str, Any]:
+    """Return the parts that decide what `build_corpus` writes, as plain JSON, without preparing anything.
+
+    Args:
+        ladder: The ladder; its data, tokenizer and workload count.
+        base: Folder that relative paths count from.
+        teacher_tokenizer_hash: `models.data.tokenizers.tokenizer_hash` of the teacher's folder, for tokenizer.kind teacher.
+        image_processor: `models.data.image_processors.processor_hash` of the teacher's folder, for images.
+        teacher_classes: Names of the teacher's classes, whose numbers the data follow; None: the data's own.
+        prefix: Ids that the teacher's tokenizer begins a text with, for causal-lm.
+        chat_template: Text of the chat template of conversations; None: they have none, or the tokenizer's configuration holds it.
+
+    Raises:
+        UserError: As `tasks.data.reading.sources.source_hash`.
+    """
+    # The hash of the content stands for where the content lies.
+    left = ("paths", "name", "subset", "revision", *IMAGE_SETTINGS)
+    settings = {name: value for name, value in known_settings(ladder.data).items() if name not in left}
+    if isinstance(ladder.data, FilesData) and ladder.data.splits and ladder.data.splits.column is None:
+        settings.pop("splits", None)  # which file is which split counts in the hash of the source
+    if isinstance(ladder.data, FilesData) and ladder.data.sources:
+        settings["sources"] = [{"name": source.name, "weight": source.weight} for source in ladder.data.sources]
+    if all(settings.get(name) is None for name in (*DRAWN, "sources")):
+        settings.pop("seed", None)
+    pictures = _image_identity(ladder, image_processor)
+    tokenizer: dict[str, Any] | None = None
+    if ladder.workload != "image-classification":
+        tokenizer = {"kind": ladder.tokenizer.kind}
+        if ladder.tokenizer.kind == "bpe":
+            tokenizer["vocabulary"] = ladder.tokenizer.vocabulary
+        if ladder.tokenizer.kind == "teacher":
+            tokenizer["teacher"] = teacher_tokenizer_hash
+        if chat_template is not None:
+            tokenizer["chat_template"] = hashlib.sha256(chat_template.encode()).hexdigest()
+    return {
+        "workload": ladder.workload,
+        "data": settings,
+        "tokenizer": tokenizer,
+        "source": source_hash(ladder.data, base, ladder.workload),
+        "preparation": _preparation(ladder, base),
+        **pictures,
+        **({"classes": list(teacher_classes)} if teacher_classes else {}),
+        **({"prefix": list(prefix)} if prefix else {}),
+    }
+
+
+def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, Any]:
+    """What decides the pixels of images; nothing for text, and for digits that no processor changes, whose fingerprints stay."""
+    if ladder.workload != "image-classification" or (ladder.data.source == "digits" and image_processor is None):
+        return {}
+    settings = ladder.data.model_dump(mode="json")
+    return {"images": {"reading": IMAGES, "processor": image_processor, **{key: settings.get(key) for key in IMAGE_SETTINGS}}}
+
+
+def _preparation(ladder: Ladder, base: Path) -> int:
+    """The first preparation that gave the same corpus: a corpus of an earlier version is reused where none of the later ones differs.
+
+    2: files of text and the standard library are split by content, limits are drawn, labels are read by their value, and slices bear
+    the names that a dataset declares.
+    """
+    data = ladder.data
+    match data:
+        case FilesData() if ladder.workload == "causal-lm":
+            same = file_suffixes(data, base) <= TABLES_BEFORE and data.columns.slice != data.columns.label
+        case DatasetData() if ladder.workload == "causal-lm":
+            same = data.columns.slice is None
+        case _:
+            same = ladder.workload == "image-classification"
+    if data.max_documents is not None:
+        same = False
+    return 1 if same else PREPARATION
