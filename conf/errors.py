@@ -52,9 +52,13 @@ class ServerAway(TransientError):
 
 
 class RunCancelled(LadderError):
-    """The run was cancelled by a person or a signal; it wrote a checkpoint, from which the same command resumes."""
+    """The run was cancelled by a person; it wrote a checkpoint, from which the same command resumes."""
 
     exit_code = 130
+
+
+class RunInterrupted(RunCancelled):
+    """The run was stopped by Ctrl-C or SIGTERM, and not by a person's cancellation; otherwise as `RunCancelled`."""
 
 
 class GateStopped(LadderError):

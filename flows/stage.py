@@ -14,6 +14,7 @@ from flows.run_labels import label, missed_tags, untagged
 from flows.steps import audit_model, bench_model, cancellable, decide, evaluate_model, record_model, train_control, train_student
 from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
+from tasks.runtime import cancellation
 from tasks.runtime.prefect_client import require_server
 from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
@@ -65,7 +66,8 @@ def distill_stage(
     """Make one student from its nearest ancestor, or train one on, judge it, and record it whatever the verdict."""
     ladder, data, context = inputs.ladder, inputs.data, inputs.context  # the parameters that Prefect shows of the flow
     above = [*teachers_of(stage, lineage), *([extension.student] if extension else lineage[-1:])]
-    state = _stage_flow(stage, lineage, ladder, data, context, extension, inserted, wait_for=nodes_of(*above), return_state=True)
+    with cancellation.engine_code():
+        state = _stage_flow(stage, lineage, ladder, data, context, extension, inserted, wait_for=nodes_of(*above), return_state=True)
     record = state.result()
     assert isinstance(record, StageRecord)
     note_result(record, state, RunType.FLOW_RUN)

@@ -1,7 +1,8 @@
 """The Prefect adapter: plain functions of tasks as Prefect tasks with states.
 
 A step is a plain function that returns a record. Called through this file it runs as a Prefect task: a result that was found in the store
-ends as `Cached`, a cancelled run as `Cancelled`, and an unreachable source is asked again. The caller gets the record or the error.
+ends as `Cached`, a cancelled run as `Cancelled`, one that Ctrl-C or SIGTERM has ended as `Cancelled` with the name Interrupted, and an
+unreachable source is asked again. The caller gets the record or the error.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import prefect.utilities.engine
 from prefect import Task
+from prefect._internal.control_listener import get_intent
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import RunType, State
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
 
-from conf.errors import LadderError, RunCancelled, TransientError
+from conf.errors import LadderError, RunCancelled, RunInterrupted, TransientError
 from flows.arrows import nodes_of, note_result
 from tasks.audit import audit
 from tasks.bench import bench
@@ -26,6 +30,7 @@ from tasks.data import prepare
 from tasks.evaluation import evaluate, gate
 from tasks.report import publish
 from tasks.report import record_model as recording
+from tasks.runtime import cancellation
 from tasks.runtime.logs import log, log_warnings
 from tasks.store.cached import note_reuse, reuse_noted
 from tasks.teachers import teacher
@@ -34,6 +39,7 @@ from tasks.training import student
 P = ParamSpec("P")
 R = TypeVar("R")
 
+INTERRUPTED = "Interrupted"
 RETRIES, FIRST_PAUSE = 3, 8.0  # seconds, doubled each time: about a minute in all
 
 
@@ -54,7 +60,7 @@ RETRY: dict[str, Any] = {
 
 
 def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
-    """Have a task or a flow, called for its state, end as Cancelled when the run was cancelled in it, and as Failed at an expected error.
+    """Have a task or a flow, called for its state, end as Cancelled when the run was stopped in it, and as Failed at an expected error.
 
     The state has the error's sentence; Prefect logs it, and no traceback. A transient error is raised, for Prefect to try again.
     """
@@ -62,9 +68,12 @@ def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
         try:
-            return function(*args, **kwargs)
+            with cancellation.own_code():
+                return function(*args, **kwargs)
         except RunCancelled as error:
-            return Cancelled(message=str(error), data=error)
+            return cancelled_state(error)
+        except KeyboardInterrupt:
+            return cancelled_state(cancellation.stopped())
         except TransientError:
             raise
         except LadderError as error:
@@ -74,6 +83,21 @@ def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
     signature = inspect.signature(function, eval_str=True).replace(return_annotation=inspect.Signature.empty)
     setattr(call, "__signature__", signature)  # noqa: B010
     return call
+
+
+def cancelled_state(error: RunCancelled) -> State[Any]:
+    """The state of a flow or a task that was stopped: by a person, or by Ctrl-C or SIGTERM."""
+    return Cancelled(name=INTERRUPTED if isinstance(error, RunInterrupted) else "Cancelled", message=str(error), data=error)
+
+
+def _on_sigterm(number: int, frame: object) -> None:
+    """In place of Prefect's handler, which raises in the middle of the engine and so has it record a crash."""
+    if get_intent() in ("reschedule", "relinquish"):  # a worker's supervisor decides what becomes of the run
+        raise TerminationSignal(number)
+    cancellation.on_signal(number, frame)
+
+
+prefect.utilities.engine._prefect_sigterm_handler = _on_sigterm  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _with_state(function: Callable[P, R]) -> Callable[P, R | State[R]]:
@@ -107,7 +131,8 @@ def step(function: Callable[P, R], name: str, run_name: str | Callable[..., str]
         log_warnings()  # in a served run, too, which no command line has prepared
         # Quoted: Prefect need not search records within records for the results of other tasks; flows/arrows.py knows them.
         named = {key: quote(value) for key, value in kwargs.items()}
-        state = task(*map(quote, args), return_state=True, wait_for=nodes_of(*args, *kwargs.values()), **named)
+        with cancellation.engine_code():
+            state = task(*map(quote, args), return_state=True, wait_for=nodes_of(*args, *kwargs.values()), **named)
         result: Any = state.result()  # pyright: ignore[reportAttributeAccessIssue]
         note_result(result, state, RunType.TASK_RUN)  # pyright: ignore[reportArgumentType]
         return result

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from conf.errors import LadderError, RunCancelled
+from conf.errors import LadderError, RunCancelled, RunInterrupted
 from flows.cli import bench, look, make, operate, prove, set_up
 
 INTERRUPTED = 130
@@ -67,6 +67,8 @@ def main() -> None:
         code = app(prog_name="ladder", standalone_mode=False)
     except typer.TyperException as error:
         _leave(_usage_error(error))
+    except RunInterrupted as error:
+        code = error.exit_code
     except RunCancelled as error:
         typer.echo(f"{error}; what is finished is kept, the same command, or `ladder rerun`, goes on from there", err=True)
         _leave(error.exit_code)

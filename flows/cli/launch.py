@@ -110,10 +110,12 @@ def _outcome(run_flow: Callable[[], Any]) -> tuple[str, Any]:
     """Run the flow; returns the flow run's id, and the flow's result or its error."""
     from prefect.exceptions import UnfinishedRun
 
+    from tasks.runtime import cancellation
     from tasks.runtime.prefect_client import root_cause
 
     try:
-        state = run_flow()
+        with cancellation.interruptible():
+            state = run_flow()
     except Exception as error:  # noqa: BLE001 - of Prefect's engine, whatever it is; ours it hands back in the state
         raise root_cause(error) from None
     flow_run_id = str(state.state_details.flow_run_id)

@@ -175,10 +175,12 @@ def _settle(client: SyncPrefectClient, flow_run_id: UUID, record: RunRecord | No
 def _end_of(record: RunRecord | None) -> Callable[[], State]:
     """The final state of a flow run whose process could not set it, after the run's record."""
     message = record.error if record and record.error else DIED
-    if record is None or record.status in ("running", "interrupted"):
+    if record is None or record.status == "running" or message == DIED:
         return functools.partial(Crashed, message=message)
     if record.status == "done":
         return Completed
+    if record.status == "interrupted":
+        return functools.partial(Cancelled, name="Interrupted", message=message)
     return functools.partial(Cancelled if record.status == "cancelled" else Failed, message=message)
 
 

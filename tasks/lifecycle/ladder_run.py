@@ -163,6 +163,10 @@ class LadderRun(AbstractContextManager["LadderRun"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         cause = root_cause(error) if error else None
         reason = cancellation.end(cause)
+        with cancellation.engine_code(patience=None):  # a signal must not break into the writing of the end
+            self._end(cause, reason)
+
+    def _end(self, cause: BaseException | None, reason: cancellation.Reason | None) -> None:
         self.watching.close()
         if cause is not None:
             text = str(cause) if isinstance(cause, LadderError) else reason or f"{type(cause).__name__}: {cause}"

@@ -1,7 +1,7 @@
 """Stop a run: cancelled by a person, or by SIGTERM or Ctrl-C.
 
-One request per process, since signals belong to the process. A training under way ends at its next step, with a checkpoint; anything
-else is interrupted at once.
+One request per process, since signals belong to the process. A training under way ends at its next step, with a checkpoint. Prefect's
+engine, which would record a crash, and the end of a run go on until our own code is next; anything else is interrupted at once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from conf.errors import RunCancelled
+from conf.errors import RunCancelled, RunInterrupted
 
 Reason = Literal["cancelled", "interrupted"]
+ENGINE_SECONDS = 5.0  # a signal waits no longer for Prefect's engine, which may wait for a server
 CANCEL_SIGNAL = signal.SIGUSR2  # from the watcher's thread to the main thread, the only one that an exception can interrupt
 
 
@@ -25,11 +26,21 @@ class _Request:
 
     reason: Reason | None = None
     alive: bool = False  # a run is under way and not yet interrupted
+    signals: int = 0  # SIGTERM and Ctrl-C
     training: bool = False  # the loop calls `requested` after each step
     cancelled: Callable[[], bool] = lambda: False  # asks Prefect's server
 
 
+@dataclass
+class _Main:
+    """Which code the main thread executes."""
+
+    own: bool = False  # ours, and not that of Prefect's engine
+    patience: float | None = ENGINE_SECONDS  # after which a signal interrupts code that is not ours; None: never
+
+
 _request = _Request()
+_main = _Main()
 
 
 def requested() -> bool:
@@ -45,7 +56,7 @@ def begin(cancelled: Callable[[], bool]) -> None:
     """
     global _request
     _request = _Request(alive=True, cancelled=cancelled)
-    if threading.current_thread() is threading.main_thread():
+    if _in_main_thread():
         signal.signal(CANCEL_SIGNAL, _on_cancel)  # until the process ends: the default handler would kill it
 
 
@@ -53,10 +64,89 @@ def end(error: BaseException | None) -> Reason | None:
     """End the run, finished or failed with `error`; returns why it was interrupted, if it was."""
     _request.alive = False
     if isinstance(error, RunCancelled):
-        return "cancelled"
+        return "interrupted" if isinstance(error, RunInterrupted) else "cancelled"
     if error is None or isinstance(error, Exception):
         return None
     return "cancelled" if _request.cancelled() else "interrupted"
+
+
+def stopped() -> RunCancelled:
+    """The error in place of a KeyboardInterrupt: a person has cancelled the run, or the process got SIGTERM or Ctrl-C."""
+    return RunCancelled("cancelled") if _request.cancelled() else RunInterrupted("interrupted")
+
+
+@contextmanager
+def own_code() -> Iterator[None]:
+    """Code of ours, within code of Prefect's engine: a signal interrupts it, also one that came before.
+
+    Raises:
+        KeyboardInterrupt: The process got SIGTERM or Ctrl-C.
+    """
+    with _code(own=True, patience=None):
+        if _in_main_thread() and _request.reason == "interrupted":
+            raise KeyboardInterrupt
+        yield
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have Ctrl-C wait for code of ours, as SIGTERM does in Prefect's engine."""
+    before = signal.signal(signal.SIGINT, on_signal) if _in_main_thread() else None
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def engine_code(patience: float | None = ENGINE_SECONDS) -> Iterator[None]:
+    """Code of Prefect's engine, within ours: a signal waits for the next code of ours.
+
+    Args:
+        patience: Seconds for which it waits; None: any time. A second signal does not wait.
+    """
+    with _code(own=False, patience=patience):
+        yield
+
+
+@contextmanager
+def _code(own: bool, patience: float | None) -> Iterator[None]:
+    global _main
+    if not _in_main_thread():
+        yield
+        return
+    before, _main = _main, _Main(own, patience)
+    try:
+        yield
+    finally:
+        _main = before
+
+
+def on_signal(number: int, frame: object) -> None:
+    """Handle SIGTERM or Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: It is the second one, or interrupts code of ours that is no training.
+    """
+    _request.signals += 1
+    waits = _request.training or not _main.own
+    if _request.signals > 1 or not waits:
+        raise KeyboardInterrupt
+    _request.reason = _request.reason or "interrupted"
+    if not _request.training and _main.patience is not None:
+        signal.signal(signal.SIGALRM, _on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, _main.patience)
+
+
+def _on_alarm(number: int, frame: object) -> None:
+    if not (_main.own or _main.patience is None):
+        raise KeyboardInterrupt
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def cancel() -> None:
@@ -73,40 +163,33 @@ def training(name: str) -> Iterator[None]:
 
     Raises:
         RunCancelled: A person has cancelled the run.
-        KeyboardInterrupt: The process got SIGTERM or Ctrl-C.
+        RunInterrupted: The process got SIGTERM or Ctrl-C.
     """
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, _on_signal) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)} if _in_main_thread() else {}
     _request.training = True
-    stopped: RunCancelled | None = None
+    ended: RunCancelled | None = None
     try:
         yield
     except RunCancelled as error:
-        stopped = error
+        ended = error
     finally:
         _request.training = False
         for number, handler in before.items():
             signal.signal(number, handler)
-    if stopped or requested():
-        _interrupt(f"cancelled in the training of {name}" + (f", {stopped}" if stopped else ""))
-
-
-def _on_signal(number: int, frame: object) -> None:
-    if _request.reason is not None:
-        raise KeyboardInterrupt
-    _request.reason = "interrupted"
+    if ended or requested():
+        _interrupt(f" in the training of {name}" + (f", {ended}" if ended else ""))
 
 
 def _on_cancel(number: int, frame: object) -> None:
     if _request.alive and not _request.training:
-        _interrupt("cancelled")
+        _interrupt("")
 
 
-def _interrupt(text: str) -> None:
+def _interrupt(where: str) -> None:
     if _request.reason == "interrupted" and not _request.cancelled():
-        raise KeyboardInterrupt
+        raise RunInterrupted(f"interrupted{where}")
     _request.alive = False
-    if threading.current_thread() is threading.main_thread():
+    if _in_main_thread():
         # Prefect's runner sends SIGTERM for the same cancellation; it must not interrupt the recording of the run's end.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise RunCancelled(text)
+    raise RunCancelled(f"cancelled{where}")

@@ -37,6 +37,20 @@ ARROWS, ENGINE = "flows/arrows.py", "prefect.utilities.engine"
 STARTER = "prefect.runner._starter_engine:EngineCommandStarter"
 
 PRIVATE_NAMES = (
+    PrivateName(
+        "get_intent",
+        "prefect._internal.control_listener:get_intent",
+        "dcb3cf75896d",
+        "flows/steps.py",
+        "whether a worker reschedules the run that it ends",
+    ),
+    PrivateName(
+        "_prefect_sigterm_handler",
+        "prefect.utilities.engine:capture_sigterm",
+        "6d08563e05e9",
+        "flows/steps.py",
+        "SIGTERM ends a run as Interrupted, not as Crashed",
+    ),
     PrivateName("prefect.server.api.server:create_app", f"{SERVER}:create_app", "0f896a78bc06", WATCHDOG, "the server's application"),
     PrivateName("PREFECT__SERVER_EPHEMERAL", f"{SERVER}:create_app", "0f896a78bc06", EMBEDDED, "a server without services"),
     PrivateName("PREFECT__SERVER_FINAL", f"{SERVER}:create_app", "0f896a78bc06", EMBEDDED, "settings of the server are not changed again"),
