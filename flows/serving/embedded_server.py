@@ -29,6 +29,7 @@ from conf.locks import is_held
 from conf.served import EMBEDDED_API
 from flows.serving.elapsed import Patience, elapsed
 from flows.serving.server_processes import access
+from tasks.runtime.sqlite_files import look_at
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -44,6 +45,7 @@ OWN = {
     "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
 }
 READ_BY_SERVER = ("PREFECT_SERVER_", "PREFECT_API_", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_LOGGING_")
+DATABASES = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_DRIVER")
 SETTINGS_FILES = (".env", "prefect.toml", "pyproject.toml")  # which Prefect reads in the working directory
 
 
@@ -127,6 +129,7 @@ class EmbeddedServer:
             os.close(life)
 
     def _start(self, start: int, life: int) -> None:
+        look_at_database(self.home)
         self.address.unlink(missing_ok=True)
         watchdog, users = Path(__file__).with_name("users_watchdog.py"), self._lock("users")
         with socket.create_server(("127.0.0.1", 0)) as listening, self.log.open("ab") as output:
@@ -267,3 +270,15 @@ def _log_in(client: SyncPrefectClient, url: str) -> None:
         allowed, remedy = f"the user:password that {url} asks for", "Set it as it was set for that server."
         given = "(not shown)" if get_current_settings().api.auth_string else None
         raise UserError.about("PREFECT_API_AUTH_STRING", given, allowed, remedy) from None
+
+
+def look_at_database(home: Home) -> None:
+    """Set a damaged SQLite file of Prefect's aside, and say that one is gone.
+
+    Raises:
+        LadderError: Another process has locked it.
+    """
+    if any(os.environ.get(name) for name in DATABASES) or os.environ.get("PREFECT_HOME") != str(home.prefect):
+        return  # another database, which is not ours
+    used = home.prefect / "server.log"
+    look_at(home.prefect / "prefect.db", "Prefect's database", used.exists)

@@ -26,6 +26,7 @@ from conf.login import login, login_file
 from conf.secrets import without_user
 from conf.served import Served, announce, lock_of, served, withdraw
 from flows.serving.elapsed import Patience, elapsed
+from flows.serving.embedded_server import look_at_database
 from flows.serving.environment import AUTHENTICATION, answers, prepare_environment
 from flows.serving.server_processes import (
     MLFLOW_AUTHENTICATION,
@@ -176,6 +177,8 @@ def _start(place: Home, backend: Backend) -> None:
         waiting[:] = ["MLflow's tables"]
         backend.runner.start()
         if backend.prefect:
+            look_at_database(place)
+            (place.prefect / "server.log").touch()  # from now on, a database that is gone is told
             backend.prefect.start()
         if tracking_uri(place) != OFF:
             _make_tables()

@@ -6,11 +6,14 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, RecordUnavailable, StoreError, UserError
 from conf.home import Home, disk_errors
 from conf.secrets import masked, without_user
+from tasks.runtime.run_registry import all_runs
+from tasks.runtime.sqlite_files import look_at
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -145,6 +148,7 @@ def open_client(home: Home, uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -153,15 +157,23 @@ def open_client(home: Home, uri: str) -> MlflowClient:
             return MlflowClient(uri)
         home.mlflow.mkdir(parents=True, exist_ok=True)
         with setup_lock(home):
+            if (file := make_url(uri)).get_backend_name() == "sqlite" and file.database:
+                look_at(Path(file.database), "MLflow's database", lambda: _recorded(home, uri))
             client = MlflowClient(uri)
             client.search_registered_models(max_results=1)  # the registry's tables are made apart from the runs'
             return client
     except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: the driver of a database
         if os.environ.get("MLFLOW_TRACKING_URI"):
             raise _bad_address(uri, first_line(error)) from None
-        raise LadderError(f"The record in MLflow ({uri}) does not open: {first_line(error)}. Move the file away to begin anew.") from None
+        remedy = "It is healthy: try again later." if "locked" in str(error) else "Move the file away to begin anew."
+        raise LadderError(f"The record in MLflow ({uri}) does not open: {first_line(error)}. {remedy}") from None
     except OSError as error:
         raise StoreError(f"The record in MLflow ({uri}) could not be written: {error}.") from None
+
+
+def _recorded(home: Home, uri: str) -> bool:
+    """Whether a run of this home is recorded there."""
+    return any(record.mlflow_uri == masked(uri) and record.mlflow_run_id for record in all_runs(home))
 
 
 def probe(uri: str) -> None:

@@ -192,6 +192,10 @@ class FlowRun:
         return found.raise_for_status().json()["state_type"]
 
     @property
+    def state_name(self) -> str:
+        return httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30).raise_for_status().json()["state_name"]
+
+    @property
     def subflows(self) -> dict[str, str]:
         """Id -> state."""
         found = self.post("flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [self.flow_run]}}})

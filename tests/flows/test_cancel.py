@@ -106,12 +106,13 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(cli, tiny, tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(BOUND) == 130
     print(f"SIGTERM: ended in {time.monotonic() - began:.1f} s")
-    shown = cli.json("show")
-    assert shown["status"] == "interrupted"
+    shown, prefect = cli.json("show"), last_flow_run(cli)
+    assert (shown["status"], prefect.state, prefect.state_name) == ("interrupted", "CANCELLED", "Interrupted")
     from mlflow import MlflowClient
 
     client = MlflowClient(shown["mlflow_uri"])
     child = f"tags.`mlflow.parentRunId` = '{shown['mlflow_run_id']}' and tags.`ladder.stage` = 'two'"
+    assert client.get_run(shown["mlflow_run_id"]).info.status == "KILLED"
     (run,) = client.search_runs([client.get_run(shown["mlflow_run_id"]).info.experiment_id], child)
     assert client.get_metric_history(run.info.run_id, "train/loss")[-1].step == newest_checkpoint(cli.home)
 

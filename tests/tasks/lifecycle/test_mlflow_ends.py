@@ -21,10 +21,15 @@ from tasks.runtime.run_registry import END, load_run, save
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import corpus_in, data_record, split_of
 
+JUNK = "this is not SQLite, whatever its name says" * 50
+
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made where junk lay in its place."""
     place = Home(tmp_path_factory.mktemp("record"))
+    place.mlflow.mkdir()
+    (place.mlflow / "mlflow.db").write_text(JUNK)
     connect(place)
     return place.mlflow / "mlflow.db"
 
@@ -110,3 +115,8 @@ def test_a_living_run_is_left_alone(home: Home) -> None:
         tracker = connect(home)
         assert status(tracker, run.record) == "RUNNING"
     assert (load_run(home).unrecorded, status(tracker, run.record)) == ((), "FINISHED")
+
+
+def test_a_damaged_database_was_set_aside(empty_database: Path) -> None:
+    (aside,) = empty_database.parent.glob("mlflow.db.damaged-*")
+    assert aside.read_text() == JUNK

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -229,12 +231,16 @@ def test_an_address_that_is_none_is_refused(home: Home, monkeypatch: pytest.Monk
         connect(home)
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+def test_a_locked_database_is_named_and_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("tasks.runtime.sqlite_files.LOCK_SECONDS", 0.1)
     home = Home(tmp_path)
     home.mlflow.mkdir()
-    (home.mlflow / "mlflow.db").write_text("this is not SQLite, whatever its name says" * 50)
-    with pytest.raises(LadderError, match=r"mlflow\.db"):
-        connect(home)
+    with closing(sqlite3.connect(home.mlflow / "mlflow.db", isolation_level=None)) as other:
+        other.execute("create table anything (name text)")
+        other.execute("begin exclusive")
+        with pytest.raises(LadderError, match=r"mlflow\.db\) is locked by another process .* It is healthy"):
+            connect(home)
 
 
 def test_addresses(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
