@@ -317,7 +317,14 @@ def main() -> None:
         server.start()
         try:
             os.environ.update({key: value for key, value in for_runs().items() if key not in HEARTBEAT})
-            os.environ.update(PREFECT_API_URL=server.api, OMP_NUM_THREADS="1", COLUMNS="200", TMPDIR=name, LADDER_RECORD_PATIENCE="20")
+            os.environ.update(
+                PREFECT_API_URL=server.api,
+                OMP_NUM_THREADS="1",
+                COLUMNS="200",
+                TMPDIR=name,
+                LADDER_RECORD_PATIENCE="20",
+                LADDER_SERVER_SECONDS="1",
+            )
             ladder, empty = prepare(place)
             install()
             report(kills(asked.kills, generator, place, ladder, empty, server, asked.keep), asked.seed)
