@@ -156,12 +156,12 @@ def refuse_early(resolved: ResolvedRequest) -> None:
 
         for arm in ladder.proof.arms:
             refuse(arm, ladder)
-    from tasks.runtime.run_registry import all_runs
+    from tasks.runtime.run_registry import list_runs
     from tasks.training.identity import settings_hash
 
     # A run that is done has passed this check, which takes seconds; an imported checkpoint may have changed since.
     hashes = [settings_hash(ladder, proof) for proof in (False, True)]
-    done = any(record.settings_hash in hashes and record.status == "done" for record in all_runs(home()))
+    done = any(record.settings_hash in hashes and record.status == "done" for record in list_runs(home()))
     if done and ladder.teacher.source == "train" and request.start_at is None:
         return
     from tasks.planning.preflight import check_ladder

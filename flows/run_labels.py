@@ -16,7 +16,7 @@ from tasks.lifecycle.request import ResolvedRequest, RunRequest
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import without_retries
-from tasks.runtime.run_registry import all_runs
+from tasks.runtime.run_registry import list_runs
 
 BOUND = re.compile(r"\bgate\.(\w+)")  # in a gate's reasons
 LONGEST_TAG = 80  # characters
@@ -37,7 +37,7 @@ def repeated_run(resolved: ResolvedRequest) -> str | None:
     context, named = FlowRunContext.get(), resolved.request.repeats
     if named or context is None or context.flow_run is None:
         return named
-    own, earlier = context.flow_run, all_runs(home())
+    own, earlier = context.flow_run, list_runs(home())
     for record in earlier:
         if record.prefect_run_id == str(own.id):
             return record.run

@@ -14,7 +14,7 @@ from flows.cli.printing import begin
 from flows.serving.environment import prepare_environment
 from tasks.records.format import duration
 from tasks.records.run import RunRecord
-from tasks.runtime.run_registry import all_runs, ask_to_end, is_alive, load_run
+from tasks.runtime.run_registry import ask_to_end, is_alive, list_runs, load_run
 
 PATIENCE_SECONDS = 30.0
 SETTLE_SECONDS = 5.0  # from the end of a run to the end of its process
@@ -55,7 +55,7 @@ def cancel_run(home: Home, run: str | None) -> str:
 
 
 def _running(home: Home, run: str | None) -> RunRecord:
-    running = {record.run: record for record in all_runs(home) if record.status == "running"}
+    running = {record.run: record for record in list_runs(home) if record.status == "running"}
     if run is None and len(running) == 1:
         return next(iter(running.values()))
     names = ", ".join(running) or "none runs now"

@@ -145,9 +145,10 @@ def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], 
 
 
 def _record_of(flow_run_id: str) -> RunRecord | None:
-    from tasks.runtime.run_registry import all_runs
+    from tasks.runtime.run_registry import full_record, list_runs
 
-    return next((record for record in all_runs(home()) if record.prefect_run_id == flow_run_id), None)  # another run may be newer
+    run = next((record.run for record in list_runs(home()) if record.prefect_run_id == flow_run_id), None)  # another run may be newer
+    return full_record(home(), run) if run else None
 
 
 def _recorded_error(flow_run_id: str) -> LadderError | None:

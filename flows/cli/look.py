@@ -31,9 +31,9 @@ def runs(
     """List the runs of this home, the newest first: kind, quality, share of the root's, cost, and below it what differs."""
     from conf.home import home
     from flows.cli.show.runs import run_row, runs_text
-    from tasks.runtime.run_registry import all_runs
+    from tasks.runtime.run_registry import list_runs
 
-    rows = [run_row(record) for record in all_runs(home())]
+    rows = [run_row(record) for record in list_runs(home())]
     chosen = [row for row in rows if (ladder is None or row["ladder"] == ladder) and (not status or row["status"] in status)][:limit]
     none = None if chosen or not rows else f"none of the {len(rows)} runs is so"
     printing.show(chosen, as_json, lambda: none or runs_text(chosen))

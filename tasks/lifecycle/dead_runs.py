@@ -35,7 +35,7 @@ from tasks.lifecycle.mlflow_ends import close_earlier
 from tasks.records.run import RunRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY, fail_fast_client
-from tasks.runtime.run_registry import DIED, all_runs, mark_interrupted, note_restart
+from tasks.runtime.run_registry import DIED, list_runs, mark_interrupted, note_restart
 
 RESTART = re.compile(r"restart:(\d+)")
 FORGET_SECONDS = 7 * 24 * 3600  # for a flow run that this server lacks, because it ran against another one
@@ -65,7 +65,7 @@ def reap(home: Home) -> list[RunRecord]:
     Returns:
         The records of the runs that this call has marked.
     """
-    records = all_runs(home)
+    records = list_runs(home)
     marked = [mark_interrupted(home, record.run) for record in records if record.status == "interrupted" and record.error == DIED]
     dead = [record for record in marked if record]
     for record in dead:
@@ -96,7 +96,7 @@ def restart_dead(home: Home) -> list[UUID]:
     Returns:
         The new flow runs.
     """
-    dead = [record for record in all_runs(home) if record.status == "interrupted" and record.error == DIED]
+    dead = [record for record in list_runs(home) if record.status == "interrupted" and record.error == DIED]
     due = [record for record in dead if record.attempt <= record.restarts and record.restarted is None and record.prefect_run_id]
     started: list[UUID] = []
     if not due:

@@ -16,7 +16,7 @@ from conf.home import Home
 from conf.secrets import masked
 from tasks.records.run import RunRecord, Status
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import END, all_runs, ended_run, now, save
+from tasks.runtime.run_registry import END, ended_run, list_runs, now, save
 from tasks.tracking.client import OFF, RecordRefused, tracking_uri
 from tasks.tracking.flavour import metrics_of
 from tasks.tracking.runs import RunStatus
@@ -67,7 +67,7 @@ def close_earlier(home: Home, tracker: Tracker | None = None) -> None:
         tracker: An open connection to MLflow; None: one is opened if there is something to close.
     """
     address = tracking_uri(home)
-    for record in all_runs(home):
+    for record in list_runs(home):
         if record.status == "running" or not _is_open(record) or address == OFF or record.mlflow_uri != masked(address):
             continue
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conf.home import Home
 from tasks.lifecycle.request import ResolvedRequest
-from tasks.runtime.run_registry import RunLock, all_runs, new_name
+from tasks.runtime.run_registry import RunLock, list_runs, new_name
 from tasks.runtime.run_settings import kept_settings
 from tasks.store.fingerprint import changes
 
@@ -23,7 +23,7 @@ def new_lock(resolved: ResolvedRequest, home: Home) -> RunLock:
 
 def edited(resolved: ResolvedRequest, home: Home) -> tuple[str, ...]:
     """Settings that differ from those of the last run with the same parameters: the ladder's file was edited."""
-    last = next((record for record in all_runs(home) if resolved.is_like(record)), None)
+    last = next((record for record in list_runs(home) if resolved.is_like(record)), None)
     before = last and kept_settings(last)
     if before is None or resolved.shortened or (last and last.budget):  # a budget's steps are measured anew each time
         return ()

@@ -11,7 +11,7 @@ from conf.schema.ladder import Ladder
 from models.base.device import precision_of, resolve_device
 from models.speed.matmul import matrix_product_peak
 from tasks.records.format import operations_rate, percent
-from tasks.runtime.run_registry import all_runs
+from tasks.runtime.run_registry import full_record, list_runs
 
 # Where nothing was trained here yet: the share of the measured matrix-product peak that a wide model reaches, and the width that
 # reaches half of it. Narrow matrices keep a machine waiting for memory.
@@ -39,9 +39,12 @@ class Throughput:
 def expected_throughput(home: Home, ladder: Ladder) -> Throughput:
     """Throughput of the last run of this ladder on this kind of device, or shares of a matrix product measured now."""
     device = resolve_device(ladder.compute.device)
-    for run in all_runs(home):
+    for listed in list_runs(home):
+        run = full_record(home, listed.run) if listed.ladder == ladder.name else None
+        if run is None:
+            continue
         trained = [m for m in (run.teacher, *run.stages) if m and m.seconds > 0 and m.flops > 0]
-        if run.ladder == ladder.name and trained and bool(run.environment.get("gpus")) == (device == "cuda"):
+        if trained and bool(run.environment.get("gpus")) == (device == "cuda"):
             spent = {m.name: m.seconds + m.signal_seconds for m in trained}  # stored answers are part of the operations
             speed = sum(m.flops for m in trained) / sum(spent.values())
             basis = f"the speed that each model reached in {run.run}, {operations_rate(speed)} on the whole"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
@@ -22,7 +22,10 @@ from conf.locks import is_held
 from tasks.records.base import Record
 from tasks.records.run import Kind, RunRecord, StageRecord, Status
 from tasks.runtime.logs import log
+from tasks.runtime.run_index import ShortRun, no_collection, short_runs
 from tasks.store.store import Store
+
+R = TypeVar("R", bound=RunRecord)
 
 DIED = "the process ended without recording its end"
 END = "end of the run"  # in `RunRecord.unrecorded`, as long as MLflow's run is not closed
@@ -112,6 +115,7 @@ def new_name(home: Home, ladder: str, kind: Kind = "ladder", asked: str | None =
 
 def save(home: Home, record: RunRecord) -> None:
     """Write `record.json` atomically."""
+    assert not isinstance(record, ShortRun)
     folder = home.runs / record.run
     with disk_errors(home):
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,22 +128,33 @@ def load_run(home: Home, run: str | None = None) -> RunRecord:
     Raises:
         UserError: There is no such run, or none at all.
     """
-    records = all_runs(home)
+    records = list_runs(home)
     if not records:
         raise UserError.about("LADDER_HOME", str(home.root), "a home in which something ran", "Run `ladder run digits` first.")
-    if run is None:
-        return records[0]
-    for record in records:
-        if record.run == run:
-            return record
     names = [record.run for record in records]
-    raise UserError.about("RUN", run, "a run of this home", f"{suggest(run, names)}`ladder runs` shows them.")
+    full = full_record(home, run or names[0]) if run is None or run in names else None
+    if full is None:
+        raise UserError.about("RUN", run, "a run of this home", f"{suggest(run or '', names)}`ladder runs` shows them.")
+    return full
 
 
 def all_runs(home: Home) -> list[RunRecord]:
-    """All records, the newest first."""
-    records = [_seen(home, record) for path in home.runs.glob("*/record.json") if (record := _read(path)) is not None]
+    """All records, the newest first; where the short ones do, `list_runs` takes a tenth of the time and memory."""
+    with no_collection():
+        records = [_seen(home, record) for path in home.runs.glob("*/record.json") if (record := _read(path)) is not None]
     return sorted(records, key=lambda record: (record.started, record.run), reverse=True)
+
+
+def list_runs(home: Home) -> list[ShortRun]:
+    """All records in short, the newest first."""
+    records = [_seen(home, record) for record in short_runs(home, _read)]
+    return sorted(records, key=lambda record: (record.started, record.run), reverse=True)
+
+
+def full_record(home: Home, run: str) -> RunRecord | None:
+    """The whole record of a run; None where it cannot be read."""
+    record = _read(home.runs / run / "record.json")
+    return None if record is None else _seen(home, record)
 
 
 def _read(path: Path) -> RunRecord | None:
@@ -158,9 +173,9 @@ def _parsed(path: Path, *_: int) -> RunRecord:
 
 def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool) -> RunRecord | None:
     """The newest run of the same command that died, was interrupted or cancelled, to be continued."""
-    for record in all_runs(home):
+    for record in list_runs(home):
         if (record.settings_hash, record.start_at, record.fresh) == (settings_hash, start_at, fresh):
-            return record if record.status in ("interrupted", "cancelled") else None
+            return full_record(home, record.run) if record.status in ("interrupted", "cancelled") else None
     return None
 
 
@@ -232,7 +247,7 @@ def ended_run(home: Home, run: str) -> Iterator[RunRecord | None]:
         lock.release()
 
 
-def _seen(home: Home, record: RunRecord) -> RunRecord:
+def _seen(home: Home, record: R) -> R:
     if record.status != "running" or is_alive(home, record.run):
         return record
     return record.model_copy(update={"status": "interrupted", "error": DIED})

@@ -8,7 +8,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import suggest
 from tasks.records.run import RunRecord, StageRecord
-from tasks.runtime.run_registry import all_runs
+from tasks.runtime.run_registry import full_record, list_runs
 from tasks.store.cached import find_stored
 from tasks.store.store import Store
 
@@ -26,7 +26,7 @@ def named_models(home: Home, ladder: str, names: Sequence[str]) -> list[StageRec
     Raises:
         UserError: There is no such model, or its folder is gone or damaged.
     """
-    runs = all_runs(home)
+    runs = list_runs(home)
     return [_named(home, runs, ladder, name) for name in names]
 
 
@@ -39,7 +39,10 @@ def _named(home: Home, runs: Sequence[RunRecord], ladder: str, text: str) -> Sta
             called = model.name == name and (bool(colon) or record.ladder == ladder)
             matched = len(text) >= SHORTEST_FINGERPRINT and model.fingerprint.startswith(text)
             if (called or matched) and _is_there(home, model):
-                return model.model_copy(update={"reused": True, "reused_from": record.run})
+                whole = full_record(home, record.run)
+                made = next((each for each in _models(whole) if each.fingerprint == model.fingerprint), None) if whole else None
+                if made is not None:
+                    return made.model_copy(update={"reused": True, "reused_from": record.run})
     known = sorted({model.name for record in runs if record.ladder == ladder for model in _models(record)})
     remedy = f"{suggest(name, known)}`ladder show RUN` shows the models of a run. Run `ladder run {ladder}` first if there are none."
     raise UserError.about(
