@@ -19,8 +19,25 @@ from conf.schema.data import DatasetData, FilesData
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 
+_served: tuple[Path, ...] | None = None  # the roots of this process, which runs what a server asked for; None: it may read all files
 REMEDY = "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
 RECORDED = ("models:/", "runs:/")
+
+
+def restrict(roots: Sequence[Path]) -> None:
+    """From now on `check_read` refuses files outside these folders: this process runs what a server asked for."""
+    global _served
+    _served = tuple(roots)
+
+
+def check_read(path: Path, key: str) -> None:
+    """Refuse a file outside the roots that data name themselves, such as a table its images, when it is about to be read.
+
+    Raises:
+        UserError: This process is restricted, and the file lies elsewhere. The message does not tell whether it exists.
+    """
+    if _served is not None:
+        _require(key, str(path), Path(os.path.abspath(path)), _served)
 
 
 def check_source(source: str, roots: Sequence[Path]) -> None:
@@ -62,6 +79,9 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
             _check_model(f"stages[{index}].student.path", stage.student.path, base, roots, remedy)
         if isinstance(stage.student.config, str):
             _check_folder(f"stages[{index}].student.config", stage.student.config, base, roots, remedy)
+    for index, task in enumerate(ladder.evaluation.tasks):
+        if "/" in task or task.endswith((".yaml", ".yml")):  # else a name that lm-eval has
+            _check_folder(f"evaluation.tasks[{index}]", task, base, roots, remedy, local=True)
     template = ladder.tokenizer.chat_template
     if template is not None and "{" not in template and not (own and own.tokenizer == ladder.tokenizer):
         _require("tokenizer.chat_template", template, _full(template, base), roots, remedy)
@@ -89,9 +109,9 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def _check_folder(key: str, name: str, base: Path, roots: Sequence[Path], remedy: str) -> None:
-    """A folder and every file in it; an id of the hub is one where no such folder exists."""
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+def _check_folder(key: str, name: str, base: Path, roots: Sequence[Path], remedy: str, *, local: bool = False) -> None:
+    """A folder and every file in it; an id of the hub is one where no such folder exists, unless it can be no such id (`local`)."""
+    looks_local = local or name.startswith((".", "/", "~")) or name.count("/") > 1
     for place in (_full(name, base), _full(name, Path.cwd())):  # libraries look into the working directory by themselves
         if looks_local or os.path.lexists(place):
             _require(key, name, place, roots, remedy)
@@ -108,8 +128,11 @@ def _check_pattern(key: str, pattern: str, base: Path, roots: Sequence[Path], re
     if ".." in full.parts[len(fixed) :]:
         raise UserError.about(key, pattern, "a pattern without `..` after a wildcard", "Write the folder out.")
     _require(key, pattern, Path(*fixed), roots, remedy)
-    for match in glob.iglob(str(full), recursive=True):
-        _require(key, pattern, Path(match), roots, remedy)
+    for match in map(Path, glob.iglob(str(full), recursive=True)):
+        _require(key, pattern, match, roots, remedy)
+        if match.is_dir():  # its images are read
+            for file in match.rglob("*"):
+                _require(key, pattern, file, roots, remedy)
     if os.path.lexists(full):  # a file whose own name has wildcards in it
         _require(key, pattern, full, roots, remedy)
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from conf.home import home
 from conf.loading.load import Loaded, load, load_whole, shipped, stage_names
-from conf.path_policy import check_source, confine
+from conf.path_policy import check_source, confine, restrict
 from conf.schema.base import NAME_PATTERN
 from conf.schema.stage.student import is_settled
 from tasks.lifecycle.request import NOTE_LENGTH, PERSON_LENGTH, RUN_NAME, ResolvedRequest, RunRequest
@@ -114,8 +114,10 @@ def load_request(request: RunRequest) -> ResolvedRequest:
     overrides = tuple(text for text in request.overrides if text.strip())
     overrides += () if request.seed is None else (f"seed={request.seed}",)
     allowed = roots() if request.served else None
-    if allowed is not None and request.inline_ladder is None:
-        check_source(request.source, allowed)
+    if allowed is not None:
+        restrict(allowed)
+        if request.inline_ladder is None:
+            check_source(request.source, allowed)
     ladder, base = load(request.source, overrides) if request.inline_ladder is None else load_whole(request.inline_ladder, overrides)
     if allowed is not None:
         confine(request.source, ladder, base, allowed)

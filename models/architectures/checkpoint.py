@@ -47,6 +47,9 @@ def check_folder(folder: Path, key: str) -> None:
         raise UserError.about(key, str(folder), "a folder with config.json", f"Found there: {found}. Save the model with save_pretrained.")
     check_config(folder / "config.json", key)
     check_shards(folder, key)
+    if (folder / "adapter_config.json").exists():  # transformers would go to the base model that it names
+        remedy = "Merge it with peft's merge_and_unload, and save the model again."
+        raise UserError.about(key, f"{folder} with adapter_config.json", "a whole model, without an adapter", remedy)
     files = weight_files(folder)
     if not files:
         pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))

@@ -135,8 +135,8 @@ def check_shards(folder: Path, key: str) -> None:
             if not re.fullmatch(r"[^/\\]+\.safetensors", name):
                 allowed = "names of safetensors files in the same folder"
                 raise UserError.about(key, f"{index} that points to {name}", allowed, "Save or fetch the model again.")
-    for path in (*folder.glob("*.safetensors"), *folder.glob("*.json")):
-        if path.is_symlink() and not _stays(path, folder):
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not path.is_dir() and not _stays(path, folder):
             raise UserError.about(
                 key,
                 f"{path}, a link to {path.resolve()}",

@@ -40,6 +40,7 @@ def run_task(
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
+    _confine_templates()
     tokenizer = tokenizers.load(tokenizer_folder)
     model.eval()
     with _quiet(), tempfile.TemporaryDirectory() as cache:
@@ -83,6 +84,17 @@ def figures_of(found: Mapping[str, Any], name: str) -> TaskFigures:
     return TaskFigures(
         metrics, errors, names[0], higher is not False, sum(int(counts[each]["effective"]) for each in members if each in counts)
     )
+
+
+def _confine_templates() -> None:
+    """Have the templates of tasks rendered in Jinja's sandbox: lm-eval's own environment would let them reach Python."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from lm_eval import utils  # pyright: ignore[reportMissingImports]
+
+    if not isinstance(utils.env, ImmutableSandboxedEnvironment):
+        sandbox = ImmutableSandboxedEnvironment(loader=utils.env.loader, undefined=utils.env.undefined, keep_trailing_newline=True)
+        sandbox.filters.update(utils.env.filters)
+        utils.env = sandbox
 
 
 def _cached_in(task: Mapping[str, Any], folder: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from conf.errors import UserError
+from conf.path_policy import check_read
 from conf.schema.ladder import Ladder
 from models.base.files import file_sha256
 from models.base.numerics import NUMERICS
@@ -30,6 +32,28 @@ from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
 
 KEY = "evaluation.tasks"
+METRICS = (
+    "acc",
+    "acc_all",
+    "acc_bytes",
+    "acc_mutual_info",
+    "acc_norm",
+    "bits_per_byte",
+    "bleu",
+    "brier_score",
+    "bypass",
+    "byte_perplexity",
+    "chrf",
+    "chrf++",
+    "exact_match",
+    "f1",
+    "likelihood",
+    "mcc",
+    "perplexity",
+    "ter",
+    "word_perplexity",
+)
+LOADERS = ("json", "csv", "parquet", "text")  # of `datasets`, for local files
 SHARES = ("acc", "acc_norm", "exact_match", "f1")
 NORMAL = 1.959964  # standard errors on each side of a 95 % interval
 
@@ -92,10 +116,14 @@ def _read(file: Path, key: str) -> HarnessTask:
         raise UserError.about(key, str(file), "plain YAML", f"{remedy} ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), str) or "include" in settings:
         raise UserError.about(key, str(file), "the settings of one task, with `task: NAME`", remedy)
+    for name, value, allowed in _code(settings):
+        raise UserError.about(key, f"{file} with {name} {value!r}", allowed, "Ladder runs no code that a task names.")
     kwargs = dict(settings.get("dataset_kwargs") or {})
     data: list[Path] = []
     if "data_files" in kwargs:
         kwargs["data_files"] = _absolute(kwargs["data_files"], file.parent, data)
+    for path in data:
+        check_read(path, key)
     missing = [str(path) for path in data if not path.is_file()]
     if missing:
         raise UserError.about(
@@ -104,6 +132,28 @@ def _read(file: Path, key: str) -> HarnessTask:
     hashes = [file_sha256(path) for path in data]
     parts = {"settings": {**settings, "dataset_kwargs": {k: v for k, v in kwargs.items() if k != "data_files"}}, "data": hashes}
     return HarnessTask(settings["task"], {**settings, "dataset_kwargs": kwargs}, fingerprint(parts))
+
+
+def _code(settings: dict[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """Each setting through which lm-eval or `datasets` would run code, or read what the task does not name: with what is allowed.
+
+    A metric that lm-eval does not have is loaded as a module, from the working directory too.
+    """
+    metrics = settings.get("metric_list") or []
+    for each in metrics if isinstance(metrics, list) else [metrics]:
+        metric = each.get("metric") if isinstance(each, dict) else each
+        if metric not in METRICS:
+            yield "metric", metric, f"metrics of lm-eval: {', '.join(METRICS)}"
+        elif isinstance(each, dict) and each.get("hf_evaluate"):
+            yield "hf_evaluate", each["hf_evaluate"], "false"
+    kwargs, path = settings.get("dataset_kwargs") or {}, str(settings.get("dataset_path", LOADERS[0]))
+    for name in kwargs if isinstance(kwargs, dict) else ():
+        if name not in ("data_files", "field", "delimiter", "encoding"):
+            yield "dataset_kwargs", name, "data_files, field, delimiter, encoding"
+    if path not in LOADERS and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", path):
+        yield "dataset_path", path, f"{', '.join(LOADERS)} with data_files, or the id owner/name of a dataset on the hub"
+    if "dataset_path" in settings and path in LOADERS and not (isinstance(kwargs, dict) and kwargs.get("data_files")):
+        yield "dataset_path", path, "data_files in dataset_kwargs beside it"
 
 
 def _absolute(files: Any, folder: Path, found: list[Path]) -> Any:

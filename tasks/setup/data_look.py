@@ -16,6 +16,7 @@ from conf.errors import UserError
 from conf.loading.short_forms import SAVED_DATASET, nameless_sources
 from tasks.data.reading.images import SUFFIXES, image_files
 from tasks.data.reading.readers import SPLIT_WORDS
+from tasks.data.reading.sources import check_saved
 from tasks.data.reading.tables import TABLES, read_rows, read_text, unreadable
 from tasks.records.format import byte_size, human
 
@@ -228,6 +229,7 @@ def _rows(files: Sequence[Path], sample: Sequence[Mapping[str, Any]], size: int)
 def _dataset(name: str, folder: Path) -> DataLook:
     import datasets
 
+    check_saved(folder)
     loaded: Any = datasets.load_from_disk(str(folder))
     split = loaded["train"] if isinstance(loaded, datasets.DatasetDict) and "train" in loaded else loaded
     split = next(iter(split.values())) if isinstance(split, datasets.DatasetDict) else split

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from conf import path_policy
 from conf.errors import UserError
 from conf.loading.load import load, load_whole, shipped
-from conf.path_policy import check_source, confine
+from conf.path_policy import check_read, check_source, confine, restrict
 
 STAGES = """
 teacher: {source: train, shape: &shape {hidden_size: 16, layers: 2, heads: 2, feed_forward: 32}, training: {steps: 1}}
@@ -183,6 +184,31 @@ class TestSettings:
         assert message.startswith(f"data.paths[1]: got {pattern!r}; allowed: ")
         message = refused(root, f"data={{source: files, splits: {{train: text.txt, test: [text.txt, '{pattern}']}}}}")
         assert message.startswith(f"data.splits.test[1]: got {pattern!r}; allowed: ")
+
+    def test_images_of_a_folder_that_are_links(self, root: Path) -> None:
+        (root / "images" / "cat").mkdir(parents=True)
+        (root / "images" / "cat" / "0.png").write_bytes(b"")
+        allowed(root, files("images"))
+        (root / "images" / "cat" / "1.png").symlink_to(root.parent / "forbidden" / "text.txt")
+        for pattern in ("images", "images/*", "images/cat/*.png"):
+            assert refused(root, files(pattern)).startswith(f"data.paths[0]: got {pattern!r}; allowed: a path inside")
+
+    def test_tasks(self, root: Path) -> None:
+        (root / "task.yaml").write_text("task: x")
+        allowed(root, "evaluation.tasks=[arc_easy, task.yaml]")
+        for task in ("../forbidden/task.yaml", "/etc/x.yaml", "linked.yaml", "odd/", "link/", "none.yaml/../../forbidden/"):
+            message = refused(root, f"evaluation.tasks=[arc_easy, '{task}']")
+            assert message.startswith(f"evaluation.tasks[1]: got {task!r}; allowed: a path inside the allowed folders")
+
+    def test_files_that_data_name_are_checked_when_they_are_read(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        outside = root.parent / "forbidden" / "text.txt"
+        check_read(outside, "data.columns.image")  # on the command line
+        monkeypatch.setattr(path_policy, "_served", None)
+        restrict([root])
+        check_read(root / "text.txt", "data.columns.image")
+        for path in (outside, root / ".." / "forbidden" / "none.png", root / "linked.txt", root / "link" / "text.txt"):
+            with pytest.raises(UserError, match=r"data\.columns\.image: got .*; allowed: a path inside the allowed folders"):
+                check_read(path, "data.columns.image")
 
     def test_a_dataset(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("model", "./model", "org/name", "imdb"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from conf.errors import UserError
+from conf.path_policy import check_read
 from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
@@ -58,6 +59,7 @@ def _matches(pattern: str, key: str, root: str, workload: Workload) -> Iterator[
         remedy = _folder_remedy(pattern, hits[0]) if hits else f"Nothing matches it under {root}."
         raise UserError.about(key, pattern, "a file, or a pattern that matches files", remedy)
     for file in files:
+        check_read(Path(file), key)
         inside = file.startswith(root + os.sep) or not os.path.isabs(os.path.expanduser(pattern))
         yield file, Path(os.path.relpath(file, root) if inside else file).as_posix()
 

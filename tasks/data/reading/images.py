@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
+from conf.path_policy import check_read
 from conf.schema.data import PictureData
 from models.data import image_processors as processors
 from models.data.corpus import Pixels, SplitName
@@ -135,6 +136,7 @@ def _file(value: Any, folder: Path) -> io.BytesIO:
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
+        check_read(folder / value, "data.columns.image")
         value = (folder / value).read_bytes()
     if not isinstance(value, bytes):
         raise TypeError
@@ -143,7 +145,10 @@ def _file(value: Any, folder: Path) -> io.BytesIO:
 
 def named_files(values: Iterable[Any], folder: Path) -> Iterator[tuple[str, Path]]:
     """Name and path of each file that stands in a column of images."""
-    return ((value, folder / value) for value in values if isinstance(value, str))
+    for value in values:
+        if isinstance(value, str):
+            check_read(folder / value, "data.columns.image")
+            yield value, folder / value
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
+import re
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import TransientError, UserError
+from conf.home import home
 from conf.loading.load import suggest
 from conf.schema.data import Columns, Data, DatasetData, DigitsData, FilesData, StdlibData
 from conf.schema.ladder import Workload
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 
 # Modules of `encodings` are tables in one form: with them, every sixth held-out line would stand in the training part, too.
 STDLIB_SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "lib2to3", "encodings"}
+
+
+SAVED = ("dataset_dict.json", "state.json")  # of a folder of `save_to_disk`: of several splits, of one
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -180,14 +187,51 @@ def _digits() -> Iterator[Document]:
 
 
 def _dataset_folder(data: DatasetData, base: Path) -> Path | None:
-    """The saved folder that the name means; None for a dataset of the hub."""
+    """The saved folder that the name means; None for a dataset of the hub.
+
+    Raises:
+        UserError: It is neither. `datasets` would take `json`, `text` and their like as loaders of whatever lies in the working directory,
+            `pandas` even of pickles.
+    """
     folder = Path(os.path.abspath(base / os.path.expanduser(data.name)))
-    if any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
+    if any((folder / marker).is_file() for marker in SAVED):
+        check_saved(folder)
         return folder
-    if folder.exists() or data.name.startswith((".", "/", "~")) or data.name.count("/") > 1:
+    allowed = "a folder written by save_to_disk, or the id owner/name of a dataset on the hub"
+    if folder.exists() or os.path.lexists(data.name) or data.name.startswith((".", "/", "~")) or data.name.count("/") > 1:
         remedy = f"{folder} is no such folder. Write it with datasets' save_to_disk, or read plain files with data.source files."
-        raise UserError.about("data.name", data.name, "a folder written by save_to_disk, or a dataset id on the hub", remedy)
+        raise UserError.about("data.name", data.name, allowed, remedy)
+    if not HUB_ID.fullmatch(data.name):
+        remedy = "Add the owner, as in stanfordnlp/imdb; plain files are read with data.source files."
+        raise UserError.about("data.name", data.name, allowed, remedy)
     return None
+
+
+def check_saved(folder: Path) -> None:
+    """Refuse a saved dataset whose own lists name files elsewhere, and links that lead out of it.
+
+    Raises:
+        UserError: Naming the file.
+    """
+    allowed, remedy = "a dataset whose files lie in its folder", "Write it again with save_to_disk."
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        for marker in SAVED:
+            for name in _names_in(place / marker):
+                if Path(name).name != name or name in ("", ".", ".."):
+                    raise UserError.about("data.name", f"{place / marker} that points to {name}", allowed, remedy)
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError.about("data.name", f"{path}, a link to {path.resolve()}", allowed, "Copy the file there in place of the link.")
+
+
+def _names_in(file: Path) -> list[str]:
+    """Names of files or splits in a list of `save_to_disk`; none where it is missing or no such list, which `datasets` refuses."""
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        found = plain["splits"] if file.name == SAVED[0] else [each["filename"] for each in plain["_data_files"]]
+        return [str(name) for name in found]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _dataset_splits(data: DatasetData) -> list[tuple[SplitName | None, str]]:
@@ -209,7 +253,8 @@ def _open_dataset(data: DatasetData, base: Path, split: str) -> Dataset:
     )
     try:
         if folder is None:
-            loaded: Any = datasets.load_dataset(data.name, data.subset, split=split, revision=data.revision)
+            cache = os.environ.get("HF_DATASETS_CACHE") or str(home().root / "datasets")
+            loaded: Any = datasets.load_dataset(data.name, data.subset, split=split, revision=data.revision, cache_dir=cache)
         else:
             loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, DatasetsError, pa.ArrowException) as error:

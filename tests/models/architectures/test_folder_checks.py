@@ -15,6 +15,7 @@ from torch import nn
 
 from conf.errors import UserError
 from models.architectures.checkpoint import check_finite, check_folder, load_model, save_model, skeleton
+from models.base.files import weight_files, weights_sha256
 from models.data.corpus import Corpus
 
 Make = Callable[..., nn.Module]
@@ -86,6 +87,41 @@ def test_an_index_that_points_outside_its_folder(saved: Path, tmp_path: Path, pl
     content["weight_map"][next(iter(content["weight_map"]))] = place
     index.write_text(json.dumps(content))
     assert "names of safetensors files in the same folder" in refused(index.parent)
+
+
+def test_every_shard_is_in_the_identity(saved: Path, tmp_path: Path) -> None:
+    folder = sharded(saved, tmp_path / "shards").parent
+    shards, before = weight_files(folder), weights_sha256(folder)
+    assert len(shards) > 2
+    for shard in shards:
+        content = shard.read_bytes()
+        shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert weights_sha256(folder) != before, shard.name
+        shard.write_bytes(content)
+    assert weights_sha256(folder) == before
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json"])
+def test_no_file_that_is_copied_is_a_link_to_elsewhere(saved: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (saved / name).unlink(missing_ok=True)
+    (saved / name).symlink_to(tmp_path / "secret")
+    assert f"{name}, a link to {tmp_path / 'secret'}" in refused(saved)
+
+
+def test_an_adapter_that_names_its_base_model_is_refused(saved: Path) -> None:
+    (saved / "adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere"}')
+    assert "allowed: a whole model, without an adapter" in refused(saved)
+
+
+def test_code_in_a_folder_is_never_run(saved: Path, tmp_path: Path) -> None:
+    (saved / "modeling_own.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')")
+    change(saved, auto_map={"AutoModelForCausalLM": "modeling_own.Own", "AutoConfig": "modeling_own.Own"})
+    load_model(saved, "causal-lm")
+    change(saved, model_type="own")
+    with pytest.raises(UserError, match="transformers said: "):
+        load_model(saved, "causal-lm")
+    assert not (tmp_path / "trace").exists()
 
 
 def test_a_link_out_of_the_folder_but_for_the_hubs_cache(saved: Path, tmp_path: Path) -> None:

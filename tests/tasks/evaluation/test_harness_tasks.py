@@ -17,6 +17,7 @@ from models.architectures.checkpoint import save_model
 from models.architectures.shapes import config_for
 from models.base.files import weights_sha256
 from models.base.task_figures import TaskFigures
+from models.evaluation import harness
 from models.evaluation.harness import figures_of
 from models.students.initialise import random_model
 from tasks.evaluation import harness_tasks
@@ -108,6 +109,13 @@ def test_a_task_of_ones_own_is_read_with_its_data_beside_it(place: Path) -> None
             ["bad.yaml"],
             r"gone\.jsonl'; allowed: data files that are there",
         ),
+        ("task: x\nmetric_list: [{metric: ./evil}]\n", ["bad.yaml"], r"metric './evil'; allowed: metrics of lm-eval"),
+        ("task: x\nmetric_list: [{metric: acc, hf_evaluate: true}]\n", ["bad.yaml"], "hf_evaluate True; allowed: false"),
+        ("task: x\ndataset_path: json\n", ["bad.yaml"], "dataset_path 'json'; allowed: data_files"),
+        ("task: x\ndataset_path: pandas\ndataset_kwargs: {data_files: x.pkl}\n", ["bad.yaml"], "dataset_path 'pandas'; allowed: json"),
+        ("task: x\ndataset_path: ../folder\n", ["bad.yaml"], r"dataset_path '\.\./folder'; allowed: json"),
+        ("task: x\ndataset_path: a/b\ndataset_kwargs: {trust_remote_code: true}\n", ["bad.yaml"], "dataset_kwargs 'trust_remote_code'"),
+        ("task: x\ndataset_path: a/b\ndataset_kwargs: {data_dir: /etc}\n", ["bad.yaml"], "dataset_kwargs 'data_dir'; allowed: data_files"),
         ("task: colours\n", ["bad.yaml", "colours/"], "got 'colours'; allowed: tasks of different names"),
     ],
 )
@@ -196,3 +204,22 @@ def shorter_wins() -> float:
     rows = [json.loads(line) for line in (COLOURS / "colours.jsonl").read_text().splitlines()]
     picked = [min(range(2), key=lambda i: (len(row["choices"][i]), i)) for row in rows]
     return sum(choice == row["answer"] for choice, row in zip(picked, rows, strict=True)) / len(rows)
+
+
+def test_the_templates_of_a_task_reach_no_python() -> None:
+    utils = pytest.importorskip("lm_eval.utils")
+    from jinja2.exceptions import SecurityError
+
+    reach = "{{ cycler.__init__.__globals__.os.getcwd() }}"
+    harness._confine_templates()
+    with pytest.raises(SecurityError):
+        utils.apply_template(reach, {})
+    assert utils.apply_template("{{ text | regex_replace('a', 'b') }}!", {"text": "a"}) == "b!"
+
+
+def test_metrics_are_those_that_lm_eval_has() -> None:
+    pytest.importorskip("lm_eval")
+    import lm_eval.api.metrics  # noqa: F401  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.registry import metric_registry  # pyright: ignore[reportMissingImports]
+
+    assert set(harness_tasks.METRICS) == set(metric_registry.keys())

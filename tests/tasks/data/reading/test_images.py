@@ -13,6 +13,7 @@ import pytest
 import transformers
 from PIL import Image
 
+from conf import path_policy
 from conf.errors import UserError
 from conf.schema.data import DatasetData, FilesData, PictureData
 from conf.schema.ladder import Ladder
@@ -302,3 +303,15 @@ def test_a_folder_called_train_that_holds_folders_is_no_class(tmp_path: Path) ->
     class_folders(tmp_path / "vehicles")
     (tmp_path / "vehicles" / "cat").rename(tmp_path / "vehicles" / "train")
     assert {document.label for document in documents(FilesData(paths=("vehicles",)), tmp_path)} == {"train", "dog"}
+
+
+def test_a_table_of_a_served_run_names_no_image_outside_the_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "roots").mkdir()
+    picture().save(tmp_path / "secret.png")
+    data = FilesData(paths=["table.csv"], columns={"image": "file", "label": "kind"})  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(path_policy, "_served", (tmp_path / "roots",))
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "../none.png"):
+        (tmp_path / "roots" / "table.csv").write_text(f"file,kind\n{name},a\n")
+        for read in (documents, lambda data, base: source_hash(data, base, "image-classification")):
+            with pytest.raises(UserError, match=r"data\.columns\.image: got .*; allowed: a path inside the allowed folders"):
+                read(data, tmp_path / "roots")
