@@ -20,6 +20,7 @@ from tasks.evaluation.decisions import Choice, Decision, remember, remembered
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
+from tasks.report.markdown import escape
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.run_registry import now
@@ -102,7 +103,7 @@ def _page(student: StageRecord, stage: Stage, record: RunRecord, until: str) -> 
     shown = record.model_copy(update={"stages": (*record.stages, student)})
     lines = [
         f"# May {student.name} go on?",
-        *(f"- {reason}" for reason in student.gate_reasons),
+        *(f"- {escape(reason)}" for reason in student.gate_reasons),
         tables.render_markdown(shown),
         f"Without an answer until {until} it counts as **{stage.gate.unanswered}**.",
     ]

@@ -11,6 +11,7 @@ from conf.home import home
 from flows.parameters import OptionalRun, RunName
 from flows.steps import publish_report
 from tasks.report.comparison_text import comparison_text
+from tasks.report.markdown import fence
 from tasks.report.rebuild import compare as compare_pages
 from tasks.report.rebuild import settings_of
 from tasks.runtime.run_registry import load_run
@@ -37,6 +38,7 @@ def compare(run: RunName, other: RunName) -> str:
         other: Name of the run that is compared with it: better means that it is better there.
     """
     found, path = compare_pages(home(), run, other)
-    page = f"# {run} and {other}\n\n```\n{comparison_text(found)}\n```\n\nPage: `{Path(path)}`"
+    text = comparison_text(found)
+    page = f"# {run} and {other}\n\n{fence(text)}\n{text}\n{fence(text)}\n\nPage: `{Path(path)}`"
     create_markdown_artifact(markdown=page, key="ladder-comparison", description=f"{run} and {other}")
     return str(path)

@@ -20,7 +20,7 @@ from conf.schema.teacher import CheckpointTeacher
 from models.base.quality import baseline_figures, baseline_name, learned_nothing
 from tasks.records import format as fmt
 from tasks.records.run import DataRecord, RunRecord, StageRecord
-from tasks.report import tables
+from tasks.report import markdown, tables
 from tasks.report.reproduce import reproduction
 from tasks.report.sections.audit import verdict
 from tasks.report.sections.outcome import smaller
@@ -80,9 +80,10 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
         "operations": fmt.operations,
         "short": lambda text: text[:12],
         "literal": lambda text: repr(text).replace("`", "\\x60"),  # which would end the block
-        "cell": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " "),
+        "text": markdown.escape,
     }
-    info, root = data.corpus().info, lineage[0]
+    info, root, commands = data.corpus().info, lineage[0], reproduction(run)
+    settings = yaml.safe_dump({key: record.identity[key] for key in SHOWN if key in record.identity}, sort_keys=False).rstrip()
     text = environment.get_template("card.md.j2").render(
         record=record,
         models=[*lineage, record],
@@ -101,8 +102,9 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
         figures=[(METRICS[key][1], model_figures(key, record, root)) for key in figures_of(ladder) if key in record.metrics],
         baseline=baseline_name(ladder.workload),
         limits=limits(record),
-        settings=yaml.safe_dump({key: record.identity[key] for key in SHOWN if key in record.identity}, sort_keys=False).rstrip(),
-        commands=reproduction(run),
+        settings=settings,
+        commands=commands,
+        fence=markdown.fence("\n".join([settings, *commands])),
     )
     return f"---\n{metadata(record, lineage, ladder, context)}\n---\n\n{text}"
 

@@ -12,6 +12,7 @@ from conf.home import home
 from conf.served import served
 from tasks.records.run import RunRecord
 from tasks.report import tables
+from tasks.report.markdown import escape
 from tasks.report.page import write_report
 from tasks.report.plots.quality import quality_png
 from tasks.runtime.logs import log
@@ -50,6 +51,6 @@ def _page(record: RunRecord) -> str:
     if image:
         parts.append(f"![quality against parameters](data:image/png;base64,{base64.b64encode(image).decode()})")
     if record.error:
-        parts.append(f"**{record.error}**")
+        parts.append(f"**{escape(record.error)}**")
     parts.append(f"Report: `{record.report}`")
     return "\n\n".join(parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
+from markdown_it import MarkdownIt
 
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
@@ -108,7 +109,58 @@ def test_the_limits_are_those_that_the_audit_found(place: Any):
 def test_hostile_names_do_not_break_the_tables(place: Any):
     evil = {"a|b\n# x <img src=x>": {"count": 3.0, "accuracy": 0.1}}
     text = text_of(place, slices=evil, samples=(SampleRecord(prompt="x", text="y"),))
-    assert "a\\|b # x &lt;img src=x> 10.0 % (3)" in text
+    assert "a\\|b # x &lt;img src=x&gt; 10.0 % (3)" in text
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "[x](javascript:alert(1))",
+    "![x](http://elsewhere.example/x.png)",
+    "a\n---\nlicense: mit\nbase_model: somebody/else\n---\n# heading",
+    "a\n```\n<script>alert(1)</script>\n```",
+    "`code` **bold** ~~struck~~ <b>b</b> | cell | <http://elsewhere.example>",
+    "# heading",
+    "> quoted",
+    "- item",
+    "1. item",
+    "<!-- ",
+    "[x]: http://elsewhere.example",
+    "&lt;script&gt;",
+    "\u202egnp.exe",
+)
+
+
+def reader() -> MarkdownIt:
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+
+def kinds(tokens: Any) -> set[str]:
+    return {kind for token in tokens for kind in (token.type, *kinds(token.children or ()))}
+
+
+@pytest.mark.parametrize("evil", HOSTILE)
+def test_text_of_others_stays_text(place: Any, evil: str):
+    root, student, data, context = place
+    ladder = load("digits").ladder.model_copy(update={"description": evil})
+    noted = data.model_copy(update={"counts": DataCounts(notes=(evil,))})
+    also = {evil: AlsoRecord(metrics={"accuracy": 0.7, "nll": 0.9}, retention=Retention(root=0.8), rows=300, few=False)}
+    identity = {**IDENTITY, "student": {"config": {"architectures": [evil]}}}
+    hostile: dict[str, Any] = {"decision": f"approved by {evil}", "gate_reasons": (evil,), "also": also, "identity": identity}
+    slices = {evil: {"count": 3.0, "accuracy": 0.1}}
+    plain = ("a plain word", {**hostile, "decision": "approved by a plain word", "gate_reasons": ("a plain word",)})
+    text = text_of((root, student, noted, context), ladder, slices=slices, samples=(SampleRecord(prompt=evil, text=evil),), **hostile)
+    usual = text_of(
+        (root, student, data.model_copy(update={"counts": DataCounts(notes=(plain[0],))}), context),
+        load("digits").ladder.model_copy(update={"description": plain[0]}),
+        slices={plain[0]: slices[evil]},
+        samples=(SampleRecord(prompt="x", text="y"),),
+        **{**plain[1], "also": {plain[0]: also[evil]}, "identity": IDENTITY},
+    )
+    assert data_of(text).to_dict() == data_of(usual).to_dict(), "the metadata are ours"
+    body, known = text.partition("\n---\n")[2], usual.partition("\n---\n")[2]
+    assert [(token.type, token.tag) for token in reader().parse(body)] == [(token.type, token.tag) for token in reader().parse(known)]
+    assert kinds(reader().parse(body)) <= kinds(reader().parse(known))
+    assert "<script" not in MarkdownIt("commonmark").render(body).replace("&lt;script", "")
 
 
 def test_it_is_written_over_an_older_one_or_not_at_all(place: Any, caplog: pytest.LogCaptureFixture, calm: None):
