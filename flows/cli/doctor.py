@@ -11,7 +11,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from conf.errors import LadderError
-from conf.home import Home
+from conf.home import Home, protect
 from conf.served import served
 from flows.serving.environment import prepare_environment
 from tasks.records.base import Record
@@ -31,6 +31,7 @@ class Check(Record):
 
 def examine(home: Home) -> list[Check]:
     """Check everything; a failure is a result, not an error."""
+    protect(home)
     services = [_guard("Prefect", lambda: _prefect(home)), _guard("MLflow", lambda: _mlflow(home))]
     return [_python(), _torch(), _store(home), _disk(home), *services]
 

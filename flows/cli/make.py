@@ -50,11 +50,12 @@ def rerun(
 
 def plan(ladder: LadderName, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, as_json: Json = False) -> None:
     """Show what a run would do and cost, without doing it."""
-    from conf.home import home
+    from conf.home import home, protect
     from conf.loading.load import load
     from flows.serving.environment import go_offline
 
     loaded = load(ladder, overrides or [])
+    protect(home())
     go_offline()  # a plan fetches nothing; the libraries read this when they are imported
     begin(f"planning {loaded.ladder.name}; loading PyTorch")
     from flows.cli.show.plan import plan_text

@@ -13,7 +13,7 @@ from uuid import UUID
 from prefect.runtime import flow_run
 
 from conf.errors import LadderError
-from conf.home import Home, home
+from conf.home import Home, home, protect
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
 from conf.served import configured_api
@@ -55,6 +55,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             UserError: `start_at` names no stage, or MLflow's address answers nothing.
         """
         request, ladder, paths = resolved.request, resolved.ladder, home()
+        protect(paths)  # for a worker's process, which no command of ours has started
         kept, tracker = kept_before(ladder, request.start_at), _tracker(ladder, paths)
         earlier = unfinished(paths, settings_hash(ladder, request.proof), request.start_at, request.fresh)
         lock = RunLock(paths, earlier.run) if earlier else None
