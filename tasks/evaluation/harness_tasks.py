@@ -117,7 +117,7 @@ def _read(file: Path, key: str) -> HarnessTask:
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), str) or "include" in settings:
         raise UserError.about(key, str(file), "the settings of one task, with `task: NAME`", remedy)
     for name, value, allowed in _code(settings):
-        raise UserError.about(key, f"{file} with {name} {value!r}", allowed, "Ladder runs no code that a task names.")
+        raise UserError.about(key, f"{file} with {name}: {value}", allowed, "Ladder runs no code that a task names.")
     kwargs = dict(settings.get("dataset_kwargs") or {})
     data: list[Path] = []
     if "data_files" in kwargs:
