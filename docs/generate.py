@@ -56,6 +56,7 @@ VARIABLES = {
     "`PREFECT_SERVER_API_AUTH_STRING` has the servers of `ladder serve` ask for another.",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "Seconds between heartbeats of a run; set by `ladder deploy` for workers.",
     "HF_HUB_OFFLINE": "`0` lets checkpoints and data sets be fetched from the Hugging Face hub; default `1`.",
+    "HF_DATASETS_CACHE": "Cache of the hub's data sets; default `datasets` under `LADDER_HOME`.",
     "OMP_NUM_THREADS": "Processor threads, where `compute.threads` and `bench.threads` say nothing.",
     "THP_MEM_ALLOC_ENABLE": "`0` keeps large tensors out of huge pages; default `1`.",
 }

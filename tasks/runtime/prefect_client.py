@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
@@ -13,6 +14,7 @@ import prefect.context
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
+from prefect.serializers import PickleSerializer
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from conf.errors import RunCancelled, ServerAway
@@ -21,6 +23,14 @@ from conf.served import configured_api
 TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 1.0  # between two requests to a server that does not answer
 AWAY = (httpx.HTTPError, PrefectException)  # errors of a client whose server is down or restarting
+
+
+def _no_pickle(self: PickleSerializer[Any], blob: bytes) -> NoReturn:
+    """Whoever may write to the server could name any file as the pickled result of a run, which Prefect's engine would read."""
+    raise ValueError("Ladder reads no pickles; its results are JSON.")
+
+
+PickleSerializer.loads = _no_pickle
 gave_up_after: float | None = None  # seconds; None: this process still waits for a server that does not answer
 
 
