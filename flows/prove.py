@@ -24,7 +24,7 @@ from tasks.lifecycle.ladder_run import LadderRun
 from tasks.proof.arms import watched
 from tasks.proof.lost_examples import LabelledAnswers, identified, write_identified
 from tasks.proof.prepare_arms import Arms, arms_of
-from tasks.proof.proof import proof_of, record_proof, replicate_of, save_proof
+from tasks.proof.proof import proof_of, record_proof, record_test, replicate_of, save_proof
 from tasks.records.proof import Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
@@ -124,6 +124,7 @@ def _tested(model: StageRecord, inputs: StageInputs, precision: str) -> Judged:
     quiet = replace(inputs, ladder=inputs.ladder.model_copy(update={"evaluation": evaluation}))
     with untagged():
         judged = evaluate_model(model, [], quiet, precision, "test")
+    record_test(judged, inputs.context)
     return Judged(judged, answers_on_test(model, quiet, precision))
 
 

@@ -72,6 +72,12 @@ class Ladder(Settings):
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
     proof: Comparison = setting(Comparison(), "Comparison of `ladder prove`", identity=False)
     tracking: Literal["mlflow", "off"] = setting("mlflow", "mlflow: record runs in MLflow; off: run without it", identity=False)
+    system_metrics: bool = setting(
+        True,
+        "Record in MLflow how busy processors, memory, disk, network and GPUs are during a training, every 10 seconds",
+        identity=False,
+        added=True,
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -18,7 +18,7 @@ from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
 from conf.served import configured_api
 from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
-from tasks.lifecycle.mlflow_ends import DATA, close_earlier, close_in_mlflow, log_data, mlflow_run_of
+from tasks.lifecycle.mlflow_ends import DATA, SUMMARY, close_earlier, close_in_mlflow, log_data, log_summary, mlflow_run_of
 from tasks.lifecycle.new_run import edited, new_lock
 from tasks.lifecycle.request import ResolvedRequest, kept_before
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
@@ -72,6 +72,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             fresh=request.fresh,
             start_at=request.start_at,
             kept=kept,
+            system_metrics=ladder.system_metrics,
         )
         run = cls(record, context, lock, resolved, continued=earlier is not None)
         run.save(record)
@@ -136,6 +137,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         """Add a finished model to the record: the teacher first, then the stages in order."""
         update = {"teacher": model} if self.record.teacher is None else {"stages": (*self.record.stages, model)}
         self.save(self.record.model_copy(update=update))
+        summary = partial(log_summary, record=self.record)
+        self.recorder.attempt(SUMMARY, self.context.mlflow_run_id, summary)
         if self.watcher:
             require_server()
         return model

@@ -18,7 +18,6 @@ from tasks.records.run import RunRecord, Status
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import END, ended_run, list_runs, now, save
 from tasks.tracking.client import OFF, RecordRefused, tracking_uri
-from tasks.tracking.flavour import metrics_of
 from tasks.tracking.runs import RunStatus
 from tasks.tracking.tracker import Tracker, connect
 
@@ -29,6 +28,7 @@ ENDS: dict[Status, RunStatus] = {
     "interrupted": "KILLED",
     "cancelled": "KILLED",
 }
+SUMMARY = "summary of the ladder"
 DATA = "data set"  # as `RunRecord.unrecorded` names it
 _warned: set[str] = set()  # runs whose open end was told in this process
 
@@ -44,11 +44,17 @@ def close_in_mlflow(tracker: Tracker, record: RunRecord) -> None:
     if run_id is None:  # the run ended before MLflow's was opened
         return
     ended = int(datetime.fromisoformat(record.finished or now()).timestamp() * 1000) + 999  # a record counts whole seconds
-    if record.stages:  # the last student's figures, so that ladder runs can be compared in one list
-        figures = metrics_of(record.stages[-1])
-        tracker.log_points(run_id, [(f"last/{key}", value, 0, ended) for key, value in figures.items()])
+    log_summary(tracker, run_id, record)
     tracker.close_children(run_id, "KILLED" if ENDS[record.status] == "FINISHED" else ENDS[record.status])
     tracker.close(run_id, ENDS[record.status], min(ended, int(time.time() * 1000)))
+
+
+def log_summary(tracker: Tracker, run_id: str, record: RunRecord) -> None:
+    """Keep the headline of each finished model with the ladder's run, so that ladder runs can be compared in one list."""
+    page = f"[Run in Prefect]({record.prefect_url})" if record.prefect_url else ""
+    asked = f"By {record.by}." if record.by else ""
+    differs = f"Differs by: {'; '.join(f'`{text}`' for text in record.differs)}." if record.differs else ""
+    tracker.log_headline(run_id, record.models, [page, record.note or "", asked, differs])
 
 
 def log_data(tracker: Tracker, run_id: str, record: RunRecord) -> None:

@@ -28,5 +28,6 @@ def edited(resolved: ResolvedRequest, home: Home) -> tuple[str, ...]:
     if before is None or resolved.shortened or (last and last.budget):  # a budget's steps are measured anew each time
         return ()
     plain = resolved.ladder.model_dump(mode="json")
-    lines = changes(before, {**plain, "stages": {stage["name"]: stage for stage in plain["stages"]}})
+    now = {**plain, "stages": {stage["name"]: stage for stage in plain["stages"]}}
+    lines = changes({key: before.get(key, value) for key, value in now.items()}, now)  # settings that an earlier version lacked are no edit
     return tuple(lines[:MOST]) + ((f"and {len(lines) - MOST} more",) if len(lines) > MOST else ())

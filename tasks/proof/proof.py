@@ -149,6 +149,15 @@ def save_proof(record: RunRecord, proof: Proof) -> Path:
     return path
 
 
+def record_test(judged: StageRecord, context: Context) -> None:
+    """Keep in MLflow, with the model's run, its figures on the test split, which a proof reads."""
+
+    def act(tracker: Tracker, run_id: str) -> None:
+        tracker.log_test(run_id, judged.metrics, judged.steps)
+
+    recorder_of(context.paths, context.run).attempt(f"{judged.name} (test split)", judged.mlflow_run_id, act)
+
+
 def record_proof(record: RunRecord, proof: Proof, context: Context, examples: Path | None = None) -> None:
     """Keep the proof in MLflow: the files, the verdict as a tag, each arm's mean and each contrast as metrics.
 

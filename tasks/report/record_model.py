@@ -32,6 +32,11 @@ def _record(
 ) -> StageRecord:
     ladder, context = inputs.ladder, inputs.context
     recorder.send_pending(record.fingerprint)
+    original = original_mlflow_run(context.paths, record) if record.reused else None
+    if record.reused and record.reused_from != context.run:  # an earlier attempt of this run is no other run
+        linked = tracker.link_reused(run_id, record, original)
+        if linked is not None:
+            return record.model_copy(update={"mlflow_run_id": linked})
     tags = context.tags | ({"prefect.flow_run_id": record.prefect_run_id} if record.prefect_run_id else {})
     stage = tracker.open_stage(
         run_id,
@@ -40,12 +45,11 @@ def _record(
         settings=record.identity,
         teacher_run_ids=[lineage[-1].mlflow_run_id] if lineage and lineage[-1].mlflow_run_id else [],
         tags=tags,
-        reused_from=record.reused_from if record.reused_from != context.run else None,  # an earlier attempt of this run is no other run
+        reused_from=record.reused_from if record.reused_from != context.run else None,
     )
     done = record.model_copy(update={"mlflow_run_id": stage.run_id})
     if stage.state != "finished":
         tracker.log_dataset(stage.run_id, ladder.name, inputs.data.corpus())
-        original = original_mlflow_run(context.paths, record) if record.reused else None
         folder = Path(record.folder)
         if record.audit is not None:
             tracker.log_artifact(stage.run_id, Path(record.audit.folder) / "worst.parquet")
@@ -53,12 +57,17 @@ def _record(
         # What an attempt that is no more may have lost; the points of this one are all sent.
         curve = partial(stored_curve, folder) if record.reused or record.resumed_at is not None else None
         tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=model, original_run_id=original, curve=curve)
+        tracker.describe_stage(stage.run_id, done, lineage)
     return done
 
 
 def record_decision(record: StageRecord, context: Context) -> StageRecord:
-    """Note a person's decision about a recorded student in MLflow."""
+    """Note a person's decision about a student in MLflow, unless its run is an earlier ladder run's; this one's summary has it anyhow."""
     tags = {"ladder.gate": record.gate or "none", "ladder.decision": record.decision or ""}
-    act = partial(Tracker.set_tags, tags=tags)
+
+    def act(tracker: Tracker, run_id: str) -> None:
+        if context.mlflow_run_id and tracker.is_child(run_id, context.mlflow_run_id):
+            tracker.set_tags(run_id, tags)
+
     recorder_of(context.paths, context.run).attempt(f"{record.name} (decision)", record.mlflow_run_id, act)
     return record

@@ -44,6 +44,7 @@ class Context(Record):
     kept: tuple[str, ...] = ()  # models before `start_at`: reused, never computed
     mlflow_run_id: str | None = None
     tags: dict[str, str] = Field(default={})  # of the models' runs in MLflow
+    system_metrics: bool = False  # whether MLflow records the machine's load during trainings
 
     @property
     def made(self) -> dict[str, str]:

@@ -21,6 +21,8 @@ from tasks.tracking.runs import METRICS_PER_CALL, Point, StageRun
 from tasks.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
     from models.training.loop import Step
 
 FLUSH_SECONDS = 2.0  # between two batches of points
@@ -31,8 +33,10 @@ FLUSH_WAIT = 3.0  # most that a checkpoint or the end of a training waits for it
 class CurveLogger(AbstractContextManager["CurveLogger"]):
     """Points of one training, sent to its MLflow run in batches; held back as long as MLflow does not take them."""
 
-    def __init__(self, name: str, tracker: Tracker, open_run: Callable[[], StageRun]) -> None:
-        """Prepare to send; `open_run` opens the MLflow run as soon as MLflow is there."""
+    def __init__(self, name: str, tracker: Tracker, open_run: Callable[[], StageRun], system_metrics: bool = False) -> None:
+        """Prepare to send; `open_run` opens the MLflow run as soon as MLflow is there. `system_metrics`: of the machine, too."""
+        self._system_metrics = system_metrics
+        self._machine: SystemMetricsMonitor | None = None
         self._name, self._tracker, self._open_run = name, tracker, open_run
         self._run: StageRun | None = None
         self._held: list[Point] = []
@@ -51,6 +55,10 @@ class CurveLogger(AbstractContextManager["CurveLogger"]):
         self._ended.set()
         self._wake.set()
         self._thread.join(0 if self._failures else FLUSH_WAIT)
+        if self._machine is not None:  # in a thread: MLflow may hang
+            ending = threading.Thread(target=self._machine.finish, daemon=True)
+            ending.start()
+            ending.join(0 if self._failures else FLUSH_WAIT)
         if error is None:
             self._raise_fatal()
 
@@ -82,12 +90,22 @@ class CurveLogger(AbstractContextManager["CurveLogger"]):
             RecordUnavailable: MLflow did not take it.
         """
         with self._sending:
-            self._run = self._run or self._open_run()
+            if self._run is None:
+                self._run = self._open_run()
+                self._watch(self._run.run_id)
             last = self._run.last_steps  # what an interrupted attempt has logged is skipped, metric by metric
             while batch := self._held[:METRICS_PER_CALL]:
                 self._tracker.log_points(self._run.run_id, [point for point in batch if point[2] > last.get(point[0], -1)])
                 with self._holding:
                     del self._held[: len(batch)]
+
+    def _watch(self, run_id: str) -> None:
+        """Have MLflow's monitor log use of processors, memory, disk, network and GPUs, every ten seconds, from its own thread."""
+        if self._system_metrics and not self._ended.is_set():
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._machine = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._tracker.address)
+            self._machine.start()
 
     def _keep_sending(self) -> None:
         while True:

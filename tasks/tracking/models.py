@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from conf.secrets import masked
 from tasks.records.run import StageRecord
 from tasks.tracking import flavour
 from tasks.tracking.client import first_line, is_permanent, is_server
+from tasks.tracking.runs import is_equal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,6 +43,20 @@ def find_recorded_model(client: MlflowClient, run_id: str, fingerprint: str, ori
     return _models(original)[-1] if original and _models(original) else None
 
 
+def recorded_run(
+    client: MlflowClient, experiment_id: str, fingerprint: str, original_run_id: str | None, figures: Mapping[str, float]
+) -> Run | None:
+    """The run that recorded a reused model whole, with these figures; None where there is none, or where it has other figures."""
+    found = _run(client, original_run_id)
+    if found is None or found.info.lifecycle_stage == "deleted" or found.info.status != "FINISHED":
+        query = f"tags.`ladder.fingerprint` = '{fingerprint}' and attributes.status = 'FINISHED'"
+        found = next(iter(client.search_runs([experiment_id], query, max_results=1)), None)
+    if found is None or not _models(found):
+        return None
+    logged = found.data.metrics
+    return found if all(is_equal(logged.get(key), value) for key, value in figures.items()) else None
+
+
 def link_teachers(client: MlflowClient, run_id: str, teacher_run_ids: Sequence[str]) -> None:
     """Make the teachers' models the inputs of a run; those that are so already are left."""
     from mlflow.entities import LoggedModelInput
@@ -58,7 +73,8 @@ def link_output(client: MlflowClient, run_id: str, model_id: str, step: int) -> 
     """Make a model the output of a run, once."""
     from mlflow.entities import LoggedModelOutput
 
-    if model_of(client, run_id) != model_id:
+    run = _run(client, run_id)
+    if run is None or model_id not in _models(run):
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
 
 

@@ -49,7 +49,14 @@ class Recorder:
         return tuple(f"{what}: {why}" for what, why in self.missing.items())
 
     def curves(
-        self, parent_run_id: str | None, name: str, fingerprint: str, *, settings: Mapping[str, Any], teacher_run_ids: Sequence[str]
+        self,
+        parent_run_id: str | None,
+        name: str,
+        fingerprint: str,
+        *,
+        settings: Mapping[str, Any],
+        teacher_run_ids: Sequence[str],
+        system_metrics: bool = False,
     ) -> AbstractContextManager[CurveLogger | None]:
         """The curves of a training that begins; kept, so that unsent values are sent with the model's record.
 
@@ -59,6 +66,7 @@ class Recorder:
             fingerprint: Identity of the model.
             settings: Its settings.
             teacher_run_ids: MLflow runs of its teachers, nearest first.
+            system_metrics: Whether MLflow records the machine's load, too.
         """
         tracker = self.tracker if parent_run_id else None
         if parent_run_id is None or not isinstance(tracker, Tracker):
@@ -66,7 +74,7 @@ class Recorder:
         open_run = functools.partial(
             tracker.open_stage, parent_run_id, name, fingerprint, settings=settings, teacher_run_ids=teacher_run_ids
         )
-        self._curves[fingerprint] = CurveLogger(name, tracker, open_run)
+        self._curves[fingerprint] = CurveLogger(name, tracker, open_run, system_metrics)
         return self._curves[fingerprint]
 
     def send_pending(self, fingerprint: str) -> None:

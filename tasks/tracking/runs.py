@@ -98,6 +98,13 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[Point], model
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
 
 
+def log_figures(client: MlflowClient, run: Run, figures: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
+    """Log figures of a run, those apart that it holds already with the same value."""
+    now = int(time.time() * 1000)
+    new = [(key, value, step, now) for key, value in figures.items() if not is_equal(run.data.metrics.get(key), value)]
+    log_points(client, run.info.run_id, new, model_id)
+
+
 def log_missing(client: MlflowClient, run_id: str, curve: Iterable[tuple[int, Mapping[str, float]]]) -> None:
     """Log the steps of a curve that a run lacks, metric by metric."""
     lines: dict[str, dict[int, float]] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from conf.home import Home
 from conf.secrets import masked
 from tasks.records.run import StageRecord
-from tasks.tracking import flavour, models, runs
+from tasks.tracking import descriptions, flavour, models, runs
 from tasks.tracking.client import (
     RecordRefused,
     is_server,
@@ -243,15 +242,62 @@ class Tracker:
             model_id = models.log_model(self.client, run_id, record, workload, folder)
             runs.log_missing(self.client, run_id, curve() if curve else ())
         models.link_output(self.client, run_id, model_id, record.steps)
-        now, logged = int(time.time() * 1000), self.client.get_run(run_id).data.metrics
-        figures = {key: value for key, value in flavour.metrics_of(record).items() if not runs.is_equal(logged.get(key), value)}
-        runs.log_points(self.client, run_id, [(key, value, record.steps, now) for key, value in figures.items()], model_id)
+        runs.log_figures(self.client, self.client.get_run(run_id), flavour.metrics_of(record), record.steps, model_id)
         self.client.log_text(run_id, record.model_dump_json(indent=1), "record.json")
         self.client.log_text(run_id, json.dumps(record.slices, indent=1), "slices.json")
         tags = {"ladder.gate": record.gate or "none", "ladder.model": f"models:/{model_id}", "ladder.weights_sha256": record.weights_sha256}
         runs.set_tags(self.client, run_id, tags)
         self.client.set_terminated(run_id, "FINISHED")
         return model_id
+
+    @_translated
+    def link_reused(self, parent_run_id: str, record: StageRecord, original_run_id: str | None) -> str | None:
+        """Link a ladder run to the run that recorded a reused model, so that the list gets no second one of it.
+
+        Returns:
+            MLflow's id of that run; None where there is none, or where the model was judged otherwise now.
+        """
+        experiment_id = self.client.get_run(parent_run_id).info.experiment_id
+        figures = flavour.metrics_of(record)
+        found = models.recorded_run(self.client, experiment_id, record.fingerprint, original_run_id, figures)
+        model_id = found and models.model_of(self.client, found.info.run_id)
+        if found is None or model_id is None:
+            return None
+        models.link_output(self.client, parent_run_id, model_id, record.steps)
+        runs.set_tags(self.client, parent_run_id, {f"ladder.reused.{record.name}": found.info.run_id})
+        return found.info.run_id
+
+    @_translated
+    def log_headline(self, run_id: str, shown: Sequence[StageRecord], before: Sequence[str]) -> None:
+        """Keep a ladder run's summary: few figures and the verdict of each model, and a description with a line for each.
+
+        Args:
+            run_id: MLflow run id of the ladder run.
+            shown: The finished models, the root first.
+            before: Paragraphs that stand first in the description.
+        """
+        run = self.client.get_run(run_id)
+        runs.log_figures(self.client, run, {key: value for model in shown for key, value in descriptions.headline(model).items()})
+        tags = {f"ladder.gate.{model.name}": model.gate for model in shown if model.gate}
+        tags |= {f"ladder.decision.{model.name}": model.decision for model in shown if model.decision}
+        tags[descriptions.NOTE] = descriptions.describe_ladder(shown, run.info.experiment_id, before)
+        runs.set_tags(self.client, run_id, tags)
+
+    @_translated
+    def describe_stage(self, run_id: str, record: StageRecord, lineage: Sequence[StageRecord]) -> None:
+        """Describe a model's run: who taught it, at which settings, how good it is against parent and root."""
+        experiment_id = self.client.get_run(run_id).info.experiment_id
+        runs.set_tags(self.client, run_id, {descriptions.NOTE: descriptions.describe_model(record, lineage, experiment_id)})
+
+    @_translated
+    def log_test(self, run_id: str, figures: Mapping[str, float], step: int) -> None:
+        """Keep a model's figures on the test split, as `test/...`."""
+        runs.log_figures(self.client, self.client.get_run(run_id), {f"test/{key}": value for key, value in figures.items()}, step)
+
+    @_translated
+    def is_child(self, run_id: str, parent_run_id: str) -> bool:
+        """Whether a model's run belongs to a ladder run, and not to the one that it was reused from."""
+        return self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") == parent_run_id
 
     @_translated
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:

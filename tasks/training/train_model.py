@@ -144,7 +144,14 @@ def stage_curves(work: Work, context: Context) -> AbstractContextManager[CurveLo
     """The model's curves, for its own MLflow run or the one that an interrupted attempt left open; None where it is not recorded."""
     teacher_run_ids = [t.mlflow_run_id for t in work.teachers if t.mlflow_run_id]
     recorder, key = recorder_of(context.paths, context.run), fingerprint(work.identity)
-    return recorder.curves(context.mlflow_run_id, work.name, key, settings=work.identity, teacher_run_ids=teacher_run_ids)
+    return recorder.curves(
+        context.mlflow_run_id,
+        work.name,
+        key,
+        settings=work.identity,
+        teacher_run_ids=teacher_run_ids,
+        system_metrics=context.system_metrics,
+    )
 
 
 def _needs_teacher(work: Work) -> bool:

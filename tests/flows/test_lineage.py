@@ -45,6 +45,10 @@ def test_mlflow_holds_one_tree(shown):
         assert run.data.metrics["valid/accuracy"] == pytest.approx(models[name]["metrics"]["accuracy"])
     assert parent.data.tags["prefect.flow_run_id"] == shown["prefect_run_id"]
     assert f"/runs/flow-run/{shown['prefect_run_id']})" in parent.data.tags["mlflow.note.content"], "a link to Prefect's page"
+    assert f"[two](#/experiments/{parent.info.experiment_id}/runs/{children['two'].info.run_id}" in parent.data.tags["mlflow.note.content"]
+    assert children["two"].data.tags["mlflow.note.content"].startswith("Taught by [one](")
+    assert parent.data.metrics["two/accuracy"] == pytest.approx(models["two"]["metrics"]["accuracy"])
+    assert not any(name.startswith("last/") for name in parent.data.metrics)
     assert "report.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
 
 
@@ -66,7 +70,7 @@ def test_prefect_holds_the_flow_its_stages_and_their_artifacts(finished_here, sh
 
     arrows = {node["label"]: {edge["id"] for edge in node["parents"]} for node in graph.values()}
     drawn = {label: {graph[each]["label"] for each in above} for label, above in arrows.items()}
-    chain = ["data: digits", "teacher: train", "evaluate teacher", "record teacher", *STAGES, "report"]
+    chain = ["data: digits", "teacher: train", "evaluate teacher", "bench teacher", "record teacher", *STAGES, "report"]
     assert drawn == {chain[0]: set()} | {below: {above} for above, below in pairwise(chain)}, "the lineage, and no other arrow"
 
     ids = [shown["prefect_run_id"], *(run["id"] for run in stages)]

@@ -119,6 +119,47 @@ def test_one_tree_read_back(tracker: Tracker, home: Home, tmp_path: Path) -> Non
     assert {metric.key for metric in client.get_logged_model(model).metrics or []} >= {"valid/nll", "retention/parent"}
 
 
+def test_a_reused_model_is_linked_and_makes_no_run(tracker: Tracker) -> None:
+    first = open_ladder(tracker, "run-made")
+    made = tracker.open_stage(first, "100k", "fp-link", settings=SETTINGS)
+    record = record_of("100k", fingerprint="fp-link")
+    model_id = tracker.finish_stage(made.run_id, record, workload="causal-lm", folder=None)
+    again = open_ladder(tracker, "run-again")
+    for original in (made.run_id, None, "0" * 32):  # as recorded, or found by its fingerprint
+        assert tracker.link_reused(again, record, original) == made.run_id
+    run = tracker.client.get_run(again)
+    assert run.data.tags["ladder.reused.100k"] == made.run_id
+    assert [output.model_id for output in run.outputs.model_outputs] == [model_id]
+    assert not tracker.is_child(made.run_id, again)
+    assert tracker.is_child(made.run_id, first)
+    judged_otherwise = record.model_copy(update={"metrics": {**record.metrics, "nll": 1.25}})
+    assert tracker.link_reused(again, judged_otherwise, made.run_id) is None, "its figures are kept, in a run of its own"
+    assert tracker.link_reused(again, record_of("100k", fingerprint="fp-none"), None) is None
+
+
+def test_a_ladders_run_carries_the_headline_of_each_model(tracker: Tracker) -> None:
+    parent = open_ladder(tracker, "run-headline")
+    models = [record_of("teacher", gate=None), record_of("100k", decision="approved by ann")]
+    for _ in range(2):  # at each model, and at the end
+        tracker.log_headline(parent, models, ["a note"])
+    run = tracker.client.get_run(parent)
+    kept = {name.partition("/")[2] for name in run.data.metrics if name.startswith("100k/")}
+    assert (kept, len(run.data.metrics)) == ({"bits_per_byte", "of_parent", "of_root"}, 6)
+    assert len(history(tracker, parent, "100k/of_root")) == 1
+    assert (run.data.tags["ladder.gate.100k"], run.data.tags["ladder.decision.100k"]) == ("passed", "approved by ann")
+    assert run.data.tags["mlflow.note.content"].startswith("a note\n\n| model |")
+
+
+def test_the_machines_load_is_recorded_during_a_training(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    stage = tracker.open_stage(open_ladder(tracker, "run-load"), "s", "fp-load", settings={})
+    with CurveLogger("s", tracker, lambda: stage, system_metrics=True):
+        until = time.monotonic() + 20
+        while "system/cpu_utilization_percentage" not in tracker.client.get_run(stage.run_id).data.metrics:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
 def test_an_interrupted_run_goes_on_without_duplicates(tracker: Tracker) -> None:
     parent = open_ladder(tracker, "run-cut")
     first = tracker.open_stage(parent, "100k", "fp-cut", settings={"steps": 20})
