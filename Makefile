@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+# Every process would compile the modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo serve smollm2 test test-fast test-all check docs bench format clean
 

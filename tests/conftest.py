@@ -1,8 +1,24 @@
-"""Environment of all tests: no hub, one thread a process, as two processes share the cores. Libraries read it when imported."""
+"""Environment of all tests: no hub, one thread a process, as two processes share the cores. Libraries read it when imported.
+
+Trainings take turns by locks in the temporary folder, so each test process has one of its own and waits for no other.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "true"})
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = os.environ.get("TMPDIR"), tempfile.tempdir
+    os.environ["TMPDIR"] = tempfile.tempdir = str(tmp_path_factory.mktemp("turns"))
+    yield
+    tempfile.tempdir = before[1]
+    os.environ.pop("TMPDIR") if before[0] is None else os.environ.update(TMPDIR=before[0])

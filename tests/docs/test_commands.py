@@ -1,8 +1,8 @@
 """Every command in the README, the tutorials and the how-tos runs as it stands there.
 
-The blocks of a page are run in order by one shell, in an empty folder. Those marked `sh` run always; those marked `sh slow` take more than
-some seconds and run, after all blocks before them, in the slow test. `sh checkout` are targets of make. `sh elsewhere` needs a machine that
-is not here; the pages with such blocks are named below.
+The blocks of a page are run in order by one shell, in an empty folder. Those marked `sh` run always, each `ladder` forked as in the flow
+tests; those marked `sh slow` take more than some seconds and run, after all blocks before them, in the slow test. `sh checkout` are targets
+of make. `sh elsewhere` needs a machine that is not here; the pages with such blocks are named below.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, tracked
-from tests.flows.driver import Cli, clean_environment, home_with_database
+from tests.flows.driver import Cli, clean_environment, fork_server, home_with_database
 
 PAGES = [ROOT / "README.md", *tracked("docs/tutorials/*.md", "docs/how-to/*.md")]
 ELSEWHERE = {"docs/how-to/deploy.md"}  # Docker, Kubernetes, PostgreSQL, worker machines
@@ -44,6 +44,8 @@ def run_page(page: Path, kinds: tuple[str, ...], place: Path, prefect_api: str) 
     packages = teacher_package(place) if "smollm2" in script else ROOT
     server = {} if SERVES.search(script) else {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(place / "prefect")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    if "sh slow" not in kinds:
+        path = f"{forked_ladder(place / 'bin')}{os.pathsep}{path}"
     command = ["bash", "-euxo", "pipefail", "-c", script]
     with (place / "log").open("w") as log:
         process = subprocess.Popen(
@@ -70,6 +72,20 @@ def digits(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_dat
     home = home_with_database(tmp_path_factory.mktemp("digits") / "home", empty_database)
     Cli(home, {"PREFECT_API_URL": prefect_api})("run", "digits")
     return home
+
+
+def forked_ladder(folder: Path) -> Path:
+    """A folder with a program `ladder` that forks its commands, but for servers."""
+    folder.mkdir()
+    real, client = Path(sys.executable).with_name("ladder"), ROOT / "tests/flows/forked.py"
+    lines = (
+        "#!/bin/sh",
+        f"""[ "$1" = serve ] && exec '{real}' "$@\"""",
+        f"""exec '{sys.executable}' -SE '{client}' '{fork_server().address}' "$@\"""",
+    )
+    (folder / "ladder").write_text("\n".join(lines))
+    (folder / "ladder").chmod(0o755)
+    return folder
 
 
 def teacher_package(place: Path) -> Path:

@@ -5,26 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from tests.flows.driver import COMMAND_TIMEOUT, STARTED, Cli, clean_environment, half_written, home_with_database
+from tests.flows.driver import STARTED, Cli, clean_environment, fork_server, half_written, home_with_database, run_python
 from tests.flows.ladders import TINY
 from tests.flows.served import PrefectServer, Server, Start
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A temporary folder of this session: trainings take turns by locks in it, and need not wait for those of other sessions."""
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("turns"))
-    yield
-    os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,17 +35,6 @@ def end_left_processes() -> Iterator[None]:
             process.wait()
 
 
-@pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the API of a Prefect server that lives as long as the session."""
-    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
-    try:
-        server.start()
-        yield server.api
-    finally:
-        server.kill()
-
-
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that one of the parallel workers makes, and all of them read."""
     base = factory.getbasetemp()
@@ -69,12 +47,27 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of the API of a Prefect server that all parallel workers use."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        server = PrefectServer(folder)
+        server.start()
+        assert server.process
+        fork_server().end_with(server.process)
+        (folder / "api").write_text(server.api)
+
+    return (make_once(tmp_path_factory, "prefect", make) / "api").read_text()
+
+
+@pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database; making its tables takes seconds, so every home gets a copy."""
 
     def make(home: Path) -> None:
         code = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
-        subprocess.run([sys.executable, "-c", code], env=clean_environment(LADDER_HOME=str(home)), check=True, timeout=COMMAND_TIMEOUT)
+        assert run_python(code, env=clean_environment(LADDER_HOME=str(home))).code == 0
 
     return make_once(tmp_path_factory, "record", make) / "mlflow" / "mlflow.db"
 

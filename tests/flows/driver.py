@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -12,25 +14,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import httpx
 import pytest
 
 from tests.flows.fork_server import ForkServer
+from tests.flows.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 COMMAND_TIMEOUT = 400.0  # seconds for any one command, on a machine that does other things too
 # A machine trains one ladder at a time; the tests' trainings shall not wait for those of anybody else.
 TEMPORARY = tempfile.mkdtemp(prefix="ladder-tests-")
 atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
-# Commands whose imports take a second and more.
-IMPORT_MUCH = {"bench", "compare", "deploy", "doctor", "notify", "plan", "prove", "report", "rerun", "run"}
-STARTED: list[subprocess.Popen[str]] = []
+LONG_LIVED = {"serve"}  # and looked at as a process, which a fork of another one is not
+Process = subprocess.Popen[str] | Forked
+# Variables that nothing reads when it is imported.
+READ_LATE = ("LADDER_", "PREFECT_", "MLFLOW_TRACKING_", "COLUMNS", "COMP_", "_LADDER_COMPLETE", "_TYPER_COMPLETE_")
+STARTED: list[Process] = []
 
 
 class Outcome(NamedTuple):
@@ -52,8 +57,37 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 @lru_cache
 def fork_server() -> ForkServer:
-    """The fork server of this process, started when first asked for."""
-    return ForkServer(Path(TEMPORARY), clean_environment())
+    """The fork server of this session, started when first asked for."""
+    return ForkServer(clean_environment())
+
+
+def start_python(code: str, *args: object, stdout: int, stderr: int = 2, env: dict[str, str], cwd: Path = ROOT) -> Forked:
+    """Start code that imports much; no variable that a library reads when it is imported has an effect."""
+    return fork_server().start(list(map(str, args)), env, cwd, stdout, stderr, code)
+
+
+def run_python(code: str, *args: object, env: dict[str, str], cwd: Path = ROOT) -> Outcome:
+    """Run code that imports much to its end."""
+    return run_together(code, [args], [env], cwd)[0]
+
+
+def run_together(code: str, arguments: Sequence[Sequence[object]], envs: Sequence[dict[str, str]], cwd: Path = ROOT) -> list[Outcome]:
+    """Run code that imports much in several processes at once, each with its arguments and its environment."""
+    began = time.monotonic()
+    with contextlib.ExitStack() as opened:
+        files = [[opened.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)] for _ in arguments]
+        processes = [
+            start_python(code, *given, stdout=out.fileno(), stderr=err.fileno(), env=env, cwd=cwd)
+            for given, env, (out, err) in zip(arguments, envs, files, strict=True)
+        ]
+        try:
+            codes = [process.wait(COMMAND_TIMEOUT) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        for file in itertools.chain(*files):
+            file.seek(0)
+        return [Outcome(ended, out.read(), err.read(), time.monotonic() - began) for ended, (out, err) in zip(codes, files, strict=True)]
 
 
 @dataclass
@@ -65,16 +99,22 @@ class Cli:
     cwd: Path | None = None
     program: tuple[str, str] = ("-m", "flows.cli.app")  # or code that changes something and then calls `main`
 
-    def start(self, *args: object, **popen: Any) -> subprocess.Popen[str]:
-        """Start a command in a process session of its own."""
-        self.home.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, *self.program, *map(str, args)]
-        env = clean_environment(LADDER_HOME=str(self.home), **self.env)
-        process = subprocess.Popen(command, env=env, cwd=self.cwd or self.home.parent, text=True, start_new_session=True, **popen)
+    def start(self, *args: object, stdout: IO[str] | None = None, stderr: IO[str] | None = None) -> Process:
+        """Start a command in a process session of its own, its output in these files; without them nobody reads it."""
+        if self.cwd is None:
+            self.home.parent.mkdir(parents=True, exist_ok=True)
+        env, cwd = clean_environment(LADDER_HOME=str(self.home), **self.env), self.cwd or self.home.parent
+        with Path(os.devnull).open("w") as nowhere:
+            out, err = stdout or nowhere, stderr or nowhere
+            if self._can_be_forked(*args):
+                process: Process = fork_server().start(list(map(str, args)), env, cwd, out.fileno(), err.fileno())
+            else:
+                command = [sys.executable, *self.program, *map(str, args)]
+                process = subprocess.Popen(command, env=env, cwd=cwd, stdout=out, stderr=err, text=True, start_new_session=True)
         STARTED.append(process)
         return process
 
-    def start_logged(self, log: Path, *args: object) -> subprocess.Popen[str]:
+    def start_logged(self, log: Path, *args: object) -> Process:
         """Start a command whose output goes to the file `log`."""
         with log.open("w") as file:
             return self.start(*args, stdout=file, stderr=file)
@@ -82,38 +122,27 @@ class Cli:
     def __call__(self, *args: object, code: int | None = 0) -> Outcome:
         """Run a command to its end; `code` is the exit code that it must have, None for any."""
         began = time.monotonic()
-        ended, out, err = (self._forked if self._can_be_forked(args[0]) else self._started)(*args)
-        assert "Traceback" not in out + err, f"{out}\n{err}"
-        if code is not None:
-            assert ended == code, f"{args}: exit code {ended}\n{out}\n{err}"
-        return Outcome(ended, out, err, time.monotonic() - began)
-
-    def _can_be_forked(self, command: object) -> bool:
-        """Whether a fork is quicker, and nothing that the command is given is read when Python starts or when a library is imported."""
-        ours = all(name.startswith(("LADDER_", "PREFECT_", "MLFLOW_TRACKING_")) for name in self.env)
-        return command in IMPORT_MUCH and ours and self.program == Cli.program and "LADDER_TESTS_START_ALL" not in os.environ
-
-    def _started(self, *args: object) -> tuple[int, str, str]:
-        process = self.start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            out, err = process.communicate(timeout=COMMAND_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            pytest.fail(f"{args} did not end in {COMMAND_TIMEOUT:.0f} s\n{out}\n{err}")
-        return process.returncode, out, err
-
-    def _forked(self, *args: object) -> tuple[int, str, str]:
-        self.home.parent.mkdir(parents=True, exist_ok=True)
-        env = clean_environment(LADDER_HOME=str(self.home), **self.env)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            code = fork_server().run(list(map(str, args)), env, self.cwd or self.home.parent, COMMAND_TIMEOUT, out.fileno(), err.fileno())
+            process, late = self.start(*args, stdout=out, stderr=err), False
+            try:
+                process.wait(COMMAND_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                late = True
+            ended = process.wait()
             out.seek(0)
             err.seek(0)
-            texts = out.read(), err.read()
-        if code is None:
-            pytest.fail(f"{args} did not end in {COMMAND_TIMEOUT:.0f} s\n{texts[0]}\n{texts[1]}")
-        return code, *texts
+            done = Outcome(ended, out.read(), err.read(), time.monotonic() - began)
+        said = f"{args}: exit code {ended}\n{done.out}\n{done.err}"
+        assert not late, f"it did not end in {COMMAND_TIMEOUT:.0f} s: {said}"
+        assert "Traceback" not in done.out + done.err, said
+        assert code in (None, ended), said
+        return done
+
+    def _can_be_forked(self, command: object = None, *_: object) -> bool:
+        """Whether nothing that the command is given is read when Python starts or when a library is imported, and a fork will do."""
+        late = all(name.startswith(READ_LATE) for name in self.env)
+        return late and command not in LONG_LIVED and self.program == Cli.program and "LADDER_TESTS_START_ALL" not in os.environ
 
     def json(self, *args: object) -> Any:
         """The one JSON document that a command prints."""
@@ -217,6 +246,6 @@ def last_flow_run(cli: Cli) -> FlowRun:
     return FlowRun(cli.env["PREFECT_API_URL"], cli.json("show")["prefect_run_id"])
 
 
-def keep_running(process: subprocess.Popen[str]) -> None:
+def keep_running(process: Process) -> None:
     """Let a process outlive the test; the fixture that started it ends it."""
     STARTED.remove(process)

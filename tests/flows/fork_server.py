@@ -1,28 +1,42 @@
 """Start commands of `ladder` by forking a process that has the heavy libraries imported already.
 
-Importing them takes most of the time of a short command. Only libraries are imported beforehand, and none whose settings are read from
-the environment of a test: Prefect and this project are imported by each command itself.
+Importing takes most of the time of a short command. Of this project everything that imports no Prefect is imported beforehand, but for the
+command line itself. Prefect and MLflow read settings and set up their logging when they are imported; a command that imports them does
+that again, and notes it in the file that the variable LADDER_TESTS_IMPORTED names.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
 import os
+import random
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import TypedDict
+from types import ModuleType
+from typing import NoReturn, TypedDict
 
-from flows.serving.environment import for_runs
+import psutil
+from filelock import FileLock
+
+from flows.serving.environment import MLFLOW, OFFLINE
+from tests.flows.forked import Forked, read_exactly
 
 ROOT = Path(__file__).parents[2]
-LIBRARIES = (
+MODULES = (
     "accelerate",
     "alembic.command",
     "beartype",
@@ -35,9 +49,6 @@ LIBRARIES = (
     "httpx",
     "jinja2",
     "matplotlib.pyplot",
-    "mlflow",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.transformers",
     "omegaconf",
     "opentelemetry",
     "pandas",
@@ -50,61 +61,113 @@ LIBRARIES = (
     "transformers.models.vit.modeling_vit",
     "typer",
     "websockets",
+    "conf.loading.load",
+    "tasks.data.prepare",
+    "tasks.evaluation.evaluator",
+    "tasks.planning.plan",
+    "tasks.report.page",
+    "tasks.runtime.run_registry",
+    "tasks.tracking.tracker",
+    "tasks.training.student",
 )
+
+LATE = {"mlflow": ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.transformers"), "prefect": ("prefect.main",)}
+TEMPORARY = Path(tempfile.gettempdir())  # here, before each test process takes one of its own: a socket's path is short
+OTHERS = "others"  # process ids of servers that end with this one
+IMPORTED = "LADDER_TESTS_IMPORTED"
 
 
 class Request(TypedDict):
-    """A command: its arguments, its whole environment, its working directory."""
+    """A command: its arguments, its whole environment, its working directory, and the code that is run instead of `ladder`."""
 
     args: list[str]
     env: dict[str, str]
     cwd: str
+    code: str
+
+
+class Late:
+    """Finds a package that is in memory when a command first imports it, and lets it read the environment as it is then."""
+
+    def __init__(self, package: str, modules: Sequence[str], again: Callable[[], None]) -> None:
+        assert package not in sys.modules, f"{package} is imported by another module"
+        for name in modules:
+            importlib.import_module(name)
+        self.package, self._again = package, again
+        self._modules = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == package}
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        """The place of a module that is in memory."""
+        return ModuleSpec(name, self) if name in self._modules else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module that is in memory, and with it all others."""
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.modules.update(self._modules)
+        self._spec = self._modules[spec.name].__spec__
+        if path := os.environ.get(IMPORTED):
+            with Path(path).open("a") as file:
+                print(self.package, file=file)
+        return self._modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do again what depends on the environment."""
+        module.__spec__ = self._spec
+        self._again()
+
+
+def _set_up_mlflow() -> None:
+    import mlflow.utils.logging_utils
+
+    mlflow.utils.logging_utils._configure_mlflow_loggers(root_module_name="mlflow")
+
+
+def _set_up_prefect() -> None:
+    import prefect.context
+    import prefect.logging.configuration
+
+    prefect.context.refresh_global_settings_context()
+    prefect.logging.configuration.PROCESS_LOGGING_CONFIG.clear()  # so that logging is set up as for the first time
+    prefect.logging.configuration.setup_logging()
 
 
 class ForkServer:
-    """A process that forks a command for each request; it ends with the process that started it."""
+    """A process that forks a command for each request, shared by parallel processes of the tests; it ends with the one that began them."""
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self.address = str(folder / "fork-server")
-        command = [sys.executable, "-m", "tests.flows.fork_server", self.address]
-        self._process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        assert self._process.stdout
-        assert self._process.stdout.readline(), "the fork server did not start"
+    def __init__(self, env: dict[str, str]) -> None:
+        first = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+        folder = TEMPORARY / f"ladder-tests-{first}-{psutil.Process(first).create_time():.0f}"
+        folder.mkdir(exist_ok=True)
+        self.address, self._others = str(folder / "fork-server"), list[subprocess.Popen[bytes]]()
+        with FileLock(folder / "lock"):
+            if not Path(self.address).exists():
+                command = [sys.executable, "-m", "tests.flows.fork_server", self.address, str(first)]
+                self._process = subprocess.Popen(
+                    command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+                )
+                assert self._process.stdout
+                assert self._process.stdout.readline(), "the fork server did not start"
 
-    def run(self, args: list[str], env: dict[str, str], cwd: Path, timeout: float, out: int, err: int) -> int | None:
-        """Run `ladder` with `args` to its end, its output in the files `out` and `err`; returns its exit code, None after a timeout."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(self.address)
-            connection.settimeout(timeout)
-            request = json.dumps({"args": args, "env": env, "cwd": str(cwd)}).encode()
-            socket.send_fds(connection, [len(request).to_bytes(8)], [out, err])
-            connection.sendall(request)
-            pid = int.from_bytes(_exactly(connection, 8))
-            try:
-                return int.from_bytes(_exactly(connection, 8), signed=True)
-            except TimeoutError:
-                os.killpg(pid, signal.SIGKILL)
-                return None
+    def end_with(self, process: subprocess.Popen[bytes]) -> None:
+        """Let another server, in a process session of its own, end when this one ends."""
+        self._others.append(process)
+        with Path(self.address).with_name(OTHERS).open("a") as file:
+            print(process.pid, file=file)
 
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    found = b""
-    while len(found) < count:
-        more = connection.recv(count - len(found))
-        assert more, "the other side has closed the connection"
-        found += more
-    return found
+    def start(self, args: list[str], env: dict[str, str], cwd: Path, out: int, err: int, code: str = "") -> Forked:
+        """Start `ladder`, or this code, with `args`, its output in the files `out` and `err`."""
+        return Forked(self.address, args, env, cwd, out, err, code)
 
 
-def _serve(address: str) -> Request | None:
-    """Serve requests until the parent ends; returns, in the process of a command, the request for it."""
-    parent = os.getppid()
+def _serve(address: str, parent: int) -> Request | None:
+    """Serve requests until the process `parent` ends; returns, in the process of a command, the request for it."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()
         listening.settimeout(5)
         print("ready", flush=True)
-        while os.getppid() == parent:
+        while psutil.pid_exists(parent):
+            _reap()
             try:
                 connection, _ = listening.accept()
             except TimeoutError:
@@ -115,16 +178,23 @@ def _serve(address: str) -> Request | None:
     return None
 
 
+def _reap() -> None:
+    """Wait for the handlers that have ended, so that the processor time of their commands counts as this process's."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def _handle(connection: socket.socket) -> Request:
     """Fork the command, and send its process id and its exit code; returns in the command alone."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     length, (out, err), *_ = socket.recv_fds(connection, 8, 2)
-    request: Request = json.loads(_exactly(connection, int.from_bytes(length)))
+    request: Request = json.loads(read_exactly(connection, int.from_bytes(length)))
     pid = os.fork()
     if pid:
         connection.sendall(pid.to_bytes(8))
         _, status = os.waitpid(pid, 0)
-        connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, signed=True))
+        with suppress(BrokenPipeError):  # who started it has ended
+            connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, signed=True))
         os._exit(0)
     os.setsid()
     os.dup2(out, 1)
@@ -134,24 +204,59 @@ def _handle(connection: socket.socket) -> Request:
     return request
 
 
-def main(address: str) -> None:
+def main(address: str, parent: str) -> None:
     """Import the libraries, and fork commands; each is as `python -m flows.cli.app` in a process session of its own."""
-    os.environ.update(for_runs())  # a command sets these before it imports a library
-    for name in LIBRARIES:
+    os.environ.update({**OFFLINE, **MLFLOW})  # a command sets these before it imports a library
+    for name in MODULES:
         importlib.import_module(name)
+    late = [Late("mlflow", LATE["mlflow"], _set_up_mlflow), Late("prefect", LATE["prefect"], _set_up_prefect)]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "flows"]:
+        del sys.modules[name]
     assert threading.active_count() == 1, f"a fork copies one thread alone: {threading.enumerate()}"
     gc.freeze()  # a collection in a command would copy the pages of all that is imported
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the handlers of requests
-    request = _serve(address)
-    if request is not None:
+    request = _serve(address, int(parent))
+    if request is None:
+        folder = Path(address).parent
+        for pid in (folder / OTHERS).read_text().split() if (folder / OTHERS).exists() else ():
+            with suppress(ProcessLookupError):
+                os.killpg(int(pid), signal.SIGKILL)
+        shutil.rmtree(folder)
+    else:
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
         sys.path[0] = request["cwd"]
-        sys.argv = ["ladder", *request["args"]]
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("conf", "flows")]:
-            del sys.modules[name]
-        runpy.run_module("flows.cli.app", run_name="__main__", alter_sys=True)
+        sys.argv = ["-c" if request["code"] else "ladder", *request["args"]]
+        sys.meta_path[:0] = late
+        tempfile.tempdir = None
+        random.seed()
+        _exit(_run(request["code"]))
+
+
+def _run(code: str) -> int:
+    """Run the command line as `python -m` does, or the code as `python -c` does; returns the exit code."""
+    try:
+        if code:
+            exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module("flows.cli.app", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 - the end of a process, as Python ends it
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process as Python does, but without taking everything that was imported apart, which takes half a second."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ import httpx
 import psutil
 import pytest
 
-from tests.flows.driver import Cli, FlowRun, clean_environment, half_written, last_flow_run, newest_checkpoint, wait_for
+from tests.flows.driver import Cli, FlowRun, Process, clean_environment, half_written, last_flow_run, newest_checkpoint, wait_for
 
 BOUND = 15.0  # seconds from the request to the end of the process
 
 
-def in_stage_two(cli: Cli, log: Path, *args: object) -> subprocess.Popen[str]:
+def in_stage_two(cli: Cli, log: Path, *args: object) -> Process:
     """A run in the middle of the training of its second stage."""
     process = cli.start_logged(log, "run", *args)
 
@@ -31,7 +31,7 @@ def in_stage_two(cli: Cli, log: Path, *args: object) -> subprocess.Popen[str]:
     return process
 
 
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def family(process: Process) -> list[psutil.Process]:
     own = psutil.Process(process.pid)
     return [own, *own.children(recursive=True)]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 
 from conf.loading.load import SHIPPED, load
 from flows.cli.app import PANELS
-from tests.flows.driver import Cli, clean_environment
+from tests.flows.driver import ROOT, Cli, Outcome, clean_environment
 
 MODEL = {"name", "fingerprint", "parameters", "reused", "steps", "seconds", "folder", "weights_sha256", "metrics", "mlflow_run_id"}
 STAGE = MODEL | {"retention", "gate"}
@@ -33,24 +33,25 @@ main()
 """
 
 
-def ladder(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli.app", *args]
-    return subprocess.run(command, env=clean_environment(**env), capture_output=True, text=True, timeout=60)
+def ladder(*args: str, LADDER_HOME: str = "/nowhere/home", **env: str) -> Outcome:
+    return Cli(Path(LADDER_HOME), env, cwd=ROOT)(*args, code=None)
 
 
 def test_help_takes_less_than_a_second():
-    seconds = []
+    """Of processor time, which is all that it takes: other work on the machine makes any process wait."""
+    seconds, command = [], [sys.executable, "-m", "flows.cli.app", "--help"]
     for _ in range(3):
-        began = time.perf_counter()
-        done = ladder("--help")
-        seconds.append(time.perf_counter() - began)
+        before = os.times()
+        done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
         assert done.returncode == 0
         assert all(f" {command} " in done.stdout for command in COMMANDS)
     assert min(seconds) < 1.0
 
 
 def test_help_groups_the_commands_and_cuts_no_sentence():
-    shown = ladder("--help", COLUMNS="80").stdout
+    shown = ladder("--help", COLUMNS="80").out
     assert re.findall(r"─ (\w[\w ]*) ─", shown) == ["Options", *PANELS]
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
@@ -66,13 +67,13 @@ def test_help_groups_the_commands_and_cuts_no_sentence():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_fits_80_columns_and_cuts_no_sentence(command: str):
     done = ladder(command, "--help", COLUMNS="80")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "…" not in done.stdout
+    assert (done.code, done.err) == (0, "")
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "…" not in done.out
 
 
 def test_version_is_that_of_the_package():
-    assert ladder("--version").stdout == f"ladder {metadata.version('ladder-distillation')}\n"
+    assert ladder("--version").out == f"ladder {metadata.version('ladder-distillation')}\n"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(bare: Cli, args: tuple[str, 
 def completed(home: Path, *words: str) -> list[str]:
     """What bash is offered for the last of the words."""
     env = {"_LADDER_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("ladder", *words)), "COMP_CWORD": str(len(words))}
-    return ladder(LADDER_HOME=str(home), **env).stdout.split()
+    return ladder(LADDER_HOME=str(home), **env).out.split()
 
 
 def test_the_shell_completes_commands_ladders_runs_and_stages(undisturbed: Cli):
@@ -146,8 +147,8 @@ def test_the_shell_completes_commands_ladders_runs_and_stages(undisturbed: Cli):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_of_a_shell_is_printed(shell: str):
     done = ladder("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    assert done.returncode == 0
-    assert f"_LADDER_COMPLETE=complete_{shell}" in done.stdout
+    assert done.code == 0
+    assert f"_LADDER_COMPLETE=complete_{shell}" in done.out
 
 
 FIRST_LINES = [

@@ -16,10 +16,21 @@ from typing import Any
 
 import pytest
 
-from tests.flows.driver import Cli, FlowRun, actions, clean_environment, half_written, home_with_database, last_flow_run, wait_for
+from tests.flows.driver import (
+    Cli,
+    FlowRun,
+    Process,
+    actions,
+    clean_environment,
+    half_written,
+    home_with_database,
+    last_flow_run,
+    run_python,
+    wait_for,
+)
 
 
-def begin(cli, log: Path, *args) -> subprocess.Popen[str]:
+def begin(cli, log: Path, *args) -> Process:
     return cli.start_logged(log, *args)
 
 
@@ -100,8 +111,9 @@ print(json.dumps({"dead": [record.run for record in dead], "restarted": again, "
 def reap(cli, *args: str) -> dict[str, Any]:
     """What `ladder serve` does every few seconds."""
     env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
-    done = subprocess.run([sys.executable, "-c", REAP, *args], env=env, capture_output=True, text=True, timeout=120, check=True)
-    return json.loads(done.stdout)
+    done = run_python(REAP, *args, env=env)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
 
 
 LONG = ("stages.two.training.steps=2000",)
@@ -243,8 +255,8 @@ def test_a_run_killed_while_it_opens_in_mlflow_is_closed(finished, tiny, by: str
 
     first = finished.json("show")
     env = clean_environment(LADDER_HOME=str(finished.home), **finished.env)
-    killed = subprocess.run([sys.executable, "-c", KILLED_AT_OPENING, str(tiny)], env=env, capture_output=True, text=True, timeout=120)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = run_python(KILLED_AT_OPENING, tiny, env=env)
+    assert killed.code == -signal.SIGKILL, killed.err
     (path,) = (path for path in finished.home.glob("runs/*/record.json") if path.parent.name != first["run"])
     record = json.loads(path.read_text())
     client = MlflowClient(record["mlflow_uri"])

@@ -7,22 +7,12 @@ from itertools import pairwise
 import httpx
 import pytest
 
-from tests.flows.driver import Cli, home_with_database
-
 STAGES = ["stage / one <- teacher", "stage / two <- one", "stage / three <- two"]
 
 
 @pytest.fixture(scope="module")
-def finished_here(tmp_path_factory, prefect_api, empty_database, tiny) -> Cli:
-    """A home whose run is known to the Prefect server of this worker; `undisturbed` may come from another worker."""
-    cli = Cli(home_with_database(tmp_path_factory.mktemp("lineage") / "home", empty_database), {"PREFECT_API_URL": prefect_api})
-    cli("run", tiny)
-    return cli
-
-
-@pytest.fixture(scope="module")
-def shown(finished_here):
-    return finished_here.json("show")
+def shown(undisturbed):
+    return undisturbed.json("show")
 
 
 def test_mlflow_holds_one_tree(shown):
@@ -56,8 +46,8 @@ def ask(api: str, what: str, **query) -> list[dict]:
     return httpx.post(f"{api}/{what}/filter", json=query, trust_env=False).raise_for_status().json()
 
 
-def test_prefect_holds_the_flow_its_stages_and_their_artifacts(finished_here, shown):
-    api = finished_here.env["PREFECT_API_URL"]
+def test_prefect_holds_the_flow_its_stages_and_their_artifacts(undisturbed, shown):
+    api = undisturbed.env["PREFECT_API_URL"]
     main = ask(api, "flow_runs", flow_runs={"id": {"any_": [shown["prefect_run_id"]]}})
     assert [run["state"]["type"] for run in main] == ["COMPLETED"]
     stages = ask(api, "flow_runs", flow_runs={"id": {"any_": [stage["prefect_run_id"] for stage in shown["stages"]]}})

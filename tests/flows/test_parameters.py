@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import httpx
 import pytest
 
-from tests.flows.driver import clean_environment
+from tests.flows.driver import clean_environment, run_python
 
 REGISTER = """
 from flows.distill import distill
@@ -22,8 +20,9 @@ print(distill.to_deployment("form").apply(), one_stage.to_deployment("form").app
 def deployments(prefect_api: str, tmp_path_factory) -> tuple[str, str]:
     """Ids of deployments that nobody serves."""
     env = clean_environment(PREFECT_API_URL=prefect_api, PREFECT_HOME=str(tmp_path_factory.mktemp("client")))
-    made = subprocess.run([sys.executable, "-c", REGISTER], env=env, capture_output=True, text=True, timeout=120, check=True)
-    first, second = made.stdout.split()
+    made = run_python(REGISTER, env=env)
+    assert made.code == 0, made.err
+    first, second = made.out.split()
     return first, second
 
 

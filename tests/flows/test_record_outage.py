@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flows.driver import Cli, FlowRun, actions, clean_environment, wait_for
+from tests.flows.driver import Cli, FlowRun, Process, actions, clean_environment, wait_for
 
 STEPS = 1500
 LONG = (f"stages.one.training.steps={STEPS}", "stages.one.training.checkpoint_every=100")
@@ -44,7 +44,7 @@ class Server:
     def start(self) -> None:
         store = ("--backend-store-uri", f"sqlite:///{self.place}/mlflow.db", "--artifacts-destination", str(self.place / "artifacts"))
         command = [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        env = clean_environment(MLFLOW_DISABLE_TELEMETRY="true")
+        env = clean_environment(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
         with (self.place / "server.log").open("a") as log:
             self.process = subprocess.Popen(command, cwd=self.place, env=env, stdout=log, stderr=log, start_new_session=True)
         wait_for(self.answers, f"MLflow's server, see {self.place}/server.log", 120)
@@ -91,12 +91,12 @@ def progress(log: Path) -> int:
     return int(told[-1]) if told else 0
 
 
-def begin(cli: Cli, server: Server, log: Path, *args: object, **env: str) -> subprocess.Popen[str]:
+def begin(cli: Cli, server: Server, log: Path, *args: object, **env: str) -> Process:
     cli.env |= {"MLFLOW_TRACKING_URI": server.uri, **env}
     return cli.start_logged(log, "run", *args)
 
 
-def in_training(log: Path, process: subprocess.Popen[str]) -> None:
+def in_training(log: Path, process: Process) -> None:
     wait_for(lambda: progress(log) or process.poll() is not None, "a step of stage one")
     assert process.poll() is None, log.read_text()
 

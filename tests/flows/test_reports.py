@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.flows.driver import Cli, clean_environment
+from tests.flows.driver import Cli, clean_environment, run_python
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +77,9 @@ def test_both_are_flows_too(two):
     cli, names = two
     script = f"from flows.reports import report, compare; print(report()); print(compare({names[0]!r}, {names[1]!r}))"
     env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=200, check=True)
-    first, second = done.stdout.split()
+    done = run_python(script, env=env)
+    assert done.code == 0, done.err
+    first, second = done.out.split()
     assert first == str(cli.home / "runs" / names[1] / "report.html")
     assert Path(second).name == f"compare-{names[0]}-{names[1]}.html"
     url, filter_ = f"{cli.env['PREFECT_API_URL']}/artifacts/filter", {"artifacts": {"key": {"any_": ["ladder-comparison"]}}}
@@ -116,5 +115,6 @@ def test_the_cards_code_loads_the_model(undisturbed):
     folder = undisturbed.json("show")["stages"][-1]["folder"]
     code = re.findall(r"```python\n(.*?)```", (Path(folder) / "README.md").read_text(), re.DOTALL)[0].replace("FOLDER", folder)
     env = clean_environment(HF_HUB_OFFLINE="1")
-    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=200, check=True)
-    assert said.stdout.strip()
+    said = run_python(code, env=env)
+    assert said.code == 0, said.err
+    assert said.out.strip()

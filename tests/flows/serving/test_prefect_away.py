@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.flows.driver import Cli, actions, home_with_database, newest_checkpoint, wait_for
+from tests.flows.driver import Cli, Process, actions, home_with_database, newest_checkpoint, wait_for
 from tests.flows.served import PrefectServer
 
 STEPS = 3000
@@ -28,7 +27,7 @@ def server(tmp_path: Path) -> Iterator[PrefectServer]:
         server.kill()
 
 
-def begun(cli: Cli, tiny: Path, log: Path) -> subprocess.Popen[str]:
+def begun(cli: Cli, tiny: Path, log: Path) -> Process:
     """A run in the middle of the training of its second stage."""
     process = cli.start_logged(log, "run", tiny, *LONG)
     wait_for(lambda: process.poll() is not None or newest_checkpoint(cli.home) >= 100, "the training of stage two")

@@ -1,8 +1,6 @@
 """A stopped training loses no step and resumes with the same result."""
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, train
+from tests.flows.driver import clean_environment, run_together
 
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]
@@ -90,23 +89,8 @@ torch.distributed.destroy_process_group()
 
 def test_all_processes_of_a_training_stop_at_the_same_step(prose: Corpus) -> None:
     """Only the second of two is asked: a signal reaches one process."""
-    root = Path(__file__).parents[3]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    common = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO, str(rank), str(prose.folder)],
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        said = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [out for out, _ in said] == ["at step 3 of 50\n"] * 2, said
+    common = clean_environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    ended = run_together(TWO, [(rank, prose.folder) for rank in (0, 1)], [common | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)])
+    assert [done.out for done in ended] == ["at step 3 of 50\n"] * 2, ended

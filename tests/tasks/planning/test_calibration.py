@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.flows.driver import clean_environment, run_together
 
 FIT = """
 import sys
@@ -20,10 +20,8 @@ print(fit_budget(load("digits", sys.argv[2:]), "9d", Home(Path(sys.argv[1]))).wo
 def test_two_budgets_at_once_neither_fail_nor_lose_a_calibration(tmp_path: Path) -> None:
     """With other batch sizes each must measure; a file replaced by the last one would hold one entry."""
     overrides = ("stages.half.training.batch_size=8", "stages.half.training.batch_size=16", "stages.half.training.batch_size=8")
-    commands = [[sys.executable, "-c", FIT, str(tmp_path), override] for override in overrides]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands]
-    ended = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], [err for _, err in ended]
-    assert all("the whole ladder fits" in out for out, _ in ended)
+    ended = run_together(FIT, [(tmp_path, override) for override in overrides], [clean_environment()] * 3)
+    assert [done.code for done in ended] == [0, 0, 0], [done.err for done in ended]
+    assert all("the whole ladder fits" in done.out for done in ended)
     assert len(json.loads((tmp_path / "calibration.json").read_text())) == 2
-    assert sum("measuring a few steps" in err for _, err in ended) <= 2
+    assert sum("measuring a few steps" in done.err for done in ended) <= 2

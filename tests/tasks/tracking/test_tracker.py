@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sqlite3
 import subprocess
@@ -26,6 +25,7 @@ from tasks.tracking.curves import CurveLogger
 from tasks.tracking.runs import StageRun
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import model_record
+from tests.flows.driver import clean_environment, run_together
 
 TRAINING = "?workflowType=machine_learning"  # the half of MLflow's pages that lists runs
 SETTINGS = {"training": {"steps": 20, "warmup": 0.05}, "objective": {"alpha": {"kind": "constant", "end": None}}, "notes": "x" * 900}
@@ -233,18 +233,9 @@ tracker.close(parent, "FINISHED")
 
 
 def test_four_processes_begin_together_on_a_fresh_home(tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | {"PYTHONPATH": str(root)}
     home = Home(tmp_path / "fresh")
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", TOGETHER, str(home.root), str(i)], cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True
-        )
-        for i in range(4)
-    ]
-    said = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0, 0], said
-    assert said == [("", "")] * 4  # quiet: no migrations, no "created experiment"
+    ended = run_together(TOGETHER, [(home.root, i) for i in range(4)], [clean_environment()] * 4, tmp_path)
+    assert [(done.code, done.out, done.err) for done in ended] == [(0, "", "")] * 4  # quiet: no migrations, no "created experiment"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh"]  # no mlruns in the working directory
     tracker = connect(home)
     runs = tracker.client.search_runs([tracker.experiment("together")])
