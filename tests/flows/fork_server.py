@@ -71,7 +71,10 @@ MODULES = (
     "tasks.training.student",
 )
 
-LATE = {"mlflow": ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.transformers"), "prefect": ("prefect.main",)}
+LATE = {
+    "mlflow": ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.transformers"),
+    "prefect": ("prefect.main", "prefect.blocks.webhook", "prefect.deployments.runner", "prefect.server.schemas.schedules"),
+}
 TEMPORARY = Path(tempfile.gettempdir())  # here, before each test process takes one of its own: a socket's path is short
 OTHERS = "others"  # process ids of servers that end with this one
 IMPORTED = "LADDER_TESTS_IMPORTED"
