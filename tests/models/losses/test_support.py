@@ -59,25 +59,25 @@ def value_and_gradient(at: StepObjective, teacher: Tensor, student: Tensor, targ
     return total.detach(), torch.autograd.grad(total, leaf)[0]
 
 
-@pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize(("kind", "standardize"), FORMS)
 @QUICK
 @given(case=cases())
-def test_an_id_that_both_rule_out_changes_nothing(kind: str, standardize: bool, control: str, case: tuple[Tensor, ...]) -> None:
+def test_an_id_that_both_rule_out_changes_nothing(kind: str, standardize: bool, case: tuple[Tensor, ...]) -> None:
     teacher, student, targets, holes = case
-    at = objective_at({"kind": kind, "standardize": standardize, "wrong_teacher": control})
     moved = (torch.cumsum(~holes, 0) - 1)[targets]
-    expected, expected_gradient = value_and_gradient(at, teacher[:, ~holes], student[:, ~holes], moved)
-    found, gradient = value_and_gradient(at, ruled_out(teacher, holes), ruled_out(student, holes), targets)
-    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
-    if kind == "tvd":  # where two probabilities are equal, `|p - q|` has no gradient: another one a step of 1e-9 away
-        kept = student[:, ~holes]
-        steps = 1e-9 * torch.arange(1, kept.shape[1] + 1, dtype=kept.dtype)
-        near = [value_and_gradient(at, teacher[:, ~holes], kept + sign * steps, moved)[1] for sign in (1, -1)]
-        assume(all(torch.allclose(each, expected_gradient, rtol=1e-3, atol=1e-4) for each in near))
-    # Standardising divides by a deviation that may be all but zero.
-    assert torch.allclose(gradient[:, ~holes], expected_gradient, rtol=1e-6, atol=1e-9)
-    assert not gradient[:, holes].any()
+    for control in CONTROLS:
+        at = objective_at({"kind": kind, "standardize": standardize, "wrong_teacher": control})
+        expected, expected_gradient = value_and_gradient(at, teacher[:, ~holes], student[:, ~holes], moved)
+        found, gradient = value_and_gradient(at, ruled_out(teacher, holes), ruled_out(student, holes), targets)
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9), control
+        if kind == "tvd":  # where two probabilities are equal, `|p - q|` has no gradient: another one a step of 1e-9 away
+            kept = student[:, ~holes]
+            steps = 1e-9 * torch.arange(1, kept.shape[1] + 1, dtype=kept.dtype)
+            near = [value_and_gradient(at, teacher[:, ~holes], kept + sign * steps, moved)[1] for sign in (1, -1)]
+            assume(all(torch.allclose(each, expected_gradient, rtol=1e-3, atol=1e-4) for each in near))
+        # Standardising divides by a deviation that may be all but zero.
+        assert torch.allclose(gradient[:, ~holes], expected_gradient, rtol=1e-6, atol=1e-9), control
+        assert not gradient[:, holes].any(), control
 
 
 @pytest.mark.parametrize(("kind", "standardize"), FORMS)
@@ -132,18 +132,18 @@ def test_decoupled_distillation_where_the_label_is_the_only_class_left() -> None
     assert not torch.autograd.grad(nothing, same)[0].any()
 
 
-@pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize(("kind", "standardize"), FORMS)
 @QUICK
 @given(case=cases(LARGE, np.float32), temperature=st.sampled_from([0.5, 1.0, 4.0]))
 def test_logits_of_ten_thousand_give_a_finite_loss_and_gradient(
-    kind: str, standardize: bool, control: str, case: tuple[Tensor, ...], temperature: float
+    kind: str, standardize: bool, case: tuple[Tensor, ...], temperature: float
 ) -> None:
     teacher, student, targets, _ = case
-    at = objective_at({"kind": kind, "standardize": standardize, "wrong_teacher": control}, temperature=temperature)
-    value, gradient = value_and_gradient(at, teacher, student, targets)
-    assert value.isfinite()
-    assert gradient.isfinite().all()
+    for control in CONTROLS:
+        at = objective_at({"kind": kind, "standardize": standardize, "wrong_teacher": control}, temperature=temperature)
+        value, gradient = value_and_gradient(at, teacher, student, targets)
+        assert value.isfinite(), control
+        assert gradient.isfinite().all(), control
 
 
 @QUICK
