@@ -37,6 +37,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def figures(self) -> Path:
+        """Drawings of reports that were made before; may be deleted at any time."""
+        return self.root / "figures"
+
+    @property
     def mlflow(self) -> Path:
         """MLflow's SQLite file and artifacts, used when `MLFLOW_TRACKING_URI` is not set."""
         return self.root / "mlflow"

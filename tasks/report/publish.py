@@ -14,6 +14,7 @@ from tasks.records.run import RunRecord
 from tasks.report import tables
 from tasks.report.markdown import escape
 from tasks.report.page import write_report
+from tasks.report.plots.kept import keeping
 from tasks.report.plots.quality import quality_png
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
@@ -26,10 +27,12 @@ def publish_report(record: RunRecord, settings_yaml: str) -> RunRecord:
     """Write the report and leave the table, the plot and the links in Prefect; returns the record with the report's path."""
     folder = Path(record.folder)
     named = record.model_copy(update={"report": str(folder / "report.html")})
-    path = write_report(named, settings_yaml, folder)
+    with keeping(home().figures):
+        path = write_report(named, settings_yaml, folder)
     recorder_of(home(), record.run).attempt("report", record.mlflow_run_id, partial(Tracker.log_artifact, path=path))
     try:
-        _show(record, named)
+        with keeping(home().figures):
+            _show(record, named)
     except AWAY as error:  # the page is on disk, and the run's end is still to be written
         log.warning("Prefect's server did not take the table and the links (%s); see %s", error or type(error).__name__, named.report)
     return named

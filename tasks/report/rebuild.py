@@ -9,6 +9,7 @@ from tasks.records.run import RunRecord
 from tasks.report.compare import RunComparison, compare_runs
 from tasks.report.compare_page import write_comparison
 from tasks.report.page import write_report
+from tasks.report.plots.kept import keeping
 from tasks.runtime.run_registry import load_run
 
 
@@ -20,7 +21,8 @@ def rebuild_report(home: Home, run: str | None) -> Path:
         StoreError: The report could not be written.
     """
     record = load_run(home, run)
-    return write_report(record, settings_of(home, record), home.runs / record.run)
+    with keeping(home.figures):
+        return write_report(record, settings_of(home, record), home.runs / record.run)
 
 
 def settings_of(home: Home, record: RunRecord) -> str:

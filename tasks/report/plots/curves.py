@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.report.plots.kept import kept
 from tasks.report.plots.style import INK, MANY, Layout, Look, dress, figure, looks, plain_log, short, svg
 
 POINTS = 240  # of a drawn training curve: more than a narrow screen can show
@@ -66,6 +67,7 @@ def thin(pairs: NDArray[np.float64], points: int = POINTS) -> NDArray[np.float64
     return pairs[np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), points)).round().astype(int))] if len(pairs) else pairs
 
 
+@kept
 def curves_svg(curves: dict[str, Curve], order: Sequence[str], layout: Layout = "wide") -> str | None:
     """Learning curves as an `<svg>` element; None when there are none.
 

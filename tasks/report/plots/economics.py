@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.planning.economics import WORDS, Report
 from tasks.records.format import amount, days_text, money
+from tasks.report.plots.kept import kept
 from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout, dress, figure, svg
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ SHOWN = 8  # inputs of the tornado: the strongest
 LEAST = 0.005  # of the strongest one's span, below which a bar cannot be seen
 
 
+@kept
 def payback_svg(report: Report, layout: Layout = "wide") -> str:
     """The balance against the days since the student went to work, as an `<svg>` element."""
     main = report.main
@@ -44,6 +46,7 @@ def payback_svg(report: Report, layout: Layout = "wide") -> str:
     return svg(drawing, f"payback-{layout}", description)
 
 
+@kept
 def tornado_svg(report: Report, layout: Layout = "wide") -> str | None:
     """Net saving of a cycle as each input moves alone, the strongest at the top, as an `<svg>` element; None where nothing moves it."""
     spans = [abs(bar.net_high - bar.net_low) for bar in report.tornado[:SHOWN]]

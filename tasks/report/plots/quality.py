@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.records.format import human
 from tasks.records.run import RunRecord, StageRecord
+from tasks.report.plots.kept import kept
 from tasks.report.plots.style import CARD, INK, MARKERS, MUTED, Layout, Look, dress, figure, looks, plain_log, short, svg
 from tasks.report.tables import ACCURACY, QualityMetric, quality_of, score
 
@@ -36,6 +37,7 @@ class Control(NamedTuple):
     high: float | None = None
 
 
+@kept
 def quality_svg(
     record: RunRecord, layout: Layout = "wide", controls: Sequence[Control] = (), intervals: Mapping[str, Interval] | None = None
 ) -> str | None:
@@ -51,6 +53,7 @@ def quality_svg(
     return drawing and svg(drawing, f"quality-{layout}", _description(record, controls, intervals or {}))
 
 
+@kept
 def quality_png(record: RunRecord) -> bytes | None:
     """Quality against parameters as a PNG on white, 1840 pixels wide; None while no model is finished."""
     drawing = _quality(record, "wide", (), {})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from tasks.records.run import RunRecord
+from tasks.report.plots.kept import kept
 from tasks.report.plots.style import CARD, GRID, MARKERS, MODELS, MUTED, Layout, dress, figure, short, svg
 
 SHOWN = 6  # students whose lines can be told apart
 FEW = 10  # rows below which a bin says nothing
 
 
+@kept
 def reliability_svg(record: RunRecord, layout: Layout = "wide") -> str | None:
     """Accuracy against confidence in 15 bins, a line for each of the last students, as an `<svg>` element; None where none was audited."""
     places = [(i, model, model.audit) for i, model in enumerate(record.models) if model.audit is not None and model.audit.reliability]

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.bench.scaling import CLAIMED, Part
+from tasks.report.plots.kept import kept
 from tasks.report.plots.style import CARD, GRID, INK, MUTED, Layout, dress, figure, looks, plain_log, short, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@kept
 def speed_svg(found: Sequence[Part], layout: Layout = "wide") -> str | None:
     """Speed-up against size as an `<svg>` element, a panel for each of at most two parts; None without a student."""
     drawn = [part for part in found if len(part.rows) > 1][:2]

@@ -11,6 +11,7 @@ from tasks.proof.verdict_text import points, scored, spread, table, unit
 from tasks.records.format import percent
 from tasks.records.proof import ArmResult, Proof, read_proof
 from tasks.records.run import RunRecord
+from tasks.report.plots.kept import kept
 from tasks.report.plots.quality import Control
 from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout, dress, figure, svg
 from tasks.report.tables import ACCURACY, BITS
@@ -48,6 +49,7 @@ def _control(arm: ArmResult) -> Control:
     return Control(arm.arm, arm.parameters, mean, *ends)
 
 
+@kept
 def scores_svg(proof: Proof, layout: Layout) -> str:
     """Every replicate's score on the test split, and each arm's mean with its interval, as an `<svg>` element."""
     rows = len(proof.arms)
