@@ -92,7 +92,7 @@ class Command:
 
     def _strike(self, kill: Kill) -> None:
         time.sleep(kill.seconds)
-        self.journal.write_text(f"killed in {COLD} {kill.seconds}\n")
+        self.journal.write_text(f"killed in {COLD} {kill.seconds}\n", encoding="utf-8")
         with suppress(ProcessLookupError):
             os.kill(self.pid, kill.number)
 
@@ -139,7 +139,7 @@ class Command:
 
     def phases(self) -> list[tuple[str, float]]:
         """Phases in the order of their beginnings, with their seconds; and `killed` with the phase that was under way."""
-        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        lines = self.journal.read_text(encoding="utf-8").splitlines() if self.journal.exists() else []
         return [(name, float(seconds)) for name, seconds in (line.rsplit(" ", 1) for line in lines)]
 
 
@@ -148,9 +148,9 @@ def record_of(home: Path) -> dict[str, Any]:
     found = sorted(home.glob("runs/*/record.json"), key=lambda path: path.stat().st_mtime)
     if not found:
         return {}
-    record = json.loads(found[-1].read_text())
+    record = json.loads(found[-1].read_text(encoding="utf-8"))
     proof = found[-1].with_name("proof.json")
-    return {**record, "proof_result": json.loads(proof.read_text()) if proof.exists() else None}
+    return {**record, "proof_result": json.loads(proof.read_text(encoding="utf-8")) if proof.exists() else None}
 
 
 PASSING = {"seconds", "signal_seconds", "all_signal_seconds", "reused", "reused_from", "resumed_at", "folder", "bench", "mlflow_run_id"}
@@ -272,7 +272,7 @@ def kill_and_continue(
         tally.faults += [f"{where}left {each}" for each in left_processes(run.pid, home)]
         if hit and kill.number != signal.SIGKILL and not cold:
             tally.faults += [f"{where}{each}" for each in check_interrupted(home, trackers, code)]
-        if "Traceback" in run.log.read_text():
+        if "Traceback" in run.log.read_text(encoding="utf-8"):
             tally.faults.append(f"{where}a traceback, see {run.log}")
         if code == 0 and not hit:  # the moment never came
             break
@@ -297,7 +297,7 @@ def kill_and_continue(
 def prepare(place: Path) -> tuple[Path, Path]:
     """The ladder's file, and a home with an empty MLflow database, which takes seconds to make."""
     ladder, home = place / "tiny.yaml", place / "empty"
-    ladder.write_text(LADDER)
+    ladder.write_text(LADDER, encoding="utf-8")
     code = "from conf.home import home; from tasks.tracking.tracker import connect; connect(home())"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "LADDER_HOME": str(home)}, check=True)
     return ladder, home
@@ -340,7 +340,7 @@ def kills(count: int, generator: random.Random, place: Path, ladder: Path, empty
         shutil.copytree(empty, place / f"whole-{what}" / "home")
         whole = Command(place / f"whole-{what}" / "home", (words[0], str(ladder), *words[1:]), None)
         if whole.wait():
-            sys.exit(whole.log.read_text())
+            sys.exit(whole.log.read_text(encoding="utf-8"))
         usual[what], wanted[what] = whole.phases(), results(whole.home)
     while sum(total.kills.values()) < count:
         total.homes += 1

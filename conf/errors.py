@@ -6,6 +6,11 @@ others are failures that no check of the input could foresee. `assert` is kept f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SHOWN = 500  # characters of a value, or of a library's error, that a message repeats
+
 
 class LadderError(Exception):
     """Something failed while a ladder ran; what was finished is kept and reusable."""
@@ -28,7 +33,7 @@ class UserError(LadderError):
             allowed: The values allowed.
             remedy: What to do.
         """
-        return cls(f"{key}: got {value!r}; allowed: {allowed}. {remedy}")
+        return cls(f"{key}: got {shown(value)}; allowed: {allowed}. {remedy}")
 
 
 class TrainingDiverged(LadderError):
@@ -65,3 +70,41 @@ class GateStopped(LadderError):
     """A gate refused a student; everything up to it is kept and reusable."""
 
     exit_code = 3
+
+
+def shown(value: object, most: int = SHOWN) -> str:
+    """A value as a message repeats it: escaped as Python writes it, and cut."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def reason_of(error: BaseException) -> str:
+    """The words of an error in one line without control characters, cut; the name of its class where it has none."""
+    words = " ".join(str(error).split())[:SHOWN].rstrip(".:")
+    return "".join(letter if letter.isprintable() else "?" for letter in words) or type(error).__name__
+
+
+@contextmanager
+def foreign_errors(key: str, found: object, allowed: str, remedy: str = "", says: str = "transformers") -> Iterator[None]:
+    """Turn whatever a library raises at foreign input, such as a model's folder, into one message, with its cause chained.
+
+    Libraries document few of the errors that wrong input makes them raise. Interruptions, lack of memory and our own errors pass.
+
+    Args:
+        key: As of `UserError.about`, like `found`, `allowed` and `remedy`.
+        found: The file or folder.
+        allowed: What would be read.
+        remedy: What to do.
+        says: The library.
+
+    Raises:
+        UserError: The library raised something.
+    """
+    try:
+        yield
+    except (LadderError, MemoryError):
+        raise
+    except BaseException as error:  # of the tokenizers library: its panics are no `Exception`
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError.about(key, found, allowed, f"{remedy} ({says} said: {reason_of(error)})".strip()) from error

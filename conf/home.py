@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from conf.errors import StoreError
 
@@ -55,6 +56,15 @@ class Home:
     def locks(self) -> Path:
         """Lock files; the kernel releases a lock when its holder dies."""
         return self.root / "locks"
+
+
+def sqlite_address(file: Path, driver: str = "sqlite") -> str:
+    """The address of an SQLite file, by SQLite's own quoting where its path holds a letter with a meaning in addresses.
+
+    https://www.sqlite.org/uri.html
+    """
+    path = str(file)
+    return f"{driver}:///file:{quote(path)}?uri=true" if set(path) & set("?#%") else f"{driver}:///{path}"
 
 
 def home() -> Home:

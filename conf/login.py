@@ -31,7 +31,7 @@ def login(home: Home) -> str:
         raise UserError.about("LADDER_HOME", str(path), "a file that belongs to you", remedy)
     if stat.S_IMODE(found.st_mode) & 0o077:  # as after a copy of the home
         path.chmod(0o600)
-    text = path.read_text(errors="replace").strip()
+    text = path.read_text(errors="replace", encoding="utf-8").strip()
     if not FORM.fullmatch(text):
         raise UserError.about(str(path), "(not shown)", "one line user:password", "Remove the file to have a new one made.")
     return text

@@ -188,7 +188,9 @@ def exit_codes_page() -> list[str]:
 
 def json_page() -> list[str]:
     """The JSON documents of the command line and of a run's folder."""
-    record = run.RunRecord(run="", ladder="", status="running", settings_hash="", source="", started="", pid=0, folder="")
+    record = run.RunRecord(
+        run="", ladder="", status="running", settings_hash="", source="", started="2026-01-01T00:00:00+00:00", pid=0, folder=""
+    )
     shown = show_runs.show_json(record)
     documents: list[tuple[str, str, type[BaseModel] | None]] = [
         ("ladder plan --json", "", plan.LadderPlan),

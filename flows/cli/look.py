@@ -20,6 +20,7 @@ class RunStatus(StrEnum):
     stopped = "stopped"
     interrupted = "interrupted"
     cancelled = "cancelled"
+    unreadable = "unreadable"
 
 
 def runs(
@@ -30,10 +31,12 @@ def runs(
 ) -> None:
     """List the runs of this home, the newest first: kind, quality, share of the root's, cost, and below it what differs."""
     from conf.home import home
-    from flows.cli.show.runs import run_row, runs_text
-    from tasks.runtime.run_registry import list_runs
+    from flows.cli.show.runs import run_row, runs_text, unreadable_row
+    from tasks.runtime.run_registry import list_runs, unreadable_runs
 
-    rows = [run_row(record) for record in list_runs(home())]
+    records = list_runs(home())
+    found = [*map(run_row, records), *map(unreadable_row, unreadable_runs(home(), records))]
+    rows = sorted(found, key=lambda row: row["started"], reverse=True)
     chosen = [row for row in rows if (ladder is None or row["ladder"] == ladder) and (not status or row["status"] in status)][:limit]
     none = None if chosen or not rows else f"none of the {len(rows)} runs is so"
     printing.show(chosen, as_json, lambda: none or runs_text(chosen))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from conf.errors import UserError
-from conf.home import Home, disk_errors, protect
+from conf.home import Home, disk_errors, protect, sqlite_address
 from conf.login import login
 from conf.secrets import masked, without_user
 from conf.served import Served, served
@@ -79,6 +79,9 @@ def prepare_environment(home: Home) -> None:
     own = not given  # whether the server is one of this home
     if not given:
         wanted["PREFECT_HOME"] = str(home.prefect)
+        address = sqlite_address(home.prefect / "prefect.db", "sqlite+aiosqlite")
+        if address.endswith("?uri=true") and not os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL"):
+            wanted["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = address  # Prefect's own does not quote
         with disk_errors(home):
             home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
         if up and _answers_as(up):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
 from models.architectures.answers import ANSWERS, load_answers
 from models.architectures.folder_checks import check_config, check_names, check_shards
 from models.architectures.shapes import AUTO_CLASSES, build
@@ -18,19 +18,6 @@ from models.architectures.token_answers import load_token_answers
 from models.base.files import weight_files
 from models.base.interface import Interface
 
-# A configuration is foreign input, and transformers raises all of these for one that it cannot build.
-UNREADABLE = (
-    ValueError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    ImportError,
-    StrictDataclassError,
-)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -40,7 +27,7 @@ def check_folder(folder: Path, key: str) -> None:
     Raises:
         UserError: Naming `key`, the value found and the remedy.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         raise UserError.about(key, str(folder), "an existing Hugging Face folder", "Check the path.")
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
@@ -66,16 +53,12 @@ def check_folder(folder: Path, key: str) -> None:
 
 
 def _check_headers(files: Iterable[Path], key: str) -> None:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = list(file.keys())
-        except (SafetensorError, OSError) as error:
-            raise UserError.about(
-                key, str(path), "a whole safetensors file", f"This one is damaged ({error}). Fetch or save the checkpoint again."
-            ) from error
+        remedy = "This one is damaged. Fetch or save the checkpoint again."
+        with foreign_errors(key, str(path), "a whole safetensors file", remedy, "safetensors"), safe_open(path, framework="pt") as file:
+            names = list(file.keys())
         check_names(names, path, key)
 
 
@@ -89,24 +72,8 @@ def load_model(
     """
     if (folder / ANSWERS).is_file() and not (folder / "config.json").is_file():
         return load_token_answers(folder) if workload == "causal-lm" else load_answers(folder)
-    import transformers
-
     check_folder(folder, key)
-    transformers.utils.logging.disable_progress_bar()  # one bar for each of our models is of no use
-    auto = getattr(transformers, AUTO_CLASSES[workload])
-    try:
-        config = config or transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        model, info = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except UNREADABLE as error:
-        raise unreadable(key, folder, workload, error) from error
+    model, info = from_folder(folder, workload, config or read_config(folder, key), key, dtype=dtype or "auto")
     model.config.use_cache = False  # nothing here generates, and filling a cache costs time at every forward pass
     missing = sorted(info["missing_keys"])
     if missing:
@@ -118,6 +85,28 @@ def load_model(
     return model
 
 
+def from_folder(folder: Path, workload: str, config: Any, key: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A model of `config` with a folder's weights, and what transformers says about names and shapes that did not fit.
+
+    Raises:
+        UserError: transformers cannot load it.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # one bar for each of our models is of no use
+    auto = getattr(transformers, AUTO_CLASSES[workload])
+    with foreign_errors(key, str(folder), f"a model that {AUTO_CLASSES[workload]} loads"):
+        return auto.from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+
+
 def read_config(folder: Path, key: str = "teacher.path") -> Any:
     """The configuration of a checked folder.
 
@@ -126,10 +115,8 @@ def read_config(folder: Path, key: str = "teacher.path") -> Any:
     """
     import transformers
 
-    try:
+    with foreign_errors(key, str(folder / "config.json"), "the configuration of a model that transformers knows"):
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except UNREADABLE as error:
-        raise UserError.about(key, str(folder), "a model that transformers knows", f"transformers said: {_first_line(error)}") from error
 
 
 def check_finite(folder: Path, key: str = "teacher.path") -> None:
@@ -152,29 +139,15 @@ def check_finite(folder: Path, key: str = "teacher.path") -> None:
                         raise UserError.about(key, found, "finite weights", remedy)
 
 
-def unreadable(key: str, folder: Path, workload: str, error: BaseException) -> UserError:
-    """The error for a folder that transformers cannot make a model of, with the first line of what it said."""
-    return UserError.about(key, str(folder), f"a model that {AUTO_CLASSES[workload]} loads", f"transformers said: {_first_line(error)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def skeleton(folder: Path, workload: str) -> nn.Module:
     """The model of a checked folder without its weights, on the meta device: for shapes and counts.
 
     Raises:
         UserError: transformers does not know such a model, or not for this workload.
     """
-    import transformers
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        with torch.device("meta"):
-            return build(config, workload)
-    except UNREADABLE as error:
-        raise unreadable("teacher.path", folder, workload, error) from error
+    config = read_config(folder)
+    with foreign_errors("teacher.path", str(folder), f"a model that {AUTO_CLASSES[workload]} loads"), torch.device("meta"):
+        return build(config, workload)
 
 
 def save_model(model: nn.Module, folder: Path, tokenizer_folder: Path | None) -> None:
@@ -230,12 +203,7 @@ def check_image(model: nn.Module, image: tuple[int, int, int], folder: Path, key
         UserError: In the words of transformers.
     """
     empty = torch.empty(1, *image, device=next(model.parameters()).device)
-    try:
-        with torch.no_grad():
-            model.eval()(pixel_values=empty)
-    except (ValueError, RuntimeError) as error:
-        channels, height, width = image
-        said = str(error).splitlines()[0].rstrip(".")
-        allowed = f"a model for images of {height} x {width} with {channels} channels, as the data have"
-        remedy = f"Set data.resize and data.channels to what it takes (transformers said: {said})."
-        raise UserError.about(key, str(folder), allowed, remedy) from error
+    channels, height, width = image
+    allowed = f"a model for images of {height} x {width} with {channels} channels, as the data have"
+    with foreign_errors(key, str(folder), allowed, "Set data.resize and data.channels to what it takes."), torch.no_grad():
+        model.eval()(pixel_values=empty)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
 from models.architectures.folder_checks import faults
 from models.architectures.shapes import AUTO_CLASSES, build
 from models.base.interface import Interface
@@ -61,10 +61,8 @@ def fitted_config(given: Mapping[str, Any], interface: Interface, key: str) -> A
         raise UserError.about(f"{key}.{name}", value, allowed, "Correct it.")
     if settings.get("num_attention_heads") and "num_key_value_heads" not in settings:
         settings["num_key_value_heads"] = settings["num_attention_heads"]
-    try:
+    with foreign_errors(f"{key}.model_type", given["model_type"], "a configuration that transformers knows"):
         config = transformers.AutoConfig.for_model(given["model_type"], **settings)
-    except Exception as error:
-        raise _unknown(key, given, error) from error
     fit_interface(config, interface)
     _fit_positions(config, settings, interface, key)
     without_dropout(config, settings)
@@ -118,14 +116,6 @@ def build_from(config: Any, workload: str, key: str, *, device: str = "cpu") -> 
     Raises:
         UserError: transformers builds no such model for the workload, or its sizes do not fit together.
     """
-    try:
-        with torch.device(device):
-            return build(config, workload)
-    except Exception as error:
-        given = {"model_type": config.model_type}
-        raise _unknown(key, given, error, f"a configuration that {AUTO_CLASSES[workload]} builds") from error
-
-
-def _unknown(key: str, given: Mapping[str, Any], error: Exception, allowed: str = "a configuration that transformers knows") -> UserError:
-    first = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError.about(f"{key}.model_type", given["model_type"], allowed, f"transformers said: {first}")
+    allowed = f"a configuration that {AUTO_CLASSES[workload]} builds"
+    with foreign_errors(f"{key}.model_type", config.model_type, allowed), torch.device(device):
+        return build(config, workload)

@@ -7,20 +7,16 @@ other part of Ladder reads. The quantisation's error stays in it.
 from __future__ import annotations
 
 import io
-import struct
-from contextlib import redirect_stderr
+from contextlib import AbstractContextManager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
 
 MAGIC = b"GGUF"
 SUFFIX = ".gguf"
-
-
-# The readers check little: a truncated file, a foreign architecture or a wrong table of tensors has raised each of these there.
-READER_ERRORS = (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError, struct.error)
+WHOLE = "a whole GGUF file of a language model that transformers reads"
 
 
 def convert(file: Path, folder: Path, key: str = "teacher.path") -> None:
@@ -40,22 +36,19 @@ def convert(file: Path, folder: Path, key: str = "teacher.path") -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     transformers.utils.logging.disable_progress_bar()
-    try:
-        with redirect_stderr(io.StringIO()):  # a bar for each tensor, which the library's own switch leaves on
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                file.parent,
-                gguf_file=file.name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.float32,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+    with _reading(file, key), redirect_stderr(io.StringIO()):  # a bar for each tensor, which the library's own switch leaves on
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+        )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-    except READER_ERRORS as error:
-        raise _unreadable(file, key, (str(error).splitlines() or [type(error).__name__])[0][:300]) from error
     model, info = loaded
     if info["missing_keys"]:
-        raise _unreadable(file, key, f"the file lacks weights, such as {min(info['missing_keys'])}")
+        raise UserError.about(key, str(file), WHOLE, f"This one lacks weights, such as {min(info['missing_keys'])}.")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -69,10 +62,8 @@ def read_config(file: Path, key: str = "teacher.path") -> Any:
     _check(file, key)
     from transformers import AutoConfig
 
-    try:
+    with _reading(file, key):
         return AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-    except READER_ERRORS as error:
-        raise _unreadable(file, key, (str(error).splitlines() or [type(error).__name__])[0][:300]) from error
 
 
 def _check(file: Path, key: str) -> None:
@@ -82,8 +73,9 @@ def _check(file: Path, key: str) -> None:
         )
     with file.open("rb") as opened:
         if opened.read(len(MAGIC)) != MAGIC:
-            raise _unreadable(file, key, "it does not begin with the letters GGUF")
+            raise UserError.about(key, str(file), WHOLE, "This one does not begin with the letters GGUF.")
 
 
-def _unreadable(file: Path, key: str, why: str) -> UserError:
-    return UserError.about(key, str(file), "a whole GGUF file of a language model that transformers reads", f"This one is not: {why}.")
+def _reading(file: Path, key: str) -> AbstractContextManager[None]:
+    """The readers check little: truncated files, foreign architectures and wrong tables of tensors raise whatever they do there."""
+    return foreign_errors(key, str(file), WHOLE, "This one is not.")

@@ -1,11 +1,26 @@
-"""Hashes of model files, steps of checkpoints, durable writes; no torch."""
+"""JSON of any depth, hashes of model files, steps of checkpoints, durable writes."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from conf.atomic import fsync
+
+
+def read_json(path: Path) -> Any:
+    """The JSON of a file.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is no UTF-8 or no JSON, or nests too deep to be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it nests too deep to be read") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -10,13 +10,14 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.errors import UserError
+from conf.errors import foreign_errors
 from models.data.corpus import Pixels
 
 if TYPE_CHECKING:
@@ -60,12 +61,13 @@ def load(folder: Path) -> Any | None:
 
     if not (folder / FILE).is_file():
         return None
-    try:
+    with _reading(folder):
         return AutoImageProcessor.from_pretrained(str(folder), backend="pil", trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        remedy = f"Save another with the processor's save_pretrained, or remove the file (transformers says: {reason})."
-        raise UserError.about("teacher.path", str(folder / FILE), "an image processor that Pillow can compute", remedy) from error
+
+
+def _reading(folder: Path) -> AbstractContextManager[None]:
+    remedy = "Save another with the processor's save_pretrained, or remove the file."
+    return foreign_errors("teacher.path", str(folder / FILE), "an image processor that Pillow can compute", remedy)
 
 
 def resized(processor: Any, size: Sequence[int], crop: bool) -> Any:
@@ -86,9 +88,10 @@ def normalises(folder: Path) -> bool:
     path = folder / FILE
     if not path.is_file():
         return False
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    scales = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / LEVELS), 1 / LEVELS)
-    return bool(settings.get("do_normalize", True)) or not scales
+    with _reading(folder):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        scales = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / LEVELS), 1 / LEVELS)
+        return bool(settings.get("do_normalize", True)) or not scales
 
 
 def pixels(processor: Any, picture: Image) -> NDArray[np.float32]:
@@ -113,12 +116,9 @@ def arithmetic(processor: Any, channels: int) -> Pixels | None:
 
     noise = np.random.default_rng(0).integers(0, LEVELS + 1, (*PROBE, 3), dtype=np.uint8)
     picture = Image.fromarray(noise) if channels == 3 else Image.fromarray(noise[..., 0])
-    try:
+    remedy = f"Its image processor cannot take {channels}."
+    with foreign_errors("data.channels", channels, "the number of channels that the teacher takes", remedy):
         whole, bare = pixels(processor, picture), bare_pixels(processor, picture)
-    except (ValueError, TypeError, IndexError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        remedy = f"Its image processor cannot take {channels} (transformers says: {reason})."
-        raise UserError.about("data.channels", channels, "the number of channels that the teacher takes", remedy) from error
     done = _settings(processor, whole.shape[0])
     fits = bare.dtype == np.uint8 and bare.shape == whole.shape
     return done if fits and np.allclose(done.of(bare), whole, atol=TOLERANCE) else None

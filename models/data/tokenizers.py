@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
 from models.data.encoder import Encoder, plain_ids
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ TOKENIZER_FILES = (
 )
 
 
+READABLE = "a folder with a Hugging Face tokenizer"
+OTHERWISE = "Save the tokenizer beside the weights, or set tokenizer.kind to bytes or bpe."
 UNUSUAL = "a \u00e9 \u4e16 \U0001f9ea"  # letters that a small vocabulary lacks
 
 
@@ -174,10 +176,18 @@ def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def load(folder: Path) -> PreTrainedTokenizerBase:
-    """Read a tokenizer folder; nothing is fetched and no code in it is run."""
+    """Read a tokenizer folder; nothing is fetched and no code in it is run.
+
+    Raises:
+        UserError: transformers cannot read it.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    files = " and ".join(path.name for path in sorted(folder.glob("tokenizer*.json"))) or "no tokenizer.json"
+    with foreign_errors("teacher.path", f"{folder} with {files}", READABLE, OTHERWISE):
+        if (folder / "tokenizer.json").is_file():
+            json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))  # else transformers looks for another, and says less
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 
 def load_teacher(folder: Path) -> PreTrainedTokenizerBase:
@@ -186,28 +196,14 @@ def load_teacher(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: The folder holds no tokenizer, an unreadable one, or one without an end id.
     """
-    allowed, remedy = (
-        "a folder with a Hugging Face tokenizer",
-        "Save the tokenizer beside the weights, or set tokenizer.kind to bytes or bpe.",
-    )
-    serialised = folder / "tokenizer.json"
-    try:
-        if serialised.is_file():
-            json.loads(serialised.read_text(encoding="utf-8"))
-        tokenizer = load(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).splitlines() or ["unreadable"])[0]
-        raise UserError.about("teacher.path", str(folder), allowed, f"{remedy} (transformers says: {reason})") from error
+    tokenizer = load(folder)
     # A known kind of model without files yields a tokenizer of special tokens alone.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise UserError.about("teacher.path", str(folder), allowed, remedy)
+        raise UserError.about("teacher.path", str(folder), READABLE, OTHERWISE)
     special_ids(tokenizer)
-    try:
+    remedy = "Save the tokenizer that the model was trained with."
+    with foreign_errors("teacher.path", str(folder), "a tokenizer that has ids for every text", remedy, "tokenizers"):
         plain_ids(tokenizer, [UNUSUAL])
-    except Exception as error:  # the library raises no narrower one
-        allowed = "a tokenizer that has ids for every text"
-        remedy = f"Save the tokenizer that the model was trained with (tokenizers says: {str(error).splitlines()[0]})."
-        raise UserError.about("teacher.path", str(folder), allowed, remedy) from error
     return tokenizer
 
 

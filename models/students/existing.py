@@ -25,9 +25,10 @@ def existing_config(folder: Path, interface: Interface, key: str) -> Any:
     """
     check_folder(folder, f"{key}.path")
     config = read_config(folder, f"{key}.path")
-    if interface.vocabulary is not None and config.vocab_size < interface.vocabulary:
+    ids = getattr(config, "vocab_size", None) or 0
+    if interface.vocabulary is not None and ids < interface.vocabulary:
         remedy = "A student answers in the ids of its teacher: choose one with the same tokenizer."
-        raise UserError.about(f"{key}.path", f"{folder} with {config.vocab_size} ids", f"at least the {interface.vocabulary} here", remedy)
+        raise UserError.about(f"{key}.path", f"{folder} with {ids} ids", f"at least the {interface.vocabulary} here", remedy)
     have = next((limit for name in LENGTHS if (limit := getattr(config, name, None)) is not None), None)
     if have is not None and config.model_type in OFFSET_POSITIONS:
         have -= (config.pad_token_id or 0) + 1

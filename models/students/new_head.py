@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from models.architectures.checkpoint import UNREADABLE, unreadable
-from models.architectures.shapes import AUTO_CLASSES
+from models.architectures.checkpoint import from_folder
 from models.base.files import weight_files
 
 POOLERS = ("pooler", "pre_classifier")  # layers between body and head, which a body that was saved alone may lack
@@ -51,24 +50,9 @@ def load_with_head(folder: Path, workload: str, config: Any, seed: int, key: str
     Raises:
         UserError: It cannot be loaded, or lacks weights of its body.
     """
-    import transformers
-
-    auto = getattr(transformers, AUTO_CLASSES[workload])
-    try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model, info = auto.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except UNREADABLE as error:
-        raise unreadable(key, folder, workload, error) from error
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = from_folder(folder, workload, config, key, dtype=torch.float32, ignore_mismatched_sizes=True)
     new = [*info["missing_keys"], *(each if isinstance(each, str) else each[0] for each in info["mismatched_keys"])]
     base = f"{model.base_model_prefix}."
     body = sorted(

@@ -5,14 +5,15 @@ An audit runs after the student's evaluation and before its gate; it is stored, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
 from models.base.device import precision_of
+from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from tasks.evaluation.evaluate import SPLIT
 from tasks.evaluation.harness_tasks import task_drops
@@ -82,7 +83,10 @@ def audit_model(
 
         return lambda folder: audited(models, inputs, precision, SPLIT, folder)
 
-    entry = Entry("audit", record.name, audit_identity(models, ladder, data, precision))
+    def check(folder: Path) -> AuditRecord:
+        return read_audit(Found(folder, {"fingerprint": ""}), True, lineage, control)
+
+    entry = Entry("audit", record.name, audit_identity(models, ladder, data, precision), check)
     found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
     audit = read_audit(found, found.reused, lineage, control)
     drops = {
@@ -96,7 +100,7 @@ def audit_model(
 
 def read_audit(found: Found, reused: bool, lineage: Sequence[StageRecord], control: StageRecord | None) -> AuditRecord:
     """The record of an audit in the store."""
-    raw = json.loads((found.folder / "audit.json").read_text(encoding="utf-8"))
+    raw = read_json(found.folder / "audit.json")
     groups = [AuditGroup(**group) for group in raw.pop("groups")]
     slices = [group for group in groups if group.kind == "slice"]
     shown_groups = [*sorted((g for g in slices if not g.few), key=_matters)[:GROUPS_SHOWN], *(g for g in groups if g.kind != "slice")]

@@ -56,7 +56,7 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
             result = measure_shortly(record, ladder)
         return lambda folder: _write(folder, result)
 
-    entry = Entry(KIND, record.name, bench_identity(ladder, record.weights_sha256))
+    entry = Entry(KIND, record.name, bench_identity(ladder, record.weights_sha256), _read)
     try:
         found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
     except UserError as error:
@@ -65,7 +65,7 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
     except BusyError as error:
         log.info("%s: its speed was not measured now, as %s; `ladder bench` does it", record.name, error)
         return record
-    bench = ModelBench.model_validate_json((found.folder / FILE).read_text(encoding="utf-8")).model_copy(update={"name": record.name})
+    bench = _read(found.folder).model_copy(update={"name": record.name})
     measured = record.model_copy(update={"bench": bench})
     log.info("%s: %s", record.name, summary(bench))
     return measured
@@ -109,6 +109,10 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
     with disk_errors(home()):
         write_atomic(folder / FILE, result.model_dump_json(indent=1))
     return result
+
+
+def _read(folder: Path) -> ModelBench:
+    return ModelBench.model_validate_json((folder / FILE).read_bytes())
 
 
 def _write(folder: Path, result: ModelBench) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from conf.errors import UserError
 from conf.schema.data import Data, Tokenizer
@@ -16,7 +19,7 @@ from conf.schema.stage.objective import ClassWeights
 from conf.schema.stage.student import Shape
 from conf.schema.teacher import AnswersTeacher
 from models.data import tokenizers
-from models.data.corpus import Corpus
+from models.data.corpus import Corpus, CorpusInfo
 from models.data.image_processors import normalises, processor_hash
 from models.losses.class_weights import weights_of
 from tasks.data.build import build_corpus
@@ -83,7 +86,7 @@ def _prepared(
     ladder: Ladder, context: Context, identity: dict[str, Any], known: Callable[[], tuple[Path | None, tuple[str, ...] | None]]
 ) -> StoredResult:
     """Find or make a corpus; `known` gives the folder of the tokenizer or image processor, and the classes."""
-    entry, store = Entry("data", ladder.data.source, identity), store_of(context)
+    entry, store = Entry("data", ladder.data.source, identity, read_corpus), store_of(context)
     work = store.checkpoints(entry.fingerprint)
 
     def compute() -> Write:
@@ -182,7 +185,13 @@ def _record(found: StoredResult, seconds: float) -> DataRecord:
     )
 
 
+def read_corpus(folder: Path) -> object:
+    """Read the descriptions in the folder of a corpus; raises where they are damaged, or of another version."""
+    info = TypeAdapter(CorpusInfo).validate_python(dataclasses.asdict(Corpus(folder, "").info))
+    return info, counts_of(folder)
+
+
 def counts_of(folder: Path) -> DataCounts | None:
     """The counts of a corpus in its folder; None for one of an earlier version."""
     path = folder / COUNTS
-    return DataCounts.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return DataCounts.model_validate_json(path.read_bytes()) if path.is_file() else None

@@ -64,8 +64,12 @@ def question(student: StageRecord, stage: Stage) -> dict[str, Any]:
 
 def remembered(student: StageRecord, stage: Stage, context: Context) -> Decision | None:
     """An earlier decision on the same question; a rejection is not kept, so that a rerun asks again."""
-    found = find_stored(store_of(context), "decision", fingerprint(question(student, stage)))
-    return Decision.model_validate_json((found.folder / "decision.json").read_text(encoding="utf-8")) if found else None
+    found = find_stored(store_of(context), "decision", fingerprint(question(student, stage)), _read)
+    return _read(found.folder) if found else None
+
+
+def _read(folder: Path) -> Decision:
+    return Decision.model_validate_json((folder / "decision.json").read_bytes())
 
 
 def remember(decision: Decision, student: StageRecord, stage: Stage, context: Context) -> None:

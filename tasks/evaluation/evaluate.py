@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from conf.schema.measures.evaluation import Evaluation
+from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from models.base.quality import baseline_figures, baseline_name, learned_nothing, retention
 from models.data.corpus import SplitName
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from tasks.evaluation.evaluator import Measured
 
 SPLIT: SplitName = "valid"
+Quality = tuple[dict[str, float], dict[str, dict[str, float]]]  # of all rows, and of each slice
 ANSWERS = "answers.npy"
 
 
@@ -74,10 +77,9 @@ def evaluate_model(
         result = measure(record, teachers, inputs, precision, split)
         return lambda folder: _write(folder, result, split)
 
-    entry = Entry("evaluation", record.name, identity)
+    entry = Entry("evaluation", record.name, identity, _read)
     found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
-    metrics, slices = json.loads((found.folder / "evaluation.json").read_text(encoding="utf-8"))
-    samples = tuple(SampleRecord(**sample) for sample in json.loads((found.folder / "samples.json").read_text(encoding="utf-8")))
+    (metrics, slices), samples = _read(found.folder)
     kept = Retention(**{name: retention(ladder.workload, metrics, name) for name in teachers})
     also = _also(record, teachers, inputs, precision) if split == SPLIT else {}
     more = {"also": also, "tasks": judge_by_tasks(record, inputs) if split == SPLIT else {}}
@@ -103,9 +105,9 @@ def _also(record: StageRecord, teachers: dict[str, StageRecord], inputs: StageIn
             result = measure(record, teachers, own, precision, SPLIT)
             return lambda folder: _write(folder, result, SPLIT)
 
-        entry = Entry("evaluation", record.name, evaluation_identity(record, teachers, data, own.ladder.evaluation, precision))
+        entry = Entry("evaluation", record.name, evaluation_identity(record, teachers, data, own.ladder.evaluation, precision), _read)
         stored = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
-        metrics, slices = json.loads((stored.folder / "evaluation.json").read_text(encoding="utf-8"))
+        (metrics, slices), _ = _read(stored.folder)
         rows = int(sum(figures["count"] for figures in slices.values()))
         kept = Retention(**{teacher: retention(ladder.workload, metrics, teacher) for teacher in teachers})
         found[name] = AlsoRecord(metrics=metrics, retention=kept, rows=rows, few=rows < ladder.audit.min_count)
@@ -126,6 +128,18 @@ def summary(record: StageRecord) -> str:
     if record.retention.parent is None:
         return main
     return f"{main}, keeps {percent(record.retention.parent)} of its teacher and {percent(record.retention.root)} of the root"
+
+
+def _read(folder: Path) -> tuple[Quality, tuple[SampleRecord, ...]]:
+    """The figures of a model, of each of its slices, and its samples.
+
+    Raises:
+        OSError: A file is missing.
+        ValueError: A file is damaged, or of another version.
+    """
+    quality = read_json(folder / "evaluation.json")
+    TypeAdapter(Quality).validate_python(quality)
+    return quality, TypeAdapter(tuple[SampleRecord, ...]).validate_json((folder / "samples.json").read_bytes())
 
 
 def _write(folder: Path, result: Measured, split: SplitName) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from pydantic import TypeAdapter
 
 from conf.errors import UserError
 from conf.path_policy import check_read
@@ -205,11 +206,15 @@ def judge_by_tasks(record: StageRecord, inputs: StageInputs) -> dict[str, TaskFi
             figures = measure_task(record, task.settings or task.name, inputs)
             return lambda folder: (folder / "task.json").write_text(json.dumps(asdict(figures)), encoding="utf-8")
 
-        entry = Entry("task", record.name, task_identity(record, task, inputs))
+        entry = Entry("task", record.name, task_identity(record, task, inputs), _read_figures)
         stored = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(record.name))
-        found[task.name] = TaskFigures(**json.loads((stored.folder / "task.json").read_text(encoding="utf-8")))
+        found[task.name] = _read_figures(stored.folder)
         log.info("%s in %s: %s %s", record.name, task.name, found[task.name].main, shown(found[task.name]))
     return found
+
+
+def _read_figures(folder: Path) -> TaskFigures:
+    return TypeAdapter(TaskFigures).validate_json((folder / "task.json").read_bytes())
 
 
 def shown(task: TaskFigures, value: float | None = None) -> str:

@@ -6,13 +6,11 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from conf.errors import LadderError
 from conf.home import Home
 from conf.locks import is_held
 from tasks.records.proof import read_proof
-from tasks.records.run import RunRecord, StageRecord
+from tasks.records.run import RunRecord, StageRecord, stage_record
 from tasks.runtime.run_registry import all_runs, is_alive
 from tasks.store.store import SHOWN
 from tasks.tracking.client import OFF, tracking_uri
@@ -121,8 +119,8 @@ def _stored(home: Home, short: str) -> list[StageRecord]:
     models = []
     for path in (path for kind in MODELS for path in (home.store / kind).glob(f"*-{short}/record.json")):
         try:
-            models.append(StageRecord.model_validate_json(path.read_text(encoding="utf-8")))
-        except (OSError, ValidationError):
+            models.append(stage_record(path.parent))
+        except (OSError, ValueError):
             continue  # damaged: computed again when it is needed
     return models
 

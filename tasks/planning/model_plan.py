@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from tasks.planning.estimates import TrainingEstimate, estimate
 from tasks.planning.preflight import expected_interface
 from tasks.planning.throughput import Throughput
 from tasks.records.base import Record
-from tasks.records.run import TEACHER
+from tasks.records.run import TEACHER, stage_record
 from tasks.runtime.run_registry import Context
 from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Store
@@ -100,9 +99,9 @@ def _plan_answers(inputs: PlanInputs, teacher: AnswersTeacher, notes: list[str])
             key = fingerprint(answers_identity(teacher, file, inputs.data_hash))
     except UserError as error:
         notes.append(str(error))
-    found = inputs.store.peek("teacher", key) if key else None
+    found = inputs.store.peek("teacher", key, stage_record) if key else None
     if found is not None:
-        weights = json.loads((found.folder / "record.json").read_text(encoding="utf-8"))["weights_sha256"]
+        weights = stage_record(found.folder).weights_sha256
     plan = ModelPlan(
         name=TEACHER,
         action="import" if found is None else "reuse",
@@ -139,7 +138,7 @@ def _plan_import(inputs: PlanInputs, teacher: CheckpointTeacher, size: Size | No
     try:
         identity = checkpoint_identity(resolve_checkpoint(teacher, inputs.context), inputs.ladder.workload)
         weights, teacher_fingerprint = identity["weights"], fingerprint(identity)
-        action = "reuse" if inputs.store.peek("teacher", teacher_fingerprint) else "import"
+        action = "reuse" if inputs.store.peek("teacher", teacher_fingerprint, stage_record) else "import"
     except UserError as error:
         notes.append(str(error))
     plan = ModelPlan(
@@ -181,7 +180,7 @@ def plan_model(
     """
     store, model_fingerprint = inputs.store, fingerprint(identity)
     complete = UNKNOWN not in (identity["data"], *identity.get("teachers", []), identity.get("parent"))
-    found = store.peek(kind, model_fingerprint) if complete and not fresh else None
+    found = store.peek(kind, model_fingerprint, stage_record) if complete and not fresh else None
     step = store.resumable(model_fingerprint) if complete and not fresh and not found else None
     latest = store.latest(kind, name, inputs.ladder.name) if not found and step is None else None
     plan = ModelPlan(
@@ -195,4 +194,4 @@ def plan_model(
         changes=tuple(changes(latest["identity"], identity)) if latest else (),
         **estimated._asdict(),
     )
-    return plan, UNKNOWN if found is None else json.loads((found.folder / "record.json").read_text(encoding="utf-8"))["weights_sha256"]
+    return plan, UNKNOWN if found is None else stage_record(found.folder).weights_sha256

@@ -15,7 +15,7 @@ from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.base.interface import Interface
 from models.data.corpus import Corpus
-from tasks.data.prepare import content_hash, counts_of, data_identity
+from tasks.data.prepare import content_hash, counts_of, data_identity, read_corpus
 from tasks.data.reading.sources import source_hash
 from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
@@ -208,7 +208,7 @@ def _steps(ladder: Ladder, name: str) -> int:
 
 def _data(ladder: Ladder, context: Context, store: Store, notes: list[str]) -> tuple[Found | None, Literal["prepare", "reuse", "missing"]]:
     try:
-        found = store.peek("data", fingerprint(data_identity(ladder, context)))
+        found = store.peek("data", fingerprint(data_identity(ladder, context)), read_corpus)
         return found, "reuse" if found else "prepare"
     except NotConverted as note:
         notes.append(str(note))

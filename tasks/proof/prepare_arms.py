@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from conf.errors import UserError
@@ -11,6 +12,7 @@ from conf.home import Home
 from conf.loading.load import Loaded
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import ARMS, Arm
+from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from tasks.planning.matching import direct
 from tasks.proof.arms import MATCHED_TO_STEPS, ForwardFlops, impossible, refuse, replicate, rewritten, scratch, shared_settings, watched
@@ -111,9 +113,13 @@ def _forwards(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Forwa
         counted = json.dumps(_counted(ladder, data, context, cached))
         return lambda folder: folder.joinpath("prices.json").write_text(counted, encoding="utf-8")
 
-    found = find_or_compute(store_of(context), Entry(KIND, ladder.name, identity), context.made, count)
-    stored = json.loads((found.folder / "prices.json").read_text(encoding="utf-8"))
-    return ForwardFlops.model_validate(stored["forwards"]), stored["unfit"]
+    found = find_or_compute(store_of(context), Entry(KIND, ladder.name, identity, _prices), context.made, count)
+    return _prices(found.folder)
+
+
+def _prices(folder: Path) -> tuple[ForwardFlops, str]:
+    stored = read_json(folder / "prices.json")
+    return ForwardFlops.model_validate(stored["forwards"]), str(stored["unfit"])
 
 
 def refuse_unfit(ladder: Ladder, context: Context) -> None:

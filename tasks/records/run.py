@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from models.base.task_figures import TaskFigures
 from models.data.corpus import Corpus
@@ -18,6 +19,15 @@ TEACHER = "teacher"  # name of the root teacher among the models of a run
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
 Kind = Literal["ladder", "stage", "proof"]
 Verdict = Literal["passed", "warned", "stopped", "approved"]
+
+
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its offset from UTC")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]  # ISO 8601
 
 
 class Retention(Record):
@@ -140,6 +150,16 @@ class StageRecord(Record):
     prefect_run_id: str | None = None
 
 
+def stage_record(folder: Path) -> StageRecord:
+    """The record in the folder of a model.
+
+    Raises:
+        OSError: It is missing.
+        ValueError: It is damaged, or of another version.
+    """
+    return StageRecord.model_validate_json((folder / "record.json").read_bytes())
+
+
 class Extension(Record):
     """One more training of a student that its gate did not let pass: it goes on from `student`'s weights for `steps` steps."""
 
@@ -185,8 +205,8 @@ class RunRecord(Record):
     named: tuple[str, ...] = ()
     start_at: str | None = None
     fresh: bool = False
-    started: str  # ISO 8601, UTC
-    finished: str | None = None
+    started: Moment  # ISO 8601, UTC
+    finished: Moment | None = None
     seconds: float | None = None  # of the last attempt
     pid: int
     folder: str

@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from conf.atomic import write_atomic
-from conf.errors import UserError
+from conf.errors import UserError, reason_of
 from conf.home import Home, disk_errors
 from conf.loading.load import suggest
 from conf.locks import is_held
@@ -130,6 +130,10 @@ def load_run(home: Home, run: str | None = None) -> RunRecord:
         UserError: There is no such run, or none at all.
     """
     records = list_runs(home)
+    for damaged in unreadable_runs(home, records):
+        if damaged.run == run or not records:
+            remedy = f"It is damaged, or of another version of Ladder ({damaged.reason}): restore it, or move its folder away."
+            raise UserError.about("RUN", damaged.run, f"a run whose record, {damaged.path}, can be read", remedy)
     if not records:
         raise UserError.about("LADDER_HOME", str(home.root), "a home in which something ran", "Run `ladder run digits` first.")
     names = [record.run for record in records]
@@ -158,18 +162,55 @@ def full_record(home: Home, run: str) -> RunRecord | None:
     return None if record is None else _seen(home, record)
 
 
+class UnreadableRun(NamedTuple):
+    """A run whose record is damaged, or of another version of Ladder."""
+
+    run: str
+    path: Path
+    reason: str
+    written: str  # ISO 8601, UTC
+
+
+def unreadable_runs(home: Home, readable: Sequence[RunRecord]) -> list[UnreadableRun]:
+    """The runs that are not among those that `list_runs` could read, by name."""
+    found, known = [], {record.run for record in readable}
+    for path in sorted(path for path in home.runs.glob("*/record.json") if path.parent.name not in known):
+        try:
+            _parse(path)
+        except FileNotFoundError:
+            continue  # cleaned meanwhile
+        except (OSError, ValueError) as fault:
+            written = datetime.fromtimestamp(path.lstat().st_mtime, UTC).isoformat(timespec="seconds")
+            found.append(UnreadableRun(path.parent.name, path, _why(fault), written))
+    return found
+
+
+def _why(fault: Exception) -> str:
+    if not isinstance(fault, ValidationError):
+        return reason_of(fault)
+    first = fault.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'record.json'}: {first['msg']}"
+
+
 def _read(path: Path) -> RunRecord | None:
     """A record, parsed once per process while its file is unchanged; None: of another version, or being written."""
     try:
         file = path.stat()
         return _parsed(path, file.st_ino, file.st_mtime_ns, file.st_size)
-    except (OSError, ValidationError):
+    except (OSError, ValueError):
         return None
 
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(path: Path, *_: int) -> RunRecord:
-    return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    return _parse(path)
+
+
+def _parse(path: Path) -> RunRecord:
+    record = RunRecord.model_validate_json(path.read_bytes())
+    if record.run != path.parent.name:
+        raise ValueError(f"it is the record of another run, {record.run}")
+    return record
 
 
 def unfinished(home: Home, settings_hash: str, start_at: str | None, fresh: bool) -> RunRecord | None:

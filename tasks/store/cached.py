@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.store.fingerprint import fingerprint
-from tasks.store.store import Found, Store
+from tasks.store.store import Check, Found, Store
 
 Write = Callable[[Path], object]  # fills the empty folder that it is given
 
@@ -25,11 +25,13 @@ class Entry:
         kind: Sub-folder of the store.
         name: For people.
         identity: What decides the content; it is hashed.
+        check: Reads the records in its folder, and raises where they are not what they should be; the result is then computed anew.
     """
 
     kind: str
     name: str
     identity: dict[str, Any]
+    check: Check | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -67,7 +69,7 @@ def find_or_compute(
         StoreError: The disk is full or cannot be written.
     """
     with store.lock(entry.fingerprint):
-        found = store.find(entry.kind, entry.fingerprint)
+        found = store.find(entry.kind, entry.fingerprint, entry.check)
         if found is not None and not (fresh and found.manifest["run"] != made["run"]):
             note_reuse(f"reused {entry.fingerprint[:12]} of {found.manifest['run']}")
             return StoredResult(found.folder, found.manifest, reused=True)
@@ -78,10 +80,10 @@ def find_or_compute(
         return StoredResult(found.folder, found.manifest, reused=False)
 
 
-def find_stored(store: Store, kind: str, fingerprint: str) -> Found | None:
+def find_stored(store: Store, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:
     """A result, verified, if the store has it; found under its lock, so that `ladder clean` sees that it is in use."""
     with store.lock(fingerprint):
-        return store.find(kind, fingerprint)
+        return store.find(kind, fingerprint, check)
 
 
 def note_reuse(message: str | None) -> None:

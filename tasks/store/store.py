@@ -1,7 +1,8 @@
 """Content-addressed folders, durable and verified before every reuse.
 
 A result is written aside and renamed into `store/<kind>/<name>-<fingerprint>/`, with a `manifest.json` that is written last and lists
-every file's size and SHA-256, the identity that was hashed, and the run that made it. A folder without a valid manifest does not count.
+every file's size and SHA-256, the identity that was hashed, and the run that made it. A folder without a valid manifest does not count,
+and a file that the manifest lacks is moved out of the folder.
 The name is for people; only the fingerprint is looked up. Locks are kernel locks: a dead process cannot hold one (they are not
 reliable on NFS).
 """
@@ -19,13 +20,31 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from conf.atomic import fsync
+from conf.errors import reason_of
 from conf.home import Home, disk_errors
-from models.base.files import checkpoint_steps, file_sha256, fsync_tree
+from models.base.files import checkpoint_steps, file_sha256, fsync_tree, read_json
 
 SHOWN = 20  # characters of a fingerprint in a folder's name
 MANIFEST = "manifest.json"
+VIEWS = ("README.md",)  # model cards, written again by every run: ADR 12
+Check = Callable[[Path], object]  # reads the records in a folder, and raises where they are not what they should be
+
+
+class _File(BaseModel):
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    fingerprint: str
+    identity: dict[str, Any]
+    name: str
+    run: str
+    ladder: str
+    files: dict[str, _File]
 
 
 @dataclass(frozen=True)
@@ -43,31 +62,59 @@ class Store:
         self.home = home
         self.say = say
 
-    def find(self, kind: str, fingerprint: str) -> Found | None:
-        """The result with this fingerprint, after its files were verified; a damaged one is named and set aside."""
+    def find(self, kind: str, fingerprint: str, check: Check | None = None, *, closed: bool = True) -> Found | None:
+        """The result with this fingerprint, after its files were verified; a damaged one is named and set aside.
+
+        Args:
+            kind: Sub-folder of the store.
+            fingerprint: Hash of its identity.
+            check: Reads its records: files may be as they were written, by another version, and yet not be what this one reads.
+            closed: Whether files that the manifest lacks do not belong there; they are moved out, and named.
+        """
         for folder in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
             fault, manifest = verify(folder, fingerprint)
+            fault = fault or _misfit(folder, check)
             if fault is None:
+                if closed:
+                    self._move_foreign(folder, manifest)
                 os.utime(folder)  # it is in use: `ladder clean` goes by this time, and asks again under the fingerprint's lock
                 return Found(folder, manifest)
             aside = self.set_aside(folder)
             self.say(f"damaged result {folder}: {fault}; set aside as {aside}, it will be computed again")
         return None
 
-    def peek(self, kind: str, fingerprint: str) -> Found | None:
-        """The result with this fingerprint, judged by its manifest and file sizes alone; changes nothing. For plans."""
+    def peek(self, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:
+        """The result with this fingerprint, judged by its manifest, file sizes and records alone; changes nothing. For plans."""
         for folder in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
             fault, manifest = verify(folder, fingerprint, hashes=False)
-            if fault is None:
+            if fault is None and _misfit(folder, check) is None:
                 return Found(folder, manifest)
         return None
 
     def set_aside(self, folder: Path) -> Path:
         """Move a folder out of the way without losing it."""
-        aside = self.home.store / "set-aside" / f"{folder.name}-{time.time_ns()}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
+        aside = self._aside(folder)
         folder.rename(aside)
         return aside
+
+    def _aside(self, folder: Path) -> Path:
+        aside = self.home.store / "set-aside" / f"{folder.name}-{time.time_ns()}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        return aside
+
+    def _move_foreign(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Move out what was put into a result after its publication: a library might read it as part of a model."""
+        foreign = [path for path in _paths(folder) if path.relative_to(folder).as_posix() not in manifest["files"]]
+        if not foreign:
+            return
+        aside = self._aside(folder)
+        for path in foreign:
+            place = aside / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+        names = ", ".join(path.relative_to(folder).as_posix() for path in foreign[:8])
+        more = f" and {len(foreign) - 8} more" if len(foreign) > 8 else ""
+        self.say(f"{folder} holds files that no run put there: {names}{more}; moved to {aside}, the result is used as it was")
 
     def publish(
         self, kind: str, name: str, identity: dict[str, Any], fingerprint: str, made: dict[str, str], write: Callable[[Path], object]
@@ -111,10 +158,11 @@ class Store:
         newest: tuple[float, dict[str, Any]] | None = None
         for path in (self.home.store / kind).glob(f"{name}-{'?' * SHOWN}/{MANIFEST}"):
             try:
-                moment, manifest = path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))
+                moment, manifest = path.stat().st_mtime, read_json(path)
+                _Manifest.model_validate(manifest)
             except (OSError, ValueError):
                 continue  # damaged; `find` will name it when it is asked for
-            if isinstance(manifest, dict) and manifest.get("ladder") == ladder and (newest is None or moment > newest[0]):
+            if manifest["ladder"] == ladder and (newest is None or moment > newest[0]):
                 newest = (moment, manifest)
         return newest[1] if newest else None
 
@@ -147,12 +195,14 @@ class Store:
 def verify(folder: Path, fingerprint: str, *, hashes: bool = True) -> tuple[str | None, dict[str, Any]]:
     """Compare a folder with its manifest; returns the damage (None: none) and the manifest."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"its manifest is no manifest ({'.'.join(map(str, first['loc'])) or 'whole'}: {first['msg']})", {}
     except (OSError, ValueError) as error:
-        return f"no readable manifest ({error})", {}
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        return "its manifest is no manifest", {}
-    if manifest.get("fingerprint") != fingerprint:
+        return f"no readable manifest ({reason_of(error)})", {}
+    if manifest["fingerprint"] != fingerprint:
         return "its manifest names another fingerprint", manifest
     for name, known in manifest["files"].items():
         path = folder / name
@@ -163,6 +213,22 @@ def verify(folder: Path, fingerprint: str, *, hashes: bool = True) -> tuple[str 
         if hashes and file_sha256(path) != known["sha256"]:
             return f"{name} differs from its recorded hash", manifest
     return None, manifest
+
+
+def _misfit(folder: Path, check: Check | None) -> str | None:
+    """Why the records of a verified folder cannot be used; None: they can."""
+    try:
+        if check is not None:
+            check(folder)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        return f"its records are not what this version of Ladder reads ({reason_of(error)})"
+    return None
+
+
+def _paths(folder: Path) -> list[Path]:
+    """The files of a folder, but for its manifest, views, and files that are being written."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return [path for path in paths if path.parent != folder or (path.name not in (MANIFEST, *VIEWS) and path.suffix != ".writing")]
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from models.base.files import file_sha256
 from models.data import tokenizers
 from models.data.classes import match_classes
 from models.data.corpus import SPLITS, Corpus
-from tasks.records.run import TEACHER, StageRecord
+from tasks.records.run import TEACHER, StageRecord, stage_record
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.stage_inputs import StageInputs
@@ -116,7 +116,7 @@ def import_answers(teacher: AnswersTeacher, inputs: StageInputs) -> StageRecord:
     """
     data, context = inputs.data, inputs.context
     file = answers_file(teacher, context)
-    entry = Entry("teacher", TEACHER, answers_identity(teacher, file, data.content_hash))
+    entry = Entry("teacher", TEACHER, answers_identity(teacher, file, data.content_hash), stage_record)
 
     def compute() -> Write:
         require_started(context, TEACHER, "Run without --start-at.")

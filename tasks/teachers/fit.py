@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
 from models.architectures.checkpoint import check_interface, skeleton
@@ -94,15 +94,14 @@ def check_forward(folder: Path, model: nn.Module, corpus: Corpus) -> None:
     ids = torch.from_numpy(np.resize(split.values.astype(np.int64), (1, length)))
     language = corpus.info.workload == "causal-lm"
     body = cast(Any, model).base_model if language else model  # without the head, whose logits take memory
-    try:
-        with torch.no_grad():
-            answers = body.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
-            ids[0, -1] = (ids[0, -1] + 1) % int(split.values.max() + 1)
-            other = body(input_ids=ids, attention_mask=torch.ones_like(ids))[0] if language else answers
-    except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
-        remedy = f"Correct its config.json, or shorten data.sequence_length (transformers said: {said})."
-        raise UserError.about("teacher.path", str(folder), f"a model that reads {length} ids, as data.sequence_length", remedy) from error
+    allowed, remedy = (
+        f"a model that reads {length} ids, as data.sequence_length",
+        "Correct its config.json, or shorten data.sequence_length.",
+    )
+    with foreign_errors("teacher.path", str(folder), allowed, remedy), torch.no_grad():
+        answers = body.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+        ids[0, -1] = (ids[0, -1] + 1) % int(split.values.max() + 1)
+        other = body(input_ids=ids, attention_mask=torch.ones_like(ids))[0] if language else answers
     if not torch.allclose(answers[:, :-1], other[:, :-1], rtol=1e-4, atol=1e-5, equal_nan=True):
         remedy = "Its answers depend on ids that come later: it is an encoder, which can teach sequence-classification."
         raise UserError.about("teacher.path", str(folder), "a causal language model", remedy)

@@ -8,7 +8,7 @@ from pathlib import Path
 from conf.schema.teacher import CheckpointTeacher
 from models.architectures.checkpoint import check_finite, load_model
 from models.architectures.shapes import Size, count
-from tasks.records.run import TEACHER, StageRecord
+from tasks.records.run import TEACHER, StageRecord, stage_record
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
@@ -30,7 +30,7 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
     check_corpus(source, model, teacher, data.corpus())
     pad = missing_pad(model, data.corpus())
     identity = checkpoint_identity(source, ladder.workload)
-    entry = Entry("teacher", TEACHER, identity if pad is None else {**identity, "pad": pad})
+    entry = Entry("teacher", TEACHER, identity if pad is None else {**identity, "pad": pad}, stage_record)
 
     def compute() -> Write:
         require_started(context, TEACHER, "Run without --start-at.")

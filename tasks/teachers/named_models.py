@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import suggest
-from tasks.records.run import RunRecord, StageRecord
+from tasks.records.run import RunRecord, StageRecord, stage_record
 from tasks.runtime.run_registry import full_record, list_runs
 from tasks.store.cached import find_stored
 from tasks.store.store import Store
@@ -55,4 +55,4 @@ def _models(record: RunRecord) -> list[StageRecord]:
 
 
 def _is_there(home: Home, model: StageRecord) -> bool:
-    return any(find_stored(Store(home), kind, model.fingerprint) for kind in ("stage", "teacher"))
+    return any(find_stored(Store(home), kind, model.fingerprint, stage_record) for kind in ("stage", "teacher"))

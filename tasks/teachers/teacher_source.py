@@ -47,7 +47,7 @@ def resolve_checkpoint(teacher: CheckpointTeacher, context: Context) -> Path:
         TransientError: The hub or MLflow did not answer.
     """
     place = _place(teacher, context)
-    if place.suffix == SUFFIX and place.is_file():
+    if place.suffix == SUFFIX and os.path.isfile(place):
         digest = file_sha256(place)
         _check_hash(teacher, place, digest)
         return _converted(place, digest, context)
@@ -70,7 +70,7 @@ def is_local(teacher: CheckpointTeacher, context: Context) -> bool:
         return False
     if teacher.path.startswith(PACKAGE):
         return find_spec(_module(teacher.path)) is not None
-    return (Path(context.base) / os.path.expanduser(teacher.path)).exists()
+    return os.path.exists(Path(context.base) / os.path.expanduser(teacher.path))  # unlike Path, False where no path can be so
 
 
 def teacher_classes(ladder: Ladder, context: Context) -> tuple[str, ...] | None:
@@ -118,9 +118,9 @@ def _place(teacher: CheckpointTeacher, context: Context) -> Path:
     if teacher.path.startswith(PACKAGE):
         return _from_package(teacher.path)
     local = Path(context.base) / os.path.expanduser(teacher.path)
-    if local.suffix == SUFFIX and not local.is_file():
+    if local.suffix == SUFFIX and not os.path.isfile(local):
         raise UserError.about("teacher.path", teacher.path, "an existing GGUF file", f"There is no file {local}.")
-    if local.exists() or teacher.path.startswith((".", "/", "~")) or not HUB_ID.match(teacher.path):
+    if os.path.exists(local) or teacher.path.startswith((".", "/", "~")) or not HUB_ID.match(teacher.path):
         return local
     return _from_hub(teacher)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, RecordUnavailable, StoreError, UserError
-from conf.home import Home, disk_errors
+from conf.home import Home, disk_errors, sqlite_address
 from conf.secrets import masked, without_user
 from tasks.runtime.run_registry import all_runs
 from tasks.runtime.sqlite_files import look_at
@@ -43,7 +43,7 @@ class RecordRefused(RecordUnavailable):
 
 def tracking_uri(home: Home) -> str:
     """`MLFLOW_TRACKING_URI` when it is set, else the SQLite file under `home`; `OFF`: runs are not recorded in MLflow."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlflow / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(home.mlflow / "mlflow.db")
 
 
 def ui_command(uri: str) -> str:

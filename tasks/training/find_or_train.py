@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from conf.home import disk_errors
-from tasks.records.run import StageRecord
+from tasks.records.run import StageRecord, stage_record
 from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.stage_inputs import StageInputs
@@ -26,7 +26,7 @@ def find_or_train(work: Work, inputs: StageInputs) -> StageRecord:
         StoreError: The disk is full.
     """
     context, store = inputs.context, store_of(inputs.context)
-    entry, fresh = Entry(work.kind, work.name, work.identity), inputs.context.is_fresh(work.name)
+    entry, fresh = Entry(work.kind, work.name, work.identity, stage_record), inputs.context.is_fresh(work.name)
     checkpoints = store.checkpoints(entry.fingerprint)
     resumed_at: int | None = None
 

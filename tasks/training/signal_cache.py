@@ -164,7 +164,7 @@ def _folder(
 ) -> Found:
     for folder in (store.home.store / KIND).glob(f"*-{fingerprint[:SHOWN]}"):
         refuse_another(folder, fingerprint, identity)
-    found = store.find(KIND, fingerprint)
+    found = store.find(KIND, fingerprint, closed=False)
     if found is not None:
         return found
 

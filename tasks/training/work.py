@@ -12,7 +12,7 @@ from conf.schema.stage.objective import ClassWeights, Objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.training import Training
 from models.base.files import weights_sha256
-from tasks.records.run import StageRecord
+from tasks.records.run import StageRecord, stage_record
 from tasks.runtime.run_registry import Context
 from tasks.store.cached import StoredResult
 
@@ -88,7 +88,7 @@ def record_of(folder: Path, name: str, fingerprint: str, size: Size, **trained: 
 def read_record(found: StoredResult, *, resumed_at: int | None = None) -> StageRecord:
     """The record of a verified folder, with where it lies and whether it was found there or made now."""
     manifest = found.manifest
-    record = StageRecord.model_validate_json((found.folder / "record.json").read_text(encoding="utf-8"))
+    record = stage_record(found.folder)
     where = {"folder": str(found.folder), "identity": manifest["identity"], "fingerprint": manifest["fingerprint"]}
     how = {"reused": found.reused, "reused_from": manifest["run"] if found.reused else None, "resumed_at": resumed_at}
     return record.model_copy(update=where | how)

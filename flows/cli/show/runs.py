@@ -16,7 +16,15 @@ from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
 from tasks.report.tables import ACCURACY, BITS
 from tasks.report.terminal import WIDE, table_of, text_of
+from tasks.runtime.run_registry import UnreadableRun
 from tasks.tracking.client import run_url, tracking_uri, ui_command
+
+UNREADABLE = "unreadable"
+# Keys of a run in JSON.
+ROW = (
+    *("run", "ladder", "kind", "status", "started", "seconds", "stages", "last", "metric", "quality", "retention", "flops"),
+    *("differs", "note", "by", "error"),
+)
 
 
 def run_row(record: RunRecord) -> dict[str, Any]:
@@ -42,6 +50,13 @@ def run_row(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def unreadable_row(run: UnreadableRun) -> dict[str, Any]:
+    """A run whose record cannot be read, in a line of JSON: as `run_row`, with nothing but its name, time and fault."""
+    remedy = "Restore it, or move its folder away"
+    found = {"run": run.run, "status": UNREADABLE, "started": run.written, "error": f"{run.path}: {run.reason}. {remedy}."}
+    return {**dict.fromkeys(ROW), **found}
+
+
 # Columns of the list: header, and where the terminal is narrow the order in which they are left out (0: never).
 COLUMNS = {"run": 0, "ladder": 0, "kind": 0, "status": 0, "quality": 0, "of root": 0, "time": 3, "FLOPs": 1, "started": 2}
 
@@ -55,6 +70,10 @@ def runs_text(rows: list[dict[str, Any]], width: int | None = None) -> str:
     """
     if not rows:
         return "no runs yet; `ladder run digits` makes one in seconds"
+    damaged = [f"{row['run']}: unreadable\n    {row['error']}" for row in rows if row["status"] == UNREADABLE]
+    rows = [row for row in rows if row["status"] != UNREADABLE]
+    if not rows:
+        return "\n".join(damaged)
     width, cells = width or shutil.get_terminal_size((120, 24)).columns, [_cells(row) for row in rows]
     shown = list(COLUMNS)
     if all(row["run"].startswith(f"{row['ladder']}-") for row in rows):
@@ -65,7 +84,7 @@ def runs_text(rows: list[dict[str, Any]], width: int | None = None) -> str:
     table = table_of(shown, [[cell[name] for name in shown] for cell in cells], left=shown[:4])
     head, *lines = text_of(table, width=max(width, WIDE)).splitlines()
     below = ["; ".join([*row["differs"], *([f"note: {row['note']}"] if row["note"] else [])]) for row in rows]
-    return "\n".join([head, *(part for line, more in zip(lines, below, strict=True) for part in (line, *_indented(more, width)))])
+    return "\n".join([*damaged, head, *(part for line, more in zip(lines, below, strict=True) for part in (line, *_indented(more, width)))])
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

@@ -190,7 +190,7 @@ def test_an_unknown_architecture_is_refused_and_its_code_is_not_run(saved: Path)
     ours = {"model_type": "strange", "auto_map": {"AutoConfig": "strange.Config", "AutoModelForCausalLM": "strange.Model"}}
     (saved / "config.json").write_text(json.dumps(config | ours))
     (saved / "strange.py").write_text(f"open({str(saved / 'ran')!r}, 'w')")
-    assert "a model that AutoModelForCausalLM loads" in refused(saved)
+    assert "the configuration of a model that transformers knows" in refused(saved)
     assert not (saved / "ran").exists()
 
 

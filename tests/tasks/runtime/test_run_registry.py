@@ -10,8 +10,20 @@ import pytest
 
 from conf.errors import UserError
 from conf.home import Home
+from flows.cli.show.runs import run_row, runs_text, unreadable_row
 from tasks.records.run import RunRecord
-from tasks.runtime.run_registry import Context, RunLock, all_runs, load_run, new_name, now, original_mlflow_run, save, unfinished
+from tasks.runtime.run_registry import (
+    Context,
+    RunLock,
+    all_runs,
+    load_run,
+    new_name,
+    now,
+    original_mlflow_run,
+    save,
+    unfinished,
+    unreadable_runs,
+)
 from tests.factories import model_record, run_record
 from tests.machine import child, kill, read_line
 
@@ -71,10 +83,30 @@ class TestSaving:
 
     def test_a_foreign_or_broken_record_hides_no_other(self, home: Home) -> None:
         save(home, run_record())
-        for name, text in (("broken", "{"), ("older", '{"run": "older", "unknown": 1}'), ("empty", "")):
+        whole = run_record().model_dump_json()
+        broken = {
+            "broken": b"{",
+            "bytes": b"\xff\xfe",
+            "deep": b"[" * 100_000,
+            "empty": b"",
+            "older": b'{"run": "older", "unknown": 1}',
+            "other": whole.encode(),
+            "time": whole.replace("tiny-1", "time").replace("2026-01-01T", "26-1-1 ").encode(),
+        }
+        for name, content in broken.items():
             (home.runs / name).mkdir()
-            (home.runs / name / "record.json").write_text(text)
+            (home.runs / name / "record.json").write_bytes(content)
         assert [record.run for record in all_runs(home)] == ["tiny-1"]
+        damaged = unreadable_runs(home, all_runs(home))
+        assert [run.run for run in damaged] == list(broken)
+        assert damaged[5].reason == "it is the record of another run, tiny-1"
+        with pytest.raises(UserError, match=r"RUN: got 'older'; .*other version of Ladder \(.*\): restore it, or move its folder away"):
+            load_run(home, "older")
+        assert all(row.keys() == run_row(run_record()).keys() for row in map(unreadable_row, damaged))
+        text = runs_text([*map(run_row, all_runs(home)), *map(unreadable_row, damaged)])
+        assert "tiny-1" in text
+        for name in broken:
+            assert f"{name}: unreadable\n    {home.runs / name / 'record.json'}: " in text
 
 
 class TestLooking:

@@ -1,0 +1,59 @@
+"""A teacher's folder with anything wrong in it is refused in one message, or it teaches."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from conf.errors import LadderError, UserError
+from tests.fuzz.folders import WORKLOADS, ladder_for, make_folder, mutated, mutations, trial
+
+MOST = 1500  # characters of a message
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet() -> None:
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_a_mutated_folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    source = tmp_path_factory.mktemp(kind)
+    every = list(mutations(make_folder(kind, source)))
+    trial(ladder_for(kind), source, tmp_path_factory.mktemp("home"))
+
+    @settings(settings.get_profile("fuzz"))
+    @given(st.sampled_from(every))
+    def refused_or_taught(mutation) -> None:
+        place = tmp_path_factory.mktemp("mutated")
+        try:
+            trial(ladder_for(kind), mutated(source, place / "base", mutation), place / "home")
+            event(f"{kind}: it teaches")
+        except UserError as error:
+            event(f"{kind}: refused")
+            said = str(error)
+            assert ": got " in said, (mutation.name, said)
+            assert "\n" not in said
+            assert len(said) < MOST, (mutation.name, said)
+        except Exception as error:
+            raise AssertionError(f"{kind}, {mutation.name}: {type(error).__name__}: {error}") from error
+        finally:
+            shutil.rmtree(place)
+
+    refused_or_taught()
+
+
+def test_a_folder_whose_path_is_too_long_or_loops(tmp_path: Path) -> None:
+    make_folder("llama", tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in ("x" * 300, "a/" * 3000, "loop", "teacher/config.json", "teacher\0", ""):
+        ladder = ladder_for("llama")
+        ladder = ladder.model_copy(update={"teacher": ladder.teacher.model_copy(update={"path": path})})
+        with pytest.raises(LadderError, match=r"^teacher\.path: "):
+            trial(ladder, tmp_path, tmp_path / "home")
