@@ -86,7 +86,7 @@ class Command:
 
     def _start(self, args: tuple[str, ...]) -> int:
         env = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-        with self.log.open("a") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             command = [sys.executable, "-m", "flows.cli.app", *args]
             return subprocess.Popen(command, env={**env, "LADDER_HOME": str(self.home)}, stdout=log, stderr=log, start_new_session=True).pid
 
