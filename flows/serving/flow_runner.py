@@ -31,6 +31,7 @@ from prefect.runner import Runner
 from prefect.runner._flow_run_executor import ProcessStarter
 from prefect.runner._process_manager import ProcessHandle
 from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.states import Failed
 
 from conf.atomic import write_atomic
 from conf.deployments import Deployments, load_deployments
@@ -54,15 +55,17 @@ class _Starter:
         self.engine, self.made = engine, made
 
     async def start(self, flow_run: FlowRun, task_status: TaskStatus[ProcessHandle] = TASK_STATUS_IGNORED) -> None:
-        """Start it.
-
-        Raises:
-            LadderError: The deployment has been changed to run other code.
-        """
+        """Start it; a run whose deployment has been changed to run other code fails instead, with the reason."""
         assert flow_run.deployment_id
+        engine = self.engine
         async with get_client() as client:
-            require_unchanged(await client.read_deployment(flow_run.deployment_id), self.made)
-        await self.engine.start(flow_run, task_status)
+            try:
+                require_unchanged(await client.read_deployment(flow_run.deployment_id), self.made)
+            except LadderError as error:
+                log.error("%s", error)
+                await client.set_flow_run_state(flow_run.id, Failed(message=str(error)), force=True)
+                engine = EngineCommandStarter(command="true")  # the runner waits for a process; an exception would hide the reason
+        await engine.start(flow_run, task_status)
 
 
 class _Runner(Runner):
