@@ -199,10 +199,11 @@ def test_a_deployment_that_was_changed_to_run_other_code_is_refused(bare, tiny, 
         message = server.ask("GET", f"/flow_runs/{run}")["state"]["message"]
         assert f"is not as Ladder registered it: {next(iter(change))} changed on the server" in message
     assert not trace.exists()
+    server.ask("PATCH", f"/deployments/{deployment['id']}", json={key: value for change in changes for key, value in change.items()})
     server.end()
 
     server = start(bare, "--deployments", offer(tmp_path), LADDER_ROOTS=str(tiny.parent))
-    assert "distill/distill" in (bare.home / "logs" / "runner.log").read_text()
+    assert "distill/distill: path had been changed on the server; set back" in (bare.home / "logs" / "runner.log").read_text()
     assert changed_code(SimpleNamespace(**server.deployment("distill/distill")), build_distill()) == {}
     run = server.start_run("distill/distill", ladder=str(tiny))
     wait_for(lambda: server.state(run) in ENDS, "a run of what was set back", 180)
@@ -242,11 +243,16 @@ def test_mlflows_own_accounts_replace_the_password_and_no_auth_opens_both(bare, 
 
     named = where["mlflow_ui"].replace("://", f"://admin:{LONG}@")
     (tmp_path / "second").mkdir()
-    second = start(Cli(tmp_path / "second" / "home"), "--no-auth", MLFLOW_TRACKING_URI=named)
-    assert second.where["mlflow_ui"] == where["mlflow_ui"]
-    assert LONG not in second.text
-    assert "every user of this machine can use Prefect WITHOUT A PASSWORD" in second.text
-    assert second.flow_runs() == {}, "nothing is asked for"
-    filter_all = f"{second.where['prefect_api']}/flow_runs/filter"
+    second, out = Cli(tmp_path / "second" / "home", {"MLFLOW_TRACKING_URI": named}), tmp_path / "second.txt"
+    process = second.start_logged(out, "serve", "--no-auth")
+    wait_for(lambda: "until Ctrl-C" in out.read_text() or process.poll() is not None, "ladder serve", 300)
+    there = json.loads((second.home / "serve.json").read_text())
+    assert there["mlflow_ui"] == where["mlflow_ui"]
+    assert LONG not in out.read_text()
+    assert "every user of this machine can use Prefect WITHOUT A PASSWORD" in out.read_text()
+    filter_all = f"{there['prefect_api']}/flow_runs/filter"
+    assert httpx.post(filter_all, json={}, trust_env=False).json() == [], "nothing is asked for"
     for headers, status in ((REBOUND, 400), (FOREIGN, 403), ({"Content-Type": "text/plain"}, 415)):
         assert httpx.post(filter_all, content=b"{}", headers=headers, trust_env=False).status_code == status
+    process.terminate()
+    assert process.wait(60) == 0
