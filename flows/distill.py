@@ -79,7 +79,7 @@ def distill(
 def conclude(run: LadderRun, settings: Ladder) -> RunRecord | State[RunRecord]:
     """Write the report and say how the run has ended: a run that a gate stopped has a state of its own."""
     record = publish_report(run.finish(), to_yaml(settings))
-    run.save(record)
+    run.save_end(record)
     label(tags=missed_tags(record.stages[-1]))
     if record.status == "stopped" and record.error:
         return Failed(name="GateStopped", message=record.error, data=GateStopped(record.error))

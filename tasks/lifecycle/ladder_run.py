@@ -162,7 +162,11 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def _ended(self, status: Status, error: str | None) -> RunRecord:
         ended = {"status": status, "error": error, "waiting": None, "finished": now(), "seconds": time.monotonic() - self.began}
-        return self.record.model_copy(update={**ended, "unrecorded": with_open_end(self.record)})
+        return self.record.model_copy(update=ended)
+
+    def save_end(self, record: RunRecord) -> None:
+        """Save the record of a run that has ended; its end is among what MLflow lacks until MLflow's run is closed."""
+        self.save(record.model_copy(update={"unrecorded": with_open_end(record)}))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         cause = root_cause(error) if error else None
@@ -183,7 +187,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
 
     def _close(self, record: RunRecord) -> None:
         """Record the end; a failure to write it must not hide the error that ended the run."""
-        for write in (lambda: self.save(record), self._close_mlflow, self._warn_of_missing_records):
+        for write in (lambda: self.save_end(record), self._close_mlflow, self._warn_of_missing_records):
             try:
                 write()
             except LadderError as error:
