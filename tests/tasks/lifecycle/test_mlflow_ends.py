@@ -65,7 +65,7 @@ def status(tracker: Tracker, record: RunRecord) -> str:
 
 
 def test_a_run_killed_after_its_record_says_done_is_finished_in_mlflow(home: Home) -> None:
-    killed_in_a_run(lambda run: run.save(run.finish()))
+    killed_in_a_run(lambda run: run.save_end(run.finish()))
     record, tracker = load_run(home), connect(home)
     assert (record.status, status(tracker, record)) == ("done", "RUNNING")
     assert [text.partition(":")[0] for text in record.unrecorded] == [END]
@@ -94,7 +94,7 @@ def test_a_dead_run_is_closed_once_mlflow_is_there_again(home: Home) -> None:
 
 
 def test_a_data_set_that_was_not_recorded_is_recorded_later(home: Home) -> None:
-    killed_in_a_run(lambda run: run.save(run.finish()))
+    killed_in_a_run(lambda run: run.save_end(run.finish()))
     corpus = corpus_in(
         home.root / "corpus", "causal-lm", 4, {name: split_of([[1, 2, 3]], [0], [0], [3]) for name in ("train", "valid", "test")}
     )
@@ -110,7 +110,7 @@ def test_a_data_set_that_was_not_recorded_is_recorded_later(home: Home) -> None:
 def test_a_living_run_is_left_alone(home: Home) -> None:
     found = load("digits")
     with LadderRun.open(ResolvedRequest(RunRequest("digits"), found.ladder, found.base, ())) as run:
-        run.save(run.finish())
+        run.save_end(run.finish())
         close_earlier(home)
         tracker = connect(home)
         assert status(tracker, run.record) == "RUNNING"
