@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo serve smollm2 test test-fast test-all check docs bench format clean
 
 demo: $(STAMP)
-	$(BIN)/ladder run python-stdlib
+	$(BIN)/ladder run python-stdlib --budget 7m
 
 serve: $(STAMP)
 	$(BIN)/ladder serve

@@ -26,7 +26,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from benchmarks.common import machine, spread
+from benchmarks.common import automatic_precision, machine, spread
 from benchmarks.peers import PAIRS, WARM, prepare
 from benchmarks.step import peak
 from conf.schema.stage.objective import Objective
@@ -105,7 +105,7 @@ def loaded(folder: Path, name: str, attention: str) -> nn.Module:
 def source_of(mode: str, folder: Path, vocabulary: int, device: str, attention: str) -> SignalSource:
     """The live teacher of a prepared pair, or its signals on disk."""
     if mode == "live":
-        return live(loaded(folder, "teacher", attention).to(device), vocabulary, "bf16")
+        return live(loaded(folder, "teacher", attention).to(device), vocabulary, automatic_precision())
     manifest = json.loads((folder / "signals" / "manifest.json").read_text(encoding="utf-8"))
     return SignalCache.open(folder / "signals", manifest["fingerprint"], manifest["identity"], print).source
 
@@ -114,8 +114,8 @@ def run(pair: str, folder: Path, student: nn.Module, source: SignalSource, steps
     """Train `WARM + steps` steps; seconds of the parts of each."""
     device, batch = resolve_device("auto"), PAIRS[pair][0]
     batches = TrainingBatches(Corpus(folder / "corpus", pair), batch, 0)
-    settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, precision="bf16")
-    plan = Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, batches.info.vocabulary, device, "bf16")
+    settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4)
+    plan = Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, batches.info.vocabulary, device, automatic_precision())
     clock = Clock(device)
     with watched(clock):
         train(student, batches, plan, signals=clock.timed("teacher", source), on_step=clock.end_step)
@@ -136,10 +136,11 @@ def operations(student: nn.Module, teacher: nn.Module | None, pair: str) -> dict
 
 
 def shapes(student: nn.Module, rows: int, device: str) -> dict[tuple[int, int], float]:
-    """FLOP/s of the forward product of each shape (out, in) of a linear layer, in bf16: the best of ten, everything in the cache."""
+    """FLOP/s of the forward product of each shape (out, in) of a linear layer, in the step's precision: best of ten, all in the cache."""
     found = {}
+    dtype = torch.bfloat16 if automatic_precision() == "bf16" else torch.float32
     for out, wide in sorted({tuple(layer.weight.shape) for layer in student.modules() if type(layer) is nn.Linear}):
-        x, w = (torch.randn(*size, device=device, dtype=torch.bfloat16) for size in ((rows, wide), (out, wide)))
+        x, w = (torch.randn(*size, device=device, dtype=dtype) for size in ((rows, wide), (out, wide)))
         times = []
         for _ in range(10):
             began = time.perf_counter()
@@ -153,18 +154,18 @@ def profile(pair: str, mode: str, folder: Path, steps: int, attention: str) -> N
     """Print the table of parts, and that of shapes."""
     device = resolve_device("auto")
     student, teacher = (loaded(folder, name, attention).to(device) for name in ("student", "teacher"))
-    peaks = [peak("bf16", device)]
+    peaks = [peak(automatic_precision(), device)]
     work = operations(student, teacher if mode == "live" else None, pair)
     vocabulary = Corpus(folder / "corpus", pair).info.vocabulary or 0
     seen = run(pair, folder, student, source_of(mode, folder, vocabulary, device, attention), steps)[WARM:]
-    peaks.append(peak("bf16", device))
+    peaks.append(peak(automatic_precision(), device))
     top = max(peaks)
     step = float(np.median([each["step"] for each in seen]))
     medians = {part: float(np.median([each.get(part, 0.0) for each in seen])) for part in PARTS}
     medians["rest"] = float(np.median([each["step"] - sum(each.get(part, 0.0) for part in PARTS) for each in seen]))
     tokens = PAIRS[pair][0] * PAIRS[pair][1]
     print(f"{mode}: step {1e3 * step:,.0f} ms, {tokens / step:,.0f} tokens/s, {sum(work.values()) / step / top:.1%} of the peak")
-    print(f"peak of bf16 before and after: {' and '.join(f'{value / 1e9:,.0f}' for value in peaks)} GFLOP/s\n")
+    print(f"peak of {automatic_precision()} before and after: {' and '.join(f'{value / 1e9:,.0f}' for value in peaks)} GFLOP/s\n")
     print(f"{'part':<16}{'ms':>9}{'share':>8}{'GFLOP/s':>10}{'of peak':>9}")
     for part, seconds in medians.items():
         rate = work.get(part, 0.0) / seconds if seconds else 0.0
@@ -206,10 +207,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compare a compiled student body with the plain one")
     options = parser.parse_args()
     began = time.monotonic()
-    print(f"{options.pair}, batch {' x '.join(map(str, PAIRS[options.pair]))}, bf16, {machine(resolve_device('auto'))}")
+    print(f"{options.pair}, batch {' x '.join(map(str, PAIRS[options.pair]))}, {automatic_precision()}, {machine(resolve_device('auto'))}")
     with tempfile.TemporaryDirectory(prefix="ladder-profile-") as name:
         with redirect_stdout(StringIO()):  # how fast the dump was
-            prepare(options.pair, Path(name), options.steps)
+            prepare(options.pair, Path(name), options.steps, automatic_precision())
         for mode in options.mode or ("live", "cached"):
             print()
             if options.compile:

@@ -16,7 +16,7 @@ from conf.schema.stage.student import Shape
 from conf.schema.stage.training import Training
 from conf.schema.teacher import TrainedTeacher
 from models.architectures.shapes import config_for
-from models.base.device import precision_of, resolve_device
+from models.base.device import precision_of, resolve_device, resolve_precision
 from models.base.interface import Interface
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from models.students.initialise import random_model
@@ -41,6 +41,11 @@ def fresh_model(shape: Shape, interface: Interface, seed: int = 0) -> nn.Module:
 def plan_for(ladder: Ladder, training: Training, objective: Objective | None, vocabulary: int | None, seed: int = 0) -> Plan:
     """The plan by which `models.training.loop.train` trains a rung of the ladder."""
     return Plan(training, objective, seed, vocabulary, resolve_device(ladder.compute.device), precision_of(ladder, training))
+
+
+def automatic_precision() -> str:
+    """`bf16` or `fp32`: that which `auto` takes on this machine; on others bf16 would be emulated."""
+    return resolve_precision("auto", resolve_device("auto"))
 
 
 def random_corpus(folder: Path, interface: Interface, tokens: int = 1_000_000) -> Corpus:

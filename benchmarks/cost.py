@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy.stats import linregress
 
-from benchmarks.common import machine
+from benchmarks.common import automatic_precision, machine
 from benchmarks.peers import PAIRS, WARM, prepare
 from conf.schema.stage.objective import Objective
 from conf.schema.stage.training import Training
@@ -72,7 +72,7 @@ class Run:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """The teacher's, in fp32."""
-        with torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16):
+        with torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16, enabled=automatic_precision() == "bf16"):
             return rows(self.teacher, batch.to(torch.device(self.device)), self.vocabulary).float()
 
     def fill_cache(self, steps: int) -> SignalCache:
@@ -86,15 +86,15 @@ class Run:
 
     def train(self, steps: int, cache: SignalCache) -> None:
         """Teach a student for so many steps, from the cache."""
-        training = Training(steps=steps, batch_size=PAIRS[self.pair][0], learning_rate=1e-4, precision="bf16")
-        plan = Plan(training, Objective.model_validate({"alpha": 1.0}), 0, self.vocabulary, self.device, "bf16")
+        training = Training(steps=steps, batch_size=PAIRS[self.pair][0], learning_rate=1e-4)
+        plan = Plan(training, Objective.model_validate({"alpha": 1.0}), 0, self.vocabulary, self.device, automatic_precision())
         train(load_model(self.folder / "student", "causal-lm"), self.batches, plan, signals=cache.source)
 
     def evaluate(self, steps: int) -> None:
         """Run a student and its teacher over so many batches."""
         student = load_model(self.folder / "student", "causal-lm").to(self.device)
         held_out = (self.batches.at(step) for step in range(steps))
-        collect(student, {"parent": self.teacher}, held_out, self.vocabulary, torch.device(self.device), "bf16")
+        collect(student, {"parent": self.teacher}, held_out, self.vocabulary, torch.device(self.device), automatic_precision())
 
     def teach(self, students: int, steps: int) -> None:
         """One dump, and so many students taught from it."""
@@ -134,10 +134,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="measurements at each count")
     options = parser.parse_args()
     began, (batch, length) = time.monotonic(), PAIRS[options.pair]
-    print(f"{options.pair}, batch {batch} x {length}, bf16, {machine(resolve_device('auto'))}")
+    print(f"{options.pair}, batch {batch} x {length}, {automatic_precision()}, {machine(resolve_device('auto'))}")
     with tempfile.TemporaryDirectory(prefix="ladder-cost-") as name:
         with redirect_stdout(StringIO()):  # how fast the dump was
-            prepare(options.pair, Path(name), max(STEPS[options.pair]))
+            prepare(options.pair, Path(name), max(STEPS[options.pair]), automatic_precision())
         found = measure(Run(options.pair, Path(name)), options.repeats)
     print(f"{options.repeats} repeats; tokens {', '.join(f'{s * batch * length:,}' for s in STEPS[options.pair])};", end=" ")
     print(f"students {', '.join(map(str, STUDENTS))}, {STEPS[options.pair][1] * batch * length:,} tokens each\n")

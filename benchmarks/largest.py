@@ -1,9 +1,10 @@
 """The largest batch that fits, and how fast it is: `python -m benchmarks.largest [--ladder llama-1b] [--stage 0] [KEY=VALUE ...]`.
 
-One stage of a ladder, student and live teacher with random weights, trained by `models.training.loop.train` on random ids, in bf16.
-For each way to compute attention (`--attention`), with and without `training.recompute` and, with `--compile`, `torch.compile` of
-both bodies: batches are doubled until one does not fit, or up to `--most`, and then halved in between. Prints the largest batch with
-its tokens a second, share of the fastest square bf16 product, and peak memory. Meant for a GPU, where what does not fit says so; a
+One stage of a ladder, student and live teacher with random weights, trained by `models.training.loop.train` on random ids, in the precision
+that `auto` takes. For each way to compute attention (`--attention`), with and without `training.recompute` and, with `--compile`,
+`torch.compile` of both bodies: batches are doubled until one does not fit, or up to `--most`, then halved in between. Prints the largest
+batch with
+its tokens a second, share of the fastest square product in it, and peak memory. Meant for a GPU, where what does not fit says so; a
 processor's memory ends otherwise, so there `--most` is required, and the peak is that of the process so far, so it never falls from
 line to line.
 """
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from benchmarks.common import fresh_model, machine, random_corpus
+from benchmarks.common import automatic_precision, fresh_model, machine, random_corpus
 from benchmarks.peers import WARM, peak_mib
 from benchmarks.step import flops_per_token, peak
 from conf.loading.load import load
@@ -69,8 +70,8 @@ def pair(ladder: Ladder, stage: int) -> tuple[Shape, Shape]:
 def fits(way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: Corpus, interface: Interface, steps: int) -> Fit | None:
     """Train a few steps; None: the GPU has not enough memory."""
     device, moments = resolve_device("auto"), list[float]()
-    settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, precision="bf16", recompute=way.recompute)
-    plan = Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, interface.vocabulary, device, "bf16")
+    settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, recompute=way.recompute)
+    plan = Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, interface.vocabulary, device, automatic_precision())
     torch._dynamo.reset()  # or after a few shapes nothing is compiled any more
     gc.collect()
     if device == "cuda":  # what an attempt before this one left
@@ -78,12 +79,12 @@ def fits(way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: Corpus, inte
         torch.cuda.reset_peak_memory_stats()
     try:
         teacher, student = (prepared(shape, interface, way).to(device) for shape in shapes)
-        teacher.to(_frozen_dtype(device, "bf16"))
+        teacher.to(_frozen_dtype(device, automatic_precision()))
         train(
             student,
             TrainingBatches(corpus, batch, 0),
             plan,
-            signals=live(teacher, interface.vocabulary, "bf16"),
+            signals=live(teacher, interface.vocabulary, automatic_precision()),
             on_step=lambda step: moments.append(seen(step, device)),
         )
     except torch.OutOfMemoryError:
@@ -138,8 +139,9 @@ def main() -> None:
     most, ladder = options.most or 4096, load(options.ladder, options.overrides).ladder
     shapes, interface = pair(ladder, options.stage), replace(expected_interface(ladder, None), end_id=0, pad_id=0)
     sizes = [size_of(shape, interface) for shape in shapes]
-    top, work = peak("bf16", device), flops_per_token(sizes, 1)
-    print(f"{ladder.name}: {sizes[0].parameters:,} -> {sizes[1].parameters:,} parameters, length {interface.sequence_length}, bf16")
+    top, work = peak(automatic_precision(), device), flops_per_token(sizes, 1)
+    of_pair = f"{sizes[0].parameters:,} -> {sizes[1].parameters:,} parameters"
+    print(f"{ladder.name}: {of_pair}, length {interface.sequence_length}, {automatic_precision()}")
     print(f"{machine(device)}; fastest square product {top / 1e12:.1f} TFLOP/s\n")
     print(f"{'attention':20}{'recompute':>10}{'compiled':>9}{'batch':>7}{'tokens/s':>11}{'of peak':>9}{'peak, MiB':>11}")
     with tempfile.TemporaryDirectory(prefix="ladder-largest-") as name:

@@ -1,8 +1,9 @@
 """Ladder beside TRL's GKDTrainer, in one run: `python -m benchmarks.peers [--pair bytes|smollm2] [--steps 8] [--repeats 3]`.
 
-The same pair of models, the same ids, the same batch, bf16; every measurement in a process of its own, the sides in alternation, so
-that a machine that slows down slows all alike. Prints tokens a second and peak memory, and Ladder's as ratios to TRL's, paired by
-repeat, with their spread. TRL is installed in an environment of its own (`--peers FOLDER`, made where it is not there).
+The same pair of models, the same ids, the same batch, and for both sides the precision that `auto` takes on this machine (or
+`--precision`); every measurement in a process of its own, the sides in alternation, so that a machine that slows down slows all alike.
+Prints tokens a second (of the median step) and peak memory, and Ladder's as ratios to TRL's, paired by repeat, with their spread.
+TRL is installed in an environment of its own (`--peers FOLDER`, made where it is not there).
 
 Pairs: `bytes`, 1.0M -> 0.4M parameters over 258 ids, batch 32 x 192; `smollm2`, the teacher of the ladder of that name -> its first
 three layers, 38.9M, over 49,152 ids, batch 4 x 256 (`make smollm2` first). Live: the teacher runs beside the student. Cached: its
@@ -24,9 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import machine, spread
+from benchmarks.common import automatic_precision, machine, spread
 from conf.home import home
 from conf.loading.load import load
+from conf.native import native_settings
 from conf.schema.stage.objective import Objective
 from conf.schema.stage.training import Training
 from models.architectures.checkpoint import load_model, save_model
@@ -49,7 +51,7 @@ TRL = "trl>=1.16"
 SIDES = ("trl", "live", "cached")
 
 
-def prepare(pair: str, folder: Path, steps: int) -> None:
+def prepare(pair: str, folder: Path, steps: int, precision: str) -> None:
     """Write both models, the ids and the corpus of a pair; dump the teacher's signals, and say what that took."""
     batch, length = PAIRS[pair]
     teacher, ids, vocabulary = _smollm2() if pair == "smollm2" else _bytes()
@@ -65,16 +67,16 @@ def prepare(pair: str, folder: Path, steps: int) -> None:
     info = CorpusInfo("causal-lm", length, vocabulary, 0, 0, (), ("all",), None, dict.fromkeys(SPLITS, 1), lengths)
     (folder / "corpus").mkdir()
     write_corpus(folder / "corpus", info, dict.fromkeys(SPLITS, split))
-    _dump(pair, folder, steps)
+    _dump(pair, folder, steps, precision)
 
 
-def _dump(pair: str, folder: Path, steps: int) -> None:
+def _dump(pair: str, folder: Path, steps: int, precision: str) -> None:
     device = resolve_device("auto")
     teacher = load_model(folder / "teacher", "causal-lm").to(device).eval()
     batches = TrainingBatches(Corpus(folder / "corpus", pair), PAIRS[pair][0], 0)
 
     def logits(batch: Any) -> torch.Tensor:
-        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
+        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
             return rows(teacher, batch.to(torch.device(device)), batches.info.vocabulary).float()
 
     order = None if _kind(pair) == "full" else id_order(batches.at(0), logits, batches.info.vocabulary or 0)
@@ -130,32 +132,33 @@ def _smollm2() -> tuple[Any, np.ndarray, int]:
 def _student(pair: str, teacher: Any, interface: Interface) -> Any:
     if pair == "bytes":
         shape = load("python-stdlib").ladder.stages[0].student.shape
+        assert shape
         torch.manual_seed(1)
         return build(config_for(shape, interface), "causal-lm")
     stage = load("smollm2").ladder.stages[0].student.model_copy(update={"initialisation": "layers", "vocabulary": "teacher"})
     return make_student(stage, teacher, interface, 0, "student").model
 
 
-def ours(pair: str, folder: Path, side: str, steps: int, recompute: bool = False) -> dict[str, float]:
+def ours(pair: str, folder: Path, side: str, steps: int, precision: str, recompute: bool = False) -> dict[str, float]:
     """Train a few steps with Ladder's loop; the figures of this process."""
     batch, _ = PAIRS[pair]
     device = resolve_device("auto")
     corpus, moments = Corpus(folder / "corpus", pair), list[float]()
     vocabulary = corpus.info.vocabulary
     if side == "live":
-        source = live(load_model(folder / "teacher", "causal-lm").to(device), vocabulary, "bf16")
+        source = live(load_model(folder / "teacher", "causal-lm").to(device), vocabulary, precision)
     else:
         source = _cache(pair, folder).source
     student = load_model(folder / "student", "causal-lm")
-    training = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, precision="bf16", recompute=recompute)
-    plan = Plan(training, Objective(alpha=1.0), 0, vocabulary, device, "bf16")  # pyright: ignore[reportArgumentType]
+    training = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, recompute=recompute)
+    plan = Plan(training, Objective.model_validate({"alpha": 1.0}), 0, vocabulary, device, precision)
     before = peak_mib()
 
     def on_step(step: Step) -> None:
         moments.append(time.perf_counter())
 
     train(student, TrainingBatches(corpus, batch, 0), plan, signals=source, on_step=on_step)
-    return {"seconds": moments[-1] - moments[WARM - 1], "before_mib": before, "peak_mib": peak_mib()}
+    return {"seconds": steps * float(np.median(np.diff(moments[WARM - 1 :]))), "before_mib": before, "peak_mib": peak_mib()}
 
 
 def peak_mib() -> float:
@@ -164,16 +167,19 @@ def peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(pair: str, folder: Path, side: str, steps: int, python: Path, recompute: bool) -> dict[str, float]:
+def measure(pair: str, folder: Path, side: str, steps: int, python: Path, precision: str, recompute: bool) -> dict[str, float]:
     """One side, once, in a process of its own."""
     batch, length = PAIRS[pair]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    own = {} if side == "trl" else native_settings({})  # the other side runs as its users run it
+    env = {key: value for key, value in os.environ.items() if key not in native_settings({})}
+    env = {**env, **own, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     if side == "trl":
         script = Path(__file__).with_name("peers_trl.py")
         command = [python, script, folder / "teacher", folder / "student", folder / "stream.npy"]
-        command += ["--length", length, "--batch-size", batch, "--steps", steps]
+        command += ["--length", length, "--batch-size", batch, "--steps", steps, "--precision", precision]
     else:
         command = [sys.executable, "-m", "benchmarks.peers", "--pair", pair, "--side", side, "--folder", folder, "--steps", steps]
+        command += ["--precision", precision]
         command += ["--recompute"] if recompute else []
     done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -202,21 +208,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a measurement")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
     parser.add_argument("--peers", type=Path, default=Path(".peers"), help="environment of the peers")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], help="of both sides; by default that which `auto` takes here")
     parser.add_argument("--recompute", action="store_true", help="Ladder's sides with training.recompute=true")
     parser.add_argument("--side", choices=SIDES[1:], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    precision = options.precision or automatic_precision()
     if options.side:
-        print(json.dumps(ours(options.pair[0], options.folder, options.side, options.steps, options.recompute)))
+        print(json.dumps(ours(options.pair[0], options.folder, options.side, options.steps, precision, options.recompute)))
         return
     python = environment_of_peers(options.peers.absolute())
     for pair in options.pair or PAIRS:
         with tempfile.TemporaryDirectory(prefix="ladder-peers-") as name:
             folder = Path(name)
-            print(f"\n{pair}: batch {' x '.join(map(str, PAIRS[pair]))}, bf16, {machine(resolve_device('auto'))}", flush=True)
-            prepare(pair, folder, options.steps)
+            print(f"\n{pair}: batch {' x '.join(map(str, PAIRS[pair]))}, {precision}, {machine(resolve_device('auto'))}", flush=True)
+            prepare(pair, folder, options.steps, precision)
             found = [
-                {side: measure(pair, folder, side, options.steps, python, options.recompute) for side in SIDES}
+                {side: measure(pair, folder, side, options.steps, python, precision, options.recompute) for side in SIDES}
                 for _ in range(options.repeats)
             ]
         for side in SIDES:

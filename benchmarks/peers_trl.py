@@ -1,6 +1,6 @@
 """The other side of `benchmarks.peers`: TRL's GKDTrainer on the same pair and ids, in an environment of its own. Imports nothing of Ladder.
 
-    python peers_trl.py TEACHER STUDENT STREAM.npy --length 256 --batch-size 4 --steps 8
+    python peers_trl.py TEACHER STUDENT STREAM.npy --length 256 --batch-size 4 --steps 8 --precision bf16
 
 prints one JSON line: seconds of the timed steps, and the process's peak memory before training and at its end.
 """
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--precision", choices=["bf16", "fp32"], required=True)
     options = parser.parse_args()
     needed = (WARM + options.steps) * options.batch_size
     windows = np.load(options.stream)[: needed * options.length].reshape(needed, options.length)
@@ -73,7 +74,7 @@ def main() -> None:
             lmbda=0.0,
             beta=0.0,
             temperature=1.0,
-            bf16=True,
+            bf16=options.precision == "bf16",
             use_cpu=not torch.cuda.is_available(),
             learning_rate=1e-4,
             logging_strategy="no",
@@ -94,7 +95,11 @@ def main() -> None:
         )
         before = peak_mib()
         trainer.train()
-    print(json.dumps({"seconds": clock.moments[-1] - clock.moments[WARM - 1], "before_mib": before, "peak_mib": peak_mib()}))
+    print(
+        json.dumps(
+            {"seconds": options.steps * float(np.median(np.diff(clock.moments[WARM - 1 :]))), "before_mib": before, "peak_mib": peak_mib()}
+        )
+    )
 
 
 def _no_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:

@@ -58,7 +58,7 @@ VARIABLES = {
     "HF_HUB_OFFLINE": "`0` lets checkpoints and data sets be fetched from the Hugging Face hub; default `1`.",
     "HF_DATASETS_CACHE": "Cache of the hub's data sets; default `datasets` under `LADDER_HOME`.",
     "OMP_NUM_THREADS": "Processor threads, where `compute.threads` and `bench.threads` say nothing.",
-    "THP_MEM_ALLOC_ENABLE": "`0` keeps large tensors out of huge pages; default `1`.",
+    "THP_MEM_ALLOC_ENABLE": "`1`: PyTorch's huge pages in place of those of the C library; so by default only where the latter has none.",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from conf.errors import LadderError, RunCancelled, RunInterrupted
+from conf.native import prepare_process
 from flows.cli import bench, look, make, operate, prove, set_up
 
 INTERRUPTED = 130
@@ -58,6 +59,7 @@ def options(
 
 def main() -> None:
     """Entry point: every expected error is one message and an exit code, never a traceback."""
+    prepare_process(sys.argv[1:])
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

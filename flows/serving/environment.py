@@ -10,6 +10,7 @@ import os
 from conf.errors import UserError
 from conf.home import Home, disk_errors, protect, sqlite_address
 from conf.login import login
+from conf.native import ALLOCATOR, OPENMP
 from conf.secrets import masked, without_user
 from conf.served import Served, served
 
@@ -59,7 +60,7 @@ def go_offline() -> None:
 
 def for_runs() -> dict[str, str]:
     """Variables of a run on another machine's worker: Prefect reads them before our code is imported."""
-    return {**OFFLINE, **PREFECT, **MLFLOW, **HEARTBEAT}
+    return {**OFFLINE, **PREFECT, **MLFLOW, **HEARTBEAT, **OPENMP, **ALLOCATOR}
 
 
 def prepare_environment(home: Home) -> None:

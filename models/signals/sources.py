@@ -21,6 +21,7 @@ from models.losses.chunked import Head, head_of
 from models.losses.loss import HiddenSignal, Signal, SparseSignal, TeacherSignal
 
 SignalSource = Callable[[Batch], Signal]
+ROWS = 1536  # that a live teacher sees at once on a processor: their activations mostly stay in its cache
 
 # Results of `split_head`: a model that is later wrapped for half precision could not be checked as exactly.
 _ALIKE: WeakKeyDictionary[nn.Module, tuple[type, bool]] = WeakKeyDictionary()
@@ -111,9 +112,17 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") ->
         with torch.no_grad():
             if weight is None:
                 return TeacherSignal(rows(teacher, batch, vocabulary))
-            return HiddenSignal(hidden_rows(teacher, batch), weight, bias)
+            parts = _parts(teacher, batch)
+            return HiddenSignal(torch.cat([hidden_rows(teacher, batch.part(index, parts)) for index in range(parts)]), weight, bias)
 
     return source
+
+
+def _parts(teacher: nn.Module, batch: Batch) -> int:
+    """Parts in which a teacher sees a batch: on a processor of `ROWS` rows; one where feature losses watch it, which want all at once."""
+    if batch.targets.device.type != "cpu" or any(part._forward_hooks for part in teacher.modules()):
+        return 1
+    return min(max(1, batch.targets.numel() // ROWS), len(batch.targets))
 
 
 def uniform(outputs: int) -> SignalSource:

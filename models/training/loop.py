@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from conf.errors import RunCancelled, TrainingDiverged
 from conf.schema.stage.training import Training
 from models.architectures.attention import single_precision_gradient
+from models.architectures.gated import lean_gates
 from models.data.batches import IGNORE, TrainingBatches
 from models.losses.features import Features
 from models.losses.loss import StepObjective
@@ -151,7 +152,8 @@ def train(
     began, earlier, earlier_tokens = time.monotonic(), state.seconds, state.tokens
     step = first
     half = plan.device == "cpu" and plan.precision == "bf16"
-    with single_precision_gradient(plain) if half else nullcontext(), recomputed(plain) if t.recompute else nullcontext():
+    attention = single_precision_gradient(plain) if half else nullcontext()
+    with attention, lean_gates(plain), recomputed(plain) if t.recompute else nullcontext():
         while step < t.steps and not state.stopped:
             at = _weights(plan, step, state) if sources else None
             rate = learning_rate_at(t, step)

@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple
 import httpx
 import pytest
 
+from conf.native import ALLOCATOR
 from tests.flows.fork_server import ForkServer
 from tests.flows.forked import Forked
 
@@ -52,7 +53,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "LADDER_", "PYTEST_", "HF_"))}
     # One thread: the tests share their cores, and waiting threads that spin would slow all of them down.
     ours = {"LADDER_SERVER_SECONDS": "0", "TMPDIR": TEMPORARY}  # an embedded server ends with its run
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **ours, **more}
+    return {**kept, **ALLOCATOR, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **ours, **more}
 
 
 @lru_cache
