@@ -99,7 +99,10 @@ class Deployment(Settings):
         {}, "Parameters of its runs, below those of a form or a schedule", allowed="a mapping of flow parameters"
     )
     tags: tuple[str, ...] = setting((), "Tags of its runs")
-    concurrency_limit: int | None = setting(None, "Its runs at the same time; further ones wait. None: no limit", "runs", ge=1)
+    concurrency_limit: int | None = setting(None, "Its runs at the same time. None: no limit", "runs", ge=1)
+    beyond_limit: Literal["wait", "skip"] = setting(
+        "wait", "A run beyond `concurrency_limit` waits, or is skipped (Cancelled), which suits a schedule that is shorter than its run"
+    )
     schedules: tuple[Timetable, ...] = setting((), "Times at which it runs by itself")
 
     @model_validator(mode="after")
@@ -109,12 +112,20 @@ class Deployment(Settings):
             raise ValueError(f"got schedules with the same slug {', '.join(twice)}; allowed: a different slug for each.")
         return self
 
+    @model_validator(mode="after")
+    def _skips_beyond_a_limit(self) -> Deployment:
+        if self.beyond_limit == "skip" and self.concurrency_limit is None:
+            raise ValueError("got beyond_limit: skip without concurrency_limit; allowed: both. For instance concurrency_limit: 1.")
+        return self
+
 
 class Deployments(Settings):
     """The deployments of one file."""
 
-    # Small: each run is a process of its own; not 1: a run that waits for a person, or for another training, holds its place.
-    limit: int = setting(4, "Flow runs at the same time in the serving process; further ones wait", "runs", ge=1, le=256)
+    # Small: each run is a process of its own; not 1: a run that waits for another training holds its place.
+    limit: int = setting(
+        4, "Flow runs at the same time in the serving process, those apart that wait for a person; further ones wait", "runs", ge=1, le=256
+    )
     deployments: tuple[Deployment, ...] = setting(..., "The deployments", min_length=1)
 
     @model_validator(mode="after")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from prefect import flow_runs
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
@@ -16,6 +20,7 @@ from pydantic import Field
 
 from conf.errors import LadderError, UserError
 from conf.schema.stage.stage import Stage
+from flows.run_labels import label, missed_tags
 from tasks.evaluation.decisions import Choice, Decision, remember, remembered
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord, StageRecord
@@ -56,7 +61,8 @@ def ask(student: StageRecord, stage: Stage, run: LadderRun) -> Decision:
     text = f"{student.name} needs a decision until {until}, else it counts as {stage.gate.unanswered}: {'; '.join(student.gate_reasons)}"
     log.warning("%s. Answer in the Prefect UI, or with: ladder answer %s approve|reject|extend", text, run.record.run)
     run.save(run.record.model_copy(update={"waiting": text}))
-    answer = _answered(_page(student, stage, run.record, until), stage, limit.total_seconds())
+    label(tags=missed_tags(student))
+    answer = _answered(_page(student, stage, run.record, until), text, stage, limit.total_seconds())
     run.save(run.record.model_copy(update={"waiting": None}))
     steps = (answer.steps or max(stage.training.steps // 2, 1)) if answer.choice == "train longer" else None
     decision = Decision(choice=answer.choice, steps=steps, by=answer.by, note=answer.note, moment=now(), run=run.record.run)
@@ -66,7 +72,7 @@ def ask(student: StageRecord, stage: Stage, run: LadderRun) -> Decision:
     return decision
 
 
-def _answered(page: str, stage: Stage, seconds: float) -> Answer:
+def _answered(page: str, text: str, stage: Stage, seconds: float) -> Answer:
     """Pause until a person has answered, or the time is up and `gate.unanswered` decides."""
     default = "approve" if stage.gate.unanswered == "approve" else "reject"
     silent = {"choice": default, "by": "nobody", "note": f"no answer in {stage.gate.ask_hours:g} hours"}
@@ -74,9 +80,21 @@ def _answered(page: str, stage: Stage, seconds: float) -> Answer:
     threading.Thread(target=_answer_late, args=(UUID(str(flow_run.id)), silent, seconds, over), daemon=True).start()
     try:
         form = Answer.with_initial_data(description=page)
-        return pause_flow_run(wait_for_input=form, timeout=int(seconds) + GRACE_SECONDS, poll_interval=POLL_SECONDS)
+        with _saying(text):
+            return pause_flow_run(wait_for_input=form, timeout=int(seconds) + GRACE_SECONDS, poll_interval=POLL_SECONDS)
     finally:
         over.set()
+
+
+@contextmanager
+def _saying(text: str) -> Iterator[None]:
+    """Have the paused state say what is asked, and by when; Prefect's own says nothing."""
+    plain = flow_runs.Paused  # pyright: ignore[reportPrivateImportUsage]
+    setattr(flow_runs, "Paused", functools.partial(plain, message=text))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(flow_runs, "Paused", plain)  # noqa: B010
 
 
 def _answer_late(flow_run_id: UUID, answer: dict[str, Any], seconds: float, over: threading.Event) -> None:

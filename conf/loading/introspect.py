@@ -36,6 +36,24 @@ def member(model: type[BaseModel] | None, key: str, value: Any = None) -> type[B
     return found[0] if found else None
 
 
+def elsewhere(root: type[BaseModel], word: str) -> list[str]:
+    """Dotted keys below `defaults` and `teacher` whose last part is `word`, the shortest first: a setting given at the wrong place."""
+    found: list[str] = []
+
+    def walk(prefix: str, models: Sequence[type[BaseModel]], depth: int) -> None:
+        for model in models:
+            for name, field in model.model_fields.items():
+                key = f"{prefix}.{name}"
+                if name == word and key not in found:
+                    found.append(key)
+                if depth:
+                    walk(key, classes(field.annotation), depth - 1)
+
+    for prefix, name in (("defaults", "stages"), ("teacher", "teacher")):
+        walk(prefix, classes(root.model_fields[name].annotation), 1)
+    return sorted(found, key=lambda key: key.count("."))
+
+
 def at(value: Any, parts: Iterable[Any]) -> Any:
     """The value at a path of keys and indices in plain data; None where there is none."""
     for part in parts:

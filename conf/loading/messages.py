@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from conf.errors import UserError
-from conf.loading.introspect import allowed, allowed_item, at, class_at, classes, field_at, options, sources, suggest
+from conf.loading.introspect import allowed, allowed_item, at, class_at, classes, elsewhere, field_at, options, sources, suggest
 from conf.schema.ladder import Ladder
 
 SHOWN = 100  # characters of a value that a message repeats
@@ -36,7 +36,8 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
         model = class_at(Ladder, parts[:-1], plain)
         names = list(model.model_fields) if model else []
         topic = f" {_topic(parts[:-1])}" if _topic(parts[:-1]) else ""
-        remedy = f"{suggest(str(parts[-1]), names)}`ladder explain{topic}` describes them."
+        hint = suggest(str(parts[-1]), names) or _misplaced(parts)
+        remedy = f"{hint}`ladder explain{topic}` describes them."
         return f"{key}: unknown key, with the value {_shown(detail['input'])}; allowed: {', '.join(names)}. {remedy}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _wrong_source(detail, parts)
@@ -51,6 +52,12 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
         return f"{key}: {message}" if key else message
     hint = suggest(str(detail["input"]), options(field.annotation)) if field else ""
     return f"{key}: got {_shown(detail['input'])}; allowed: {words}. {hint}{explained}"
+
+
+def _misplaced(parts: Sequence[Any]) -> str:
+    """Keys of stages and teacher with the same last part as an unknown one at the top."""
+    found = elsewhere(Ladder, str(parts[-1]))[:3] if len(parts) == 1 else []
+    return f"Did you mean {' or '.join(map(repr, found))}? " if found else ""
 
 
 def _wrong_source(detail: dict[str, Any], parts: list[Any]) -> str:

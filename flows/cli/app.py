@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def main() -> None:
         typer.echo(f"{error}; what is finished is kept, the same command, or `ladder rerun`, goes on from there", err=True)
         _leave(error.exit_code)
     except LadderError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(_readable(f"error: {error}"), err=True)
         _leave(error.exit_code)
     if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
         typer.echo("interrupted; what is finished is kept, the same command goes on from there", err=True)
@@ -89,6 +90,15 @@ def _usage_error(error: Any) -> int:
     if text:  # empty where `ladder` alone has printed the help
         typer.echo(f"error: {text.rstrip('.')}. `{error.ctx.command_path} --help` shows what is allowed.", err=True)
     return error.exit_code
+
+
+def _readable(text: str) -> str:
+    """A message for standard error, broken between words on a terminal."""
+    if not sys.stderr.isatty():
+        return text
+    from tasks.records.format import lines_of
+
+    return "\n".join(lines_of(text, shutil.get_terminal_size().columns))
 
 
 def _leave(code: int) -> NoReturn:

@@ -36,7 +36,7 @@ def bench(words: Words = None, fresh: Fresh = False, as_json: Json = False) -> N
 
     result = bench_run(record, ladder, fresh)
     _renew_report(record)
-    show(result.model_dump(mode="json"), as_json, lambda: bench_text(result))
+    show(result.model_dump(mode="json"), as_json, lambda: bench_text(result, record.teacher.weights_sha256 if record.teacher else None))
 
 
 def economics(words: Words = None, as_json: Json = False) -> None:

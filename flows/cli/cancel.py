@@ -29,11 +29,11 @@ def cancel_run(home: Home, run: str | None) -> str:
         run: Its name; None: the only one that runs.
 
     Returns:
-        Text of how it ended.
+        Text of how it ended, or that it is still stopping: a training ends with its step, which may take long.
 
     Raises:
         UserError: It does not run, or there is a choice.
-        LadderError: It does not end.
+        LadderError: It can be reached neither through Prefect nor by a signal.
     """
     record = _running(home, run)
     begin(f"{record.run}: asking it to stop")
@@ -44,7 +44,9 @@ def cancel_run(home: Home, run: str | None) -> str:
         if not signalled and (waited > SIGNAL_SECONDS or not requested):
             signalled = ask_to_end(home, record)
         if waited > (PATIENCE_SECONDS if requested or signalled else SETTLE_SECONDS):
-            raise LadderError(_stuck(record, requested, signalled, waited))
+            if not requested and not signalled:
+                raise LadderError(_unreachable(record))
+            return _still_stopping(record, signalled, waited)
         time.sleep(0.1)
     if requested:
         _settle(home, record)
@@ -67,11 +69,13 @@ def _running(home: Home, run: str | None) -> RunRecord:
     raise UserError.about("RUN", run, f"a run that runs: {names}", f"This one is {record.status}. {suggest(run, list(running))}".strip())
 
 
-def _stuck(record: RunRecord, requested: bool, signalled: bool, waited: float) -> str:
-    if not requested and not signalled:
-        return f"{record.run}: Prefect's server does not answer, and process {record.pid} is not on this machine; cancel it where it runs."
-    text = f"{record.run}: it was asked to stop and still runs after {duration(waited)}; a training step may take longer."
-    return text + (f" `kill {record.pid}` breaks the step off, and what is finished is kept." if signalled else "")
+def _unreachable(record: RunRecord) -> str:
+    return f"{record.run}: Prefect's server does not answer, and process {record.pid} is not on this machine; cancel it where it runs."
+
+
+def _still_stopping(record: RunRecord, signalled: bool, waited: float) -> str:
+    text = f"{record.run}: still stopping after {duration(waited)}; it ends with the step under way, and what is finished is kept."
+    return text + (f" `kill {record.pid}` breaks the step off." if signalled else "")
 
 
 def _settle(home: Home, record: RunRecord) -> None:

@@ -162,6 +162,7 @@ def _recorded_error(flow_run_id: str) -> LadderError | None:
 def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
     from rich.console import Console
 
+    from flows.cli.printing import clickable
     from flows.cli.show.runs import links
     from tasks.proof.verdict_text import render
     from tasks.records.proof import read_proof
@@ -175,8 +176,8 @@ def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
         console.print(f"\n{compared.verdict}", markup=False)
     else:
         console.print(tables.render_rich(record))
-    for line in links(record):
-        console.print(line, markup=False, soft_wrap=True)
+    for line in map(clickable, links(record)):
+        console.out(line, highlight=False)
     if not record.prefect_url:
         console.print(f"Prefect UI: PREFECT_HOME={shlex.quote(str(home().prefect))} prefect server start", markup=False, soft_wrap=True)
     sys.stdout.flush()

@@ -44,8 +44,8 @@ def deploy(
     """Register the deployments on a work pool, for machines that only run workers."""
     from flows.serving.deploy import deploy as register
 
-    for name in register(pool, deployments, variables or []):
-        typer.echo(f"{name} on {pool}")
+    for line in register(pool, deployments, variables or []):
+        typer.echo(line)
 
 
 def notify(

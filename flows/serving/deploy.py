@@ -27,7 +27,7 @@ def deploy(pool: str, deployments: Path | None, variables: Sequence[str]) -> lis
         variables: Job variables, `key=value`: `image=registry/ladder:1`.
 
     Returns:
-        The deployments' full names.
+        A line for each deployment: its full name, the pool, and where it ran before.
 
     Raises:
         UserError: No server is configured or served, there is no such pool, or the file is wrong.
@@ -74,10 +74,26 @@ async def _deploy(place: Home, pool: str, offered: Sequence[Any], variables: dic
         await _require_pool(client, pool)
         for one in offered:
             made = build(one, pool, {"env": for_runs(), **variables})
+            moved = await _moved_from(client, f"{made.flow_name}/{made.name}", pool)
             identifier = await made.aapply()
             await apply_schedules(place, client, identifier, one)
-            names.append(f"{made.flow_name}/{made.name}")
+            names.append(f"{made.flow_name}/{made.name} on {pool}{moved}")
     return names
+
+
+async def _moved_from(client: PrefectClient, name: str, pool: str) -> str:
+    """Who ran a deployment until now, in words; empty where it is new, or on this pool already."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        before = await client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        return ""
+    if before.work_pool_name == pool:
+        return ""
+    return (
+        f", moved from {f'pool {before.work_pool_name}' if before.work_pool_name else '`ladder serve`, which starts no more of its runs'}"
+    )
 
 
 async def _require_pool(client: PrefectClient, pool: str) -> None:

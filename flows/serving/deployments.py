@@ -23,6 +23,7 @@ from tasks.runtime.logs import log
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.client.schemas.responses import DeploymentResponse
     from prefect.client.schemas.schedules import SCHEDULE_TYPES
     from prefect.deployments.runner import RunnerDeployment
@@ -115,7 +116,7 @@ def build(offered: Deployment, pool: str | None = None, variables: dict[str, Any
         description=offered.description,
         parameters=dict(offered.parameters),
         tags=list(offered.tags),
-        concurrency_limit=offered.concurrency_limit,
+        concurrency_limit=_limit(offered),
         entrypoint_type=EntrypointType.MODULE_PATH,
         work_pool_name=pool,
         job_variables=variables,
@@ -152,6 +153,14 @@ async def restore(client: PrefectClient, deployment: UUID, made: RunnerDeploymen
         log.warning("%s/%s: %s had been changed on the server; set back", made.flow_name, made.name, ", ".join(sorted(changed)))
         right = {"pull_steps": None, "path": None, "entrypoint": made.entrypoint}
         await client.update_deployment(deployment, DeploymentUpdate(**right))
+
+
+def _limit(offered: Deployment) -> int | ConcurrencyLimitConfig | None:
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+
+    if offered.concurrency_limit is None or offered.beyond_limit == "wait":
+        return offered.concurrency_limit
+    return ConcurrencyLimitConfig(limit=offered.concurrency_limit, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 
 def schedule_of(timetable: Timetable) -> SCHEDULE_TYPES:

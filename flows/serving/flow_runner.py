@@ -42,9 +42,11 @@ from flows.serving.environment import answers
 from flows.serving.parent_watchdog import end_with_parent
 from tasks.lifecycle.dead_runs import reap, restart_dead
 from tasks.runtime.logs import log
+from tasks.runtime.run_registry import all_runs
 
 POLL_SECONDS = 2.0
 REAP_SECONDS = 15.0
+waiting: set[str] = set()  # runs that wait for a person: they hold no place
 PATIENCE_SECONDS = 12.0  # for the runs to write their checkpoints when this process ends
 
 
@@ -139,6 +141,8 @@ async def run(deployments: Deployments, place: Home, journal: str, ready: Callab
         runner.start_only(registered, journal)
         ready()
         while not ending.is_set():
+            if runner._limiter is not None:
+                runner._limiter.total_tokens = deployments.limit + len(waiting)
             # Not `runner.start`, which ends itself and all runs after a few requests without an answer.
             try:
                 await runner._get_and_submit_flow_runs()
@@ -151,11 +155,13 @@ async def run(deployments: Deployments, place: Home, journal: str, ready: Callab
 
 
 def reap_loop(place: Home) -> None:
-    """Find the runs that have died, again and again, and restart those that may be."""
+    """Find the runs that have died, again and again, and restart those that may be; and those that wait for a person."""
     while True:
         try:
             reap(place)
             restart_dead(place)
+            waiting.clear()
+            waiting.update(record.run for record in all_runs(place) if record.served and record.status == "running" and record.waiting)
         except (LadderError, OSError) as error:  # such as a full disk: the next time may go well
             log.warning("%s", error)
         time.sleep(REAP_SECONDS)

@@ -58,6 +58,7 @@ class Part(NamedTuple):
     rows: tuple[Row, ...]
     exponent: Exponent | None  # of the measured medians
     limit_exponent: Exponent | None  # of the roofline
+    against_root: bool = True  # whether the first model is the root; else there are no speed-ups
 
     @property
     def title(self) -> str:
@@ -86,8 +87,21 @@ def fit_exponent(ratios: Sequence[float], speed_ups: Sequence[float]) -> Exponen
     return Exponent(value, value - half, value + half, len(points))
 
 
-def parts(models: Sequence[ModelBench]) -> list[Part]:
-    """Every part of the measurement at every batch size that all models have; the first model is the root."""
+def parts(models: Sequence[ModelBench], root: str | None = None) -> list[Part]:
+    """Every part of the measurement at every batch size that all models have.
+
+    Args:
+        models: The measurements, the root's first.
+        root: Hash of the root's weights; where the first model has others, the root was not measured, and no speed-up is given.
+            None: the first model is the root.
+    """
+    found = _parts(models)
+    if models and root is not None and models[0].weights_sha256 != root:
+        return [part._replace(exponent=None, limit_exponent=None, against_root=False) for part in found]
+    return found
+
+
+def _parts(models: Sequence[ModelBench]) -> list[Part]:
     if not models:
         return []
     sizes = [case.batch_size for case in models[0].cases if all(model.case(case.batch_size) for model in models)]
@@ -139,6 +153,8 @@ def _limit(model: ModelBench, part: str, size: int) -> float | None:
 def answer(part: Part) -> str:
     """One sentence: how much faster a model a tenth the size is here, against the usual claim."""
     fitted = part.exponent
+    if not part.against_root:
+        return "The root was not measured, so there are no speed-ups: `ladder bench` measures all models of a run, its root among them."
     if fitted is None:
         return "No student of another size was measured, so nothing is said about how speed goes with size."
     value, low, high = fitted.at_ten()
@@ -170,7 +186,7 @@ def cells(part: Part) -> list[list[str]]:
             human(row.parameters),
             *(milliseconds(value) for value in (row.spread.p50, row.spread.p95, row.spread.p99)),
             NONE if row.limit is None else milliseconds(row.limit),
-            f"{row.speed_up:.2f}x",
+            f"{row.speed_up:.2f}x" if part.against_root else NONE,
             rate(row.throughput),
         ]
         for row in part.rows

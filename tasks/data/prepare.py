@@ -165,8 +165,7 @@ def check_class_weights(ladder: Ladder, names: tuple[str, ...]) -> None:
 
 
 def _build(ladder: Ladder, base: Path, teacher: Path | None, folder: Path, classes: tuple[str, ...] | None, work: Path) -> None:
-    info = build_corpus(ladder, base, teacher, folder, log.info, classes, work)
-    log.info("data: %s", ", ".join(f"{info.documents[s]:,} {s} documents" for s in info.documents))
+    build_corpus(ladder, base, teacher, folder, log.info, classes, work)  # which says how many documents each part has
 
 
 def content_hash(found: Found) -> str:

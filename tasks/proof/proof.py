@@ -16,7 +16,7 @@ from tasks.proof.arms import MEANING, ForwardFlops, arm_flops
 from tasks.proof.verdict_text import trust, verdict
 from tasks.records.proof import PROOF, ArmResult, Contrast, Estimate, Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
-from tasks.runtime.logs import log
+from tasks.runtime.logs import NOT_ON_TERMINAL, log
 from tasks.runtime.run_registry import Context
 from tasks.tracking.recorder import recorder_of
 from tasks.tracking.tracker import Tracker
@@ -181,4 +181,4 @@ def record_proof(record: RunRecord, proof: Proof, context: Context, examples: Pa
         tracker.set_tags(run_id, {"ladder.verdict": proof.verdict})
 
     recorder_of(context.paths, record.run).attempt("proof", record.mlflow_run_id, send)
-    log.info("%s", proof.verdict)
+    log.info("%s", proof.verdict, extra=NOT_ON_TERMINAL)  # the command prints it at its end

@@ -98,6 +98,8 @@ def trust(proof: Proof) -> tuple[str, ...]:
             f"One of the {proof.test_examples} test examples is {100 / proof.test_examples:.2f} points, more than the smallest difference "
             f"of interest of {100 * proof.delta:.2f}; a spread below that of such steps is not believed."
         )
+    if proof.contrasts and proof.contrasts[0].gain.pairs == 2:
+        sentences.append("Two seeds decide nothing: how far seeds scatter cannot be told from two. Take at least five.")
     if proof.pilot:
         sentences.append(
             "A pilot: every student has a tenth of its steps, and its whole schedule within them. Trust it for whether all arms run, what "

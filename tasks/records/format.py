@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -30,6 +31,12 @@ def days_text(days: float) -> str:
     if days < 1000:
         return f"{days:.1f}".removesuffix(".0") + " days"
     return f"{days / 365.25:,.1f} years"
+
+
+def lines_of(text: str, width: int) -> list[str]:
+    """A text in lines no wider than `width`, broken between words only: addresses and paths stay whole, however long."""
+    parts = [textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""] for line in text.splitlines()]
+    return [line for part in parts for line in part]
 
 
 NONE = "-"

@@ -12,14 +12,26 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.atomic import write_atomic
 from conf.errors import StoreError
+from conf.home import home
 from conf.secrets import without_user
+from conf.served import served
 from tasks.records import format as fmt
 from tasks.records.run import RunRecord
 from tasks.report import sections, tables
 from tasks.report.plots.style import MANY
 from tasks.report.sections.outcome import ROWS, tiles
 from tasks.report.sections.settings import machine
+from tasks.tracking.client import is_server, run_url
 
+CONTENTS = {  # topic of a section -> its name in the table of contents
+    "outcome": "Verdict",
+    "quality": "Quality against parameters",
+    "proof": "Control arms",
+    "costs": "Cost",
+    "bench": "Latency and memory",
+    "curves": "Learning curves",
+    "settings": "Settings and reproduction",
+}
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -73,9 +85,21 @@ def render(record: RunRecord, settings_yaml: str) -> str:
             tiles=tiles(record),
             machine=machine(record.environment),
             sections=found,
+            contents=[(topic, CONTENTS.get(topic, topic.capitalize())) for topic in found],
+            split=tables.SPLIT,
+            mlflow=mlflow_page(record),
             verdict=next((str(section["verdict"]) for section in found.values() if section.get("verdict")), None),
         )
     )
+
+
+def mlflow_page(record: RunRecord) -> str | None:
+    """Address of a run's page in MLflow, on the server that its record names or on the one that is served for this home."""
+    if not (record.mlflow_uri and record.mlflow_experiment_id and record.mlflow_run_id):
+        return None
+    up = served(home())
+    base = record.mlflow_uri if is_server(record.mlflow_uri) else (up and up.mlflow_ui)
+    return run_url(base, record.mlflow_experiment_id, record.mlflow_run_id) if base else None
 
 
 def templates() -> Environment:
@@ -90,6 +114,7 @@ def templates() -> Environment:
         "operations": fmt.operations,
         "moment": fmt.moment,
         "no_password": without_user,
+        "file": lambda path: Path(path).absolute().as_uri(),
         "short": lambda text: text[:12],
         "numeric": tables.is_numeric,
         "capitalize_first": lambda text: text[:1].upper() + text[1:],

@@ -43,6 +43,9 @@ BROKEN = {
 }  # on a terminal
 
 
+SPLIT = "validation split"  # on which every figure of a run is measured; a proof reads the test split beside it
+
+
 def not_run(record: RunRecord) -> list[str]:
     """Names of the models that were planned and not reached, the root teacher included, in the ladder's order."""
     reached = {stage.name for stage in record.stages}

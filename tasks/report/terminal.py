@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from tasks.records.format import lines_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -13,13 +17,15 @@ WIDTH, WIDE = 80, 100  # columns
 
 
 def text_of(*renderables: Any, width: int = WIDTH, soft_wrap: bool = False) -> str:
-    """Tables and sentences as plain text, no wider than `width`; with `soft_wrap` sentences stay on one line."""
+    """Tables and sentences as plain text, no wider than `width`; with `soft_wrap` sentences are lines, but on a terminal."""
     from rich.console import Console
 
     buffer = io.StringIO()
     console = Console(file=buffer, width=width, highlight=False)
+    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for renderable in renderables:
-        console.print(renderable, markup=False, soft_wrap=soft_wrap and isinstance(renderable, str))
+        text = "\n".join(lines_of(renderable, terminal)) if terminal and soft_wrap and isinstance(renderable, str) else renderable
+        console.print(text, markup=False, soft_wrap=soft_wrap and isinstance(renderable, str))
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
 
 

@@ -14,6 +14,7 @@ from typing import TextIO
 from rich.console import Console
 
 from conf.secrets import masked
+from tasks.records.format import lines_of
 
 console = Console(stderr=True, highlight=False)
 log = logging.getLogger("ladder")
@@ -61,7 +62,8 @@ class _TerminalHandler(logging.Handler):
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
-        console.print(f"{stamp} {text}", markup=False, soft_wrap=True, style=_style(record.levelno))
+        lines = lines_of(f"{stamp} {text}", console.width) if console.is_terminal else [f"{stamp} {text}"]
+        console.print("\n".join(lines), markup=False, soft_wrap=True, style=_style(record.levelno))
 
 
 def _style(level: int) -> str:

@@ -33,7 +33,7 @@ class PrivateName:
 EMBEDDED, RUNNER, SQLITE = "flows/serving/embedded_server.py", "flows/serving/flow_runner.py", "flows/serving/sqlite_transactions.py"
 WATCHDOG, CLIENT, DEPLOYMENTS = "flows/serving/parent_watchdog.py", "tasks/runtime/prefect_client.py", "flows/serving/deployments.py"
 SERVER, SCHEDULES = "prefect.server.api.server", "prefect.server.schemas.schedules"
-ARROWS, ENGINE = "flows/arrows.py", "prefect.utilities.engine"
+ARROWS, APPROVAL, ENGINE = "flows/arrows.py", "flows/approval.py", "prefect.utilities.engine"
 STARTER = "prefect.runner._starter_engine:EngineCommandStarter"
 
 PRIVATE_NAMES = (
@@ -116,6 +116,8 @@ PRIVATE_NAMES = (
         "schedules made by a person stay",
     ),
     PrivateName("CronSchedule", f"{SCHEDULES}:CronSchedule", "07ac566d1651", DEPLOYMENTS, "whether a schedule ever starts a run"),
+    PrivateName("_limiter", "prefect.runner.runner:Runner._limiter", "cdf86eb99e99", RUNNER, "runs that wait for a person hold no place"),
+    PrivateName("flow_runs.Paused", "prefect.flow_runs:pause_flow_run", "fac79522109f", APPROVAL, "a paused run says what it asks"),
     PrivateName("link_state_to_result", f"{ENGINE}:link_state_to_result", "81a758e5fb57", ARROWS, "arrows between stages"),
     PrivateName("run_results", f"{ENGINE}:get_state_for_result", "a0f0410c3c65", ARROWS, "no arrows but ours"),
     PrivateName("RRuleSchedule", f"{SCHEDULES}:RRuleSchedule", "aad3fe9f1a3d", DEPLOYMENTS, "as above"),

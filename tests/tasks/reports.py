@@ -193,6 +193,8 @@ class Page(HTMLParser):
                 self.labels.append(value or "")
             if name == "id":
                 self.ids.append(value or "")
+            if tag == "a" and name == "href" and re.match(r"https?://|file:///|[a-z]+\.(yaml|json)$", value or ""):
+                continue  # opened by a reader's click, fetched by nothing
             if name in {"src", "href", "xlink:href", "srcset", "action", "data"}:
                 self.links.append(value or "")
 

@@ -10,9 +10,9 @@ from tasks.records.format import NONE, mebibytes, milliseconds, seconds
 from tasks.report.terminal import table_of, text_of
 
 
-def bench_text(result: RunBench) -> str:
+def bench_text(result: RunBench, root: str | None = None) -> str:
     """Latency by part and batch size, start and memory, and how speed scales with size."""
-    measured, machine, first = parts(result.models), result.models[0].machine, result.models[0]
+    measured, machine, first = parts(result.models, root), result.models[0].machine, result.models[0]
     what = f"{first.tokens} prompt tokens, {first.new_tokens} new ones" if first.new_tokens else f"{first.tokens} positions a request"
     lines: list[Any] = [
         f"{machine.processor}, {machine.device}, {machine.threads} thread{'s' * (machine.threads != 1)}, {machine.dtype}, "

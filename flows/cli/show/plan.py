@@ -16,18 +16,23 @@ def plan_text(plan: LadderPlan) -> str:
     table = table_of(COLUMNS, [_row(model) for model in models], left=("will be",))
     lines = [f"{model.name}: {'; '.join(model.changes)}" for model in models if model.changes]
     changed = ["", "Computed again because:", *lines] if lines else []
-    total = f"To compute: {operations(plan.flops)}, about {estimate(plan.seconds)} of training at {plan.basis}."
+    whole = sum(model.flops for model in models), sum(model.seconds for model in models)
+    total = (
+        f"To compute: {operations(plan.flops)} of {operations(whole[0])}, about {estimate(plan.seconds)} of {estimate(whole[1])} "
+        f"of training at {plan.basis}."
+    )
+    price = costs_text(plan.costs, plan.teacher.name, plan.costs.flops >= whole[0])
     data = {"prepare": "will be prepared", "reuse": "reused", "missing": "missing"}[plan.data]
     notes = [f"note: {note}" for note in plan.notes]
-    lines = [f"{plan.ladder}: data {data}", table, *changed, "", total, costs_text(plan.costs, plan.teacher.name), *notes]
-    return text_of(*lines, width=WIDE, soft_wrap=True)
+    return text_of(f"{plan.ladder}: data {data}", table, *changed, "", total, price, *notes, width=WIDE, soft_wrap=True)
 
 
-def costs_text(costs: PlanCosts, root: str) -> str:
-    """The price of a plan, beside that of one jump."""
+def costs_text(costs: PlanCosts, root: str, with_root: bool) -> str:
+    """The price of a plan, beside that of one jump; `with_root`: the root's own training is in both, or costs nothing."""
+    ladder = "The whole ladder" if with_root else f"Its stages without the training of {root}, which both need"
     text = (
         f"Price at {money(costs.price_per_hour, costs.currency)} an hour: {money(costs.to_compute, costs.currency)} for this run. "
-        f"The whole ladder: {operations(costs.flops)}, about {estimate(costs.seconds)}, {money(costs.price, costs.currency)}"
+        f"{ladder}: {operations(costs.flops)}, about {estimate(costs.seconds)}, {money(costs.price, costs.currency)}"
     )
     jump = costs.jump
     if jump is None:

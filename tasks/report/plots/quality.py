@@ -10,7 +10,7 @@ from tasks.records.format import human
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report.plots.kept import kept
 from tasks.report.plots.style import CARD, INK, MARKERS, MUTED, Layout, Look, dress, figure, looks, plain_log, short, svg
-from tasks.report.tables import ACCURACY, QualityMetric, quality_of, score
+from tasks.report.tables import ACCURACY, SPLIT, QualityMetric, quality_of, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +70,7 @@ def _description(record: RunRecord, controls: Sequence[Control], intervals: Mapp
     quality = quality_of(record)
 
     def words(name: str, parameters: int, value: float, ends: Interval | None) -> str:
+        ends = ends and possible(ends, quality is ACCURACY)
         between = f" ({_score(quality, ends[0])} to {_score(quality, ends[1])})" if ends else ""
         return f"{name} {_score(quality, value)}{between} with {human(parameters)} parameters"
 
@@ -82,7 +83,8 @@ def _description(record: RunRecord, controls: Sequence[Control], intervals: Mapp
     ]
     more = f"; and {len(models) - len(described)} between" if len(described) < len(models) else ""
     arms = [words(arm.name, arm.parameters, arm.quality, _ends(arm)) for arm in controls]
-    return f"Quality against parameters, {quality.axis}: {'; '.join(described)}{more}." + (f" Controls: {'; '.join(arms)}." if arms else "")
+    told = f"Quality against parameters on the {SPLIT}, {quality.axis}: {'; '.join(described)}{more}."
+    return told + (f" Controls: {'; '.join(arms)}." if arms else "")
 
 
 def _score(quality: QualityMetric, value: float) -> str:
@@ -116,11 +118,17 @@ def _quality(record: RunRecord, layout: Layout, controls: Sequence[Control], int
     axes.set_xscale("log")
     axes.set_xlim(min(shown) / 1.9, max(shown) * 1.9)
     axes.margins(y=0.28)
-    if quality is ACCURACY:
-        axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
+    least, most = axes.get_ylim()
+    axes.set_ylim(max(least, 0), min(most, 100) if quality is ACCURACY else most)
     plain_log(axes.xaxis)
-    dress(axes, "parameters (log scale)", quality.axis)
+    dress(axes, f"parameters (log scale); {SPLIT}" if layout == "wide" else f"parameters; {SPLIT}", quality.axis)
     return drawing
+
+
+def possible(ends: Interval, share: bool) -> Interval:
+    """An interval cut at what the figure can be: a share from 0 to 1, bits per byte from 0."""
+    low, high = ends
+    return max(low, 0.0), min(high, 1.0) if share else high
 
 
 def _point(axes: Axes, model: StageRecord, look: Look, value: float) -> None:
@@ -128,7 +136,7 @@ def _point(axes: Axes, model: StageRecord, look: Look, value: float) -> None:
     size: dict[str, Any] = (
         {"markersize": 10, "markeredgewidth": 2, "zorder": 4} if look.named else {"markersize": 4, "alpha": 0.6, "zorder": 2}
     )
-    axes.plot(model.parameters, value, look.marker, color=look.colour, markerfacecolor=face, **size)
+    axes.plot(model.parameters, value, look.marker, clip_on=False, color=look.colour, markerfacecolor=face, **size)
 
 
 def _arms(axes: Axes, controls: Sequence[Control], scale: float, span: float) -> None:
@@ -143,7 +151,8 @@ def _arms(axes: Axes, controls: Sequence[Control], scale: float, span: float) ->
 
 def _bar(axes: Axes, size: float, ends: Interval | None, scale: float, colour: str) -> None:
     if ends is not None:
-        axes.vlines(size, scale * ends[0], scale * ends[1], color=colour, linewidth=2, zorder=2)
+        low, high = possible(ends, scale == 100)
+        axes.vlines(size, scale * low, scale * high, color=colour, linewidth=2, zorder=2)
 
 
 def _labels(axes: Axes, models: Sequence[StageRecord], sizes: Sequence[int], scores: Sequence[float]) -> None:

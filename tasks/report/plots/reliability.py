@@ -25,9 +25,9 @@ def reliability_svg(record: RunRecord, layout: Layout = "wide") -> str | None:
         x, y = [100 * each.confidence for each in bars], [100 * each.accuracy for each in bars]
         axes.plot(x, y, color=colour, linewidth=1.5, label=short(model.name), zorder=2)
         sizes = [18 + 160 * each.rows / total for each in bars]
-        axes.scatter(x, y, s=sizes, marker=MARKERS[i % len(MARKERS)], color=colour, edgecolors=CARD, linewidths=1, zorder=3)
-    axes.set_xlim(-2, 104)
-    axes.set_ylim(-4, 104)
+        axes.scatter(x, y, s=sizes, marker=MARKERS[i % len(MARKERS)], color=colour, edgecolors=CARD, linewidths=1, zorder=3, clip_on=False)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
     dress(axes, "confidence in %", "right in %")
     axes.legend(loc="upper left", frameon=True, facecolor=CARD, edgecolor=GRID, labelcolor=MUTED, fontsize=12)
     errors = ", ".join(_ece(model.name, audit.figures["ece"].value) for _, model, audit in places[-SHOWN:] if "ece" in audit.figures)

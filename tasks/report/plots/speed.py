@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @kept
 def speed_svg(found: Sequence[Part], layout: Layout = "wide") -> str | None:
     """Speed-up against size as an `<svg>` element, a panel for each of at most two parts; None without a student."""
-    drawn = [part for part in found if len(part.rows) > 1][:2]
+    drawn = [part for part in found if len(part.rows) > 1 and part.against_root][:2]
     if not drawn:
         return None
     drawing = figure((460 * len(drawn), 380) if layout == "wide" else (340, 360 * len(drawn)))

@@ -116,7 +116,17 @@ def shown(figure: AuditFigure | None, name: str = "") -> str:
     text = f"{scale * figure.value:.{places}f}{unit}"
     if figure.low is None or figure.high is None:
         return text
-    return f"{text} ({scale * figure.low:.{places}f} to {scale * figure.high:.{places}f})"
+    low, high = _possible(name, figure.low, figure.high)
+    return f"{text} ({scale * low:.{places}f} to {scale * high:.{places}f})"
+
+
+def _possible(name: str, low: float, high: float) -> tuple[float, float]:
+    """An interval cut at what the figure can be: shares and errors from 0 to 1, losses from 0; differences are not cut."""
+    if name.endswith("_excess"):
+        return low, high
+    if name.startswith((*SHARES, "confident", "provenance", "ece", "brier", "calibration")):
+        return max(low, 0.0), min(high, 1.0)
+    return (max(low, 0.0), high) if name in ("nll", "kl", "times") else (low, high)
 
 
 def lines(audit: AuditRecord) -> list[Line]:

@@ -20,7 +20,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
     models = model_benches(record)
     if not models:
         return None
-    found = parts(models)
+    found = parts(models, record.teacher.weights_sha256 if record.teacher else None)
     main = headline(found)
     shown = [part for part in (main, _largest(found)) if part is not None]
     plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := speed_svg(shown, layout))]

@@ -120,13 +120,13 @@ def tiles(record: RunRecord) -> list[tuple[str, str]]:
         last = record.stages[-1]
         shown = [
             (fmt.human(last.parameters), f"parameters in {last.name}"),
-            (tables.score(quality, last.metrics), f"{quality.unit} of {last.name}"),
+            (tables.score(quality, last.metrics), f"{quality.unit} of {last.name}, {tables.SPLIT}"),
         ]
         if root and last.retention.root is not None:
             shown.append((fmt.percent(last.retention.root), f"of the root kept, {smaller(root.parameters, last.parameters)} parameters"))
     elif root:
         shown = [
             (fmt.human(root.parameters), f"parameters in {root.name}"),
-            (tables.score(quality, root.metrics), f"{quality.unit} of {root.name}"),
+            (tables.score(quality, root.metrics), f"{quality.unit} of {root.name}, {tables.SPLIT}"),
         ]
     return [*shown, (fmt.duration(record.seconds), "the last attempt took")] if shown and record.seconds is not None else shown

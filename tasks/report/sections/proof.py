@@ -12,7 +12,7 @@ from tasks.records.format import percent
 from tasks.records.proof import ArmResult, Proof, read_proof
 from tasks.records.run import RunRecord
 from tasks.report.plots.kept import kept
-from tasks.report.plots.quality import Control
+from tasks.report.plots.quality import Control, possible
 from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout, dress, figure, svg
 from tasks.report.tables import ACCURACY, BITS
 
@@ -59,10 +59,11 @@ def scores_svg(proof: Proof, layout: Layout) -> str:
     for row, arm in enumerate(reversed(proof.arms)):
         colour = MODELS[0] if arm.arm == (proof.contrasts[0].first if proof.contrasts else None) else MUTED
         scores = [scale * each.score for each in arm.replicates]
-        axes.plot(scores, [row - 0.16] * len(scores), "o", color=colour, alpha=0.5, markersize=5, markeredgewidth=0)
-        axes.plot(sum(scores) / len(scores), row + 0.12, "D", color=colour, markersize=7)
+        axes.plot(scores, [row - 0.16] * len(scores), "o", clip_on=False, color=colour, alpha=0.5, markersize=5, markeredgewidth=0)
+        axes.plot(sum(scores) / len(scores), row + 0.12, "D", clip_on=False, color=colour, markersize=7)
         if arm.score:
-            axes.hlines(row + 0.12, scale * arm.score.low, scale * arm.score.high, color=colour, linewidth=2)
+            ends = possible((arm.score.low, arm.score.high), scale == 100)
+            axes.hlines(row + 0.12, scale * ends[0], scale * ends[1], color=colour, linewidth=2)
     if proof.root is not None and low <= proof.root <= high:
         axes.axvline(scale * proof.root, color=GRID, linewidth=3, zorder=0)
         axes.annotate("root", (scale * proof.root, rows - 0.5), (-4, 0), textcoords="offset points", ha="right", color=MUTED, fontsize=12)
@@ -81,7 +82,7 @@ def _range(proof: Proof) -> tuple[float, float]:
     scores = [each.score for arm in proof.arms for each in arm.replicates if arm.arm != "pruned-only" or len(proof.arms) == 1]
     scores += [proof.root] if proof.root is not None else []
     margin = max(0.25 * (max(scores) - min(scores)), 2 * proof.delta)
-    return min(scores) - margin, max(scores) + margin
+    return possible((min(scores) - margin, max(scores) + margin), proof.metric == "accuracy")
 
 
 def told(proof: Proof) -> str:
@@ -89,7 +90,8 @@ def told(proof: Proof) -> str:
 
     def words(arm: ArmResult) -> str:
         mean = sum(each.score for each in arm.replicates) / len(arm.replicates)
-        between = f" ({points(proof, arm.score.low)} to {points(proof, arm.score.high)})" if arm.score else ""
+        ends = possible((arm.score.low, arm.score.high), proof.metric == "accuracy") if arm.score else None
+        between = f" ({points(proof, ends[0])} to {points(proof, ends[1])})" if ends else ""
         return f"{arm.arm} {scored(proof, mean)}{between}"
 
     root = f" The root scores {scored(proof, proof.root)}." if proof.root is not None else ""

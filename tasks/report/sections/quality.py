@@ -32,7 +32,7 @@ def section(
     if not plots:
         return None
     return {
-        "heading": "Quality against parameters",
+        "heading": f"Quality against parameters, on the {tables.SPLIT}",
         "plots": plots,
         "tables": [_figures(record), *_elsewhere(record), *_tasks(record)],
         "note": note,

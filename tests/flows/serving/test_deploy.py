@@ -51,12 +51,13 @@ def test_mistakes_are_named(cli, bare, pool: str):
 
 
 def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
-    assert cli("deploy", "--work-pool", pool).out.splitlines() == [
-        f"{name} on {pool}" for name in ("distill/distill", "one-stage/stage", "prove/prove", "report/report", "compare/compare")
-    ]
+    names = ("distill/distill", "distill/scheduled", "one-stage/stage", "prove/prove", "report/report", "compare/compare")
+    assert cli("deploy", "--work-pool", pool).out.splitlines() == [f"{name} on {pool}" for name in names]
     cli("deploy", "--work-pool", pool)
-    made = ask(prefect_api, "GET", "/deployments/name/distill/distill")
+    made = ask(prefect_api, "GET", "/deployments/name/distill/scheduled")
     assert made["work_pool_name"] == pool
+    limit = made["global_concurrency_limit"]["limit"], made["concurrency_options"]["collision_strategy"]
+    assert limit == (1, "CANCEL_NEW"), "a schedule shorter than its run is skipped"
     assert made["job_variables"]["env"]["PREFECT_LOGGING_EXTRA_LOGGERS"] == "ladder"
     slugs = [schedule["slug"] for schedule in made["schedules"]]
     assert len(slugs) == len(set(slugs)) >= 2

@@ -36,7 +36,7 @@ def test_by_hand() -> None:
     assert costs.jump is not None
     assert (costs.jump.steps, costs.jump.flops, costs.jump.seconds) == (300, 2.99e12, 2700)
     assert costs.jump.price == pytest.approx(0.75 * 0.5 * 2 * 2 + 3 + 1)
-    said = costs_text(costs, "teacher")
+    said = costs_text(costs, "teacher", True)
     assert "1.00 EUR for this run" in said
     assert "one jump teacher -> small with as many FLOPs: 300 steps, about 45 min, 5.50 EUR." in said
 
@@ -44,7 +44,7 @@ def test_by_hand() -> None:
 def test_without_the_roots_size_there_is_no_jump() -> None:
     costs = plan_costs(PRICES, 0.0, [(1.0, 1.0)], None)
     assert costs.jump is None
-    assert "one jump" not in costs_text(costs, "teacher")
+    assert "one jump" not in costs_text(costs, "teacher", True)
 
 
 def test_a_jump_has_the_operations_of_all_stages(tmp_path: Path) -> None:

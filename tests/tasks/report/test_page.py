@@ -288,7 +288,7 @@ def test_a_proof_comes_first_and_its_arms_are_drawn(
     # Stands in for the section of proofs: slices are left out, what it would say is said.
     monkeypatch.setitem(SECTIONS, "slices", lambda record: {**(slices.section(record) or {}), **proof})
     shown = page(language)
-    assert shown.text.index(verdict) < shown.text.index("Results") < shown.text.index("Models")
+    assert shown.text.index(verdict) < shown.text.index("Results") < shown.text.index("Models, on the validation split")
     assert "no proof was run" not in shown.text
     assert "One seed, and no control arm was run" not in shown.text
     assert "30k 2.906 (2.880 to 2.920) with 32.1k parameters." in shown.labels[0]

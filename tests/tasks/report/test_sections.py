@@ -48,5 +48,5 @@ def test_a_section_without_a_template_is_laid_out_by_the_common_one(
     after = page(language)
     words = [word for word in after.words if word.strip()]
     rest = ["1 < 2.", "Words per model", "model", "words", "<b>", "12", "sum", "13", "In small print."]
-    assert words[words.index("Extra") :] == ["Extra", *(rest if whole else [])]
+    assert words[words.index("Extra", words.index("Extra") + 1) :] == ["Extra", *(rest if whole else [])]
     assert all(after.tags.count(tag) == before.tags.count(tag) + whole for tag in ("figure", "svg", "table", "thead"))

@@ -31,7 +31,7 @@ PUBLIC_SPELLING = {
     "register_flow",
 }
 PUBLIC_SPELLING |= {"PREFECT__FLOW_ENTRYPOINT"}  # in a comment: Prefect's own starter sets it
-PUBLIC_SPELLING |= {"link_state_to_result", "run_results"}
+PUBLIC_SPELLING |= {"link_state_to_result", "run_results", "flow_runs.Paused"}
 
 
 def digest_of(read_at: str) -> str:
