@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from conf.errors import UserError
-from conf.loading.introspect import allowed, classes, suggest
+from conf.loading.introspect import allowed, classes, elsewhere, suggest
 from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import Schedule
 
@@ -36,7 +37,7 @@ def explain_key(key: str) -> str:
             above = ".".join(parts[:depth]) or "a ladder"
             if not fields:
                 raise UserError.about("KEY", key, above, "That setting has no parts.")
-            raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(fields)}", suggest(part, fields).strip())
+            raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(fields)}", _near(part, fields, depth))
         field = fields[part]
         models = classes(field.annotation)
     lines = [_line(key, field)] if field is not None else [Ladder.__doc__ or ""]
@@ -65,3 +66,9 @@ def _default(field: FieldInfo) -> str:
         values = field.default.model_dump(exclude_none=True)
         return f"default {values.get('start', values) if 'start' in values else values}"
     return "default none" if field.default is None else f"default {field.default!r}"
+
+
+def _near(part: str, fields: Iterable[str], depth: int) -> str:
+    """Keys that were meant, perhaps: of a stage or of the teacher where the word stands alone."""
+    found = elsewhere(Ladder, part)[:3] if depth == 0 else []
+    return f"Did you mean {' or '.join(map(repr, found))}?" if found else suggest(part, fields).strip()

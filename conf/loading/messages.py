@@ -36,7 +36,7 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
         model = class_at(Ladder, parts[:-1], plain)
         names = list(model.model_fields) if model else []
         topic = f" {_topic(parts[:-1])}" if _topic(parts[:-1]) else ""
-        hint = suggest(str(parts[-1]), names) or _misplaced(parts)
+        hint = _misplaced(parts) or suggest(str(parts[-1]), names)
         remedy = f"{hint}`ladder explain{topic}` describes them."
         return f"{key}: unknown key, with the value {_shown(detail['input'])}; allowed: {', '.join(names)}. {remedy}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):

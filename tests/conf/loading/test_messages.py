@@ -121,3 +121,10 @@ class TestMessages:
         told = refused(tiny, [f"evaluation={'x' * 1000}"])
         assert "..." in told
         assert len(told) < 400
+
+    @pytest.mark.parametrize(
+        ("override", "meant"),
+        [("training.steps=5", "'defaults.training' or 'teacher.training'"), ("alpha=0.5", "'defaults.objective.alpha'")],
+    )
+    def test_a_key_at_the_wrong_place_is_answered_with_the_right_one(self, tiny: str, override: str, meant: str) -> None:
+        assert f"Did you mean {meant}? `ladder explain` describes them." in refused(tiny, [override])
