@@ -100,6 +100,7 @@ def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path):
         return httpx.get(f"{api}/flow_runs/{run}", trust_env=False).raise_for_status().json()["state"]
 
     wait_for(lambda: state()["type"] == "PAUSED", "the pause")
+    assert "needs a decision until " in state()["message"], "the paused state says what is asked, and by when"
     refused = cli("answer", waiting["run"], "extend", "--steps", "0", code=2)
     assert "--steps" in refused.err
     # What the form of the UI sends, wrong first: it is refused with its reason, and the run goes on waiting.
