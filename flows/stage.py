@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from typing import NamedTuple
+
 from prefect import flow
 from prefect.client.schemas.objects import RunType, State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
 from flows.arrows import nodes_of, note_result
 from flows.run_labels import label, missed_tags, untagged
 from flows.steps import audit_model, bench_model, cancellable, decide, evaluate_model, record_model, train_control, train_student
 from models.base.device import precision_of
-from tasks.records.run import DataRecord, Extension, StageRecord
+from tasks.records.run import Extension, StageRecord
 from tasks.runtime import cancellation
 from tasks.runtime.prefect_client import require_server
-from tasks.runtime.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.training.identity import teachers_of
 
@@ -29,25 +30,38 @@ def _audited(student: StageRecord, stage: Stage, lineage: list[StageRecord], inp
     return audit_model(student, stage, lineage, inputs, control)
 
 
+class _StageWork(NamedTuple):
+    """What a stage's flow is given past Prefect, which would store all ancestors' records with every stage of a long ladder."""
+
+    lineage: list[StageRecord]
+    inputs: StageInputs
+    extension: Extension | None
+
+
+_work: ContextVar[_StageWork] = ContextVar("work of the stage")
+
+
 def _run_name() -> str:
     parameters = flow_run.parameters
-    extension = parameters.get("extension")
-    return f"{parameters['stage'].name} <- {parameters['lineage'][-1].name}" + (f" (extension {extension.number})" if extension else "")
+    number = parameters["extension"]
+    return f"{parameters['stage'].name} <- {parameters['teachers'][0]}" + (f" (extension {number})" if number else "")
 
 
 @flow(name="stage", flow_run_name=_run_name, validate_parameters=False, persist_result=False)
 @cancellable
-def _stage_flow(
-    stage: Stage,
-    lineage: list[StageRecord],
-    ladder: Ladder,
-    data: DataRecord,
-    context: Context,
-    extension: Extension | None,
-    inserted: bool,
-) -> StageRecord | State[StageRecord]:
+def _stage_flow(stage: Stage, teachers: list[str], run: str, extension: int, inserted: bool) -> StageRecord | State[StageRecord]:
+    """Make a stage.
+
+    Args:
+        stage: Its settings.
+        teachers: Names of its ancestors, the nearest first.
+        run: The ladder run.
+        extension: Number of the extension that is made; 0: none.
+        inserted: Whether a gate has put it into the ladder.
+    """
+    work = _work.get()
     with untagged():
-        record = _made(stage, lineage, StageInputs(ladder, data, context), extension, inserted)
+        record = _made(stage, work.lineage, work.inputs, work.extension, inserted)
     require_server()
     label(tags=missed_tags(record))
     message = "; ".join(record.gate_reasons) or None
@@ -64,10 +78,14 @@ def distill_stage(
     inserted: bool = False,
 ) -> StageRecord:
     """Make one student from its nearest ancestor, or train one on, judge it, and record it whatever the verdict."""
-    ladder, data, context = inputs.ladder, inputs.data, inputs.context  # the parameters that Prefect shows of the flow
     above = [*teachers_of(stage, lineage), *([extension.student] if extension else lineage[-1:])]
-    with cancellation.engine_code():
-        state = _stage_flow(stage, lineage, ladder, data, context, extension, inserted, wait_for=nodes_of(*above), return_state=True)
+    names, number = [model.name for model in reversed(lineage)], extension.number if extension else 0
+    token = _work.set(_StageWork(lineage, inputs, extension))
+    try:
+        with cancellation.engine_code():
+            state = _stage_flow(stage, names, inputs.context.run, number, inserted, wait_for=nodes_of(*above), return_state=True)
+    finally:
+        _work.reset(token)
     record = state.result()
     assert isinstance(record, StageRecord)
     note_result(record, state, RunType.FLOW_RUN)

@@ -34,7 +34,7 @@ from tasks.runtime.sqlite_files import look_at
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-PROBE_SECONDS, POLL_SECONDS = 5.0, 0.05
+PROBE_SECONDS, POLL_SECONDS = 15.0, 0.05
 STAY_SECONDS = 300.0
 NAME = "Prefect's embedded server"
 # As Prefect's own does; types of blocks, which no run uses, take a second to register in a new database.
@@ -251,15 +251,20 @@ def check_server(url: str) -> None:
     ):
         error = client.api_healthcheck()
         if error is None:  # which needs no password
-            _log_in(client, url)
+            error = _log_in(client, url)
     if error is not None:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         remedy = f"It answered: {reason}. Start it with `prefect server start`, correct the variable, or unset it for an embedded server."
         raise UserError.about("PREFECT_API_URL", url, "the API of a Prefect server that answers, such as http://127.0.0.1:4200/api", remedy)
 
 
-def _log_in(client: SyncPrefectClient, url: str) -> None:
-    from httpx import HTTPStatusError
+def _log_in(client: SyncPrefectClient, url: str) -> Exception | None:
+    """Make a request that needs the password; returns why there was no answer.
+
+    Raises:
+        UserError: The password is wrong.
+    """
+    from httpx import HTTPStatusError, TransportError
     from prefect.settings import get_current_settings
 
     try:
@@ -270,6 +275,9 @@ def _log_in(client: SyncPrefectClient, url: str) -> None:
         allowed, remedy = f"the user:password that {url} asks for", "Set it as it was set for that server."
         given = "(not shown)" if get_current_settings().api.auth_string else None
         raise UserError.about("PREFECT_API_AUTH_STRING", given, allowed, remedy) from None
+    except TransportError as error:
+        return error
+    return None
 
 
 def look_at_database(home: Home) -> None:

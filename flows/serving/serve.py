@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import typer
 from filelock import FileLock, Timeout
 
@@ -40,6 +42,7 @@ from flows.serving.server_processes import (
     warn_if_open,
 )
 from flows.serving.supervised import Child
+from tasks.records.format import byte_size
 from tasks.runtime.logs import log, show_logs
 from tasks.tracking.client import OFF, is_server, tracking_uri
 
@@ -123,6 +126,8 @@ def _serve(place: Home, deployments: Path | None, host: str, ports: tuple[int | 
         announce(place, backend.where)
         typer.echo(f"Ladder is served, until Ctrl-C, for {place.root}:\n{addresses(place, backend.where)}")
         sys.stdout.flush()
+        with suppress(psutil.Error):  # one has just died, and is restarted below
+            log.info("memory: %s", _memory(backend))
         _watch(backend)
     except KeyboardInterrupt:
         log.info("ending; runs under way write a checkpoint first")
@@ -217,6 +222,17 @@ def _make_tables() -> None:
     if done.returncode:
         kind, _, text = (done.stderr.strip().splitlines() or ["no output"])[-1].partition(": ")
         raise (UserError if kind.endswith("UserError") else LadderError)(text or kind)
+
+
+def _memory(backend: Backend) -> str:
+    """Resident memory of each process, its children included."""
+    families = {"this process": [psutil.Process()]}
+    for child in backend.children:
+        if child.process:
+            own = psutil.Process(child.process.pid)
+            families[child.name] = [own, *own.children(recursive=True)]
+    sizes = {name: sum(process.memory_info().rss for process in family) for name, family in families.items()}
+    return ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items())
 
 
 def _watch(backend: Backend) -> NoReturn:

@@ -186,6 +186,26 @@ def test_importing_the_command_line_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("args", "heavy"),
+    [
+        (("runs",), {"torch", "prefect", "mlflow", "transformers", "datasets", "matplotlib"}),
+        (("show",), {"torch", "prefect", "mlflow", "transformers", "datasets", "matplotlib"}),
+        pytest.param(("plan", "TINY"), {"prefect", "matplotlib"}, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_command_that_looks_imports_no_library_that_it_does_not_use(finished: Cli, tiny: Path, args: tuple[str, ...], heavy: set[str]):
+    told = f"lambda: print('imported:', *sorted(set({sorted(heavy)}) & set(sys.modules)))"
+    code = f"import atexit, sys; atexit.register({told}); from flows.cli.app import main; main()"
+    words = [word.replace("TINY", str(tiny)) for word in args]
+    env = clean_environment(LADDER_HOME=str(finished.home))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], env=env, cwd=finished.home.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].strip() == "imported:", done.stdout
+
+
 def test_every_shipped_ladder_loads():
     paths = sorted(SHIPPED.glob("*.yaml"))
     assert [path.stem for path in paths] == ["digits", "llama-1b", "python-stdlib", "smollm2"]
