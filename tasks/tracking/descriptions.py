@@ -50,7 +50,8 @@ def describe_ladder(models: Sequence[StageRecord], experiment_id: str, before: S
         f"| {f'reused from {model.reused_from}' if model.reused and model.reused_from else ''} |\n"
         for model in models
     ]
-    return "\n\n".join([*filter(None, before), *([head + "".join(lines)] if lines else [])])
+    first = " ".join(filter(None, before))  # one paragraph: MLflow folds what stands below the first lines
+    return "\n\n".join([*([first] if first else []), *([head + "".join(lines)] if lines else [])])
 
 
 def headline(model: StageRecord) -> dict[str, float]:

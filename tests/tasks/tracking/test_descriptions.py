@@ -46,7 +46,7 @@ def test_roots_and_students_of_labels_alone() -> None:
 def test_the_ladder_has_a_line_for_each_model_and_what_was_asked() -> None:
     reused = PARENT.model_copy(update={"reused": True, "reused_from": "earlier"})
     told = describe_ladder([ROOT, reused], "7", ["[Run in Prefect](http://p)", "", "a note"])
-    assert told.startswith("[Run in Prefect](http://p)\n\na note\n\n| model |")
+    assert told.startswith("[Run in Prefect](http://p) a note\n\n| model |")
     assert told.splitlines()[-1].endswith("| teacher | 2.000 bits per byte | 90.0 % | 90.0 % | passed | reused from earlier |")
 
 
