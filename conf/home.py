@@ -6,6 +6,7 @@ Its layout is contract 4 of docs/explanation/architecture.md.
 from __future__ import annotations
 
 import errno
+import getpass
 import os
 import shutil
 import stat
@@ -84,6 +85,7 @@ def protect(home: Home) -> None:
         found = home.root.stat()
     except OSError:  # not there yet
         return
+    require_readable(home)
     mode = stat.S_IMODE(found.st_mode)
     if found.st_uid == os.geteuid() and (mode & 0o077) != (wanted & 0o077):
         home.root.chmod((mode & ~0o077) | (wanted & 0o077))
@@ -101,7 +103,8 @@ def disk_errors(home: Home) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR):
             raise
-        raise _disk_error(home, str(error)) from error
+        closed = error.errno in (errno.EACCES, errno.EROFS)
+        raise _closed_error(home, str(error)) if closed else _disk_error(home, str(error)) from error
     except StoreError:
         raise
     except Exception as error:
@@ -110,6 +113,16 @@ def disk_errors(home: Home) -> Iterator[None]:
         if not lines:
             raise
         raise _disk_error(home, lines[0]) from error
+
+
+def require_readable(home: Home) -> None:
+    """Refuse the home of another user, which would look empty.
+
+    Raises:
+        StoreError: Naming the folder, its owner and the remedy.
+    """
+    if not os.access(home.root, os.R_OK | os.X_OK) and home.root.exists():
+        raise _closed_error(home, "Permission denied")
 
 
 def require_space(home: Home) -> None:
@@ -132,3 +145,21 @@ def _disk_error(home: Home, reason: str) -> StoreError:
         f"LADDER_HOME: cannot write to {home.root} ({reason}); {_free(home) / 2**20:.0f} MiB are free there. "
         "Free some space or set LADDER_HOME to a folder on a larger disk; what was finished is kept."
     )
+
+
+def _closed_error(home: Home, reason: str) -> StoreError:
+    try:
+        owner = home.root.owner()
+    except (OSError, KeyError):  # not there; or a number without a name
+        owner = "another user"
+    return StoreError(
+        f"LADDER_HOME: {home.root} of {owner} is closed to {_user()} ({reason}). Set LADDER_HOME to a folder of your own; "
+        "its owner may let the group read it with LADDER_GROUP_READS=1."
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"user {os.geteuid()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,10 @@ class Checkpoints:
             shutil.rmtree(self.folder / f"step-{old:08d}")
 
     def load(self, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict[str, Any]] | None:
-        """Put the newest readable checkpoint into `model` and `optimizer`; return its step and state, or None if there is none."""
+        """Put the newest readable checkpoint into `model` and `optimizer`; return its step and state, or None if there is none.
+
+        Without the weights of the best validation so far, training could not end: it begins anew.
+        """
         for step in reversed(self.steps()):
             folder = self.folder / f"step-{step:08d}"
             try:
@@ -57,6 +61,9 @@ class Checkpoints:
                 state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             except (SafetensorError, OSError, ValueError):
                 shutil.rmtree(folder)  # a damaged disk; the one before it is as good a start
+                continue
+            if math.isfinite(state.get("best", math.inf)) and not self._has_best():
+                shutil.rmtree(folder)
                 continue
             model.load_state_dict(weights, strict=False)
             restored: dict[int, dict[str, torch.Tensor]] = {}
@@ -71,6 +78,13 @@ class Checkpoints:
         """Keep the weights of the best validation so far (early stopping returns to them)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self.folder / "best.safetensors", lambda path: save_file(_unshared(model.state_dict()), path))
+
+    def _has_best(self) -> bool:
+        try:
+            load_file(self.folder / "best.safetensors")
+        except (SafetensorError, OSError):
+            return False
+        return True
 
     def load_best(self, model: nn.Module) -> None:
         """Return to the weights of the best validation."""

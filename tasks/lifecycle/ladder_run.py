@@ -27,7 +27,7 @@ from tasks.runtime.environment import environment
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import api_address, require_server, root_cause
 from tasks.runtime.prefect_watcher import PrefectWatcher
-from tasks.runtime.run_registry import END, Context, RunLock, now, save, unfinished, with_open_end
+from tasks.runtime.run_registry import END, Context, RunLock, not_before, now, save, unfinished, with_open_end
 from tasks.tracking.null import NullTracker
 from tasks.tracking.recorder import Recorder, recorder_of, tracker_of
 from tasks.tracking.tracker import Tracker
@@ -161,7 +161,8 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         return self._ended("stopped" if stopped else "done", f"the gate stopped the ladder: {reasons}" if reasons else None)
 
     def _ended(self, status: Status, error: str | None) -> RunRecord:
-        ended = {"status": status, "error": error, "waiting": None, "finished": now(), "seconds": time.monotonic() - self.began}
+        finished = not_before(self.record.started)
+        ended = {"status": status, "error": error, "waiting": None, "finished": finished, "seconds": time.monotonic() - self.began}
         return self.record.model_copy(update=ended)
 
     def save_end(self, record: RunRecord) -> None:

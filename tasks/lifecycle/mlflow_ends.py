@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from datetime import datetime
 
-from conf.errors import LadderError
+from conf.errors import LadderError, StoreError
 from conf.home import Home
 from conf.secrets import masked
 from tasks.records.run import RunRecord, Status
@@ -95,12 +95,12 @@ def _close_late(home: Home, tracker: Tracker, run: str) -> None:
     with ended_run(home, run) as record:
         if record is None or not _is_open(record):
             return
-        run_id = record.mlflow_run_id
-        missing = [text for text in record.unrecorded if not text.startswith(f"{END}: ")]
+        run_id, missing = record.mlflow_run_id, [text for text in record.unrecorded if not text.startswith(f"{END}: ")]
         with suppress(RecordRefused):  # a person has deleted it there
             run_id = mlflow_run_of(record, tracker)
-            if run_id and any(text.startswith(f"{DATA}: ") for text in missing):
-                log_data(tracker, run_id, record)
-                missing = [text for text in missing if not text.startswith(f"{DATA}: ")]
             close_in_mlflow(tracker, record)
+            if run_id and any(text.startswith(f"{DATA}: ") for text in missing):
+                with suppress(StoreError):  # the corpus is gone
+                    log_data(tracker, run_id, record)
+                    missing = [text for text in missing if not text.startswith(f"{DATA}: ")]
         save(home, record.model_copy(update={"mlflow_run_id": run_id, "unrecorded": tuple(missing)}))

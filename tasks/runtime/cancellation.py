@@ -40,7 +40,8 @@ class _Main:
 
 
 _request = _Request()
-_main = _Main()
+_OUTSIDE = _Main()
+_main = _OUTSIDE
 
 
 def requested() -> bool:
@@ -82,10 +83,18 @@ def own_code() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: The process got SIGTERM or Ctrl-C.
     """
-    with _code(own=True, patience=None):
-        if _in_main_thread() and _request.reason == "interrupted":
-            raise KeyboardInterrupt
+    if not _in_main_thread():
         yield
+        return
+    outermost = _main is _OUTSIDE
+    try:
+        with _code(own=True, patience=None):
+            if _request.reason == "interrupted":
+                raise KeyboardInterrupt
+            yield
+    finally:
+        if outermost:  # the next flow of this process is asked for nothing
+            _request.reason, _request.signals = None, 0
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from conf.atomic import write_atomic
 from conf.errors import UserError, reason_of
-from conf.home import Home, disk_errors
+from conf.home import Home, disk_errors, require_readable
 from conf.loading.load import suggest
 from conf.locks import is_held
 from tasks.records.base import Record
@@ -101,6 +101,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def not_before(earlier: str) -> str:
+    """The time, or that of an earlier event where the clock has been set back since."""
+    return max(now(), earlier, key=datetime.fromisoformat)
+
+
 def new_name(home: Home, ladder: str, kind: Kind = "ladder", asked: str | None = None) -> str:
     """A name that no run of this home has: the one asked for, numbered if it is taken, else ladder, kind, three characters and the time.
 
@@ -144,14 +149,20 @@ def load_run(home: Home, run: str | None = None) -> RunRecord:
 
 
 def all_runs(home: Home) -> list[RunRecord]:
-    """All records, the newest first; where the short ones do, `list_runs` takes a tenth of the time and memory."""
+    """All records, the newest first; where the short ones do, `list_runs` takes a tenth of the time and memory.
+
+    Raises:
+        StoreError: The home is another user's.
+    """
+    require_readable(home)
     with no_collection():
         records = [_seen(home, record) for path in home.runs.glob("*/record.json") if (record := _read(path)) is not None]
     return sorted(records, key=lambda record: (record.started, record.run), reverse=True)
 
 
 def list_runs(home: Home) -> list[ShortRun]:
-    """All records in short, the newest first."""
+    """All records in short, the newest first; errors as `all_runs`."""
+    require_readable(home)
     records = [_seen(home, record) for record in short_runs(home, _read)]
     return sorted(records, key=lambda record: (record.started, record.run), reverse=True)
 
@@ -232,7 +243,7 @@ def original_mlflow_run(home: Home, record: StageRecord) -> str | None:
 
 def mark_interrupted(home: Home, run: str) -> RunRecord | None:
     """Record a dead run as interrupted; None where it is alive, has ended, or is continued by another process."""
-    return _amend(home, run, "running", {"status": "interrupted", "error": DIED, "waiting": None, "finished": now()})
+    return _amend(home, run, "running", {"status": "interrupted", "error": DIED, "waiting": None})
 
 
 def with_open_end(record: RunRecord) -> tuple[str, ...]:
@@ -270,7 +281,7 @@ def _amend(home: Home, run: str, status: Status, update: dict[str, Any]) -> RunR
         if record is None or record.status != status:
             return None
         if status == "running":
-            update = {**update, "unrecorded": with_open_end(record)}
+            update = {**update, "unrecorded": with_open_end(record), "finished": not_before(record.started)}
         record = record.model_copy(update=update)
         save(home, record)
         return record

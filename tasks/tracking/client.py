@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from conf.errors import LadderError, RecordUnavailable, StoreError, UserError
 from conf.home import Home, disk_errors, sqlite_address
 from conf.secrets import masked, without_user
-from tasks.runtime.run_registry import all_runs
+from tasks.runtime.run_registry import list_runs
 from tasks.runtime.sqlite_files import look_at
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def open_client(home: Home, uri: str) -> MlflowClient:
 
 def _recorded(home: Home, uri: str) -> bool:
     """Whether a run of this home is recorded there."""
-    return any(record.mlflow_uri == masked(uri) and record.mlflow_run_id for record in all_runs(home))
+    return any(record.mlflow_uri == masked(uri) and record.mlflow_run_id for record in list_runs(home))
 
 
 def probe(uri: str) -> None:

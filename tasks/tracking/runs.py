@@ -84,9 +84,15 @@ def close_children(client: MlflowClient, parent_run_id: str, status: RunStatus) 
     children = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
     whole = {run.data.tags.get("ladder.fingerprint") for run in children if run.info.status == "FINISHED"}
     for run in (run for run in children if run.info.status == "RUNNING"):
-        client.set_terminated(run.info.run_id, status)
+        terminate(client, run.info.run_id, status)
         if run.data.tags.get("ladder.fingerprint") in whole and not run.data.metrics:
             client.delete_run(run.info.run_id)
+
+
+def terminate(client: MlflowClient, run_id: str, status: RunStatus, ended: int | None = None) -> None:
+    """Close a run: now, or at a time in milliseconds since 1970, but not before it began, should the clock have been set back."""
+    began = client.get_run(run_id).info.start_time or 0
+    client.set_terminated(run_id, status, max(int(time.time() * 1000) if ended is None else ended, began))
 
 
 def log_points(client: MlflowClient, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:

@@ -247,7 +247,7 @@ class Tracker:
         self.client.log_text(run_id, json.dumps(record.slices, indent=1), "slices.json")
         tags = {"ladder.gate": record.gate or "none", "ladder.model": f"models:/{model_id}", "ladder.weights_sha256": record.weights_sha256}
         runs.set_tags(self.client, run_id, tags)
-        self.client.set_terminated(run_id, "FINISHED")
+        runs.terminate(self.client, run_id, "FINISHED")
         return model_id
 
     @_translated
@@ -312,7 +312,7 @@ class Tracker:
     @_translated
     def close(self, run_id: str, status: RunStatus, ended: int | None = None) -> None:
         """Close a run; `ended`: when it ended, in milliseconds since 1970, where that is not now."""
-        self.client.set_terminated(run_id, status, ended)
+        runs.terminate(self.client, run_id, status, ended)
 
     @_translated
     def close_children(self, parent_run_id: str, status: RunStatus) -> None:

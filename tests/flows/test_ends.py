@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.flows.driver import Cli, actions, half_written, newest_checkpoint, wait_for
-from tests.machine import small_disk
+from tests.machine import fill, small_disk
 
 
 def test_a_gate_stops_the_ladder_or_warns(finished, tiny, undisturbed):
@@ -45,15 +44,6 @@ def test_an_exploding_loss_stops_the_stage(finished, tiny):
 def disk(tmp_path: Path) -> Iterator[Path]:
     with small_disk(tmp_path / "disk", "40m") as place:
         yield place
-
-
-def fill(disk: Path) -> Path:
-    """Fill a disk to the last byte."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(4096)):
-            pass
-    return ballast
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from models.data.corpus import Corpus
 from models.signals.sources import live
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
+from tests.machine import fill, small_disk
 
 STEPS = 6
 OBJECTIVE = Objective.model_validate({"alpha": {"kind": "cosine", "start": 0.9, "end": 0.5}, "temperature": 2.0})
@@ -143,6 +145,35 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run: Run, tmp_
     trained, found = run(tmp_path / "work")
     assert trained.resumed_at == 3
     assert same(found, expected)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-3]), Path.unlink, lambda path: path.write_bytes(b"")])
+def test_without_the_best_weights_so_far_a_training_begins_anew(damage: Callable[[Path], object], tmp_path: Path) -> None:
+    checkpoints, model = Checkpoints(tmp_path), nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoints.save_best(model)
+    for step in (1, 2):
+        checkpoints.save(step, model, optimizer, {"best": 1.5})
+    assert checkpoints.load(model, optimizer) == (2, {"best": 1.5})
+    damage(tmp_path / "best.safetensors")
+    assert checkpoints.load(model, optimizer) is None
+    checkpoints.save(3, model, optimizer, {"best": math.inf})
+    assert checkpoints.load(model, optimizer) == (3, {"best": math.inf}), "no validation has been the best one yet"
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    model = nn.Linear(200, 200)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        checkpoints = Checkpoints(disk / "work")
+        checkpoints.save(1, model, optimizer, {"best": math.inf})
+        ballast = fill(disk)
+        with pytest.raises(Exception, match="No space left on device"):
+            checkpoints.save(2, model, optimizer, {"best": math.inf})
+        assert checkpoints.load(model, optimizer) == (1, {"best": math.inf})
+        ballast.unlink()
+        checkpoints.save(2, model, optimizer, {"best": math.inf})
+        assert checkpoints.steps() == [1, 2]
 
 
 def test_a_training_without_a_whole_checkpoint_begins_anew(run: Run, tmp_path: Path) -> None:

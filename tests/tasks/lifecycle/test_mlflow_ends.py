@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,19 @@ def test_a_living_run_is_left_alone(home: Home) -> None:
 def test_a_damaged_database_was_set_aside(empty_database: Path) -> None:
     (aside,) = empty_database.parent.glob("mlflow.db.damaged-*")
     assert aside.read_text() == JUNK
+
+
+def test_a_clock_that_is_set_back_makes_no_negative_durations(home: Home) -> None:
+    found, later = load("digits"), "2100-01-01T00:00:00+00:00"
+    with LadderRun.open(ResolvedRequest(RunRequest("digits"), found.ladder, found.base, ())) as run:
+        tracker = connect(home)
+        began = datetime.fromisoformat(later).timestamp() * 1000
+        experiment = run.record.mlflow_experiment_id
+        assert experiment
+        run_id = tracker.client.create_run(experiment, start_time=int(began)).info.run_id
+        run.save(run.record.model_copy(update={"started": later, "mlflow_run_id": run_id}))
+        run.save(run.finish())
+    record = load_run(home)
+    assert (record.finished, (record.seconds or -1) >= 0) == (later, True)
+    ended = tracker.client.get_run(run_id).info
+    assert ended.end_time == ended.start_time

@@ -117,6 +117,8 @@ def test_a_signal_waits_for_the_end_of_the_engines_code(act: Callable[[], object
             done.append("the next step's")
     assert done == ["the engine's"]
     assert isinstance(stopping.stopped(), RunInterrupted)
+    with stopping.own_code():
+        assert not stopping.requested(), "the next flow of the process"
 
 
 @pytest.mark.usefixtures("handled")
