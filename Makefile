@@ -5,7 +5,7 @@ STAMP := .venv/installed
 # Every process would compile the modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo serve smollm2 test test-fast test-all check docs bench format clean
+.PHONY: demo serve smollm2 test test-fast fuzz test-all check docs bench format clean
 
 demo: $(STAMP)
 	$(BIN)/ladder run python-stdlib --budget 7m
@@ -25,6 +25,10 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
+
+# The property tests of inputs with new seeds, for FUZZ_SECONDS; FUZZ_SEED repeats a round.
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest --durations=15

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo, available_timezones
 import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
 from conf.loading.introspect import allowed, class_at, field_at, mapping_of, options, suggest
 from conf.loading.load import load
-from conf.loading.repeated_keys import refuse_repeated_keys
+from conf.loading.yaml_text import read_yaml_text
 from conf.schema.base import Settings, setting
 from conf.schema.ladder import LADDER_NAME
 
@@ -99,7 +99,7 @@ class Deployment(Settings):
         {}, "Parameters of its runs, below those of a form or a schedule", allowed="a mapping of flow parameters"
     )
     tags: tuple[str, ...] = setting((), "Tags of its runs")
-    concurrency_limit: int | None = setting(None, "Its runs at the same time. None: no limit", "runs", ge=1)
+    concurrency_limit: int | None = setting(None, "Its runs at the same time. None: no limit", "runs", ge=1, le=10_000)
     beyond_limit: Literal["wait", "skip"] = setting(
         "wait", "A run beyond `concurrency_limit` waits, or is skipped (Cancelled), which suits a schedule that is shorter than its run"
     )
@@ -146,13 +146,10 @@ def load_deployments(path: Path | None = None) -> Deployments:
         UserError: It cannot be read or parsed, or a setting in it is wrong.
     """
     path = path or SHIPPED
-    try:
-        text = path.read_text(encoding="utf-8")
-        refuse_repeated_keys(text, str(path))
+    example = f"{SHIPPED} is an example."
+    text = read_yaml_text(path, "--deployments", example)
+    with foreign_errors("--deployments", str(path), "a readable YAML file of deployments", example, "PyYAML"):
         plain = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        remedy = f"It cannot be read: {' '.join(str(error).split())}. {SHIPPED} is an example."
-        raise UserError.about("--deployments", str(path), "a readable YAML file of deployments", remedy) from None
     if not isinstance(plain, dict):
         raise UserError.about("--deployments", str(path), mapping_of([Deployments]), f"{SHIPPED} is an example.")
     try:

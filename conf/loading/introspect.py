@@ -141,17 +141,20 @@ def _either(words: list[str]) -> str:
 def _bounds(field: FieldInfo) -> str:
     rules: dict[str, Any] = {}
     for meta in field.metadata:
-        for rule in ("ge", "gt", "le", "lt", "min_length"):
+        for rule in ("ge", "gt", "le", "lt", "min_length", "max_length"):
             if getattr(meta, rule, None) is not None:
                 rules[rule] = getattr(meta, rule)
     if "lt" in rules and int in (field.annotation, *get_args(field.annotation)):
         rules["le"] = rules.pop("lt") - 1
+    if "max_length" in rules:
+        return f", {rules.get('min_length', 0)} to {rules['max_length']:,} of them"
     if "min_length" in rules:
         return ", not empty"
     low = next(((sign, rules[rule]) for rule, sign in (("ge", "["), ("gt", "(")) if rule in rules), None)
     high = next(((sign, rules[rule]) for rule, sign in (("le", "]"), ("lt", ")")) if rule in rules), None)
     if low and high:
-        return f" in {low[0]}{low[1]:g}, {high[1]}{high[0]}" if isinstance(low[1], float) else f" in {low[0]}{low[1]}, {high[1]}{high[0]}"
+        ends = [f"{end[1]:g}" if isinstance(end[1], float) else str(end[1]) for end in (low, high)]
+        return f" in {low[0]}{ends[0]}, {ends[1]}{high[0]}"
     if low:
         return f", at least {low[1]}" if low[0] == "[" else f" above {low[1]}"
     if high:

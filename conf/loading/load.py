@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
 from conf.loading.introspect import at, suggest
 from conf.loading.messages import describe
-from conf.loading.repeated_keys import refuse_repeated_keys
 from conf.loading.short_forms import written_out
+from conf.loading.yaml_text import check_growth, check_nesting, read_yaml_text
 from conf.schema.ladder import Ladder
 
 SHIPPED = Path(__file__).parents[1] / "ladders"
@@ -76,12 +77,14 @@ def load_whole(ladder: Ladder, overrides: Sequence[str] = ()) -> Loaded:
 
 
 def _load(raw: DictConfig, overrides: Sequence[str], path: Path, base: Path) -> Loaded:
+    _check_growth(raw, path)
     broken = _settle(raw)
     _write_out(raw, base)
     # A key that lies in an interpolated part gets a copy of that part; the copy must be made after other overrides changed its source.
     for override in sorted(overrides, key=lambda text: _borrowed(raw, text)):
         _apply(raw, override)
         _write_out(raw, base)
+    _check_growth(raw, path)
     plain = _resolve(raw, path, broken)
     plain |= written_out(plain, base)  # of what an interpolation gave
     if not isinstance(plain.get("stages", []), list):
@@ -96,6 +99,12 @@ def _load(raw: DictConfig, overrides: Sequence[str], path: Path, base: Path) -> 
     except ValidationError as error:
         raise UserError(describe(error, plain, written)) from None
     return Loaded(ladder, base)
+
+
+def _check_growth(raw: DictConfig, path: Path) -> None:
+    plain = OmegaConf.to_container(raw, resolve=False)
+    assert isinstance(plain, dict)
+    check_growth({str(key): value for key, value in plain.items()}, str(path))
 
 
 def _write_out(raw: DictConfig, base: Path) -> None:
@@ -159,11 +168,9 @@ def _find(source: str) -> Path:
 
 
 def _read(path: Path) -> DictConfig:
-    try:
-        refuse_repeated_keys(path.read_text(encoding="utf-8"), str(path))
-        raw = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise UserError.about("ladder", str(path), "a readable YAML file", f"It does not parse: {' '.join(str(error).split())}") from error
+    text = read_yaml_text(path, "ladder", "`ladder list` shows examples.")
+    with foreign_errors("ladder", str(path), "a readable YAML file of settings", "It does not parse.", "OmegaConf"):
+        raw = OmegaConf.load(io.StringIO(text))
     if not isinstance(raw, DictConfig):
         raise UserError.about("ladder", str(path), "a YAML mapping with name, data, teacher and stages", "Start from a shipped ladder.")
     return raw
@@ -172,11 +179,12 @@ def _read(path: Path) -> DictConfig:
 def _apply(raw: DictConfig, override: str) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
-    if not equals or not key:
+    if not equals or not key or not key.isprintable():
         raise UserError.about("override", override, "key=value", "For instance stages[0].objective.alpha=0.5.")
     if not _is_plain(text):
         raise _no_resolvers(key, text)
-    try:
+    with foreign_errors(key, text, "a key of the ladder and a YAML value", says="OmegaConf"):
+        check_nesting(text, key, "the value")
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
         assert isinstance(value, dict)
         if not all(map(_is_plain, _texts(value["value"]))):  # YAML has escapes of its own: "\x24{oc.env:HOME}"
@@ -184,8 +192,6 @@ def _apply(raw: DictConfig, override: str) -> None:
         key = _by_index(raw, key)
         _make_own(raw, key)
         OmegaConf.update(raw, key, value["value"], merge=False, force_add=True)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, IndexError) as error:
-        raise UserError.about(key, text, "a key of the ladder and a YAML value", f"{error}".splitlines()[0]) from error
 
 
 def _no_resolvers(key: str, text: str) -> UserError:

@@ -25,7 +25,8 @@ def describe(error: ValidationError, plain: Mapping[str, Any], written: Mapping[
     details = [dict(detail) for detail in error.errors()]
     # A list without a valid stage also counts as empty; the stages' own mistakes suffice.
     wanted = [d for d in details if not (d["type"] == "too_short" and d["input"] and len(details) > 1)]
-    return "\n".join(dict.fromkeys(_line(detail, plain, written) for detail in wanted))
+    lines = dict.fromkeys(_line(detail, plain, written) for detail in wanted)
+    return "\n".join("".join(letter if letter.isprintable() else "?" for letter in line) for line in lines)
 
 
 def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str, Any]) -> str:

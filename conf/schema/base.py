@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+
+from conf.errors import shown
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # of stages and of further held-out data
 
@@ -25,11 +28,44 @@ def setting(
     return Field(default, description=described, json_schema_extra=extra, **bounds)
 
 
+MOST_LETTERS, MOST_ITEMS = 100_000, 10_000
+NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def beyond_limits(value: Any) -> str | None:
+    """What a text or a list is allowed to be, if it is longer than any that has a purpose, or holds what is no letter; else None."""
+    if isinstance(value, str) and (len(value) > MOST_LETTERS or NOT_TEXT.search(value)):
+        return f"at most {MOST_LETTERS:,} letters, without control characters and halves of letters"
+    if isinstance(value, list | tuple | dict) and len(value) > MOST_ITEMS:
+        return f"at most {MOST_ITEMS:,} items"
+    items = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else ()
+    return next((found for item in items if (found := beyond_limits(item))), None)
+
+
 class Settings(BaseModel):
-    """Base of all settings: frozen, without unknown keys, infinite numbers, or booleans in place of numbers."""
+    """Base of all settings: frozen, without unknown keys, infinite numbers, endless texts, or booleans in place of numbers."""
 
     # An infinite or undefined number has no place in a setting, nor in the JSON of an identity.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _within_limits(cls, value: Any) -> Any:
+        """Refuse texts and lists that no setting needs, whatever the field."""
+        wrong = {name: found for name in value if (found := beyond_limits(value[name]))} if isinstance(value, dict) else {}
+        if wrong:
+            details = [
+                InitErrorDetails(
+                    type=PydanticCustomError(
+                        "value_error", "{words}", {"words": f"got {shown(value[name], 100)}; allowed: {found}. Shorten or correct it."}
+                    ),
+                    loc=(name,),
+                    input=None,
+                )
+                for name, found in wrong.items()
+            ]
+            raise ValidationError.from_exception_data(cls.__name__, details)
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -78,16 +78,17 @@ class CommonData(Settings):
     sequence_length: int = setting(192, "Length of a training sequence; longer texts are cut or split", "tokens", ge=2, le=1_048_576)
     valid_fraction: float = setting(0.05, "Share of documents held out for validation", "fraction of documents", gt=0, lt=0.5)
     test_fraction: float = setting(0.05, "Share of documents kept apart for final proofs", "fraction of documents", gt=0, lt=0.5)
-    max_documents: int | None = setting(None, "Use at most this many documents, drawn by `seed`; none: all", "documents", ge=3)
+    max_documents: int | None = setting(None, "Use at most this many documents, drawn by `seed`; none: all", "documents", ge=3, le=10**10)
     max_train_documents: int | None = setting(
         None,
         "Train on at most this many documents, drawn by `seed`; valid and test stay as they are; none: all",
         "documents",
         added=True,
         ge=1,
+        le=10**10,
     )
     classes: int | None = setting(
-        None, "Number of classes, which confirms labels that look like a mistake; none: counted in the data", "classes", ge=2
+        None, "Number of classes, which confirms labels that look like a mistake; none: counted in the data", "classes", ge=2, le=1_000_000
     )
     missing: Literal["error", "drop"] = setting(
         "error",
@@ -101,6 +102,7 @@ class CommonData(Settings):
         "labels",
         added=True,
         ge=1,
+        le=10**10,
     )
     seed: int = setting(0, "Seed of all draws; more documents of one seed include fewer", "seed", added=True, ge=0, lt=2**31)
     cross_document_attention: bool = setting(
@@ -235,7 +237,9 @@ class Tokenizer(Settings):
     kind: Literal["bytes", "teacher", "bpe"] = setting(
         "bytes", "bytes: UTF-8 bytes and specials; teacher: the checkpoint's own; bpe: trained on the training documents"
     )
-    vocabulary: int | None = setting(None, "Size of the vocabulary: required for bpe; for teacher, used by `plan` alone", "ids", ge=259)
+    vocabulary: int | None = setting(
+        None, "Size of the vocabulary: required for bpe; for teacher, used by `plan` alone", "ids", ge=259, le=10_000_000
+    )
     chat_template: str | None = setting(
         None,
         "Chat template of conversations: its text, or the path of a file, counted from the ladder's YAML file; the word none: prompt and "

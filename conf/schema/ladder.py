@@ -38,9 +38,9 @@ class Compute(Settings):
     """Device, threads and concurrency."""
 
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU where there is one", identity=False)
-    threads: int | None = setting(None, "Processor threads; none: one for each core", "threads", identity=False, ge=1)
+    threads: int | None = setting(None, "Processor threads; none: one for each core", "threads", identity=False, ge=1, le=4_096)
     at_once: int | None = setting(
-        1, "Trainings at the same time on this machine; further runs wait; none: no limit", "trainings", identity=False, ge=1
+        1, "Trainings at the same time on this machine; further runs wait; none: no limit", "trainings", identity=False, ge=1, le=4_096
     )
     restarts: int = setting(0, "How often `ladder serve` restarts a run whose process died", "restarts", identity=False, ge=0, le=100)
 
@@ -63,7 +63,11 @@ class Ladder(Settings):
     tokenizer: Tokenizer = setting(Tokenizer(), "Tokenizer; not used for images")
     teacher: Teacher = setting(..., "The root teacher; short: the path of a checkpoint, with which the tokenizer is the teacher's")
     stages: tuple[Stage, ...] = setting(
-        ..., "The stages, from the largest student to the smallest; short: [40m, 12m], their numbers of parameters", "stages", min_length=1
+        ...,
+        "The stages, from the largest student to the smallest; short: [40m, 12m], their numbers of parameters",
+        "stages",
+        min_length=1,
+        max_length=100,
     )
     evaluation: Evaluation = setting(Evaluation(), "Evaluation on held-out documents")
     audit: Audit = setting(Audit(), "Audit of what each student inherits from its teachers", identity=False)

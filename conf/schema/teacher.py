@@ -99,7 +99,7 @@ class AnswersTeacher(Settings):
     tokenizer: str | None = setting(
         None, "Folder of the tokenizer of the model that gave the answers, for tokenizer.kind teacher (causal-lm)", "path", added=True
     )
-    parameters: int = setting(..., "Size of the model that gave the answers, for reports", "parameters", ge=1)
+    parameters: int = setting(..., "Size of the model that gave the answers, for reports", "parameters", ge=1, le=10**14)
     allow_poor: bool = setting(
         False,
         "Let it teach though it is no better than the majority class (classification) or unigram frequencies (causal-lm)",

@@ -37,7 +37,8 @@ COUNTS = (
     "hidden_sizes",
     "depths",
 )
-MOST = 10_000  # layers
+MOST = 1000  # layers
+MOST_WEIGHTS = 10**13  # of matrices between features of all layers
 SHARES = ("dropout", "dropout_prob", "pdrop", "dropout_rate", "drop_path_rate")  # ends of names
 OWN_HEADS = ("head_dim", "d_kv", "qk_head_dim", "qk_nope_head_dim", "v_head_dim", "attention_head_size", "kv_channels")
 WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel"}
@@ -75,6 +76,9 @@ def faults(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, o
             yield prefix + name, value, "0 or more"
         elif isinstance(value, Mapping) and name.endswith("_config"):
             yield from faults(value, f"{prefix}{name}.")
+    hidden, layers = _first(config, HIDDEN), _first(config, LAYERS)
+    if hidden and layers and hidden[1] <= 2**31 and layers[1] <= MOST and hidden[1] ** 2 * layers[1] > MOST_WEIGHTS:
+        yield prefix + hidden[0], hidden[1], f"at most {math.isqrt(MOST_WEIGHTS // layers[1]):,}, with {layers[1]} layers"
     yield from _heads(config, prefix)
     yield from _ids(config, prefix)
     yield from _classes(config, prefix)

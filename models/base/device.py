@@ -111,3 +111,12 @@ def use_threads(ladder: Ladder) -> None:
 def precision_of(ladder: Ladder, training: Training) -> str:
     """`bf16` or `fp32`, on the device that this process will use."""
     return resolve_precision(training.precision, resolve_device(ladder.compute.device))
+
+
+def memory_bytes() -> int:
+    """The memory that a model may fill here, in bytes: the machine's, or that of its largest GPU."""
+    import psutil
+    import torch
+
+    cards = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    return max([psutil.virtual_memory().total, *cards])

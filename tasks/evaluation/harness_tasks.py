@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import TypeAdapter
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
+from conf.loading.yaml_text import read_yaml_text
 from conf.path_policy import check_read
 from conf.schema.ladder import Ladder
 from models.base.files import file_sha256
@@ -111,10 +112,9 @@ def read_tasks(asked: Sequence[str], base: Path) -> list[HarnessTask]:
 
 def _read(file: Path, key: str) -> HarnessTask:
     remedy = "Ladder runs no code of a task: write it with doc_to_text and its like, without !function and include."
-    try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError.about(key, str(file), "plain YAML", f"{remedy} ({' '.join(str(error).split())[:200]})") from error
+    text = read_yaml_text(file, key, remedy)
+    with foreign_errors(key, str(file), "plain YAML", remedy, "PyYAML"):
+        settings = yaml.safe_load(text)
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), str) or "include" in settings:
         raise UserError.about(key, str(file), "the settings of one task, with `task: NAME`", remedy)
     for name, value, allowed in _code(settings):

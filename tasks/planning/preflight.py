@@ -18,6 +18,7 @@ from conf.schema.teacher import CheckpointTeacher
 from models.architectures.checkpoint import check_image
 from models.architectures.gguf import read_config
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
+from models.base.device import memory_bytes
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
@@ -36,6 +37,7 @@ from tasks.training.student import larger, origin
 
 CLASSES = 10  # where nothing says how many there are
 DIGITS = (1, 8, 8)  # (C, H, W)
+FP32_BYTES = 4  # of a weight
 
 
 def expected_interface(ladder: Ladder, corpus: Corpus | None, image: tuple[int, int, int] | None = None) -> Interface:
@@ -99,6 +101,23 @@ def shape_on_meta(shape: Shape, interface: Interface) -> nn.Module:
         return build(config_for(shape, interface), interface.workload)
 
 
+def _check_shapes(ladder: Ladder) -> None:
+    """Refuse shapes whose weights alone exceed this machine's memory, before anything of them is built.
+
+    Raises:
+        UserError: Naming the shape.
+    """
+    room = memory_bytes()
+    for key, shape in shapes_of(ladder):
+        most = room / FP32_BYTES
+        if (parameters := shape.layer_parameters) > most:
+            found = (
+                f"hidden_size {shape.hidden_size}, layers {shape.layers} and feed_forward {shape.feed_forward}, {parameters:,} parameters"
+            )
+            allowed = f"a model whose weights fit into this machine's memory: at most {most:,.0f} parameters"
+            raise UserError.about(key, found, allowed, "Make it smaller, or plan on the machine that trains it.")
+
+
 def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None) -> tuple[Size | None, list[Size]]:
     """Refuse a ladder that cannot run; returns the sizes of the teacher (None where it is unknown) and of the students.
 
@@ -110,6 +129,7 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     image = corpus.info.image_shape if corpus else expected_image(ladder, context)
     interface = expected_interface(ladder, corpus, image)
     check_patches(ladder, image)
+    _check_shapes(ladder)
     teacher, name = teacher_on_meta(ladder, interface, context), "teacher"
     if teacher is not None and image is not None and isinstance(ladder.teacher, CheckpointTeacher):
         check_image(teacher, image, Path(ladder.teacher.path))

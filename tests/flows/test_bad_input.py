@@ -72,9 +72,9 @@ def refused(cli, *args, says: tuple[str, ...], code: int = 2) -> str:
         ("stages[7].training.steps=1", ("'stages[7].training.steps'", "stages[0] to stages[2]")),
         (
             "stages.half.training.steps=many",
-            ("stages[0].training.steps: got 'many'", "a whole number, at least 1", "ladder explain"),
+            ("stages[0].training.steps: got 'many'", "a whole number in [1, 100000000]", "ladder explain"),
         ),
-        ("stages.half.objective.temperature=-1", ("stages[0].objective.temperature: got -1", "a number in (0, 100]", "ladder explain")),
+        ("stages.half.objective.temperature=-1", ("stages[0].objective.temperature: got -1", "a number in [0.01, 100]", "ladder explain")),
         ("stages.half.objective.alpha=1.5", ("stages[0].objective.alpha: got 1.5", "a number in [0, 1]", "ladder explain")),
         ("stages.half.name=quarter", ("stages[1].name: got 'quarter'", "a name that no other stage has", "choose another")),
         ("no-value", ("override: got 'no-value'; allowed: key=value",)),

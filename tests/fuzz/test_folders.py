@@ -31,20 +31,20 @@ def test_a_mutated_folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -
     @settings(settings.get_profile("fuzz"))
     @given(st.sampled_from(every))
     def refused_or_taught(mutation) -> None:
-        place = tmp_path_factory.mktemp("mutated")
+        place, said = tmp_path_factory.mktemp("mutated"), ": got "
         try:
             trial(ladder_for(kind), mutated(source, place / "base", mutation), place / "home")
             event(f"{kind}: it teaches")
         except UserError as error:
             event(f"{kind}: refused")
             said = str(error)
-            assert ": got " in said, (mutation.name, said)
-            assert "\n" not in said
-            assert len(said) < MOST, (mutation.name, said)
         except Exception as error:
             raise AssertionError(f"{kind}, {mutation.name}: {type(error).__name__}: {error}") from error
         finally:
             shutil.rmtree(place)
+        assert ": got " in said, (mutation.name, said)
+        assert "\n" not in said
+        assert len(said) < MOST, (mutation.name, said)
 
     refused_or_taught()
 

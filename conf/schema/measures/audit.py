@@ -29,8 +29,8 @@ class Audit(Settings):
         min_length=1,
     )
     resamples: int = setting(1000, "Bootstrap resamples of documents behind each interval", "resamples", identity=False, ge=100, le=10_000)
-    min_count: int = setting(30, "Smallest number of rows (examples, tokens) behind a figure", "rows", identity=False, ge=2)
-    min_documents: int = setting(10, "Smallest number of documents behind a figure", "documents", identity=False, ge=2)
+    min_count: int = setting(30, "Smallest number of rows (examples, tokens) behind a figure", "rows", identity=False, ge=2, le=10**9)
+    min_documents: int = setting(10, "Smallest number of documents behind a figure", "documents", identity=False, ge=2, le=10**9)
     false_discovery: float = setting(
         0.05, "Expected share of false flags among the flagged slices (Benjamini-Hochberg)", "share", identity=False, gt=0, lt=1
     )
@@ -40,6 +40,7 @@ class Audit(Settings):
         "share or nats",
         identity=False,
         gt=0,
+        le=1000.0,
     )
     worst: int = setting(100, "Number of worst examples kept as a Parquet file", "examples", identity=False, ge=0, le=100_000)
 
@@ -60,8 +61,8 @@ class AuditLimit(Settings):
     """A bound of an audited figure; it holds where the whole 95 % interval lies within it."""
 
     figure: str = setting(..., "Name of the figure", "name", allowed=f"one of {', '.join(FIGURES)}")
-    most: float | None = setting(None, "Upper bound; none: not checked", "as the figure")
-    least: float | None = setting(None, "Lower bound; none: not checked", "as the figure")
+    most: float | None = setting(None, "Upper bound; none: not checked", "as the figure", ge=-1e9, le=1e09)
+    least: float | None = setting(None, "Lower bound; none: not checked", "as the figure", ge=-1e9, le=1e09)
 
     @model_validator(mode="after")
     def _bounds_a_known_figure(self) -> AuditLimit:

@@ -24,7 +24,7 @@ class Bench(Settings):
     repeats: int = setting(100, "Rounds; in each, every model answers one request in turn", "rounds", identity=False, ge=1, le=1_000_000)
     warmup: int = setting(5, "Warm-up rounds before them, not counted", "rounds", identity=False, ge=0, le=10_000)
     start: bool = setting(True, "`ladder bench`: also load each model in a process of its own, for load time and memory", identity=False)
-    threads: int | None = setting(None, "Processor threads; none: compute.threads", "threads", identity=False, ge=1)
+    threads: int | None = setting(None, "Processor threads; none: compute.threads", "threads", identity=False, ge=1, le=4_096)
     dtype: Literal["fp32", "bf16"] = setting("fp32", "Format of weights and activations", identity=False)
 
     @field_validator("batch_sizes", mode="before")

@@ -16,8 +16,8 @@ ALSO_NAME = "a mapping of names (letters, digits, - and _) to data sources"
 class Evaluation(Settings):
     """How models are evaluated on held-out documents."""
 
-    examples: int = setting(256, "Number of held-out sequences or examples, from the first on", "sequences", ge=1)
-    batch_size: int = setting(64, "Sequences or examples evaluated at once", "sequences", identity=False, ge=1)
+    examples: int = setting(256, "Number of held-out sequences or examples, from the first on", "sequences", ge=1, le=100_000_000)
+    batch_size: int = setting(64, "Sequences or examples evaluated at once", "sequences", identity=False, ge=1, le=1_048_576)
     samples: int = setting(
         2, "Number of held-out documents whose beginning each language model continues, for the report", "documents", ge=0, le=64
     )
@@ -30,7 +30,7 @@ class Evaluation(Settings):
         added=True,
     )
     task_examples: int | None = setting(
-        None, "Judge at most this many examples of a task; none: all", "examples", identity=False, added=True, ge=1
+        None, "Judge at most this many examples of a task; none: all", "examples", identity=False, added=True, ge=1, le=100_000_000
     )
     also: dict[str, Data] = setting(
         {},

@@ -37,6 +37,7 @@ class Comparison(Settings):
         "bits per byte or accuracy",
         identity=False,
         gt=0,
+        le=1000.0,
     )
     confidence: float = setting(0.95, "Confidence of the intervals", "probability", identity=False, ge=0.5, lt=1)
     accounting: Accounting = setting(

@@ -26,10 +26,15 @@ class Gate(Settings):
         "as the figure",
         added=True,
         ge=0,
+        le=1e06,
     )
-    max_parameters: int | None = setting(None, "Largest number of parameters; none: no limit", "parameters", ge=1)
+    max_parameters: int | None = setting(None, "Largest number of parameters; none: no limit", "parameters", ge=1, le=10**14)
     max_slice_amplification: float | None = setting(
-        None, "Largest excess of a slice's gap over the teachers', at the upper end of its interval; none: not checked", "ratio", ge=0
+        None,
+        "Largest excess of a slice's gap over the teachers', at the upper end of its interval; none: not checked",
+        "ratio",
+        ge=0,
+        le=1e06,
     )
     max_confidently_wrong_excess: float | None = setting(
         None,
@@ -47,7 +52,7 @@ class Gate(Settings):
     )
     ask_hours: float = setting(24.0, "Time that a question waits for its answer (ask)", "hours", gt=0, le=24 * 365)
     unanswered: Literal["reject", "approve"] = setting("reject", "Decision where nobody answers in that time (ask)")
-    extend_steps: int | None = setting(None, "Steps of one extension; none: half of training.steps (extend)", "steps", ge=1)
+    extend_steps: int | None = setting(None, "Steps of one extension; none: half of training.steps (extend)", "steps", ge=1, le=100_000_000)
     max_extensions: int = setting(2, "Largest number of extensions of one student (extend)", "extensions", ge=1, le=100)
     max_inserts: int = setting(1, "Largest number of assistants before one student (insert)", "stages", ge=1, le=8)
 

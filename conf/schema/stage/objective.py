@@ -52,8 +52,8 @@ class Alpha(Schedule):
 class Temperature(Schedule):
     """Temperature by which teacher and student logits are divided."""
 
-    start: float = setting(..., "Temperature at the first step", "ratio", gt=0, le=100)
-    end: float | None = setting(None, "Temperature at the last step (cosine)", "ratio", gt=0, le=100)
+    start: float = setting(..., "Temperature at the first step", "ratio", ge=0.01, le=100)
+    end: float | None = setting(None, "Temperature at the last step (cosine)", "ratio", ge=0.01, le=100)
 
 
 class Feature(Settings):

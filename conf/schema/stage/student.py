@@ -26,14 +26,16 @@ class Shape(Settings):
     """The shape of a transformer. Vocabulary, classes and image size come from the data."""
 
     family: Literal["llama", "bert", "vit"] = setting("llama", "llama: causal LM; bert: text encoder; vit: image encoder")
-    hidden_size: int = setting(..., "Width of the residual stream", "features", ge=2)
-    layers: int = setting(..., "Number of transformer layers", "layers", ge=1)
-    heads: int = setting(..., "Attention heads in a layer", "heads", ge=1)
-    key_value_heads: int | None = setting(None, "Key and value heads (grouped-query attention); none: as many as heads", "heads", ge=1)
-    head_dim: int | None = setting(None, "Width of a head (llama); none: hidden_size / heads", "features", ge=2)
-    feed_forward: int = setting(..., "Width of the feed-forward part", "features", ge=2)
+    hidden_size: int = setting(..., "Width of the residual stream", "features", ge=2, le=65_536)
+    layers: int = setting(..., "Number of transformer layers", "layers", ge=1, le=1_000)
+    heads: int = setting(..., "Attention heads in a layer", "heads", ge=1, le=1_024)
+    key_value_heads: int | None = setting(
+        None, "Key and value heads (grouped-query attention); none: as many as heads", "heads", ge=1, le=1_024
+    )
+    head_dim: int | None = setting(None, "Width of a head (llama); none: hidden_size / heads", "features", ge=2, le=4_096)
+    feed_forward: int = setting(..., "Width of the feed-forward part", "features", ge=2, le=1_048_576)
     tied_embeddings: bool = setting(True, "Share the input embedding with the output head (llama)")
-    patch_size: int = setting(2, "Side of an image patch (vit)", "pixels", ge=1)
+    patch_size: int = setting(2, "Side of an image patch (vit)", "pixels", ge=1, le=4_096)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Shape:
@@ -57,6 +59,13 @@ class Shape(Settings):
         """Width of a head."""
         return self.head_dim or self.hidden_size // self.heads
 
+    @property
+    def layer_parameters(self) -> int:
+        """Weights of all layers' matrices, without embeddings and head."""
+        queries = self.hidden_size * self.heads * self.features_of_a_head
+        keys = self.hidden_size * (self.key_value_heads or self.heads) * self.features_of_a_head
+        return self.layers * (2 * queries + 2 * keys + (3 if self.family == "llama" else 2) * self.hidden_size * self.feed_forward)
+
 
 class Student(Settings):
     """The model that a stage trains: made from a shape, a number of parameters or a configuration, or an existing checkpoint."""
@@ -73,6 +82,7 @@ class Student(Settings):
         added=True,
         allowed=PARAMETERS,
         ge=FEWEST,
+        le=10**12,
     )
     config: dict[str, Any] | str | None = setting(
         None,
@@ -101,7 +111,7 @@ class Student(Settings):
         "random",
         "random; layers: evenly spaced layers of the teacher; prune: the teacher's most important channels, heads and layers",
     )
-    samples: int = setting(256, "Training sequences that importance is estimated from (prune)", "sequences", ge=1)
+    samples: int = setting(256, "Training sequences that importance is estimated from (prune)", "sequences", ge=1, le=1_000_000)
     vocabulary: Literal["teacher", "used"] = setting(
         "teacher", "teacher: every id of the tokenizer; used: the ids that the data use, all bytes and specials (causal-lm)"
     )

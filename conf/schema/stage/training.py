@@ -14,9 +14,13 @@ Precision = Literal["auto", "bf16", "fp32"]
 class Training(Settings):
     """Training of a model, the teacher included: steps, optimizer, precision, validation."""
 
-    steps: int = setting(..., "Optimisation steps", "steps", ge=1)
-    batch_size: int = setting(32, "Examples in an optimisation step: all micro-batches and all processes together", "sequences", ge=1)
-    accumulation: int = setting(1, "Micro-batches that an optimisation step is split into, to save memory", "micro-batches", ge=1)
+    steps: int = setting(..., "Optimisation steps", "steps", ge=1, le=100_000_000)
+    batch_size: int = setting(
+        32, "Examples in an optimisation step: all micro-batches and all processes together", "sequences", ge=1, le=1_048_576
+    )
+    accumulation: int = setting(
+        1, "Micro-batches that an optimisation step is split into, to save memory", "micro-batches", ge=1, le=1_048_576
+    )
     recompute: bool = setting(
         False, "Keep only the activations between layers and recompute the rest for the gradient: less memory, more time", identity=False
     )
@@ -30,12 +34,18 @@ class Training(Settings):
     weight_decay: float = setting(0.05, "AdamW's weight decay on matrices", "1/step", ge=0, le=10)
     beta1: float = setting(0.9, "AdamW's decay of the gradient's mean", "ratio", ge=0, lt=1)
     beta2: float = setting(0.95, "AdamW's decay of the gradient's square", "ratio", ge=0, lt=1)
-    clip: float = setting(1.0, "Largest gradient norm; larger gradients are scaled down", "norm", gt=0)
+    clip: float = setting(1.0, "Largest gradient norm; larger gradients are scaled down", "norm", gt=0, le=1e06)
     precision: Precision = setting("auto", "bf16: autocast; fp32: everywhere; auto: bf16 where the device is fast at it")
-    validate_every: int = setting(100, "Validate after this many steps", "steps", ge=1)
-    patience: int | None = setting(None, "Stop after this many validations without improvement; none: train all steps", "validations", ge=1)
-    checkpoint_every: int = setting(100, "Write a checkpoint after this many steps; the newest two are kept", "steps", identity=False, ge=1)
-    explosion: float = setting(3.0, "Stop when the loss exceeds this many times a uniform guess's, or its first value", "ratio", gt=1)
+    validate_every: int = setting(100, "Validate after this many steps", "steps", ge=1, le=100_000_000)
+    patience: int | None = setting(
+        None, "Stop after this many validations without improvement; none: train all steps", "validations", ge=1, le=1_000_000
+    )
+    checkpoint_every: int = setting(
+        100, "Write a checkpoint after this many steps; the newest two are kept", "steps", identity=False, ge=1, le=100_000_000
+    )
+    explosion: float = setting(
+        3.0, "Stop when the loss exceeds this many times a uniform guess's, or its first value", "ratio", gt=1, le=1e06
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Training:

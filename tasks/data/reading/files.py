@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from conf.errors import UserError
+from conf.errors import UserError, reason_of
 from conf.path_policy import check_read
 from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
@@ -132,7 +132,7 @@ def file_documents(
                 read[source.name] += 1
                 yield _of_source(document, source, data)
         except OSError as error:
-            raise unreadable(name, str(error)) from error
+            raise unreadable(name, reason_of(error)) from error
     for place, source in enumerate(data.sources):
         if not read[source.name]:
             allowed = "files with documents"

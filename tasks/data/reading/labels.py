@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
+from conf.schema.base import NOT_TEXT
 from conf.schema.data import Columns, Data
 from models.data.classes import are_placeholders, match_classes
 from models.data.corpus import SPLITS
@@ -71,7 +72,7 @@ def clean_label(value: Any, columns: Columns, origin: str) -> Label | None:
         return int(value)
     if isinstance(value, float):
         return repr(value)
-    if isinstance(value, str):
+    if isinstance(value, str) and not NOT_TEXT.search(value):
         return unicodedata.normalize("NFC", value).strip().strip(INVISIBLE).strip() or None
     raise UserError.about("data.columns.label", columns.label, "a column of integers or strings", f"{origin} holds {value!r}.")
 

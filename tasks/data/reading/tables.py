@@ -7,15 +7,16 @@ import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, AnyStr, BinaryIO
 
-from conf.errors import UserError
+from conf.errors import UserError, reason_of
 from conf.loading.introspect import suggest
 
 TABLES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"}
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 CHUNK = 1 << 20  # characters of a JSON array that are decoded at once
 SHOWN_COLUMNS, SHOWN_CHARACTERS = 30, 40  # of a header, in messages
+LONGEST = 1 << 28  # bytes of a line, a field or an object: more of them is a file without ends of lines
 SPACE = " \t\n\r"
 BEYOND_PYTHON = (ValueError, RecursionError)  # of JSON that Python cannot hold: numbers of thousands of digits, deep nesting
 
@@ -71,7 +72,7 @@ def _with_columns(objects: Iterable[tuple[str, Row]], wanted: Mapping[str, str])
 
 def _json_lines(name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(_lines(stream, name), 1):
             if not line.strip():
                 continue
             origin, text = f"{name}:{number}", line.decode("utf-8-sig")
@@ -86,10 +87,23 @@ def _json_lines(name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield origin, row
 
 
+def _lines(stream: IO[AnyStr], name: str) -> Iterator[AnyStr]:
+    """The lines of a stream, none of which fills the memory."""
+    number = 0
+    while line := stream.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            raise unreadable(f"{name}:{number}", f"a line of more than {LONGEST >> 20} MiB")
+        yield line
+
+
 def _holds_lines(path: Path) -> bool:
     """Whether a `.json` file holds JSON lines: an object that ends with the first line, and another line."""
     with path.open("rb") as stream:
-        lines = (line.decode("utf-8-sig").strip() for line in stream)
+        lines = (line.decode("utf-8-sig").strip() for line in iter(lambda: stream.readline(LONGEST + 1), b""))
+        if stream.read(64).lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:1] == b"[":  # an array, perhaps all of it in one line
+            return False
+        stream.seek(0)
         first = next(filter(None, lines), "")
         if not first.startswith("{") or not next(filter(None, lines), ""):
             return False
@@ -183,6 +197,8 @@ class _Text:
                 value, end = self._json.raw_decode(self._buffer, self.position)
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos > len(self._buffer) - 16
+                if cut and len(self._buffer) - self.position > LONGEST:
+                    raise json.JSONDecodeError(f"a value of more than {LONGEST >> 20} MiB", "", 0) from None
                 if not (cut and self._more(size)):
                     self.position = error.pos
                     raise
@@ -204,9 +220,9 @@ class _Text:
 
 
 def _csv_rows(name: str, path: Path, wanted: Mapping[str, str], separator: str) -> Iterator[tuple[str, Row]]:
-    csv.field_size_limit(2**31 - 1)  # the module's own limit, 128 KiB, is less than a long document
+    csv.field_size_limit(LONGEST)  # the module's own limit, 128 KiB, is less than a long document
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter=separator, strict=True)
+        reader = csv.reader(_lines(stream, name), delimiter=separator, strict=True)
         try:
             header = next(reader, [])
             _check_header(name, header, wanted, separator)
@@ -252,8 +268,8 @@ def _parquet_rows(name: str, path: Path, wanted: Mapping[str, str]) -> Iterator[
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{name}, row {number}", row
-    except pa.ArrowException as error:
-        raise unreadable(name, str(error)) from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # the last two of dates that Python cannot hold
+        raise unreadable(name, reason_of(error)) from error
 
 
 def read_text(name: str, path: Path) -> str:

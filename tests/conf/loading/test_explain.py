@@ -38,7 +38,7 @@ def test_every_setting_is_explained(key: str) -> None:
             "stages.objective.alpha.start",
             "stages.objective.alpha.start: Weight of the teacher at the first step [fraction] (a number in [0, 1]; required)",
         ),
-        ("stages.training.patience", "(a whole number, at least 1, or none; default none)"),
+        ("stages.training.patience", "(a whole number in [1, 1000000], or none; default none)"),
         ("stages.training.schedule", "(cosine or warmup-stable-decay; default 'cosine')"),
         ("stages.objective.alpha", "(a number in [0, 1], or {kind: cosine, start: ..., end: ...}; default 0.9)"),
         ("stages", "(a list of Stage; required)"),
@@ -97,6 +97,6 @@ def test_optional_and_bounded_words() -> None:
     from conf.schema.stage.training import Training
 
     assert allowed(Training.model_fields["warmup"]) == "a number in [0, 1)"
-    assert allowed(Training.model_fields["clip"]) == "a number above 0"
+    assert allowed(Training.model_fields["clip"]) == "a number in (0, 1e+06]"
     assert allowed(Gate.model_fields["min_root_retention"]) == "a number in [0, 2], or none"
     assert allowed(Shape.model_fields["family"]) == "llama, bert or vit"

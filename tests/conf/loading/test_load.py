@@ -98,7 +98,7 @@ class TestDefaults:
 
     def test_a_mistake_in_them_is_told_once_under_its_own_key(self, tiny: str) -> None:
         message = refused(tiny, ["defaults.training.batch_size=0", "teacher.training.batch_size=8"])
-        assert message.startswith("defaults.training.batch_size: got 0; allowed: a whole number, at least 1.")
+        assert message.startswith("defaults.training.batch_size: got 0; allowed: a whole number in [1, 1048576].")
         assert "\n" not in message
 
     def test_they_are_a_mapping(self, tiny: str) -> None:
@@ -214,7 +214,7 @@ def test_the_printed_yaml_loads_to_the_same_ladder(name: str, tmp_path: Path) ->
 @example(text="A\x85", rate=1.0, alpha=0.0, seed=0)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    text=st.text(max_size=20) | st.text(alphabet="${}\\:ab1e.-?'\" \n", max_size=12),
+    text=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20) | st.text(alphabet="${}\\:ab1e.-?'\" \n", max_size=12),
     rate=st.floats(min_value=1e-300, max_value=10),
     alpha=st.floats(min_value=0, max_value=1),
     seed=st.integers(min_value=0, max_value=2**31 - 1),

@@ -20,7 +20,7 @@ class TestMessages:
             ),
             (
                 "stages[0].objective.temperature=-1",
-                "stages[0].objective.temperature: got -1; allowed: a number in (0, 100], or {kind: cosine, start: ..., end: ...}. "
+                "stages[0].objective.temperature: got -1; allowed: a number in [0.01, 100], or {kind: cosine, start: ..., end: ...}. "
                 "`ladder explain stages.objective.temperature` describes it.",
             ),
             (
@@ -31,9 +31,9 @@ class TestMessages:
             ("seed=true", "seed: got True; allowed: a whole number in [0, 2147483647]. `ladder explain seed` describes it."),
             ("seed=1.5", "seed: got 1.5; allowed: a whole number in [0, 2147483647]."),
             ("stages[0].training.learning_rate=0", "stages[0].training.learning_rate: got 0; allowed: a number in (0, 10]."),
-            ("stages[0].training.clip=.inf", "stages[0].training.clip: got inf; allowed: a number above 0."),
-            ("stages[0].training.steps=0", "stages[0].training.steps: got 0; allowed: a whole number, at least 1."),
-            ("stages[0].training.patience=0", "stages[0].training.patience: got 0; allowed: a whole number, at least 1, or none."),
+            ("stages[0].training.clip=.inf", "stages[0].training.clip: got inf; allowed: a number in (0, 1e+06]."),
+            ("stages[0].training.steps=0", "stages[0].training.steps: got 0; allowed: a whole number in [1, 100000000]."),
+            ("stages[0].training.patience=0", "stages[0].training.patience: got 0; allowed: a whole number in [1, 1000000], or none."),
             ("stages[0].gate.policy=halt", "stages[0].gate.policy: got 'halt'; allowed: stop, warn, ask, extend or insert."),
             (
                 "stages[0].objective.alpha={kind: cosin, start: 1}",
@@ -56,7 +56,7 @@ class TestMessages:
             ),
             ("stages[0]=3", "stages[0]: got 3; allowed: a whole number of parameters, at least 1000"),
             ("stages=5", "stages: got 5; allowed: a list of stages"),
-            ("stages=[]", "stages: got []; allowed: a list of settings, not empty."),
+            ("stages=[]", "stages: got []; allowed: a list of settings, 1 to 100 of them."),
             ("name=Hello World", "name: got 'Hello World'; allowed: 1 to 64 lower-case letters, digits and -"),
             ("stages[0].name=100", "stages[0].name: got 100; allowed: 1 to 64 letters, digits, - and _"),
             ("tokenizer.kind=bpe", "tokenizer: got kind 'bpe' without a vocabulary; allowed: kind bpe with a number of ids."),

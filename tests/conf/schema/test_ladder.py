@@ -108,7 +108,7 @@ def test_unknown_keys_are_refused_everywhere(place: tuple[str | int, ...]) -> No
     ("model", "name", "inside", "outside"),
     [
         (Alpha, "start", [0, 1, 0.5], [-0.01, 1.01]),
-        (Temperature, "start", [1e-3, 100], [0, -1, 101]),
+        (Temperature, "start", [0.01, 100], [0, -1, 1e-300, 101]),
         (Training, "steps", [1], [0, -1, 1.5]),
         (Training, "batch_size", [1], [0]),
         (Training, "learning_rate", [1e-9, 10], [0, -1, 11]),

@@ -41,9 +41,10 @@ def change(folder: Path, **settings: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("num_hidden_layers", 0, "a whole number from 1 to 10,000"),
-        ("num_hidden_layers", -2, "a whole number from 1 to 10,000"),
-        ("num_hidden_layers", 10**9, "a whole number from 1 to 10,000"),
+        ("num_hidden_layers", 0, "a whole number from 1 to 1,000"),
+        ("num_hidden_layers", -2, "a whole number from 1 to 1,000"),
+        ("num_hidden_layers", 10**9, "a whole number from 1 to 1,000"),
+        ("hidden_size", 2**30, "at most 2,236,067, with 2 layers"),
         ("hidden_size", 2.5, "a whole number from 1 to"),
         ("vocab_size", "many", "a whole number from 1 to"),
         ("intermediate_size", True, "a whole number from 1 to"),
