@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conf import path_policy
-from conf.errors import UserError
+from conf.errors import UserError, shown
 from conf.loading.load import load, load_whole, shipped
 from conf.path_policy import check_read, check_source, confine, restrict
 
@@ -92,7 +92,7 @@ class TestSource:
         with pytest.raises(UserError) as caught:
             check_source(source, [root / "model"])
         assert str(caught.value) == (
-            f"ladder: got {source!r}; allowed: a path inside the allowed folders: {root / 'model'}. "
+            f"ladder: got {shown(source)}; allowed: a path inside the allowed folders: {root / 'model'}. "
             "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
         )
         (root.parent / "forbidden" / "ladder.yaml").unlink()  # what is not there is refused in the same words

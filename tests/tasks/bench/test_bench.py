@@ -258,7 +258,7 @@ class TestCommands:
         ("words", "said"),
         [
             (["economics", "requests_per_day=0"], "economics.requests_per_day: got 0; allowed: a number in (0, 1e+15]"),
-            (["economics", "price_per_hour=-1"], "economics.price_per_hour: got -1; allowed: a number, at least 0"),
+            (["economics", "price_per_hour=-1"], "economics.price_per_hour: got -1; allowed: a number in [0, 1e+15]"),
             (["economics", "gone"], "RUN: got 'gone'; allowed: a run of this home"),
             (["economics", "made", "other"], "RUN: got 'made other'; allowed: one run"),
             (["economics", "made"], "economics.teacher_price: got None"),

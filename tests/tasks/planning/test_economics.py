@@ -204,8 +204,8 @@ class TestOfARun:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("price_per_hour", "-1", "economics.price_per_hour: got -1; allowed: a number, at least 0"),
-        ("teacher_price", "-0.5", "economics.teacher_price: got -0.5; allowed: a number, at least 0, or none"),
+        ("price_per_hour", "-1", "economics.price_per_hour: got -1; allowed: a number in [0, 1e+15]"),
+        ("teacher_price", "-0.5", "economics.teacher_price: got -0.5; allowed: a number in [0, 1e+15], or none"),
         ("student_price", "-1", "economics.student_price: got -1"),
         ("serving_price_per_hour", "-1", "economics.serving_price_per_hour: got -1"),
         ("fixed_per_day", "-1", "economics.fixed_per_day: got -1"),
