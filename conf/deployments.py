@@ -62,7 +62,7 @@ class Timetable(Settings):
     @field_validator("rrule")
     @classmethod
     def _repeats(cls, value: str | None) -> str | None:
-        """Refuse what makes the rule's parser raise its own errors, or search for ever."""
+        """Refuse rules at which the parser raises its own errors, or searches for ever."""
         if value is not None and (not re.search(r"\bFREQ=", value, re.I) or re.search(r"\bINTERVAL=0*(;|$)", value, re.I | re.M)):
             raise ValueError(f"got {value!r}; allowed: a rule with FREQ, and an INTERVAL of at least 1, such as FREQ=WEEKLY;BYDAY=SA.")
         return value

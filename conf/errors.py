@@ -1,6 +1,6 @@
 """Errors for users, each with its exit code.
 
-`LadderError` is the root. A `UserError` is wrong input: its text names the dotted key, the value, what is allowed and the remedy. The
+`LadderError` is the root. A `UserError` is wrong input: its text names the dotted key, the value, the allowed values and the remedy. The
 others are failures that no check of the input could foresee. `assert` is kept for our own mistakes.
 """
 
@@ -31,7 +31,7 @@ class UserError(LadderError):
             key: Dotted key or command-line option, such as `stages[1].objective.alpha`.
             value: The value given.
             allowed: The values allowed.
-            remedy: What to do.
+            remedy: The correction, as an imperative.
         """
         return cls(f"{key}: got {shown(value)}; allowed: {allowed}. {remedy}")
 

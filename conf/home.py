@@ -96,7 +96,7 @@ def disk_errors(home: Home) -> Iterator[None]:
     """Turn a full or read-only disk into one clear message.
 
     Raises:
-        StoreError: Naming the folder, what is free and the remedy.
+        StoreError: Naming the folder, the free space and the remedy.
     """
     try:
         yield
@@ -129,7 +129,7 @@ def require_space(home: Home) -> None:
     """Refuse to begin on a disk where not even the record of a run fits.
 
     Raises:
-        StoreError: Naming the folder, what is free and the remedy.
+        StoreError: Naming the folder, the free space and the remedy.
     """
     if _free(home) < LEAST_FREE:
         raise _disk_error(home, f"a run needs {LEAST_FREE // 2**20} MiB to begin")

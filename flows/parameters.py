@@ -87,7 +87,7 @@ def request_of(source: str, *, seed: int = -1, **given: Any) -> RunRequest:
 
 
 def resolve(request: RunRequest) -> ResolvedRequest:
-    """Load the ladder of a request, refuse what cannot run, shorten it to the budget, and find the run that it repeats.
+    """Load the ladder of a request, refuse one that cannot run, shorten it to the budget, and find the run that it repeats.
 
     Raises:
         UserError: Something is wrong with the request.

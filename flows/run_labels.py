@@ -72,7 +72,7 @@ def label(name: str | None = None, tags: Iterable[str] = ()) -> None:
 
 
 def label_request(request: RunRequest) -> None:
-    """Tag the flow run with what was asked for, so that also a request that is refused can be told from others."""
+    """Tag the flow run with its request, so that a refused one is distinguishable too."""
     changed = [text.strip() for text in request.overrides if text.strip()]
     changed += [f"seed={request.seed}"] if request.seed is not None and not any(text.startswith("seed=") for text in changed) else []
     tags = [f"override:{_short(text)}" for text in changed]

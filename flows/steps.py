@@ -101,7 +101,7 @@ prefect.utilities.engine._prefect_sigterm_handler = _on_sigterm  # pyright: igno
 
 
 def _with_state(function: Callable[P, R]) -> Callable[P, R | State[R]]:
-    """What Prefect runs: the function, whose record comes in a Cached state where the store had the result."""
+    """The function that Prefect runs, whose record comes in a Cached state where the store had the result."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R | State[R]:
@@ -115,7 +115,7 @@ def _with_state(function: Callable[P, R]) -> Callable[P, R | State[R]]:
 def step(function: Callable[P, R], name: str, run_name: str | Callable[..., str], **options: Any) -> Callable[P, R]:
     """The function as a Prefect task of the flow under way, with the same arguments, result and errors.
 
-    Whether anything is computed is decided by our store, so Prefect neither caches nor persists what the task returns.
+    Whether anything is computed is decided by our store, so Prefect neither caches nor persists the task's result.
 
     Args:
         function: A step.

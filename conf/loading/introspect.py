@@ -1,4 +1,4 @@
-"""Look up classes and fields of settings, and describe what they allow."""
+"""Look up classes and fields of settings, and describe their allowed values."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def options(annotation: Any) -> list[str]:
 
 
 def allowed_item(field: FieldInfo) -> str:
-    """Text of what an item of a list allows."""
+    """Text of the values that an item of a list allows."""
     settings = classes(field.annotation)
     if words := options(field.annotation):
         return _either(words)
@@ -98,7 +98,7 @@ def allowed_item(field: FieldInfo) -> str:
 
 
 def allowed(field: FieldInfo) -> str:
-    """Text of what a field allows: `a number in [0, 1]`, `a whole number, at least 1, or none`, `constant or cosine`."""
+    """Text of the values that a field allows: `a number in [0, 1]`, `a whole number, at least 1, or none`, `constant or cosine`."""
     extra = field.json_schema_extra
     given = extra.get("allowed") if isinstance(extra, dict) else None
     words = str(given) if given else _allowed(field)
@@ -123,7 +123,7 @@ def _allowed(field: FieldInfo) -> str:
 
 
 def mapping_of(settings: list[type[BaseModel]]) -> str:
-    """What a mapping of settings allows: the keys of one class, or the sources of a union."""
+    """Text of the values that a mapping of settings allows: the keys of one class, or the sources of a union."""
     if len(settings) > 1:
         return f"a mapping with source: {_either(sources(settings))}"
     return f"a mapping with {', '.join(settings[0].model_fields)}"

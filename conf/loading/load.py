@@ -86,7 +86,7 @@ def _load(raw: DictConfig, overrides: Sequence[str], path: Path, base: Path) -> 
         _write_out(raw, base)
     _check_growth(raw, path)
     plain = _resolve(raw, path, broken)
-    plain |= written_out(plain, base)  # of what an interpolation gave
+    plain |= written_out(plain, base)  # of the values that interpolations gave
     if not isinstance(plain.get("stages", []), list):
         raise UserError.about("stages", plain["stages"], "a list of stages, each beginning with `- name: ...`", f"Correct {path}.")
     defaults = plain.pop("defaults", None) or {}
@@ -116,7 +116,7 @@ def _write_out(raw: DictConfig, base: Path) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `OmegaConf.load` reads back as it was."""
+    """Writes values so that `OmegaConf.load` reads them back unchanged."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -213,7 +213,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _settle(raw: DictConfig | ListConfig) -> dict[str, OmegaConfBaseException]:
-    """Replace a file's own resolvers by their values before any override is applied, so that none reads what an override chooses.
+    """Replace a file's own resolvers by their values before any override is applied, so that none reads a value of an override.
 
     Returns:
         The texts that could not be evaluated, with the reason: no mistake where an override replaces them.
@@ -245,7 +245,7 @@ def _borrowed(raw: DictConfig, override: str) -> bool:
     try:
         return _interpolated(raw, _parts(_by_index(raw, key))) is not None
     except (UserError, OmegaConfBaseException, ValueError, IndexError):
-        return False  # `_apply` says what is wrong with it
+        return False  # `_apply` refuses it with a message
 
 
 def _interpolated(raw: DictConfig, parts: list[str]) -> tuple[Any, Any] | None:
@@ -262,7 +262,7 @@ def _interpolated(raw: DictConfig, parts: list[str]) -> tuple[Any, Any] | None:
 
 
 def _make_own(raw: DictConfig, key: str) -> None:
-    """Replace the interpolations that `key` leads through by copies: an override changes one of them, not what they were taken from."""
+    """Replace the interpolations that `key` leads through by copies: an override changes one of them, not the original."""
     while (found := _interpolated(raw, _parts(key))) is not None:
         holder, place = found
         if not isinstance(holder[place], DictConfig | ListConfig):

@@ -1,4 +1,4 @@
-"""Turn pydantic's errors into messages with key, value, what is allowed, remedy."""
+"""Turn pydantic's errors into messages with key, value, allowed values, remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def describe(error: ValidationError, plain: Mapping[str, Any], written: Mapping[
     """One line for each mistake.
 
     Args:
-        error: What pydantic raised for `plain`.
+        error: Pydantic's, for `plain`.
         plain: The data, `defaults` merged into every stage.
         written: The data as the user wrote them, `defaults` apart: a mistake there is reported once, under its own key.
     """
@@ -82,7 +82,7 @@ def _parts(location: Sequence[Any], plain: Mapping[str, Any]) -> list[Any]:
 
 
 def _origin(parts: list[Any], written: Mapping[str, Any]) -> list[Any]:
-    """`defaults...` for what a stage took over from there."""
+    """`defaults...` for settings that a stage took over from there."""
     if len(parts) > 2 and parts[0] == "stages" and not _has(written, parts) and _has(written, ["defaults", *parts[2:]]):
         return ["defaults", *parts[2:]]
     return parts

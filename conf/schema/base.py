@@ -18,8 +18,8 @@ def setting(
 ) -> Any:
     """A field with its description, its unit (empty: a name, a switch or a pure number) and whether it enters fingerprints.
 
-    A field `added` later is left out of fingerprints while it has its default, which does as before: what was computed stays valid.
-    `allowed` describes what a `pattern` allows.
+    A field `added` later is left out of fingerprints while it has its default, which does as before: earlier results stay valid.
+    `allowed` describes a `pattern` in words.
     """
     described = f"{text} [{unit}]" if unit else text
     extra: dict[str, Any] = {"unit": unit, "identity": identity, "added": added}

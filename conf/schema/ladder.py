@@ -1,4 +1,4 @@
-"""Settings of a whole ladder, and what they must agree on.
+"""Settings of a whole ladder, and the checks across its parts.
 
 Frozen and typed, parsed once from YAML. Every field has a description and a unit; the same text serves `ladder explain`, the form of
 the Prefect UI and the JSON schema for editors. A field marked `identity=False` cannot change a computed number, so it is left out of
@@ -70,7 +70,7 @@ class Ladder(Settings):
         max_length=100,
     )
     evaluation: Evaluation = setting(Evaluation(), "Evaluation on held-out documents")
-    audit: Audit = setting(Audit(), "Audit of what each student inherits from its teachers", identity=False)
+    audit: Audit = setting(Audit(), "Audit of errors that each student inherits from its teachers", identity=False)
     compute: Compute = setting(Compute(), "Device, threads and concurrency", identity=False)
     bench: Bench = setting(Bench(), "Measurement of latency and memory", identity=False)
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
@@ -174,7 +174,7 @@ class Ladder(Settings):
         return self
 
     def _token_answers_fit(self) -> None:
-        """Refuse what answers to documents of a language model cannot serve."""
+        """Refuse settings that answers to documents of a language model cannot serve."""
         if isinstance(self.teacher, AnswersTeacher) and self.teacher.classes:
             raise ValueError(f"teacher.classes: got {list(self.teacher.classes)}; allowed: none, for causal-lm. Leave it out.")
         columns = getattr(self.data, "columns", None)

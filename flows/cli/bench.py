@@ -40,7 +40,7 @@ def bench(words: Words = None, fresh: Fresh = False, as_json: Json = False) -> N
 
 
 def economics(words: Words = None, as_json: Json = False) -> None:
-    """Show when a run's ladder has paid for itself, and what that depends on.
+    """Show when a run's ladder has paid for itself, and by which inputs.
 
     Settings are those of `economics`, with or without its name: `price_per_hour=2 requests_per_day=1e6`.
     """

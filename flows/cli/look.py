@@ -29,7 +29,7 @@ def runs(
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="At most so many, the newest.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs of this home, the newest first: kind, quality, share of the root's, cost, and below it what differs."""
+    """List the runs of this home, the newest first: kind, quality, share of the root's, cost, and below it its differences."""
     from conf.home import home
     from flows.cli.show.runs import run_row, runs_text, unreadable_row
     from tasks.runtime.run_registry import list_runs, unreadable_runs

@@ -41,7 +41,7 @@ def rerun(
     note: Note = None,
     by: By = None,
 ) -> None:
-    """Repeat an earlier run with its settings and these; compute only what they change."""
+    """Repeat an earlier run with its settings and these; compute only the models that they change."""
     from flows.cli.launch import relaunch
     from tasks.lifecycle.request import naming
 
@@ -49,7 +49,7 @@ def rerun(
 
 
 def plan(ladder: LadderName, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, as_json: Json = False) -> None:
-    """Show what a run would do and cost, without doing it."""
+    """Show the actions and the cost of a run, without doing it."""
     from conf.home import home, protect
     from conf.loading.load import load
     from flows.serving.environment import go_offline

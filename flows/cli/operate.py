@@ -71,7 +71,7 @@ def notify(
 
 def answer(
     run: RunName,
-    choice: Annotated[AnswerChoice, typer.Argument(help="What to do with the student.")],
+    choice: Annotated[AnswerChoice, typer.Argument(help="Action on the student.")],
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps to train on; none: half of training.steps.")] = None,
     by: Annotated[str, typer.Option("--by", help="Who decides, for the record.")] = "",
     note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
@@ -103,14 +103,14 @@ def cancel(
 def clean(
     older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="Age such as 30d, 12h or 2w; younger runs are kept.")],
     keep_promoted: Annotated[bool, typer.Option(help="Keep runs with a model that has an alias in MLflow's registry.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the candidates, and remove nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove old runs, and the models, data and checkpoints that no kept run uses."""
     from conf.home import home
     from flows.serving.environment import prepare_environment
 
-    begin(f"looking in {home().root} for what no kept run uses; loading MLflow")
+    begin(f"looking in {home().root} for results that no kept run uses; loading MLflow")
     prepare_environment(home())
     from tasks.lifecycle.clean import clean as remove
     from tasks.lifecycle.clean import parse_age, summary

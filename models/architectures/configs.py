@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +24,7 @@ DECIDED = {
 # Position ids of these begin after the pad id.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 
+MISSPELT = 0.85  # likeness of two names, as difflib counts it, from which on one is taken for the other
 LENGTHS = ("max_position_embeddings", "max_seq_len")  # names of the longest sequence; the second of MPT
 
 
@@ -49,7 +52,7 @@ def fitted_config(given: Mapping[str, Any], interface: Interface, key: str) -> A
         key: Dotted key of `given` in the settings, for error messages.
 
     Raises:
-        UserError: transformers knows no such configuration, it needs code of its own, or it has fewer positions than a sequence.
+        UserError: transformers knows no such configuration or setting, it needs code of its own, or it does not fit the data.
     """
     import transformers
 
@@ -57,16 +60,74 @@ def fitted_config(given: Mapping[str, Any], interface: Interface, key: str) -> A
         remedy = "Its code would have to be run, which Ladder never does: choose an architecture that transformers has."
         raise UserError.about(f"{key}.auto_map", given["auto_map"], "a configuration without code of its own", remedy)
     settings = {name: value for name, value in given.items() if name not in DECIDED | {"model_type"}}
+    for name, near in ignored_settings(given).items():
+        remedy = f"Did you mean {near!r}?" if near else "It would have no effect: leave it out."
+        raise UserError.about(f"{key}.{name}", given[name], f"settings that {given['model_type']} has", remedy)
     for name, value, allowed in faults(settings):
         raise UserError.about(f"{key}.{name}", value, allowed, "Correct it.")
     if settings.get("num_attention_heads") and "num_key_value_heads" not in settings:
         settings["num_key_value_heads"] = settings["num_attention_heads"]
     with foreign_errors(f"{key}.model_type", given["model_type"], "a configuration that transformers knows"):
-        config = transformers.AutoConfig.for_model(given["model_type"], **settings)
+        config = transformers.AutoConfig.for_model(given["model_type"], **copy.deepcopy(settings))  # it writes into nested settings
     fit_interface(config, interface)
     _fit_positions(config, settings, interface, key)
     without_dropout(config, settings)
     return config
+
+
+def ignored_settings(given: Mapping[str, Any]) -> dict[str, str | None]:
+    """Settings of a `config.json` that change nothing, as transformers has none of that name, each with the name that it resembles.
+
+    A configuration takes any name as an attribute. One has an effect if the configuration declares it, or differs without it in anything
+    else: older names, such as `rope_theta`, are translated. Where no such configuration can be built, a misspelt name may be the reason:
+    those that closely resemble another are listed.
+    """
+    import transformers
+
+    settings = {name: value for name, value in given.items() if name not in DECIDED | {"model_type"}}
+
+    def built(*left: str) -> dict[str, Any]:
+        kept = {name: copy.deepcopy(value) for name, value in settings.items() if name not in left}
+        return transformers.AutoConfig.for_model(given["model_type"], **kept).to_dict()
+
+    try:
+        plain = transformers.AutoConfig.for_model(given["model_type"])
+    except Exception:  # noqa: BLE001  an unknown type is refused, with transformers' message, where it is built
+        return {}
+    known = sorted(name for name in {*plain.to_dict(), *type(plain).attribute_map} if not name.startswith("_"))
+    unknown = [name for name in settings if name not in known and not name.startswith("_")]
+    try:
+        whole = built() if unknown else {}
+        found = [name for name in unknown if _without(whole, name) == _without(built(name), name)]
+    except Exception:  # noqa: BLE001  as above
+        found = [name for name in unknown if difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)]
+    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in found}
+
+
+def without_ignored(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a `config.json` that have an effect: a published one holds names of other versions and programs."""
+    ignored = ignored_settings(given)
+    return {name: value for name, value in given.items() if name not in ignored}
+
+
+def _without(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != name}
+
+
+def patch_of(given: Mapping[str, Any]) -> int | None:
+    """Side of the patches, in pixels, that have to divide an image: of a vision transformer, which would leave a margin unread.
+
+    None for other architectures, for hierarchical ones, which pad or overlap their patches, and where transformers builds none.
+    """
+    import transformers
+
+    settings = {name: copy.deepcopy(value) for name, value in given.items() if name not in DECIDED | {"model_type"}}
+    try:
+        config = transformers.AutoConfig.for_model(given["model_type"], **settings)
+    except Exception:  # noqa: BLE001  refused with transformers' message where it is built
+        return None
+    patch = getattr(config, "patch_size", None)
+    return patch if isinstance(patch, int) and not hasattr(config, "depths") else None
 
 
 def fit_interface(config: Any, interface: Interface) -> None:

@@ -48,7 +48,7 @@ def check_config(file: Path, key: str) -> None:
     """Refuse a `config.json` that is no JSON object, or that holds a value with which no model can be built.
 
     Raises:
-        UserError: Naming the setting, its value and what is allowed.
+        UserError: Naming the setting, its value and the allowed ones.
     """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def check_config(file: Path, key: str) -> None:
 
 
 def faults(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object, str]]:
-    """Each setting of a configuration that makes no sense: its name, its value, what is allowed."""
+    """Each setting of a configuration that makes no sense: its name, its value, the allowed ones."""
     for name, value in config.items():
         if name in COUNTS:
             most = MOST if name in LAYERS else 2**31

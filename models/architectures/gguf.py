@@ -1,6 +1,6 @@
 """Convert GGUF files to Hugging Face folders.
 
-The file's quantised blocks are unpacked to fp32: what comes out is exactly the model that the file describes, in a form that every
+The file's quantised blocks are unpacked to fp32: the result is exactly the model that the file describes, in a form that every
 other part of Ladder reads. The quantisation's error stays in it.
 """
 

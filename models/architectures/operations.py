@@ -65,7 +65,7 @@ def _products(name: str, module: Any, tokens: int) -> int:
 
 
 def by_counter(model: nn.Module, sequence_length: int) -> int:
-    """What PyTorch counts in one forward pass without memory; some layers need real numbers, and are then run with weights.
+    """PyTorch's count of one forward pass without memory; some layers need real numbers, and are then run with weights.
 
     In those, all layers count alike: a model of one and one of two layers are run, and the others added.
     """

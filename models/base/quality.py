@@ -1,4 +1,4 @@
-"""Figures of a model and its baseline, retention, and what was not learned."""
+"""Figures of a model and its baseline, retention, and classes not learned."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Batch:
         inputs: Keyword arguments of the model's forward: `input_ids` (B, L) and, where classifiers' examples are padded,
             `attention_mask` (B, L), or, where attention stays within a document, `position_ids` (B, L), 0 where one begins;
             or `pixel_values` (B, C, H, W).
-        targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is what the logits at t must predict; (B,) classes else.
+        targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is the id that the logits at t predict; (B,) classes else.
             `IGNORE` where a position does not count; `UNLABELLED` where an example has no class and counts for teachers alone.
         slices: (B,) index of each example's slice; training leaves it empty.
         places: (B,) int64, of windows of packed documents: where the first target stands in the corpus, its splits one after another; where
@@ -189,7 +189,7 @@ class TrainingBatches:
         return replace(batch, places=torch.from_numpy(places[:, 1]))
 
     def _part(self, batch: Batch, places: NDArray[np.int64]) -> None:
-        """Keep attention within documents; what begins a document itself, its prefix, is predicted of none before it."""
+        """Keep attention within documents; a document's first ids, its prefix, are not predicted from the one before."""
         offsets, prefix = np.asarray(self.split.offsets), len(self.info.prefix)
         batch.inputs["position_ids"] = torch.from_numpy(document_positions(places[:, :-1], offsets, 0 if prefix else 1))
         if prefix:

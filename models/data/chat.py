@@ -46,7 +46,7 @@ class EncodedConversation(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A completion within a text: its characters, and the bytes of what the assistant says in it, the template's marks apart."""
+    """A completion within a text: its characters, and the bytes of the assistant's words in it, without the template's marks."""
 
     start: int
     end: int
@@ -126,7 +126,7 @@ class ChatEncoder:
     def _rendered(self, messages: list[dict[str, str]]) -> tuple[str, list[Span]]:
         """The text of a conversation, and its completions.
 
-        Where the template marks them with `{% generation %}`, that is what counts; else a turn begins where the prompt before it, with
+        Where the template marks them with `{% generation %}`, the marks count; else a turn begins where the prompt before it, with
         the template's opening of an answer, ends.
         """
         from jinja2 import TemplateError

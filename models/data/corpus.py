@@ -31,7 +31,7 @@ class Split:
 
     Attributes:
         values: (t,) uint16 or uint32 ids of all documents one after another, each ending in the end-of-text id for causal-lm;
-            or (n, C, H, W) for images: uint8, of which `CorpusInfo.pixels` makes what the models take, or float32.
+            or (n, C, H, W) for images: uint8, which `CorpusInfo.pixels` scales for the models, or float32.
         offsets: (n + 1,) int64, where document i begins in `values`: `values[offsets[i]:offsets[i + 1]]`. Images: 0..n.
         labels: (n,) int64 classes; -1 for an example without label, and for causal-lm.
         slices: (n,) int32 indices into `Corpus.slice_names`.
@@ -111,7 +111,7 @@ class CorpusInfo:
     image_shape: tuple[int, int, int] | None  # (C, H, W)
     documents: dict[str, int]  # split -> documents
     tokens: dict[str, int]  # split -> tokens, or pixels' rows for images: the length of `values`
-    pixels: Pixels | None = None  # None: the values are what the models take
+    pixels: Pixels | None = None  # None: the models take the values as they are
     completions: bool = False  # a document is a prompt with its completions, one to a window; `Split.counted` tells them apart
     cross_document_attention: bool = True  # whether attention in a training window crosses from one document into the next
     prefix: tuple[int, ...] = ()  # ids that the tokenizer begins a text with, at the head of every document of causal-lm

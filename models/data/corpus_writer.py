@@ -33,7 +33,7 @@ class GrowingArray:
         self.rows += len(rows)
 
     def flush(self) -> None:
-        """Hand what is written to the system, so that it outlives the process."""
+        """Flush to the system, so that the rows outlive the process."""
         self._file.flush()
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class SplitWriter:
             arrays[LINES].append(encoded.lines)
 
     def flush(self) -> Rows:
-        """Hand what is written to the system; returns the rows, from which a later process can go on."""
+        """Flush to the system; returns the number of rows, from which a later process can go on."""
         for array in self._arrays.values():
             array.flush()
         return {name: array.rows for name, array in self._arrays.items()}

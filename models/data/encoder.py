@@ -24,7 +24,7 @@ class Encoded:
         counts: (n,) int64 ids of each document.
         cut: (n,) int64 ids of each text that its document leaves out, as there is no room for them.
         counted: (t,) uint8, see `models.data.corpus.Split`; None: all count.
-        sizes: (n,) int64 bytes of what is predicted of each document; None: those of its text.
+        sizes: (n,) int64 bytes of each document's predicted part; None: those of its text.
         lines: (l,) hashes of the sampled lines of all texts, see `models.data.lines`; None: not asked for.
     """
 

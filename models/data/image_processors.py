@@ -1,7 +1,7 @@
 """Image processors: from a picture to the pixels that a model takes.
 
 All of them are Hugging Face image processors computed by Pillow, so a published student carries one that plain transformers loads. The
-stored pixels are what a processor gives before it scales and normalises: one byte each, and `Pixels` does the rest, in every batch.
+stored pixels are a processor's before it scales and normalises: one byte each, and `Pixels` does the rest, in every batch.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def bare_pixels(processor: Any, picture: Image) -> NDArray[Any]:
 
 
 def arithmetic(processor: Any, channels: int) -> Pixels | None:
-    """What a processor does with the bytes; None where it does other things with them, so that its floats must be stored.
+    """A processor's scaling of bytes; None where it does other things with them, so that its floats must be stored.
 
     Found by a picture of noise, and not by the class.
 

@@ -162,7 +162,7 @@ def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 
 
 def encode_examples(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int) -> list[NDArray[Any]]:
-    """Turn texts into a classifier's examples: what `tokenizer(text)` puts around each, which is cut to `length` ids in all."""
+    """Turn texts into a classifier's examples: with the special ids of `tokenizer(text)`, cut to `length` ids in all."""
     before, after = surroundings(tokenizer)
     room, dtype = length - len(before) - len(after), id_dtype(id_count(tokenizer))
     framed = [np.array([*before, *ids[:room], *after], dtype=dtype) for ids in encode(tokenizer, texts)]
@@ -245,7 +245,7 @@ def _bytes_backend() -> dict[str, Any]:
 
 
 def _is_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether it does what `bytes_tokenizer` does, by its own settings: it may have been loaded from a folder."""
+    """Whether it works as `bytes_tokenizer`, by its own settings: it may have been loaded from a folder."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or len(tokenizer) != BYTES_VOCABULARY:
         return False
@@ -254,7 +254,7 @@ def _is_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _forbidden_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Special ids that no text may turn into; the unknown id is what unknown letters rightly become."""
+    """Special ids that no text may turn into; the unknown id is not among them: unknown letters rightly become it."""
     added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     special = {*tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
     unknown = tokenizer.unk_token_id

@@ -122,7 +122,7 @@ def resample(
     """Sum columns over documents, draw the documents again and again, and sum those drawn.
 
     Args:
-        columns: Name to (N,) numbers, or to what gives them.
+        columns: Name to (N,) numbers, or to a function that gives them.
         group: (N,) group of each row, in [0, G); a document's rows may lie in several.
         groups: G.
         document: (N,) number of the document of each row.

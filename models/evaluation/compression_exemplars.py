@@ -16,8 +16,8 @@ def modal(predictions: NDArray[np.integer]) -> NDArray[np.int64]:
 def compression_identified(teachers: NDArray[np.integer], students: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Examples whose commonest answer over seeds the students have lost: Hooker et al. 2019, arXiv:1911.05248.
 
-    One student's odd answer may be the chance of its seed; one that most students share against most of their teachers is what the
-    smaller size, or the way down to it, has done.
+    One student's odd answer may be the chance of its seed; one that most students share against most of their teachers is due to the
+    smaller size, or to the way down to it.
 
     Args:
         teachers: (S, N) first choices of the uncompressed model, a row for each seed; one row where there is one.

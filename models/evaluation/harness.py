@@ -104,7 +104,7 @@ def _cached_in(task: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Without lm-eval's log, its progress bars, and warnings of what it imports."""
+    """Without lm-eval's log, its progress bars, and warnings of its imports."""
     log, level = logging.getLogger("lm_eval"), logging.getLogger("lm_eval").level
     log.setLevel(logging.ERROR)
     try:

@@ -42,7 +42,7 @@ def tempered(signal: SparseSignal, temperature: float, vocabulary: int) -> Spars
 
 
 def sparse_forward_kl(signal: SparseSignal, student_logits: Tensor) -> Tensor:
-    """`sum_k p_k log(p_k / q_k) + r log(r / r_q)`, in nats; `r` and `r_q` are what teacher and student give to all other ids together.
+    """`sum_k p_k log(p_k / q_k) + r log(r / r_q)`, in nats; `r` and `r_q` are the probabilities of all other ids together.
 
     With every id listed it is forward KL; with fewer it is a lower bound of it (data processing inequality), zero only where the
     student agrees on each listed id *and* on the mass of the rest. Without the bucket, top-1 would cost nothing whatever the

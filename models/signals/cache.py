@@ -221,7 +221,7 @@ def refuse_another(folder: Path, fingerprint: str, identity: dict[str, Any]) -> 
     """Refuse a cache with another fingerprint; one whose manifest cannot be read is left to the store.
 
     Raises:
-        UserError: With both fingerprints, and what differs.
+        UserError: With both fingerprints, and their differences.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

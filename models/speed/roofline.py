@@ -74,7 +74,7 @@ def _narrow(config: Any, layers: int) -> Any:
 
 
 def bytes_of(model: nn.Module) -> Bytes:
-    """Bytes of a model's weights, a shared matrix once; and of what attention keeps of one position, in all layers."""
+    """Bytes of a model's weights, a shared matrix once; and of the keys and values of one position, in all layers."""
     config, parameters = cast(Any, model).config, {id(p): p for p in model.parameters()}
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,6 +1,6 @@
 """An existing checkpoint as student: its weights are the first ones.
 
-What the data decide, classes and special ids, is set in its configuration; a head for other classes, or for another task, is made anew.
+The data's classes and special ids are set in its configuration; a head for other classes, or for another task, is made anew.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ Width: `sqrt(sum_samples (mean_positions |a|)^2)`, the mean over a sequence and 
 - a norm's output, summed over all norms, for a channel of the residual stream;
 - for a head the length of its addition to the stream, `|W_h o_h|`: its output through its part of the output projection (that paper
   takes `|o_h|`; cutting a third of a 135M model's query heads by it cost 2.14 bits per byte, by their addition 1.53, from 0.90);
-- what enters the last matrix of the feed-forward part, for a unit of it.
+- the input of the last matrix of the feed-forward part, for a unit of it.
 
-Depth: block influence `1 - E cos(x_i, x_{i+1})` of what enters and leaves a layer (Men et al. 2024, "ShortGPT", arXiv:2403.03853).
+Depth: block influence `1 - E cos(x_i, x_{i+1})` of a layer's input and output (Men et al. 2024, "ShortGPT", arXiv:2403.03853).
 
 Shape legend: S samples, L positions, H width, A heads of a layer, F feed-forward units, D layers, M norms.
 """
@@ -53,7 +53,7 @@ class Importance:
         heads: (D, A).
         feed_forward: (D, F).
         blocks: (D,) influence of each layer, in [0, 2].
-        energy: Norm -> (H,) mean square of what enters it, by which norms are adjusted to a narrower stream.
+        energy: Norm -> (H,) mean square of its input, by which norms are adjusted to a narrower stream.
     """
 
     samples: int

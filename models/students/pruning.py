@@ -30,7 +30,7 @@ from models.students.importance import LAYOUTS, Importance, measure_importance
 
 HIDDEN, HEADS, KEYS, UNITS, IDS, WHOLE = "hidden", "heads", "keys", "units", "ids", "whole"
 LAYER = re.compile(r"^(.*\blayers?)\.(\d+)\.(.*)$")
-# The end of a weight's name, and what its axes are; the first that matches counts.
+# The end of a weight's name, and its axes; the first that matches counts.
 AXES: dict[str, dict[str, tuple[str, ...]]] = {
     "llama": {
         r"(embed_tokens|lm_head)\.weight": (IDS, HIDDEN),

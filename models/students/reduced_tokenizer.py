@@ -19,7 +19,7 @@ from conf.errors import UserError
 from models.data.corpus import SPLITS, Corpus
 from models.data.tokenizers import byte_letters
 
-NO_VOCABULARY = ("vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")  # older forms of what tokenizer.json holds
+NO_VOCABULARY = ("vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")  # older forms of tokenizer.json
 
 
 @functools.lru_cache(maxsize=2)

@@ -16,7 +16,7 @@ import torch
 
 from conf.errors import UserError
 from conf.schema.stage.student import Shape
-from models.architectures.configs import DECIDED, fitted_config
+from models.architectures.configs import DECIDED, fitted_config, without_ignored
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 
@@ -190,7 +190,7 @@ def _fitted(wide: float, each: float, parameters: int) -> int | None:
 
 
 def _law(family: Family, head: int, width: int, queries: int) -> list[tuple[float, float, float]]:
-    """Coefficients by the powers of the groups of heads: of what is there once, of a layer, of a feed-forward unit of a layer.
+    """Coefficients by the powers of the groups of heads: of the parts that are there once, of a layer, of a feed-forward unit of a layer.
 
     Parameters are of degree 2 in the width, and linear in layers and in units; nine models on the meta device give all coefficients.
     """
@@ -226,7 +226,7 @@ def _narrower(teacher: Any, parameters: int, interface: Interface, key: str) -> 
         narrow = {"hidden_sizes": [max(2 * round(width * factor / 2), 2) for width in _widths(teacher)]}
         if getattr(teacher, "embedding_size", None):
             narrow["embedding_size"] = max(2 * round(teacher.embedding_size * factor / 2), 2)
-        return {**_kept(teacher), **narrow, "model_type": teacher.model_type}
+        return without_ignored({**_kept(teacher), **narrow, "model_type": teacher.model_type})
 
     def counted(factor: float) -> int:
         with torch.device("meta"):
@@ -271,7 +271,7 @@ def _resized(teacher: Any, theirs: Sizes, sizes: Sizes) -> dict[str, Any]:
     ):
         if getattr(teacher, name, None) == old:
             made[name] = new
-    return made
+    return without_ignored(made)
 
 
 def _kept(teacher: Any) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def recomputed(model: nn.Module) -> Iterator[None]:
 
 
 def check_batch_statistics(model: nn.Module, training: Training, key: str = "training", processes: int = 1) -> None:
-    """Refuse what would normalise a batch in parts: with batch normalisation several micro-batches are not one batch.
+    """Refuse layers that would normalise a batch in parts: with batch normalisation several micro-batches are not one batch.
 
     Raises:
         UserError: The model has layers of batch normalisation, and a step is split or computed twice.

@@ -64,7 +64,7 @@ def measure_run(records: Sequence[StageRecord], ladder: Ladder) -> tuple[ModelBe
 
 
 def _circumstances(ladder: Ladder) -> AbstractContextManager[int]:
-    """The threads of the measurement, given back afterwards to what goes on."""
+    """The threads of the measurement, reset afterwards."""
     return threads_of(ladder.bench.threads or ladder.compute.threads)
 
 

@@ -13,6 +13,7 @@ from tasks.records.bench import Case, ModelBench, Spread
 from tasks.records.format import NONE, human, milliseconds, rate
 
 CONFIDENCE = 0.95
+FEWEST = 3  # students for an interval: with two, Student's factor for one degree of freedom is 12.7
 CLAIMED = (3.0, 5.0)  # the usual claim: speed-up of a model that is ten times smaller
 PARTS = {"whole": "a whole request", "prefill": "the first token", "decode": "each further token"}
 
@@ -22,7 +23,7 @@ class Exponent(NamedTuple):
 
     Attributes:
         value: `a`; 1: as much faster as smaller, 0: not faster at all.
-        low: Lower end of its 95 % interval; None with fewer than two students.
+        low: Lower end of its 95 % interval; None with fewer than three students, whose interval would span everything.
         high: Upper end.
         students: That it was fitted to.
     """
@@ -78,7 +79,7 @@ def fit_exponent(ratios: Sequence[float], speed_ups: Sequence[float]) -> Exponen
     if not squares:
         return None
     value, free = sum(x * y for x, y in points) / squares, len(points) - 1
-    if free < 1:
+    if len(points) < FEWEST:
         return Exponent(value, None, None, len(points))
     from scipy.special import stdtrit  # scipy.stats takes half a second to import, in every report
 
@@ -162,7 +163,8 @@ def answer(part: Part) -> str:
     least, most = CLAIMED
     claim = f'"10x smaller is {least:.0f}-{most:.0f}x faster"'
     if low is None or high is None:
-        return f"{sentence} (exponent {fitted.value:.2f}, from one student, so without an interval)."
+        students = "one student" if fitted.students == 1 else f"{fitted.students} students"
+        return f"{sentence} (exponent {fitted.value:.2f}, from {students}: too few for an interval)."
     sentence += f" (95 % interval {low:.1f} to {high:.1f}; exponent {fitted.value:.2f}, from {fitted.students} students): "
     if low > most:
         return f"{sentence}more than {claim}."

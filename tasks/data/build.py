@@ -58,7 +58,7 @@ def build_corpus(
         folder: An existing empty folder; nothing else is written to.
         progress: Receives a line for each step of the work.
         teacher_classes: Names of the teacher's classes, whose numbers the data follow; None: the data's own.
-        work: Folder on the same disk for what is unfinished: where an interrupted process left it, this one goes on. The caller removes
+        work: Folder on the same disk for unfinished files: where an interrupted process left it, this one goes on. The caller removes
             it when `folder` is safe. None: a temporary one.
 
     Raises:
@@ -70,7 +70,7 @@ def build_corpus(
             return build_corpus(ladder, base, teacher_folder, folder, progress, teacher_classes, Path(temporary))
     data, workload = ladder.data, ladder.workload
     images = ImageReader(data, teacher_folder) if workload == "image-classification" and isinstance(data, PictureData) else None
-    spool = None if images else open_spool(work / "spool")  # what a reader of images has learned is not in the spool
+    spool = None if images else open_spool(work / "spool")  # the spool lacks the sizes that a reader of images finds
     if spool is None:
         progress(f"reading {data.source}")
         # An empty text teaches no language, and alone in a part it would leave nothing to judge by.
@@ -155,7 +155,7 @@ def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, label_names: Seq
 
 
 def _check_given(given: Parts, data: Data) -> None:
-    """Refuse a given split without a document: to draw it from train instead is not what the settings say.
+    """Refuse a given split without a document: to draw it from train instead would contradict the settings.
 
     Raises:
         UserError: There is one.
@@ -179,7 +179,7 @@ def _times(spool: Spool, parts: Parts, data: FilesData, progress: Progress) -> N
 
 
 def _with_texts(counts: DataCounts, finished: Finished | None, info: CorpusInfo, folder: Path) -> DataCounts:
-    """The counts with those of texts: what is cut, and what held-out texts share with the training texts."""
+    """The counts with those of texts: cut ones, and lines that held-out texts share with the training texts."""
     train = lines_of(folder, "train")
     lines = {name: shared_lines(lines_of(folder, name), train) for name in SPLITS if name != "train"}
     update: dict[str, Any] = {"shared_lines": {name: share for name, share in lines.items() if share is not None}}
@@ -196,7 +196,7 @@ def processes_of(ladder: Ladder) -> int:
 
 
 def text_encoder(tokenizer: PreTrainedTokenizerBase, ladder: Ladder) -> Encoder:
-    """What makes a document of a text: how it begins, ends and is cut.
+    """The encoder of texts, with the ids before and after each and the room between.
 
     Raises:
         UserError: Beside the special ids no room is left for text.

@@ -28,7 +28,7 @@ def count_duplicates(
         labels: (n,) class of each; negative: none.
         splits: (n,) index into `SPLITS` of each; other numbers: none.
         given: Whether the source gives splits, so that equal documents may stand in several.
-        dropped: Rows left out, under what they lack.
+        dropped: Rows left out, by the missing column.
         notes: Remarks of the reading.
     """
     remarks = [*notes]

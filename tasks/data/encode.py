@@ -54,14 +54,14 @@ class Finished:
 
     @classmethod
     def read(cls, folder: Path) -> Finished:
-        """What an earlier process noted in the folder; nothing where there is no note."""
+        """The note of an earlier process in the folder; empty where there is none."""
         try:
             return cls(**json.loads((folder / FINISHED).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return cls()
 
     def count(self, name: SplitName, documents: Encoded) -> None:
-        """Count what is cut of the documents of a split."""
+        """Count documents and ids that are cut in a split."""
         self.cut[name] = self.cut.get(name, 0) + int(np.count_nonzero(documents.cut))
         self.cut_ids[name] = self.cut_ids.get(name, 0) + int(documents.cut.sum())
 
@@ -105,7 +105,7 @@ def encode_spool(
         encoder: Of texts, or of conversations, in this process alone; None: the contents are images.
         numbering: Of labels and slices.
         folder: Made where it does not exist.
-        processes: Most processes that encode. What is written does not depend on it.
+        processes: Most processes that encode. The written files do not depend on it.
         times: (n,) how often each document is written, see `tasks.data.splits.readings`: once each, then those that come again, and so on.
             None: once.
 

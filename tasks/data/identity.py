@@ -29,7 +29,7 @@ def corpus_identity(
     prefix: Sequence[int] = (),
     chat_template: str | None = None,
 ) -> dict[str, Any]:
-    """Return the parts that decide what `build_corpus` writes, as plain JSON, without preparing anything.
+    """Return all that the files of `build_corpus` depend on, as plain JSON, without preparing anything.
 
     Args:
         ladder: The ladder; its data, tokenizer and workload count.
@@ -75,7 +75,7 @@ def corpus_identity(
 
 
 def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, Any]:
-    """What decides the pixels of images; nothing for text, and for digits that no processor changes, whose fingerprints stay."""
+    """The identity of the pixels of images; empty for text, and for digits that no processor changes: their fingerprints stay."""
     if ladder.workload != "image-classification" or (ladder.data.source == "digits" and image_processor is None):
         return {}
     settings = ladder.data.model_dump(mode="json")
@@ -85,7 +85,7 @@ def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, An
 def _preparation(ladder: Ladder, base: Path) -> int:
     """The first preparation that gave the same corpus: a corpus of an earlier version is reused where none of the later ones differs.
 
-    2: files of text and the standard library are split by content, limits are drawn, labels are read by their value, and slices bear
+    2: files of text and the standard library are split by content, limits are drawn, labels are read by their value, and slices have
     the names that a dataset declares.
     """
     data = ladder.data

@@ -133,6 +133,16 @@ def shapes_of(ladder: Ladder) -> list[tuple[str, Shape]]:
     return [*teacher, *((key, shape) for key, shape in students if shape is not None)]
 
 
+def patches_of(ladder: Ladder) -> list[tuple[str, int]]:
+    """Dotted key and patch size of each vision transformer that a ladder describes."""
+    from models.architectures.configs import patch_of
+
+    described = [(f"stages[{i}].student.config", stage.student.config) for i, stage in enumerate(ladder.stages)]
+    configs = ((key, patch_of(config)) for key, config in described if isinstance(config, dict))
+    shapes = ((key, shape.patch_size) for key, shape in shapes_of(ladder) if shape.family == "vit")
+    return [(f"{key}.patch_size", patch) for key, patch in (*shapes, *configs) if patch is not None]
+
+
 def check_patches(ladder: Ladder, image: tuple[int, int, int] | None) -> None:
     """Refuse patches that do not divide the images, (C, H, W), before anything is trained.
 
@@ -142,12 +152,12 @@ def check_patches(ladder: Ladder, image: tuple[int, int, int] | None) -> None:
     if image is None:
         return
     _, height, width = image
-    for key, shape in shapes_of(ladder):
-        if shape.family == "vit" and (height != width or height % shape.patch_size):
+    for key, patch in patches_of(ladder):
+        if height != width or height % patch:
             fitting = ", ".join(str(n) for n in range(1, min(height, width) + 1) if not height % n and not width % n)
             squares = "" if height == width else ", of square images: set data.resize"
             allowed = f"a divisor of the images' sides, which are {height} x {width}: {fitting}{squares}"
-            raise UserError.about(f"{key}.patch_size", shape.patch_size, allowed, "Choose another patch_size, or set data.resize.")
+            raise UserError.about(key, patch, allowed, "Choose another patch_size, or set data.resize.")
 
 
 def check_class_weights(ladder: Ladder, names: tuple[str, ...]) -> None:

@@ -59,7 +59,7 @@ class Spool:
         class_names: Those of the classes 0, 1, ... where the source declares them.
         image_shape: (C, H, W), for images.
         image_type: Of their values, such as `uint8`.
-        dropped: What rows lacked -> how many were left out.
+        dropped: Missing column -> number of rows left out.
         empty: Documents left out because they have no content.
     """
 
@@ -119,7 +119,7 @@ def write_spool(source: Source, folder: Path, keep_empty: bool) -> Spool:
     """Read a source into a folder, which is made, or begun anew if it is unfinished.
 
     Args:
-        source: What is read.
+        source: The documents.
         folder: Where it goes.
         keep_empty: Whether documents without content count.
 

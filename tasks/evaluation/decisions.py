@@ -29,7 +29,7 @@ class Decision(Record):
     """An answer to a gate's question.
 
     Attributes:
-        choice: What to do with the student.
+        choice: Action on the student.
         steps: How long to train on.
         by: Who has decided, in their own words; `nobody` where the time to answer ran out.
         note: Why.

@@ -45,7 +45,7 @@ def evaluation_identity(
     precision: str,
     split: SplitName = SPLIT,
 ) -> dict[str, Any]:
-    """Whose weights were judged against whose, on what."""
+    """Hashes of the weights that were judged, of those they were compared with, and of the data."""
     return {
         "kind": "evaluation",
         "numerics": NUMERICS,

@@ -44,7 +44,7 @@ class Piece(Record):
 
 
 class Cleaned(Record):
-    """What `ladder clean` did, or would do."""
+    """Result of `ladder clean`, or of its dry run."""
 
     dry_run: bool
     older_than_seconds: float
@@ -72,7 +72,7 @@ def clean(home: Home, age: float, *, keep_promoted: bool = True, dry_run: bool =
     """Free results older than `age` seconds and unused by every kept run.
 
     Args:
-        home: What to clean.
+        home: The home to clean.
         age: Seconds; 0: everything that is not in use now.
         keep_promoted: Whether runs are kept that have a model with an alias in MLflow's registry.
         dry_run: Whether to report only, and change nothing.

@@ -137,7 +137,7 @@ def _stages_seconds(ladders: Sequence[Ladder], data: DataRecord, measured: dict[
 
 
 def answers_in_turn(ladders: Sequence[Ladder], data: DataRecord) -> list[list[tuple[str, Answers]]]:
-    """Of every stage of every ladder, run one after another from an empty store: what tells its training from others, and its answers."""
+    """Of every stage of every ladder, run one after another from an empty store: the key of its training, and its answers."""
     info = data.corpus().info
     chosen = [[choose(stage, ladder, info).cached for stage in ladder.stages] for ladder in ladders]
     caches, found = AnswerCaches(training_examples(data.corpus(), any(map(any, chosen)))), []

@@ -126,7 +126,7 @@ class Report(Record):
 
     Attributes:
         main: Of the last student that its gate did not refuse.
-        students: Of every student, each as if it were the last: what stands above it is part of its price.
+        students: Of every student, each as if it were the last: the models above it are part of its price.
         tornado: Inputs by how much they move `net_per_cycle`, the strongest first.
         curve: Day, and the saving by then less the one-off costs: the payback curve.
         basis: Where the inputs come from, in sentences.
@@ -249,7 +249,7 @@ def training_cost(seconds: float, settings: Economics) -> float:
 
 
 def _inputs(models: Sequence[StageRecord], settings: Economics, speeds: dict[str, ModelBench]) -> Inputs:
-    """Inputs of the last of some models, the root first; all stages above it are part of what it cost."""
+    """Inputs of the last of some models, the root first; all stages above it are part of its cost."""
     trained = models if settings.include_teacher else models[1:]
     scale = settings.machine_factor / HOUR
     return Inputs(

@@ -37,7 +37,7 @@ def estimate(
     micro = training.batch_size // training.accumulation * size.tokens
     bytes_each = 2 if precision == "bf16" else 4
     # Weights, gradients and AdamW's two moments in fp32; the frozen teacher; activations of a layer as Korthikanti et al. 2022
-    # (arXiv:2205.05198) count them without the attention matrix, of every layer, or of one and what lies between all of them; five
+    # (arXiv:2205.05198) count them without the attention matrix, of every layer, or of one and the values between all of them; five
     # copies of a chunk of logits in fp32 for each model.
     memory = 16.0 * size.parameters + sum(4.0 * teacher.parameters for teacher in teachers)
     layer, between = 17 * bytes_each, 4

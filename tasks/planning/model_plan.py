@@ -31,7 +31,7 @@ UNKNOWN = "to be computed"  # in place of a hash that nothing has yet
 
 
 class ModelPlan(Record):
-    """What will happen to one model, and its price.
+    """Action planned for one model, and its price.
 
     Attributes:
         ratio: Parameters of its teacher over its own; None for the root.
@@ -39,7 +39,7 @@ class ModelPlan(Record):
         seconds: Estimated time of the same.
         memory_bytes: Estimated peak.
         resume_step: Step that a resumed training goes on from.
-        changes: What differs from the newest result of this name, if it is computed again.
+        changes: Differences from the newest result of this name, if it is computed again.
     """
 
     name: str
@@ -172,7 +172,7 @@ def plan_model(
         inputs: Of the plan.
         kind: `teacher` or `stage`: the part of the store.
         name: Of the model.
-        identity: What its fingerprint is made from.
+        identity: Parts of its fingerprint.
         size: Of the model.
         above: Of the model above it; None for the root, or where it is unknown.
         estimated: Its training from the start.

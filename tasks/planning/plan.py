@@ -216,7 +216,7 @@ def _data(ladder: Ladder, context: Context, store: Store, notes: list[str]) -> t
     except UserError as error:
         notes.append(str(error))
     try:
-        source_hash(ladder.data, Path(context.base), ladder.workload)  # what was missing may have been the teacher's tokenizer alone
+        source_hash(ladder.data, Path(context.base), ladder.workload)  # the teacher's tokenizer alone may have been missing
     except UserError as error:
         notes.append(str(error))
     return None, "missing"

@@ -25,7 +25,7 @@ from models.data.tokenizers import BYTES_VOCABULARY
 from models.students.initialise import layer_sources, student_on_meta
 from models.students.reduced_tokenizer import used_ids
 from models.training.step import check_batch_statistics
-from tasks.data.prepare import check_patches, shapes_of
+from tasks.data.prepare import check_patches, patches_of, shapes_of
 from tasks.data.reading.sources import first_image_shape
 from tasks.evaluation.harness_tasks import check_tasks
 from tasks.lifecycle.request import kept_before
@@ -41,7 +41,7 @@ FP32_BYTES = 4  # of a weight
 
 
 def expected_interface(ladder: Ladder, corpus: Corpus | None, image: tuple[int, int, int] | None = None) -> Interface:
-    """The prepared corpus's interface; before it exists, what the settings say, and ten classes else.
+    """The prepared corpus's interface; before it exists, by the settings, and ten classes else.
 
     Args:
         ladder: The ladder.
@@ -52,7 +52,7 @@ def expected_interface(ladder: Ladder, corpus: Corpus | None, image: tuple[int, 
         return corpus.interface
     classes = 0 if ladder.workload == "causal-lm" else ladder.data.classes or CLASSES
     if ladder.workload == "image-classification" and image is None:
-        side = math.lcm(*(shape.patch_size for _, shape in shapes_of(ladder)))
+        side = math.lcm(*(patch for _, patch in patches_of(ladder)))
         image = DIGITS if ladder.data.source == "digits" else (3, side, side)
     vocabulary = None
     if ladder.workload != "image-classification":

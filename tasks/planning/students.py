@@ -1,7 +1,7 @@
 """Settle the students of a ladder: each gets a shape, a configuration or a folder.
 
-A stage may say of its student no more than a number of parameters, the path of a `config.json`, or the name of a checkpoint. What those
-mean depends on the teacher, on files and on the hub, which the schema does not read; so they are settled when a run or a plan begins,
+A stage may say of its student no more than a number of parameters, the path of a `config.json`, or the name of a checkpoint. Their
+meaning depends on the teacher, on files and on the hub, which the schema does not read; so they are settled when a run or a plan begins,
 and everything after it, the record of the run too, has the settings in full.
 """
 
@@ -53,7 +53,7 @@ def _settled(ladder: Ladder, index: int, context: Context) -> Stage:
 
 
 def settled_notes(before: Ladder, after: Ladder) -> list[str]:
-    """A line for each student that was described by its number of parameters: what it became."""
+    """A line for each student that was described by its number of parameters: its sizes."""
     notes = []
     for old, new in zip(before.stages, after.stages, strict=True):
         if old.student.parameters is not None and new is not old:
@@ -132,9 +132,9 @@ def _read_config(file: Path, given: str, key: str) -> dict[str, Any]:
         raise UserError.about(key, given, "a file of JSON", f"{file} does not parse: {error}.") from error
     if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
         raise UserError.about(key, given, "a config.json with model_type", f"{file} names none. Add it, such as qwen3.")
-    from models.architectures.configs import DECIDED
+    from models.architectures.configs import DECIDED, without_ignored
 
-    return {name: value for name, value in found.items() if name not in DECIDED}
+    return {name: value for name, value in without_ignored(found).items() if name not in DECIDED}
 
 
 def _checkpoint(ladder: Ladder, student: Student, key: str, context: Context) -> dict[str, Any]:

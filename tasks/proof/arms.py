@@ -2,8 +2,8 @@
 
 Each arm is a ladder, run by the same flow and loop.
 
-Arms share data, evaluation, root teacher and, by seed, the order of the data and the first weights of students of one shape. What they
-differ in is stated in `MEANING`. FLOPs are those of `tasks.training.cost_model`.
+Arms share data, evaluation, root teacher and, by seed, the order of the data and the first weights of students of one shape. Their
+differences are stated in `MEANING`. FLOPs are those of `tasks.training.cost_model`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def shared_settings(ladder: Ladder, info: CorpusInfo) -> Ladder:
 
 
 def replicate(ladder: Ladder, number: int) -> Ladder:
-    """An arm with the seeds of its `number`-th replicate; 0: the ladder's own, so that what `ladder run` computed is found."""
+    """An arm with the seeds of its `number`-th replicate; 0: the ladder's own, so that results of `ladder run` are found."""
     stages = (stage.model_copy(update={"seed": (ladder.stage_seed(stage) + number) % 2**31}) for stage in ladder.stages)
     return ladder.model_copy(update={"stages": tuple(stages)})
 

@@ -80,7 +80,7 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
 
 
 def label_note(data: DataRecord, arms: Iterable[Arm]) -> list[str]:
-    """What arms have learned from, where not every training example has a label."""
+    """Labelled and unlabelled examples that the arms learned from, where not every training example has a label."""
     if data.counts is None or data.counts.labels_in_words is None:
         return []
     alone = " and ".join(arm for arm in arms if arm in WITHOUT_TEACHER)
@@ -126,7 +126,7 @@ def refuse_unfit(ladder: Ladder, context: Context) -> None:
     """Refuse a named arm whose student cannot start from the root, as far as that is known before the data are prepared.
 
     Raises:
-        UserError: With what their shapes have not in common.
+        UserError: With the difference of their shapes.
     """
     named: list[Arm] = [arm for arm in ladder.proof.arms if arm in FROM_ROOT]
     if named and ladder.stages[-1].student.initialisation != "random":

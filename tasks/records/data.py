@@ -11,7 +11,7 @@ COUNTS = "counts.json"  # beside `corpus.json`; it says how the corpus was made,
 
 
 class DataCounts(Record):
-    """What was left out of a corpus or is remarkable in it.
+    """Counts of rows left out of a corpus, and remarks on it.
 
     Attributes:
         dropped: `text`, `image` or `label` -> rows left out because they have none.

@@ -40,7 +40,7 @@ def lines_of(text: str, width: int) -> list[str]:
 
 
 NONE = "-"
-# What follows a number of 1000, 1000^2, ... (sizes: 1024, 1024^2, ...).
+# Units of a number of 1000, 1000^2, ... (sizes: 1024, 1024^2, ...).
 COUNTS = ("k", "M", "B", "T")
 OPERATIONS = (" kFLOP", " MFLOP", " GFLOP", " TFLOP", " PFLOP", " EFLOP", " ZFLOP", " YFLOP")
 SIZES = (" KiB", " MiB", " GiB", " TiB")

@@ -24,7 +24,7 @@ class Replicate(Record):
         valid: The same on the validation split.
         flops: Of all trainings of the arm.
         seconds: Of all trainings of the arm and of the stored answers that they need, as measured where each was computed.
-        money: What these seconds cost, where a price is set.
+        money: Price of these seconds, where one is set.
         steps: Of each training.
         fingerprints: Of each student; those of an arm that shares a student with another are the same.
         reused: How many of them were found in the store.

@@ -186,7 +186,7 @@ class RunRecord(Record):
         attempt: 1, and one more for each automatic restart after a crash.
         restarts: How many of these are allowed.
         restarted: The flow run that was started in its place after its process had died, or why none was.
-        unrecorded: What MLflow did not take, in words; a rerun records it.
+        unrecorded: Parts that MLflow did not take, in words; a rerun records them.
         waiting: The question to a person, while the run waits for the answer.
         proof: Whether it was `ladder prove`: beside its record lies `proof.json`, and `stages` are those of the first arm's first seed.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
@@ -242,7 +242,7 @@ class RunRecord(Record):
 
     @property
     def kind(self) -> Kind:
-        """What was asked for: a whole ladder, one stage of it, or a proof."""
+        """The request: a whole ladder, one stage of it, or a proof."""
         return "proof" if self.proof else "stage" if self.only else "ladder"
 
     @property
@@ -252,6 +252,6 @@ class RunRecord(Record):
 
     @property
     def differs(self) -> tuple[str, ...]:
-        """What distinguishes it from other runs of its ladder: parameters that were given, and changes of the ladder's file."""
+        """Differences from other runs of its ladder: parameters that were given, and changes of the ladder's file."""
         asked = [*self.overrides, *([f"--start-at {self.start_at}"] if self.start_at else []), *(["--fresh"] if self.fresh else [])]
         return (*asked, *(f"edited: {line}" for line in self.edited))

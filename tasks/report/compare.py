@@ -149,7 +149,7 @@ def _others(name: str, a: Mapping[str, Mapping[str, str]], b: Mapping[str, Mappi
 
 
 def kinds_of(record: RunRecord) -> list[FigureKind]:
-    """The figures that a run's models are compared by; what only the run as a whole knows, it gives here."""
+    """The figures that a run's models are compared by; those of the run as a whole are given here."""
     quality, speeds = tables.quality_of(record), {model.weights_sha256: model for model in model_benches(record)}
     accuracy = quality is tables.ACCURACY
     return [

@@ -187,7 +187,7 @@ def limits(record: StageRecord) -> list[str]:
     worst = sorted(judged, key=lambda item: item[1][quality.key], reverse=quality is tables.BITS)[:WORST]
     if worst:
         named = ", ".join(f"{name} {tables.score(quality, figures)} ({figures.get('count', 0):,.0f})" for name, figures in worst)
-        found.append(f"Weakest slices, {quality.unit} (and what they rest on): {named}.")
+        found.append(f"Weakest slices, {quality.unit} (and their examples): {named}.")
     return found
 
 

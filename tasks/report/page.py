@@ -1,6 +1,6 @@
 """Write the report of a run: one self-contained HTML file.
 
-Every figure comes from the record, from the curves in the models' folders or from what else was computed for the run; the sections
+Every figure comes from the record, from the curves in the models' folders or from other results of the run; the sections
 find them, the templates only lay them out.
 """
 

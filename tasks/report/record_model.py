@@ -54,7 +54,7 @@ def _record(
         if record.audit is not None:
             tracker.log_artifact(stage.run_id, Path(record.audit.folder) / "worst.parquet")
         model = folder if (folder / "config.json").is_file() else None  # answers are no model that could be loaded
-        # What an attempt that is no more may have lost; the points of this one are all sent.
+        # Points that an earlier attempt may have lost; those of this one are all sent.
         curve = partial(stored_curve, folder) if record.reused or record.resumed_at is not None else None
         tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=model, original_run_id=original, curve=curve)
         tracker.describe_stage(stage.run_id, done, lineage)

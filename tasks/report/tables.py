@@ -91,7 +91,7 @@ def rows(record: RunRecord) -> tuple[list[str], list[list[str]]]:
     """The table of a run.
 
     Returns:
-        The headers, and a row of as many cells for each model: the root teacher, the finished stages, then what was planned and
+        The headers, and a row of as many cells for each model: the root teacher, the finished stages, then those planned and
         not run; last the baseline.
     """
     quality = quality_of(record)

@@ -1,6 +1,6 @@
 """Private names of Prefect that this project builds on, with the version read.
 
-A test compares each with the Prefect that is installed: where the source of one has changed, read it again, try what it is used for, and
+A test compares each with the Prefect that is installed: where the source of one has changed, read it again, try its uses, and
 note the version and the new digest here.
 """
 

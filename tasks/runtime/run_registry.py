@@ -52,7 +52,7 @@ class Context(Record):
         return {"run": self.run, "ladder": self.ladder}
 
     def is_fresh(self, name: str) -> bool:
-        """Whether `--fresh` asks to compute anew what belongs to this model: to every model, or to those from `--start-at` on.
+        """Whether `--fresh` asks to compute this model's results anew: to every model, or to those from `--start-at` on.
 
         That is its training or import, its evaluation, speed and audit. Not anew are corpora, which are inputs named by their content,
         cached teacher signals, which every training compares with its teacher, and decisions of people.
@@ -247,7 +247,7 @@ def mark_interrupted(home: Home, run: str) -> RunRecord | None:
 
 
 def with_open_end(record: RunRecord) -> tuple[str, ...]:
-    """What MLflow lacks of a run that ends now, its end included; closing it in MLflow takes that off."""
+    """Parts that MLflow lacks of a run that ends now, its end included; closing it in MLflow removes that one."""
     kept = tuple(text for text in record.unrecorded if not text.startswith(f"{END}: "))
     return (*kept, f"{END}: {DIED}") if record.mlflow_uri else kept
 

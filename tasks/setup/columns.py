@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from conf.errors import UserError
 from conf.schema.ladder import Workload
 from models.data.classes import fold
+from tasks.data.reading.labels import stands_for_none
 from tasks.setup.data_look import ColumnLook, DataLook
 from tasks.setup.guesses import Ask, Draft, Question
 from tasks.setup.teacher_look import TeacherLook, has_tokenizer, shown
@@ -43,6 +44,12 @@ def choose_columns(teacher: TeacherLook, data: DataLook, workload: Workload, ask
         if rest:
             draft.reasons["data.columns"] += f"; slice: may name another column: {shown(rest)}"
     return chosen
+
+
+def marks_of_none(data: DataLook, label: str | None) -> list[str]:
+    """Values of the column of labels that programs write for a row without one, such as -100."""
+    values = [value for column in data.columns if column.name == label for value, _ in column.values]
+    return [value for value in values if stands_for_none(value)]
 
 
 def _conversations(data: DataLook, draft: Draft) -> dict[str, str]:
@@ -95,7 +102,12 @@ def _usual(column: ColumnLook, names: Sequence[str]) -> tuple[int]:
 def _matches(column: ColumnLook, teacher: TeacherLook) -> bool:
     """Whether a column holds the teacher's classes by name."""
     theirs = {fold(name) for name in teacher.classes}
-    return bool(theirs) and {fold(value) for value, _ in column.values} == theirs
+    return bool(theirs) and {fold(value) for value in classes_of(column)} == theirs
+
+
+def classes_of(column: ColumnLook) -> list[str]:
+    """Its values without those that stand for no label."""
+    return [value for value, _ in column.values if not stands_for_none(value)]
 
 
 def _pick(role: str, candidates: Sequence[ColumnLook], usual: Sequence[str], ask: Ask) -> str:
@@ -114,13 +126,13 @@ def _about(column: ColumnLook) -> str:
 
 
 def _say_classes(column: ColumnLook, teacher: TeacherLook, draft: Draft) -> None:
-    names = [value for value, _ in column.values]
-    text = f"{column.name!r} holds {column.distinct} classes: {shown(sorted(names))}"
+    names = classes_of(column)
+    text = f"{column.name!r} holds {len(names)} classes: {shown(sorted(names))}"
     if teacher.workload == "sequence-classification" or teacher.is_vision:
         count = int(teacher.config.num_labels)
         if _matches(column, teacher):
             text += ", the teacher's"
-        elif count != column.distinct:
+        elif count != len(names):
             theirs = f": {shown(teacher.classes)}" if teacher.classes else ""
             draft.warnings.append(f"{text}, and the teacher has {count}{theirs}: the run refuses that unless it is trained on these")
     draft.reasons["data.columns"] = text

@@ -23,6 +23,8 @@ from tasks.records.format import byte_size, human
 SAMPLE = 2000  # rows or files that are looked at
 FORMATS = {".jsonl": "JSON lines", ".ndjson": "JSON lines", ".json": "JSON", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
 MOST_FILES = 20  # that are named one by one, as given splits
+SENTENCE = 5  # words of a name, from which on it is none
+SHOWN = 80  # characters of a line in a message
 MOST_VALUES = 200  # different values of a column that may hold classes or groups
 
 Kind = Literal["text", "number", "messages", "image", "other"]
@@ -88,7 +90,7 @@ class DataLook:
         return self.source == "digits" or bool(self.classes) or any(column.kind == "image" for column in self.columns)
 
     def texts(self, *columns: str) -> list[str]:
-        """The sampled texts of columns, those of a row together; of conversations what is said."""
+        """The sampled texts of columns, those of a row together; of conversations the messages."""
         found = ("\n".join(_said(row[column]) for column in columns if row.get(column)) for row in self.sample)
         return [text for text in found if text]
 
@@ -115,7 +117,7 @@ def _said(value: Any) -> str:
 
 
 def look_at_data(given: Sequence[str], base: Path) -> DataLook:
-    """Read as much of the data as shows what they are.
+    """Read as much of the data as shows format, columns and classes.
 
     Args:
         given: Files, patterns, a folder of images, the folder of a saved dataset, or the name of a shipped source.
@@ -156,6 +158,8 @@ def look_at_data(given: Sequence[str], base: Path) -> DataLook:
         return DataLook("files", tuple(patterns), "text", len(files), size, len(files), sample=tuple(texts), parts=parts)
     rows = list(_sampled(files))
     _check_content(given, any(rows))
+    if suffix in (".csv", ".tsv"):
+        _check_header(given, _columns(rows))
     count = _rows(files, rows, size)
     return DataLook("files", tuple(patterns), FORMATS[suffix], len(files), size, count, _columns(rows), tuple(rows), parts=parts)
 
@@ -163,6 +167,28 @@ def look_at_data(given: Sequence[str], base: Path) -> DataLook:
 def _check_content(given: Sequence[str], found: bool) -> None:
     if not found:
         raise UserError.about("--data", ", ".join(given), "data with rows or text", "There is nothing in them: name others.")
+
+
+def _check_header(given: Sequence[str], columns: Sequence[ColumnLook]) -> None:
+    """Refuse a table whose first line is a row: a name is a value of its own column, a number over numbers, or a sentence.
+
+    Raises:
+        UserError: With the first line.
+    """
+    numbered = [column.name for column in columns] == [str(place) for place in range(len(columns))]  # as pandas names columns
+    for column in columns:
+        value = any(column.name == value for value, _ in column.values)
+        number = column.kind == "number" and _is_number(column.name)
+        if (value or number or len(column.name.split()) >= SENTENCE) and not numbered:
+            line = ", ".join(each.name for each in columns)
+            names = ",".join(["text", "label", *(f"column{place}" for place in range(3, len(columns) + 1))][: len(columns)])
+            allowed = "a table whose first line names its columns"
+            remedy = f"Its first line seems to be a row, by {_short(column.name)!r}: write a line above it, such as {names}."
+            raise UserError.about("--data", f"{', '.join(given)} with the columns {_short(line)}", allowed, remedy)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _parts(files: Sequence[Path], base: Path) -> dict[str, tuple[str, ...]]:

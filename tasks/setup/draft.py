@@ -10,7 +10,7 @@ from conf.errors import UserError
 from conf.schema.ladder import Workload
 from conf.schema.stage.student import parameters_of
 from tasks.records.format import human
-from tasks.setup.columns import LABEL_NAMES, choose_columns, label_candidates
+from tasks.setup.columns import LABEL_NAMES, choose_columns, label_candidates, marks_of_none
 from tasks.setup.data_look import ColumnLook, DataLook
 from tasks.setup.guesses import Ask, Draft, Question
 from tasks.setup.teacher_look import TeacherLook, has_tokenizer, shown
@@ -105,6 +105,9 @@ def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, dr
     columns = choose_columns(teacher, data, workload, ask, draft)
     if columns:
         settings["columns"] = columns
+    if marks := marks_of_none(data, columns.get("label")):
+        settings["unlabelled"] = marks
+        draft.reasons["data.unlabelled"] = "programs write it for a row without label; the teacher alone labels such rows"
     for name in columns.values():
         lacking = sum(name not in row for row in data.sample)
         if lacking:

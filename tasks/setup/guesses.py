@@ -12,8 +12,8 @@ class Question(NamedTuple):
 
     Attributes:
         key: Setting that it decides.
-        text: What is asked.
-        choices: The answers, each with what speaks for it.
+        text: The question.
+        choices: The answers, each with the reason for it.
     """
 
     key: str
@@ -31,7 +31,7 @@ class Draft:
     Attributes:
         settings: As YAML holds them.
         reasons: Dotted key -> reason.
-        warnings: What a person has to decide or correct.
+        warnings: Points that a person has to decide or correct.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)

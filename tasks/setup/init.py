@@ -19,7 +19,7 @@ from tasks.setup.write import as_yaml, write_new
 
 
 class NewLadder(NamedTuple):
-    """The file that was written, and what it was made from."""
+    """The file that was written, and its teacher and data."""
 
     file: Path
     teacher: TeacherLook

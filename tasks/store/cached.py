@@ -24,7 +24,7 @@ class Entry:
     Attributes:
         kind: Sub-folder of the store.
         name: For people.
-        identity: What decides the content; it is hashed.
+        identity: All that the content depends on; it is hashed.
         check: Reads the records in its folder, and raises where they are not what they should be; the result is then computed anew.
     """
 
@@ -61,8 +61,8 @@ def find_or_compute(
         store: The store.
         entry: Kind, name and identity of the result.
         made: `run` and `ladder` that would compute it.
-        compute: Computes the result, before anything of it is written, and returns what writes it.
-        fresh: Compute anew what another run has made (`--fresh`); a run does not make the same result twice.
+        compute: Computes the result, before anything of it is written, and returns the function that writes it.
+        fresh: Compute anew a result of another run (`--fresh`); a run does not make the same result twice.
         finish: Called once the result is published, still under the lock.
 
     Raises:

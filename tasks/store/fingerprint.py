@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def canonical(value: Any, where: str = "identity") -> Any:
-    """Reduce a value to what JSON writes in one way only.
+    """Reduce a value to a form that JSON writes in one way only.
 
     Raises:
         TypeError: Something without a stable identity, naming where it stands.

@@ -154,7 +154,7 @@ class Store:
         return Found(final, manifest)
 
     def latest(self, kind: str, name: str, ladder: str) -> dict[str, Any] | None:
-        """Manifest of the newest result of this name in this ladder, to tell what changed since."""
+        """Manifest of the newest result of this name in this ladder, to show later changes."""
         newest: tuple[float, dict[str, Any]] | None = None
         for path in (self.home.store / kind).glob(f"{name}-{'?' * SHOWN}/{MANIFEST}"):
             try:

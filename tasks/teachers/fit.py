@@ -86,7 +86,7 @@ def check_forward(folder: Path, model: nn.Module, corpus: Corpus) -> None:
     """Refuse a teacher that cannot read a text as long as the data's, or a language model that sees the id that it predicts.
 
     Raises:
-        UserError: What transformers says, or what is wrong.
+        UserError: With transformers' message, or with the key, value and remedy.
     """
     length, split = corpus.info.sequence_length, corpus.split("train")
     if corpus.info.image_shape is not None or not len(split.values):

@@ -28,7 +28,7 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",  # of alembic, too
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # MLflow would try each request for minutes; tasks/tracking/recorder.py knows better what may wait, and for how long.
+    # MLflow would try each request for minutes; tasks/tracking/recorder.py decides which calls may wait, and for how long.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 # Libraries whose errors mean that MLflow, its database or its object store did not take something.

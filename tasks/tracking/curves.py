@@ -93,7 +93,7 @@ class CurveLogger(AbstractContextManager["CurveLogger"]):
             if self._run is None:
                 self._run = self._open_run()
                 self._watch(self._run.run_id)
-            last = self._run.last_steps  # what an interrupted attempt has logged is skipped, metric by metric
+            last = self._run.last_steps  # points of an interrupted attempt are skipped, metric by metric
             while batch := self._held[:METRICS_PER_CALL]:
                 self._tracker.log_points(self._run.run_id, [point for point in batch if point[2] > last.get(point[0], -1)])
                 with self._holding:

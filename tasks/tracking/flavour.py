@@ -49,7 +49,7 @@ def parts_of(folder: Path) -> list[str]:
 
 
 def flavour(folder: Path, workload: str) -> dict[str, Any]:
-    """The `transformers` flavour of a Hugging Face folder: what MLflow's loader needs to know, and no code.
+    """The `transformers` flavour of a Hugging Face folder: the settings of MLflow's loader, and no code.
 
     Args:
         folder: Hugging Face folder.
@@ -140,7 +140,7 @@ def schema_of(info: CorpusInfo) -> dict[str, Any]:
 
 
 def profile_of(info: CorpusInfo) -> dict[str, Any]:
-    """A corpus's size: documents and tokens in each split, and what else its reader asks first."""
+    """A corpus's size: documents and tokens in each split, sequence length, vocabulary or classes."""
     return {
         "documents": info.documents,
         "tokens": info.tokens,

@@ -121,7 +121,7 @@ def log_model(client: MlflowClient, run_id: str, record: StageRecord, workload: 
 
 
 def _upload(client: MlflowClient, run_id: str, model_id: str, path: str, workload: str, folder: Path) -> None:
-    """Keep the plain folder, and beside it what MLflow's loader wants: `MLmodel`, and the tokenizer where it looks for it."""
+    """Keep the plain folder, and beside it the files of MLflow's loader: `MLmodel`, and the tokenizer where it looks for it."""
     from mlflow.models import Model
 
     for file in flavour.model_files(folder):

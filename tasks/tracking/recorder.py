@@ -34,7 +34,7 @@ class Recorder:
     def __init__(self, open_tracker: Callable[[], Tracker | NullTracker]) -> None:
         """Prepare; `open_tracker` opens the connection when something is to be recorded."""
         self._open_tracker, self.patience = open_tracker, patience()
-        self.missing: dict[str, str] = {}  # what -> why
+        self.missing: dict[str, str] = {}  # part -> error
         self._curves: dict[str, CurveLogger] = {}
         self._away = False
 
@@ -100,7 +100,7 @@ class Recorder:
             patient: False: try once.
 
         Returns:
-            What `act` returned; None if MLflow is off or did not take it.
+            The result of `act`; None if MLflow is off or did not take it.
 
         Raises:
             StoreError: The disk is full.
@@ -114,7 +114,7 @@ class Recorder:
                 tracker.probe()  # a server that hangs is found out in seconds
                 done = act(tracker)
             except RecordUnavailable as error:
-                if patient and cancellation.requested():  # MLflow's client takes what breaks it off for a lost connection
+                if patient and cancellation.requested():  # MLflow's client takes the cancellation for a lost connection
                     raise RunCancelled("cancelled") from None
                 refused = isinstance(error, RecordRefused)
                 if refused or time.monotonic() + pause > until:

@@ -98,7 +98,7 @@ def discard(tracker: Tracker, run: Run) -> None:
             client.delete_run(run_id)
         if not is_ours(tracker, run):
             return
-        # What `mlflow gc` does; the command itself would empty MLflow's trash of what others have put there.
+        # As `mlflow gc`; the command itself would also remove other people's runs from MLflow's trash.
         store: Any = client._tracking_client.store
         for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
             client.delete_logged_model(model.model_id)

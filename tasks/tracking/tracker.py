@@ -72,7 +72,7 @@ class Tracker:
 
     @_translated
     def probe(self) -> None:
-        """Ask whether the record is there: a server, in a few seconds; a database is asked with what it is to take."""
+        """Ask whether the record is there: a server, in a few seconds; a database is asked with the first write."""
         if is_server(self.address):
             probe(self.address)
 
@@ -231,7 +231,7 @@ class Tracker:
             workload: `causal-lm`, `sequence-classification` or `image-classification`.
             folder: Hugging Face folder to keep as `student/` (`teacher/` for the root); none: link a model without its bytes.
             original_run_id: MLflow run that made a reused stage: if it was recorded whole, its model is linked, not stored again.
-            curve: Gives steps and their values, to fill in what the run lacks of them; not asked for where a model is linked.
+            curve: Gives steps and their values, to fill gaps of the run; not called where a model is linked.
 
         Returns:
             MLflow's id of the model.

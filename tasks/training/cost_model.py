@@ -172,7 +172,7 @@ def answers_of(
         cached: Whether each stage's teachers answer from a cache.
         caches: Answers stored before; added to.
         taken: Steps that each training took; None: those of its schedule. A cache holds the answers that the schedule asks for.
-        names: What tells the models of this ladder from those of others with the same caches, the root first; None: their places.
+        names: Keys that separate the models of this ladder from those of others with the same caches, the root first; None: their places.
     """
     found = []
     for place, (stage, stored) in enumerate(zip(ladder.stages, cached, strict=True)):

@@ -61,7 +61,7 @@ def _log_reason(store: Store, entry: Entry, context: Context) -> None:
 
 
 def _claim(checkpoints: Path, context: Context, fresh: bool) -> None:
-    """Note the run in the folder of checkpoints; `fresh` drops those of another run, not what this one wrote before it was killed."""
+    """Note the run in the folder of checkpoints; `fresh` drops those of another run, not this one's from before it was killed."""
     owner = checkpoints / "run"
     with disk_errors(context.paths):
         if fresh and not (owner.is_file() and owner.read_text(encoding="utf-8") == context.run):

@@ -109,7 +109,7 @@ def teachers_of(stage: Stage, lineage: Sequence[T]) -> tuple[T, ...]:
 
     Args:
         stage: Its `teachers` choose.
-        lineage: Models above it (or what stands for them), root first.
+        lineage: Models above it, or placeholders of planned ones, root first.
     """
     parent, root = lineage[-1], lineage[0]
     if stage.teachers == ("none",):

@@ -59,7 +59,7 @@ class Work:
 
 
 def require_started(context: Context, name: str, remedy: str) -> None:
-    """Refuse to compute what comes before `--start-at`.
+    """Refuse to compute a model above `--start-at`.
 
     Raises:
         UserError: `name` comes before it and the store does not hold it.

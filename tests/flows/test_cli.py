@@ -159,7 +159,7 @@ FIRST_LINES = [
     (("bench",), "RUN: measuring its models; loading PyTorch"),
     (("report",), "RUN: writing its report; loading matplotlib"),
     (("answer", "RUN", "approve"), "RUN: answering `approve`; loading Prefect"),
-    (("clean", "--older-than", "1w"), "looking in HOME for what no kept run uses; loading MLflow"),
+    (("clean", "--older-than", "1w"), "looking in HOME for results that no kept run uses; loading MLflow"),
     (("doctor",), "checking Python, PyTorch, the store, the disk, Prefect and MLflow"),
     (("deploy", "--work-pool", "x"), "registering the deployments on work pool x; loading Prefect"),
     (("notify", "http://here"), "setting up notifications; loading Prefect"),

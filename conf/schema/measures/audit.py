@@ -12,7 +12,7 @@ THRESHOLDS = "a list of one or more different probabilities between 0 and 1"
 
 
 class Audit(Settings):
-    """Audit of what a student inherits from its teachers, after every stage; see docs/explanation/audits.md."""
+    """Audit of errors that a student inherits from its teachers, after every stage; see docs/explanation/audits.md."""
 
     enabled: bool = setting(True, "Audit every student", identity=False)
     control: bool = setting(

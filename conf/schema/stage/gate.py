@@ -1,4 +1,4 @@
-"""Settings of the gate: what a student must reach, and what follows otherwise."""
+"""Settings of the gate: bounds that a student must reach, and its policy."""
 
 from __future__ import annotations
 

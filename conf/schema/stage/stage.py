@@ -31,7 +31,7 @@ class Stage(Settings):
         min_length=1,
     )
     objective: Objective = setting(Objective(), "Loss of the student's training")
-    # Whether it changes numbers depends on the data; `tasks.training.identity.stage_identity` adds what does.
+    # Whether it changes numbers depends on the data; `tasks.training.identity.stage_identity` adds them then.
     signals: Signals = setting(Signals(), "Teacher's answers: live or cached", identity=False)
     training: Training = setting(..., "Steps, optimizer, validation; none in YAML: 1,000 steps of 32 at a learning rate of 1e-3")
     gate: Gate = setting(Gate(), "Thresholds that it must reach", identity=False)

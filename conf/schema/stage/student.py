@@ -13,6 +13,7 @@ from conf.schema.base import Settings, setting
 SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([kmb])", re.IGNORECASE)
 UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
 FEWEST = 1000  # parameters of a student
+CONFIG = "a mapping with model_type, or the path of a config.json"
 PARAMETERS = "a whole number, at least 1000, or a text such as 300k, 40m or 1.5b"
 
 
@@ -88,7 +89,7 @@ class Student(Settings):
         None,
         "Configuration of any architecture that transformers builds for the workload, with its model_type; or the path of a config.json",
         added=True,
-        allowed="a mapping with model_type, or the path of a config.json",
+        allowed=CONFIG,
     )
     path: str | None = setting(
         None,
@@ -115,6 +116,13 @@ class Student(Settings):
     vocabulary: Literal["teacher", "used"] = setting(
         "teacher", "teacher: every id of the tokenizer; used: the ids that the data use, all bytes and specials (causal-lm)"
     )
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _mapping_or_path(cls, value: Any) -> Any:
+        if not isinstance(value, str | None) and not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
+            raise ValueError(f"got {value!r}; allowed: {CONFIG}. Give one of them.")
+        return value
 
     @field_validator("parameters", mode="before")
     @classmethod

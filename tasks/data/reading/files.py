@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
 from tasks.data.reading.images import ImageReader, image_files, image_places, named_files
 from tasks.data.reading.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, row_documents, wanted_of
-from tasks.data.reading.tables import TABLES, read_rows, read_text, unreadable
+from tasks.data.reading.tables import TABLES, NoLabelColumn, Row, read_rows, read_text, unreadable
 
 
 class DataFile(NamedTuple):
@@ -70,7 +70,7 @@ def file_suffixes(data: FilesData, base: Path) -> set[str]:
 
 
 def _folder_remedy(pattern: str, folder: str) -> str:
-    """What to write in place of a pattern that names a folder: the suffix that most of its files have."""
+    """A pattern in place of one that names a folder: with the suffix that most of its files have."""
     files = islice((name for _, _, names in os.walk(folder) for name in names), 1000)
     suffixes = Counter(Path(name).suffix for name in files if not name.startswith("."))
     suffix = suffixes.most_common(1)[0][0] if suffixes else ".txt"
@@ -97,13 +97,16 @@ def file_documents(
         data: Patterns, columns and given splits.
         workload: Decides which columns are read.
         base: Folder that relative patterns count from.
-        dropped: Counts rows that are left out, under what they lack.
+        dropped: Counts rows that are left out, by the missing column.
         images: Reads images, for image workloads.
 
     Raises:
         UserError: A pattern matches nothing, or a file cannot be read.
     """
     files, root = list_files(data, base, workload), Path(os.path.abspath(base))
+    tables = [file for file in files if file.path.suffix.lower() in TABLES]
+    wanted = wanted_of(data, workload)
+    without = _without_labels(tables, wanted)
     pictures = [path for _, _, path, _ in files if images is not None and path.suffix.lower() not in TABLES]
     folders = [root / os.path.expanduser(pattern) for patterns in data.patterns().values() for pattern in patterns]
     places = image_places(pictures, folders, SPLIT_WORDS)
@@ -112,7 +115,7 @@ def file_documents(
         found: Iterable[Document]
         try:
             if path.suffix.lower() in TABLES:
-                rows = read_rows(name, path, wanted_of(data, workload))
+                rows = read_rows(name, path, wanted) if without is None else _rows(name, path, wanted, without)
                 found = row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
             elif images is not None:
                 image, key = images.read(str(path), name, "data.paths")
@@ -133,12 +136,48 @@ def file_documents(
                 yield _of_source(document, source, data)
         except OSError as error:
             raise unreadable(name, reason_of(error)) from error
+    if without and len(without) == len(tables):
+        raise without[0]
     for place, source in enumerate(data.sources):
         if not read[source.name]:
             allowed = "files with documents"
             raise UserError.about(
                 f"data.sources[{place}].paths", ", ".join(source.paths), allowed, f"{source.name} has none: leave it out."
             )
+
+
+def _without_labels(tables: list[DataFile], wanted: Mapping[str, str]) -> list[NoLabelColumn] | None:
+    """A list for the errors of tables without labels, whose rows are unlabelled beside another's; None where all must have them.
+
+    Raises:
+        NoLabelColumn: No table has any, as far as the headers tell.
+    """
+    if len(tables) < 2 or "label" not in wanted:
+        return None
+    error: NoLabelColumn | None = None
+    for _, name, path, _ in tables:
+        try:
+            next(read_rows(name, path, wanted), None)
+        except NoLabelColumn as found:
+            error = error or found
+        else:
+            return []
+    assert error is not None
+    raise error
+
+
+def _rows(name: str, path: Path, wanted: Mapping[str, str], without: list[NoLabelColumn]) -> Iterator[tuple[str, Row]]:
+    """Rows of a table; where it has no labels the label of each is None, and the error is added to `without`."""
+    began = False
+    try:
+        for found in read_rows(name, path, wanted):
+            began = True
+            yield found
+    except NoLabelColumn as error:
+        without.append(error)
+        if not began:  # a header tells before the first row
+            others = {role: column for role, column in wanted.items() if role != "label"}
+            yield from ((origin, {**row, wanted["label"]: None}) for origin, row in read_rows(name, path, others))
 
 
 def _of_source(document: Document, source: WeightedSource, data: FilesData) -> Document:

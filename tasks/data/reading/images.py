@@ -37,7 +37,7 @@ class ImageReader:
     The sizes are made equal by the image processor of a checkpoint teacher, or by `data.resize`; without both they must be equal.
 
     Attributes:
-        pixels: What makes a model's pixels of the stored ones; None: nothing. Known once an image was read.
+        pixels: Scaling from stored pixels to a model's; None: none. Known once an image was read.
         processor: The processor that every student carries. Known once an image was read.
     """
 
@@ -132,7 +132,7 @@ def _picture(value: Any, key: str, origin: str, folder: Path) -> Image:
 
 
 def _file(value: Any, folder: Path) -> io.BytesIO:
-    """What Pillow opens; the file itself stays closed, also if it is broken."""
+    """An image as Pillow opens it; the file itself is closed again, also if it is broken."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
@@ -204,7 +204,7 @@ def _check_no_split(outer: Mapping[Path, str], classes: set[str], words: Mapping
 
 
 def digit_pixels(teacher: Path | None) -> Pixels | None:
-    """What makes a teacher's pixels of arrays that are in [0, 1] already; None: nothing."""
+    """Scaling from arrays in [0, 1] to a teacher's pixels; None: none."""
     if teacher is None or not processors.normalises(teacher):
         return None
     found = processors.arithmetic(processors.load(teacher), 1)

@@ -27,6 +27,7 @@ WHOLE_NUMBER = re.compile(
 ZERO_PADDED = re.compile(r"0[0-9]+")
 NO_CLASS = {"nan", "inf", "-inf", "<na>", "n/a", "#n/a", "null", "nat"}  # that programs write for an absent value, in any case
 NO_CLASS_EXACTLY = {"NA", "None"}  # of R and Python; `none` and `Na` may be classes
+SWITCHES = ("true", "false")
 INVISIBLE = "\u200b\u2060\ufeff"  # spaces without width and the byte order mark, which no eye tells from nothing
 IGNORED = -100  # that PyTorch's cross-entropy leaves out
 FEW_ROWS = 10  # a class; with fewer on average the column is likely an id or a measurement
@@ -80,6 +81,11 @@ def clean_label(value: Any, columns: Columns, origin: str) -> Label | None:
 def class_name(label: Label) -> str:
     """Name of a label: 10 for 10, `10` and `10.0`."""
     return str(label) if (number := _whole(label)) is None else str(number)
+
+
+def stands_for_none(name: str) -> bool:
+    """Whether programs write this name for a row without label."""
+    return name == str(IGNORED) or name.casefold() in NO_CLASS or name in NO_CLASS_EXACTLY
 
 
 def class_ids(
@@ -143,7 +149,7 @@ def as_teacher(
 
 
 def unnamed_note(names: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """What is assumed where a teacher only numbers its classes and the data name them."""
+    """The assumption made where a teacher only numbers its classes and the data name them."""
     if not are_placeholders(theirs) or are_placeholders(names):
         return []
     pairs = ", ".join(f"LABEL_{number} for {name}" for number, name in enumerate(names[:8]))
@@ -220,13 +226,19 @@ def _ask_back(labels: LabelTally, found: dict[Label, str], expected: int) -> Non
         return next(labels.origins[label] for label in found if found[label] == name)
 
     for name in sorted(names):
-        if name == str(IGNORED) or name.casefold() in NO_CLASS or name in NO_CLASS_EXACTLY:
+        if stands_for_none(name):
             meant = "A class of that name needs another one" if name == str(IGNORED) else f"{confirm} that it is one"
             remedy = (
                 f"Programs write it for a row without label ({place(name)}): data.unlabelled=['{name}'] says so, and the teacher alone "
                 f"labels such rows; data.missing=drop leaves them out. {meant}."
             )
             raise _unlikely(f"{rows_of(name):,} of {rows:,} rows with the label {name}", remedy)
+    switches = [name for name in sorted(names) if name.casefold() in SWITCHES]
+    digits = sorted(names & {"0", "1"})
+    if switches and digits:
+        found_there = f"{switches[0]} ({place(switches[0])}) beside {digits[0]} ({place(digits[0])})"
+        remedy = f"Switches and numbers are different classes: write them alike. If they are meant so, {confirm} them."
+        raise _unlikely(f"labels {found_there}", remedy)
     numbers = [name for name in names if _is_number(name)]
     padded = sorted(name for name in names if ZERO_PADDED.fullmatch(name))
     if padded and len(numbers) == len(names):

@@ -36,7 +36,7 @@ class Document:
     """One document, or one example.
 
     Attributes:
-        key: Decides the split: documents of one key never part. A hash of the content, or what stands for it.
+        key: Decides the split: documents of one key never part. A hash of the content, or a name in its place.
         slice: Group that it is reported under.
         origin: Where a person finds it, such as `reviews.csv:12`.
         text: Its text, for text workloads.
@@ -97,11 +97,11 @@ def row_document(
 
     Args:
         row: Column to value.
-        columns: Which column holds what.
+        columns: Names of the columns, by role.
         workload: Decides which columns are read.
         origin: Where the row stands.
         class_names: Names of the classes 0, 1, ... in the column of slices, where the source declares them.
-        read_image: Gives pixels and key of what the row holds; for image workloads.
+        read_image: Gives pixels and key of a cell; for image workloads.
         split: Split that the source puts it in.
 
     Raises:
@@ -171,10 +171,10 @@ def row_documents(
         rows: Where each stands, and its content.
         data: The data settings.
         workload: Decides which columns are read.
-        dropped: Counts what is left out, under what it lacks.
+        dropped: Counts rows that are left out, by the missing column.
         split: The split that they are in; None: a column or the hash decides.
         features: Column to feature, of a dataset.
-        read_image: Gives pixels and key of what a row holds; for image workloads.
+        read_image: Gives pixels and key of a cell; for image workloads.
     """
     columns, column = data.columns, data.splits.column if data.splits else None
     names: dict[str, Sequence[str]] = {name: found for name, each in (features or {}).items() if (found := getattr(each, "names", None))}

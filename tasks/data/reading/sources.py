@@ -121,7 +121,7 @@ def source_hash(data: Data, base: Path, workload: Workload = "causal-lm") -> str
     Names of files count relative to `base` or to the source's own folder, so a moved folder keeps its hash.
 
     Raises:
-        UserError: As `read_source` for what is missing.
+        UserError: As `read_source` for missing files.
         TransientError: As `read_source`.
     """
     match data:

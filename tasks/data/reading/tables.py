@@ -23,6 +23,10 @@ BEYOND_PYTHON = (ValueError, RecursionError)  # of JSON that Python cannot hold:
 Row = Mapping[str, Any]
 
 
+class NoLabelColumn(UserError):
+    """A table has no column of labels, nor one of a similar name; a table beside it may have it."""
+
+
 def read_rows(name: str, path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
     """Yield the place and the content of each row of a table.
 
@@ -35,6 +39,7 @@ def read_rows(name: str, path: Path, wanted: Mapping[str, str]) -> Iterator[tupl
 
     Raises:
         UserError: The file is empty, damaged, not UTF-8, or lacks a column.
+        NoLabelColumn: It lacks that of the labels; of JSON known after the last row, and rows without it have None.
         OSError: It cannot be opened.
     """
     if path.stat().st_size == 0:
@@ -159,7 +164,7 @@ def _beyond(error: Exception) -> str:
 
 
 class _Text:
-    """The text of a stream, decoded a chunk at a time; what was read is forgotten."""
+    """The text of a stream, decoded a chunk at a time; earlier chunks are not kept."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.position = 0
@@ -248,7 +253,7 @@ def _check_header(name: str, header: list[str], wanted: Mapping[str, str], separ
     except UserError as error:
         missing = error
         if found is None:
-            raise UserError(f"{error} The first line of the file names its columns.") from None
+            raise type(error)(f"{error} The first line of the file names its columns.") from None
     if found is not None and (missing is not None or not wanted):
         suffix = ".tsv" if separator == "\t" else ".csv"
         remedy = f"the columns are separated by {SEPARATORS[found]}, and in {suffix} files by {SEPARATORS[separator]}"
@@ -310,10 +315,12 @@ def check_columns(available: Collection[str], wanted: Mapping[str, str], origin:
     for role, name in wanted.items():
         key = "data.splits.column" if role == "split" else f"data.columns.{role}"
         if name not in available:
-            remedy = f"{suggest(name, available)}Name the column that holds the {role}."
+            similar = suggest(name, available)
+            remedy = f"{similar}Name the column that holds the {role}."
             if role == "label":
                 remedy += " Rows without label have an empty cell in it."
-            raise UserError.about(key, name, f"the columns of {origin}: {_shown(available)}", remedy)
+            error = NoLabelColumn if role == "label" and not similar else UserError
+            raise error.about(key, name, f"the columns of {origin}: {_shown(available)}", remedy)
         if not isinstance(available, dict) and (times := list(available).count(name)) > 1:  # all but the last would be ignored
             remedy = f"The header of {origin} has it {times} times: rename all but one."
             raise UserError.about(key, name, "a column that occurs once", remedy)

@@ -18,7 +18,7 @@ from tasks.report.plots.economics import payback_svg, tornado_svg
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
-    """The economics of a run whose ladder states prices or traffic: what nobody stated is not put before a reader as a finding."""
+    """The economics of a run whose ladder states prices or traffic: defaults are not shown as findings."""
     settings = _settings(record)
     if settings is None or settings == Economics():
         return None

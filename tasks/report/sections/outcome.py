@@ -24,7 +24,7 @@ ENDED = {"running": "has not ended yet"} | {status: f"was {status}" for status i
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
-    """The sentences: those on the root, the last student and what was not reached first; and the command of the proof."""
+    """The sentences: first those on the root, the last student and goals that were missed; and the command of the proof."""
     sentences = verdicts(record)
     folded = sentences if len(sentences) > SENTENCES else []
     return {

@@ -44,6 +44,13 @@ def ladder(**changed: Any) -> dict[str, Any]:
     return {**plain, **changed}
 
 
+@pytest.mark.parametrize("config", [[1], 5, {1: 2}])
+def test_a_config_is_a_mapping_or_a_path(config: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Student.model_validate({"config": config})
+    assert f"got {config!r}; allowed: a mapping with model_type, or the path of a config.json. Give one of them." in str(caught.value)
+
+
 def test_all_settings_classes_are_reached() -> None:
     names = {model.__name__ for model in reachable()}
     assert names == {

@@ -100,3 +100,10 @@ def test_what_cannot_be() -> None:
         student_of_size(SMOLLM2, 300_000, text(49152), "stages[0].student")
     with pytest.raises(UserError, match="a transformer with heads and layers; it is of type mamba"):
         student_of_size(AutoConfig.for_model("mamba"), 300_000, text(300), "student")
+
+
+def test_names_that_the_architecture_does_not_have_are_not_taken_over() -> None:
+    settings = {**QWEN3.to_dict(), "of_another_program": 1}
+    made = student_of_size(AutoConfig.for_model(**settings), 200_000_000, text(151_936), "student")
+    assert isinstance(made, dict)
+    assert "of_another_program" not in made

@@ -52,15 +52,16 @@ class TestFit:
         assert found.at_ten()[0] == pytest.approx(4.4668, abs=1e-4)
 
     def test_the_interval_by_hand(self) -> None:
-        # logs (1, 1) and (2, 1): a = 3 / 5; residuals 0.4 and -0.2; s^2 = 0.2; half = t(0.975, 1) sqrt(0.2 / 5)
-        found = fit_exponent([math.e, math.e**2], [math.e, math.e])
+        # logs (1, 1), (2, 1) and (2, 1): a = 5 / 9; residuals 4/9, -1/9, -1/9; s^2 = 1/9; half = t(0.975, 2) sqrt(1/9 / 9)
+        found = fit_exponent([math.e, math.e**2, math.e**2], [math.e] * 3)
         assert found is not None
-        assert found.value == pytest.approx(0.6)
-        assert (found.low, found.high) == pytest.approx((0.6 - 12.7062047 * 0.2, 0.6 + 12.7062047 * 0.2))
-        assert found.students == 2
+        assert found.value == pytest.approx(5 / 9)
+        assert (found.low, found.high) == pytest.approx((5 / 9 - 4.3026527 / 9, 5 / 9 + 4.3026527 / 9))
+        assert found.students == 3
 
-    def test_one_student_has_no_interval_and_none_no_exponent(self) -> None:
+    def test_one_and_two_students_have_no_interval_and_none_no_exponent(self) -> None:
         assert fit_exponent([100], [10]) == pytest.approx(Exponent(0.5, None, None, 1))
+        assert fit_exponent([100, 10], [10, 0.2]) == pytest.approx(Exponent(0.2602060, None, None, 2))
         assert fit_exponent([], []) is None
         assert fit_exponent([1.0], [3.0]) is None  # as large as the root: nothing is said of size
 
@@ -98,7 +99,8 @@ class TestParts:
         ((0.9, 0.9, 0.9), 'more than "10x smaller'),
         ((0.2, 0.2, 0.2), 'less than "10x smaller'),
         ((0.2, 0.6, 0.9), "neither shown nor refuted"),
-        ((0.5,), "from one student, so without an interval"),
+        ((0.5,), "from one student: too few for an interval"),
+        ((0.5, 0.9), "from 2 students: too few for an interval"),
         ((), "nothing is said about how speed goes with size"),
     ],
 )

@@ -16,6 +16,7 @@ from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build, config_for, size_of
 from models.base.interface import Interface
 from models.data import tokenizers
+from tasks.data.prepare import check_patches
 from tasks.planning.plan import make_plan
 from tasks.planning.students import settle_students, settled_notes
 from tasks.runtime.run_registry import Context
@@ -86,11 +87,30 @@ def test_a_config_file_is_read(folder: Path, tmp_path: Path) -> None:
         assert isinstance(student.config, dict)
         assert (student.config["model_type"], student.config["hidden_size"]) == ("llama", 16)
         assert "vocab_size" not in student.config
+    (tmp_path / "other.json").write_text('{"model_type": "llama", "hidden_size": 64, "of_another_program": 1}')
+    student = settle_students(ladder({"config": "other.json"}), context(tmp_path)).stages[0].student
+    assert student.config == {"model_type": "llama", "hidden_size": 64}
     for name, content, says in (("a", None, "cannot be read"), ("b", "{", "does not parse"), ("c", "{}", "names none")):
         if content is not None:
             (tmp_path / name).write_text(content)
         with pytest.raises(UserError, match=rf"^stages\[0\]\.student\.config: got '{name}'; .*{says}"):
             settle_students(ladder({"config": name}), context(tmp_path))
+
+
+def test_a_config_whose_patches_do_not_divide_the_images_is_refused(tmp_path: Path) -> None:
+    config = {"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    shape = {"family": "vit", "hidden_size": 8, "layers": 1, "heads": 2, "feed_forward": 8}
+    plain: dict[str, Any] = {"name": "tiny", "workload": "image-classification", "data": {"source": "digits"}}
+    plain["teacher"] = {"source": "train", "shape": shape, "training": {"steps": 1}}
+
+    def with_patch(size: int) -> Ladder:
+        stage = {"name": "s", "student": {"config": {**config, "patch_size": size}}, "training": {"steps": 1}}
+        return Ladder.model_validate({**plain, "stages": [stage]})
+
+    check_patches(with_patch(4), (1, 8, 8))
+    says = r"^stages\[0\]\.student\.config\.patch_size: got 3; allowed: a divisor of the images' sides, which are 8 x 8: 1, 2, 4, 8"
+    with pytest.raises(UserError, match=says):
+        check_patches(with_patch(3), (1, 8, 8))
 
 
 def test_what_is_missing(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_text_says_what_a_reader_must_know(place: Any):
         "| Accuracy | 84.4 % | 96.9 % |",
         "| kept of the root (accuracy ratio) | 87.1 % | |",
         "Its gate: root retention 87.1 % is below the 95.0 % that stages.small.gate.min_root_retention asks.",
-        "Weakest slices, accuracy (and what they rest on): 0 69.4 % (9), 1 72.4 % (13)",
+        "Weakest slices, accuracy (and their examples): 0 69.4 % (9), 1 72.4 % (13)",
         "160 steps, 2.46M examples",
         "image = np.zeros((1, 8, 8), dtype=np.uint8)",
         "ladder run digits seed=3",

@@ -188,6 +188,14 @@ def test_files_named_after_splits_are_given_splits(folder: Path, tmp_path: Path)
     assert any("60 of 240 rows that were looked at have no column 'text'" in warning for warning in initialised.draft.warnings)
 
 
+def test_a_value_that_stands_for_no_label_becomes_a_setting(folder: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"room {n} was warm", "label": (0, 1, -100)[n % 3]} for n in range(60)]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    initialised, ladder = made(folder, tmp_path / "x.yaml", "body", str(tmp_path / "r.jsonl"))
+    assert ladder.data.unlabelled == ("-100",)
+    assert "2 classes: 0, 1" in initialised.draft.reasons["data.columns"]
+
+
 def test_switches_are_classes(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text("".join(json.dumps({"text": f"room {n} was warm", "ok": n % 3 == 0}) + "\n" for n in range(60)))
     initialised, ladder = made(folder, tmp_path / "x.yaml", "body", str(tmp_path / "r.jsonl"))
@@ -203,6 +211,9 @@ def test_switches_are_classes(folder: Path, tmp_path: Path) -> None:
         ("r.json", b"[]", "data with rows or text"),
         ("r.txt", b" \n", "data with rows or text"),
         ("r.csv", b"text;label\na;b\n", "separated by semicolons"),
+        ("r.csv", b"fine,good\n" + b"warm,good\ncold,bad\n" * 3, "by 'good': write a line above it, such as text,label."),
+        ("r.csv", b"it was a warm room,x\nit was a cold one,y\n", "by 'it was a warm room': write a line above it"),
+        ("r.tsv", b"warm\t5\ncold\t1\nnice\t4\n", "by '5': write a line above it"),
         ("r.parquet", b"no table", "r.parquet"),
         ("photos/1.png", b"no matter", "a folder for each class"),
     ],

@@ -31,6 +31,13 @@ def test_a_run_without_mlflow_is_another_one() -> None:
     assert len(hashes) == 2, "YAML reads a bare off as false"
 
 
+def test_a_run_that_was_refused_for_its_teacher_goes_on_where_the_teacher_is_allowed() -> None:
+    teacher = {"source": "checkpoint", "path": "t"}
+    settings = ({"allow_poor": False}, {"allow_poor": True}, {"path": "u"})
+    refused, allowed, other = (settings_hash(Ladder.model_validate({**PLAIN, "teacher": teacher | more})) for more in settings)
+    assert refused == allowed != other
+
+
 def test_weights_of_classes_are_in_the_identity_where_they_are_set() -> None:
     def identity(**objective: object) -> str:
         ladder = Ladder.model_validate({**PLAIN, "stages": [{**STAGE, "objective": objective}]})

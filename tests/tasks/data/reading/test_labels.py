@@ -103,6 +103,7 @@ UNLIKELY: list[tuple[list[Label], str]] = [
     (["0", "1", "nan"] * 14, r"got '14 of 42 rows with the label nan'.*data\.classes=3 confirms"),
     (["0", "1", "NaN"] * 2, r".*label NaN"),
     (["good", "bad", "None"] * 2, r".*label None"),
+    (["True", "False", 1] * 2, r"got 'labels False \(rows\.csv:1\) beside 1 \(rows\.csv:2\)'.*write them alike.*data\.classes=3 confirms"),
     (["01", "02", "10"] * 14, r"got '2 of 3 labels padded with zeros, such as 01 \(rows\.csv:0\)'.*data\.classes=3 confirms"),
     (
         ["0.37", "0.82", "0.5", "1"] * 9,

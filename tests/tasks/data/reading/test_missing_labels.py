@@ -66,3 +66,18 @@ def test_objects_without_the_key_of_the_label_have_none_where_others_have_it(tmp
     write_jsonl(tmp_path / "r.jsonl", [{"text": "a", "lable": 1}, {"text": "b", "lable": 1}])
     with pytest.raises(UserError, match=r"data\.columns\.label: got 'label'; .* Did you mean 'lable'"):
         read_source(files("r.jsonl"), "sequence-classification", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_table_without_labels_beside_one_with_them_is_unlabelled(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"a{suffix}", [{"text": "a"}, {"text": "b"}])
+    WRITERS[suffix](tmp_path / f"b{suffix}", [{"text": "c", "label": "good"}])
+    found = read_source(files(f"*{suffix}"), "sequence-classification", tmp_path).documents
+    assert [(document.text, document.label) for document in found] == [("a", None), ("b", None), ("c", "good")]
+    WRITERS[suffix](tmp_path / f"b{suffix}", [{"text": "c"}])
+    with pytest.raises(UserError, match=rf"data\.columns\.label: got 'label'; allowed: the columns of a{suffix}.*: text\."):
+        read_source(files(f"*{suffix}"), "sequence-classification", tmp_path)
+    WRITERS[suffix](tmp_path / f"b{suffix}", [{"text": "c", "label": "good"}])
+    WRITERS[suffix](tmp_path / f"a{suffix}", [{"text": "a", "labels": "bad"}])
+    with pytest.raises(UserError, match=rf"the columns of a{suffix}.*Did you mean 'labels'"):
+        read_source(files(f"*{suffix}"), "sequence-classification", tmp_path)
