@@ -91,6 +91,9 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
         for key, patterns in ladder.data.patterns().items():
             for index, pattern in enumerate(patterns):
                 _check_pattern(f"{key}[{index}]", pattern, base, roots, remedy)
+        for index, each in enumerate(ladder.data.sources):
+            if each.dataset is not None:
+                _check_folder(f"data.sources[{index}].dataset", each.dataset, base, roots, remedy)
     if isinstance(ladder.data, DatasetData):
         _check_folder("data.name", ladder.data.name, base, roots, remedy)
 

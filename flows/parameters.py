@@ -166,10 +166,12 @@ def refuse_early(resolved: ResolvedRequest) -> None:
     done = any(record.settings_hash in hashes and record.status == "done" for record in list_runs(home()))
     if done and ladder.teacher.source == "train" and request.start_at is None:
         return
+    from tasks.evaluation.harness_tasks import look_up_tasks
     from tasks.planning.preflight import check_ladder
 
     context = _context(resolved)
     check_ladder(ladder, context)
+    look_up_tasks(ladder)
     if request.proof:
         from tasks.proof.prepare_arms import refuse_unfit
 

@@ -73,11 +73,15 @@ class Settings(BaseModel):
         """Refuse `true` where pydantic would read it as 1."""
         fields = {name: cls.model_fields[name].annotation for name in value if name in cls.model_fields} if isinstance(value, dict) else {}
         error = PydanticCustomError("switch", "a switch where another value belongs")
-        wrong = [name for name, kind in fields.items() if isinstance(value[name], bool) and bool not in (kind, *get_args(kind))]
+        wrong = [name for name, kind in fields.items() if isinstance(value[name], bool) and not _takes_switch(kind)]
         if wrong:
             details = [InitErrorDetails(type=error, loc=(name,), input=value[name]) for name in wrong]
             raise ValidationError.from_exception_data(cls.__name__, details)
         return value
+
+
+def _takes_switch(kind: Any) -> bool:
+    return bool in (kind, *get_args(kind)) or any(isinstance(value, bool) for value in get_args(kind))
 
 
 def is_unset(model: BaseModel, name: str) -> bool:

@@ -164,13 +164,29 @@ class PictureData(CommonData):
 
 
 class WeightedSource(Settings):
-    """One of several sources of files that are mixed."""
+    """One of several sources that are mixed: files, or a Hugging Face dataset."""
 
     name: str = setting(..., "Its slice in evaluations, where no column groups the examples", "name", min_length=1)
-    paths: tuple[str, ...] = setting(..., "Files or glob patterns", "paths", min_length=1)
+    paths: tuple[str, ...] = setting((), "Files or glob patterns", "paths")
+    dataset: str | None = setting(
+        None, "In place of `paths`: dataset id on the hub, or a folder written by save_to_disk", "id or path", added=True, min_length=1
+    )
+    subset: str | None = setting(None, "Configuration of a hub dataset", "name", added=True)
+    split: str = setting("train", "Split of the dataset to read", "name", added=True)
+    revision: str | None = setting(None, "Git revision of a hub dataset", "revision", added=True)
+    columns: Columns | None = setting(None, "Names of its columns; none: those of `data.columns`", added=True)
     weight: float = setting(
         1.0, "Times that its training documents are read in an epoch; 2.5: twice, and half of them once more", "times", gt=0, le=100
     )
+
+    @model_validator(mode="after")
+    def _files_or_a_dataset(self) -> WeightedSource:
+        if bool(self.paths) == (self.dataset is not None):
+            given = "paths and dataset" if self.paths else "neither paths nor dataset"
+            raise ValueError(f"got {given}; allowed: one of them. Name files or patterns, or a dataset.")
+        if self.dataset is None and (self.subset is not None or self.revision is not None):
+            raise ValueError("got subset or revision without dataset; allowed: paths alone, or dataset with them. Leave them out.")
+        return self
 
 
 class FilesData(PictureData):
@@ -195,10 +211,31 @@ class FilesData(PictureData):
         if len(found) != 1:
             said = " and ".join(found) or "none of paths, splits.train and sources"
             raise ValueError(f"got {said}; allowed: one of them. Name files or patterns such as paths: [data/*.jsonl].")
+        if any(source.columns and source.columns.conversations != self.columns.conversations for source in self.sources):
+            raise ValueError("got columns of conversations in some; allowed: in all of data.columns and sources, or in none. Change them.")
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError(f"got sources named {', '.join(names)}; allowed: a name of its own for each. Rename one.")
         return self
+
+    @property
+    def has_datasets(self) -> bool:
+        """Whether any of several sources is a Hugging Face dataset."""
+        return any(source.dataset is not None for source in self.sources)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether several sources are read each in its own way: datasets, or columns of their own."""
+        return self.has_datasets or any(source.columns is not None for source in self.sources)
+
+    def of_source(self, source: WeightedSource) -> FilesData | DatasetData:
+        """The settings of one of several sources as if it were the only one."""
+        columns = {"columns": source.columns or self.columns}
+        if source.dataset is None:
+            return self.model_copy(update={"sources": (), "paths": source.paths, **columns})
+        shared = {name: getattr(self, name) for name in PictureData.model_fields} | columns
+        named = {"name": source.dataset, "subset": source.subset, "split": source.split, "revision": source.revision}
+        return DatasetData.model_construct(None, **{"source": "dataset", "splits": self.splits, **named, **shared})
 
     def patterns(self) -> dict[str, tuple[str, ...]]:
         """Key of the setting -> its patterns, in the order in which files are read."""

@@ -147,12 +147,7 @@ class Ladder(Settings):
     def _answers_are_no_model(self) -> Ladder:
         if self.teacher.source != "answers":
             return self
-        if self.workload == "image-classification":
-            raise ValueError(
-                "teacher.source: got 'answers'; allowed: train or checkpoint, for image-classification. "
-                "Only answers to texts can be given as a file."
-            )
-        if self.workload == "sequence-classification" and len(self.teacher.classes) < 2:
+        if self.workload != "causal-lm" and len(self.teacher.classes) < 2:
             raise ValueError(f"teacher.classes: got {list(self.teacher.classes)}; allowed: two or more names. Name the classes.")
         if self.evaluation.also:
             raise ValueError("evaluation.also: got some; allowed: none, with answers, which are to the ladder's data alone. Leave it out.")

@@ -18,11 +18,13 @@ class TrainedTeacher(Settings):
     source: Literal["train"] = setting("train", "train: train the teacher here")
     shape: Shape = setting(..., "Shape of the teacher")
     training: Training = setting(..., "Steps, optimizer, validation")
-    allow_poor: bool = setting(
-        True,  # a first trial with few steps runs to its end; log, gates and report say what it is worth
-        "Let it teach though it is no better than the majority class (classification) or unigram frequencies (causal-lm)",
+    allow_poor: Literal["trial", True, False] = setting(
+        "trial",
+        "Let it teach though it is no better than the majority class (classification) or unigram frequencies (causal-lm); trial: after "
+        "fewer than 100 steps, or less than an epoch, alone",
         identity=False,
         added=True,
+        allowed="trial, true or false",
     )
     class_weights: ClassWeights = class_weights("Weights of classes in its cross-entropy (classification), as objective.class_weights")
 
@@ -83,14 +85,22 @@ class CheckpointTeacher(Settings):
 
 
 class AnswersTeacher(Settings):
-    """Answers of a teacher that is not here: class probabilities of texts, or top-k log-probabilities of the ids of documents."""
+    """Answers of a teacher that is not here: class probabilities of texts or images, or top-k log-probabilities of the ids of documents."""
 
     source: Literal["answers"] = setting("answers", "answers: use stored answers of a model")
-    path: str = setting(..., "Parquet file with a row for each text; relative to the ladder's YAML file", "path", min_length=1)
+    path: str = setting(..., "Parquet file with a row for each text or image; relative to the ladder's YAML file", "path", min_length=1)
     text: str = setting("text", "Column of the texts, which are matched with those of the data", "column name", min_length=1)
+    image: str = setting(
+        "image",
+        "Column of the images, which are matched with those of the data by their pixels: bytes, paths that count from the Parquet file, or "
+        "for digits scikit-learn's numbers (image-classification)",
+        "column name",
+        added=True,
+        min_length=1,
+    )
     classes: tuple[str, ...] = setting(
         (),
-        "Names of the classes, and of the columns of their probabilities, unless `probabilities` is set (sequence-classification)",
+        "Names of the classes, and of the columns of their probabilities, unless `probabilities` is set (classification)",
         "names",
     )
     probabilities: str | None = setting(None, "Column with a list of all probabilities; none: a column for each class", "column name")

@@ -21,10 +21,10 @@ LEAST = 1e-7  # probability: an answer of 0 would rule a class out for ever
 
 
 class StoredAnswers(nn.Module):
-    """A classifier whose logits are stored log-probabilities, found by the ids of a text.
+    """A classifier whose logits are stored log-probabilities, found by the ids of a text or by the pixels of an image.
 
     Args:
-        keys: (n, 16) uint8, `text_key` of each text.
+        keys: (n, 16) uint8, `text_key` of each text, or `image_key` of each image.
         log_p: (n, C) log-probabilities.
         described: Of `stored_answers.json`: `parameters` of the model that gave them, `classes`.
     """
@@ -37,22 +37,35 @@ class StoredAnswers(nn.Module):
         self.register_buffer("log_p", log_p)
         self.config = SimpleNamespace(model_type="answers", num_labels=log_p.shape[1], vocab_size=2**31, **described)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SimpleNamespace:
-        """Logits (B, C) of texts.
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, pixel_values: Tensor | None = None, **_: Any
+    ) -> SimpleNamespace:
+        """Logits (B, C) of texts, as ids (B, L) and their mask, or of images (B, C, H, W).
 
         Raises:
-            LadderError: A text has no stored answer.
+            LadderError: A text or an image has no stored answer.
         """
-        lengths, ids = attention_mask.sum(dim=1).tolist(), input_ids.cpu().numpy()
-        places = [self.places.get(text_key(row[:length])) for row, length in zip(ids, lengths, strict=True)]
+        if pixel_values is not None:
+            keys = [image_key(image) for image in pixel_values.cpu().numpy()]
+        else:
+            assert input_ids is not None
+            assert attention_mask is not None
+            lengths, ids = attention_mask.sum(dim=1).tolist(), input_ids.cpu().numpy()
+            keys = [text_key(row[:length]) for row, length in zip(ids, lengths, strict=True)]
+        places = [self.places.get(key) for key in keys]
         if None in places:
-            raise LadderError(f"{places.count(None)} of {len(places)} texts have no stored answer")
+            raise LadderError(f"{places.count(None)} of {len(places)} examples have no stored answer")
         return SimpleNamespace(logits=self.log_p[torch.tensor(places, device=self.log_p.device)])
 
 
 def text_key(ids: NDArray[Any]) -> bytes:
     """A 128-bit hash of a text's ids, without padding."""
     return hashlib.blake2b(ids.astype("<u4").tobytes(), digest_size=16).digest()
+
+
+def image_key(pixels: NDArray[Any]) -> bytes:
+    """A 128-bit hash of an image's pixels (C, H, W) as a model takes them."""
+    return hashlib.blake2b(pixels.astype("<f4").tobytes(), digest_size=16).digest()
 
 
 def save_answers(folder: Path, keys: Sequence[bytes], probabilities: NDArray[np.float64], parameters: int, classes: Sequence[str]) -> None:

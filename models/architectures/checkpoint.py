@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from conf.errors import UserError, foreign_errors
 from models.architectures.answers import ANSWERS, load_answers
@@ -18,6 +20,7 @@ from models.architectures.token_answers import load_token_answers
 from models.base.files import weight_files
 from models.base.interface import Interface
 
+WEIGHTS = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -49,17 +52,43 @@ def check_folder(folder: Path, key: str) -> None:
                 "load it with transformers and call save_pretrained(folder), which writes safetensors.",
             )
         raise UserError.about(key, str(folder), "a folder with *.safetensors", "It holds no weights. Save the model with save_pretrained.")
-    _check_headers(files, key)
+    index = folder / f"{WEIGHTS}.index.json"
+    if not (folder / WEIGHTS).is_file() and not index.is_file():
+        found = f"{folder} with {', '.join(path.name for path in files[:4])}"
+        allowed = f"a folder with {WEIGHTS}, or with {index.name} beside its parts"
+        raise UserError.about(key, found, allowed, "Fetch the missing file, or save the model with save_pretrained.")
+    held = _check_headers(files, key)
+    if not (folder / WEIGHTS).is_file():
+        _check_places(index, held, key)
 
 
-def _check_headers(files: Iterable[Path], key: str) -> None:
+def _check_places(index: Path, held: Mapping[str, set[str]], key: str) -> None:
+    """Refuse an index that looks for a tensor in a file that another one holds.
+
+    Args:
+        index: The index, which is read.
+        held: Name of each file -> tensors in it.
+        key: Dotted key to blame.
+    """
+    for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+        other = next((each for each, names in held.items() if name in names), file)
+        if name not in held.get(file, ()) and other != file:
+            found = f"{index} that looks for {name} in {file}"
+            raise UserError.about(key, found, f"an index of its files: it is in {other}", "Save or fetch the model again.")
+
+
+def _check_headers(files: Iterable[Path], key: str) -> dict[str, set[str]]:
+    """Check the names in each file; returns them by the file's name."""
     from safetensors import safe_open
 
+    held: dict[str, set[str]] = {}
     for path in files:
         remedy = "This one is damaged. Fetch or save the checkpoint again."
         with foreign_errors(key, str(path), "a whole safetensors file", remedy, "safetensors"), safe_open(path, framework="pt") as file:
             names = list(file.keys())
         check_names(names, path, key)
+        held[path.name] = set(names)
+    return held
 
 
 def load_model(
@@ -119,24 +148,73 @@ def read_config(folder: Path, key: str = "teacher.path") -> Any:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
-def check_finite(folder: Path, key: str = "teacher.path") -> None:
+def check_sizes(folder: Path, model: nn.Module, key: str = "teacher.path") -> None:
+    """Refuse tensors of other sizes than the configuration asks for; no weight is read.
+
+    Args:
+        folder: A checked folder.
+        model: Of its configuration, on the meta device.
+        key: Dotted key to blame.
+
+    Raises:
+        UserError: Naming the first such tensor.
+    """
+    from safetensors import safe_open
+
+    if getattr(cast(Any, model).config, "quantization_config", None) is not None:
+        return
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                size, other = file.get_slice(name).get_shape(), wanted.get(name)
+                if other is not None and size != other:
+                    found = f"{path}, whose tensor {name} is {_sized(size)}"
+                    remedy = "The two are of different models: fetch or save the checkpoint again."
+                    raise UserError.about(key, found, f"{_sized(other)}, as its config.json says", remedy)
+
+
+def _sized(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
+
+
+def check_finite(folder: Path, key: str = "teacher.path", most: int | None = None) -> float:
     """Refuse weights that hold NaN or an infinity; one tensor at a time is in memory.
+
+    Args:
+        folder: A checked folder.
+        key: Dotted key to blame.
+        most: Bytes to read: of larger weights the beginning of every tensor; None: all.
+
+    Returns:
+        The share of the weights that was looked at.
 
     Raises:
         UserError: Naming the file, the tensor and how many of its numbers are not finite.
     """
     from safetensors import safe_open
 
-    for path in weight_files(folder):
+    files = weight_files(folder)
+    size = sum(path.stat().st_size for path in files)
+    share = 1.0 if most is None or size <= most else most / size
+    for path in files:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
-                tensor = file.get_tensor(name)
+                stored = file.get_slice(name)
+                shape: list[int] = stored.get_shape()
+                tensor: Tensor = stored[: math.ceil(shape[0] * share)] if shape and share < 1 else file.get_tensor(name)
                 if tensor.is_floating_point() and not bool(tensor.float().sum().isfinite()):
                     wrong = int((~tensor.float().isfinite()).sum())
                     if wrong:
-                        found = f"{path}, whose tensor {name} holds {wrong:,} of {tensor.numel():,} numbers that are NaN or infinite"
+                        count = (
+                            f"{wrong:,} of {math.prod(shape):,} numbers"
+                            if share == 1
+                            else f"{wrong:,} of the first {tensor.numel():,} numbers"
+                        )
+                        found = f"{path}, whose tensor {name} holds {count} that are NaN or infinite"
                         remedy = "The file is damaged or its training had diverged: fetch it again, or take an earlier checkpoint."
                         raise UserError.about(key, found, "finite weights", remedy)
+    return share
 
 
 def skeleton(folder: Path, workload: str) -> nn.Module:

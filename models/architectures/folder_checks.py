@@ -41,7 +41,12 @@ MOST = 1000  # layers
 MOST_WEIGHTS = 10**13  # of matrices between features of all layers
 SHARES = ("dropout", "dropout_prob", "pdrop", "dropout_rate", "drop_path_rate")  # ends of names
 OWN_HEADS = ("head_dim", "d_kv", "qk_head_dim", "qk_nope_head_dim", "v_head_dim", "attention_head_size", "kv_channels")
-WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel"}
+WRAPPERS = {  # part of a weight's name -> what puts it there
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module.": "checkpoint_wrapper",
+    "module.": "DistributedDataParallel",
+}
 
 
 def check_config(file: Path, key: str) -> None:
@@ -139,6 +144,8 @@ def check_shards(folder: Path, key: str) -> None:
             if not re.fullmatch(r"[^/\\]+\.safetensors", name):
                 allowed = "names of safetensors files in the same folder"
                 raise UserError.about(key, f"{index} that points to {name}", allowed, "Save or fetch the model again.")
+            if not (folder / name).is_file():
+                raise UserError.about(key, f"{index} that points to {name}", "files that are there", "Fetch the missing file.")
     for path in sorted(folder.iterdir()):
         if path.is_symlink() and not path.is_dir() and not _stays(path, folder):
             raise UserError.about(
@@ -156,14 +163,18 @@ def _stays(link: Path, folder: Path) -> bool:
 
 
 def check_names(names: Iterable[str], path: Path, key: str) -> None:
-    """Refuse weights whose names begin with that of a wrapper, so that no model would find them.
+    """Refuse weights whose names hold that of a wrapper, so that no model would find them.
 
     Raises:
         UserError: Naming the wrapper and how to save without it.
     """
     every = list(names)
-    for prefix, wrapper in WRAPPERS.items():
-        if every and all(name.startswith(prefix) for name in every):
-            inner = "model._orig_mod" if prefix == "_orig_mod." else "model.module"
-            remedy = f"Save the model inside the wrapper: {inner}.save_pretrained(folder)."
-            raise UserError.about(key, f"{path}, whose weights are named {every[0]}", f"weights saved without {wrapper}", remedy)
+    for part, wrapper in WRAPPERS.items():
+        if part.startswith("_"):
+            found = next((name for name in every if part in name), None)
+        else:  # a word that a model may use itself
+            found = every[0] if every and all(name.startswith(part) for name in every) else None
+        if found is not None:
+            inner = f"model.{part}save_pretrained(folder)" if found.startswith(part) else "the module inside it, before it is wrapped"
+            remedy = f"Save the model inside the wrapper: {inner}."
+            raise UserError.about(key, f"{path}, whose weights are named {found}", f"weights saved without {wrapper}", remedy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -201,10 +202,31 @@ def load_teacher(folder: Path) -> PreTrainedTokenizerBase:
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise UserError.about("teacher.path", str(folder), READABLE, OTHERWISE)
     special_ids(tokenizer)
+    _check_distinct(tokenizer, folder)
     remedy = "Save the tokenizer that the model was trained with."
     with foreign_errors("teacher.path", str(folder), "a tokenizer that has ids for every text", remedy, "tokenizers"):
         plain_ids(tokenizer, [UNUSUAL])
     return tokenizer
+
+
+def _check_distinct(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Refuse a tokenizer that gives one id to several words and loses one of them when it is saved: students would have another.
+
+    Raises:
+        UserError: Naming the id and two of its words.
+    """
+    words: dict[int, str] = {}
+    vocabulary = tokenizer.get_vocab()
+    twice = next(((number, word) for word, number in vocabulary.items() if words.setdefault(number, word) != word), None)
+    if twice is None:
+        return
+    with tempfile.TemporaryDirectory() as saved:
+        save(tokenizer, Path(saved))
+        if load(Path(saved)).get_vocab() == vocabulary:
+            return
+    number, word = twice
+    found = f"{folder}, whose tokenizer gives the id {number} to {words[number]!r} and to {word!r}"
+    raise UserError.about("teacher.path", found, "an id for each word", "Save the tokenizer that the model was trained with.")
 
 
 def tokenizer_hash(folder: Path) -> str:

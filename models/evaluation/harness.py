@@ -9,6 +9,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +39,6 @@ def run_task(
     # An extra, which need not be there.
     from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
     _confine_templates()
     tokenizer = tokenizers.load(tokenizer_folder)
@@ -55,13 +55,26 @@ def run_task(
             prefix_token_id=tokenizers.special_ids(tokenizer)[0],
         )
         # As lm-eval's `simple_evaluate`, without its programs for the commit and the machine, and the process's seeds.
-        loaded = TaskManager(include_defaults=isinstance(task, str)).load([own])
+        loaded = load_task(own)
         for each in loaded["tasks"].values():
             if each.get_config("num_fewshot") is None:
                 each.set_config(key="num_fewshot", value=0)
             each.set_fewshot_seed(seed=FEW_SHOT_SEED)
         found = evaluate(lm=language_model, task_dict=loaded, limit=limit, bootstrap_iters=1000, log_samples=False, verbosity="ERROR")
     return figures_of(cast(Any, found), task if isinstance(task, str) else str(task["task"]))
+
+
+def load_task(task: str | Mapping[str, Any]) -> Any:
+    """A task and its data set, as lm-eval loads them."""
+    return _manager(named=isinstance(task, str)).load([cast(Any, task)])
+
+
+@cache
+def _manager(named: bool) -> Any:
+    """Loads tasks; to know their names, lm-eval reads some ten thousand files."""
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    return TaskManager(include_defaults=named)
 
 
 def figures_of(found: Mapping[str, Any], name: str) -> TaskFigures:

@@ -23,6 +23,9 @@ def missing_head(model: nn.Module, folder: Path) -> str | None:
     Args:
         model: Of the checkpoint's configuration, with a head; may be on the meta device.
         folder: Of the checkpoint.
+
+    Raises:
+        UserError: They have it inside another module.
     """
     from safetensors import safe_open
 
@@ -31,7 +34,12 @@ def missing_head(model: nn.Module, folder: Path) -> str | None:
         with safe_open(path, framework="pt") as file:
             names.update(file.keys())
     base = f"{cast(Any, model).base_model_prefix}."
-    return next((name for name, _ in model.named_parameters() if not name.startswith(base) and name not in names), None)
+    lacks = next((name for name, _ in model.named_parameters() if not name.startswith(base) and name not in names), None)
+    inside = next((name for name in sorted(names) if lacks is not None and name.endswith(f".{lacks}")), None)
+    if inside is not None and lacks is not None and all(name.startswith(inside.removesuffix(lacks)) for name in names):
+        remedy = "Save the inner model without its wrapper."
+        raise UserError.about("teacher.path", f"{folder}, which has {inside}", f"a checkpoint with {lacks} in its place", remedy)
+    return lacks
 
 
 def load_with_head(folder: Path, workload: str, config: Any, seed: int, key: str) -> tuple[nn.Module, list[str]]:

@@ -21,11 +21,12 @@ from models.data import tokenizers
 from models.data.chat import spoken
 from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
 from models.data.encoder import Encoder
+from models.data.images import ImageReader
 from models.data.lines import shared_lines
 from tasks.data.duplicates import count_duplicates
 from tasks.data.encode import Finished, Numbering, encode_spool, lines_of, training_texts
 from tasks.data.reading.conversations import chat_encoder, columns_of, cut_notes
-from tasks.data.reading.images import ImageReader, digit_pixels
+from tasks.data.reading.images import digit_pixels
 from tasks.data.reading.labels import as_teacher, class_ids, label_notes, unlearned_note, unnamed_note
 from tasks.data.reading.readers import SPLIT_WORDS
 from tasks.data.reading.sources import no_documents, open_source

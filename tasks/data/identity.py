@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conf.schema.data import DatasetData, FilesData
+from conf.schema.data import DatasetData, FilesData, WeightedSource
 from conf.schema.ladder import Ladder
 from tasks.data.reading.files import file_suffixes
 from tasks.data.reading.sources import source_hash
@@ -49,7 +49,7 @@ def corpus_identity(
     if isinstance(ladder.data, FilesData) and ladder.data.splits and ladder.data.splits.column is None:
         settings.pop("splits", None)  # which file is which split counts in the hash of the source
     if isinstance(ladder.data, FilesData) and ladder.data.sources:
-        settings["sources"] = [{"name": source.name, "weight": source.weight} for source in ladder.data.sources]
+        settings["sources"] = [_source_identity(source) for source in ladder.data.sources]
     if all(settings.get(name) is None for name in (*DRAWN, "sources")):
         settings.pop("seed", None)
     pictures = _image_identity(ladder, image_processor)
@@ -72,6 +72,11 @@ def corpus_identity(
         **({"classes": list(teacher_classes)} if teacher_classes else {}),
         **({"prefix": list(prefix)} if prefix else {}),
     }
+
+
+def _source_identity(source: WeightedSource) -> dict[str, Any]:
+    named = {"name": source.name, "weight": source.weight}
+    return named if source.columns is None else {**named, "columns": known_settings(source.columns)}
 
 
 def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, Any]:

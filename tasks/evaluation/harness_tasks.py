@@ -9,15 +9,18 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import TypeAdapter
 
-from conf.errors import UserError, foreign_errors
+from conf.errors import LadderError, UserError, foreign_errors
 from conf.loading.yaml_text import read_yaml_text
 from conf.path_policy import check_read
 from conf.schema.ladder import Ladder
@@ -94,7 +97,7 @@ def read_tasks(asked: Sequence[str], base: Path) -> list[HarnessTask]:
     tasks: list[HarnessTask] = []
     for place, each in enumerate(asked):
         key = f"{KEY}[{place}]"
-        if "/" not in each and not each.endswith((".yaml", ".yml")):
+        if not _is_path(each):
             tasks.append(HarnessTask(each))
             continue
         path = base / os.path.expanduser(each)
@@ -108,6 +111,10 @@ def read_tasks(asked: Sequence[str], base: Path) -> list[HarnessTask]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError.about(KEY, ", ".join(twice), "tasks of different names", "Rename or remove one.")
     return tasks
+
+
+def _is_path(asked: str) -> bool:
+    return "/" in asked or asked.endswith((".yaml", ".yml"))
 
 
 def _read(file: Path, key: str) -> HarnessTask:
@@ -178,6 +185,46 @@ def check_tasks(ladder: Ladder, base: Path) -> list[HarnessTask]:
     return read_tasks(ladder.evaluation.tasks, base)
 
 
+def look_up_tasks(ladder: Ladder) -> None:
+    """Load the tasks that are asked for by name, with their data sets, before anything is computed.
+
+    Raises:
+        UserError: lm-eval has no task of that name, or its data set cannot be had.
+    """
+    for place, name in enumerate(ladder.evaluation.tasks):
+        if not _is_path(name):
+            _look_up(name, f"{KEY}[{place}]")
+
+
+@cache
+def _look_up(name: str, key: str) -> None:
+    from models.evaluation.harness import load_task
+
+    log.info("evaluation: looking up %s in lm-eval", name)
+    with _explained(name, key), redirect_stderr(StringIO()):
+        load_task(name)
+
+
+@contextmanager
+def _explained(name: str, key: str) -> Iterator[None]:
+    """Turn what lm-eval and its libraries raise about a task into one message."""
+    try:
+        yield
+    except (LadderError, RuntimeError):  # ours, and torch's
+        raise
+    except Exception as error:  # of templates, data sets and settings: its libraries have no common class
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        if isinstance(error, KeyError) and "not a registered" in said:
+            remedy = "Correct it: `lm-eval ls tasks` lists them."
+            raise UserError.about(key, name, "a task of lm-eval, or the path of a YAML file with a slash", remedy) from error
+        if isinstance(error, OSError):
+            remedy = f"Fetch it with HF_HUB_OFFLINE=0, or leave the task out (datasets says: {said})."
+            raise UserError.about(key, name, "a task whose data set is on this machine or can be fetched", remedy) from error
+        raise UserError.about(
+            key, name, "a task that lm-eval can run here", f"Correct it, or leave it out (lm-eval says: {said})."
+        ) from error
+
+
 def task_identity(record: StageRecord, task: HarnessTask, inputs: StageInputs) -> dict[str, Any]:
     """Identity of a model's figures in a task: weights, the task's files or name, lm-eval's version, the examples."""
     return {
@@ -203,7 +250,8 @@ def judge_by_tasks(record: StageRecord, inputs: StageInputs) -> dict[str, TaskFi
         def compute(task: HarnessTask = task) -> Write:
             from tasks.evaluation.evaluator import measure_task  # torch is imported where something is computed
 
-            figures = measure_task(record, task.settings or task.name, inputs)
+            with _explained(task.name, KEY):
+                figures = measure_task(record, task.settings or task.name, inputs)
             return lambda folder: (folder / "task.json").write_text(json.dumps(asdict(figures)), encoding="utf-8")
 
         entry = Entry("task", record.name, task_identity(record, task, inputs), _read_figures)

@@ -94,9 +94,9 @@ def _plan_answers(inputs: PlanInputs, teacher: AnswersTeacher, notes: list[str])
     """The plan of answers, which cost nothing here."""
     key, weights = None, UNKNOWN
     try:
-        file = answers_file(teacher, inputs.context)
+        file = answers_file(teacher, inputs.context, inputs.ladder.workload)
         if inputs.data_hash != UNKNOWN:
-            key = fingerprint(answers_identity(teacher, file, inputs.data_hash))
+            key = fingerprint(answers_identity(teacher, file, inputs.data_hash, inputs.ladder.workload))
     except UserError as error:
         notes.append(str(error))
     found = inputs.store.peek("teacher", key, stage_record) if key else None

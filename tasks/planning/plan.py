@@ -19,6 +19,7 @@ from tasks.data.prepare import content_hash, counts_of, data_identity, read_corp
 from tasks.data.reading.sources import source_hash
 from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
+from tasks.planning.misfits import check_labels, check_weights
 from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_teacher
 from tasks.planning.preflight import check_ladder, expected_interface
 from tasks.planning.students import settle_students, settled_notes
@@ -67,6 +68,9 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     counts = counts_of(found.folder) if found else None
     notes += [words for words in (counts.cut_in_words, counts.shared_in_words) if words] if counts else []
     root, sizes = check_ladder(ladder, context, corpus)
+    notes += check_weights(ladder, context)
+    if data_action == "prepare":
+        notes += check_labels(ladder, context)
     inputs = PlanInputs(ladder, context, store, corpus, content_hash(found) if found else UNKNOWN, expected_throughput(home, ladder))
     teacher, weights = plan_teacher(inputs, root, notes)
     notes += _unknown_sizes(ladder, root, corpus)

@@ -14,7 +14,7 @@ from torch import nn
 from conf.errors import TransientError, UserError
 from conf.schema.ladder import Ladder
 from conf.schema.stage.student import Shape
-from conf.schema.teacher import CheckpointTeacher
+from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from models.architectures.checkpoint import check_image
 from models.architectures.gguf import read_config
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
@@ -118,6 +118,14 @@ def _check_shapes(ladder: Ladder) -> None:
             raise UserError.about(key, found, allowed, "Make it smaller, or plan on the machine that trains it.")
 
 
+def _classes(ladder: Ladder, teacher: nn.Module | None) -> int:
+    """Classes that an existing teacher has, which the data must have too; 0: unknown, or its head follows the data."""
+    if isinstance(ladder.teacher, AnswersTeacher):
+        return len(ladder.teacher.classes)
+    known = teacher is not None and isinstance(ladder.teacher, CheckpointTeacher) and ladder.teacher.training is None
+    return int(cast(Any, teacher).config.num_labels) if known else 0
+
+
 def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None) -> tuple[Size | None, list[Size]]:
     """Refuse a ladder that cannot run; returns the sizes of the teacher (None where it is unknown) and of the students.
 
@@ -136,6 +144,8 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     texts = ladder.workload != "image-classification"
     if texts and corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
         interface = replace(interface, vocabulary=cast(Any, teacher).config.vocab_size)
+    if corpus is None and ladder.workload != "causal-lm" and not ladder.data.classes:
+        interface = replace(interface, classes=_classes(ladder, teacher) or interface.classes)
     check_signals(ladder, interface)
     used = len(used_ids(corpus)) if corpus is not None and any(stage.student.vocabulary == "used" for stage in ladder.stages) else None
 
@@ -152,12 +162,10 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         student = student_on_meta(stage.student, teacher, interface, key)
         check_batch_statistics(student, stage.training, f"stages[{index}].training")
         sizes.append(sized(student))
-        if teacher is not None:
-            above = sizes[-2] if index else root
-            assert above is not None
-            if sizes[-1].parameters > above.parameters:
-                raise larger(origin(stage.student, key), stage.name, sizes[-1].parameters, name, above.parameters)
-            if stage.student.initialisation == "layers":
-                layer_sources(student, teacher, interface, key)
+        most = sizes[-2].parameters if index else root.parameters if root else getattr(ladder.teacher, "parameters", None)
+        if most is not None and sizes[-1].parameters > most:
+            raise larger(origin(stage.student, key), stage.name, sizes[-1].parameters, name, most)
+        if teacher is not None and stage.student.initialisation == "layers":
+            layer_sources(student, teacher, interface, key)
         teacher, name = student, stage.name
     return root, sizes

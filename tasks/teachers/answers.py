@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.run_registry import Context, store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
+from tasks.teachers.image_answers import Keyed, hash_named, keyed_images
 from tasks.training.work import read_record, record_of, require_started
 
 if TYPE_CHECKING:
@@ -28,22 +30,21 @@ if TYPE_CHECKING:
 
 SUM_TOLERANCE = 1e-2  # of a row of probabilities, which may have been rounded
 KEY = "teacher.path"
+SEVERAL = {
+    "texts": "texts have several answers, at least as far as sequence_length reaches",
+    "images": "images have several answers, at the size that models see",
+}
+SAME = {"texts": "Texts must be those of the data, letter by letter", "images": "Images must be those of the data, pixel by pixel"}
 
 
-class AnswerTable(NamedTuple):
-    """Texts and their class probabilities, (n, C)."""
-
-    texts: list[str]
-    probabilities: NDArray[np.float64]
-
-
-def _columns(teacher: AnswersTeacher) -> list[str]:
-    if not teacher.classes:
+def _columns(teacher: AnswersTeacher, workload: str) -> list[str]:
+    if workload == "causal-lm":
         return [teacher.text, teacher.ids, teacher.logprobs]
-    return [teacher.text, *([teacher.probabilities] if teacher.probabilities else teacher.classes)]
+    content = teacher.image if workload == "image-classification" else teacher.text
+    return [content, *([teacher.probabilities] if teacher.probabilities else teacher.classes)]
 
 
-def answers_file(teacher: AnswersTeacher, context: Context) -> Path:
+def answers_file(teacher: AnswersTeacher, context: Context, workload: str) -> Path:
     """The Parquet file of the answers.
 
     Raises:
@@ -59,26 +60,25 @@ def answers_file(teacher: AnswersTeacher, context: Context) -> Path:
         columns = pq.read_schema(file).names
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError.about(KEY, teacher.path, "a Parquet file of answers", f"It is none: {error}.") from error
-    wanted = _columns(teacher)
+    wanted = _columns(teacher, workload)
     missing = [name for name in wanted if name not in columns]
     if missing:
-        others = "teacher.classes and teacher.probabilities" if teacher.classes else "teacher.ids and teacher.logprobs"
-        remedy = f"teacher.text, {others} name them."
+        others = "teacher.ids and teacher.logprobs" if workload == "causal-lm" else "teacher.classes and teacher.probabilities"
+        remedy = f"teacher.{'image' if workload == 'image-classification' else 'text'}, {others} name them."
         raise UserError.about(KEY, f"{teacher.path} without the columns {', '.join(missing)}", f"columns: {', '.join(columns)}", remedy)
     return file
 
 
-def read_answers(teacher: AnswersTeacher, context: Context) -> AnswerTable:
-    """Read and check the answers.
+def read_probabilities(teacher: AnswersTeacher, file: Path) -> NDArray[np.float64]:
+    """Read and check the class probabilities of all rows, (n, C).
 
     Raises:
-        UserError: The file cannot be read, or a row is no distribution over the classes; with the first such row.
+        UserError: A row is no distribution over the classes; with the first such row.
     """
     import pyarrow.parquet as pq
 
-    file, count = answers_file(teacher, context), len(teacher.classes)
-    table = pq.read_table(file, columns=_columns(teacher))
-    texts = table.column(teacher.text).to_pylist()
+    count = len(teacher.classes)
+    table = pq.read_table(file, columns=[teacher.probabilities] if teacher.probabilities else list(teacher.classes))
     if teacher.probabilities:
         rows = [row if row is not None else [] for row in table.column(teacher.probabilities).to_pylist()]
         odd = next((number for number, row in enumerate(rows) if len(row) != count), None)
@@ -92,20 +92,48 @@ def read_answers(teacher: AnswersTeacher, context: Context) -> AnswerTable:
         first = int(np.flatnonzero(wrong)[0])
         shown = ", ".join(f"{value:g}" for value in values[first][:8])
         raise _bad_row(teacher, first, shown, f"probabilities, 0 or more, that add up to 1; {int(wrong.sum()):,} rows are none")
+    return values
+
+
+def _texts(teacher: AnswersTeacher, file: Path, corpus: Corpus) -> Keyed:
+    """Keys of texts: of their ids, as the ladder's tokenizer encodes and cuts them."""
+    import pyarrow.parquet as pq
+
+    from models.architectures.answers import text_key
+
+    assert corpus.tokenizer_folder is not None
+    tokenizer = tokenizers.load(corpus.tokenizer_folder)
+    texts = pq.read_table(file, columns=[teacher.text]).column(teacher.text).to_pylist()
     blank = next((number for number, text in enumerate(texts) if not isinstance(text, str)), None)
     if blank is not None:
         raise _bad_row(teacher, blank, repr(texts[blank]), f"text in the column {teacher.text}")
-    return AnswerTable(texts, values)
+
+    def documents() -> Iterator[NDArray[Any]]:
+        for split in map(corpus.split, SPLITS):
+            for begin, end in zip(split.offsets[:-1], split.offsets[1:], strict=True):
+                yield np.asarray(split.values[begin:end])
+
+    def shown(known: Container[bytes]) -> str:
+        ids = next(ids for ids in documents() if text_key(ids) not in known)
+        return repr(cast(str, tokenizer.decode(ids.tolist(), skip_special_tokens=True))[:100])
+
+    rows = (text_key(ids) for ids in tokenizers.encode_examples(tokenizer, texts, corpus.info.sequence_length))
+    return Keyed(rows, map(text_key, documents()), shown)
 
 
 def _bad_row(teacher: AnswersTeacher, row: int, found: str, allowed: str) -> UserError:
     return UserError.about(KEY, f"{teacher.path}, row {row + 1}: {found}", allowed, "Write it again; logits need a softmax.")
 
 
-def answers_identity(teacher: AnswersTeacher, file: Path, data: str) -> dict[str, Any]:
-    """Identity of answers on a corpus."""
-    columns = [teacher.text, teacher.probabilities, list(teacher.classes)] if teacher.classes else _columns(teacher)
-    return {"kind": "answers", "file": file_sha256(file), "columns": columns, "parameters": teacher.parameters, "data": data}
+def answers_identity(teacher: AnswersTeacher, file: Path, data: str, workload: str) -> dict[str, Any]:
+    """Identity of answers on a corpus, with the image files that they name."""
+    columns: list[Any] = _columns(teacher, workload)
+    if workload != "causal-lm":
+        columns = [columns[0], teacher.probabilities, list(teacher.classes)]
+    identity = {"kind": "answers", "file": file_sha256(file), "columns": columns, "parameters": teacher.parameters, "data": data}
+    if workload == "image-classification":
+        identity |= hash_named(teacher, file)
+    return identity
 
 
 def import_answers(teacher: AnswersTeacher, inputs: StageInputs) -> StageRecord:
@@ -115,19 +143,24 @@ def import_answers(teacher: AnswersTeacher, inputs: StageInputs) -> StageRecord:
         UserError: The file is missing or wrong, or has no answer to some documents; with their number and the first of them.
     """
     data, context = inputs.data, inputs.context
-    file = answers_file(teacher, context)
-    entry = Entry("teacher", TEACHER, answers_identity(teacher, file, data.content_hash), stage_record)
+    workload = inputs.ladder.workload
+    file = answers_file(teacher, context, workload)
+    entry = Entry("teacher", TEACHER, answers_identity(teacher, file, data.content_hash, workload), stage_record)
 
     def compute() -> Write:
         require_started(context, TEACHER, "Run without --start-at.")
         log.info("teacher: importing the answers in %s", file)
         corpus = data.corpus()
-        if corpus.info.workload == "causal-lm":
+        if workload == "causal-lm":
             from tasks.teachers.token_answers import match_token_answers
 
             table = match_token_answers(teacher, file, corpus)
             return lambda folder: _write_tokens(folder, entry.fingerprint, table, teacher, corpus)
-        keys, probabilities = _matched(teacher, read_answers(teacher, context), corpus)
+        if workload == "image-classification":
+            keyed = keyed_images(teacher, file, corpus, inputs.ladder.data)
+        else:
+            keyed = _texts(teacher, file, corpus)
+        keys, probabilities = _matched(teacher, read_probabilities(teacher, file), keyed, corpus)
         return lambda folder: _write(folder, entry.fingerprint, keys, probabilities, teacher, corpus)
 
     found = find_or_compute(store_of(context), entry, context.made, compute, fresh=context.is_fresh(TEACHER))
@@ -136,37 +169,28 @@ def import_answers(teacher: AnswersTeacher, inputs: StageInputs) -> StageRecord:
     return read_record(found)
 
 
-def _matched(teacher: AnswersTeacher, table: AnswerTable, corpus: Corpus) -> tuple[list[bytes], NDArray[np.float64]]:
+def _matched(teacher: AnswersTeacher, given: NDArray[np.float64], keyed: Keyed, corpus: Corpus) -> tuple[list[bytes], NDArray[np.float64]]:
     """Keys and probabilities of the documents' answers, in the order of the data's classes; each document has one."""
-    from models.architectures.answers import text_key
-
-    assert corpus.tokenizer_folder is not None
     _, places = match_classes(corpus.info.label_names, teacher.classes, key="teacher.classes")
-    tokenizer = tokenizers.load(corpus.tokenizer_folder)
+    kind = "images" if corpus.info.image_shape else "texts"
     stored: dict[bytes, int] = {}
     twice = 0
-    for number, ids in enumerate(tokenizers.encode_examples(tokenizer, table.texts, corpus.info.sequence_length)):
-        first = stored.setdefault(text_key(ids), number)
-        twice += not np.allclose(table.probabilities[first], table.probabilities[number], atol=1e-3)
+    for number, key in enumerate(keyed.rows):
+        first = stored.setdefault(key, number)
+        twice += not np.allclose(given[first], given[number], atol=1e-3)
     if twice:
-        log.warning("teacher: %d texts have several answers, at least as far as sequence_length reaches; the first counts", twice)
+        log.warning("teacher: %d %s; the first counts", twice, SEVERAL[kind])
     wanted: dict[bytes, None] = {}
-    missing, example = 0, ""
-    for name in SPLITS:
-        split = corpus.split(name)
-        for begin, end in zip(split.offsets[:-1], split.offsets[1:], strict=True):
-            ids = np.asarray(split.values[begin:end])
-            key = text_key(ids)
-            wanted[key] = None
-            if key not in stored:
-                missing += 1
-                example = example or cast(str, tokenizer.decode(ids.tolist(), skip_special_tokens=True))
+    missing = 0
+    for key in keyed.documents:
+        wanted[key] = None
+        missing += key not in stored
     if missing:
         total = sum(corpus.info.documents.values())
-        remedy = f"The first without one is {example[:100]!r}. Texts must be those of the data, letter by letter."
+        remedy = f"The first without one is {keyed.shown(stored)}. {SAME[kind]}."
         raise UserError.about(KEY, f"{teacher.path} without an answer to {missing:,} of {total:,} documents", "an answer to each", remedy)
     keys = list(wanted)
-    return keys, table.probabilities[[stored[key] for key in keys]][:, places]
+    return keys, given[[stored[key] for key in keys]][:, places]
 
 
 def _write(

@@ -13,7 +13,7 @@ from torch import nn
 from conf.errors import UserError, foreign_errors
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
-from models.architectures.checkpoint import check_interface, skeleton
+from models.architectures.checkpoint import check_interface, check_sizes, skeleton
 from models.architectures.configs import positions_of
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
@@ -34,7 +34,8 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
         ladder: Its sequence length, tokenizer and workload count.
 
     Raises:
-        UserError: It has fewer positions than a sequence, fewer rows than its tokenizer has ids, no end id to pad with, or another task.
+        UserError: Its tensors have other sizes than its configuration says, it has fewer positions than a sequence, fewer rows than its
+            tokenizer has ids, no end id to pad with, or another task.
     """
     model = skeleton(folder, ladder.workload)
     config, training = cast(Any, model).config, getattr(ladder.teacher, "training", None)
@@ -43,6 +44,8 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
         found = f"{folder}, which has no head for classes ({lacks} is missing)"
         remedy = "Train it on your data before it teaches: teacher.training={steps: 500}. It gets a head for their classes."
         raise UserError.about("teacher.path", found, f"a checkpoint trained for {ladder.workload}, or one with teacher.training", remedy)
+    if training is None:  # else a head of other classes is replaced
+        check_sizes(folder, model)
     if ladder.workload == "image-classification":
         return model
     if ladder.tokenizer.kind == "bytes":

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 
 from conf.errors import UserError
 from models.base.quality import baseline_figures, baseline_name, learned_nothing
+from models.data.batches import TrainingBatches
 from tasks.records.format import percent
 from tasks.records.run import StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
+
+TRIAL_STEPS = 100  # fewer teach no model anything for sure: whoever sets them tries whether a ladder runs
 
 
 def accept_teacher(record: StageRecord, inputs: StageInputs) -> StageRecord:
@@ -26,11 +29,26 @@ def accept_teacher(record: StageRecord, inputs: StageInputs) -> StageRecord:
     why = poor(record.metrics, workload)
     if why is None:
         return record
-    if not inputs.ladder.teacher.allow_poor:
+    allowed = inputs.ladder.teacher.allow_poor
+    trial = _trial(inputs) if allowed == "trial" else None
+    if not allowed or (allowed == "trial" and trial is None):
         remedy = "Check its classes, its tokenizer and the data, or train it longer; teacher.allow_poor=true lets it teach."
         raise UserError.about("teacher", why, f"a teacher that is better than the {baseline_name(workload)}", remedy)
-    log.warning("teacher: %s; teacher.allow_poor lets it teach", why)
+    log.warning(
+        "teacher: %s; %s", why, f"it teaches all the same, after a trial of {trial}" if trial else "teacher.allow_poor lets it teach"
+    )
     return record.model_copy(update={"poor": why})
+
+
+def _trial(inputs: StageInputs) -> str | None:
+    """The length of a training here that is too short to judge its teacher by; None: it is long enough."""
+    training = inputs.ladder.teacher.training
+    if training is None:
+        return None
+    batches = TrainingBatches(inputs.data.corpus(), training.batch_size, inputs.ladder.seed, labelled=True)
+    if training.steps * training.batch_size < batches.examples:
+        return f"{training.steps} steps, less than an epoch"
+    return f"{training.steps} steps" if training.steps < TRIAL_STEPS else None
 
 
 def poor(metrics: Mapping[str, float], workload: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conf.errors import UserError
@@ -85,6 +86,19 @@ def test_rows_marked_as_unlabelled_are_taught_by_the_teacher_or_left_out(tmp_pat
         assert counts.labelled is not None
         assert abs(counts.labelled - labelled) <= 2
         assert counts.unlabelled == unlabelled
+
+
+def test_a_class_called_minus_100_is_usable_under_another_name_as_both_messages_say(tmp_path: Path) -> None:
+    labels = [("0", "1", "-100")[n % 3] for n in range(40)]
+    for name in ("plain", "counted", "renamed"):
+        (tmp_path / name).mkdir()
+    for name, settings in {"plain": {}, "counted": {"classes": 3}}.items():
+        with pytest.raises(UserError, match=r"data\.unlabelled=\['-100'\].*give it a name in the data, such as minus-100"):
+            prepare(tmp_path / name, labels, **settings)
+    corpus, info, counts = prepare(tmp_path / "renamed", [label.replace("-100", "minus-100") for label in labels])
+    assert info.label_names == ("0", "1", "minus-100")
+    assert counts.unlabelled == 0
+    assert set(np.unique(corpus.split("train").labels)) == {0, 1, 2}
 
 
 def test_one_text_with_two_labels_is_counted(tmp_path: Path) -> None:

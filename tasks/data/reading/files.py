@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,8 @@ from conf.path_policy import check_read
 from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
-from tasks.data.reading.images import ImageReader, image_files, image_places, named_files
+from models.data.images import ImageReader, named_files
+from tasks.data.reading.images import SUFFIXES, image_files, image_places
 from tasks.data.reading.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, row_documents, wanted_of
 from tasks.data.reading.tables import TABLES, NoLabelColumn, Row, read_rows, read_text, unreadable
 
@@ -52,11 +54,14 @@ def _matches(pattern: str, key: str, root: str, workload: Workload) -> Iterator[
     """Path and name of each file that a pattern matches."""
     wanted = os.path.join(root, os.path.expanduser(pattern))
     hits = [wanted] if os.path.exists(wanted) else sorted(glob.glob(wanted, recursive=True))
+    found = bool(hits)
     if workload == "image-classification":
         hits = [file for hit in hits for file in (map(str, image_files(Path(hit))) if os.path.isdir(hit) else (hit,))]
     files = [os.path.normpath(hit) for hit in hits if os.path.isfile(hit)]
     if not files:
         remedy = _folder_remedy(pattern, hits[0]) if hits else f"Nothing matches it under {root}."
+        if found and not hits:
+            remedy = f"It names a folder without pictures: their names end in {', '.join(sorted(SUFFIXES))}."
         raise UserError.about(key, pattern, "a file, or a pattern that matches files", remedy)
     for file in files:
         check_read(Path(file), key)
@@ -84,8 +89,8 @@ def file_contents(data: FilesData, base: Path, workload: Workload) -> Iterator[t
         group = split or (source and source.name)
         yield f"{group}\0{name}" if group else name, path
         if workload == "image-classification" and path.suffix.lower() in TABLES:
-            rows = read_rows(name, path, {"image": data.columns.image})
-            yield from named_files((row[data.columns.image] for _, row in rows), path.parent)
+            column = ((source and source.columns) or data.columns).image
+            yield from named_files(((origin, row[column]) for origin, row in read_rows(name, path, {"image": column})), path.parent)
 
 
 def file_documents(
@@ -103,13 +108,11 @@ def file_documents(
     Raises:
         UserError: A pattern matches nothing, or a file cannot be read.
     """
-    files, root = list_files(data, base, workload), Path(os.path.abspath(base))
+    files = list_files(data, base, workload)
     tables = [file for file in files if file.path.suffix.lower() in TABLES]
     wanted = wanted_of(data, workload)
     without = _without_labels(tables, wanted)
-    pictures = [path for _, _, path, _ in files if images is not None and path.suffix.lower() not in TABLES]
-    folders = [root / os.path.expanduser(pattern) for patterns in data.patterns().values() for pattern in patterns]
-    places = image_places(pictures, folders, SPLIT_WORDS)
+    places = picture_places(data, files, base) if images is not None else {}
     read: Counter[str] = Counter()
     for split, name, path, source in files:
         found: Iterable[Document]
@@ -184,3 +187,27 @@ def _of_source(document: Document, source: WeightedSource, data: FilesData) -> D
     """The document of one of several sources, which is its slice where no column has another."""
     group = document.slice if data.columns.slice else source.name
     return replace(document, slice=group, weight=source.weight)
+
+
+def picture_places(data: FilesData, files: Sequence[DataFile], base: Path) -> dict[Path, tuple[str | None, SplitName | None]]:
+    """Class and given split of each picture among the files, by the folders that it lies in; see `image_places`."""
+    root = Path(os.path.abspath(base))
+    folders = [root / os.path.expanduser(pattern) for patterns in data.patterns().values() for pattern in patterns]
+    pictures = [file.path for file in files if file.path.suffix.lower() not in TABLES]
+    direct = {file.parent for file in pictures} & set(folders)
+    if len(direct) > 1 and all(file.parent in direct for file in pictures) and not (data.splits and data.splits.train):
+        folders = [folder.parent for folder in folders]  # folders of classes are named one by one
+    return image_places(pictures, folders, SPLIT_WORDS)
+
+
+def hash_files(files: Iterable[tuple[str, Path]]) -> str:
+    """Hash of names and contents of files, in their order."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        try:
+            with path.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable(name.rpartition("\0")[2], reason_of(error)) from error
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()

@@ -30,6 +30,7 @@ NO_CLASS_EXACTLY = {"NA", "None"}  # of R and Python; `none` and `Na` may be cla
 SWITCHES = ("true", "false")
 INVISIBLE = "\u200b\u2060\ufeff"  # spaces without width and the byte order mark, which no eye tells from nothing
 IGNORED = -100  # that PyTorch's cross-entropy leaves out
+RENAMED = "give it a name in the data, such as minus-100"  # classes that count from 0 have no room for it
 FEW_ROWS = 10  # a class; with fewer on average the column is likely an id or a measurement
 MANY_CLASSES = 20
 
@@ -89,7 +90,7 @@ def stands_for_none(name: str) -> bool:
 
 
 def class_ids(
-    labels: LabelTally, declared: Sequence[str] | None, data: Data, expected: int = 0
+    labels: LabelTally, declared: Sequence[str] | None, data: Data, expected: int = 0, *, partial: bool = False
 ) -> tuple[tuple[str, ...], dict[Label, int]]:
     """Number the classes.
 
@@ -101,6 +102,7 @@ def class_ids(
         declared: Names of the classes 0, 1, ... where the source itself has them.
         data: Its `classes` counts, and confirms labels that are a likely mistake.
         expected: Classes of the teacher, which confirm that there are many.
+        partial: The labels are those of the first documents alone: what others could mend is no mistake.
 
     Returns:
         The names of the classes, and the class of every label that a document bears.
@@ -109,12 +111,12 @@ def class_ids(
         UserError: No label at all, a label out of range, names that do not match `data.classes`, fewer than two classes, or
             labels that are likely not classes.
     """
-    if not labels.counts and labels.unlabelled:
+    if not labels.counts and labels.unlabelled and not partial:
         remedy = f"All {labels.unlabelled:,} have none, the first {labels.first_unlabelled}: held-out examples need labels. Label some."
         raise UserError.about("data.columns.label", "no label", "labels in some of the examples", remedy)
     found = {label: class_name(label) for label in labels.counts}
     names = set(found.values())
-    if len(names) < 2:
+    if len(names) < 2 and not partial:
         only = f"only the class {next(iter(labels.counts))!r}" if names else "no label"
         raise UserError.about("data", only, "at least 2 classes", "There is nothing to tell apart: add examples of another class.")
     whole = all(_whole(label) is not None for label in labels.counts)
@@ -124,14 +126,18 @@ def class_ids(
     if whole and classes is not None:
         for label, name in found.items():
             if not 0 <= int(name) < classes:
-                mend = f"data.unlabelled=['{name}'] if it stands for no label" if name == str(IGNORED) else "mend it"
-                remedy = f"{labels.origins[label]} bears the label {label!r}: {mend}, or set data.classes."
+                mend = (
+                    f"data.unlabelled=['{name}'] if it stands for no label, or {RENAMED}"
+                    if int(name) < 0
+                    else "mend it, or set data.classes"
+                )
+                remedy = f"{labels.origins[label]} bears the label {label!r}: {mend}."
                 raise UserError.about("data.classes", classes, f"labels from 0 to {classes - 1}", remedy)
         return tuple(declared or map(str, range(classes))), {label: int(name) for label, name in found.items()}
     if classes is None:
-        _ask_back(labels, found, expected)
+        _ask_back(labels, found, expected, partial)
     ordered = tuple(sorted(names, key=int if whole else _order if all(map(_is_number, names)) else str))
-    if data.classes is not None and data.classes != len(ordered):
+    if data.classes is not None and data.classes != len(ordered) and not partial:
         shown = ", ".join(ordered[:20])
         raise UserError.about(
             "data.classes", data.classes, f"{len(ordered)}, the number of named classes in the data", f"They are: {shown}."
@@ -214,7 +220,7 @@ def _order(name: str) -> tuple[float, str]:
     return float(name), name
 
 
-def _ask_back(labels: LabelTally, found: dict[Label, str], expected: int) -> None:
+def _ask_back(labels: LabelTally, found: dict[Label, str], expected: int, partial: bool) -> None:
     """Refuse labels that are likely not classes, with their figures and the setting that confirms them."""
     names, rows = set(found.values()), labels.counts.total()
     confirm = f"data.classes={len(names)} confirms"
@@ -227,10 +233,10 @@ def _ask_back(labels: LabelTally, found: dict[Label, str], expected: int) -> Non
 
     for name in sorted(names):
         if stands_for_none(name):
-            meant = "A class of that name needs another one" if name == str(IGNORED) else f"{confirm} that it is one"
+            meant = f"If it is a class, {RENAMED}" if name == str(IGNORED) else f"{confirm} that it is a class"
             remedy = (
                 f"Programs write it for a row without label ({place(name)}): data.unlabelled=['{name}'] says so, and the teacher alone "
-                f"labels such rows; data.missing=drop leaves them out. {meant}."
+                f"labels such rows; with data.missing=drop too they are left out. {meant}."
             )
             raise _unlikely(f"{rows_of(name):,} of {rows:,} rows with the label {name}", remedy)
     switches = [name for name in sorted(names) if name.casefold() in SWITCHES]
@@ -249,7 +255,7 @@ def _ask_back(labels: LabelTally, found: dict[Label, str], expected: int) -> Non
         low, high = min(names, key=_order), max(names, key=_order)
         remedy = f"A measured quantity is no class: name a column of classes, or round it to some. If these are classes, {confirm} them."
         raise _unlikely(f"a column of fractions, {len(names):,} different ones from {low} to {high} in {rows:,} rows", remedy)
-    many = (len(names) > MANY_CLASSES and len(names) * FEW_ROWS >= rows) or (rows >= MANY_CLASSES and len(names) * 2 > rows)
+    many = (len(names) > MANY_CLASSES and len(names) * FEW_ROWS >= rows and not partial) or (rows >= MANY_CLASSES and len(names) * 2 > rows)
     if many and len(names) > expected:
         remedy = f"A column of ids or texts is no class: name another one. If these are classes, {confirm} them."
         raise _unlikely(f"{len(names):,} different labels in {rows:,} rows, such as {min(names)}", remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from conf.errors import UserError
 from conf.schema.data import Columns, DatasetData, FilesData
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
+from models.data.images import PixelArray, ReadImage
 from tasks.data.reading.conversations import row_conversation
-from tasks.data.reading.images import PixelArray, ReadImage
 from tasks.data.reading.labels import Label, class_name, clean_label
 from tasks.data.reading.tables import Row, unreadable
 
@@ -156,6 +156,17 @@ def wanted_of(data: FilesData | DatasetData, workload: Workload) -> dict[str, st
     return wanted_columns(data.columns, workload) | ({} if column is None else {"split": column})
 
 
+def no_label(data: FilesData | DatasetData, declared: bool) -> set[str]:
+    """Names that stand for no label; where classes are declared, -1 is one of them."""
+    return {class_name(value).casefold() for value in data.unlabelled} | ({"-1"} if declared else set())
+
+
+def label_in(row: Mapping[str, Any], columns: Columns, origin: str, none: Collection[str]) -> Label | None:
+    """The label of a row; None where it has none, or one of the names `none`."""
+    label = clean_label(row[columns.label], columns, origin)
+    return None if label is not None and class_name(label).casefold() in none else label
+
+
 def row_documents(
     rows: Iterable[tuple[str, Row]],
     data: FilesData | DatasetData,
@@ -178,14 +189,10 @@ def row_documents(
     """
     columns, column = data.columns, data.splits.column if data.splits else None
     names: dict[str, Sequence[str]] = {name: found for name, each in (features or {}).items() if (found := getattr(each, "names", None))}
-    no_label = {class_name(value).casefold() for value in data.unlabelled}
-    if columns.label in names:
-        no_label.add("-1")
+    none = no_label(data, columns.label in names)
     for origin, row in rows:
-        if no_label and workload != "causal-lm":
-            label = clean_label(row[columns.label], columns, origin)
-            if label is not None and class_name(label).casefold() in no_label:
-                row = {**row, columns.label: None}
+        if none and workload != "causal-lm" and label_in(row, columns, origin, none) is None:
+            row = {**row, columns.label: None}
         if data.missing == "drop" and (role := missing_role(row, columns, workload)) is not None:
             dropped[role] += 1
             continue

@@ -290,6 +290,19 @@ def read_text(name: str, path: Path) -> str:
         raise not_utf8(name, path) from error
 
 
+def check_beginning(name: str, path: Path) -> None:
+    """Refuse a file of text whose first bytes are not UTF-8, such as a compressed one.
+
+    Raises:
+        UserError: It is not.
+    """
+    with path.open("rb") as stream:
+        try:
+            codecs.getincrementaldecoder("utf-8-sig")().decode(stream.read(CHUNK))
+        except UnicodeDecodeError as error:
+            raise not_utf8(name, path) from error
+
+
 def not_utf8(name: str, path: Path) -> UserError:
     """The error about a file in another encoding, with the first line that shows it."""
     with path.open("rb") as stream:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from conf.errors import UserError
-from models.architectures.checkpoint import check_finite, check_folder, load_model, save_model, skeleton
+from models.architectures.checkpoint import check_finite, check_folder, check_sizes, load_model, save_model, skeleton
 from models.base.files import weight_files, weights_sha256
 from models.data.corpus import Corpus
 
@@ -150,6 +150,38 @@ def test_weights_of_a_wrapper(saved: Path, prefix: str, wrapper: str) -> None:
     message = refused(saved)
     assert f"weights saved without {wrapper}" in message
     assert "save_pretrained(folder)" in message
+
+
+def test_a_wrapper_inside_the_model_is_named(saved: Path) -> None:
+    file = saved / "model.safetensors"
+    save_file({name.replace("layers.1.", "layers.1._orig_mod."): each for name, each in load_file(file).items()}, file)
+    message = refused(saved)
+    assert "weights are named model.layers.1._orig_mod." in message
+    assert "weights saved without torch.compile" in message
+
+
+def test_parts_that_are_missing_unlisted_or_exchanged(saved: Path, tmp_path: Path) -> None:
+    index = sharded(saved, tmp_path / "shards")
+    content = json.loads(index.read_text())
+    name, file = next(iter(content["weight_map"].items()))
+    other = next(each for each in content["weight_map"].values() if each != file)
+    index.write_text(json.dumps({"weight_map": {**content["weight_map"], name: other}}))
+    assert f"looks for {name} in {other}'; allowed: an index of its files: it is in {file}" in refused(index.parent)
+    index.write_text(json.dumps(content))
+    (index.parent / file).rename(index.parent / "aside")
+    assert f"points to {file}'; allowed: files that are there" in refused(index.parent)
+    (index.parent / "aside").rename(index.parent / file)
+    index.unlink()
+    assert "a folder with model.safetensors, or with model.safetensors.index.json beside its parts" in refused(index.parent)
+
+
+def test_tensors_of_other_sizes_than_the_configuration_says(saved: Path) -> None:
+    check_sizes(saved, skeleton(saved, "causal-lm"))
+    change(saved, intermediate_size=24)
+    with pytest.raises(
+        UserError, match=r"whose tensor model\.layers\.\d\.mlp\.\w+\.weight is \d+ x \d+'; allowed: .*24.*, as its config\.json"
+    ):
+        check_sizes(saved, skeleton(saved, "causal-lm"))
 
 
 def test_weights_of_an_unknown_wrapper_are_named(saved: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -180,7 +181,17 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, config: LlamaCo
 def test_an_unreadable_tokenizer_is_refused(tmp_path: Path) -> None:
     tokenizers.save(BYTES, tmp_path)
     (tmp_path / "tokenizer.json").write_text("{half")
-    with pytest.raises(UserError, match=r"teacher\.path.*transformers says"):
+    with pytest.raises(UserError, match=r"teacher\.path.*transformers said"):
+        tokenizers.load_teacher(tmp_path)
+
+
+def test_a_tokenizer_that_gives_one_id_to_two_words_is_refused(tmp_path: Path) -> None:
+    tokenizers.save(bert_like(), tmp_path)
+    file = tmp_path / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["fox"] = content["model"]["vocab"]["the"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"whose tokenizer gives the id 7 to '(the|fox)' and to '(the|fox)'"):
         tokenizers.load_teacher(tmp_path)
 
 

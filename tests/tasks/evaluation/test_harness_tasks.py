@@ -223,3 +223,35 @@ def test_metrics_are_those_that_lm_eval_has() -> None:
     from lm_eval.api.registry import metric_registry  # pyright: ignore[reportMissingImports]
 
     assert set(harness_tasks.METRICS) == set(metric_registry.keys())
+
+
+@pytest.mark.slow
+def test_tasks_by_name_are_looked_up_before_anything_is_computed(inputs: StageInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def refused(name: str) -> str:
+        evaluation = inputs.ladder.evaluation.model_copy(update={"tasks": ("colours/", name)})
+        with pytest.raises(UserError) as caught:
+            harness_tasks.look_up_tasks(inputs.ladder.model_copy(update={"evaluation": evaluation}))
+        return str(caught.value)
+
+    found = refused("hellaswag")
+    assert found.startswith("evaluation.tasks[1]: got 'hellaswag'; allowed: a task whose data set is on this machine or can be fetched.")
+    assert "HF_HUB_OFFLINE=0" in found
+    assert "allowed: a task of lm-eval, or the path of a YAML file" in refused("helaswag")
+
+
+@pytest.mark.slow
+def test_a_task_that_lm_eval_cannot_run_is_one_message(place: Path, inputs: StageInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    interface = inputs.data.corpus().interface
+    model = random_model(config_for(Shape.model_validate(SHAPE), interface), interface.workload, 0)
+    save_model(model, place / "model", inputs.data.corpus().tokenizer_folder)
+    file = next((place / "colours").glob("*.yaml"))
+    file.write_text(file.read_text().replace("{{question}}", "{{question | no_such_filter}}"))
+    record = model_record(folder=str(place / "model"))
+    with pytest.raises(UserError, match=r"evaluation\.tasks: got 'colours'; allowed: a task that lm-eval can run here.*no_such_filter"):
+        harness_tasks.judge_by_tasks(record, inputs)

@@ -152,8 +152,3 @@ def test_what_needs_a_model_is_refused_with_the_settings() -> None:
         ladder_of(classes=["GOOD"])
     with pytest.raises(ValueError, match=r"stages\[0\]\.gate\.policy: got 'insert'; allowed: any other, below answers"):
         ladder_of({"gate": {"policy": "insert"}})
-    shape = {"family": "vit", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32, "patch_size": 4}
-    pictures = {**ladder_of().model_dump(), "workload": "image-classification", "data": {"source": "digits"}}
-    pictures["stages"] = [{"name": "small", "student": {"shape": shape}, "training": TRAINING}]
-    with pytest.raises(ValueError, match=r"teacher\.source: got 'answers'; allowed: train or checkpoint, for image-classification"):
-        Ladder.model_validate(pictures)

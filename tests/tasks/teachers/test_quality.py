@@ -16,11 +16,23 @@ from tasks.evaluation.gate import judge
 from tasks.records.run import Retention
 from tasks.report.sections.outcome import verdicts
 from tasks.teachers.quality import accept_teacher
-from tests.factories import model_record, run_record
+from tests.factories import corpus_in, model_record, run_record, split_of
 
 
 def inputs(workload: str, allow_poor: bool = False) -> Any:
     return SimpleNamespace(ladder=SimpleNamespace(workload=workload, teacher=SimpleNamespace(allow_poor=allow_poor)))
+
+
+def trained(folder: Path, steps: int, labelled: int, unlabelled: int = 0, **settings: Any) -> Any:
+    """Inputs of a teacher that is trained here for so many steps of 10 examples."""
+    shape = {"family": "bert", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32}
+    teacher = TrainedTeacher.model_validate({"shape": shape, "training": {"steps": steps, "batch_size": 10}, **settings})
+    labels = [0] * labelled + [-1] * unlabelled
+    some = [[1]] * len(labels)
+    splits = {name: split_of(some, labels, [0] * len(labels), [1] * len(labels)) for name in ("train", "valid", "test")}
+    corpus = corpus_in(folder / f"{labelled}-{unlabelled}", "sequence-classification", 8, splits, classes=2)
+    ladder = SimpleNamespace(workload="sequence-classification", teacher=teacher, seed=0)
+    return SimpleNamespace(ladder=ladder, data=SimpleNamespace(corpus=lambda: corpus))
 
 
 def classifier(accuracy: float, nll: float = 0.4, distinct: int = 2) -> dict[str, float]:
@@ -66,8 +78,23 @@ def test_a_poor_teacher_is_refused_with_its_figures(workload: str, metrics: dict
     assert figures in allowed.poor
 
 
-def test_a_teacher_that_is_trained_here_teaches_after_few_steps_and_a_checkpoint_does_not() -> None:
-    assert TrainedTeacher.model_fields["allow_poor"].default is True
+@pytest.mark.parametrize(("steps", "examples", "trial"), [(99, 50, "99 steps"), (100, 1001, "100 steps, less than an epoch")])
+def test_a_short_training_here_may_be_poor(
+    tmp_path: Path, steps: int, examples: int, trial: str, calm: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = model_record("teacher", metrics=classifier(0.5))
+    with caplog.at_level("WARNING"):
+        assert accept_teacher(record, trained(tmp_path, steps, examples)).poor is not None
+    assert f"it teaches all the same, after a trial of {trial}" in caplog.text
+    with pytest.raises(UserError, match=r"accuracy 50\.0 %, the majority class 60\.0 %"):
+        accept_teacher(record, trained(tmp_path / "again", steps, examples, allow_poor=False))
+
+
+def test_a_long_training_here_may_not(tmp_path: Path) -> None:
+    record = model_record("teacher", metrics=classifier(0.5))
+    with pytest.raises(UserError, match=r"train it longer; teacher\.allow_poor=true lets it teach"):
+        accept_teacher(record, trained(tmp_path, 100, 1000, unlabelled=500))  # an epoch of a teacher is one of labelled rows
+    assert accept_teacher(record, trained(tmp_path / "again", 100, 1000, allow_poor=True)).poor is not None
     assert CheckpointTeacher.model_fields["allow_poor"].default is False
 
 

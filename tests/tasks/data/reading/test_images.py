@@ -20,9 +20,9 @@ from conf.schema.ladder import Ladder
 from models.data import image_processors as processors
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus, CorpusInfo
+from models.data.images import ImageReader
 from tasks.data.build import build_corpus
 from tasks.data.identity import corpus_identity
-from tasks.data.reading.images import ImageReader
 from tasks.data.reading.readers import Document
 from tasks.data.reading.sources import read_source, source_hash
 
@@ -113,6 +113,42 @@ def test_the_uppermost_folder_is_the_class_and_outside_of_it_there_is_none(tmp_p
         "pictures/test/dog/1.png": ("test", None),
         "pictures/unsorted/6.png": (None, None),
     }
+
+
+def test_folders_of_classes_may_be_named_one_by_one(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pictures", 4)
+    data = FilesData(paths=("pictures/cat", "pictures/dog"))
+    assert {d.origin: d.label for d in documents(data, tmp_path)} == {
+        f"pictures/{kind}/{number}.png": kind for number, kind in enumerate(["cat", "dog", "cat", "dog"])
+    }
+    given = FilesData.model_validate({"splits": {"train": ["pictures/cat"], "test": ["pictures/dog"]}})
+    assert {d.label for d in documents(given, tmp_path)} == {None}
+
+
+def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
+    (tmp_path / "arrays").mkdir()
+    (tmp_path / "arrays" / "1.npy").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"data\.paths\[0\]: got 'arrays'; .* It names a folder without pictures: their names end in \.bmp, "
+    ):
+        documents(FilesData(paths=("arrays",)), tmp_path)
+
+
+def test_a_table_with_a_path_that_is_not_there_or_a_row_without_one(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pictures", 4)
+    rows = [[f"pictures/{kind}/{number}.png", kind] for number, kind in enumerate(["cat", "dog", "cat", "dog"])]
+
+    def data(path: str, missing: str = "error") -> FilesData:
+        with (tmp_path / "rows.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["image", "label"], *rows, [path, "cat"]])
+        return FilesData.model_validate({"paths": ["rows.csv"], "missing": missing})
+
+    with pytest.raises(UserError, match=r"data\.columns\.image: got 'gone\.png'; allowed: readable images\. rows\.csv:6 names it"):
+        source_hash(data("gone.png"), tmp_path, "image-classification")
+    with pytest.raises(UserError, match=r"an image in every row\. rows\.csv:6 has none: data\.missing=drop"):
+        documents(data(""), tmp_path)
+    assert source_hash(data("", "drop"), tmp_path, "image-classification")
+    assert len(documents(data("", "drop"), tmp_path)) == 4
 
 
 def test_a_table_names_files_beside_itself(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tasks.data.identity import corpus_identity
 from tasks.data.splits import DROPPED, TEST, TRAIN, VALID, readings
 from tasks.data.spool import place_of
 from tasks.training.cost_model import training_examples
-from tests.tasks.data.builders import build, decode, ladder, write_jsonl
+from tests.tasks.data.builders import build, decode, ladder, save_dataset, write_jsonl
 
 KIND = "sequence-classification"
 
@@ -110,3 +110,74 @@ def test_a_source_without_documents_is_refused(tmp_path: Path) -> None:
     (tmp_path / "small.jsonl").write_text("\n")
     with pytest.raises(UserError, match=r"data\.sources\[1\]\.paths: got 'small\.jsonl'; allowed: files with documents\. S has none"):
         build(ladder(KIND, settings), tmp_path)
+
+
+def mixed(folder: Path, weight: float = 2.0, **dataset: Any) -> dict[str, Any]:
+    """Settings of 30 rows of a file, and of 40 rows of a saved dataset with other columns and class names of its own."""
+    import datasets
+
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "rows.jsonl", [{"text": f"file {n}", "label": ("no", "yes")[n % 2]} for n in range(30)])
+    kinds = {"content": datasets.Value("string"), "kind": datasets.ClassLabel(names=["no", "yes"])}
+    content = {"content": [f"saved {n}" for n in range(40)], "kind": [n % 2 for n in range(40)]}
+    save_dataset(folder / "saved", content, kinds, split="first")
+    source = {
+        "name": "D",
+        "dataset": "saved",
+        "split": "first",
+        "weight": weight,
+        "columns": {"text": "content", "label": "kind"},
+        **dataset,
+    }
+    sources = [{"name": "F", "paths": ["rows.jsonl"]}, source]
+    return {"source": "files", "sources": sources, "sequence_length": 16, "valid_fraction": 0.2, "test_fraction": 0.2}
+
+
+def test_files_and_a_dataset_are_mixed_by_weight_and_classes_by_name(tmp_path: Path) -> None:
+    corpus, info, _ = build(ladder(KIND, mixed(tmp_path)), tmp_path)
+    assert (info.label_names, info.slice_names) == (("no", "yes"), ("D", "F"))
+    found = Counter(decode(corpus, "train", index) for index in range(info.documents["train"]))
+    assert {text.split()[0]: count for text, count in found.items()} == {"file": 1, "saved": 2}
+    for index in range(info.documents["train"]):
+        assert corpus.split("train").labels[index] == int(decode(corpus, "train", index).split()[1]) % 2
+
+
+def test_batches_of_a_mixture_are_the_same_from_any_step_on_and_in_a_corpus_made_anew(tmp_path: Path) -> None:
+    first, again = (build(ladder(KIND, mixed(tmp_path / name, 2.5)), tmp_path / name)[0] for name in ("one", "two"))
+    whole = TrainingBatches(first, 8, 3)
+    steps = [whole.at(step) for step in range(40)]  # several epochs
+    for step in (39, 17, 0):
+        resumed = TrainingBatches(again, 8, 3).at(step)
+        assert np.array_equal(resumed.inputs["input_ids"], steps[step].inputs["input_ids"])
+        assert np.array_equal(resumed.targets, steps[step].targets)
+
+
+def test_what_changes_a_mixture_changes_its_identity(tmp_path: Path) -> None:
+    def identity(folder: Path, **changes: Any) -> dict[str, Any]:
+        return corpus_identity(ladder(KIND, mixed(folder, **changes)), folder, None)
+
+    usual = identity(tmp_path)
+    assert identity(tmp_path) == usual
+    assert identity(tmp_path, weight=3.0) != usual
+    assert identity(tmp_path, columns={"text": "content", "label": "content"}) != usual
+    assert identity(tmp_path, split="second") != usual
+    save_dataset(tmp_path / "other", {"content": ["a"], "kind": ["yes"]}, split="first")
+    assert identity(tmp_path, dataset="other") != usual
+
+
+def test_misfits_of_a_dataset_name_its_source(tmp_path: Path) -> None:
+    for dataset, message in (
+        ({"dataset": "./gone"}, r"data\.sources\[1\]\.dataset: got './gone'; allowed: a folder written by save_to_disk"),
+        ({"split": "third"}, r"data\.sources\[1\]\.split: got 'third'; allowed: the splits of saved: first"),
+        ({"columns": {"text": "words"}}, r"data\.sources\[1\]\.columns\.text: got 'words'; allowed: the columns of saved: content, kind"),
+    ):
+        folder = tmp_path / str(len(message))
+        with pytest.raises(UserError, match=message):
+            build(ladder(KIND, mixed(folder, **dataset)), folder)
+    for source, message in (
+        ({"name": "A", "paths": ["a"], "dataset": "b"}, "got paths and dataset; allowed: one of them"),
+        ({"name": "A"}, "got neither paths nor dataset"),
+        ({"name": "A", "paths": ["a"], "revision": "1"}, "got subset or revision without dataset"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ladder(KIND, {"source": "files", "sources": [source]})
