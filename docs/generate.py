@@ -54,6 +54,8 @@ VARIABLES = {
     "PREFECT_UI_URL": "Address of Prefect's pages in messages, where it is not that of the API.",
     "PREFECT_API_AUTH_STRING": "`user:password` for a Prefect server; default for those of a home: the line in its file `login`. "
     "`PREFECT_SERVER_API_AUTH_STRING` has the servers of `ladder serve` ask for another.",
+    "PREFECT_HOME": "Folder of Prefect's own settings; default: `prefect` in the home. `PREFECT_PROFILES_PATH` and "
+    "`PREFECT_API_DATABASE_CONNECTION_URL`, if set, are read as Prefect reads them.",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "Seconds between heartbeats of a run; set by `ladder deploy` for workers.",
     "HF_HUB_OFFLINE": "`0` lets checkpoints and data sets be fetched from the Hugging Face hub; default `1`.",
     "HF_DATASETS_CACHE": "Cache of the hub's data sets; default `datasets` under `LADDER_HOME`.",
