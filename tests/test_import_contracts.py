@@ -21,7 +21,6 @@ FORBIDDEN = {
     "Rooms of tasks, imports one way": ("tasks/store/fingerprint.py", "tasks.records.format"),
     "Rooms of models, imports one way": ("models/architectures/gguf.py", "models.data.token_classes"),
     "Rooms of conf, imports one way": ("conf/home.py", "conf.schema.base"),
-    "Rooms of settings, imports one way": ("conf/schema/data.py", "conf.schema.stage.signals"),
     "No circle of imports in a room": ("tasks/data/reading/tables.py", "tasks.data.build"),
     "models and conf know neither Prefect nor MLflow nor typer": ("conf/secrets.py", "typer"),
     "Only conf/loading/load.py imports OmegaConf": ("flows/run_labels.py", "omegaconf"),

@@ -41,15 +41,8 @@ def as_nobody(act: Callable[[], object]) -> str:
         return told.read()
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "home" / "runs").mkdir(parents=True)
-    return Home(tmp_path / "home")
-
-
 def test_a_home_of_another_user_is_no_empty_home(home: Home) -> None:
+    home.runs.mkdir(parents=True)
     protect(home)
     for act in (lambda: all_runs(home), lambda: protect(home)):
         assert f"LADDER_HOME: {home.root} of root is closed to nobody (Permission denied). Set LADDER_HOME to" in as_nobody(act)
@@ -65,7 +58,7 @@ def write(path: Path, home: Home) -> None:
 
 
 def test_writing_into_it_is_refused_with_the_owner(home: Home) -> None:
-    home.root.chmod(0o755)
+    home.root.mkdir(mode=0o755)
     told = as_nobody(lambda: write(home.root / "x", home))
     assert "of root is closed to nobody" in told
     assert "Free some space" not in told

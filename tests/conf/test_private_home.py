@@ -7,10 +7,8 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
 
 import pytest
 
@@ -29,15 +27,6 @@ def usual_umask(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
-
-
-@pytest.fixture
-def home() -> Iterator[Home]:
-    """A home in a folder that everybody may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="ladder-everybody-"))
-    folder.chmod(0o755)
-    yield Home(folder / "home")
-    shutil.rmtree(folder)
 
 
 def fill(home: Home) -> None:

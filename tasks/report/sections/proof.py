@@ -59,8 +59,10 @@ def scores_svg(proof: Proof, layout: Layout) -> str:
     for row, arm in enumerate(reversed(proof.arms)):
         colour = MODELS[0] if arm.arm == (proof.contrasts[0].first if proof.contrasts else None) else MUTED
         scores = [scale * each.score for each in arm.replicates]
-        axes.plot(scores, [row - 0.16] * len(scores), "o", clip_on=False, color=colour, alpha=0.5, markersize=5, markeredgewidth=0)
-        axes.plot(sum(scores) / len(scores), row + 0.12, "D", clip_on=False, color=colour, markersize=7)
+        shown = [score for score in scores if scale * low <= score <= scale * high]  # others would lie outside the axes
+        axes.plot(shown, [row - 0.16] * len(shown), "o", clip_on=False, color=colour, alpha=0.5, markersize=5, markeredgewidth=0)
+        if shown:
+            axes.plot(sum(scores) / len(scores), row + 0.12, "D", clip_on=len(shown) < len(scores), color=colour, markersize=7)
         if arm.score:
             ends = possible((arm.score.low, arm.score.high), scale == 100)
             axes.hlines(row + 0.12, scale * ends[0], scale * ends[1], color=colour, linewidth=2)

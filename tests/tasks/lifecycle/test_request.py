@@ -23,7 +23,15 @@ def resolved(overrides: tuple[str, ...] = (), **asked: Any) -> ResolvedRequest:
 
 
 def record(**changed: Any) -> RunRecord:
-    plain = {"run": "r", "ladder": "digits", "status": "done", "settings_hash": "h", "started": "", "pid": 1, "folder": ""}
+    plain = {
+        "run": "r",
+        "ladder": "digits",
+        "status": "done",
+        "settings_hash": "h",
+        "started": "2026-01-01T00:00:00+00:00",
+        "pid": 1,
+        "folder": "",
+    }
     return RunRecord.model_validate({**plain, "source": "digits", "overrides": ("seed=1", "a.b=2"), **changed})
 
 
