@@ -21,10 +21,10 @@ smollm2: $(STAMP)
 
 # All tests but the slow ones; of these, those that run no ladder in subprocesses.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
 
 # The property tests of inputs with new seeds, for FUZZ_SECONDS; FUZZ_SEED repeats a round.
 fuzz: $(STAMP)

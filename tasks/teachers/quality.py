@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from conf.errors import UserError
 from models.base.quality import baseline_figures, baseline_name, learned_nothing
-from models.data.batches import TrainingBatches
 from tasks.records.format import percent
 from tasks.records.run import StageRecord
 from tasks.runtime.logs import log
@@ -45,6 +44,8 @@ def _trial(inputs: StageInputs) -> str | None:
     training = inputs.ladder.teacher.training
     if training is None:
         return None
+    from models.data.batches import TrainingBatches  # imports torch, which a reused run needs not
+
     batches = TrainingBatches(inputs.data.corpus(), training.batch_size, inputs.ladder.seed, labelled=True)
     if training.steps * training.batch_size < batches.examples:
         return f"{training.steps} steps, less than an epoch"
