@@ -135,10 +135,13 @@ def shapes_of(ladder: Ladder) -> list[tuple[str, Shape]]:
 
 def patches_of(ladder: Ladder) -> list[tuple[str, int]]:
     """Dotted key and patch size of each vision transformer that a ladder describes."""
-    from models.architectures.configs import patch_of
+    students = ((f"stages[{i}].student.config", stage.student.config) for i, stage in enumerate(ladder.stages))
+    described = [(key, config) for key, config in students if isinstance(config, dict)]
+    configs: list[tuple[str, int | None]] = []
+    if described:
+        from models.architectures.configs import patch_of  # imports torch, which a reused run needs not
 
-    described = [(f"stages[{i}].student.config", stage.student.config) for i, stage in enumerate(ladder.stages)]
-    configs = ((key, patch_of(config)) for key, config in described if isinstance(config, dict))
+        configs = [(key, patch_of(config)) for key, config in described]
     shapes = ((key, shape.patch_size) for key, shape in shapes_of(ladder) if shape.family == "vit")
     return [(f"{key}.patch_size", patch) for key, patch in (*shapes, *configs) if patch is not None]
 
