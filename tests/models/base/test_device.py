@@ -13,6 +13,8 @@ import pytest
 from conf.errors import UserError
 from models.base.device import hardware, resolve_device, resolve_precision
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 ASK = """
 import json, sys

@@ -22,6 +22,8 @@ from models.speed.latency import RequestShape, check_length, measure_rounds, req
 from models.speed.roofline import Overhead, bandwidth, bytes_of, least_seconds, overhead, roofline_seconds
 from models.students.initialise import random_model
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 WORKLOADS = {"causal-lm": "llama", "sequence-classification": "bert", "image-classification": "vit"}
 

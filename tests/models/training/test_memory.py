@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 FAULTS = """
 import resource, models, torch

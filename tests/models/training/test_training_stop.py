@@ -16,6 +16,8 @@ from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, train
 from tests.flows.driver import clean_environment, run_together
 
+pytestmark = pytest.mark.processes
+
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]
 

@@ -40,6 +40,8 @@ from tasks.store.cached import reuse_noted
 from tasks.tracking.flavour import metrics_of
 from tests.factories import model_record, run_record
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 QUICK = ["bench.start=false", "bench.batch_sizes=[1,3]", "bench.repeats=3", "bench.warmup=1", "bench.prompt_tokens=6", "bench.new_tokens=4"]
 SIZES = {"teacher": (16, 3), "one": (12, 2), "two": (8, 1)}  # width and layers

@@ -23,6 +23,8 @@ from tasks.records.run import RunRecord
 from tasks.runtime.run_registry import DIED, all_runs, ask_to_end, lock_path, note_restart, save, unfinished
 from tests.factories import run_record
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 ALIVE = """
 import sys, time

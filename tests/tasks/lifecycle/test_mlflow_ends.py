@@ -22,6 +22,8 @@ from tasks.runtime.run_registry import END, load_run, save
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import corpus_in, data_record, split_of
 
+pytestmark = pytest.mark.processes
+
 JUNK = "this is not SQLite, whatever its name says" * 50
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.flows.driver import clean_environment, run_together
+
+pytestmark = pytest.mark.processes
 
 FIT = """
 import sys

@@ -35,6 +35,8 @@ from tasks.tracking.curves import CurveLogger
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import model_record
 
+pytestmark = pytest.mark.processes
+
 SAFE = {".safetensors", ".json", ".txt", ".jinja", ""}  # "": MLmodel
 
 

@@ -27,6 +27,8 @@ from tasks.tracking.tracker import Tracker, connect
 from tests.factories import model_record
 from tests.flows.driver import clean_environment, run_together
 
+pytestmark = pytest.mark.processes
+
 TRAINING = "?workflowType=machine_learning"  # the half of MLflow's pages that lists runs
 SETTINGS = {"training": {"steps": 20, "warmup": 0.05}, "objective": {"alpha": {"kind": "constant", "end": None}}, "notes": "x" * 900}
 
