@@ -73,7 +73,7 @@ def elapsed(what: str, detail: Callable[[], str] | None = None, line_seconds: fl
 
     Args:
         what: Name of what starts.
-        detail: Words for what is being waited for; asked for each time that something is shown.
+        detail: Words for the present wait; asked for each time that something is shown.
         line_seconds: Time between two log lines.
     """
     began = time.monotonic()

@@ -92,14 +92,14 @@ def ignored_settings(given: Mapping[str, Any]) -> dict[str, str | None]:
 
     try:
         plain = transformers.AutoConfig.for_model(given["model_type"])
-    except Exception:  # noqa: BLE001  an unknown type is refused, with transformers' message, where it is built
+    except Exception:  # noqa: BLE001  configuration classes raise anything; `fitted_config` builds it again and refuses it with their message
         return {}
     known = sorted(name for name in {*plain.to_dict(), *type(plain).attribute_map} if not name.startswith("_"))
     unknown = [name for name in settings if name not in known and not name.startswith("_")]
     try:
         whole = built() if unknown else {}
         found = [name for name in unknown if _without(whole, name) == _without(built(name), name)]
-    except Exception:  # noqa: BLE001  as above
+    except Exception:  # noqa: BLE001  values that a configuration class refuses, with anything; the names are still told, by spelling
         found = [name for name in unknown if difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)]
     return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in found}
 
@@ -124,7 +124,7 @@ def patch_of(given: Mapping[str, Any]) -> int | None:
     settings = {name: copy.deepcopy(value) for name, value in given.items() if name not in DECIDED | {"model_type"}}
     try:
         config = transformers.AutoConfig.for_model(given["model_type"], **settings)
-    except Exception:  # noqa: BLE001  refused with transformers' message where it is built
+    except Exception:  # noqa: BLE001  as in `ignored_settings`: it is built again, and refused there
         return None
     patch = getattr(config, "patch_size", None)
     return patch if isinstance(patch, int) and not hasattr(config, "depths") else None

@@ -1,7 +1,7 @@
 """Short records of all runs, in one file: a list of a thousand is read at once.
 
 `runs/index.jsonl` has a line for each run that has ended: what names its record's file as it was read, and the record without the parts
-that only a page of the run shows. It can be deleted at any time: what is missing, or no longer true, is read from the records and added.
+that only a page of the run shows. It can be deleted at any time: missing and outdated lines are read from the records again.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn, TypedDict
+from typing import Any, NoReturn, TypedDict, cast
 
 import psutil
 from filelock import FileLock
@@ -103,11 +103,11 @@ class Late:
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
         """The place of a module that is in memory."""
-        return ModuleSpec(name, self) if name in self._modules else None  # type: ignore[arg-type]
+        return ModuleSpec(name, cast(Any, self)) if name in self._modules else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module that is in memory, and with it all others."""
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(cast(Any, self))
         sys.modules.update(self._modules)
         self._spec = self._modules[spec.name].__spec__
         if path := os.environ.get(IMPORTED):
@@ -257,7 +257,7 @@ def _run(code: str) -> int:
 
 def _exit(code: int) -> NoReturn:
     """End the process as Python does, but without taking everything that was imported apart, which takes half a second."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    cast(Any, threading)._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
