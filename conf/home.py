@@ -54,6 +54,11 @@ class Home:
         return self.root / "prefect"
 
     @property
+    def windows(self) -> Path:
+        """Samples of served requests, `windows/<model>/<hour>.jsonl`; a file that is still written ends in `.part`."""
+        return self.root / "windows"
+
+    @property
     def locks(self) -> Path:
         """Lock files; the kernel releases a lock when its holder dies."""
         return self.root / "locks"

@@ -198,6 +198,16 @@ def healthy(api: str) -> bool:
         return False
 
 
+def ask_prefect(method: str, url: str, **more: Any) -> httpx.Response:
+    """A request to a Prefect server; it is repeated where the database was busy with another test, as Prefect's own client repeats it."""
+    until = time.monotonic() + 60
+    while True:
+        answer = httpx.request(method, url, trust_env=False, **{"timeout": 60.0, **more})
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > until:
+            return answer
+        time.sleep(0.5)
+
+
 def home_with_database(home: Path, empty_database: Path) -> Path:
     """Make a home with a copy of an empty MLflow database."""
     (home / "mlflow").mkdir(parents=True)
@@ -214,16 +224,16 @@ class FlowRun:
     auth: tuple[str, str] | None = None
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        return httpx.post(f"{self.api}/{path}", json=body, trust_env=False, timeout=30, auth=self.auth).raise_for_status().json()
+        return ask_prefect("POST", f"{self.api}/{path}", json=body, auth=self.auth).raise_for_status().json()
 
     @property
     def state(self) -> str:
-        found = httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30, auth=self.auth)
+        found = ask_prefect("GET", f"{self.api}/flow_runs/{self.flow_run}", auth=self.auth)
         return found.raise_for_status().json()["state_type"]
 
     @property
     def state_name(self) -> str:
-        return httpx.get(f"{self.api}/flow_runs/{self.flow_run}", trust_env=False, timeout=30).raise_for_status().json()["state_name"]
+        return ask_prefect("GET", f"{self.api}/flow_runs/{self.flow_run}").raise_for_status().json()["state_name"]
 
     @property
     def subflows(self) -> dict[str, str]:

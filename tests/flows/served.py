@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
-from tests.flows.driver import Cli, clean_environment, healthy, wait_for
+from tests.flows.driver import Cli, ask_prefect, clean_environment, healthy, wait_for
 
 UP_SECONDS = 300.0  # on a machine that does much else; some 15 on an idle one
 UIS = ("prefect_ui", "mlflow_ui")  # in serve.json; None where MLflow is off
@@ -49,7 +48,7 @@ class PrefectServer:
 
     def found(self, kind: str, **filters: Any) -> list[dict[str, Any]]:
         """Flow runs, task runs, artifacts or logs that a filter of the API finds."""
-        return httpx.post(f"{self.api}/{kind}/filter", json=filters, trust_env=False, timeout=30).raise_for_status().json()
+        return ask_prefect("POST", f"{self.api}/{kind}/filter", json=filters).raise_for_status().json()
 
 
 class Server:
@@ -73,11 +72,8 @@ class Server:
         return self.out.read_text()
 
     def ask(self, method: str, path: str, **more: Any) -> Any:
-        """A request to Prefect's API; like Prefect's own client it is repeated where the database was busy."""
-        for _ in range(10):
-            answer = httpx.request(method, self.where["prefect_api"] + path, timeout=90, trust_env=False, auth=self.auth, **more)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
+        """The answer to a request to Prefect's API."""
+        answer = ask_prefect(method, self.where["prefect_api"] + path, auth=self.auth, **more)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

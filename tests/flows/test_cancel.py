@@ -14,7 +14,17 @@ import httpx
 import psutil
 import pytest
 
-from tests.flows.driver import Cli, FlowRun, Process, clean_environment, half_written, last_flow_run, newest_checkpoint, wait_for
+from tests.flows.driver import (
+    Cli,
+    FlowRun,
+    Process,
+    ask_prefect,
+    clean_environment,
+    half_written,
+    last_flow_run,
+    newest_checkpoint,
+    wait_for,
+)
 
 BOUND = 15.0  # seconds from the request to the end of the process
 
@@ -287,7 +297,7 @@ def test_a_served_run_is_cancelled_in_the_ui(cli, tiny, runner, tmp_path):
     api = cli.env["PREFECT_API_URL"]
 
     def deployment() -> str | None:
-        found = httpx.get(f"{api}/deployments/name/distill/distill", trust_env=False, timeout=30)
+        found = ask_prefect("GET", f"{api}/deployments/name/distill/distill")
         return found.json()["id"] if found.status_code == httpx.codes.OK else None
 
     started = wait_for(deployment, f"the deployment, see {tmp_path}/runner.log", 120)

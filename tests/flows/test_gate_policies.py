@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
-from tests.flows.driver import actions, wait_for
+from tests.flows.driver import actions, ask_prefect, wait_for
 from tests.flows.ladders import GATED
 
 
@@ -97,18 +96,18 @@ def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path):
     api, run = cli.env["PREFECT_API_URL"], waiting["prefect_run_id"]
 
     def state() -> dict:
-        return httpx.get(f"{api}/flow_runs/{run}", trust_env=False).raise_for_status().json()["state"]
+        return ask_prefect("GET", f"{api}/flow_runs/{run}").raise_for_status().json()["state"]
 
     wait_for(lambda: state()["type"] == "PAUSED", "the pause")
     assert "needs a decision until " in state()["message"], "the paused state says what is asked, and by when"
     refused = cli("answer", waiting["run"], "extend", "--steps", "0", code=2)
     assert "--steps" in refused.err
     # What the form of the UI sends, wrong first: it is refused with its reason, and the run goes on waiting.
-    wrong = httpx.post(f"{api}/flow_runs/{run}/resume", json={"run_input": {"choice": "perhaps"}}, trust_env=False).json()
+    wrong = ask_prefect("POST", f"{api}/flow_runs/{run}/resume", json={"run_input": {"choice": "perhaps"}}).json()
     assert (wrong["status"], "'perhaps' is not one of" in wrong["details"]["reason"]) == ("REJECT", True)
     assert state()["type"] == "PAUSED"
     began = time.monotonic()
-    taken = httpx.post(f"{api}/flow_runs/{run}/resume", json={"run_input": {"choice": "train longer", "steps": 9}}, trust_env=False)
+    taken = ask_prefect("POST", f"{api}/flow_runs/{run}/resume", json={"run_input": {"choice": "train longer", "steps": 9}})
     assert taken.json()["status"] == "ACCEPT"
     wait_for(lambda: log.read_text().count("needs a decision") == 2, "the second question")
     print(f"resumed, trained on and asked again in {time.monotonic() - began:.1f} s")

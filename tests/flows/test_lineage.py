@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import httpx
 import pytest
+
+from tests.flows.driver import ask_prefect
 
 STAGES = ["stage / one <- teacher", "stage / two <- one", "stage / three <- two"]
 
@@ -43,7 +44,7 @@ def test_mlflow_holds_one_tree(shown):
 
 
 def ask(api: str, what: str, **query) -> list[dict]:
-    return httpx.post(f"{api}/{what}/filter", json=query, trust_env=False).raise_for_status().json()
+    return ask_prefect("POST", f"{api}/{what}/filter", json=query).raise_for_status().json()
 
 
 def test_prefect_holds_the_flow_its_stages_and_their_artifacts(undisturbed, shown):
@@ -54,7 +55,7 @@ def test_prefect_holds_the_flow_its_stages_and_their_artifacts(undisturbed, show
     assert sorted(run["name"] for run in stages) == ["one <- teacher", "three <- two", "two <- one"]
     tasks = ask(api, "task_runs", task_runs={"flow_run_id": {"any_": [shown["prefect_run_id"]]}})
     assert {run["parent_task_run_id"] for run in stages} <= {task["id"] for task in tasks}
-    graph = dict(httpx.get(f"{api}/flow_runs/{shown['prefect_run_id']}/graph-v2", trust_env=False).raise_for_status().json()["nodes"])
+    graph = dict(ask_prefect("GET", f"{api}/flow_runs/{shown['prefect_run_id']}/graph-v2").raise_for_status().json()["nodes"])
     inner = ask(api, "task_runs", task_runs={"flow_run_id": {"any_": [run["id"] for run in stages]}})
     assert {"one <- teacher", "two <- one", "three <- two", "evaluate two", "gate: two", "record two"} <= {task["name"] for task in inner}
 

@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from tests.flows.driver import clean_environment, run_python
+from tests.flows.driver import ask_prefect, clean_environment, run_python
 
 REGISTER = """
 from flows.distill import distill
@@ -27,7 +27,7 @@ def deployments(prefect_api: str, tmp_path_factory) -> tuple[str, str]:
 
 
 def schema(api: str, deployment: str) -> dict:
-    return httpx.get(f"{api}/deployments/{deployment}", trust_env=False).raise_for_status().json()["parameter_openapi_schema"]
+    return ask_prefect("GET", f"{api}/deployments/{deployment}").raise_for_status().json()["parameter_openapi_schema"]
 
 
 def test_the_form_has_descriptions_choices_bounds_and_defaults(prefect_api: str, deployments: tuple[str, str]):
@@ -46,7 +46,7 @@ def test_the_form_has_descriptions_choices_bounds_and_defaults(prefect_api: str,
 
 
 def create(api: str, deployment: str, parameters: dict) -> httpx.Response:
-    return httpx.post(f"{api}/deployments/{deployment}/create_flow_run", json={"parameters": parameters}, trust_env=False)
+    return ask_prefect("POST", f"{api}/deployments/{deployment}/create_flow_run", json={"parameters": parameters})
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def create(api: str, deployment: str, parameters: dict) -> httpx.Response:
 def test_the_api_refuses_what_the_form_refuses_in_the_same_words(prefect_api: str, deployments, parameters: dict, words: str):
     # The form asks this address while one types.
     body = {"schema": schema(prefect_api, deployments[0]), "values": parameters}
-    told = httpx.post(f"{prefect_api}/ui/schemas/validate", json=body, trust_env=False).raise_for_status().json()
+    told = ask_prefect("POST", f"{prefect_api}/ui/schemas/validate", json=body).raise_for_status().json()
     assert not told["valid"]
     assert words in json.dumps(told)
     refused = create(prefect_api, deployments[0], parameters)
@@ -76,4 +76,4 @@ def test_what_is_right_is_taken(prefect_api: str, deployments: tuple[str, str], 
     for parameters in ({}, {"ladder": str(tiny), "seed": 3, "overrides": ["stages.one.training.steps=5"], "start_at": "one"}):
         made = create(prefect_api, deployments[0], parameters)
         assert made.is_success, made.text
-        httpx.delete(f"{prefect_api}/flow_runs/{made.json()['id']}", trust_env=False).raise_for_status()
+        ask_prefect("DELETE", f"{prefect_api}/flow_runs/{made.json()['id']}").raise_for_status()

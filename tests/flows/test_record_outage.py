@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flows.driver import Cli, FlowRun, Process, actions, clean_environment, wait_for
+from tests.flows.driver import Cli, FlowRun, Process, actions, ask_prefect, clean_environment, wait_for
 
 STEPS = 1500
 LONG = (f"stages.one.training.steps={STEPS}", "stages.one.training.checkpoint_every=100")
@@ -183,7 +183,7 @@ def test_a_record_that_is_away_for_good_is_made_by_a_rerun(cli, tiny, mlflow: Se
     assert [path for path in kept if PASSWORD.encode() in path.read_bytes()] == []
     assert PASSWORD not in said + again.err + again.out + cli("show").out
     for what in ("artifacts", "logs", "flow_runs", "task_runs"):
-        found = httpx.post(f"{prefect_api}/{what}/filter", json={"limit": 200}, trust_env=False)
+        found = ask_prefect("POST", f"{prefect_api}/{what}/filter", json={"limit": 200})
         assert found.status_code == httpx.codes.OK
         assert PASSWORD not in found.text, what
 

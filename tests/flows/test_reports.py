@@ -7,10 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.flows.driver import Cli, clean_environment, run_python
+from tests.flows.driver import Cli, ask_prefect, clean_environment, run_python
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,7 @@ def test_both_are_flows_too(two):
     assert first == str(cli.home / "runs" / names[1] / "report.html")
     assert Path(second).name == f"compare-{names[0]}-{names[1]}.html"
     url, filter_ = f"{cli.env['PREFECT_API_URL']}/artifacts/filter", {"artifacts": {"key": {"any_": ["ladder-comparison"]}}}
-    made = httpx.post(url, json=filter_, trust_env=False).raise_for_status().json()
+    made = ask_prefect("POST", url, json=filter_).raise_for_status().json()
     assert "stages.three.objective.alpha.start: 0.7 -> 0.2" in made[0]["data"]
 
 

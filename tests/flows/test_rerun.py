@@ -6,17 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
-from tests.flows.driver import actions, clean_environment, wait_for
+from tests.flows.driver import actions, ask_prefect, clean_environment, wait_for
 
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
 
 
 def flow_run(cli, shown: dict) -> dict:
-    return httpx.get(f"{cli.env['PREFECT_API_URL']}/flow_runs/{shown['prefect_run_id']}", trust_env=False).raise_for_status().json()
+    return ask_prefect("GET", f"{cli.env['PREFECT_API_URL']}/flow_runs/{shown['prefect_run_id']}").raise_for_status().json()
 
 
 def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(finished, undisturbed):
@@ -36,17 +35,15 @@ def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(
     assert "stages.two.training.steps=60; --start-at two; note: more steps for two" in listed
     assert f"This run repeats {first['run']}." in Path(shown["report"]).read_text()
     stages = {stage["name"]: stage["prefect_run_id"] for stage in shown["stages"]}
-    found = httpx.post(
+    found = ask_prefect(
+        "POST",
         f"{finished.env['PREFECT_API_URL']}/flow_runs/filter",
         json={"flow_runs": {"tags": {"all_": ["ladder:tiny", "stage:two"]}, "id": {"any_": list(stages.values())}}},
-        trust_env=False,
     ).json()
     assert [run["id"] for run in found] == [stages["two"]]
     # The tasks within have none: for each of them Prefect would ask its server for a place in the queue of the tag.
     within = {"flow_runs": {"id": {"any_": list(stages.values())}}}
-    tasks = wait_for(
-        lambda: httpx.post(f"{finished.env['PREFECT_API_URL']}/task_runs/filter", json=within, trust_env=False).json(), "tasks"
-    )
+    tasks = wait_for(lambda: ask_prefect("POST", f"{finished.env['PREFECT_API_URL']}/task_runs/filter", json=within).json(), "tasks")
     assert {tag for task in tasks for tag in task["tags"]} == set()
 
     # The change is part of the run, so that repeating the repetition needs no change at all.

@@ -6,10 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.flows.driver import Cli, Outcome, actions, half_written
+from tests.flows.driver import Cli, Outcome, actions, ask_prefect, half_written
 
 ALL_REUSED = dict.fromkeys(("teacher", "one", "two", "three"), "reused")
 
@@ -37,7 +36,7 @@ def test_a_rerun_computes_nothing(rerun, undisturbed):
     assert cli.hashes() == undisturbed.hashes()
     ids = [stage["prefect_run_id"] for stage in shown["stages"]]
     url = f"{cli.env['PREFECT_API_URL']}/flow_runs/filter"
-    flows = httpx.post(url, json={"flow_runs": {"id": {"any_": ids}}}, trust_env=False).raise_for_status().json()
+    flows = ask_prefect("POST", url, json={"flow_runs": {"id": {"any_": ids}}}).raise_for_status().json()
     assert {run["name"]: run["state"]["name"] for run in flows} == dict.fromkeys(("one <- teacher", "two <- one", "three <- two"), "Cached")
 
 

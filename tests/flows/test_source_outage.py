@@ -11,11 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
-from tests.flows.driver import Cli
+from tests.flows.driver import Cli, ask_prefect
 
 REVISION = "a" * 40
 NAME = "someone/teacher"
@@ -101,7 +100,7 @@ def test_a_hub_that_is_busy_at_first_is_asked_again(cli, tiny, undisturbed, pref
     assert "Trying again." in done.err
     assert hub.asked[503] == 1
     assert cli.json("show")["teacher"]["weights_sha256"] == one["weights_sha256"]
-    logs = httpx.post(f"{prefect_api}/logs/filter", json={"limit": 200, "sort": "TIMESTAMP_DESC"}, trust_env=False).json()
+    logs = ask_prefect("POST", f"{prefect_api}/logs/filter", json={"limit": 200, "sort": "TIMESTAMP_DESC"}).json()
     assert [line["message"] for line in logs if "Retry 1/3 will start" in line["message"]]
 
 

@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.flows.driver import Cli, keep_running, wait_for
+from tests.flows.driver import Cli, ask_prefect, keep_running, wait_for
 from tests.flows.served import login_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -95,11 +94,7 @@ def see(page: Any, *texts: str) -> None:
 
 
 def ask(served: dict[str, Any], method: str, path: str, **more: Any) -> Any:
-    return (
-        httpx.request(method, served["prefect_api"] + path, timeout=60, trust_env=False, auth=served["auth"], **more)
-        .raise_for_status()
-        .json()
-    )
+    return ask_prefect(method, served["prefect_api"] + path, auth=served["auth"], **more).raise_for_status().json()
 
 
 def flow_run(served: dict[str, Any], name: str) -> dict[str, Any]:

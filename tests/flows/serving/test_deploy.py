@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import yaml
 
-from tests.flows.driver import clean_environment, newest_checkpoint, wait_for
+from tests.flows.driver import ask_prefect, clean_environment, newest_checkpoint, wait_for
 
 ROOT = Path(__file__).parents[3]
 LONG = "teacher.training.steps=100000"
@@ -26,12 +25,7 @@ BOUND = 15.0  # seconds from a cancellation to the end of the process
 
 
 def ask(api: str, method: str, path: str, **more: Any) -> Any:
-    until = time.monotonic() + 60
-    while True:
-        answer = httpx.request(method, api + path, timeout=60, trust_env=False, **more)
-        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > until:
-            break
-        time.sleep(1)  # the session's server is busy with another test; Prefect's own client asks again, too
+    answer = ask_prefect(method, api + path, **more)
     answer.raise_for_status()
     return answer.json() if answer.content else None
 

@@ -13,11 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
-from tests.flows.driver import clean_environment, wait_for
+from tests.flows.driver import ask_prefect, clean_environment, wait_for
 
 ROOT = Path(__file__).parents[3]
 ALL = {"ladder-failed", "ladder-stopped", "ladder-approval", "ladder-done"}
@@ -60,14 +59,14 @@ def receiver() -> Iterator[Receiver]:
 
 
 def automations(api: str) -> dict[str, dict[str, Any]]:
-    found = httpx.post(f"{api}/automations/filter", json={}, trust_env=False).raise_for_status().json()
+    found = ask_prefect("POST", f"{api}/automations/filter", json={}).raise_for_status().json()
     ours = [automation for automation in found if automation["name"] in ALL]
     assert len({automation["name"] for automation in ours}) == len(ours), "one of each"
     return {automation["name"]: automation for automation in ours}
 
 
 def blocks(api: str) -> list[dict[str, Any]]:
-    found = httpx.post(f"{api}/block_documents/filter", json={}, trust_env=False).raise_for_status().json()
+    found = ask_prefect("POST", f"{api}/block_documents/filter", json={}).raise_for_status().json()
     return [block for block in found if block["name"] == "ladder-webhook"]
 
 
@@ -114,7 +113,7 @@ def test_the_file_works_with_prefects_own_command(cli, prefect_api: str, tmp_pat
     cli("notify", "--remove")
     cli("notify", "http://127.0.0.1:1/x", "--on", "done")
     (block,) = blocks(prefect_api)
-    httpx.delete(f"{prefect_api}/automations/{automations(prefect_api)['ladder-done']['id']}", trust_env=False).raise_for_status()
+    ask_prefect("DELETE", f"{prefect_api}/automations/{automations(prefect_api)['ladder-done']['id']}").raise_for_status()
     (tmp_path / "mine.yaml").write_text(text.replace(NO_BLOCK, block["id"]))
     command = [sys.executable, "-m", "prefect", "automation", "create", "--from-file", str(tmp_path / "mine.yaml")]
     env = clean_environment(PREFECT_API_URL=prefect_api, PREFECT_HOME=str(tmp_path / "prefect"))
