@@ -40,7 +40,7 @@ from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.matching import direct, flops_of, matched, total_of, with_stages
 from tasks.records.run import DataRecord, StageRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
 from tasks.training.cost_model import Forward, training_examples

@@ -37,7 +37,7 @@ from tasks.proof.arms import scratch
 from tasks.proof.prepare_arms import arms_of
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import show_logs
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student

@@ -30,7 +30,7 @@ from models.students.initialise import BRANCH_END, PRE_NORM, random_model
 from models.training.loop import Plan, Step, train
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluator import validator
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 
 
 class Trial(NamedTuple):

@@ -32,7 +32,7 @@ from models.base.device import precision_of, resolve_device
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import DataRecord, StageRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
 from tasks.training.find_or_train import find_or_train

@@ -107,7 +107,7 @@ def measure(folder: Path, overrides: list[str], steps: int, pairs: int) -> None:
     from flows.serving.environment import prepare_environment
 
     prepare_environment(home())
-    from flows.serving.embedded_server import reach_server
+    from flows.serving.embedded.server import reach_server
 
     began = time.monotonic()
     reach_server(home())

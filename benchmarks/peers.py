@@ -116,7 +116,7 @@ def _bytes() -> tuple[Any, np.ndarray, int]:
 def _smollm2() -> tuple[Any, np.ndarray, int]:
     from transformers import AutoTokenizer
 
-    from tasks.runtime.run_registry import Context
+    from tasks.runtime.runs.run_registry import Context
     from tasks.teachers.teacher_source import resolve_checkpoint
 
     loaded = load("smollm2")

@@ -28,7 +28,7 @@ from tasks.report import tables
 from tasks.report.markdown import escape
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
-from tasks.runtime.run_registry import now
+from tasks.runtime.runs.run_registry import now
 
 POLL_SECONDS = 2
 RETRY_SECONDS = 5.0

@@ -24,7 +24,7 @@ from conf.schema.stage.student import is_settled
 from tasks.lifecycle.request import NOTE_LENGTH, PERSON_LENGTH, RUN_NAME, ResolvedRequest, RunRequest
 
 if TYPE_CHECKING:
-    from tasks.runtime.run_registry import Context
+    from tasks.runtime.runs.run_registry import Context
 
 LadderChoice = Annotated[
     str,
@@ -138,7 +138,7 @@ def settled(resolved: ResolvedRequest) -> ResolvedRequest:
 
 
 def _context(resolved: ResolvedRequest) -> Context:
-    from tasks.runtime.run_registry import Context
+    from tasks.runtime.runs.run_registry import Context
 
     request, ladder = resolved.request, resolved.ladder
     return Context(
@@ -158,7 +158,7 @@ def refuse_early(resolved: ResolvedRequest) -> None:
 
         for arm in ladder.proof.arms:
             refuse(arm, ladder)
-    from tasks.runtime.run_registry import list_runs
+    from tasks.runtime.runs.run_registry import list_runs
     from tasks.training.identity import settings_hash
 
     # A run that is done has passed this check, which takes seconds; an imported checkpoint may have changed since.

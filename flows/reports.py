@@ -14,7 +14,7 @@ from tasks.report.comparison_text import comparison_text
 from tasks.report.markdown import fence
 from tasks.report.rebuild import compare as compare_pages
 from tasks.report.rebuild import settings_of
-from tasks.runtime.run_registry import load_run
+from tasks.runtime.runs.run_registry import load_run
 
 
 @flow(name="report", flow_run_name="report {run}", persist_result=False)

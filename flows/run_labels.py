@@ -16,7 +16,7 @@ from tasks.lifecycle.request import ResolvedRequest, RunRequest
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import without_retries
-from tasks.runtime.run_registry import list_runs
+from tasks.runtime.runs.run_registry import list_runs
 
 BOUND = re.compile(r"\bgate\.(\w+)")  # in a gate's reasons
 LONGEST_TAG = 80  # characters

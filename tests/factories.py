@@ -12,7 +12,7 @@ from conf.schema.ladder import Ladder
 from models.base.interface import Interface
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
 from tasks.records.run import DataRecord, RunRecord, StageRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 
 END, PAD, BYTES = 256, 257, 258  # ids of a byte vocabulary, and its size

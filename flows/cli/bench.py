@@ -65,7 +65,7 @@ def chosen_run(words: list[str], section: str) -> tuple[RunRecord, Ladder]:
     from conf.errors import UserError
     from conf.home import home
     from conf.loading.load import load
-    from tasks.runtime.run_registry import load_run
+    from tasks.runtime.runs.run_registry import load_run
 
     names, changes = [word for word in words if "=" not in word], [word for word in words if "=" in word]
     if len(names) > 1:

@@ -29,7 +29,7 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
         UserError: There is no such run, or its ladder is gone.
         LadderError: As `launch`.
     """
-    from tasks.runtime.run_registry import load_run
+    from tasks.runtime.runs.run_registry import load_run
 
     record = load_run(home(), run)
     if record.only and start_at:
@@ -78,7 +78,7 @@ def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any
     """Check the request, start the servers, close dead runs; returns the call of the flow."""
     gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
-    from flows.serving.embedded_server import begin_embedded, reach_server
+    from flows.serving.embedded.server import begin_embedded, reach_server
 
     begin_embedded(home())  # it starts while this process imports
     from tasks.tracking.recorder import tracker_of
@@ -145,7 +145,7 @@ def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], 
 
 
 def _record_of(flow_run_id: str) -> RunRecord | None:
-    from tasks.runtime.run_registry import full_record, list_runs
+    from tasks.runtime.runs.run_registry import full_record, list_runs
 
     run = next((record.run for record in list_runs(home()) if record.prefect_run_id == flow_run_id), None)  # another run may be newer
     return full_record(home(), run) if run else None

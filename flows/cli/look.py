@@ -32,7 +32,7 @@ def runs(
     """List the runs of this home, the newest first: kind, quality, share of the root's, cost, and below it its differences."""
     from conf.home import home
     from flows.cli.show.runs import run_row, runs_text, unreadable_row
-    from tasks.runtime.run_registry import list_runs, unreadable_runs
+    from tasks.runtime.runs.run_registry import list_runs, unreadable_runs
 
     records = list_runs(home())
     found = [*map(run_row, records), *map(unreadable_row, unreadable_runs(home(), records))]
@@ -46,7 +46,7 @@ def show(run: LastRun = None, as_json: Json = False) -> None:
     """Show a run: its models, their quality and their folders."""
     from conf.home import home
     from flows.cli.show.runs import show_json, show_text
-    from tasks.runtime.run_registry import load_run
+    from tasks.runtime.runs.run_registry import load_run
 
     record = load_run(home(), run)
     printing.show(show_json(record), as_json, lambda: show_text(record))
@@ -55,7 +55,7 @@ def show(run: LastRun = None, as_json: Json = False) -> None:
 def report(run: LastRun = None) -> None:
     """Write a run's report.html again from its record, however the run ended."""
     from conf.home import home
-    from tasks.runtime.run_registry import load_run
+    from tasks.runtime.runs.run_registry import load_run
 
     record = load_run(home(), run)
     printing.begin(f"{record.run}: writing its report; loading matplotlib")

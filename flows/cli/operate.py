@@ -79,7 +79,7 @@ def answer(
     """Answer a run that asks a person: approve the student, reject it, or train it on."""
     from conf.home import home
     from flows.serving.environment import prepare_environment
-    from tasks.runtime.run_registry import load_run
+    from tasks.runtime.runs.run_registry import load_run
 
     record = load_run(home(), run)
     begin(f"{record.run}: answering `{choice.value}`; loading Prefect")

@@ -40,7 +40,7 @@ def init(
     from flows.cli.show.init import InitAnswers, init_text
     from flows.cli.show.plan import plan_text
     from tasks.planning.plan import make_plan
-    from tasks.runtime.run_registry import PLAN, Context
+    from tasks.runtime.runs.run_registry import PLAN, Context
     from tasks.setup.init import init_ladder
 
     answers = InitAnswers(asks=not yes and sys.stdin.isatty() and sys.stdout.isatty())
@@ -80,7 +80,7 @@ def explain(
     go_offline()
     from conf.home import home
     from tasks.planning.students import settle_students, settled_notes
-    from tasks.runtime.run_registry import PLAN, Context
+    from tasks.runtime.runs.run_registry import PLAN, Context
 
     settled = settle_students(loaded.ladder, Context(run=PLAN, ladder=loaded.ladder.name, home=str(home().root), base=str(loaded.base)))
     for note in settled_notes(loaded.ladder, settled):

@@ -41,7 +41,7 @@ def deploy(pool: str, deployments: Path | None, variables: Sequence[str]) -> lis
     from prefect.settings import get_current_settings
 
     from flows.serving.deployments import check
-    from flows.serving.embedded_server import check_server
+    from flows.serving.embedded.server import check_server
 
     url = get_current_settings().api.url
     if url is None:

@@ -39,10 +39,10 @@ from conf.errors import LadderError, UserError
 from conf.home import Home, home
 from flows.serving.deployments import apply_schedules, build, check, flow_of, require_unchanged, restore
 from flows.serving.environment import answers
-from flows.serving.parent_watchdog import end_with_parent
+from flows.serving.guard.parent_watchdog import end_with_parent
 from tasks.lifecycle.dead_runs import reap, restart_dead
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import all_runs
+from tasks.runtime.runs.run_registry import all_runs
 
 POLL_SECONDS = 2.0
 REAP_SECONDS = 15.0

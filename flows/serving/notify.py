@@ -126,7 +126,7 @@ def _require_server() -> str:
     """
     from prefect.settings import get_current_settings
 
-    from flows.serving.embedded_server import check_server
+    from flows.serving.embedded.server import check_server
 
     url = get_current_settings().api.url
     if not url:

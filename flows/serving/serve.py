@@ -28,7 +28,7 @@ from conf.login import login, login_file
 from conf.secrets import without_user
 from conf.served import Served, announce, lock_of, served, withdraw
 from flows.serving.elapsed import Patience, elapsed
-from flows.serving.embedded_server import look_at_database
+from flows.serving.embedded.server import look_at_database
 from flows.serving.environment import AUTHENTICATION, answers, prepare_environment
 from flows.serving.server_processes import (
     MLFLOW_AUTHENTICATION,

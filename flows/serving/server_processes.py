@@ -15,16 +15,16 @@ from pathlib import Path
 
 from conf.errors import UserError
 from conf.home import Home
-from flows.serving.access_checks import ANY_ADDRESS
-from flows.serving.access_checks import VARIABLE as ACCESS
 from flows.serving.environment import answers
+from flows.serving.guard.access_checks import ANY_ADDRESS
+from flows.serving.guard.access_checks import VARIABLE as ACCESS
 from flows.serving.supervised import Child
 from tasks.runtime.logs import log
 from tasks.tracking.server import ASSISTANT
 
 PROBE_SECONDS = 2.0
 ROOT = Path(__file__).parents[2]
-GUARD = [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py"))]
+GUARD = [sys.executable, "-P", str(Path(__file__).with_name("guard") / "parent_watchdog.py")]
 MLFLOW_AUTHENTICATION = "MLFLOW_AUTH_CONFIG_PATH"
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 

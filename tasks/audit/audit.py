@@ -20,7 +20,7 @@ from tasks.evaluation.harness_tasks import task_drops
 from tasks.records.audit import AuditControl, AuditGroup, AuditRecord
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import store_of
+from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.store import Found

@@ -22,7 +22,7 @@ from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import FILE, read_bench
 from tasks.runtime.environment import processor
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, now, store_of
+from tasks.runtime.runs.run_registry import Context, now, store_of
 from tasks.runtime.training_slots import BusyError, training_slot
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint

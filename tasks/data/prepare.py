@@ -28,7 +28,7 @@ from tasks.data.reading.conversations import columns_of, template_of
 from tasks.records.data import COUNTS, DataCounts
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.store.cached import Entry, StoredResult, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from conf.schema.stage.stage import Stage
 from tasks.records.base import Record
 from tasks.records.run import StageRecord
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.store.cached import find_stored
 from tasks.store.fingerprint import fingerprint
 

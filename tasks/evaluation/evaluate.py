@@ -24,7 +24,7 @@ from tasks.evaluation.harness_tasks import judge_by_tasks
 from tasks.records.format import percent
 from tasks.records.run import AlsoRecord, DataRecord, Retention, SampleRecord, StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import store_of
+from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute, find_stored
 from tasks.store.fingerprint import fingerprint

@@ -31,7 +31,7 @@ from tasks.records.audit import AuditFigure
 from tasks.records.format import percent
 from tasks.records.run import StageRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import store_of
+from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint

@@ -35,7 +35,7 @@ from tasks.lifecycle.mlflow_ends import close_earlier
 from tasks.records.run import RunRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY, fail_fast_client
-from tasks.runtime.run_registry import DIED, list_runs, mark_interrupted, note_restart
+from tasks.runtime.runs.run_registry import DIED, list_runs, mark_interrupted, note_restart
 
 RESTART = re.compile(r"restart:(\d+)")
 FORGET_SECONDS = 7 * 24 * 3600  # for a flow run that this server lacks, because it ran against another one

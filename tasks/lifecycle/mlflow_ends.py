@@ -16,7 +16,7 @@ from conf.home import Home
 from conf.secrets import masked
 from tasks.records.run import RunRecord, Status
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import END, ended_run, list_runs, now, save
+from tasks.runtime.runs.run_registry import END, ended_run, list_runs, now, save
 from tasks.tracking.client import OFF, RecordRefused, tracking_uri
 from tasks.tracking.runs import RunStatus
 from tasks.tracking.tracker import Tracker, connect

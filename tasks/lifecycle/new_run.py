@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from conf.home import Home
 from tasks.lifecycle.request import ResolvedRequest
-from tasks.runtime.run_registry import RunLock, list_runs, new_name
-from tasks.runtime.run_settings import kept_settings
+from tasks.runtime.runs.run_registry import RunLock, list_runs, new_name
+from tasks.runtime.runs.run_settings import kept_settings
 from tasks.store.fingerprint import changes
 
 MOST = 8  # changed settings that a record keeps; `ladder compare` shows all

@@ -11,7 +11,7 @@ from conf.home import Home
 from conf.locks import is_held
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord, stage_record
-from tasks.runtime.run_registry import all_runs, is_alive
+from tasks.runtime.runs.run_registry import all_runs, is_alive
 from tasks.store.store import SHOWN
 from tasks.tracking.client import OFF, tracking_uri
 from tasks.tracking.registry import Registry, read_registry

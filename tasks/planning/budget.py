@@ -21,7 +21,7 @@ from tasks.planning.calibration import StepSeconds, calibrate
 from tasks.planning.matching import lasting, with_stages
 from tasks.records.format import duration
 from tasks.records.run import TEACHER, DataRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.training.cost_model import AnswerCaches, Answers, answers_of, training_examples
 from tasks.training.identity import stage_identity, teachers_of

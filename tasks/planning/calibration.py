@@ -15,7 +15,7 @@ from models.base.device import precision_of
 from models.data.corpus import Corpus
 from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import prepare_teacher

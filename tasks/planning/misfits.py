@@ -14,7 +14,7 @@ from models.data.classes import are_placeholders
 from tasks.data.reading.label_look import look_at_labels
 from tasks.data.reading.labels import as_teacher, class_ids
 from tasks.records.format import percent
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint, teacher_classes
 
 WEIGHT_BYTES = 256 << 20  # of each checkpoint

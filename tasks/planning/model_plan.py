@@ -17,7 +17,7 @@ from tasks.planning.preflight import expected_interface
 from tasks.planning.throughput import Throughput
 from tasks.records.base import Record
 from tasks.records.run import TEACHER, stage_record
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Store
 from tasks.teachers.answers import answers_file, answers_identity

@@ -27,7 +27,7 @@ from tasks.planning.throughput import expected_throughput
 from tasks.records.base import Record
 from tasks.records.format import byte_size
 from tasks.records.run import TEACHER
-from tasks.runtime.run_registry import PLAN, Context
+from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found, Store
 from tasks.teachers.teacher_source import NotConverted

@@ -29,7 +29,7 @@ from tasks.data.prepare import check_patches, patches_of, shapes_of
 from tasks.data.reading.sources import first_image_shape
 from tasks.evaluation.harness_tasks import check_tasks
 from tasks.lifecycle.request import kept_before
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.fit import check_checkpoint
 from tasks.teachers.teacher_source import NotConverted, gguf_file, is_local, resolve_checkpoint
 from tasks.training.signal_policy import check_signals

@@ -20,7 +20,7 @@ from conf.schema.stage.student import Shape, Student, is_settled
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from models.base.files import weights_sha256
 from models.base.interface import Interface
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, gguf_file, resolve_checkpoint
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

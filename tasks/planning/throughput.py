@@ -11,7 +11,7 @@ from conf.schema.ladder import Ladder
 from models.base.device import precision_of, resolve_device
 from models.speed.matmul import matrix_product_peak
 from tasks.records.format import operations_rate, percent
-from tasks.runtime.run_registry import full_record, list_runs
+from tasks.runtime.runs.run_registry import full_record, list_runs
 
 # Where nothing was trained here yet: the share of the measured matrix-product peak that a wide model reaches, and the width that
 # reaches half of it. Narrow matrices keep a machine waiting for memory.

@@ -17,7 +17,7 @@ from models.base.numerics import NUMERICS
 from tasks.planning.matching import direct
 from tasks.proof.arms import MATCHED_TO_STEPS, ForwardFlops, impossible, refuse, replicate, rewritten, scratch, shared_settings, watched
 from tasks.records.run import DataRecord
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.training.cost_model import Forward, training_examples
 from tasks.training.identity import numeric_settings, untaught

@@ -17,7 +17,7 @@ from tasks.proof.verdict_text import trust, verdict
 from tasks.records.proof import PROOF, ArmResult, Contrast, Estimate, Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import NOT_ON_TERMINAL, log
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.tracking.recorder import recorder_of
 from tasks.tracking.tracker import Tracker
 from tasks.training.cost_model import StageFlops

@@ -14,7 +14,7 @@ from tasks.records.bench import ModelBench
 from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import model_benches
 from tasks.report import tables
-from tasks.runtime.run_settings import settings_that_differ
+from tasks.runtime.runs.run_settings import settings_that_differ
 
 ONE_REQUEST = "one request"
 Direction = Literal["better", "worse", "same"]

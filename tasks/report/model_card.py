@@ -25,7 +25,7 @@ from tasks.report.reproduce import reproduction
 from tasks.report.sections.audit import verdict
 from tasks.report.sections.outcome import smaller
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.teacher_source import HUB_ID, is_local
 from tasks.tracking.flavour import TASKS, parts_of
 

@@ -10,7 +10,7 @@ from tasks.report.compare import RunComparison, compare_runs
 from tasks.report.compare_page import write_comparison
 from tasks.report.page import write_report
 from tasks.report.plots.kept import keeping
-from tasks.runtime.run_registry import load_run
+from tasks.runtime.runs.run_registry import load_run
 
 
 def rebuild_report(home: Home, run: str | None) -> Path:

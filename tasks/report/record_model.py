@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.records.run import StageRecord
 from tasks.report.model_card import write_card
-from tasks.runtime.run_registry import Context, original_mlflow_run
+from tasks.runtime.runs.run_registry import Context, original_mlflow_run
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.tracking.curves import stored_curve
 from tasks.tracking.recorder import Recorder, recorder_of

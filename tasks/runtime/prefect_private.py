@@ -30,8 +30,8 @@ class PrivateName:
     purpose: str
 
 
-EMBEDDED, RUNNER, SQLITE = "flows/serving/embedded_server.py", "flows/serving/flow_runner.py", "flows/serving/sqlite_transactions.py"
-WATCHDOG, CLIENT, DEPLOYMENTS = "flows/serving/parent_watchdog.py", "tasks/runtime/prefect_client.py", "flows/serving/deployments.py"
+EMBEDDED, RUNNER, SQLITE = "flows/serving/embedded/server.py", "flows/serving/flow_runner.py", "flows/serving/guard/sqlite_transactions.py"
+WATCHDOG, CLIENT, DEPLOYMENTS = "flows/serving/guard/parent_watchdog.py", "tasks/runtime/prefect_client.py", "flows/serving/deployments.py"
 SERVER, SCHEDULES = "prefect.server.api.server", "prefect.server.schemas.schedules"
 ARROWS, APPROVAL, ENGINE = "flows/arrows.py", "flows/approval.py", "prefect.utilities.engine"
 STARTER = "prefect.runner._starter_engine:EngineCommandStarter"

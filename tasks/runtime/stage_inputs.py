@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from conf.schema.ladder import Ladder
 from tasks.records.run import DataRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 
 
 @dataclass(frozen=True)

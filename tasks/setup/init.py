@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.loading.load import load
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.setup.data_look import DataLook, look_at_data
 from tasks.setup.draft import draft_ladder
 from tasks.setup.guesses import Ask, Draft

@@ -12,7 +12,7 @@ from conf.schema.teacher import CheckpointTeacher
 from models.architectures.configs import positions_of
 from models.data.classes import classes_in
 from tasks.records.format import human
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.fit import TOKENIZER
 from tasks.teachers.teacher_source import NotConverted, gguf_file, resolve_checkpoint
 

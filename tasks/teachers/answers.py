@@ -18,7 +18,7 @@ from models.data.classes import match_classes
 from models.data.corpus import SPLITS, Corpus
 from tasks.records.run import TEACHER, StageRecord, stage_record
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.teachers.image_answers import Keyed, hash_named, keyed_images

@@ -10,7 +10,7 @@ from models.architectures.checkpoint import check_finite, load_model
 from models.architectures.shapes import Size, count
 from tasks.records.run import TEACHER, StageRecord, stage_record
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import store_of
+from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.teachers.fit import check_checkpoint, check_corpus, check_forward, missing_pad

@@ -8,7 +8,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import suggest
 from tasks.records.run import RunRecord, StageRecord, stage_record
-from tasks.runtime.run_registry import full_record, list_runs
+from tasks.runtime.runs.run_registry import full_record, list_runs
 from tasks.store.cached import find_stored
 from tasks.store.store import Store
 

@@ -21,7 +21,7 @@ from models.data.classes import classes_in
 from tasks.records.run import TEACHER
 from tasks.runtime.logs import log
 from tasks.runtime.retries import is_transient
-from tasks.runtime.run_registry import PLAN, Context, store_of
+from tasks.runtime.runs.run_registry import PLAN, Context, store_of
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.tracking.client import first_line
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from conf.errors import LadderError, RecordUnavailable, StoreError, UserError
 from conf.home import Home, disk_errors, sqlite_address
 from conf.secrets import masked, without_user
-from tasks.runtime.run_registry import list_runs
+from tasks.runtime.runs.run_registry import list_runs
 from tasks.runtime.sqlite_files import look_at
 
 if TYPE_CHECKING:

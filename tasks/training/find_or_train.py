@@ -8,7 +8,7 @@ from pathlib import Path
 from conf.home import disk_errors
 from tasks.records.run import StageRecord, stage_record
 from tasks.runtime.logs import log
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.runtime.training_slots import training_slot
 from tasks.store.cached import Entry, Write, find_or_compute

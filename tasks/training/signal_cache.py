@@ -31,7 +31,7 @@ from tasks.records.run import StageRecord
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.logs import log
 from tasks.runtime.progress import LINE_SECONDS
-from tasks.runtime.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import SHOWN, Found, Store
 from tasks.training.signal_policy import describe, outputs_of, size_of_signals

@@ -32,7 +32,7 @@ from tasks.records.run import DataRecord
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.logs import log
 from tasks.runtime.progress import TrainingProgress
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.curves import CurveLogger, points_of
 from tasks.tracking.recorder import recorder_of

@@ -13,7 +13,7 @@ from conf.schema.stage.signals import Signals
 from conf.schema.stage.training import Training
 from models.base.files import weights_sha256
 from tasks.records.run import StageRecord, stage_record
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.store.cached import StoredResult
 
 if TYPE_CHECKING:

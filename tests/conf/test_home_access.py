@@ -12,7 +12,7 @@ import pytest
 
 from conf.errors import StoreError
 from conf.home import Home, disk_errors, protect, require_readable
-from tasks.runtime.run_registry import all_runs, save
+from tasks.runtime.runs.run_registry import all_runs, save
 from tests.factories import run_record
 from tests.machine import fill, small_disk
 

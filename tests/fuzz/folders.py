@@ -18,7 +18,7 @@ from conf.schema.teacher import CheckpointTeacher
 from models.data import tokenizers
 from tasks.data.prepare import prepare_data
 from tasks.planning.plan import make_plan
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.import_checkpoint import import_checkpoint
 

@@ -11,7 +11,7 @@ from typing import Any
 from conf.home import Home
 from tasks.lifecycle.clean import Cleaned
 from tasks.records.run import DataRecord, RunRecord, StageRecord
-from tasks.runtime.run_registry import save
+from tasks.runtime.runs.run_registry import save
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found, Store
 from tests.factories import data_record, model_record, run_record

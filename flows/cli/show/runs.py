@@ -16,7 +16,7 @@ from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
 from tasks.report.tables import ACCURACY, BITS
 from tasks.report.terminal import WIDE, table_of, text_of
-from tasks.runtime.run_registry import UnreadableRun
+from tasks.runtime.runs.run_registry import UnreadableRun
 from tasks.tracking.client import run_url, tracking_uri, ui_command
 
 UNREADABLE = "unreadable"

@@ -34,7 +34,7 @@ from tasks.records.bench import RunBench
 from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import FILE, model_benches, read_bench
 from tasks.report.page import render
-from tasks.runtime.run_registry import Context, save
+from tasks.runtime.runs.run_registry import Context, save
 from tasks.runtime.training_slots import training_slot
 from tasks.store.cached import reuse_noted
 from tasks.tracking.flavour import metrics_of
@@ -138,7 +138,7 @@ class TestAfterAStage:
         bench_model(images.record.stages[0], images.ladder, images.context)
         code = (
             "import sys; from conf.loading.load import load; from tasks.bench.bench import bench_model;"
-            "from tasks.runtime.run_registry import Context, load_run; from tasks.store.cached import reuse_noted;"
+            "from tasks.runtime.runs.run_registry import Context, load_run; from tasks.store.cached import reuse_noted;"
             "from conf.home import home; record = load_run(home());"
             f"bench_model(record.stages[0], load({str(Path(images.record.folder) / 'ladder.yaml')!r}).ladder,"
             f"Context.model_validate_json({images.context.model_dump_json()!r}));"

@@ -33,7 +33,7 @@ from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
 from tasks.data.prepare import data_identity, prepare_data
 from tasks.records.run import DataRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.training.find_or_train import find_or_train

@@ -22,7 +22,7 @@ from conf.errors import LadderError, UserError
 from conf.home import Home
 from tasks.lifecycle.clean import Cleaned, clean, parse_age
 from tasks.records.run import StageRecord
-from tasks.runtime.run_registry import RunLock, load_run
+from tasks.runtime.runs.run_registry import RunLock, load_run
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import SHOWN, Store, verify
 from tests.tasks.homes import AGE, DAY, NEW, OLD, dataset, model, names, ran, results, total
@@ -256,7 +256,7 @@ REUSE = """
 import sys, time
 from conf.home import home
 from tasks.store.fingerprint import fingerprint
-from tasks.runtime.run_registry import RunLock
+from tasks.runtime.runs.run_registry import RunLock
 from tasks.store.store import Store
 
 store, identity = Store(home()), {"kind": "stage", "seed": 1}

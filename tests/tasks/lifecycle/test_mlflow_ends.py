@@ -18,7 +18,7 @@ from tasks.lifecycle.ladder_run import LadderRun
 from tasks.lifecycle.mlflow_ends import close_earlier
 from tasks.lifecycle.request import ResolvedRequest, RunRequest
 from tasks.records.run import RunRecord
-from tasks.runtime.run_registry import END, load_run, save
+from tasks.runtime.runs.run_registry import END, load_run, save
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import corpus_in, data_record, split_of
 

@@ -13,7 +13,7 @@ from conf.loading.load import load, to_yaml
 from tasks.lifecycle.new_run import edited, new_lock
 from tasks.lifecycle.request import ResolvedRequest, RunRequest, kept_before, naming
 from tasks.records.run import RunRecord
-from tasks.runtime.run_registry import save
+from tasks.runtime.runs.run_registry import save
 
 LADDER, BASE = load("digits")
 

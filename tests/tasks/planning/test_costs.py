@@ -17,7 +17,7 @@ from tasks.planning.costs import Jump, plan_costs
 from tasks.planning.plan import LadderPlan, make_plan
 from tasks.planning.preflight import expected_interface
 from tasks.proof.prepare_arms import arms_of
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 
 PRICES = Economics(currency="EUR", price_per_hour=2, machine_factor=0.5, search_factor=1, data_cost=3, evaluation_cost=1)
 

@@ -26,7 +26,7 @@ from tasks.data.prepare import prepare_data
 from tasks.planning.plan import LadderPlan, make_plan
 from tasks.planning.preflight import expected_interface
 from tasks.records.run import StageRecord
-from tasks.runtime.run_registry import Context, save, store_of
+from tasks.runtime.runs.run_registry import Context, save, store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work

@@ -18,7 +18,7 @@ from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from tasks.planning.preflight import check_ladder, expected_interface, teacher_on_meta
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 
 SHAPE = {"hidden_size": 16, "layers": 3, "heads": 2, "feed_forward": 32}
 WIDTH = {"hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}

@@ -19,7 +19,7 @@ from models.data import tokenizers
 from tasks.data.prepare import check_patches
 from tasks.planning.plan import make_plan
 from tasks.planning.students import settle_students, settled_notes
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.training.identity import known_settings, numeric_settings, stage_identity
 
 TEXT = Interface("causal-lm", 192, vocabulary=258, end_id=256, pad_id=257)

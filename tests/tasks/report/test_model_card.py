@@ -17,7 +17,7 @@ from tasks.records.audit import AuditRecord
 from tasks.records.data import DataCounts
 from tasks.records.run import AlsoRecord, DataRecord, Retention, RunRecord, SampleRecord, StageRecord
 from tasks.report.model_card import CARD, card, metadata, write_card
-from tasks.runtime.run_registry import Context, save
+from tasks.runtime.runs.run_registry import Context, save
 from tests.factories import data_record
 
 IDENTITY = {"student": {"initialisation": "layers"}, "training": {"steps": 300}, "data": "d" * 64}

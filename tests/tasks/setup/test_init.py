@@ -30,7 +30,7 @@ from conf.schema.data import FilesData
 from conf.schema.ladder import Ladder
 from models.data import tokenizers
 from tasks.planning.plan import make_plan
-from tasks.runtime.run_registry import PLAN, Context
+from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.setup.guesses import Question
 from tasks.setup.init import NewLadder, init_ladder
 

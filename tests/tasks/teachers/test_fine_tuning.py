@@ -33,7 +33,7 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.plan import make_plan
 from tasks.planning.preflight import check_ladder
 from tasks.runtime import cancellation
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.fine_tuning import fine_tuning_work
 from tasks.teachers.teacher import prepare_teacher

@@ -32,7 +32,7 @@ from tasks.data.prepare import prepare_data
 from tasks.planning.preflight import check_ladder
 from tasks.records.data import COUNTS
 from tasks.records.run import DataRecord, StageRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.training.find_or_train import find_or_train

@@ -22,7 +22,7 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.plan import make_plan
 from tasks.planning.preflight import check_ladder
 from tasks.records.run import StageRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.quality import accept_teacher
 from tasks.teachers.teacher import prepare_teacher

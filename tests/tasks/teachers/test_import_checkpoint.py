@@ -23,7 +23,7 @@ from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluator import measure
 from tasks.planning.preflight import check_ladder
 from tasks.records.run import DataRecord, StageRecord
-from tasks.runtime.run_registry import PLAN, Context
+from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.import_checkpoint import import_checkpoint
 from tasks.teachers.teacher_source import NotConverted, is_local, resolve_checkpoint

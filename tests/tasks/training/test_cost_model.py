@@ -28,7 +28,7 @@ from tasks.planning.plan import make_plan
 from tasks.proof.arms import arm_flops
 from tasks.proof.prepare_arms import arms_of
 from tasks.records.run import DataRecord, StageRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.cost_model import Forward, TrainingExamples, training_examples, training_flops

@@ -13,7 +13,7 @@ from tasks.audit.audit import audit_model
 from tasks.bench.bench import bench_model
 from tasks.data.prepare import prepare_data
 from tasks.evaluation.evaluate import evaluate_model
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student

@@ -24,7 +24,7 @@ from models.students.vocabulary import student_vocabulary
 from tasks.data.build import build_corpus
 from tasks.records.run import SampleRecord
 from tasks.report.model_card import card
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.training.published import write_published
 from tests.factories import data_record, model_record, run_record
 

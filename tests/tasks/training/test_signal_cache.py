@@ -23,7 +23,7 @@ from models.signals.cache import SignalCache
 from tasks.data.prepare import prepare_data
 from tasks.planning.plan import make_plan
 from tasks.records.run import StageRecord
-from tasks.runtime.run_registry import Context
+from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work

@@ -62,7 +62,7 @@ def main() -> None:
     descriptor, start, users, seconds = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
     threading.Thread(target=end_without_users, args=(users, seconds), daemon=True).start()
     threading.Thread(target=close_when_up, args=(descriptor, start), daemon=True).start()
-    runpy.run_path(str(Path(__file__).with_name("parent_watchdog.py")))["serve"]("prefect", descriptor)
+    runpy.run_path(str(Path(__file__).parents[1] / "guard" / "parent_watchdog.py"))["serve"]("prefect", descriptor)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from conf.locks import is_held
 from tasks.records.base import Record
 from tasks.records.run import Kind, RunRecord, StageRecord, Status
 from tasks.runtime.logs import log
-from tasks.runtime.run_index import ShortRun, no_collection, short_runs
+from tasks.runtime.runs.run_index import ShortRun, no_collection, short_runs
 from tasks.store.store import Store
 
 R = TypeVar("R", bound=RunRecord)

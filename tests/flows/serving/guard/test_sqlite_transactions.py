@@ -15,7 +15,7 @@ PROGRAM = """
 import asyncio, sqlite3, sys
 from sqlalchemy import text
 from prefect.server.database.configurations import AioSqliteConfiguration
-from flows.serving.sqlite_transactions import begin_immediate
+from flows.serving.guard.sqlite_transactions import begin_immediate
 
 async def main(path):
     known = AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{path}")

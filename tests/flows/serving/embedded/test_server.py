@@ -17,13 +17,13 @@ from conf.errors import UserError
 from conf.served import EMBEDDED_API, configured_api
 from flows.serving import elapsed
 from flows.serving.elapsed import Patience
-from flows.serving.embedded_server import stay_seconds
+from flows.serving.embedded.server import stay_seconds
 from tests.flows.driver import clean_environment, wait_for
 
 USE = """
 import json
 from conf.home import home
-from flows.serving.embedded_server import embedded_server
+from flows.serving.embedded.server import embedded_server
 from flows.serving.environment import prepare_environment
 from tasks.runtime.logs import show_logs
 show_logs()
@@ -36,7 +36,7 @@ print(server.address.read_text())
 WATCH = """
 import sys, time
 from pathlib import Path
-from flows.serving.users_watchdog import end_without_users
+from flows.serving.embedded.users_watchdog import end_without_users
 end_without_users(Path(sys.argv[1]), float(sys.argv[2]))
 """
 

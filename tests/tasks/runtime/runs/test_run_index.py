@@ -11,8 +11,8 @@ import pytest
 from conf.home import Home
 from flows.cli.show.runs import run_row
 from tasks.records.run import RunRecord
-from tasks.runtime.run_index import short, short_runs
-from tasks.runtime.run_registry import all_runs, full_record, list_runs, load_run, save
+from tasks.runtime.runs.run_index import short, short_runs
+from tasks.runtime.runs.run_registry import all_runs, full_record, list_runs, load_run, save
 from tests.factories import model_record, run_record
 
 RUNS = 40

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.serving.access_checks import ANY_ADDRESS, AccessChecks
+from flows.serving.guard.access_checks import ANY_ADDRESS, AccessChecks
 from flows.serving.server_processes import hosts_of
 
 BASE = "http://127.0.0.1:4200"

@@ -12,7 +12,7 @@ from conf.errors import UserError
 from conf.home import Home
 from flows.cli.show.runs import run_row, runs_text, unreadable_row
 from tasks.records.run import RunRecord
-from tasks.runtime.run_registry import (
+from tasks.runtime.runs.run_registry import (
     Context,
     RunLock,
     all_runs,
@@ -27,7 +27,7 @@ from tasks.runtime.run_registry import (
 from tests.factories import model_record, run_record
 from tests.machine import child, kill, read_line
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ import sys, time
 from pathlib import Path
 from conf.home import Home
 from tasks.records.run import RunRecord
-from tasks.runtime.run_registry import RunLock, save
+from tasks.runtime.runs.run_registry import RunLock, save
 home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
 lock = RunLock(home, record.run)
 print("alive" if lock.take() else "taken", flush=True)
@@ -53,7 +53,7 @@ import sys
 from pathlib import Path
 from conf.home import Home
 from tasks.records.run import RunRecord
-from tasks.runtime.run_registry import save
+from tasks.runtime.runs.run_registry import save
 home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
 save(home, record)
 print("saved", flush=True)

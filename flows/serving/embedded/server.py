@@ -189,7 +189,7 @@ def embedded_server(home: Home) -> EmbeddedServer:
         for path in (*map(Path, SETTINGS_FILES), profiles)
         if path.is_file()
     ]
-    code = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    code = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
     what = [named, texts, code, os.getuid(), sys.executable, version("prefect"), stay_seconds()]
     return EmbeddedServer(home, hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8])
 
