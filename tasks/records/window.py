@@ -1,4 +1,4 @@
-"""Rows of monitoring windows: served requests with their answers, and labels where they are known."""
+"""Rows of monitoring windows: requests, answers, and labels where known."""
 
 from __future__ import annotations
 
