@@ -59,6 +59,11 @@ class Home:
         return self.root / "windows"
 
     @property
+    def promotions(self) -> Path:
+        """The history of champions, `promotions/<model>/<number>.json`."""
+        return self.root / "promotions"
+
+    @property
     def locks(self) -> Path:
         """Lock files; the kernel releases a lock when its holder dies."""
         return self.root / "locks"

@@ -163,6 +163,11 @@ def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) 
     raise UserError.about("teacher.path", uri, allowed, f"There is none in {folder}, nor one folder below.")
 
 
+def location(client: MlflowClient, model_id: str) -> tuple[str, str]:
+    """Where the bytes of a logged model lie, and the model's own place for artifacts."""
+    return _storage(client, f"models:/{model_id}"), client.get_logged_model(model_id).artifact_location
+
+
 def _storage(client: MlflowClient, uri: str) -> str:
     """Where the artifacts behind a `models:/` or `runs:/` URI lie."""
     from mlflow.store.artifact.utils.models import get_model_name_and_version

@@ -45,8 +45,8 @@ def read_registry(tracker: Tracker) -> Registry:
     client = tracker.client
     promoted: dict[str, str] = {}
     with translate_errors(tracker.home, tracker.address):
-        runs = {_run_of(tracker, version) for version in _all_pages(lambda **page: client.search_model_versions(**page))}
-        for model in _all_pages(lambda **page: client.search_registered_models(**page)):
+        runs = {_run_of(tracker, version) for version in all_pages(lambda **page: client.search_model_versions(**page))}
+        for model in all_pages(lambda **page: client.search_registered_models(**page)):
             for alias, number in model.aliases.items():
                 weights = _weights(tracker, client.get_model_version(model.name, str(number)))
                 if weights:
@@ -59,11 +59,11 @@ def run_tree(tracker: Tracker, run_id: str) -> list[Run]:
     from mlflow.entities import ViewType
 
     with translate_errors(tracker.home, tracker.address):
-        parent = _or_none(lambda: tracker.client.get_run(run_id))
+        parent = or_none(lambda: tracker.client.get_run(run_id))
         if parent is None:
             return []
         query = f"tags.`mlflow.parentRunId` = '{run_id}'"
-        children = _all_pages(lambda **page: tracker.client.search_runs([parent.info.experiment_id], query, ViewType.ALL, **page))
+        children = all_pages(lambda **page: tracker.client.search_runs([parent.info.experiment_id], query, ViewType.ALL, **page))
         return [*children, parent]
 
 
@@ -146,7 +146,7 @@ def _run_of(tracker: Tracker, version: ModelVersion) -> str | None:
     source = version.source or ""
     model_id = version.model_id or (source.removeprefix("models:/") if source.startswith("models:/m-") else None)
     if model_id:
-        model = _or_none(lambda: tracker.client.get_logged_model(model_id))
+        model = or_none(lambda: tracker.client.get_logged_model(model_id))
         return model.source_run_id if model else None
     return source.removeprefix("runs:/").partition("/")[0] if source.startswith("runs:/") else None
 
@@ -154,11 +154,11 @@ def _run_of(tracker: Tracker, version: ModelVersion) -> str | None:
 def _weights(tracker: Tracker, version: ModelVersion) -> str | None:
     """Hash of a version's weights; None for a model that Ladder did not record, or whose run is deleted."""
     run_id = _run_of(tracker, version)
-    run = _or_none(lambda: tracker.client.get_run(run_id)) if run_id else None
+    run = or_none(lambda: tracker.client.get_run(run_id)) if run_id else None
     return run.data.tags.get("ladder.weights_sha256") if run else None
 
 
-def _or_none(ask: Callable[[], Any]) -> Any:
+def or_none(ask: Callable[[], Any]) -> Any:
     """The answer to a query by id; None where MLflow has no such id."""
     from mlflow.exceptions import MlflowException
 
@@ -170,7 +170,7 @@ def _or_none(ask: Callable[[], Any]) -> Any:
         raise
 
 
-def _all_pages(search: Callable[..., Any]) -> list[Any]:
+def all_pages(search: Callable[..., Any]) -> list[Any]:
     """All pages of a search."""
     found, token = [], None
     while True:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from conf.home import Home
 from tasks.runtime.logs import _RateLimit, log
+from tasks.tracking.tracker import connect
 from tests.tasks.reports import digits, language, page
 
 __all__ = ["calm", "digits", "language", "page"]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow database; making its tables takes seconds."""
+    place = Home(tmp_path_factory.mktemp("record"))
+    connect(place)
+    return place.mlflow / "mlflow.db"
 
 
 @pytest.fixture

@@ -20,14 +20,6 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh MLflow database; making its tables takes seconds."""
-    place = Home(tmp_path_factory.mktemp("record"))
-    connect(place)
-    return place.mlflow / "mlflow.db"
-
-
 class TestMlflow:
     @pytest.fixture
     def tracker(self, home: Home, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
