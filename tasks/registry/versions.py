@@ -18,7 +18,7 @@ from conf.home import Home, disk_errors
 from conf.loading.load import suggest
 from models.base.files import weights_sha256
 from tasks.records.run import RunRecord, StageRecord, stage_record
-from tasks.runtime.run_registry import full_record, list_runs
+from tasks.runtime.runs.run_registry import full_record, list_runs
 from tasks.store.cached import find_stored
 from tasks.store.store import Store
 from tasks.tracking.null import NullTracker

@@ -10,7 +10,7 @@ import pytest
 
 from conf.home import Home
 from tasks.records.run import RunRecord, StageRecord
-from tasks.runtime.run_registry import save
+from tasks.runtime.runs.run_registry import save
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Store
 from tasks.tracking.tracker import Tracker, connect
