@@ -1,4 +1,4 @@
-"""Records of promotions: how a challenger was judged, and which version became champion."""
+"""Records of promotions: the judgement of a challenger, the move of the alias."""
 
 from __future__ import annotations
 

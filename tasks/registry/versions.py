@@ -23,9 +23,9 @@ from tasks.store.cached import find_stored
 from tasks.store.store import Store
 from tasks.tracking.null import NullTracker
 from tasks.tracking.tracker import Tracker
-from tasks.tracking.versions import CHAMPION, Entry, create_version, list_names, list_versions
+from tasks.tracking.versions import CHAMPION, ListedVersion, create_version, list_names, list_versions
 
-__all__ = ["Entry", "Version", "find_version", "list_names", "list_versions", "open_version", "register", "registry_lock"]
+__all__ = ["ListedVersion", "Version", "find_version", "list_names", "list_versions", "open_version", "register", "registry_lock"]
 
 REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[0-9]+))")
 ALLOWED = "NAME@ALIAS, NAME/VERSION, RUN or RUN:STAGE"
@@ -67,7 +67,7 @@ class Version:
         return f"{self.name}/{self.version}" if self.version else f"{self.run}:{self.stage}"
 
 
-def register(tracker: Tracker, home: Home, record: RunRecord, model: StageRecord, description: str = "") -> Entry:
+def register(tracker: Tracker, home: Home, record: RunRecord, model: StageRecord, description: str = "") -> ListedVersion:
     """Register a recorded model of a run as a version of the ladder's model, unless these weights are one already.
 
     Args:
@@ -155,7 +155,7 @@ def find_version(tracker: Tracker | NullTracker, home: Home, text: str) -> Versi
     return open_version(tracker, home, wanted[0])
 
 
-def open_version(tracker: Tracker, home: Home, entry: Entry) -> Version:
+def open_version(tracker: Tracker, home: Home, entry: ListedVersion) -> Version:
     """A listed version with its bytes, whose hash is compared with the recorded one.
 
     Raises:
@@ -227,7 +227,7 @@ def _gone(label: str) -> UserError:
     return UserError.about("MODEL", label, "a version whose bytes are in the store or in MLflow", remedy)
 
 
-def _missing(tracker: Tracker, home: Home, text: str, name: str, entries: list[Entry]) -> UserError:
+def _missing(tracker: Tracker, home: Home, text: str, name: str, entries: list[ListedVersion]) -> UserError:
     if not entries:
         return _unknown(tracker, home, text)
     known = [f"{name}/{entry.version}" for entry in entries] + [f"{name}@{alias}" for entry in entries for alias in entry.aliases]

@@ -22,7 +22,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"  # aliases
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedVersion:
     """A version as MLflow lists it; its bytes are not looked at."""
 
     name: str
@@ -34,7 +34,7 @@ class Entry:
     description: str
 
 
-def create_version(tracker: Tracker, name: str, run_id: str, tags: Mapping[str, str], description: str, about: str) -> Entry | None:
+def create_version(tracker: Tracker, name: str, run_id: str, tags: Mapping[str, str], description: str, about: str) -> ListedVersion | None:
     """Make a version of the model that a run has recorded; its bytes are the recorded ones, not a copy.
 
     Args:
@@ -66,7 +66,7 @@ def create_version(tracker: Tracker, name: str, run_id: str, tags: Mapping[str, 
         return _entry(made, ())
 
 
-def list_versions(tracker: Tracker, name: str) -> list[Entry]:
+def list_versions(tracker: Tracker, name: str) -> list[ListedVersion]:
     """All versions of a ladder's model, the newest first; empty where MLflow has no such model.
 
     Raises:
@@ -91,8 +91,8 @@ def list_names(tracker: Tracker) -> list[str]:
         return sorted(model.name for model in all_pages(lambda **page: tracker.client.search_registered_models(**page)))
 
 
-def _entry(version: ModelVersion, aliases: tuple[str, ...]) -> Entry:
-    return Entry(
+def _entry(version: ModelVersion, aliases: tuple[str, ...]) -> ListedVersion:
+    return ListedVersion(
         name=version.name,
         version=str(version.version),
         aliases=aliases,
