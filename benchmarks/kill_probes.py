@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.flows.fork_server import LIBRARIES
+from tests.flows.fork_server import LATE, MODULES
 
 START, PACKAGES = "start", [str(Path(__file__).parents[1] / "flows")]
 # Phase -> functions, as `module:name`, in the order in which they are wrapped: before the modules that import them by name.
@@ -47,7 +47,7 @@ PHASES: dict[str, tuple[str, ...]] = {
 
 
 class Kill(NamedTuple):
-    """A signal, sent some seconds after a phase has begun for the so-manieth time."""
+    """A signal, sent some seconds after a phase has begun for the so-manieth time, and at its end at the latest."""
 
     phase: str
     occurrence: int
@@ -56,6 +56,7 @@ class Kill(NamedTuple):
 
 
 _kill: Kill | None = None
+_pending = threading.Lock()  # held by whoever strikes
 _journal: Path | None = None
 _seen: dict[str, int] = {}
 _stack: list[str] = [START]
@@ -70,7 +71,8 @@ def install() -> None:
             place: Any = importlib.import_module(module)
             place = operator.attrgetter(owner)(place) if owner else place
             setattr(place, attribute, _probe(phase, getattr(place, attribute)))
-    for name in (*LIBRARIES, "prefect.server.api.server", *(module.name for module in pkgutil.walk_packages(PACKAGES, "flows."))):
+    late = (name for names in LATE.values() for name in names)
+    for name in (*MODULES, *late, "prefect.server.api.server", *(module.name for module in pkgutil.walk_packages(PACKAGES, "flows."))):
         importlib.import_module(name)
 
 
@@ -82,17 +84,26 @@ def plan(kill: Kill | None, journal: Path) -> None:
     _begin(START)
 
 
-def _begin(phase: str) -> None:
+def _begin(phase: str) -> int:
     number = _seen.get(phase, 0)
     _seen[phase] = number + 1
     if _kill is not None and (_kill.phase, _kill.occurrence) == (phase, number):
         threading.Thread(target=_strike, args=(_kill,), daemon=True).start()
+    return number
 
 
-def _strike(kill: Kill) -> None:
-    time.sleep(kill.seconds)
+def _strike(kill: Kill, after: float | None = None) -> None:
+    time.sleep(kill.seconds if after is None else after)
+    if not _pending.acquire(blocking=False):
+        return
     _note(f"killed in {_stack[-1]}", kill.seconds)
     os.kill(os.getpid(), kill.number)
+
+
+def _end(phase: str, number: int) -> None:
+    """Strike now, where the phase that was drawn is over sooner than usual."""
+    if _kill is not None and (_kill.phase, _kill.occurrence) == (phase, number):
+        _strike(_kill, 0.0)
 
 
 def _note(phase: str, seconds: float) -> None:
@@ -108,14 +119,16 @@ def _probe(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if threading.current_thread() is not threading.main_thread():
             return function(*args, **kwargs)
         if _stack == [START]:
+            _end(START, 0)
             _note(START, time.monotonic() - _started)
             _stack[:] = ["between"]
         _stack.append(phase)
-        _begin(phase)
+        number = _begin(phase)
         began = time.monotonic()
         try:
             return function(*args, **kwargs)
         finally:
+            _end(phase, number)
             _note(phase, time.monotonic() - began)
             _stack.pop()
 

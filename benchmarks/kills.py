@@ -2,9 +2,10 @@
 
     python -m benchmarks.kills 100 [--seed 0] [--keep FOLDER]
 
-Each kill is drawn from a seed: a phase of the run (its start, data, training, a checkpoint, evaluation, ...), an occurrence of it, a moment
-within its usual time, and a signal: SIGKILL mostly, SIGTERM and SIGINT sometimes. Commands are forked from this process, which has
-everything imported, in a process session of their own; those of every fifteenth home are started anew, with Prefect's embedded server.
+Each kill is drawn from a seed: a phase of the run (its start, data, training, a checkpoint, evaluation, ...) out of those that were
+drawn least so far, an occurrence of it, a moment within its usual time, and a signal: SIGKILL mostly, SIGTERM and SIGINT sometimes. A
+phase that is over sooner than usual is killed at its end. Commands are forked from this process, which has everything imported, in a
+process session of their own; those of every fifteenth home are started anew, with Prefect's embedded server.
 A home is killed up to three times; then the run is continued to its end, and these must hold:
 
 - weights and all figures of the record that hold no seconds are those of the undisturbed run;
@@ -164,6 +165,17 @@ def figures(value: Any) -> Any:
     return [figures(item) for item in value] if isinstance(value, list) else value
 
 
+def differences(found: Any, wanted: Any, key: str = "") -> list[str]:
+    """Keys at which two results differ, with both values; the first five."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        pairs = [(str(name), found.get(name), wanted.get(name)) for name in (*wanted, *(name for name in found if name not in wanted))]
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        pairs = [(str(index), *pair) for index, pair in enumerate(zip(found, wanted, strict=True))]
+    else:
+        return [] if found == wanted else [f"{key} is {str(found)[:100]}, not {str(wanted)[:100]}"]
+    return [each for name, *pair in pairs for each in differences(*pair, f"{key}.{name}")][:5]
+
+
 def results(home: Path) -> Any:
     """Models and proof of the newest run, without times, places and ids."""
     record = record_of(home)
@@ -226,9 +238,12 @@ def left_processes(session: int, home: Path) -> list[str]:
         time.sleep(0.2)
 
 
-def draw(generator: random.Random, usual: list[tuple[str, float]]) -> Kill:
-    """A kill: each phase is as likely as any other, whatever time it takes."""
-    phase = generator.choice(sorted({name for name, _ in usual}))
+def draw(generator: random.Random, usual: list[tuple[str, float]], drawn: Counter[str]) -> Kill:
+    """A kill in one of the phases that were drawn least so far, whatever time it takes."""
+    names = sorted({name for name, _ in usual})
+    fewest = min(drawn[name] for name in names)
+    phase = generator.choice([name for name in names if drawn[name] == fewest])
+    drawn[phase] += 1
     times = [seconds for name, seconds in usual if name == phase]
     occurrence = generator.randrange(len(times))
     return Kill(phase, occurrence, generator.uniform(0, times[occurrence]), generator.choice(SIGNALS))
@@ -255,13 +270,14 @@ def kill_and_continue(
     rest: int,
     generator: random.Random,
     trackers: Trackers,
+    drawn: Counter[str],
 ) -> Tally:
     """Kill the run of a new home up to three times, continue it to its end, and compare."""
     tally, home, began = Tally(homes=1), place / "home", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     cold, words = what == COLD, COMMANDS.get(what, ("run",))
     command, told = (words[0], str(ladder), *words[1:]), f"{place.name} ({what})"
     for _ in range(min(rest, generator.randint(1, DEATHS))):
-        kill = draw(generator, usual) if not cold else Kill(COLD, 0, generator.uniform(0, COLD_SECONDS), generator.choice(SIGNALS))
+        kill = draw(generator, usual, drawn) if not cold else Kill(COLD, 0, generator.uniform(0, COLD_SECONDS), generator.choice(SIGNALS))
         run = Command(home, command, kill, cold=cold)
         code, phases = run.wait(), run.phases()
         hit = [name.removeprefix("killed in ") for name, _ in phases if name.startswith("killed in ")]
@@ -281,7 +297,7 @@ def kill_and_continue(
     where = f"{told}, at its end: "
     tally.faults += [] if code == 0 else [f"{where}exit code {code}, see {last.log}"]
     tally.faults += [f"{where}left {each}" for each in left_processes(last.pid, home)]
-    tally.faults += [] if results(home) == wanted else [f"{where}another result"]
+    tally.faults += [f"{where}another result: {each}" for each in differences(results(home), wanted)]
     left = [*half_written(home), *map(str, home.rglob(".*.writing")), *map(str, home.glob("store/checkpoints/*"))]
     tally.faults += [f"{where}half-written {each}" for each in left]
     runs = trackers.mlflow(home)
@@ -335,7 +351,7 @@ def main() -> None:
 
 def kills(count: int, generator: random.Random, place: Path, ladder: Path, empty: Path, server: PrefectServer, keep: Path | None) -> Tally:
     """Home after home, until there were so many kills, or Ctrl-C."""
-    total, trackers = Tally(), Trackers(server)
+    total, trackers, drawn = Tally(), Trackers(server), Counter[str]()
     undisturbed: dict[str, tuple[list[tuple[str, float]], Any]] = {}
     while (rest := count - sum(total.kills.values())) > 0:
         total.homes += 1
@@ -346,7 +362,7 @@ def kills(count: int, generator: random.Random, place: Path, ladder: Path, empty
         try:
             if known not in undisturbed:
                 undisturbed[known] = run_undisturbed(place / f"whole-{known}" / "home", empty, ladder, COMMANDS[known])
-            found = kill_and_continue(own, what, ladder, *undisturbed[known], rest, generator, trackers)
+            found = kill_and_continue(own, what, ladder, *undisturbed[known], rest, generator, trackers, drawn)
         except KeyboardInterrupt:
             break
         total.kills += found.kills
