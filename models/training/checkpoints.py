@@ -1,28 +1,35 @@
-"""Training checkpoints: written atomically, durable, the newest two kept."""
+"""Training checkpoints: written atomically, durable, hashed, the newest two kept."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
 
 from conf.atomic import write_atomic
-from models.base.files import checkpoint_steps, fsync_tree
+from models.base.files import checkpoint_steps, fsync_tree, read_json
+
+HASH = "sha256"  # key of the hash in a file; checkpoints of older versions have none
+DAMAGED = (SafetensorError, OSError, ValueError, KeyError)
 
 
 class Checkpoints:
     """The checkpoints of one training, in a folder of their own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
+        """`say` is told of checkpoints that cannot be used."""
         self.folder = folder
+        self.say = say
 
     def steps(self) -> list[int]:
         """Steps at which a whole checkpoint exists, oldest first."""
@@ -33,13 +40,14 @@ class Checkpoints:
         temporary = self.folder / f"writing-{step}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file(_unshared(model.state_dict()), temporary / "model.safetensors")
+        _save_tensors(_unshared(model.state_dict()), temporary / "model.safetensors")
         moments = optimizer.state_dict()["state"]
-        save_file(
+        _save_tensors(
             {f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()},
             temporary / "optimizer.safetensors",
         )
-        (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        text = json.dumps({HASH: _hash_of_state(state), "state": state})
+        (temporary / "state.json").write_text(text, encoding="utf-8")
         fsync_tree(temporary)
         final = self.folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
@@ -49,20 +57,20 @@ class Checkpoints:
             shutil.rmtree(self.folder / f"step-{old:08d}")
 
     def load(self, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict[str, Any]] | None:
-        """Put the newest readable checkpoint into `model` and `optimizer`; return its step and state, or None if there is none.
+        """Put the newest undamaged checkpoint into `model` and `optimizer`; return its step and state, or None if there is none.
 
         Without the weights of the best validation so far, training could not end: it begins anew.
         """
         for step in reversed(self.steps()):
             folder = self.folder / f"step-{step:08d}"
             try:
-                weights = load_file(folder / "model.safetensors")
-                moments = load_file(folder / "optimizer.safetensors")
-                state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            except (SafetensorError, OSError, ValueError):
-                shutil.rmtree(folder)  # a damaged disk; the one before it is as good a start
-                continue
-            if math.isfinite(state.get("best", math.inf)) and not self._has_best():
+                weights = _load_tensors(folder / "model.safetensors")
+                moments = _load_tensors(folder / "optimizer.safetensors")
+                state = _load_state(folder / "state.json")
+                if math.isfinite(state.get("best", math.inf)):
+                    _load_tensors(self.folder / "best.safetensors")
+            except DAMAGED as error:  # a damaged disk; the one before it is as good a start
+                self.say(f"damaged checkpoint {folder}: {error}; training goes on from the one before, or begins anew")
                 shutil.rmtree(folder)
                 continue
             model.load_state_dict(weights, strict=False)
@@ -77,18 +85,60 @@ class Checkpoints:
     def save_best(self, model: nn.Module) -> None:
         """Keep the weights of the best validation so far (early stopping returns to them)."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / "best.safetensors", lambda path: save_file(_unshared(model.state_dict()), path))
-
-    def _has_best(self) -> bool:
-        try:
-            load_file(self.folder / "best.safetensors")
-        except (SafetensorError, OSError):
-            return False
-        return True
+        write_atomic(self.folder / "best.safetensors", lambda path: _save_tensors(_unshared(model.state_dict()), path))
 
     def load_best(self, model: nn.Module) -> None:
-        """Return to the weights of the best validation."""
-        model.load_state_dict(load_file(self.folder / "best.safetensors"), strict=False)
+        """Return to the weights of the best validation.
+
+        Raises:
+            ValueError: They are not those that were written.
+        """
+        model.load_state_dict(_load_tensors(self.folder / "best.safetensors"), strict=False)
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write tensors with their hash, which is taken from memory: the disk is not read again."""
+    here = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(here, path, metadata={HASH: _hash_of_tensors(here)})
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read tensors.
+
+    Raises:
+        OSError, SafetensorError: The file is missing, or no whole safetensors file.
+        ValueError: Names, types, shapes or contents are not those that were written.
+    """
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        written = (file.metadata() or {}).get(HASH)
+    _check(path, written, lambda: _hash_of_tensors(tensors))
+    return tensors
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    """Read the state beside the tensors; raises as `_load_tensors`."""
+    read = read_json(path)
+    state = read.get("state", read)
+    _check(path, read.get(HASH), lambda: _hash_of_state(state))
+    return state
+
+
+def _check(path: Path, written: str | None, hashed: Callable[[], str]) -> None:
+    if written is not None and written != hashed():
+        raise ValueError(f"{path.name} has changed since it was written")
+
+
+def _hash_of_tensors(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _hash_of_state(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
 def _unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

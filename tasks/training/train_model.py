@@ -113,7 +113,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
             plan,
             signals=signals,
             features=features,
-            checkpoints=Checkpoints(checkpoints),
+            checkpoints=Checkpoints(checkpoints, log.warning),
             validate=validate,
             on_step=on_step,
             before_checkpoint=curves.flush if curves else None,

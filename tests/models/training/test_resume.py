@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from conf.schema.stage.objective import Objective
@@ -147,7 +148,56 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run: Run, tmp_
     assert same(found, expected)
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-3]), Path.unlink, lambda path: path.write_bytes(b"")])
+def flip(path: Path, at: float) -> None:
+    """Change one bit, at a fraction of the file."""
+    content = bytearray(path.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("at", [0.0, 0.1, 0.3, 0.5, 0.9, 1.0])
+def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(tmp_path: Path, file: str, at: float) -> None:
+    said: list[str] = []
+    model, other = nn.Linear(30, 30), nn.Linear(30, 30)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(30)).sum().backward()
+    optimizer.step()
+    state = {"best": math.inf, "tokens": 123456, "taid": [0.1, 0.2], "curve": {"train": [{"loss": 1.25, "valid": None}]}}
+    checkpoints = Checkpoints(tmp_path, said.append)
+    for step in (1, 2):
+        checkpoints.save(step, model, optimizer, {**state, "tokens": step})
+    flip(tmp_path / "step-00000002" / file, at)
+    assert checkpoints.load(other, torch.optim.AdamW(other.parameters())) == (1, {**state, "tokens": 1})
+    assert same(dict(other.state_dict()), dict(model.state_dict()))
+    assert len(said) == 1
+    assert "damaged checkpoint" in said[0]
+    assert "goes on from the one before, or begins anew" in said[0]
+    flip(tmp_path / "step-00000001" / file, at)
+    assert checkpoints.load(other, torch.optim.AdamW(other.parameters())) is None
+    assert checkpoints.steps() == []
+
+
+def test_a_checkpoint_without_hashes_is_read(tmp_path: Path) -> None:
+    model = nn.Linear(3, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    Checkpoints(tmp_path).save(1, model, optimizer, {"tokens": 5})
+    folder = tmp_path / "step-00000001"
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        save_file(load_file(folder / name), folder / name)
+    (folder / "state.json").write_text('{"tokens": 5}')
+    assert Checkpoints(tmp_path).load(model, optimizer) == (1, {"tokens": 5})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-3]),
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: flip(path, 1.0),
+    ],
+)
 def test_without_the_best_weights_so_far_a_training_begins_anew(damage: Callable[[Path], object], tmp_path: Path) -> None:
     checkpoints, model = Checkpoints(tmp_path), nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
