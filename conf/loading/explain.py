@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -13,20 +12,25 @@ from conf.errors import UserError
 from conf.loading.introspect import allowed, classes, elsewhere, suggest
 from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import Schedule
+from conf.schema.stage.stage import Stage
 
 
 def explain_key(key: str) -> str:
     """Describe a setting and, where it has parts, each of them in a line.
 
     Args:
-        key: Dotted, such as `stages.objective.alpha` or `stages[1].objective.alpha`; empty: the whole ladder.
+        key: Dotted, such as `stages.objective.alpha` or `stages[1].objective.alpha`; `stages.alpha` and `alpha` are written out. Empty:
+            the whole ladder.
 
     Raises:
         UserError: There is no such setting.
     """
     models: list[type[BaseModel]] = [Ladder]
     field: FieldInfo | None = None
-    parts = [part for part in re.sub(r"\[[^\]]*\]", "", key).split(".") if part]
+    given = [part for part in re.sub(r"\[[^\]]*\]", "", key).split(".") if part]
+    parts, *others = _written_out(given)
+    if parts != given:
+        key = ".".join(parts)
     if parts[:1] == ["defaults"]:
         parts[0] = "stages"  # defaults have the settings of a stage
     for depth, part in enumerate(parts):
@@ -37,10 +41,11 @@ def explain_key(key: str) -> str:
             above = ".".join(parts[:depth]) or "a ladder"
             if not fields:
                 raise UserError.about("KEY", key, above, "That setting has no parts.")
-            raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(fields)}", _near(part, fields, depth))
+            raise UserError.about("KEY", key, f"a setting of {above}: {', '.join(fields)}", suggest(part, fields).strip())
         field = fields[part]
         models = classes(field.annotation)
     lines = [_line(key, field)] if field is not None else [Ladder.__doc__ or ""]
+    lines += [f"Also a setting: {'.'.join(other)}" for other in others]
     for model in models:
         lines += ["", f"{model.__name__}: {(model.__doc__ or '').splitlines()[0]}"]
         lines += [f"  {_line(name, inner)}" for name, inner in model.model_fields.items()]
@@ -68,7 +73,11 @@ def _default(field: FieldInfo) -> str:
     return "default none" if field.default is None else f"default {field.default!r}"
 
 
-def _near(part: str, fields: Iterable[str], depth: int) -> str:
-    """Keys that were meant, perhaps: of a stage or of the teacher where the word stands alone."""
-    found = elsewhere(Ladder, part)[:3] if depth == 0 else []
-    return f"Did you mean {' or '.join(map(repr, found))}?" if found else suggest(part, fields).strip()
+def _written_out(parts: list[str]) -> list[list[str]]:
+    """The key with what was left out of its beginning: `alpha`, `stages.alpha` -> `stages.objective.alpha`; several where there are."""
+    rest = parts[1:] if parts[:1] in (["stages"], ["defaults"]) else parts
+    known = Stage.model_fields if rest is not parts else Ladder.model_fields
+    if not rest or rest[0] in known or (rest is not parts and rest[1:] and rest[1] in known):  # the latter after a stage's name
+        return [parts]
+    found = [key.split(".") for key in elsewhere(Ladder, rest[0]) if rest is parts or key.startswith("defaults.")]
+    return [[*(parts[: len(parts) - len(rest)] or key[:1]), *key[1:], *rest[1:]] for key in found] or [parts]

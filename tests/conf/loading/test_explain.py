@@ -65,6 +65,31 @@ def test_a_key_as_it_is_written_in_a_ladder(key: str) -> None:
     assert "Weight of the teacher" in explain_key(key).splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("key", "written_out"),
+    [
+        ("gate", "defaults.gate"),
+        ("gate.policy", "defaults.gate.policy"),
+        ("alpha.start", "defaults.objective.alpha.start"),
+        ("stages.alpha.start", "stages.objective.alpha.start"),
+        ("defaults.steps", "defaults.training.steps"),
+        ("stages[0].temperature", "stages.objective.temperature"),
+        ("stages.alpha.gate", "stages.alpha.gate"),  # of a stage with this name
+        ("stages.alpha.objective.alpha", "stages.alpha.objective.alpha"),
+    ],
+)
+def test_the_beginning_of_a_key_may_be_left_out(key: str, written_out: str) -> None:
+    text = explain_key(key)
+    assert text.splitlines()[0].startswith(f"{written_out}: ")
+    assert "Also a setting" not in text
+
+
+def test_a_word_with_several_places_names_them() -> None:
+    lines = explain_key("training.steps").splitlines()
+    assert lines[0].startswith("defaults.training.steps: ")
+    assert lines[1] == "Also a setting: teacher.training.steps"
+
+
 def test_all_members_of_a_union_are_shown() -> None:
     text = explain_key("data")
     for name in ("StdlibData", "DigitsData", "FilesData", "DatasetData"):
