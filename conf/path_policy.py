@@ -87,6 +87,9 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
         _require("tokenizer.chat_template", template, _full(template, base), roots, remedy)
     if own and own.data == ladder.data:
         return
+    for index, rows in enumerate(ladder.data.transfer):
+        for place, pattern in enumerate(rows.paths):
+            _check_pattern(f"data.transfer[{index}].paths[{place}]", pattern, base, roots, remedy)
     if isinstance(ladder.data, FilesData):
         for key, patterns in ladder.data.patterns().items():
             for index, pattern in enumerate(patterns):

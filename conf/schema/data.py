@@ -70,6 +70,14 @@ class Splits(Settings):
         return {name: given for name in ("train", "valid", "test") if (given := getattr(self, name))}
 
 
+class TransferRows(Settings):
+    """Rows of tables that train and are never held out, such as requests of a served model."""
+
+    paths: tuple[str, ...] = setting(..., "Tables or glob patterns; relative ones count from the ladder's YAML file", "paths", min_length=1)
+    columns: Columns | None = setting(None, "Names of their columns; none: those of `data.columns`")
+    weight: float = setting(1.0, "Times that they are read in an epoch; 2.5: twice, and half of them once more", "times", gt=0, le=100)
+
+
 class CommonData(Settings):
     """Settings of every data source."""
 
@@ -107,6 +115,13 @@ class CommonData(Settings):
     seed: int = setting(0, "Seed of all draws; more documents of one seed include fewer", "seed", added=True, ge=0, lt=2**31)
     cross_document_attention: bool = setting(
         True, "Let attention in a training window of packed documents cross from one into the next (causal-lm)", added=True
+    )
+    transfer: tuple[TransferRows, ...] = setting(
+        (),
+        "Further tables for training alone: a row without label has the teacher's answer as its target, one that a held-out row equals is "
+        "left out; none: no others",
+        "tables",
+        added=True,
     )
 
     @field_validator("unlabelled", mode="before")
@@ -232,8 +247,8 @@ class FilesData(PictureData):
         """The settings of one of several sources as if it were the only one."""
         columns = {"columns": source.columns or self.columns}
         if source.dataset is None:
-            return self.model_copy(update={"sources": (), "paths": source.paths, **columns})
-        shared = {name: getattr(self, name) for name in PictureData.model_fields} | columns
+            return self.model_copy(update={"sources": (), "paths": source.paths, "transfer": (), **columns})
+        shared = {name: getattr(self, name) for name in PictureData.model_fields} | columns | {"transfer": ()}
         named = {"name": source.dataset, "subset": source.subset, "split": source.split, "revision": source.revision}
         return DatasetData.model_construct(None, **{"source": "dataset", "splits": self.splits, **named, **shared})
 
@@ -257,6 +272,14 @@ class DatasetData(PictureData):
     )
     revision: str | None = setting(None, "Git revision of a hub dataset", "revision")
     columns: Columns = setting(Columns(), "Names of the columns")
+
+
+def transfer_data(data: CommonData, place: int) -> FilesData:
+    """One table of `data.transfer` as settings of files, with the ladder's columns unless it has its own."""
+    rows = data.transfer[place]
+    columns = rows.columns or getattr(data, "columns", None) or Columns()
+    shared = {name: getattr(data, name) for name in PictureData.model_fields if hasattr(data, name) and name != "transfer"}
+    return FilesData.model_construct(None, source="files", paths=rows.paths, columns=columns, splits=None, sources=(), **shared)
 
 
 Data = Annotated[StdlibData | DigitsData | FilesData | DatasetData, Field(discriminator="source"), Choices()]

@@ -119,6 +119,8 @@ class Ladder(Settings):
             raise ValueError(
                 f"data.source: got {self.data.source!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."
             )
+        if self.data.transfer and self.data.source == "digits":
+            raise ValueError("data.transfer: got some; allowed: none, for data.source digits, whose images are no files. Leave it out.")
         if self.workload == "causal-lm" and self.data.max_labels is not None:
             raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload causal-lm. Leave it out.")
         columns = getattr(self.data, "columns", None)

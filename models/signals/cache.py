@@ -28,12 +28,13 @@ from conf.errors import LadderError, UserError
 from models.base.files import file_sha256, fsync_tree
 from models.data.batches import IGNORE, Batch
 from models.losses.loss import SparseSignal, TeacherSignal
-from models.signals.codec import Bytes, Coding, decode, dense, encode
+from models.signals.codec import Bytes, Coding, decode, dense, encode, rows_in
 
 MANIFEST, ORDER = "manifest.json", "order.npy"
 KEY = "S16"
 INDEX = np.dtype([("key", KEY), ("begin", "<i8"), ("bytes", "<i4")])
 TOLERANCE = 0.05  # mean total variation between a stored signal and the same computed anew; another teacher's differs by far more
+COPIED_AT_ONCE = 4096  # records of one cache that are held in memory
 
 Keys = NDArray[np.bytes_]
 Logits = Callable[[Batch], Tensor]
@@ -48,7 +49,7 @@ class CachePart:
     rows: int
     bytes: int  # of the records
     seconds: float  # of making it
-    made_for: str  # fingerprint of the model that was trained with it
+    made_for: str  # fingerprint of the model that was trained with it; empty: copied from the cache of other data
     files: dict[str, str]  # name -> SHA-256
 
 
@@ -151,7 +152,7 @@ class SignalCache:
             records: n records.
             rows: Of all of them together.
             seconds: Time of computing them.
-            made_for: Fingerprint of the model that is trained with them.
+            made_for: Fingerprint of the model that is trained with them; empty: they were copied.
 
         Raises:
             OSError: The disk is full; nothing of the part is left.
@@ -177,6 +178,25 @@ class SignalCache:
         self.parts.append(part)
         self._data.append(np.memmap(data, dtype=np.uint8, mode="r"))
         self.__dict__.pop("_index", None)
+
+    def copy(self, other: SignalCache, keys: Keys) -> int:
+        """Copy what another cache of the same teacher and coding has of some examples; returns how many that are.
+
+        Args:
+            other: The answers to other data.
+            keys: (n,) of examples, each once.
+
+        Raises:
+            OSError: The disk is full; what was copied is kept.
+        """
+        wanted = keys[self.missing(keys)]
+        wanted = wanted[~other.missing(wanted)]
+        for first in range(0, len(wanted), COPIED_AT_ONCE):
+            some = wanted[first : first + COPIED_AT_ONCE]
+            records = other.records(some)
+            rows = sum(rows_in(record, self.coding) for record in records)
+            self.append(some, [record.tobytes() for record in records], rows, other.seconds_an_example * len(some), made_for="")
+        return len(wanted)
 
     def records(self, keys: Keys) -> list[Bytes]:
         """The records of examples, mapped and not copied.

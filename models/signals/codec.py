@@ -147,6 +147,13 @@ def decode(records: Sequence[Bytes], coding: Coding) -> TeacherSignal | SparseSi
     return SparseSignal(torch.from_numpy(ids), torch.from_numpy(log_probs), torch.from_numpy(residual))
 
 
+def rows_in(record: Bytes, coding: Coding) -> int:
+    """Rows of a record."""
+    if coding.kind == "full":
+        return len(record) // (2 * coding.vocabulary)
+    return int(HEADER.unpack_from(record.data)[0])
+
+
 def dense(signal: TeacherSignal | SparseSignal, vocabulary: int) -> Tensor:
     """The probabilities of a signal: its listed ids, and its residual spread evenly over all others.
 

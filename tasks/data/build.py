@@ -30,8 +30,8 @@ from tasks.data.reading.images import digit_pixels
 from tasks.data.reading.labels import as_teacher, class_ids, label_notes, unlearned_note, unnamed_note
 from tasks.data.reading.readers import SPLIT_WORDS
 from tasks.data.reading.sources import no_documents, open_source
-from tasks.data.splits import TRAIN, Parts, readings, split_documents
-from tasks.data.spool import NONE, Spool, open_spool, write_spool
+from tasks.data.splits import EQUAL_TO_HELD_OUT, TRAIN, Parts, readings, split_documents
+from tasks.data.spool import NONE, TRANSFER, Spool, open_spool, write_spool
 from tasks.data.unlabelled import hide_labels, label_counts, unlabelled_notes
 from tasks.records.data import COUNTS, DataCounts
 
@@ -106,7 +106,7 @@ def build_corpus(
         tokenizers.save(tokenizer, folder / "tokenizer")
         progress(f"tokenising with {tokenizers.id_count(tokenizer):,} ids")
     encoder = chat or (None if tokenizer is None else text_encoder(tokenizer, ladder))
-    times = _times(spool, parts, data, progress) if isinstance(data, FilesData) and data.sources else None
+    times = _times(spool, parts, data, progress) if data.transfer or (isinstance(data, FilesData) and data.sources) else None
     finished = encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder), times)
     written: dict[SplitName, Split] = {name: Split.load(work / "splits" / name) for name in SPLITS}
     if chat is not None:
@@ -145,14 +145,20 @@ def build_corpus(
 def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, label_names: Sequence[str], notes: list[str]) -> tuple[Parts, DataCounts]:
     """The part of each document, and counts and remarks of the divided documents."""
     places, given, classes = spool.column("place"), spool.column("split"), numbering.labels[spool.column("label")]
+    transfer = given == TRANSFER
+    given = np.where(transfer, np.uint8(NONE), given)
     _check_given(given, ladder.data)
     if ladder.workload == "causal-lm" or not spool.labels.unlabelled:
-        parts = split_documents(places, given, ladder.data)
+        parts = split_documents(places, given, ladder.data, transfer=transfer)
     else:
-        parts = split_documents(places, given, ladder.data, classes < 0)
-        notes = [*notes, *unlabelled_notes(parts, given, classes < 0, spool.unlabelled)]
+        parts = split_documents(places, given, ladder.data, classes < 0, transfer)
+        notes = [*notes, *unlabelled_notes(parts, given, (classes < 0) & ~transfer, spool.unlabelled)]
+    joined, equal = int((transfer & (parts == TRAIN)).sum()), int((transfer & (parts == EQUAL_TO_HELD_OUT)).sum())
+    if equal:
+        notes = [*notes, f"{equal:,} rows of data.transfer left out, which held-out rows equal"]
     notes = [*notes, *unlearned_note(label_names, classes, parts)]
-    return parts, count_duplicates(places, classes, parts, bool((given != NONE).any()), spool.dropped, notes)
+    counts = count_duplicates(places, classes, parts, bool((given != NONE).any()), spool.dropped, notes)
+    return parts, counts.model_copy(update={"transfer": joined})
 
 
 def _check_given(given: Parts, data: Data) -> None:
@@ -168,13 +174,16 @@ def _check_given(given: Parts, data: Data) -> None:
             raise UserError.about(f"data.splits.{name}", ", ".join(sources), "a split with documents", remedy)
 
 
-def _times(spool: Spool, parts: Parts, data: FilesData, progress: Progress) -> NDArray[np.uint8]:
+def _times(spool: Spool, parts: Parts, data: Data, progress: Progress) -> NDArray[np.uint8]:
     """How often each document is read in an epoch, by the weights of the sources."""
     weights = spool.column("weight")
     times = readings(spool.column("place"), weights, parts, data.seed)
-    for weight in sorted({source.weight for source in data.sources}):
+    several = isinstance(data, FilesData) and data.sources
+    named = [(source.name, source.weight) for source in several] if several else [(data.source, 1.0)]
+    named += [(f"data.transfer[{place}]", rows.weight) for place, rows in enumerate(data.transfer)]
+    for weight in sorted({weight for _, weight in named}):
         own = (parts == TRAIN) & (weights == np.float32(weight))
-        names = ", ".join(source.name for source in data.sources if source.weight == weight)
+        names = ", ".join(name for name, each in named if each == weight)
         progress(f"weight {weight:g}, {names}: {int(own.sum()):,} training documents are read {int(times[own].sum()):,} times in an epoch")
     return times
 

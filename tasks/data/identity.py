@@ -50,7 +50,9 @@ def corpus_identity(
         settings.pop("splits", None)  # which file is which split counts in the hash of the source
     if isinstance(ladder.data, FilesData) and ladder.data.sources:
         settings["sources"] = [_source_identity(source) for source in ladder.data.sources]
-    if all(settings.get(name) is None for name in (*DRAWN, "sources")):
+    if ladder.data.transfer:  # their content is in the hash of the source
+        settings["transfer"] = [known_settings(rows.model_copy(update={"paths": ()})) for rows in ladder.data.transfer]
+    if all(settings.get(name) is None for name in (*DRAWN, "sources", "transfer")):
         settings.pop("seed", None)
     pictures = _image_identity(ladder, image_processor)
     tokenizer: dict[str, Any] | None = None

@@ -13,14 +13,16 @@ from models.data.corpus import SPLITS
 from tasks.data.spool import NONE
 
 DROPPED = 255  # part of a document that is left out
-EQUAL_TO_HELD_OUT = 254  # the same, because it has no label and a held-out one equals it
+EQUAL_TO_HELD_OUT = 254  # the same, because it may only train and a held-out one equals it
 TRAIN, VALID, TEST = (SPLITS.index(name) for name in ("train", "valid", "test"))
 
 Places = NDArray[np.uint64]
 Parts = NDArray[np.uint8]
 
 
-def split_documents(places: Places, given: Parts, data: Data, unlabelled: NDArray[np.bool_] | None = None) -> Parts:
+def split_documents(
+    places: Places, given: Parts, data: Data, unlabelled: NDArray[np.bool_] | None = None, transfer: NDArray[np.bool_] | None = None
+) -> Parts:
     """The part of each document: an index into `SPLITS`, or above them for one that is left out.
 
     Given parts stay as they are; missing ones are drawn from train.
@@ -30,14 +32,16 @@ def split_documents(places: Places, given: Parts, data: Data, unlabelled: NDArra
         given: (n,) part that the source gives it; `NONE`: none.
         data: Fractions, limits and their seed.
         unlabelled: (n,) those that train only, and only if no held-out document equals them; None: none.
+        transfer: (n,) those of `data.transfer`, which train only in the same way, beyond all limits; None: none.
 
     Raises:
         UserError: Fewer different documents than parts to fill.
     """
     draws = _draws(places, data.seed)
-    kept = _first(draws, np.ones(len(places), dtype=bool), data.max_documents)
+    joined = np.zeros(len(places), dtype=bool) if transfer is None else transfer
+    kept = _first(draws, ~joined, data.max_documents) | joined
     free = (given == NONE) | (given == TRAIN)
-    judged = kept if unlabelled is None else kept & ~unlabelled
+    judged = kept & ~joined if unlabelled is None else kept & ~joined & ~unlabelled
     parts = np.full(len(places), DROPPED, dtype=np.uint8)
     parts[judged] = given[judged]
     shares = [(VALID, data.valid_fraction), (TEST, data.test_fraction)]
@@ -45,11 +49,11 @@ def split_documents(places: Places, given: Parts, data: Data, unlabelled: NDArra
     if drawn or (judged & free).any() or unlabelled is None:  # else both are given, and all that is to be trained on has no label
         kind = " with a label" * (unlabelled is not None) + " to train on" * bool((given != NONE).any())
         parts[judged & free] = _by_hash(places[judged & free], drawn, kind)
-    if unlabelled is not None:
-        others = kept & unlabelled & free
+    others = joined if unlabelled is None else joined | (kept & unlabelled & free)
+    if others.any():
         held_out = places[(parts == VALID) | (parts == TEST)]
         parts[others] = np.where(np.isin(places[others], held_out), EQUAL_TO_HELD_OUT, TRAIN)
-    train = parts == TRAIN
+    train = (parts == TRAIN) & ~joined
     parts[train & ~_first(draws, train, data.max_train_documents)] = DROPPED
     return parts
 

@@ -25,6 +25,7 @@ from tasks.data.reading.sources import Source
 
 FORMAT = 2
 NONE = 255  # in a record's `split`: the source gives none
+TRANSFER = 254  # the same: it trains, and is never held out
 RECORD = np.dtype([("place", "<u8"), ("size", "<i8"), ("label", "<i4"), ("slice", "<i4"), ("split", "u1"), ("weight", "<f4")])
 PORTION_BYTES = 4 << 20
 PORTION_DOCUMENTS = 8192
@@ -145,7 +146,7 @@ def write_spool(source: Source, folder: Path, keep_empty: bool) -> Spool:
             number = -1 if document.label is None else numbers.setdefault(document.label, len(numbers))
             if document.label is None and document.split is not None:
                 unlabelled.setdefault(document.split, document.origin)
-            given = NONE if document.split is None else SPLITS.index(document.split)
+            given = TRANSFER if document.transfer else NONE if document.split is None else SPLITS.index(document.split)
             group = slices.setdefault(document.slice, len(slices))
             block[documents % PORTION_DOCUMENTS] = (place_of(document.key), len(content), number, group, given, document.weight)
             contents.write(content)

@@ -23,6 +23,7 @@ class DataCounts(Record):
         notes: Remarks as the log showed them.
         labelled: Training examples of a classifier that have a label; None for language models.
         unlabelled: Those that have none.
+        transfer: Training documents that came from `data.transfer`.
     """
 
     dropped: dict[str, int] = Field(default={})
@@ -34,6 +35,7 @@ class DataCounts(Record):
     notes: tuple[str, ...] = ()
     labelled: int | None = None
     unlabelled: int | None = None
+    transfer: int = 0
 
     @property
     def labels_in_words(self) -> str | None:

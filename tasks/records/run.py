@@ -105,6 +105,8 @@ class StageRecord(Record):
         signal_seconds: Seconds that the teachers' answers took, where they were put on disk for this training.
         all_signal_seconds: Seconds that all stored answers take which it learns from, those included that were stored before; None where
             an earlier version made it.
+        answers_asked: Examples that its teachers answered for this training and that went to disk; None: they answered live.
+        answers_copied: Stored answers that were given to other data with the same examples.
         bench: How fast it answers; None where it was not measured.
         poor: Why a root teacher is no better than a guess, where `teacher.allow_poor` lets it teach.
     """
@@ -143,6 +145,8 @@ class StageRecord(Record):
     decision: str | None = None
     signal_seconds: float = 0.0
     all_signal_seconds: float | None = None
+    answers_asked: int | None = None
+    answers_copied: int = 0
     bench: ModelBench | None = None
     audit: AuditRecord | None = None
     poor: str | None = None

@@ -5,8 +5,10 @@ Every stage, arm and trial with the same teacher and data shares one cache, what
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,12 @@ from torch import Tensor, nn
 from conf.errors import LadderError
 from conf.home import disk_errors
 from conf.schema.stage.signals import Signals
+from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.data.tokenizers import tokenizer_hash
-from models.signals.cache import ORDER, TOLERANCE, Logits, SignalCache, refuse_another
+from models.signals.cache import MANIFEST, ORDER, TOLERANCE, Keys, Logits, SignalCache, refuse_another
 from models.signals.codec import FORMAT
 from models.signals.fill import fill_cache, id_order, needed_keys, select_examples
 from models.signals.sources import rows
@@ -48,6 +51,7 @@ class CachedSignals:
     Attributes:
         text: For the record.
         examples: That the teacher answered for this model, all attempts together.
+        copied: Answers in the cache that were given to other data with the same examples.
         cache: Where its answers are.
         seconds: That these answers took.
         all_seconds: That all answers which the training needs take, those included that others had stored.
@@ -55,6 +59,7 @@ class CachedSignals:
 
     text: str
     examples: int
+    copied: int
     cache: SignalCache
     seconds: float
     all_seconds: float
@@ -99,15 +104,18 @@ def signals_for(
         found = _folder(store, identity, digest, record.name, context, batches, logits)
         cache = SignalCache.open(found.folder, digest, identity, log.warning)
         steps, keys = needed_keys(batches, work.training.steps)
+        if cache.missing(keys).any():
+            _copy_answers(cache, keys, identity, store)
         missing = int(cache.missing(keys).sum())
         log.info("%s: signals of %s %s (%s), %s", work.name, record.name, _state(missing, len(keys)), digest[:12], describe(signals))
         if missing:
             fill_cache(cache, batches, steps, logits, own, on_example=_progress(work.name, missing), should_stop=stopping.requested)
         check(cache, batches.at(0), logits, digest)
     computed, seconds = cache.made_for(own)
-    each = cache.bytes / max(cache.rows, 1)
-    text = f"{describe(signals)}, {each:.1f} bytes each, {computed:,} examples computed in {seconds:.1f} s ({digest[:12]})"
-    return CachedSignals(text, computed, cache, seconds, len(keys) * cache.seconds_an_example)
+    each, copied = cache.bytes / max(cache.rows, 1), cache.made_for("")[0]
+    others = f", {copied:,} copied" if copied else ""
+    text = f"{describe(signals)}, {each:.1f} bytes each, {computed:,} examples computed in {seconds:.1f} s{others} ({digest[:12]})"
+    return CachedSignals(text, computed, copied, cache, seconds, len(keys) * cache.seconds_an_example)
 
 
 def cache_identity(signals: Signals, record: StageRecord, corpus: Corpus, precision: str) -> dict[str, Any]:
@@ -168,11 +176,35 @@ def _folder(
     if found is not None:
         return found
 
+    known = _siblings(store, identity)
+
     def write(folder: Path) -> None:
-        if identity["signal"] != "full":
+        if known and (known[0].folder / ORDER).is_file():  # its records can then be copied
+            shutil.copyfile(known[0].folder / ORDER, folder / ORDER)
+        elif identity["signal"] != "full":
             np.save(folder / ORDER, id_order(batches.at(0), logits, identity["vocabulary"]), allow_pickle=False)
 
     return store.publish(KIND, name, identity, fingerprint, context.made, write)
+
+
+def _siblings(store: Store, identity: dict[str, Any]) -> list[Found]:
+    """Caches of the same teacher, coded in the same way, of other data; the newest first."""
+    found: list[tuple[float, Found]] = []
+    for path in (store.home.store / KIND).glob(f"*/{MANIFEST}"):
+        with suppress(OSError, ValueError, KeyError):  # damaged, of another version, or removed meanwhile
+            manifest, moment = read_json(path), path.stat().st_mtime
+            if {**manifest["identity"], "data": None} == {**identity, "data": None} and manifest["identity"]["data"] != identity["data"]:
+                found.append((moment, Found(path.parent, manifest)))
+    return [each for _, each in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def _copy_answers(cache: SignalCache, keys: Keys, identity: dict[str, Any], store: Store) -> None:
+    """Copy the answers that the teacher gave to the same examples in other data."""
+    for found in _siblings(store, identity):
+        with suppress(OSError):  # removed meanwhile
+            other = SignalCache.open(found.folder, found.manifest["fingerprint"], found.manifest["identity"], log.warning)
+            if np.array_equal(other.coding.ids, cache.coding.ids) and (copied := cache.copy(other, keys)):
+                log.info("signals: %d of %d answers copied from those to other data (%s)", copied, len(keys), found.folder.name)
 
 
 def _state(missing: int, examples: int) -> str:

@@ -208,6 +208,8 @@ def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTr
         signals="; ".join(each.text for each in finished.cached) or ("live" if _needs_teacher(work) else None),
         signal_seconds=sum(each.seconds for each in finished.cached),
         all_signal_seconds=sum(each.all_seconds for each in finished.cached),
+        answers_asked=sum(each.examples for each in finished.cached) if finished.cached else None,
+        answers_copied=sum(each.copied for each in finished.cached),
         initial=finished.initial,
         teachers=tuple(t.name for t in work.teachers),
         teacher_fingerprints=tuple(t.fingerprint for t in work.teachers),

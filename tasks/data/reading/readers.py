@@ -44,6 +44,7 @@ class Document:
         label: Its class as the source writes it; None where the source has none.
         split: The split that the source puts it in; None: the hash of its key decides.
         weight: Times that it is read in an epoch, if it trains.
+        transfer: Whether it trains, and is never held out.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Document:
     label: Label | None = None
     split: SplitName | None = None
     weight: float = 1.0
+    transfer: bool = False
 
 
 def content_key(text: str) -> str:

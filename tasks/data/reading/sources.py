@@ -8,9 +8,10 @@ import os
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from conf.schema.data import Data, DatasetData, DigitsData, FilesData, StdlibData
+from conf.schema.data import Data, DatasetData, DigitsData, FilesData, StdlibData, transfer_data
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
 from models.data.images import ImageReader
@@ -81,6 +82,8 @@ def open_source(data: Data, workload: Workload, base: Path, images: ImageReader 
             ]
             class_names = declared_classes(parts[0][1], data.columns, workload)
             documents = dataset_documents(parts, data, workload, dropped, images and images.beside(base))
+    if data.transfer:
+        documents = chain(documents, _transferred(data, workload, base, dropped, images, class_names))
     return Source(documents, class_names, dropped)
 
 
@@ -113,6 +116,19 @@ def no_documents(data: Data) -> UserError:
 
 
 def source_hash(data: Data, base: Path, workload: Workload = "causal-lm") -> str:
+    """Hash of the raw content and of that of `data.transfer`; see `_own_hash`."""
+    own = _own_hash(data, base, workload)
+    if not data.transfer:
+        return own
+    prints = [own]
+    for place in range(len(data.transfer)):
+        with _renamed({"data.paths": f"data.transfer[{place}].paths"}):
+            files = list(file_contents(transfer_data(data, place), base, workload))
+            prints.append(hash_files((str(number), path) for number, (_, path) in enumerate(files)))
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest()
+
+
+def _own_hash(data: Data, base: Path, workload: Workload) -> str:
     """Hash the raw content without preparing it: the identity of the data, with the images that a table names.
 
     Names of files count relative to `base` or to the source's own folder, so a moved folder keeps its hash.
@@ -167,18 +183,39 @@ def _mixed(data: FilesData, workload: Workload, base: Path, dropped: Counter[str
             )
 
 
-@contextmanager
-def _named(place: int, columns: bool = False) -> Iterator[None]:
+def _transferred(
+    data: Data, workload: Workload, base: Path, dropped: Counter[str], images: ImageReader | None, class_names: tuple[str, ...] | None
+) -> Iterator[Document]:
+    """Documents of `data.transfer`; where the source declares names of its classes 0, 1, ..., labels may be either."""
+    numbers = {name: number for number, name in enumerate(class_names or ())}
+    for place, rows in enumerate(data.transfer):
+        own = transfer_data(data, place)
+        columns = {"data.columns": f"data.transfer[{place}].columns"} if rows.columns else {}
+        with _renamed({"data.paths": f"data.transfer[{place}].paths"} | columns):
+            opened = open_source(own, workload, base, images)
+            for document in opened.documents:
+                label = numbers.get(document.label, document.label) if isinstance(document.label, str) else document.label
+                yield replace(document, label=label, weight=rows.weight, transfer=True)
+        dropped.update(opened.dropped)
+
+
+def _named(place: int, columns: bool = False) -> AbstractContextManager[None]:
     """Let errors name the settings of a source, those of its columns too where it has its own."""
+    keys = {"data.name": "dataset", "data.subset": "subset", "data.split": "split", "data.revision": "revision"}
+    if columns:
+        keys["data.columns"] = "columns"
+    return _renamed({plain: f"data.sources[{place}].{key}" for plain, key in keys.items()})
+
+
+@contextmanager
+def _renamed(keys: Mapping[str, str]) -> Iterator[None]:
+    """Let errors name other keys of settings than the readers do."""
     try:
         yield
     except UserError as error:
-        keys = {"data.name": "dataset", "data.subset": "subset", "data.split": "split", "data.revision": "revision"}
-        if columns:
-            keys["data.columns"] = "columns"
         words = str(error)
         for plain, key in keys.items():
-            words = re.sub(rf"\b{re.escape(plain)}\b", f"data.sources[{place}].{key}", words)
+            words = re.sub(rf"\b{re.escape(plain)}\b", key, words)
         raise UserError(words) from error
 
 

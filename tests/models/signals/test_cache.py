@@ -286,3 +286,19 @@ def resident(folder: Path) -> int:
         elif ours and line.startswith("Rss:"):
             found += int(line.split()[1])
     return found
+
+
+@pytest.mark.parametrize("kind", ["sampled", "top-k", "full"])
+def test_answers_to_the_same_examples_are_copied_from_another_cache(tmp_path: Path, text: Corpus, kind: str) -> None:
+    batches = TrainingBatches(text, 10, 0)
+    first, second = made(tmp_path / "first", signal=kind), made(tmp_path / "second", signal=kind)
+    filled(first, batches, 6)
+    _, keys = needed_keys(batches, 15)
+    assert second.copy(first, keys) == 60
+    assert (second.rows, second.bytes, second.made_for("")[0]) == (first.rows, first.bytes, 60)
+    assert second.seconds_an_example == pytest.approx(first.seconds_an_example)
+    assert second.copy(first, keys) == 0
+    again = opened(tmp_path / "second", signal=kind)
+    mine = keys[~again.missing(keys)]
+    assert [record.tobytes() for record in again.records(mine)] == [record.tobytes() for record in first.records(mine)]
+    assert filled(again, batches, 15) == len(keys) - 60

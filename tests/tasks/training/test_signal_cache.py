@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import TrainedTeacher
 from models.architectures.checkpoint import load_model
+from models.base.files import read_json
 from models.base.interface import Interface
 from models.data.batches import TrainingBatches
 from models.data.corpus import CorpusInfo
-from models.signals.cache import SignalCache
+from models.signals.cache import MANIFEST, SignalCache
+from models.signals.fill import needed_keys
 from tasks.data.prepare import prepare_data
 from tasks.planning.plan import make_plan
 from tasks.records.run import StageRecord
@@ -187,6 +190,24 @@ class TestRuns:
         before = len(list((made.context.paths.store / "signals").glob("*/part-*.bin")))
         assert computed(made.taught("quarter", "stages.quarter.training.steps=16")) == 4 * 16
         assert len(list((made.context.paths.store / "signals").glob("*/part-*.bin"))) == before + 1
+
+    def test_other_data_with_the_same_examples_are_answered_where_they_are_new(self, made: Made) -> None:
+        ladder = loaded(LADDER, "data.max_train_documents=300")
+        data = prepare_data(ladder, made.context)
+        assert data.content_hash != made.data.content_hash
+        folders = [Path(path) for path in (made.context.paths.store / "signals").iterdir()]
+        [earlier] = [SignalCache.open(f, m["fingerprint"], m["identity"], pytest.fail) for f in folders for m in [read_json(f / MANIFEST)]]
+        work = student_work(ladder.stages[0], made.teacher, ladder, data)
+        _, keys = needed_keys(TrainingBatches(data.corpus(), 16, work.seed), 12)
+        stored = int((~earlier.missing(keys)).sum())
+        assert 0 < stored < len(keys) == 192
+        record = find_or_train(work, StageInputs(ladder, data, made.context))
+        assert (record.answers_asked, record.answers_copied) == (192 - stored, stored)
+        assert record.signals is not None
+        assert f"{192 - stored} examples computed in " in record.signals
+        assert f", {stored} copied (" in record.signals
+        caches = {path for path in (made.context.paths.store / "signals").iterdir()} - set(folders)
+        shutil.rmtree(caches.pop())  # the other tests count the caches of one corpus
 
     def test_the_teachers_operations_are_counted_once_where_they_were_spent(self, made: Made) -> None:
         tokens = made.ladder.stages[0].training.steps * 16 * 17  # 16 patches and the class token
