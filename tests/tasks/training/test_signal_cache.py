@@ -206,7 +206,7 @@ class TestRuns:
         assert record.signals is not None
         assert f"{192 - stored} examples computed in " in record.signals
         assert f", {stored} copied (" in record.signals
-        caches = {path for path in (made.context.paths.store / "signals").iterdir()} - set(folders)
+        caches = set((made.context.paths.store / "signals").iterdir()) - set(folders)
         shutil.rmtree(caches.pop())  # the other tests count the caches of one corpus
 
     def test_the_teachers_operations_are_counted_once_where_they_were_spent(self, made: Made) -> None:
