@@ -7,13 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from conf.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from typing import Any, Literal
 
 EngineKind = Literal["torch", "onnx", "llamacpp"]
 KINDS: tuple[EngineKind, ...] = ("torch", "onnx", "llamacpp")
@@ -22,7 +16,7 @@ Message = Mapping[str, str]  # of a conversation: role and content
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """A classifier's answer to one row.
 
     Attributes:
@@ -111,7 +105,7 @@ class Classifier(Engine):
         """Ids of each text, uncut; 0 for images."""
 
     @abstractmethod
-    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+    def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         """Answers to rows as one batch; texts longer than `max_length` are cut as in training."""
 
 
@@ -184,26 +178,3 @@ class TokenQueue:
             yield item
             if item.finish:
                 return
-
-
-def load_engine(
-    place: Path, workload: str, kind: EngineKind = "torch", *, max_length: int | None = None, batch: int = 16, key: str = "model"
-) -> Classifier | LanguageModel:
-    """Load a model.
-
-    Args:
-        place: A Hugging Face folder, or the file or folder of an export.
-        workload: `causal-lm`, `sequence-classification` or `image-classification`.
-        kind: The engine.
-        max_length: Lowers the most ids of a text, or of prompt and answer; None: what the model has.
-        batch: Most answers that a language model writes at once.
-        key: Dotted key or option to blame.
-
-    Raises:
-        UserError: It is no such model, or the engine is not installed.
-    """
-    if kind == "torch":
-        from models.engines.torch_engine import load
-
-        return load(place, workload, max_length=max_length, batch=batch, key=key)
-    raise UserError.about("--engine", kind, "torch", "Leave it out.")

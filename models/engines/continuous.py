@@ -1,4 +1,4 @@
-"""Continuous batching: answers of a language model join and leave a running batch at every token.
+"""Continuous batching: answers join and leave a running batch at every token.
 
 Shape legend: B answers of the batch, T cached positions, V ids. Rows are padded on the left, so that all answers grow at one column.
 """
@@ -30,7 +30,7 @@ PLAIN_LAYERS = {"full_attention", "sliding_attention"}  # whose caches can be pa
 
 
 @dataclass
-class _Row:
+class _Writing:
     """An answer that is written."""
 
     prompt: list[int]
@@ -48,7 +48,7 @@ class _Row:
 class _State:
     """The running batch: its rows, their cache of keys and values, and the mask (B, T) of cached positions that are real."""
 
-    rows: list[_Row] = field(default_factory=list)
+    rows: list[_Writing] = field(default_factory=list)
     cache: Any = None
     mask: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
 
@@ -73,7 +73,7 @@ class ContinuousBatch:
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
         self._joint = "position_ids" in names and can_join(self._model.config)
         self._most = most if self._joint else 1
-        self._new: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
+        self._new: queue.SimpleQueue[_Writing | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._state = _State()
         self._thread = threading.Thread(target=self._run, name="batch", daemon=True)
@@ -82,7 +82,7 @@ class ContinuousBatch:
     def submit(self, prompt: Sequence[int], settings: GenerationSettings, emit: Emit, generation: Generation) -> None:
         """Queue an answer; `emit` is called by the batch's thread with every token, or with an error."""
         text = GrowingText(self._tokenizer, settings.stop)
-        self._new.put(_Row(list(prompt), settings, emit, generation, text, Sampler(settings)))
+        self._new.put(_Writing(list(prompt), settings, emit, generation, text, Sampler(settings)))
         if self._closed.is_set():
             self._cancel_waiting()
 
@@ -122,8 +122,8 @@ class ContinuousBatch:
             self._begin(new)
         self._leave()
 
-    def _admit(self, room: int, wait: bool) -> list[_Row]:
-        rows: list[_Row] = []
+    def _admit(self, room: int, wait: bool) -> list[_Writing]:
+        rows: list[_Writing] = []
         while len(rows) < room:
             try:
                 row = self._new.get(block=wait and not rows)
@@ -137,7 +137,7 @@ class ContinuousBatch:
                 rows.append(row)
         return rows
 
-    def _begin(self, rows: list[_Row]) -> None:
+    def _begin(self, rows: list[_Writing]) -> None:
         """Read prompts, and join them to the batch."""
         from transformers import DynamicCache
 
@@ -170,11 +170,11 @@ class ContinuousBatch:
         output = self._model(**inputs, past_key_values=cache, use_cache=True, **self._keep)
         return output.logits[:, -1, : self._vocabulary].float().log_softmax(-1).cpu()
 
-    def _write(self, rows: Sequence[_Row], scores: Tensor) -> None:
+    def _write(self, rows: Sequence[_Writing], scores: Tensor) -> None:
         for row, score in zip(rows, scores, strict=True):
             self._emit(row, score)
 
-    def _emit(self, row: _Row, score: Tensor) -> None:
+    def _emit(self, row: _Writing, score: Tensor) -> None:
         """Choose an answer's next token and tell it."""
         if row.generation.cancelled.is_set():
             row.done = True

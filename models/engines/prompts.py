@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class PromptEncoder:
-    """Encodes prompts: a text with the ids that begin one, and special strings in it as text; a conversation by its template, as in training."""
+    """Encodes prompts as in training.
+
+    A text gets the ids that begin one, and special strings in it are text; a conversation becomes text by its template.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer

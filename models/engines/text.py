@@ -1,4 +1,4 @@
-"""Text of an answer as it grows: letters of several tokens, and texts that stop it."""
+"""Growing text of an answer: letters of several tokens, and stop texts."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ from models.architectures.checkpoint import load_model
 from models.architectures.configs import positions_of
 from models.data import image_processors, tokenizers
 from models.engines.base import (
-    Answer,
     Classifier,
     Generation,
     GenerationSettings,
     LanguageModel,
     Message,
+    Prediction,
     Row,
     Token,
     TokenQueue,
@@ -37,7 +37,7 @@ WARM_TEXT = "a b c"
 def load(
     folder: Path, workload: str, *, max_length: int | None = None, batch: int = 16, key: str = "model", device: str = "cpu"
 ) -> Classifier | LanguageModel:
-    """As `load_engine`, on a device.
+    """As `models.engines.load.load_engine`, on a device.
 
     Raises:
         UserError: The folder is no such model, or lacks its tokenizer or image processor.
@@ -57,11 +57,11 @@ def class_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(str(names[index]) for index in sorted(names))
 
 
-def answers(logits: Tensor, labels: Sequence[str]) -> list[Answer]:
+def answers(logits: Tensor, labels: Sequence[str]) -> list[Prediction]:
     """Answers of (B, K) logits."""
     probabilities = logits.double().softmax(-1).cpu().numpy()
     best = probabilities.argmax(-1)
-    return [Answer(labels[k], float(row[k]), tuple(row.tolist())) for k, row in zip(best, probabilities, strict=True)]
+    return [Prediction(labels[int(k)], float(row[k]), tuple(row.tolist())) for k, row in zip(best, probabilities, strict=True)]
 
 
 def length_of(positions: int | None, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
@@ -92,7 +92,7 @@ class TorchTexts(Classifier):
         return [len(ids) + self._around for ids in tokenizers.encode(self._tokenizer, rows)]
 
     @torch.inference_mode()
-    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+    def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         """Answers to texts."""
         if not rows:
             return []
@@ -134,7 +134,7 @@ class TorchImages(Classifier):
         return [0] * len(rows)
 
     @torch.inference_mode()
-    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+    def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         """Answers to pictures, which become grey or coloured as the model has 1 or 3 channels."""
         if not rows:
             return []

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from conf.errors import UserError
 from models.data import tokenizers
-from models.engines.base import Generation, GenerationSettings, LanguageModel, Token, load_engine
+from models.engines.base import Generation, GenerationSettings, LanguageModel, Token
+from models.engines.load import load_engine
 from models.engines.torch_engine import TorchImages, TorchLanguageModel, TorchTexts
 
 FolderOf = Callable[..., Path]
