@@ -19,6 +19,7 @@ from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
 from conf.schema.measures.evaluation import Evaluation
 from conf.schema.measures.proof import Comparison
+from conf.schema.shipping.monitoring import Monitoring
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
@@ -75,6 +76,7 @@ class Ladder(Settings):
     bench: Bench = setting(Bench(), "Measurement of latency and memory", identity=False)
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
     proof: Comparison = setting(Comparison(), "Comparison of `ladder prove`", identity=False)
+    monitoring: Monitoring = setting(Monitoring(), "Watching of the promoted student, by `ladder monitor`", identity=False, added=True)
     tracking: Literal["mlflow", "off"] = setting("mlflow", "mlflow: record runs in MLflow; off: run without it", identity=False)
     system_metrics: bool = setting(
         True,
