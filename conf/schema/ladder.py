@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from conf.errors import UserError
 from conf.schema.base import Settings, setting
@@ -186,8 +186,11 @@ class Ladder(Settings):
                 raise ValueError(
                     f"stages[{index}].student.vocabulary: got 'used'; allowed: teacher, with answers, whose ids are those of the data."
                 )
-            if self.has_token_answers(stage) and stage.signals.source == "cached":
-                raise ValueError(f"stages[{index}].signals.source: got 'cached'; allowed: live or auto, below answers, which are a file.")
+            if self.has_token_answers(stage) and stage.signals.source == "cached" and stage.signals.kind != "top-k":
+                raise ValueError(
+                    f"stages[{index}].signals.kind: got {stage.signals.kind!r}; allowed: top-k, below answers, which list some ids of each "
+                    "position and are the cache themselves. Change it, or leave signals out."
+                )
 
     def has_token_answers(self, stage: Stage) -> bool:
         """Whether a stage learns from stored top-k answers of the root; so may any that a gate inserts."""
@@ -270,6 +273,17 @@ class Ladder(Settings):
             except UserError as error:
                 raise ValueError(str(error)) from error
         return self
+
+    def checked(self) -> Ladder:
+        """The same ladder, after the checks that `model_copy` leaves out.
+
+        Raises:
+            UserError: Its parts do not fit.
+        """
+        try:
+            return type(self).model_validate(self.model_dump())
+        except ValidationError as error:
+            raise UserError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
 
     def stage_seed(self, stage: Stage) -> int:
         """Seed of a stage: its own, or the ladder's."""

@@ -48,8 +48,18 @@ class TokenAnswers(nn.Module):
         self.table = table
         self.config = SimpleNamespace(model_type="answers", vocab_size=described["vocabulary"], **described)
 
-    def answers(self, places: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def listed(self) -> int:
+        """K."""
+        return self.table["ids"].shape[1]
+
+    def answers(self, places: Tensor | None, targets: Tensor, most: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Stored distributions of the targets (B, L) of windows that begin at (B,) places of the corpus, row after row, on their device.
+
+        Args:
+            places: None where windows are not of packed documents.
+            targets: `IGNORE` where they do not count.
+            most: Ids of a row, the most probable; the mass of the others joins the residual. None: all that are listed.
 
         Returns:
             (B * L, K) int64 ids, (B * L, K) log-probabilities, (B * L,) log-residuals; of targets that do not count, any values.
@@ -65,6 +75,10 @@ class TokenAnswers(nn.Module):
         if bool(wrong.any()):
             raise LadderError(f"the stored answers are to other data: {int(wrong.sum())} of {len(known)} ids of a batch differ")
         ids, log_p, log_residual = (self.table[name][rows].to(targets.device) for name in ("ids", "log_p", "log_residual"))
+        if most is not None and most < self.listed:
+            kept, where = log_p.topk(most, -1)
+            dropped = log_p.scatter(-1, where, -torch.inf).logsumexp(-1)
+            ids, log_p, log_residual = ids.gather(-1, where), kept, torch.logaddexp(log_residual, dropped)
         return ids.long(), log_p, log_residual
 
 

@@ -21,7 +21,7 @@ from conf.schema.stage.objective import Objective
 from models.data.batches import IGNORE, UNLABELLED
 from models.losses import divergences as d
 from models.losses.divergences import DIVERGENCES, WITHOUT_SQUARE, WITHOUT_TEMPERATURE, cross_entropy, forward_kl
-from models.losses.sparse import SparseSignal, sparse_forward_kl, tempered
+from models.losses.sparse import SparseSignal, lumped, sparse_forward_kl, tempered
 from models.losses.teacher_controls import log_mean, moved_to_label, teacher_weights
 
 
@@ -127,8 +127,7 @@ def divergence_sum(student_logits: Tensor, signals: Sequence[Signal], targets: T
     sparse = [signal for signal in signals if isinstance(signal, SparseSignal)]
     total = torch.zeros((), dtype=student_logits.dtype, device=student_logits.device)
     for signal in sparse:
-        moved = tempered(signal, at.temperature, student_logits.shape[-1])
-        total = total + at.temperature**2 * sparse_forward_kl(moved, student_logits / at.temperature).sum()
+        total = total + _square(at) * _sparse(student_logits, signal, at).sum()
     if dense:
         total = total + len(dense) * _dense(student_logits, dense, targets, at).sum()
     with torch.no_grad():
@@ -154,8 +153,23 @@ def _dense(student_logits: Tensor, teachers: Sequence[Tensor], targets: Tensor |
             teacher = moved_to_label(teacher, label, settings.margin)
         value = divergence(teacher, student, label, settings)
         values.append(value if weight is None else weight * value)
-    square = 1.0 if settings.kind in WITHOUT_SQUARE else at.temperature**2
-    return square * torch.stack(values).mean(0)
+    return _square(at) * torch.stack(values).mean(0)
+
+
+def _sparse(student_logits: Tensor, signal: SparseSignal, at: StepObjective) -> Tensor:
+    """Divergence from a sparse teacher over the listed ids and the bucket of all others, (N,)."""
+    settings, student = at.settings, student_logits / at.temperature
+    moved = tempered(signal, at.temperature, student_logits.shape[-1])
+    if settings.kind == "forward-kl":
+        return sparse_forward_kl(moved, student)
+    teacher, own = lumped(moved, student)
+    if settings.kind == "taid":
+        teacher = d.interpolated(teacher, own, at.taid_share)
+    return DIVERGENCES[settings.kind](teacher, own, moved.ids[:, 0], settings)  # none of these kinds reads labels
+
+
+def _square(at: StepObjective) -> float:
+    return 1.0 if at.settings.kind in WITHOUT_SQUARE else at.temperature**2
 
 
 def _scaled(logits: Tensor, at: StepObjective) -> Tensor:

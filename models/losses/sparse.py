@@ -1,4 +1,4 @@
-"""Forward KL against sparse signals: listed ids and a residual bucket.
+"""Losses against sparse signals: listed ids and a residual bucket.
 
 Shape legend: N rows, K listed places of a row, V vocabulary.
 """
@@ -65,6 +65,31 @@ def sparse_forward_kl(signal: SparseSignal, student_logits: Tensor) -> Tensor:
     log_r_q = log_q.masked_fill(~elsewhere & bucket[:, None], -torch.inf).logsumexp(-1)
     rest = torch.where(bucket, log_r.exp() * (torch.where(bucket, log_r, 0.0) - log_r_q), 0.0)
     return per_id.sum(-1) + rest
+
+
+def lumped(signal: SparseSignal, student_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Teacher and student over the listed ids of a row and one more outcome, all other ids together.
+
+    An f-divergence of the two (KL either way, Jensen-Shannon, skewed ones, total variation) is a lower bound of the same divergence over
+    all ids (data processing inequality), and equal to it where every id is listed.
+
+    Args:
+        signal: At the loss's temperature, see `tempered`.
+        student_logits: (N, V), divided by that temperature.
+
+    Returns:
+        Log-probabilities (N, K + 1) of both; -inf in unused places, and in the last one of a row that lists every id.
+    """
+    ids, log_p, log_r = signal
+    log_q = functional.log_softmax(student_logits, dim=-1)
+    elsewhere = (log_q > -torch.inf).scatter_(-1, ids, False)
+    bucket = elsewhere.any(-1)
+    # Finite where there is no bucket, so that no gradient is NaN.
+    log_r_q = log_q.masked_fill(~elsewhere & bucket[:, None], -torch.inf).logsumexp(-1)
+    listed = log_q.gather(-1, ids).masked_fill(log_p == -torch.inf, -torch.inf)
+    rests = (torch.where(bucket, rest, -torch.inf)[:, None] for rest in (log_r, log_r_q))
+    teacher, student = (torch.cat(parts, -1) for parts in zip((log_p, listed), rests, strict=True))
+    return teacher, student
 
 
 def sparse_gradient_(logits: Tensor, signal: SparseSignal, weight: float) -> tuple[Tensor, Tensor]:

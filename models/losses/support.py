@@ -38,9 +38,10 @@ def check_support(student_logits: Tensor, signals: Sequence[Signal], targets: Te
     by_teacher, by_student = infinite_for(at.settings)
     for signal in signals:
         if isinstance(signal, SparseSignal):
-            ids, log_probs = signal.ids[keep], signal.log_probs[keep]
-            possible = torch.zeros_like(student, dtype=log_probs.dtype).scatter_add_(-1, ids, log_probs.exp()) > 0
-            _refuse(at, "student", int((possible & student).any(0).sum()))
+            ids, log_probs, alone = signal.ids[keep], signal.log_probs[keep], signal.log_residual[keep] == -torch.inf
+            listed = torch.zeros_like(student, dtype=log_probs.dtype).scatter_add_(-1, ids, log_probs.exp()) > 0
+            _refuse(at, "teacher", int((alone[:, None] & ~listed & ~student).any(0).sum()) if by_teacher else 0)
+            _refuse(at, "student", int((listed & student).any(0).sum()) if by_student else 0)
             continue
         teacher = signal.logits[keep] == -torch.inf
         _refuse(at, "teacher", int((teacher & ~student).any(0).sum()) if by_teacher else 0)

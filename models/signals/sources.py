@@ -99,7 +99,7 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") ->
         precision: `bf16` where it will run under bf16 autocast: its matrices are then rounded once, as autocast would at every batch.
     """
     if isinstance(teacher, TokenAnswers):
-        return lambda batch: SparseSignal(*teacher.answers(batch.places, batch.targets))
+        return stored(teacher)
     teacher.eval().requires_grad_(False)
     head = split_head(teacher) if vocabulary is not None else None
     if precision == "bf16":
@@ -116,6 +116,11 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") ->
             return HiddenSignal(torch.cat([hidden_rows(teacher, batch.part(index, parts)) for index in range(parts)]), weight, bias)
 
     return source
+
+
+def stored(answers: TokenAnswers, most: int | None = None) -> SignalSource:
+    """Answers from a file as source of signals, with `most` ids of a row; None: all that are listed."""
+    return lambda batch: SparseSignal(*answers.answers(batch.places, batch.targets, most))
 
 
 def _parts(teacher: nn.Module, batch: Batch) -> int:

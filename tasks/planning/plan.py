@@ -108,7 +108,8 @@ def _plan_stages(
         assert size is not None
         if stage.signals.source != "live":
             interface = expected_interface(ladder, inputs.corpus)
-            notes.append(f"{stage.name}: {_signals_note(stage, choice, inputs.corpus, size, interface)}")
+            file = ladder.has_token_answers(stage) and len(teachers_of(stage, lineage)) == 1
+            notes.append(f"{stage.name}: {_signals_note(stage, choice, inputs.corpus, size, interface, file)}")
         identity = stage_identity(
             ladder,
             stage,
@@ -191,10 +192,12 @@ def _gap_note(stage: Stage, above: Size | None, size: Size) -> list[str]:
     ]
 
 
-def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Size, interface: Interface) -> str:
-    """Whether answers are live or cached, why, and the size of the cache."""
+def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Size, interface: Interface, file: bool) -> str:
+    """Whether answers are live or cached, why, and the size of the cache; `file`: the root's answers alone, which are a file already."""
     if not choice.cached:
         return f"signals live ({choice.reason})"
+    if file:
+        return f"signals cached ({choice.reason}): {describe(stage.signals)} at most, read from the root's answers, no copy"
     text, rows = f"signals cached ({choice.reason}): {describe(stage.signals)}", size.tokens if interface.workload == "causal-lm" else 1
     each = estimated_bytes(stage.signals, outputs_of(interface))
     if corpus is None:

@@ -22,6 +22,8 @@ from tasks.training.identity import untaught
 
 PILOT = 0.1  # share of every student's steps in a pilot
 LEAST_STEPS = 10
+FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
+TAUGHT_BY: dict[Arm, str] = {"staged-root": "root", "ancestors": "ancestors"}
 
 MEANING: dict[Arm, str] = {
     "staged": "the ladder as it stands",
@@ -105,17 +107,29 @@ def refuse(arm: Arm, ladder: Ladder) -> None:
     initialisation = last.student.initialisation
     if single and arm in ("staged", "staged-root", "ancestors", "direct-matched", "direct-free"):
         raise impossible(arm, f"direct, scratch, label-smoothing and pruned-only, as {ladder.name} has one stage", "It is direct already.")
-    for same, choice in (("staged-root", ("root",)), ("ancestors", ("ancestors",))):
-        if arm == same and all(stage.teachers == choice for stage in ladder.stages):
-            raise impossible(arm, f"staged, as the ladder's stages have teachers {choice[0]} already", "Leave it out.")
+    for same, choice in TAUGHT_BY.items():
+        if arm == same and all(stage.teachers == (choice,) for stage in ladder.stages):
+            raise impossible(arm, f"staged, as the ladder's stages have teachers {choice} already", "Leave it out.")
     if arm == "staged-root" and initialisation == "random":
         allowed = f"direct, as {last.name} starts from random weights: without its assistants' weights and teaching it is the same"
         raise impossible(arm, allowed, "Leave it out.")
     if arm == "ancestors" and (named := [stage.name for stage in ladder.stages if stage.objective.features]):
         raise impossible(arm, f"an arm with one teacher, for the features of {', '.join(named)}", "Leave it or objective.features out.")
+    _refuse_for_answers(arm, ladder)
     if arm == "pruned-only" and initialisation == "random":
         allowed = f"a last student that starts from its teacher (initialisation layers or prune); {last.name} starts from random weights"
         raise impossible(arm, allowed, "Leave it out.")
+
+
+def _refuse_for_answers(arm: Arm, ladder: Ladder) -> None:
+    """Refuse an arm in which answers would teach a student that they cannot teach."""
+    if ladder.teacher.source != "answers" or arm not in (*FROM_ROOT, *TAUGHT_BY):
+        return
+    try:
+        (direct(ladder) if arm in FROM_ROOT else taught_by(TAUGHT_BY[arm], ladder)).checked()
+    except UserError as error:
+        reason = str(error).partition(". ")[0]
+        raise impossible(arm, f"an arm whose students answers can teach; as {arm}, {reason}", "Leave it out.") from None
 
 
 def impossible(arm: Arm, allowed: str, remedy: str) -> UserError:
@@ -123,8 +137,9 @@ def impossible(arm: Arm, allowed: str, remedy: str) -> UserError:
     return UserError.about("proof.arms", arm, allowed, remedy)
 
 
-def _taught_by(choice: str) -> Rewriting:
-    return lambda ladder, *_: with_stages(ladder, *(stage.model_copy(update={"teachers": (choice,)}) for stage in ladder.stages))
+def taught_by(choice: str, ladder: Ladder) -> Ladder:
+    """The ladder whose students all have the same choice of teachers."""
+    return with_stages(ladder, *(stage.model_copy(update={"teachers": (choice,)}) for stage in ladder.stages))
 
 
 def scratch(ladder: Ladder) -> Ladder:
@@ -161,8 +176,8 @@ def _label_smoothing(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int
 
 REWRITINGS: dict[Arm, Rewriting] = {
     "staged": lambda ladder, *_: ladder,
-    "staged-root": _taught_by("root"),
-    "ancestors": _taught_by("ancestors"),
+    "staged-root": lambda ladder, *_: taught_by("root", ladder),
+    "ancestors": lambda ladder, *_: taught_by("ancestors", ladder),
     "direct": lambda ladder, *_: direct(ladder),
     "direct-matched": _direct_for(_whole),
     "direct-free": _direct_for(_last_hop),

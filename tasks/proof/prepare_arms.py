@@ -15,7 +15,18 @@ from conf.schema.measures.proof import ARMS, Arm
 from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from tasks.planning.matching import direct
-from tasks.proof.arms import MATCHED_TO_STEPS, ForwardFlops, impossible, refuse, replicate, rewritten, scratch, shared_settings, watched
+from tasks.proof.arms import (
+    FROM_ROOT,
+    MATCHED_TO_STEPS,
+    ForwardFlops,
+    impossible,
+    refuse,
+    replicate,
+    rewritten,
+    scratch,
+    shared_settings,
+    watched,
+)
 from tasks.records.run import DataRecord
 from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.store.cached import Entry, Write, find_or_compute
@@ -24,7 +35,6 @@ from tasks.training.identity import numeric_settings, untaught
 
 KIND = "prices"  # part of the store
 WITHOUT_TEACHER: tuple[Arm, ...] = ("scratch", "label-smoothing")
-FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
 
 
 class Arms(NamedTuple):

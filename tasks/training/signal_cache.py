@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from conf.errors import LadderError
 from conf.home import disk_errors
 from conf.schema.stage.signals import Signals
+from models.architectures.token_answers import TokenAnswers
 from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from models.data.batches import Batch, TrainingBatches
@@ -28,7 +29,7 @@ from models.data.tokenizers import tokenizer_hash
 from models.signals.cache import MANIFEST, ORDER, TOLERANCE, Keys, Logits, SignalCache, refuse_another
 from models.signals.codec import FORMAT
 from models.signals.fill import fill_cache, id_order, needed_keys, select_examples
-from models.signals.sources import rows
+from models.signals.sources import SignalSource, rows, stored
 from tasks.records.format import estimate, rate
 from tasks.records.run import StageRecord
 from tasks.runtime import cancellation as stopping
@@ -52,7 +53,7 @@ class CachedSignals:
         text: For the record.
         examples: That the teacher answered for this model, all attempts together.
         copied: Answers in the cache that were given to other data with the same examples.
-        cache: Where its answers are.
+        source: Of its answers.
         seconds: That these answers took.
         all_seconds: That all answers which the training needs take, those included that others had stored.
     """
@@ -60,7 +61,7 @@ class CachedSignals:
     text: str
     examples: int
     copied: int
-    cache: SignalCache
+    source: SignalSource
     seconds: float
     all_seconds: float
 
@@ -97,6 +98,8 @@ def signals_for(
         StoreError: The disk is full; finished parts are kept.
         RunCancelled: The run was asked to stop; finished parts are kept.
     """
+    if isinstance(teacher, TokenAnswers):
+        return _stored_signals(work.name, signals, record, teacher)
     identity = cache_identity(signals, record, corpus, precision)
     digest, store, own = fingerprint(identity), store_of(context), fingerprint(work.identity)
     logits = logits_of(teacher, corpus, device, precision)
@@ -115,7 +118,15 @@ def signals_for(
     each, copied = cache.bytes / max(cache.rows, 1), cache.made_for("")[0]
     others = f", {copied:,} copied" if copied else ""
     text = f"{describe(signals)}, {each:.1f} bytes each, {computed:,} examples computed in {seconds:.1f} s{others} ({digest[:12]})"
-    return CachedSignals(text, computed, copied, cache, seconds, len(keys) * cache.seconds_an_example)
+    return CachedSignals(text, computed, copied, cache.source, seconds, len(keys) * cache.seconds_an_example)
+
+
+def _stored_signals(name: str, signals: Signals, record: StageRecord, answers: TokenAnswers) -> CachedSignals:
+    """The signals of a teacher that is a file of answers: these are the cache, and nothing is copied."""
+    ids, kept = answers.listed, describe(signals)
+    kept = f"{kept} of {ids} in the file" if signals.k < ids else f"top-k, all {ids} ids of the file"
+    log.info("%s: signals of %s are its answers (%s), %s", name, record.name, record.fingerprint[:12], kept)
+    return CachedSignals(f"{kept} ({record.fingerprint[:12]})", 0, 0, stored(answers, signals.k), 0.0, 0.0)
 
 
 def cache_identity(signals: Signals, record: StageRecord, corpus: Corpus, precision: str) -> dict[str, Any]:

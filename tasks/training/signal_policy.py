@@ -50,7 +50,7 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
         return Choice(False, "alpha is 0, so no teacher is asked")
     if stage.teachers == ("none",):
         return Choice(False, "no teacher is asked")
-    if ladder.has_token_answers(stage):
+    if ladder.has_token_answers(stage) and signals.source != "cached":
         return Choice(False, "the root's answers are a file")
     if signals.source != "auto":
         return Choice(signals.source == "cached", "as set")

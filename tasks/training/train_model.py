@@ -93,7 +93,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     if cached:
         teacher = None
         above.clear()  # their answers are on disk; their memory is the student's
-        signals = [each.cache.source for each in cached]
+        signals = [each.source for each in cached]
     else:
         signals = _live(work, above, interface, precision)
     with ExitStack() as stack:

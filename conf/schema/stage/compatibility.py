@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from conf.errors import UserError
-from conf.schema.stage.objective import CLASSIFICATION_ONLY, SOFTMAX_FREE
+from conf.schema.stage.objective import CLASSIFICATION_ONLY, DENSE_ONLY, SOFTMAX_FREE, ObjectiveKind
 
 if TYPE_CHECKING:
     from conf.schema.stage.objective import Objective
@@ -52,8 +52,10 @@ def _check_sparse(objective: Objective, signals_kind: str, key: str, teachers: i
     stored = signals_kind == "answers"
     remedy = "Change it." if stored else "Change it, or set signals to live."
     condition = "below answers" if stored else f"with {signals_kind} signals"
-    if objective.kind != "forward-kl":
-        raise UserError.about(f"{key}.kind", objective.kind, f"forward-kl {condition}, which do not hold every probability", remedy)
+    if objective.kind in DENSE_ONLY or (signals_kind == "sampled" and objective.kind != "forward-kl"):
+        kinds = ["forward-kl"] if signals_kind == "sampled" else [kind for kind in get_args(ObjectiveKind) if kind not in DENSE_ONLY]
+        allowed = f"{', '.join(kinds)} {condition}, which do not hold every probability"
+        raise UserError.about(f"{key}.kind", objective.kind, allowed, remedy)
     if objective.wrong_teacher != "none":
         raise UserError.about(f"{key}.wrong_teacher", objective.wrong_teacher, f"none {condition}", remedy)
     if objective.standardize:

@@ -10,8 +10,9 @@ from pydantic_core import CoreSchema
 from conf.schema.base import Settings, setting
 
 ObjectiveKind = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "tvd", "dkd", "logit-mse", "taid"]
-# Restrictions of a kind, which `conf.schema.stage.compatibility` checks; a kind in neither suits all workloads and dense signals.
+# Restrictions of a kind, which `conf.schema.stage.compatibility` checks; a kind in none suits all workloads, and dense and top-k signals.
 CLASSIFICATION_ONLY: tuple[ObjectiveKind, ...] = ("logit-mse",)
+DENSE_ONLY: tuple[ObjectiveKind, ...] = ("dkd", "logit-mse")  # need the probability of the label, or every logit
 SOFTMAX_FREE: tuple[ObjectiveKind, ...] = ("logit-mse",)  # compare the logits' own size: no z-scores, no mean of probabilities
 
 

@@ -1,6 +1,7 @@
 """Laws of the loss against sparse signals."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from conf.errors import UserError
 from conf.schema.stage.compatibility import check_objective
-from conf.schema.stage.objective import Objective
-from models.losses.loss import StepObjective, distillation_loss, forward_kl
+from conf.schema.stage.objective import DENSE_ONLY, Objective, ObjectiveKind
+from models.losses.divergences import WITHOUT_SQUARE
+from models.losses.loss import DIVERGENCES, StepObjective, TeacherSignal, distillation_loss, forward_kl
 from models.losses.sparse import SparseSignal, sparse_forward_kl, sparse_gradient_, tempered
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REAL = st.floats(-6, 6, width=64)
+KINDS = [kind for kind in get_args(ObjectiveKind) if kind not in DENSE_ONLY]
 SHAPES = st.tuples(st.integers(1, 5), st.integers(3, 9))
 PAIRS = SHAPES.flatmap(lambda s: st.tuples(*[arrays.arrays(np.float64, s, elements=REAL).map(torch.from_numpy)] * 2))
 
@@ -70,6 +73,40 @@ def test_sparse_kl_is_kl_of_the_lumped_distributions_and_a_lower_bound(pair: tup
     assert (value >= -1e-12).all()
     assert (value <= forward_kl(teacher, student) + 1e-9).all()
     assert sparse_forward_kl(signal, teacher + 2).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@QUICK
+@given(PAIRS, st.sampled_from([0.5, 1.0, 3.0]), st.data())
+def test_every_kind_is_its_divergence_of_the_lumped_distributions(
+    kind: ObjectiveKind, pair: tuple[Tensor, Tensor], temperature: float, data: st.DataObject
+) -> None:
+    teacher, student = pair
+    vocabulary, settings = teacher.shape[1], Objective(kind=kind)
+    at = StepObjective(settings, 1.0, temperature, taid_share=0.6)
+    labels = torch.zeros(len(teacher), dtype=torch.int64)
+    k = data.draw(st.integers(1, vocabulary))
+
+    def kd(signal: SparseSignal | TeacherSignal, own: Tensor = student) -> float:
+        return float(distillation_loss(own, [signal], labels, at).kd)
+
+    def lumps(p: Tensor) -> Tensor:
+        rest = p.scatter(-1, top(teacher, k).ids, 0.0).sum(-1, keepdim=True)
+        return torch.cat([p.gather(-1, top(teacher, k).ids), rest][: 1 + (k < vocabulary)], -1)
+
+    warm = tempered(top(teacher, k), temperature, vocabulary)
+    p = torch.cat([warm.log_probs, warm.log_residual[:, None]][: 1 + (k < vocabulary)], -1)
+    q = lumps((student / temperature).softmax(-1)).log()
+    if kind == "taid":
+        p = torch.lerp(q, p, 0.6)
+    square = 1.0 if kind in WITHOUT_SQUARE else temperature**2
+    expected = square * DIVERGENCES[kind](p, q, labels, settings).sum()
+    assert kd(top(teacher, k)) == pytest.approx(float(expected), rel=1e-8, abs=1e-10)
+    assert kd(top(teacher, vocabulary)) == pytest.approx(kd(TeacherSignal(teacher)), rel=1e-8, abs=1e-10)
+    if temperature == 1 and kind != "taid":
+        assert kd(top(teacher, k)) <= kd(TeacherSignal(teacher)) + 1e-9
+    if temperature == 1:
+        assert abs(kd(top(teacher, k), teacher + 2)) < 1e-9
 
 
 def test_top_one_with_a_bucket_by_hand() -> None:
@@ -137,15 +174,14 @@ def test_gradcheck() -> None:
     teacher, student = torch.randn(3, 6).double(), torch.randn(3, 6).double().requires_grad_()
     y = torch.tensor([0, 3, 5])
     signals = (top(teacher, 2), top(teacher, 6), sampled(teacher, 4, torch.Generator().manual_seed(0)))
-    for signal in signals:
+    objectives = [(Objective(), signals), *((Objective(kind=kind), signals[:2]) for kind in KINDS if kind != "taid")]
+    for objective, signal in ((objective, signal) for objective, some in objectives for signal in some):
         for temperature in (1.0, 2.5):
-            at = StepObjective(Objective(), 0.6, temperature)
+            at = StepObjective(objective, 0.6, temperature)
             assert torch.autograd.gradcheck(lambda z, s=signal, at=at: distillation_loss(z, [s], y, at).total, (student,))
 
 
 def test_sparse_and_dense_teachers_add_up() -> None:
-    from models.losses.loss import TeacherSignal
-
     teacher, student, y = torch.randn(3, 6).double(), torch.randn(3, 6).double(), torch.tensor([0, 3, 5])
     at = StepObjective(Objective(), 1.0, 1.0)
     signals = [top(teacher, 3), TeacherSignal(teacher)]
@@ -155,7 +191,8 @@ def test_sparse_and_dense_teachers_add_up() -> None:
 
 
 REFUSED = [
-    ({"kind": "reverse-kl"}, "top-k", "objective.kind: got 'reverse-kl'; allowed: forward-kl with top-k signals"),
+    ({"kind": "dkd"}, "top-k", "objective.kind: got 'dkd'; allowed: forward-kl, reverse-kl, jsd, .*, tvd, taid with top-k signals"),
+    ({"kind": "reverse-kl"}, "sampled", "objective.kind: got 'reverse-kl'; allowed: forward-kl with sampled signals"),
     ({"kind": "taid"}, "sampled", "objective.kind: got 'taid'"),
     ({"temperature": 2.0}, "sampled", "objective.temperature: got 2.0; allowed: 1 with sampled signals"),
     ({"temperature": {"kind": "cosine", "start": 1.0, "end": 2.0}}, "sampled", "objective.temperature"),

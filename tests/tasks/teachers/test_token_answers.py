@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from tokenizers import processors
 from conf.errors import LadderError, UserError
 from conf.home import Home
 from conf.schema.ladder import Ladder
+from conf.schema.stage.objective import DENSE_ONLY, Objective, ObjectiveKind
 from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import load_model
 from models.architectures.shapes import config_for
@@ -24,13 +25,15 @@ from models.architectures.token_answers import TokenAnswers, spread_evenly
 from models.data import tokenizers
 from models.data.batches import TrainingBatches, evaluation_batches
 from models.evaluation.evaluation import collect
-from models.losses.loss import SparseSignal
+from models.losses.loss import HiddenSignal, SparseSignal, StepObjective, distillation_loss
 from models.signals.codec import dense
 from models.signals.sources import live
 from models.students.initialise import random_model
 from tasks.audit.audit import audit_model
 from tasks.evaluation.evaluate import evaluate_model
+from tasks.planning.calibration import StepSeconds, calibrate
 from tasks.planning.plan import make_plan
+from tasks.proof.arms import refuse
 from tasks.records.run import StageRecord
 from tasks.teachers.quality import accept_teacher
 from tasks.teachers.teacher import prepare_teacher
@@ -166,6 +169,81 @@ def test_a_teachers_tokenizer_that_begins_texts(folder: Path) -> None:
     assert (signal.log_probs[~begins] < -0.1).all()
 
 
+@pytest.mark.parametrize("kind", [kind for kind in get_args(ObjectiveKind) if kind not in DENSE_ONLY])
+def test_the_loss_is_that_of_the_live_teacher_cut_to_the_same_ids(folder: Path, kind: ObjectiveKind) -> None:
+    inputs = inputs_of(ladder_of(stage={"objective": {"kind": kind}}), folder)
+    corpus = inputs.data.corpus()
+    model = random_model(config_for(Shape.model_validate(SHAPE), corpus.interface), "causal-lm", 1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+        cast(Any, model).model.layers[0].self_attn.o_proj.weight.zero_()  # an answer hangs on the last id alone, not on the window
+    every = {text: log_probs(model, text) for text in TEXTS}
+    batch = TrainingBatches(corpus, 4, 0).at(0)
+    student = torch.randn(4 * LENGTH, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    alive = live(model, VOCABULARY)(batch)
+    assert isinstance(alive, HiddenSignal)
+    for listed in (VOCABULARY, 5):
+        top = {text: np.argsort(-values, axis=1)[:, :listed] for text, values in every.items()}
+        write(folder, [top[text].tolist() for text in TEXTS], [np.take_along_axis(every[text], top[text], 1).tolist() for text in TEXTS])
+        signals = {"file": live(stored(prepare_teacher(inputs)), VOCABULARY)(batch), "live": alive}
+        if listed < VOCABULARY:
+            log_p, ids = alive.logits.log_softmax(-1).topk(listed, -1)
+            signals["live"] = SparseSignal(ids, log_p, torch.log1p(-log_p.exp().sum(-1)))
+        for temperature in (1.0, 2.0):
+            at = StepObjective(Objective(kind=kind), 0.7, temperature, taid_share=0.6)
+            loss, gradient = dict[str, float](), dict[str, torch.Tensor]()
+            for name, signal in signals.items():
+                leaf = student.clone().requires_grad_()
+                total = distillation_loss(leaf, [signal], batch.targets.flatten(), at).total
+                loss[name], gradient[name] = float(total.detach()) / len(student), torch.autograd.grad(total, leaf)[0]
+            assert loss["file"] == pytest.approx(loss["live"], abs=1e-6)
+            assert torch.allclose(gradient["file"], gradient["live"], atol=1e-6)
+
+
+def test_answers_are_the_cache_and_are_cut_to_fewer_ids(folder: Path) -> None:
+    ids, logprobs = likely()
+    ids[0][1], logprobs[0][1] = [7, 8, 9], [-3.0, -1.0, -2.0]
+    write(folder, ids, logprobs)
+    cached, made = {"source": "cached", "kind": "top-k"}, dict[str, StageRecord]()
+    for name, signals in {"live": {}, "all": cached, "one": {**cached, "k": 1}}.items():
+        training = {**TRAINING, "steps": 5}
+        ladder = ladder_of(stage={"objective": {"kind": "jsd", "alpha": 1.0}, "signals": signals, "training": training})
+        inputs = inputs_of(ladder, folder)
+        root = prepare_teacher(inputs)
+        made[name] = train_student(ladder.stages[0], [root], inputs)
+    assert made["all"].signals == f"top-k, all 3 ids of the file ({root.fingerprint[:12]})"
+    assert made["one"].signals == f"top-k, 1 ids of 3 in the file ({root.fingerprint[:12]})"
+    assert made["all"].weights_sha256 == made["live"].weights_sha256 != made["one"].weights_sha256
+    assert {record.flops for record in made.values()} == {made["live"].flops}
+    assert made["one"].all_signal_seconds == 0
+    assert not (folder / "home" / "store" / "signals").exists()
+    planned = make_plan(ladder, folder, Home(folder / "home"))
+    assert (planned.stages[0].action, planned.stages[0].flops) == ("reuse", made["one"].flops)
+    assert "small: signals cached (as set): top-k, 1 ids at most, read from the root's answers, no copy" in planned.notes
+    answers, batch = stored(root), TrainingBatches(inputs.data.corpus(), 64, 0).at(0)
+    whole, cut = (SparseSignal(*answers.answers(batch.places, batch.targets, most)) for most in (None, 1))
+    assert torch.equal(cut.ids[:, 0], whole.ids.gather(1, whole.log_probs.argmax(1, keepdim=True))[:, 0])
+    assert torch.allclose(cut.log_probs.exp().sum(1) + cut.log_residual.exp(), torch.ones(()), atol=1e-6)
+
+
+def test_arms_that_answers_cannot_teach_are_left_out(folder: Path) -> None:
+    last = {"name": "last", "student": {"shape": SHAPE, "initialisation": "layers"}, "objective": {"kind": "dkd"}, "training": TRAINING}
+    ladder = ladder_of(stages=[{"name": "small", "student": {"shape": SHAPE}, "training": TRAINING}, last])
+    for arm, reason in {"staged-root": "objective.kind: got 'dkd'", "direct": "student.initialisation: got 'layers'"}.items():
+        with pytest.raises(UserError, match=f"as {arm}, stages.*{reason}"):
+            refuse(cast(Any, arm), ladder)
+    refuse("staged", ladder)
+    refuse("scratch", ladder)
+
+
+def test_a_budget_takes_no_time_for_answers(folder: Path) -> None:
+    inputs = inputs_of(ladder_of(), folder)
+    seconds, _ = calibrate(inputs.ladder, inputs.data, inputs.context)
+    assert seconds["teacher"] == StepSeconds(0.0, 0.0, 0.0)
+    assert seconds["small"].step > 0
+
+
 def test_a_label_that_is_not_listed_has_an_even_share_of_the_rest() -> None:
     ids, log_p = torch.tensor([[3, 1], [2, 2]]), torch.tensor([[0.5, 0.3], [0.6, 0.0]]).log()
     found = spread_evenly(ids, log_p, torch.tensor([0.2, 0.4]).log(), 5).exp()
@@ -250,8 +328,9 @@ def test_answers_to_other_data_are_noticed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stage": {"signals": {"source": "cached", "kind": "top-k", "k": 2}}}, "signals.source: got 'cached'; allowed: live or auto"),
-        ({"stage": {"objective": {"kind": "reverse-kl"}}}, "allowed: forward-kl below answers"),
+        ({"stage": {"signals": {"source": "cached"}}}, "signals.kind: got 'sampled'; allowed: top-k, below answers"),
+        ({"stage": {"signals": {"source": "cached", "kind": "full"}}}, "signals.kind: got 'full'; allowed: top-k, below answers"),
+        ({"stage": {"objective": {"kind": "dkd"}}}, "allowed: forward-kl, reverse-kl, .*, taid below answers"),
         ({"stage": {"gate": {"policy": "insert"}}}, "allowed: any other, below answers"),
         ({"teacher": {"classes": ["a", "b"]}}, "allowed: none, for causal-lm"),
         ({"evaluation": {"tasks": ["some"]}}, "which no task of lm-eval can ask"),
