@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf.errors import GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
@@ -20,6 +20,9 @@ from flows.parameters import beside_form, load_request, refuse_early, settled
 from flows.serving.environment import prepare_environment
 from tasks.lifecycle.request import Naming, ResolvedRequest, RunRequest
 from tasks.records.run import RunRecord
+
+if TYPE_CHECKING:
+    from prefect import Flow
 
 
 def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None, named: Naming) -> None:
@@ -129,19 +132,45 @@ def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], 
     """The call of the flow that a request is for, imported; its parameters are those that the Prefect UI shows."""
     path = str(Path(request.source).absolute()) if Path(request.source).is_file() else request.source
     named = {"name": request.name or "", "note": request.note or "", "by": request.by or ""}
-    given: dict[str, Any] = {"overrides": overrides, "fresh": request.fresh, "return_state": True, **named}
+    given: dict[str, Any] = {"overrides": overrides, "fresh": request.fresh, **named}
     if request.only is not None:
         from flows.one_stage import one_stage
 
-        return partial(one_stage, path, request.only, request.teachers, **given)
+        return partial(_run_flow, one_stage, path, request.only, request.teachers, **given)
     given |= {"budget": request.budget or ""}
     if request.proof:
         from flows.prove import prove
 
-        return partial(prove, path, **given)
+        return partial(_run_flow, prove, path, **given)
     from flows.distill import distill
 
-    return partial(distill, path, start_at=request.start_at or "", **given)
+    return partial(_run_flow, distill, path, start_at=request.start_at or "", **given)
+
+
+def _run_flow(called: Flow[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a flow to its final state. Its run is created under a key that is claimed before: a kill at any moment leaves a trace."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import FlowRunCreate
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.flow_engine import run_flow
+    from prefect.states import Pending, to_state_create
+    from prefect.utilities.callables import get_call_parameters
+
+    from tasks.lifecycle.dead_runs import claim_launch, release_launch
+
+    key, parameters = claim_launch(home()), get_call_parameters(called.fn, args, kwargs)
+    with get_client(sync_client=True) as client:
+        wanted = FlowRunCreate(
+            flow_id=client.create_flow(called),
+            flow_version=called.version,
+            parameters=called.serialize_parameters(parameters),
+            state=to_state_create(Pending()),
+            idempotency_key=key,
+        )
+        answer = client.request("POST", "/flow_runs/", json=wanted.model_dump(mode="json", exclude_unset=True))
+    state = run_flow(called, FlowRun.model_validate(answer.json()), parameters, return_type="state")
+    release_launch(home(), key)
+    return state
 
 
 def _record_of(flow_run_id: str) -> RunRecord | None:

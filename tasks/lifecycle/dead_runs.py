@@ -2,7 +2,8 @@
 
 A killed process leaves a record that says `running` and flow runs that Prefect shows as running for ever: Prefect notices the death of
 what its runners and workers have started, but not of its subflows and tasks, nor of a `ladder run`. A kernel lock tells whether a flow
-run is alive: each has a claim, `locks/flow-<id>.lock`, held until its process ends.
+run is alive: each has a claim, `locks/flow-<id>.lock`, held until its process ends. A flow run that a command creates has another from
+before it exists, `locks/launch-<idempotency key>.lock`: its id is known only to the server until the answer has arrived.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterIdempotencyKey,
     FlowRunFilterParentFlowRunId,
     TaskRunFilter,
     TaskRunFilterFlowRunId,
@@ -39,6 +41,7 @@ from tasks.runtime.runs.run_registry import DIED, list_runs, mark_interrupted, n
 
 RESTART = re.compile(r"restart:(\d+)")
 FORGET_SECONDS = 7 * 24 * 3600  # for a flow run that this server lacks, because it ran against another one
+LAUNCH = "launch-"
 OPEN = [StateType.RUNNING, StateType.PENDING, StateType.PAUSED, StateType.CANCELLING]
 _claims: dict[str, int] = {}  # descriptors, open until the process ends
 
@@ -50,11 +53,31 @@ def claim_path(home: Home, flow_run_id: str) -> Path:
 
 def claim(home: Home, flow_run_id: str) -> None:
     """Lock the claim of a flow run until this process ends."""
-    if flow_run_id in _claims:  # the flow is retried in this process
-        return
-    home.locks.mkdir(parents=True, exist_ok=True)
-    _claims[flow_run_id] = os.open(claim_path(home, flow_run_id), os.O_RDWR | os.O_CREAT)
-    fcntl.flock(_claims[flow_run_id], fcntl.LOCK_EX)
+    if flow_run_id not in _claims:  # else the flow is retried in this process
+        _hold(flow_run_id, claim_path(home, flow_run_id))
+
+
+def claim_launch(home: Home) -> str:
+    """An idempotency key to create a flow run with, claimed until this process ends or releases it."""
+    key = str(uuid4())
+    _hold(key, _launch_path(home, key))
+    return key
+
+
+def release_launch(home: Home, key: str) -> None:
+    """Give up the claim of a flow run that has ended well."""
+    _launch_path(home, key).unlink(missing_ok=True)
+    os.close(_claims.pop(key))
+
+
+def _launch_path(home: Home, key: str) -> Path:
+    return home.locks / f"{LAUNCH}{key}.lock"
+
+
+def _hold(key: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _claims[key] = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(_claims[key], fcntl.LOCK_EX)
 
 
 def reap(home: Home) -> list[RunRecord]:
@@ -71,17 +94,19 @@ def reap(home: Home) -> list[RunRecord]:
     for record in dead:
         log.warning("run %s: %s", record.run, DIED)
     close_earlier(home)
-    claims = list(home.locks.glob("flow-*.lock"))
+    claims = [path for kind in ("flow-", LAUNCH) for path in home.locks.glob(f"{kind}*.lock")]
     of_flow_run = {record.prefect_run_id: record for record in (*records, *dead)}
     try:
         with ExitStack() as stack:
             client: SyncPrefectClient | None = None
             for path in claims:
-                with _ended(path) as flow_run_id:
-                    if flow_run_id is None:
+                with _ended(path) as key:
+                    if key is None:
                         continue
                     client = client or fail_fast_client(stack)
-                    if _settle(client, flow_run_id, of_flow_run.get(str(flow_run_id))) or _age(path) > FORGET_SECONDS:
+                    ids = _launched(client, key) if path.name.startswith(LAUNCH) else [key]
+                    settled = [_settle(client, each, of_flow_run.get(str(each))) for each in ids]
+                    if (settled and all(settled)) or _age(path) > FORGET_SECONDS:
                         path.unlink()
     except AWAY as error:
         log.debug("Prefect's server does not answer: %s", error)
@@ -157,6 +182,12 @@ def _end_children(client: SyncPrefectClient, flow_run_id: UUID, end: Callable[[]
         client.set_task_run_state(task.id, end(), force=True)
 
 
+def _launched(client: SyncPrefectClient, key: UUID) -> list[UUID]:
+    """The flow run that was created with an idempotency key, if the server has heard of it."""
+    of_key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[str(key)]))
+    return [run.id for run in client.read_flow_runs(flow_run_filter=of_key)]
+
+
 def _settle(client: SyncPrefectClient, flow_run_id: UUID, record: RunRecord | None) -> bool:
     """Set an ended flow run and everything beneath it to a final state; False where this server has no such flow run."""
     try:
@@ -186,11 +217,11 @@ def _end_of(record: RunRecord | None) -> Callable[[], State]:
 
 @contextmanager
 def _ended(path: Path) -> Iterator[UUID | None]:
-    """The flow run of a claim that no process holds any more, locked meanwhile; None where a process holds it."""
+    """The flow run, or its key, of a claim that no process holds any more, locked meanwhile; None where a process holds it."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield UUID(path.stem.removeprefix("flow-"))
+        yield UUID(path.stem.partition("-")[2])
     except BlockingIOError:
         yield None
     finally:

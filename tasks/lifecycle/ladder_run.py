@@ -110,7 +110,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             (Path(record.folder) / "ladder.yaml").read_text(encoding="utf-8"),
             params=params,
             environment=record.environment,
-            tags=_links(record.prefect_run_id),
+            tags={**_links(record.prefect_run_id), **({"mlflow.user": record.by} if record.by else {})},
             continue_id=mlflow_run_of(record, tracker) if self.continued and isinstance(tracker, Tracker) else None,
         )
         self.context = self.context.model_copy(update={"mlflow_run_id": run_id})

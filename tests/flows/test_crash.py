@@ -21,6 +21,7 @@ from tests.flows.driver import (
     FlowRun,
     Process,
     actions,
+    ask_prefect,
     clean_environment,
     half_written,
     home_with_database,
@@ -71,6 +72,58 @@ def test_a_run_killed_in_stage_two_is_continued_to_the_same_weights(cli, tiny, u
     assert half_written(cli.home) == []
     assert list((cli.home / "store" / "checkpoints").iterdir()) == []
     assert Counter(loss_points(cli, "two")) == Counter(range(1, 121))
+
+
+LAUNCH = """
+import os, signal, sys
+from conf.home import home
+from flows.serving.environment import prepare_environment
+prepare_environment(home())
+import prefect.flow_engine
+from prefect import flow
+from flows.cli.launch import _run_flow
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@flow(name="distill", persist_result=False)
+def distill(moment="in the flow"):
+    if moment == "in the flow":
+        die()
+
+if sys.argv[1] == "created":
+    prefect.flow_engine.run_flow = die
+_run_flow(distill, sys.argv[1])
+"""
+REAP = """
+from conf.home import home
+from flows.serving.environment import prepare_environment
+prepare_environment(home())
+from tasks.lifecycle.dead_runs import reap
+reap(home())
+"""
+
+
+def test_a_run_killed_before_it_has_a_record_is_crashed_in_prefect(cli):
+    env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
+    locks: dict[str, set[str]] = {}
+    for moment in ("created", "in the flow", "no"):
+        ended = run_python(LAUNCH, moment, env=env)
+        assert ended.code == (0 if moment == "no" else -signal.SIGKILL), ended.err
+        known = {path.name for path in cli.home.glob("locks/launch-*")}
+        locks[moment] = known - set().union(*locks.values())
+    assert locks.pop("no") == set(), "a run that ends well leaves nothing"
+
+    def states() -> list[str]:
+        keys = [name.removeprefix("launch-").removesuffix(".lock") for names in locks.values() for name in names]
+        body = {"flow_runs": {"idempotency_key": {"any_": keys}}, "sort": "START_TIME_ASC"}
+        found = ask_prefect("POST", f"{cli.env['PREFECT_API_URL']}/flow_runs/filter", json=body).raise_for_status().json()
+        return sorted(run["state_type"] for run in found)
+
+    assert states() == ["PENDING", "RUNNING"]
+    assert run_python(REAP, env=env).code == 0
+    assert states() == ["CRASHED", "CRASHED"]
+    assert list(cli.home.glob("locks/launch-*")) == []
 
 
 @pytest.mark.slow

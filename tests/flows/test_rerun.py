@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,11 @@ def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(
     tags = {"ladder:tiny", f"repeats:{first['run']}", "quality:not asked", "by:ann", "override:stages.two.training.steps=60"}
     assert tags <= set(run["tags"])
     assert (shown["run"], shown["note"], shown["by"]) == ("sixty", "more steps for two", "ann")
+    with closing(sqlite3.connect(finished.home / "mlflow" / "mlflow.db")) as mlflow:
+        query = "select run_uuid, value from tags where key = 'mlflow.user'"
+        users = dict(mlflow.execute(query))
+    computed = [stage["mlflow_run_id"] for stage in shown["stages"][1:]]
+    assert {users[run_id] for run_id in (shown["mlflow_run_id"], *computed)} == {"ann"}
     listed = finished("runs", "--ladder", "tiny", "--limit", "1").out
     assert "sixty" in listed
     assert "stages.two.training.steps=60; --start-at two; note: more steps for two" in listed

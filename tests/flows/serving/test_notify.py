@@ -148,10 +148,10 @@ def test_done_stopped_and_failed_arrive(cli, tiny, receiver: Receiver, prefect_a
             assert message["text"].startswith(f"{message['run']}: {message['state']} - ")
         assert messages["stopped"]["state"] == "GateStopped"
         assert "gate.min_root_retention asks at least 1.9" in messages["stopped"]["message"]
-        assert "TrainingDiverged" in messages["failed"]["message"]
+        assert "The loss exploded" in messages["failed"]["message"]
         cli("prove", tiny, "seed=3", "teacher.training.learning_rate=9", "teacher.training.explosion=1.001", "--fresh", code=1)
         wait_for(lambda: len(receiver.of("ladder-failed")) == 2, f"the message of a proof, got {receiver.got}", 60)
-        assert "TrainingDiverged" in receiver.of("ladder-failed")[1][1]["message"]
+        assert "The loss exploded" in receiver.of("ladder-failed")[1][1]["message"]
     finally:
         cli("notify", "--remove")
 
