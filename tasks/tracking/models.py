@@ -1,8 +1,8 @@
 """Log models in MLflow, once each, and resolve them to local folders.
 
-Functions of an explicit client. The bytes are the run's artifact `student/` (or `teacher/`), and the logged model,
-which carries the lineage, names them in its tag `ladder.source`. Kept as the logged model's own artifacts they would be out of reach of
-`MlflowClient(uri).list_artifacts(run, "student")`: MLflow 3.17 looks logged models up in the process's global URI, not the client's.
+Functions of an explicit client. The bytes are the artifacts of the logged model, which is named `student` (or `teacher`), so that MLflow
+finds it by `models:/<model id>`, by `runs:/<run id>/student` and by a registered version. Up to version 0.3 they were artifacts of the
+run, and the logged model named them in its tag `ladder.source`: `resolve` still follows it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from conf.secrets import masked
 from tasks.records.run import StageRecord
 from tasks.tracking import flavour
 from tasks.tracking.client import first_line, is_permanent, is_server
+from tasks.tracking.package import write_package
 from tasks.tracking.runs import is_equal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
 
-SOURCE_TAG = "ladder.source"
+SOURCE_TAG = "ladder.source"  # of models that version 0.3 logged
 
 
 def model_of(client: MlflowClient, run_id: str | None) -> str | None:
@@ -95,7 +96,9 @@ def _models(run: Run) -> list[str]:
     return [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
 
 
-def log_model(client: MlflowClient, run_id: str, record: StageRecord, workload: str, folder: Path | None) -> str:
+def log_model(
+    client: MlflowClient, run_id: str, record: StageRecord, workload: str, folder: Path | None, facts: Mapping[str, str] | None = None
+) -> str:
     """Keep a model and return its id; a whole one that the run has already is returned as it is.
 
     Args:
@@ -104,33 +107,53 @@ def log_model(client: MlflowClient, run_id: str, record: StageRecord, workload: 
         record: The model's record.
         workload: `causal-lm`, `sequence-classification` or `image-classification`.
         folder: Its Hugging Face folder; none: an entry without bytes.
+        facts: More about it, such as `license` and `base_model`: metadata of the model and, as `ladder.<key>`, its tags.
     """
-    experiment_id, path = client.get_run(run_id).info.experiment_id, "teacher" if record.name == "teacher" else "student"
-    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}' AND name = '{record.name}'"):
-        if str(model.status) == "READY":
-            return model.model_id
-        client.delete_logged_model(model.model_id)  # an interrupted upload
-    tags = {"ladder.stage": record.name, "ladder.fingerprint": record.fingerprint, "ladder.weights_sha256": record.weights_sha256}
-    tags |= {"mlflow.model.isExternal": "true"} | ({SOURCE_TAG: f"runs:/{run_id}/{path}"} if folder else {})
-    params = {"parameters": str(record.parameters), "steps": str(record.steps), "teachers": ",".join(record.teachers) or "none"}
-    model_id = client.create_logged_model(experiment_id, record.name, run_id, tags, params, model_type=workload).model_id
+    experiment_id, name, facts = client.get_run(run_id).info.experiment_id, artifact_name(record.name), facts or {}
+    model: LoggedModel | None = None
+    for found in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if str(found.status) == "READY":
+            return found.model_id
+        if found.name == name and SOURCE_TAG not in found.tags:
+            model = found  # an interrupted upload, which goes on in the same place
+        else:
+            client.delete_logged_model(found.model_id)
+    if model is None:
+        tags = {"ladder.stage": record.name, "ladder.fingerprint": record.fingerprint, "ladder.weights_sha256": record.weights_sha256}
+        tags |= {f"ladder.{key}": value for key, value in facts.items()}
+        params = {"stage": record.name, "parameters": str(record.parameters), "steps": str(record.steps)}
+        params |= {"teachers": ",".join(record.teachers) or "none"}
+        model = client.create_logged_model(experiment_id, name, run_id, tags, params, model_type=workload)
     if folder:
-        _upload(client, run_id, model_id, path, workload, folder)
-    client.finalize_logged_model(model_id, "READY")
-    return model_id
+        _upload(client, run_id, model, record, workload, folder, facts)
+    client.finalize_logged_model(model.model_id, "READY")
+    return model.model_id
 
 
-def _upload(client: MlflowClient, run_id: str, model_id: str, path: str, workload: str, folder: Path) -> None:
-    """Keep the plain folder, and beside it the files of MLflow's loader: `MLmodel`, and the tokenizer where it looks for it."""
-    from mlflow.models import Model
+def artifact_name(stage: str) -> str:
+    """Name of a stage's logged model, hence the end of its address `runs:/<run id>/student`."""
+    return "teacher" if stage == "teacher" else "student"
 
+
+def _upload(
+    client: MlflowClient, run_id: str, model: LoggedModel, record: StageRecord, workload: str, folder: Path, facts: Mapping[str, str]
+) -> None:
+    """Keep the plain folder, and beside it MLflow's own files of the model."""
     for file in flavour.model_files(folder):
-        client.log_artifact(run_id, str(file), path)
+        client.log_model_artifact(model.model_id, str(file))
     with tempfile.TemporaryDirectory() as scratch:
-        flavour.write_parts(folder, Path(scratch))
-        flavours = {"transformers": flavour.flavour(folder, workload)}
-        Model(artifact_path=path, run_id=run_id, model_id=model_id, flavors=flavours).save(str(Path(scratch) / "MLmodel"))
-        client.log_artifacts(run_id, scratch, path)
+        example = next((sample.prompt for sample in record.samples if sample.prompt.strip()), None) if workload == "causal-lm" else None
+        write_package(
+            folder,
+            workload,
+            Path(scratch),
+            run_id=run_id,
+            model_id=model.model_id,
+            place=model.artifact_location,
+            example=example,
+            facts=facts,
+        )
+        client.log_model_artifacts(model.model_id, scratch)
 
 
 def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) -> Path:

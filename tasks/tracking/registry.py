@@ -11,13 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tasks.tracking.client import is_server, translate_errors
 from tasks.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
 PAGE = 1000
@@ -69,15 +69,21 @@ def run_tree(tracker: Tracker, run_id: str) -> list[Run]:
 
 def holds_model(tracker: Tracker, run: Run) -> bool:
     """Whether a run keeps the bytes of a model, to which other runs may be linked."""
-    query = f"source_run_id = '{run.info.run_id}'"
     with translate_errors(tracker.home, tracker.address):
-        return bool(tracker.client.search_logged_models([run.info.experiment_id], query, max_results=1))
+        return bool(_models_of(tracker, run))
 
 
 def artifact_bytes(tracker: Tracker, run: Run) -> int:
-    """Size of the artifacts that `discard` removes on this machine."""
-    place = _local(run.info.artifact_uri)
-    return folder_bytes(place) if place and is_ours(tracker, run) else 0
+    """Size of the artifacts that `discard` removes on this machine: of the run and of the models that it made."""
+    if not is_ours(tracker, run):
+        return 0
+    with translate_errors(tracker.home, tracker.address):
+        uris = [run.info.artifact_uri, *(model.artifact_location for model in _models_of(tracker, run))]
+    return sum(folder_bytes(place) for place in map(_local, uris) if place)
+
+
+def _models_of(tracker: Tracker, run: Run) -> list[LoggedModel]:
+    return list(tracker.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
 
 
 def is_ours(tracker: Tracker, run: Run) -> bool:
@@ -87,7 +93,7 @@ def is_ours(tracker: Tracker, run: Run) -> bool:
 
 
 def discard(tracker: Tracker, run: Run) -> None:
-    """Delete a run: for good, with its models and artifacts, if it is ours; else mark it as deleted, so that `mlflow gc` may follow.
+    """Delete a run and its models: for good, with all artifacts, if it is ours; else mark them as deleted, so that `mlflow gc` may follow.
 
     Raises:
         RecordUnavailable: MLflow does not answer.
@@ -96,16 +102,17 @@ def discard(tracker: Tracker, run: Run) -> None:
     with translate_errors(tracker.home, tracker.address):
         if run.info.lifecycle_stage != "deleted":
             client.delete_run(run_id)
-        if not is_ours(tracker, run):
-            return
         # As `mlflow gc`; the command itself would also remove other people's runs from MLflow's trash.
-        store: Any = client._tracking_client.store
-        for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
+        ours, store = is_ours(tracker, run), cast(Any, client._tracking_client.store)
+        for model in _models_of(tracker, run):
+            if ours:
+                _remove(model.artifact_location)
             client.delete_logged_model(model.model_id)
-            _remove(model.artifact_location)
-            store._hard_delete_logged_model(model.model_id)
-        _remove(run.info.artifact_uri)
-        store._hard_delete_run(run_id)
+            if ours:
+                store._hard_delete_logged_model(model.model_id)
+        if ours:
+            _remove(run.info.artifact_uri)
+            store._hard_delete_run(run_id)
 
 
 def folder_bytes(folder: Path) -> int:

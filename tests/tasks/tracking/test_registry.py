@@ -20,7 +20,6 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
@@ -34,10 +33,11 @@ from tasks.tracking.client import ui_command
 from tasks.tracking.curves import CurveLogger
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import model_record
+from tests.flows.old_home import restore
 
 pytestmark = pytest.mark.processes
 
-SAFE = {".safetensors", ".json", ".txt", ".jinja", ""}  # "": MLmodel
+SAFE = {".safetensors", ".json", ".txt", ".jinja", ".yaml", ".py", ""}  # "": MLmodel, registered_model_meta
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +91,15 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return mine.keys() == yours.keys() and all(torch.equal(mine[key], yours[key]) for key in mine)
 
 
-def test_the_artifact_is_safe_and_loads_in_plain_transformers(tracker: Tracker, llama: Path, tmp_path: Path) -> None:
-    run_id, _ = finish(tracker, "plain", llama)
+def test_the_artifact_is_safe_and_loads_in_plain_transformers(
+    tracker: Tracker, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = sorted(path.name for path in llama.iterdir())
-    assert "student" in {file.path for file in tracker.client.list_artifacts(run_id)}
-    listed = {file.path for file in tracker.client.list_artifacts(run_id, "student")}
-    assert {"student/MLmodel", "student/config.json", "student/model.safetensors", "student/tokenizer.json"} <= listed
+    run_id, model_id = finish(tracker, "plain", llama)
+    names = {"MLmodel", "config.json", "model.safetensors", "tokenizer.json", "input_example.json", "requirements.txt"}
+    assert names <= {file.path for file in tracker.client.list_logged_model_artifacts(model_id)}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)  # where MLflow looks for a run's models, whatever the client's address
+    assert {f"student/{name}" for name in names} <= {file.path for file in tracker.client.list_artifacts(run_id, "student")}
 
     folder = Path(tracker.client.download_artifacts(run_id, "student", str(tmp_path)))
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -111,27 +114,6 @@ def test_the_bytes_are_kept_once(tracker: Tracker, home: Home, llama: Path) -> N
     kept = len(list(home.mlflow.rglob("*.safetensors")))
     finish(tracker, "once", llama)
     assert len(list(home.mlflow.rglob("*.safetensors"))) == kept + 1
-
-
-def test_mlflow_loads_a_language_model(tracker: Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id, _ = finish(tracker, "flavour", llama)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
-    import mlflow.transformers
-
-    pipeline = mlflow.transformers.load_model(f"runs:/{run_id}/student")
-    assert pipeline.task == "text-generation"
-    assert same_weights(AutoModelForCausalLM.from_pretrained(llama), pipeline.model)
-    assert pipeline.tokenizer.convert_tokens_to_ids(["a", "b"]) == [2, 3]
-
-
-def test_mlflow_loads_a_classifier(tracker: Tracker, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id, _ = finish(tracker, "bert", bert, "sequence-classification")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
-    import mlflow.transformers
-
-    pipeline = mlflow.transformers.load_model(f"runs:/{run_id}/student")
-    assert same_weights(AutoModelForSequenceClassification.from_pretrained(bert), pipeline.model)
-    assert pipeline("a b")[0]["label"].startswith("LABEL_")
 
 
 def test_a_reused_stage_links_the_model_that_is_there(tracker: Tracker, home: Home, llama: Path) -> None:
@@ -164,17 +146,19 @@ def test_an_interrupted_upload_is_done_again(tracker: Tracker, llama: Path) -> N
     parent = tracker.open_ladder("run-upload", "models", "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, "cut", "fp-cut", settings={})
     experiment_id = tracker.experiment("models")
-    pending = tracker.client.create_logged_model(experiment_id, "cut", stage.run_id)
+    older = tracker.client.create_logged_model(experiment_id, "cut", stage.run_id, {"ladder.source": f"runs:/{stage.run_id}/student"})
+    begun = tracker.client.create_logged_model(experiment_id, "student", stage.run_id)
+    tracker.client.log_model_artifact(begun.model_id, str(llama / "config.json"))
     model_id = tracker.finish_stage(stage.run_id, record_of("cut"), workload="causal-lm", folder=llama)
     found = tracker.client.search_logged_models([experiment_id], f"source_run_id = '{stage.run_id}'")
-    assert [model.model_id for model in found] == [model_id]
-    assert model_id != pending.model_id
+    assert [model.model_id for model in found] == [model_id] == [begun.model_id] != [older.model_id], "no bytes are left behind"
+    assert (tracker.resolve_model(f"models:/{model_id}") / "model.safetensors").is_file()
 
 
 def test_registered_versions_resolve(tracker: Tracker, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id, model_id = finish(tracker, "registered", llama)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)  # MLflow's registry looks up `models:/` sources there
-    location = f"{tracker.client.get_run(run_id).info.artifact_uri}/student"
+    location = tracker.client.get_logged_model(model_id).artifact_location
     tracker.client.create_registered_model("tiny")
     for source in (location, f"runs:/{run_id}/student", f"models:/{model_id}"):
         version = tracker.client.create_model_version("tiny", source=source, run_id=run_id)
@@ -182,6 +166,19 @@ def test_registered_versions_resolve(tracker: Tracker, llama: Path, monkeypatch:
         for uri in (f"models:/tiny/{version.version}", "models:/tiny@champion", f"models:/{model_id}", f"runs:/{run_id}/student"):
             folder = tracker.resolve_model(uri)
             assert json.loads((folder / "config.json").read_text())["hidden_size"] == 16
+
+
+def test_models_that_version_0_3_recorded_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bytes are artifacts of the run, which the logged model's tag names."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    old = connect(Home(restore(tmp_path)))
+    runs = old.client.search_runs([old.experiment("tiny")], "tags.`ladder.stage` = 'two' and attributes.status = 'FINISHED'")
+    assert len(runs) == 2, "one of them reused the other's model"
+    for run in runs:
+        folder = old.resolve_model(f"runs:/{run.info.run_id}/student")
+        assert folder.name == "student"
+        assert (folder / "model.safetensors").is_file()
+        assert folder == old.resolve_model(f"models:/{run.outputs.model_outputs[0].model_id}")
 
 
 def test_a_folder_one_level_below_is_found(tracker: Tracker, llama: Path) -> None:
@@ -208,7 +205,8 @@ def test_a_pickle_is_left_out(tracker: Tracker, llama: Path, tmp_path: Path) -> 
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x05.")
     run_id, _ = finish(tracker, "pickle", tmp_path)
     recorded = {path.name for path in tracker.resolve_model(f"runs:/{run_id}/student").iterdir()}
-    assert recorded == {path.name for path in llama.iterdir()} | {"MLmodel", "components"}
+    assert {path.name for path in llama.iterdir()} <= recorded
+    assert "pytorch_model.bin" not in recorded
 
 
 @pytest.fixture
@@ -248,8 +246,9 @@ def server(tracker: Tracker, tmp_path: Path) -> Iterator[str]:
 def test_a_configured_server_is_used_and_shows_the_default_store(
     tracker: Tracker, server: str, llama: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local_run, _ = finish(tracker, "local", llama)
-    with urllib.request.urlopen(f"{server}/get-artifact?run_uuid={local_run}&path=student/config.json", timeout=30) as page:
+    _, local_model = finish(tracker, "local", llama)
+    file = f"{server}/ajax-api/2.0/mlflow/logged-models/{local_model}/artifacts/files?artifact_file_path=config.json"
+    with urllib.request.urlopen(file, timeout=30) as page:
         assert json.load(page)["hidden_size"] == 16
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)

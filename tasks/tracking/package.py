@@ -1,0 +1,143 @@
+"""MLflow's files of a model: `MLmodel`, signature, example, requirements.
+
+The folder of a logged model is the model's own Hugging Face folder with these beside it, so that one copy of the weights serves
+`from_pretrained`, `mlflow.transformers.load_model` and `mlflow.pyfunc.load_model`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tasks.tracking import flavour
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+CODE = "predict.py"
+EXAMPLE, SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
+REQUIREMENTS, CONDA, PYTHON_ENV = "requirements.txt", "conda.yaml", "python_env.yaml"
+NEEDED = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+INPUTS = {
+    "causal-lm": "prompt",
+    "sequence-classification": "text",
+    "image-classification": "image",  # a file in base64
+}
+
+
+def write_package(
+    folder: Path, workload: str, target: Path, *, run_id: str, model_id: str, place: str, example: str | None, facts: Mapping[str, str]
+) -> None:
+    """Write MLflow's files of a model.
+
+    Args:
+        folder: Its Hugging Face folder.
+        workload: `causal-lm`, `sequence-classification` or `image-classification`.
+        target: An existing empty folder, for all that is to be uploaded beside the files of `folder`.
+        run_id: MLflow run that made it.
+        model_id: Its id in MLflow.
+        place: Where its artifacts lie.
+        example: An input; None: a neutral one.
+        facts: More about it, such as `license`; kept as the model's metadata.
+    """
+    from mlflow.models import Model
+
+    flavour.write_parts(folder, target)
+    shutil.copy(Path(__file__).with_name("pyfunc_model.py"), target / CODE)
+    _write_environment(target, workload)
+    rows = [example or _neutral(folder, workload)]
+    (target / EXAMPLE).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    (target / SERVING_EXAMPLE).write_text(json.dumps({"inputs": rows}, indent=2, ensure_ascii=False), encoding="utf-8")
+    described = Model(
+        artifact_path=place,
+        run_id=run_id,
+        model_id=model_id,
+        flavors={"transformers": flavour.flavour(folder, workload), "python_function": _pyfunc(workload)},
+        signature=signature(workload),
+        saved_input_example_info={"artifact_path": EXAMPLE, "type": "json_object", "serving_input_path": SERVING_EXAMPLE},
+        metadata=dict(facts),
+        model_size_bytes=sum(path.stat().st_size for path in flavour.model_files(folder)),
+    )
+    described.save(str(target / "MLmodel"))
+
+
+def _pyfunc(workload: str) -> dict[str, Any]:
+    """The `python_function` flavour of `pyfunc_model`; `mlflow.pyfunc.add_to_model` writes the same, and imports much more."""
+    return {
+        "loader_module": "mlflow.pyfunc.model",
+        "python_version": platform.python_version(),
+        "env": {"conda": CONDA, "virtualenv": PYTHON_ENV},
+        "config": {"workload": workload},
+        "model_code_path": CODE,
+        "python_model": CODE,
+        "artifacts": {"model": {"path": ".", "uri": "."}},
+        "streamable": False,
+    }
+
+
+def signature(workload: str) -> ModelSignature:
+    """Inputs, outputs and parameters of `pyfunc_model`, which checks its inputs by its type hints."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Map
+
+    if workload == "causal-lm":
+        outputs = Schema([ColSpec(DataType.string)])
+        params = [
+            ParamSpec("max_new_tokens", DataType.long, 32),
+            ParamSpec("temperature", DataType.double, 0.0),
+            ParamSpec("top_p", DataType.double, 1.0),
+            ParamSpec("seed", DataType.long, 0),
+        ]
+    else:
+        columns: list[Any] = [
+            ColSpec(DataType.string, "label"),
+            ColSpec(DataType.double, "score"),
+            ColSpec(Map(DataType.double), "probabilities"),
+        ]
+        outputs, params = Schema(columns), [ParamSpec("top_k", DataType.long, 5)]
+    made = ModelSignature(Schema([ColSpec(DataType.string)]), outputs, ParamSchema(params))
+    made._is_signature_from_type_hint = True
+    return made
+
+
+def _neutral(folder: Path, workload: str) -> str:
+    """An input that says nothing of the data: a word, or a grey picture as a PNG in base64."""
+    if workload != "image-classification":
+        return {"causal-lm": "The", "sequence-classification": "A text."}[workload]
+    from PIL import Image
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    side = config.get("image_size") or 64
+    height, width = side if isinstance(side, list) else (side, side)
+    file = io.BytesIO()
+    Image.new("L", (width, height), 128).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def requirements(workload: str) -> list[str]:
+    """The packages that `pyfunc_model` needs, with the versions of here; a build's own mark, such as `+cpu`, is left out."""
+    names = (*NEEDED, *(("pillow",) if workload == "image-classification" else ()))
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
+
+
+def _write_environment(target: Path, workload: str) -> None:
+    packages, python = requirements(workload), platform.python_version()
+    (target / REQUIREMENTS).write_text("".join(f"{line}\n" for line in packages), encoding="utf-8")
+    conda: dict[str, Any] = {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": packages}],
+    }
+    (target / CONDA).write_text(yaml.safe_dump(conda, sort_keys=False), encoding="utf-8")
+    env = {"python": python, "build_dependencies": ["pip"], "dependencies": [f"-r {REQUIREMENTS}"]}
+    (target / PYTHON_ENV).write_text(yaml.safe_dump(env, sort_keys=False), encoding="utf-8")

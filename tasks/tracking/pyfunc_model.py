@@ -1,0 +1,127 @@
+"""Answer requests with a recorded model, in MLflow's `pyfunc` form.
+
+This file is copied into the folder of every model that is logged in MLflow, as `predict.py`, and MLflow runs it from there
+(https://mlflow.org/docs/latest/ml/model/models-from-code): it needs mlflow, torch and transformers, and nothing of Ladder. Weights are
+read as safetensors, no code of the model is run, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+AT_ONCE = 32  # rows of a forward pass
+
+
+class RecordedModel(PythonModel):
+    """A model with its tokenizer or image processor."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the folder `model`; `workload` of the model's configuration says how it answers."""
+        folder, safe = context.artifacts["model"], {"local_files_only": True, "trust_remote_code": False}
+        self.workload = (context.model_config or {})["workload"]
+        auto = {
+            "causal-lm": transformers.AutoModelForCausalLM,
+            "sequence-classification": transformers.AutoModelForSequenceClassification,
+            "image-classification": transformers.AutoModelForImageClassification,
+        }[self.workload]
+        self.model: Any = auto.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safe).eval()
+        has_tokenizer = (Path(folder) / "tokenizer_config.json").is_file()
+        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safe) if has_tokenizer else None
+        images = self.workload == "image-classification"
+        self.processor: Any = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **safe) if images else None
+
+    def predict(self, model_input: list[str], params: dict[str, Any] | None = None) -> list[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Answer each row.
+
+        Args:
+            model_input: Prompts, texts, or image files in base64.
+            params: For a language model `max_new_tokens`, `temperature` (0: the likeliest token), `top_p`, `seed`; for a classifier
+                `top_k`.
+
+        Returns:
+            Of a language model the continuations, without the prompts. Of a classifier for each row `label`, its probability `score`,
+            and `probabilities` of the `top_k` likeliest classes.
+
+        Raises:
+            MlflowException: A row or a parameter cannot be used (HTTP 400).
+        """
+        if not model_input:
+            raise _refused("no rows: send at least one")
+        settings = params or {}
+        with torch.no_grad():
+            if self.workload == "causal-lm":
+                return [self._continued(row, place, settings) for place, row in enumerate(model_input)]
+            answers = []
+            for start in range(0, len(model_input), AT_ONCE):
+                rows = model_input[start : start + AT_ONCE]
+                inputs = self._pictures(rows, start) if self.processor is not None else self._texts(rows)
+                answers += self._classes(self.model(**inputs).logits.float().softmax(-1), int(settings.get("top_k", 5)))
+            return answers
+
+    def _continued(self, prompt: str, place: int, settings: dict[str, Any]) -> str:
+        most, temperature = int(settings.get("max_new_tokens", 32)), float(settings.get("temperature", 0.0))
+        ids = self.tokenizer(prompt, return_tensors="pt")["input_ids"]
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if ids.shape[1] == 0:
+            raise _refused(f"row {place} has no tokens: send a prompt")
+        if most < 1 or (positions is not None and ids.shape[1] + most > positions):
+            raise _refused(f"row {place}: {ids.shape[1]} tokens and max_new_tokens {most} are not from 1 to {positions} in all")
+        if temperature < 0:
+            raise _refused(f"temperature: got {temperature}; allowed: 0 or more")
+        torch.manual_seed(int(settings.get("seed", 0)))
+        chosen = {"temperature": temperature, "top_p": float(settings.get("top_p", 1.0)), "top_k": 0} if temperature else {}
+        pad = self.model.generation_config.pad_token_id
+        whole = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=most,
+            do_sample=bool(temperature),
+            pad_token_id=self.model.generation_config.eos_token_id if pad is None else pad,
+            **chosen,
+        )
+        return self.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
+
+    def _texts(self, rows: list[str]) -> Any:
+        return self.tokenizer(rows, padding=True, truncation=True, return_tensors="pt")
+
+    def _pictures(self, rows: list[str], start: int) -> Any:
+        from PIL import Image
+
+        mode, pictures = "L" if getattr(self.model.config, "num_channels", 3) == 1 else "RGB", []
+        for place, row in enumerate(rows, start):
+            try:
+                picture = Image.open(io.BytesIO(base64.b64decode(row, validate=True))).convert(mode)
+            except (binascii.Error, OSError, ValueError, Image.DecompressionBombError):
+                raise _refused(f"row {place} is no image file in base64") from None
+            pictures.append(picture)
+        if mode == "L":  # without an axis for it, a processor takes the height for the channels
+            import numpy as np
+
+            return self.processor([np.asarray(picture)[None] for picture in pictures], return_tensors="pt")
+        return self.processor(pictures, return_tensors="pt")
+
+    def _classes(self, probabilities: torch.Tensor, most: int) -> list[dict[str, Any]]:
+        names, found = self.model.config.id2label, []
+        for row in probabilities:
+            best = row.topk(min(max(most, 1), len(row)))
+            shown = {names[int(index)]: float(value) for index, value in zip(best.indices, best.values, strict=True)}
+            label = next(iter(shown))
+            found.append({"label": label, "score": shown[label], "probabilities": shown})
+        return found
+
+
+def _refused(reason: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(reason)
+
+
+set_model(RecordedModel())
