@@ -72,6 +72,12 @@ class GateStopped(LadderError):
     exit_code = 3
 
 
+class ExportRefused(LadderError):
+    """An export differs from its student by more than its tolerance; it is kept nowhere."""
+
+    exit_code = 3
+
+
 def shown(value: object, most: int = SHOWN) -> str:
     """A value as a message repeats it: escaped as Python writes it, and cut."""
     text = repr(value)

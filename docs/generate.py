@@ -31,7 +31,7 @@ from flows.cli.show import runs as show_runs
 from flows.serving.environment import for_runs
 from tasks.lifecycle import clean
 from tasks.planning import economics, plan
-from tasks.records import bench, proof, run
+from tasks.records import bench, export, proof, run
 from tasks.report import compare
 
 HERE = Path(__file__).parent / "reference"
@@ -202,6 +202,9 @@ def json_page() -> list[str]:
         ("ladder clean --json", "", clean.Cleaned),
         ("ladder doctor --json", "A list of:", doctor.Check),
         ("ladder bench --json, bench.json", "", bench.RunBench),
+        ("ladder export --json", "`run`, and `exports`, a list of ExportRecords.", None),
+        ("exports.json", "In the folder of a run.", export.RunExports),
+        ("export.json", "In the folder of an export.", export.ExportRecord),
         ("ladder economics --json", "", economics.Report),
         ("record.json", "In the folder of a run.", run.RunRecord),
         ("proof.json", "In the folder of a proof.", proof.Proof),

@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from conf.errors import GateStopped
+from conf.errors import ExportRefused, GateStopped
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
 from flows.gate_policies import run_with_policy
@@ -23,8 +23,19 @@ from flows.parameters import (
     resolve,
 )
 from flows.run_labels import label, label_run, missed_tags
-from flows.steps import bench_model, cancellable, evaluate_model, prepare_data, prepare_teacher, publish_report, record_model
+from flows.steps import (
+    bench_model,
+    cancellable,
+    evaluate_model,
+    export_student,
+    prepare_data,
+    prepare_teacher,
+    publish_report,
+    record_model,
+)
 from models.base.device import precision_of
+from tasks.export.export import Exporter
+from tasks.export.run_exports import require_inside
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord
 from tasks.runtime.stage_inputs import StageInputs
@@ -77,10 +88,26 @@ def distill(
 
 
 def conclude(run: LadderRun, settings: Ladder) -> RunRecord | State[RunRecord]:
-    """Write the report and say how the run has ended: a run that a gate stopped has a state of its own."""
-    record = publish_report(run.finish(), to_yaml(settings))
+    """Make the exports, write the report and say how the run has ended: a run that a gate stopped has a state of its own."""
+    refused = _export(run, settings)
+    record = publish_report(run.finish(refused and str(refused)), to_yaml(settings))
     run.save_end(record)
     label(tags=missed_tags(record.stages[-1]))
     if record.status == "stopped" and record.error:
         return Failed(name="GateStopped", message=record.error, data=GateStopped(record.error))
-    return record
+    return Failed(name="ExportRefused", message=str(refused), data=refused) if refused else record
+
+
+def _export(run: LadderRun, settings: Ladder) -> ExportRefused | None:
+    """Export the last student in the formats that the ladder names, unless its gate has stopped it; returns why some are refused."""
+    record = run.record
+    if not settings.exports or not record.stages or record.stages[-1].gate == "stopped":
+        return None
+    assert record.data is not None
+    with Exporter(record.stages[-1], settings, record.data, run.context) as exporter:
+        made = [export_student(exporter, export, record) for export in settings.exports]
+    try:
+        require_inside(made)
+    except ExportRefused as error:
+        return error
+    return None

@@ -28,6 +28,7 @@ from tasks.audit import audit
 from tasks.bench import bench
 from tasks.data import prepare
 from tasks.evaluation import evaluate, gate
+from tasks.export import run_exports
 from tasks.report import publish
 from tasks.report import record_model as recording
 from tasks.runtime import cancellation
@@ -153,4 +154,5 @@ train_control = step(audit.train_control, "control", "{stage.name} without a tea
 audit_model = step(audit.audit_model, "audit", "audit {record.name}")
 decide = step(gate.decide, "gate", "gate: {record.name}")
 record_model = step(recording.record_model, "record", "record {record.name}")
+export_student = step(run_exports.export_student, "export", "export {exporter.record.name} as {export.name}")
 publish_report = step(publish.publish_report, "report", "report")

@@ -19,6 +19,7 @@ from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
 from conf.schema.measures.evaluation import Evaluation
 from conf.schema.measures.proof import Comparison
+from conf.schema.shipping.exports import Export
 from conf.schema.shipping.monitoring import Monitoring
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.stage import Stage
@@ -77,6 +78,14 @@ class Ladder(Settings):
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
     proof: Comparison = setting(Comparison(), "Comparison of `ladder prove`", identity=False)
     monitoring: Monitoring = setting(Monitoring(), "Watching of the promoted student, by `ladder monitor`", identity=False, added=True)
+    exports: tuple[Export, ...] = setting(
+        (),
+        "Formats in which the last student is exported at the end of a run; short: their names, such as [onnx-int8, gguf-q8_0]",
+        "formats",
+        identity=False,
+        added=True,
+        max_length=20,
+    )
     tracking: Literal["mlflow", "off"] = setting("mlflow", "mlflow: record runs in MLflow; off: run without it", identity=False)
     system_metrics: bool = setting(
         True,
@@ -205,6 +214,18 @@ class Ladder(Settings):
                 f"tracking: got 'off'; allowed: mlflow, since teacher.path is {self.teacher.path!r}. "
                 "Leave it out, or name the teacher's folder."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _exports_suit_the_workload(self) -> Ladder:
+        names = [export.name for export in self.exports]
+        for index, export in enumerate(self.exports):
+            if export.name in names[:index]:
+                raise ValueError(f"exports[{index}].format: got {export.name!r}; allowed: each format once. Leave one out.")
+            if export.format == "gguf" and self.workload != "causal-lm":
+                raise ValueError(
+                    f"exports[{index}].format: got 'gguf'; allowed: hf, onnx or onnx-int8, for workload {self.workload}. Change it."
+                )
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ import typer
 
 from conf.errors import LadderError, RunCancelled, RunInterrupted
 from conf.native import prepare_process
-from flows.cli import bench, look, make, operate, prove, set_up
+from flows.cli import bench, look, make, operate, prove, set_up, ship
 
 INTERRUPTED = 130
 # A command imports heavy libraries itself, so that help and completion are instant.
@@ -23,6 +23,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Make": {"run": make.run, "rerun": make.rerun, "plan": make.plan},
     "Look": {"runs": look.runs, "show": look.show, "report": look.report, "compare": look.compare},
     "Prove": {"prove": prove.prove, "bench": bench.bench, "economics": bench.economics},
+    "Ship": {"export": ship.export},
     "Operate": {
         "serve": operate.serve,
         "deploy": operate.deploy,

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf.errors import GateStopped, LadderError, RunCancelled, UserError
+from conf.errors import ExportRefused, GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
 from conf.loading.load import load
 from flows.cli.printing import begin
@@ -70,11 +70,11 @@ def launch(request: RunRequest) -> None:
     run_flow = _prepare(request, resolved)
     with beside_form(inline_ladder=request.inline_ladder, repeats=request.repeats):
         flow_run_id, outcome = _outcome(run_flow)
-    if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped):
+    if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped | ExportRefused):
         if isinstance(outcome, LadderError | KeyboardInterrupt):
             raise outcome
         raise LadderError(f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {flow_run_id}` has the traceback.")
-    _conclude(flow_run_id, outcome if isinstance(outcome, GateStopped) else None)
+    _conclude(flow_run_id, outcome if isinstance(outcome, GateStopped | ExportRefused) else None)
 
 
 def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any]:
@@ -188,7 +188,7 @@ def _recorded_error(flow_run_id: str) -> LadderError | None:
     return kinds.get(record.status, LadderError)(record.error) if record.error else None
 
 
-def _conclude(flow_run_id: str, stopped: GateStopped | None) -> None:
+def _conclude(flow_run_id: str, stopped: GateStopped | ExportRefused | None) -> None:
     from rich.console import Console
 
     from flows.cli.printing import clickable

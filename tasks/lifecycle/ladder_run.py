@@ -153,8 +153,10 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         planned.insert(planned.index(stage), assistant)
         self.save(self.record.model_copy(update={"planned": tuple(planned)}))
 
-    def finish(self) -> RunRecord:
-        """The record of a run that has made all its stages, or was stopped by the gate of the last one."""
+    def finish(self, refused: str | None = None) -> RunRecord:
+        """The record of a run that has made all its stages, was stopped by the gate of the last one, or has an export refused."""
+        if refused:
+            return self._ended("failed", refused)
         last = self.record.stages[-1] if self.record.stages else None
         stopped = last is not None and last.gate == "stopped"
         reasons = "; ".join(last.gate_reasons) if last and stopped else None

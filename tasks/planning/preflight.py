@@ -22,6 +22,7 @@ from models.base.device import memory_bytes
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
+from models.export.formats import check_format
 from models.students.initialise import layer_sources, student_on_meta
 from models.students.reduced_tokenizer import used_ids
 from models.training.step import check_batch_statistics
@@ -168,4 +169,6 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         if teacher is not None and stage.student.initialisation == "layers":
             layer_sources(student, teacher, interface, key)
         teacher, name = student, stage.name
+    for index, export in enumerate(ladder.exports):  # of the last student, which `teacher` is by now
+        check_format(export.name, cast(Any, teacher).config.model_type, ladder.workload, f"exports[{index}].format")
     return root, sizes

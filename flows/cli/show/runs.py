@@ -10,10 +10,11 @@ from conf.home import home
 from conf.served import served
 from tasks.evaluation.harness_tasks import shown
 from tasks.proof.verdict_text import render
+from tasks.records.export import read_exports
 from tasks.records.format import NONE, duration, moment, operations, percent
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
-from tasks.report import tables
+from tasks.report import export_table, tables
 from tasks.report.tables import ACCURACY, BITS
 from tasks.report.terminal import WIDE, table_of, text_of
 from tasks.runtime.runs.run_registry import UnreadableRun
@@ -166,6 +167,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "stages": stages,
         **{name: values[name] for name in rest},
         "proof": proof.model_dump(mode="json") if (proof := read_proof(record)) else None,
+        "exports": [each.model_dump(mode="json") for each in read_exports(record)],
     }
 
 
@@ -181,8 +183,16 @@ def show_text(record: RunRecord) -> str:
     places = [*elsewhere(record), *places]
     missing = [f"MLflow lacks {what}" for what in record.unrecorded]
     compared = [render(proof), "", proof.verdict, *proof.notes, ""] if (proof := read_proof(record)) else []
-    parts = (*lines, *compared, tables.render_rich(record), "", *places, *links(record), *missing)
+    parts = (*lines, *compared, tables.render_rich(record), "", *_exports(record), *places, *links(record), *missing)
     return text_of(*parts, width=WIDE, soft_wrap=True)
+
+
+def _exports(record: RunRecord) -> list[Any]:
+    """A table of each student's exports."""
+    exports, lines = read_exports(record), []
+    for stage in export_table.stages_of(exports):
+        lines += [f"exports of {stage}", table_of(export_table.HEADERS, export_table.rows(exports, stage), left=("verdict",)), ""]
+    return lines
 
 
 def elsewhere(record: RunRecord) -> list[str]:

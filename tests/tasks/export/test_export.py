@@ -1,0 +1,114 @@
+"""Exports of a classifier: written, compared in a fresh process, reused, copied; nothing but the student is in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from conf.errors import UserError
+from conf.schema.shipping.exports import Export
+from tasks.export.export import export_identity
+from tasks.export.judge import outside
+from tasks.export.run_exports import chosen_stage, export_run
+from tasks.records.export import ExportDifference, read_exports
+from tests.factories import model_record, run_record
+from tests.tasks.export.conftest import Made
+
+pytestmark = pytest.mark.processes
+
+SHIPPED = {"config.json", "tokenizer.json", "tokenizer_config.json", "README.md", "export.json"}
+
+
+@pytest.fixture(scope="module")
+def exported(texts: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two formats in a folder; each traced, or copied, and compared once for all tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "none")
+        to = tmp_path_factory.mktemp("shipped") / "out"
+        export_run(texts.home, texts.record, texts.ladder, [Export(format="onnx"), Export(format="onnx-int8")], None, to)
+        return to
+
+
+def test_a_folder_holds_the_student_and_nothing_else(texts: Made, exported: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    for name in ("onnx", "onnx-int8"):
+        assert {path.name for path in (exported / name).rglob("*")} == SHIPPED | {"model.onnx"}
+    graph = onnx.load(exported / "onnx" / "model.onnx").graph
+    with safe_open(Path(texts.student.folder) / "model.safetensors", framework="np") as file:
+        own = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+    learned = [onnx.numpy_helper.to_array(each) for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    for values in (each for each in learned if each.size > 16):
+        assert any(each.size == values.size and np.array_equal(np.sort(each.ravel()), np.sort(values.ravel())) for each in own)
+    assert sum(values.size for values in learned) < 1.02 * sum(values.size for values in own), "constants of the graph, and no more"
+    whole = b"".join(path.read_bytes() for path in exported.rglob("*") if path.is_file())
+    assert b"secret" not in whole
+    assert str(Path.cwd()).encode() not in whole, "no place on this machine"
+
+
+def test_differences_speed_and_size_are_recorded(texts: Made, exported: Path) -> None:
+    whole, small = read_exports(texts.record)
+    assert [whole.name, small.name] == ["onnx", "onnx-int8"]
+    assert whole.difference.rows == whole.difference.examples == 40
+    assert whole.difference.largest < 1e-4
+    assert small.difference.largest > whole.difference.largest, "its weights are rounded"
+    for each in (whole, small):
+        assert each.export.quality.keys() == {"accuracy", "nll"}
+        assert each.export.request.count == 3
+        assert 0 < each.export.library_bytes < each.export.peak_bytes < each.student.peak_bytes, "without torch"
+        assert each.files["model.onnx"] == (exported / each.name / "model.onnx").stat().st_size == each.export.bytes
+    assert json.loads((exported / "onnx" / "export.json").read_text())["folder"] == ""
+
+
+def test_the_second_export_finds_the_first(texts: Made, exported: Path) -> None:
+    (again,) = export_run(texts.home, texts.record, texts.ladder, [Export(format="onnx")], None, exported / "onnx")
+    assert again.reused
+
+
+def test_a_stored_export_is_judged_by_the_tolerance_of_today(texts: Made, exported: Path, tmp_path: Path) -> None:
+    strict = Export(format="onnx-int8", max_kl=1e-12)
+    (found,) = export_run(texts.home, texts.record, texts.ladder, [strict], None, tmp_path / "out")
+    assert found.refused == f"a mean KL divergence of {found.difference.kl:.3g} nats, more than max_kl 1e-12"
+    assert not (tmp_path / "out").exists()
+    export_run(texts.home, texts.record, texts.ladder, [Export(format="onnx-int8")])  # for the other tests
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kl": 2e-6}, "a mean KL divergence of 2e-06 nats, more than max_kl 1e-06"),
+        ({"agreement": 0.99}, "the same answer on 99.00 % of 40 rows, less than min_agreement 99.9 %"),
+        ({"largest": float("inf")}, "a log-probability that differs by inf nats, more than max_difference 0.01"),
+        ({"texts": 9, "other_ids": 2}, "other ids for 2 of 9 held-out texts"),
+        ({"kl": float("nan")}, "a mean KL divergence of nan nats, more than max_kl 1e-06"),
+    ],
+)
+def test_each_bound_refuses(changes: dict[str, float], words: str) -> None:
+    inside = {"examples": 40, "rows": 40, "largest": 1e-5, "agreement": 1.0, "kl": 1e-9}
+    assert outside(Export(format="onnx"), ExportDifference.model_validate(inside)) is None
+    assert outside(Export(format="onnx"), ExportDifference.model_validate(inside | changes)) == words
+
+
+def test_only_students_are_exported(texts: Made) -> None:
+    assert chosen_stage(texts.record, None)[0].name == "one"
+    with pytest.raises(UserError, match=r"--stage: got 'teacher'; allowed: a finished stage of made: one\..*Only students are exported"):
+        chosen_stage(texts.record, "teacher")
+    with pytest.raises(UserError, match="a run with a finished student"):
+        chosen_stage(run_record("new", model_record("teacher")), None)
+
+
+def test_other_weights_formats_rows_and_packages_are_other_exports(texts: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert texts.record.data is not None
+    data = texts.record.data
+
+    def identity(**changes: object) -> str:
+        return json.dumps(export_identity(Export.model_validate({"format": "onnx", **changes}), texts.student, data))
+
+    assert len({identity(), identity(format="hf"), identity(examples=9)}) == 3
+    assert identity(max_kl=0.5) == identity(), "a tolerance judges, and makes nothing"
+    before = identity()
+    monkeypatch.setattr("tasks.export.write.version", lambda package: "0")
+    assert identity() != before
