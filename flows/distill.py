@@ -37,7 +37,7 @@ from models.base.device import precision_of
 from tasks.export.export import Exporter
 from tasks.export.run_exports import require_inside
 from tasks.lifecycle.ladder_run import LadderRun
-from tasks.records.run import RunRecord
+from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.quality import accept_teacher
 
@@ -72,11 +72,7 @@ def distill(
     resolved = resolve(request)
     settings = resolved.ladder
     with LadderRun.open(resolved) as run:
-        label_run(run.record)
-        inputs = StageInputs(settings, run.keep_data(prepare_data(settings, run.context)), run.context)
-        teacher = prepare_teacher(inputs)
-        precision = precision_of(settings, settings.teacher.training or settings.stages[0].training)
-        teacher = accept_teacher(evaluate_model(teacher, [], inputs, precision), inputs)
+        inputs, teacher = begin(run, settings)
         teacher = bench_model(teacher, settings, run.context)
         lineage = [run.keep(record_model(teacher, [], inputs))]
         for stage in settings.stages:
@@ -85,6 +81,14 @@ def distill(
             if lineage[-1].gate == "stopped":
                 break
         return conclude(run, settings)
+
+
+def begin(run: LadderRun, settings: Ladder) -> tuple[StageInputs, StageRecord]:
+    """Prepare the data and the root teacher, evaluate it, and refuse one that may not teach."""
+    label_run(run.record)
+    inputs = StageInputs(settings, run.keep_data(prepare_data(settings, run.context)), run.context)
+    precision = precision_of(settings, settings.teacher.training or settings.stages[0].training)
+    return inputs, accept_teacher(evaluate_model(prepare_teacher(inputs), [], inputs, precision), inputs)
 
 
 def conclude(run: LadderRun, settings: Ladder) -> RunRecord | State[RunRecord]:

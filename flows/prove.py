@@ -13,11 +13,11 @@ from prefect.client.schemas.objects import State
 
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import Arm
-from flows.distill import conclude
+from flows.distill import begin, conclude
 from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, Note, OptionalBudget, OptionalSeed, Overrides, Person, RunTitle, request_of, resolve
-from flows.run_labels import label_run, untagged
-from flows.steps import cancellable, evaluate_model, prepare_data, prepare_teacher, record_model
+from flows.run_labels import untagged
+from flows.steps import cancellable, evaluate_model, record_model
 from models.base.device import precision_of
 from tasks.evaluation.evaluate import answers_on_test
 from tasks.lifecycle.ladder_run import LadderRun
@@ -29,7 +29,6 @@ from tasks.records.proof import Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.teachers.quality import accept_teacher
 
 
 @flow(name="prove", flow_run_name="proof of {ladder}", persist_result=False)
@@ -60,16 +59,12 @@ def prove(
     resolved = resolve(request)
     settings = resolved.ladder
     with LadderRun.open(resolved) as run:
-        label_run(run.record)
-        inputs = StageInputs(settings, run.keep_data(prepare_data(settings, run.context)), run.context)
-        teacher = prepare_teacher(inputs)
-        precision = precision_of(settings, settings.teacher.training or settings.stages[0].training)
-        teacher = accept_teacher(evaluate_model(teacher, [], inputs, precision), inputs)
+        inputs, teacher = begin(run, settings)
         root = run.keep(record_model(teacher, [], inputs))
         arms = arms_of(settings, inputs.data, run.context)
         for note in arms.notes:
             log.info("%s", note)
-        judged = _tested(root, inputs, precision)
+        judged = _tested(root, inputs, precision_of(settings, settings.teacher.training or settings.stages[0].training))
         proof, lost = _compared(arms, root, judged, inputs, run)
         record_proof(run.record, proof, run.context, lost)
         return conclude(run, settings)

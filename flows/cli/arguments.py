@@ -50,10 +50,16 @@ LastRun = Annotated[
 ]
 StartAt = Annotated[
     str | None,
-    typer.Option("--start-at", metavar="STAGE", help="First stage that may be computed.", autocompletion=complete_stage),
+    typer.Option(
+        "--start-at",
+        metavar="STAGE",
+        help="First stage that may be computed; --fresh begins there.",
+        autocompletion=complete_stage,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of data order and first weights.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again even finished results, from --start-at on.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again even finished results.")]
+Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that all ends in about this time: 5m, 2h.")]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the run; none: ladder, three characters, time.")]
 Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why it is made, for the record.")]
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who asks for it, for the record; none: the user.")]

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from flows.cli.arguments import By, Fresh, Json, LadderName, Name, Note, Overrides, RunName, Seed, StartAt
+from flows.cli.arguments import Budget, By, Fresh, Json, LadderName, Name, Note, Overrides, RunName, Seed, StartAt
 from flows.cli.printing import begin, show
-
-Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that it ends in about this time: 5m, 2h.")]
 
 
 def run(

@@ -7,14 +7,11 @@ from typing import Annotated
 import typer
 
 from conf.errors import UserError
-from flows.cli.arguments import By, LadderName, Name, Note, Seed
+from flows.cli.arguments import Budget, By, Fresh, LadderName, Name, Note, Overrides, Seed
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: proof.delta=0.01")]
 Arms = Annotated[str | None, typer.Option("--arms", metavar="NAMES", help="Arms, separated by commas; none: all that the ladder can have.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", metavar="N", help="Replicates of each arm; none: the ladder's own number.")]
-Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that the proof ends in about this time: 2h.")]
 Pilot = Annotated[bool, typer.Option("--pilot", help="A tenth of every student's steps, for a first look.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again even finished results.")]
 
 
 def prove(

@@ -20,7 +20,8 @@ from tasks.records.run import TEACHER, stage_record
 from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Store
-from tasks.teachers.answers import answers_file, answers_identity
+from tasks.teachers.answer_file import answers_file
+from tasks.teachers.answers import answers_identity
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
 from tasks.training.cost_model import Forward, training_flops
 from tasks.training.identity import fine_tuning_identity, teacher_identity

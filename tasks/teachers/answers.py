@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.errors import UserError
 from conf.schema.teacher import AnswersTeacher
 from models.base.files import file_sha256
 from models.data import tokenizers
@@ -18,9 +16,10 @@ from models.data.classes import match_classes
 from models.data.corpus import SPLITS, Corpus
 from tasks.records.run import TEACHER, StageRecord, stage_record
 from tasks.runtime.logs import log
-from tasks.runtime.runs.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
+from tasks.teachers.answer_file import answers_file, columns_of, read_probabilities, unanswered, wrong_row
 from tasks.teachers.image_answers import Keyed, hash_named, keyed_images
 from tasks.training.work import read_record, record_of, require_started
 
@@ -28,71 +27,11 @@ if TYPE_CHECKING:
     from models.architectures.shapes import Size
     from models.architectures.token_answers import TokenTable
 
-SUM_TOLERANCE = 1e-2  # of a row of probabilities, which may have been rounded
-KEY = "teacher.path"
 SEVERAL = {
     "texts": "texts have several answers, at least as far as sequence_length reaches",
     "images": "images have several answers, at the size that models see",
 }
 SAME = {"texts": "Texts must be those of the data, letter by letter", "images": "Images must be those of the data, pixel by pixel"}
-
-
-def _columns(teacher: AnswersTeacher, workload: str) -> list[str]:
-    if workload == "causal-lm":
-        return [teacher.text, teacher.ids, teacher.logprobs]
-    content = teacher.image if workload == "image-classification" else teacher.text
-    return [content, *([teacher.probabilities] if teacher.probabilities else teacher.classes)]
-
-
-def answers_file(teacher: AnswersTeacher, context: Context, workload: str) -> Path:
-    """The Parquet file of the answers.
-
-    Raises:
-        UserError: It is missing, or no Parquet file.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = Path(context.base) / os.path.expanduser(teacher.path)
-    if not file.is_file():
-        raise UserError.about(KEY, teacher.path, "an existing Parquet file of answers", f"There is no file {file}.")
-    try:
-        columns = pq.read_schema(file).names
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError.about(KEY, teacher.path, "a Parquet file of answers", f"It is none: {error}.") from error
-    wanted = _columns(teacher, workload)
-    missing = [name for name in wanted if name not in columns]
-    if missing:
-        others = "teacher.ids and teacher.logprobs" if workload == "causal-lm" else "teacher.classes and teacher.probabilities"
-        remedy = f"teacher.{'image' if workload == 'image-classification' else 'text'}, {others} name them."
-        raise UserError.about(KEY, f"{teacher.path} without the columns {', '.join(missing)}", f"columns: {', '.join(columns)}", remedy)
-    return file
-
-
-def read_probabilities(teacher: AnswersTeacher, file: Path) -> NDArray[np.float64]:
-    """Read and check the class probabilities of all rows, (n, C).
-
-    Raises:
-        UserError: A row is no distribution over the classes; with the first such row.
-    """
-    import pyarrow.parquet as pq
-
-    count = len(teacher.classes)
-    table = pq.read_table(file, columns=[teacher.probabilities] if teacher.probabilities else list(teacher.classes))
-    if teacher.probabilities:
-        rows = [row if row is not None else [] for row in table.column(teacher.probabilities).to_pylist()]
-        odd = next((number for number, row in enumerate(rows) if len(row) != count), None)
-        if odd is not None:
-            raise _bad_row(teacher, odd, f"{len(rows[odd])} numbers", f"{count}, one for each of teacher.classes")
-        values = np.array(rows, dtype=np.float64).reshape(-1, count)
-    else:
-        values = np.stack([np.asarray(table.column(name).to_pylist(), dtype=np.float64) for name in teacher.classes], axis=1)
-    wrong = ~(np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE))
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        shown = ", ".join(f"{value:g}" for value in values[first][:8])
-        raise _bad_row(teacher, first, shown, f"probabilities, 0 or more, that add up to 1; {int(wrong.sum()):,} rows are none")
-    return values
 
 
 def _texts(teacher: AnswersTeacher, file: Path, corpus: Corpus) -> Keyed:
@@ -106,7 +45,7 @@ def _texts(teacher: AnswersTeacher, file: Path, corpus: Corpus) -> Keyed:
     texts = pq.read_table(file, columns=[teacher.text]).column(teacher.text).to_pylist()
     blank = next((number for number, text in enumerate(texts) if not isinstance(text, str)), None)
     if blank is not None:
-        raise _bad_row(teacher, blank, repr(texts[blank]), f"text in the column {teacher.text}")
+        raise wrong_row(teacher, blank + 1, repr(texts[blank]), f"text in the column {teacher.text}")
 
     def documents() -> Iterator[NDArray[Any]]:
         for split in map(corpus.split, SPLITS):
@@ -121,13 +60,9 @@ def _texts(teacher: AnswersTeacher, file: Path, corpus: Corpus) -> Keyed:
     return Keyed(rows, map(text_key, documents()), shown)
 
 
-def _bad_row(teacher: AnswersTeacher, row: int, found: str, allowed: str) -> UserError:
-    return UserError.about(KEY, f"{teacher.path}, row {row + 1}: {found}", allowed, "Write it again; logits need a softmax.")
-
-
 def answers_identity(teacher: AnswersTeacher, file: Path, data: str, workload: str) -> dict[str, Any]:
     """Identity of answers on a corpus, with the image files that they name."""
-    columns: list[Any] = _columns(teacher, workload)
+    columns: list[Any] = columns_of(teacher, workload)
     if workload != "causal-lm":
         columns = [columns[0], teacher.probabilities, list(teacher.classes)]
     identity = {"kind": "answers", "file": file_sha256(file), "columns": columns, "parameters": teacher.parameters, "data": data}
@@ -188,7 +123,7 @@ def _matched(teacher: AnswersTeacher, given: NDArray[np.float64], keyed: Keyed, 
     if missing:
         total = sum(corpus.info.documents.values())
         remedy = f"The first without one is {keyed.shown(stored)}. {SAME[kind]}."
-        raise UserError.about(KEY, f"{teacher.path} without an answer to {missing:,} of {total:,} documents", "an answer to each", remedy)
+        raise unanswered(teacher, missing, total, remedy)
     keys = list(wanted)
     return keys, given[[stored[key] for key in keys]][:, places]
 

@@ -16,8 +16,8 @@ from conf.schema.teacher import AnswersTeacher
 from models.base.files import file_sha256
 from models.data.corpus import SPLITS, Corpus
 from models.data.images import ImageReader, named_files
+from tasks.teachers.answer_file import KEY
 
-KEY = "teacher.path"
 AT_ONCE = 64  # images of the file, or of the corpus
 
 

@@ -18,9 +18,8 @@ from models.architectures.answers import LEAST, text_key
 from models.architectures.token_answers import TokenTable
 from models.data import tokenizers
 from models.data.corpus import SPLITS, Corpus
+from tasks.teachers.answer_file import KEY, SUM_TOLERANCE, unanswered, wrong_row
 
-KEY = "teacher.path"
-SUM_TOLERANCE = 1e-2  # of the listed probabilities of a position, which may have been rounded
 AT_ONCE = 64  # rows of the file
 
 
@@ -51,7 +50,7 @@ def match_token_answers(teacher: AnswersTeacher, file: Path, corpus: Corpus) -> 
         texts = [row.text or "" for row in rows]
         for row, plain in zip(rows, tokenizers.encode(tokenizer, texts), strict=True):
             if row.text is None:
-                raise _wrong(teacher, row, "no text", f"text in the column {teacher.text}")
+                raise wrong_row(teacher, row.number, "no text", f"text in the column {teacher.text}")
             ids = np.array([*plain, *end])
             key = text_key(ids)
             if key in found or key not in wanted:
@@ -115,8 +114,8 @@ def _rows(teacher: AnswersTeacher, file: Path) -> Iterator[list[_Row]]:
             number += 1
             own = counts[at : at + length]
             if length != other or not np.array_equal(own, other_counts[at : at + length]):
-                row = _Row(number, text, own, ids[:0], log_p[:0])
-                raise _wrong(teacher, row, f"{teacher.ids} and {teacher.logprobs} of unequal lengths", "a log-probability for each id")
+                fault = f"{teacher.ids} and {teacher.logprobs} of unequal lengths"
+                raise wrong_row(teacher, number, fault, "a log-probability for each id")
             after = first + int(own.sum())
             rows.append(_Row(number, text, own, ids[first:after].astype(np.int64), log_p[first:after].astype(np.float64)))
             at, first = at + length, after
@@ -144,11 +143,11 @@ def _distributions(
     """
     if len(row.counts) != length:
         allowed = f"{length}: one for each of the {length - 1} ids of the text as the ladder's tokenizer encodes it, and one for the end id"
-        raise _wrong(teacher, row, f"answers at {len(row.counts)} positions", allowed)
+        raise wrong_row(teacher, row.number, f"answers at {len(row.counts)} positions", allowed)
     used = np.arange(most) < row.counts[:, None]
     if row.counts.min() < 1 or row.counts.max() > most:
         at = int(np.flatnonzero((row.counts < 1) | (row.counts > most))[0])
-        raise _wrong(teacher, row, f"{row.counts[at]} ids at position {at + 1}", f"1 to {vocabulary} different ids")
+        raise wrong_row(teacher, row.number, f"{row.counts[at]} ids at position {at + 1}", f"1 to {vocabulary} different ids")
     ids, log_p = np.zeros(used.shape, dtype=np.int64), np.full(used.shape, -np.inf)
     ids[used], log_p[used] = row.ids, row.log_p
     apart = np.sort(np.where(used, ids, -1 - np.arange(most)), axis=1)
@@ -163,7 +162,8 @@ def _distributions(
     for fault, where in faults.items():
         if where.any():
             at = int(np.flatnonzero(where)[0])
-            raise _wrong(teacher, row, f"{fault}, at position {at + 1}", "natural log-probabilities of different ids of the vocabulary")
+            allowed = "natural log-probabilities of different ids of the vocabulary"
+            raise wrong_row(teacher, row.number, f"{fault}, at position {at + 1}", allowed)
     full = row.counts == vocabulary
     share = np.where(full, 1.0, np.minimum(total, 1 - LEAST))  # of the listed ids
     log_p += np.log(share / total)[:, None]
@@ -188,8 +188,4 @@ def _check_all(teacher: AnswersTeacher, corpus: Corpus, wanted: dict[bytes, list
         base += len(split.values)
     total = sum(len(places) for places in wanted.values())
     remedy = f"The first without one begins with {example[:100]!r}. Texts must be those of the data, letter by letter."
-    raise UserError.about(KEY, f"{teacher.path} without an answer to {missing:,} of {total:,} documents", "an answer to each", remedy)
-
-
-def _wrong(teacher: AnswersTeacher, row: _Row, found: str, allowed: str) -> UserError:
-    return UserError.about(KEY, f"{teacher.path}, row {row.number}: {found}", allowed, "Write it again.")
+    raise unanswered(teacher, missing, total, remedy)

@@ -7,14 +7,14 @@ either way, and its own record names the missing parts.
 from __future__ import annotations
 
 import functools
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-from conf.errors import RecordUnavailable, RunCancelled, UserError
+from conf.durations import seconds_of
+from conf.errors import RecordUnavailable, RunCancelled
 from conf.home import Home
 from tasks.runtime import cancellation
 from tasks.runtime.logs import log
@@ -138,14 +138,7 @@ def patience() -> float:
     Raises:
         UserError: LADDER_RECORD_PATIENCE is no number of seconds.
     """
-    given = os.environ.get("LADDER_RECORD_PATIENCE") or str(PATIENCE)
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 86400:
-        raise UserError.about("LADDER_RECORD_PATIENCE", given, "seconds from 0 to 86400", f"Unset it for {PATIENCE:.0f}.")
-    return seconds
+    return seconds_of("LADDER_RECORD_PATIENCE", PATIENCE)
 
 
 @functools.lru_cache(maxsize=1)

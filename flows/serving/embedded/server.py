@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.atomic import write_atomic
+from conf.durations import seconds_of
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
 from conf.locks import is_held
@@ -55,14 +56,7 @@ def stay_seconds() -> float:
     Raises:
         UserError: LADDER_SERVER_SECONDS is no number of seconds.
     """
-    given = os.environ.get("LADDER_SERVER_SECONDS") or str(STAY_SECONDS)
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 86400:
-        raise UserError.about("LADDER_SERVER_SECONDS", given, "seconds from 0 to 86400", f"Unset it for {STAY_SECONDS:.0f}.")
-    return seconds
+    return seconds_of("LADDER_SERVER_SECONDS", STAY_SECONDS)
 
 
 @dataclass
