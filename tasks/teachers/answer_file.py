@@ -1,4 +1,4 @@
-"""The Parquet file of a teacher's answers: its columns, and errors that name its rows."""
+"""The Parquet file of a teacher's answers: columns, and errors that name rows."""
 
 from __future__ import annotations
 
