@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from conf.errors import UserError
 from conf.schema.ladder import Workload
 from conf.schema.teacher import CheckpointTeacher
 from models.architectures.configs import positions_of
@@ -89,7 +92,11 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
     """
     from models.architectures.checkpoint import read_config, skeleton
 
-    teacher = CheckpointTeacher(path=path)
+    try:
+        teacher = CheckpointTeacher(path=path)
+    except ValidationError as error:
+        allowed = "a folder, hub id, GGUF file or package:NAME"
+        raise UserError.about("--teacher", path[:80], allowed, f"{error.errors()[0]['msg']}.") from None
     try:
         folder = resolve_checkpoint(teacher, context)
     except NotConverted:

@@ -1,4 +1,4 @@
-"""One training at a time on a machine: concurrent runs end without overlap."""
+"""Many runs at once: one training at a time on a machine, runs queued at a server, runs that begin with one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import itertools
 import os
 import re
 import signal
+import sqlite3
+import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.flows.driver import newest_checkpoint, wait_for
+from tests.flows.served import Start, offer
 
 WAITS = "waiting for its turn: another training runs on this machine"
 LONG = "teacher.training.steps=200000"
@@ -93,3 +97,72 @@ def test_no_limit(cli, tiny, tmp_path):
     assert WAITS not in ended.err
     assert training.poll() is None
     assert "Traceback" not in first.read_text()
+
+
+def ends_of(cli) -> list[tuple[str, str]]:
+    """Name and status of every ladder run in MLflow."""
+    with closing(sqlite3.connect(cli.home / "mlflow" / "mlflow.db")) as mlflow:
+        return mlflow.execute("select value, status from runs join tags using (run_uuid) where key = 'ladder.run'").fetchall()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_eight_runs_that_begin_while_ladder_serve_starts_all_end(done, tiny, tmp_path, start: Start):
+    before = len(done.json("runs"))
+    logs = [tmp_path / f"eight-{number}.log" for number in range(8)]
+    began: list = []
+
+    def begin_eight() -> None:
+        for number, log in enumerate(logs):
+            began.append(begin(done, log, tiny, "--name", f"eight-{number}"))
+            time.sleep(1.0)  # serve starts within some ten seconds: the first meet no server, the last a whole one
+
+    beside = threading.Thread(target=begin_eight)
+    beside.start()
+    server = start(done)
+    beside.join()
+    codes = [process.wait(900) for process in began]
+    texts = [log.read_text() for log in logs]
+    assert codes == [0] * 8, [text for code, text in zip(codes, texts, strict=True) if code]
+    assert not any("Traceback" in text for text in texts)
+    print(f"{sum('embedded' in text for text in texts)} of 8 had begun before the server answered")
+
+    records = done.json("runs")
+    assert len(records) == before + 8
+    assert {record["run"]: record["status"] for record in records[:8]} == {f"eight-{number}": "done" for number in range(8)}
+    assert sorted(run for run, status in ends_of(done) if status == "FINISHED" and run.startswith("eight-")) == [
+        f"eight-{number}" for number in range(8)
+    ]
+    assert "RUNNING" not in dict(ends_of(done)).values()
+    top = [run for run in server.flow_runs().values() if run["parent_task_run_id"] is None and run["name"].startswith("eight-")]
+    assert sorted((run["name"], run["state"]["name"]) for run in top) == [(f"eight-{number}", "Completed") for number in range(8)]
+    opened = [run["name"] for run in server.flow_runs().values() if run["state"]["type"] not in ("COMPLETED", "CANCELLED", "FAILED")]
+    assert opened == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fifty_queued_runs_through_one_place_all_end_in_order_and_once(done, tiny, tmp_path, start: Start):
+    server = start(done, "--deployments", offer(tmp_path, more="limit: 1"), LADDER_ROOTS=str(tiny.parent))
+    began = time.monotonic()
+    names = [f"queued-{number:02}" for number in range(50)]
+    ids = [server.start_run("distill/distill", ladder=str(tiny), name=name) for name in names]
+
+    def states() -> list[str]:
+        known = server.ask("POST", "/flow_runs/filter", json={"flow_runs": {"id": {"any_": ids}}})
+        return [run["state"]["type"] for run in known]
+
+    wait_for(lambda: not {"SCHEDULED", "PENDING", "RUNNING"} & set(states()), "fifty runs", 3300)
+    assert states() == ["COMPLETED"] * 50, server.text
+    print(f"fifty runs ended in {time.monotonic() - began:.0f} s")
+
+    records = {record["run"]: record for record in done.json("runs") if record["run"].startswith("queued-")}
+    assert sorted(records) == names, "none lost, none twice"
+    assert {record["status"] for record in records.values()} == {"done"}
+    assert sorted(run for run, status in ends_of(done) if run in records) == names
+    known = server.ask("POST", "/flow_runs/filter", json={"flow_runs": {"id": {"any_": ids}}})
+    spans = {run["id"]: (run["start_time"], run["end_time"], run["run_count"]) for run in known}
+    for first, second in itertools.pairwise(ids):
+        assert spans[first][0] < spans[second][0], "out of order"
+        assert spans[first][1] <= spans[second][0], "two at once"
+    assert {count for _, _, count in spans.values()} == {1}
