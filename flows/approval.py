@@ -122,8 +122,8 @@ def _page(student: StageRecord, stage: Stage, record: RunRecord, until: str) -> 
     lines = [
         f"# May {student.name} go on?",
         *(f"- {escape(reason)}" for reason in student.gate_reasons),
-        tables.render_markdown(shown),
         f"Without an answer until {until} it counts as **{stage.gate.unanswered}**.",
+        tables.render_markdown(shown),  # last: the form cuts off what is too long for it
     ]
     return "\n\n".join(lines)
 

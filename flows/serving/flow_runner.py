@@ -42,7 +42,7 @@ from flows.serving.environment import answers
 from flows.serving.guard.parent_watchdog import end_with_parent
 from tasks.lifecycle.dead_runs import reap, restart_dead
 from tasks.runtime.logs import log
-from tasks.runtime.runs.run_registry import all_runs
+from tasks.runtime.runs.run_registry import list_runs
 
 POLL_SECONDS = 2.0
 REAP_SECONDS = 15.0
@@ -160,8 +160,9 @@ def reap_loop(place: Home) -> None:
         try:
             reap(place)
             restart_dead(place)
-            waiting.clear()
-            waiting.update(record.run for record in all_runs(place) if record.served and record.status == "running" and record.waiting)
+            asking = {record.run for record in list_runs(place) if record.served and record.status == "running" and record.waiting}
+            waiting.intersection_update(asking)
+            waiting.update(asking)
         except (LadderError, OSError) as error:  # such as a full disk: the next time may go well
             log.warning("%s", error)
         time.sleep(REAP_SECONDS)

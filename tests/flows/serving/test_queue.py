@@ -115,7 +115,7 @@ def test_eight_runs_that_begin_while_ladder_serve_starts_all_end(done, tiny, tmp
     def begin_eight() -> None:
         for number, log in enumerate(logs):
             began.append(begin(done, log, tiny, "--name", f"eight-{number}"))
-            time.sleep(1.0)  # serve starts within some ten seconds: the first meet no server, the last a whole one
+            time.sleep(number)  # the first meet no server, the last, after half a minute, a whole one
 
     beside = threading.Thread(target=begin_eight)
     beside.start()
@@ -166,3 +166,34 @@ def test_fifty_queued_runs_through_one_place_all_end_in_order_and_once(done, tin
         assert spans[first][0] < spans[second][0], "out of order"
         assert spans[first][1] <= spans[second][0], "two at once"
     assert {count for _, _, count in spans.values()} == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_runs_that_ask_hold_no_place_and_what_a_schedule_starts_meanwhile_is_skipped(done, tiny, tmp_path, start: Start):
+    asking = tmp_path / "asking.yaml"
+    asking.write_text(Path(tiny).read_text().rstrip() + "\n    gate: {min_parent_retention: 1.9, policy: ask}\n")
+    file = tmp_path / "deployments.yaml"
+    scheduled = "{name: scheduled, flow: distill, concurrency_limit: 1, beyond_limit: skip}"
+    file.write_text(f"limit: 2\ndeployments: [{{name: distill, flow: distill}}, {scheduled}]")
+    server = start(done, "--deployments", file, LADDER_ROOTS=os.pathsep.join([str(tiny.parent), str(tmp_path)]))
+    paused = {name: server.start_run("distill/distill", ladder=str(asking), name=name) for name in ("asks-1", "asks-2")}
+    wait_for(lambda: {server.state(run) for run in paused.values()} == {"Paused"}, "two questions, which take all places")
+
+    training = server.start_run("distill/scheduled", ladder=str(tiny), overrides=[LONG], name="long")
+    wait_for(lambda: newest_checkpoint(done.home), "the run of a schedule to train, though all places are taken")
+    late = server.start_run("distill/scheduled", ladder=str(tiny), name="late")
+    wait_for(lambda: server.state(late) not in ("Scheduled", "Pending", "Running", "AwaitingConcurrencySlot"), "the second to be skipped")
+    assert server.ask("GET", f"/flow_runs/{late}")["state"]["type"] == "CANCELLED"
+    print(server.ask("GET", f"/flow_runs/{late}")["state"])
+    assert "late" not in {record["run"] for record in done.json("runs")}
+    assert server.state(training) == "Running"
+    assert {server.state(run) for run in paused.values()} == {"Paused"}
+
+    done("cancel", "long")
+    wait_for(lambda: server.state(training) == "Cancelled", "the training to end")
+    for name in paused:
+        done("answer", name, "approve")
+    wait_for(lambda: {server.state(run) for run in paused.values()} == {"Completed"}, "both to go on")
+    ended = {record["run"]: record["status"] for record in done.json("runs")}
+    assert (ended["asks-1"], ended["asks-2"], ended["long"]) == ("done", "done", "cancelled")
