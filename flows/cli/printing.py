@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,14 +21,26 @@ def begin(text: str) -> None:
     log.info("%s", text)
 
 
-ADDRESS = re.compile(r"(?:https?|file)://[^\s'\"]+")
+ADDRESS = re.compile(r"(?:https?|file)://[^\s'\"]+|(?<!\S)/[^\s'\"]+")
 
 
 def clickable(text: str) -> str:
-    """A text whose addresses a terminal opens with a click, also where it breaks them over two lines (OSC 8); elsewhere the same text."""
-    if not sys.stdout.isatty():
+    """A text whose addresses and files a terminal opens with a click, also where it breaks them over two lines; elsewhere the same text.
+
+    By the control sequence OSC 8, which a terminal that calls itself dumb does not know.
+    """
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return text
-    return ADDRESS.sub(lambda found: f"\x1b]8;;{found[0]}\x1b\\{found[0]}\x1b]8;;\x1b\\", text)
+    return ADDRESS.sub(lambda found: _link(found[0]), text)
+
+
+def _link(address: str) -> str:
+    place = address
+    if address.startswith("/"):
+        if not Path(address).exists():
+            return address
+        place = Path(address).as_uri()
+    return f"\x1b]8;;{place}\x1b\\{address}\x1b]8;;\x1b\\"
 
 
 def show(document: Any, as_json: bool, text: Callable[[], str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import AbstractContextManager, ExitStack
@@ -12,7 +13,7 @@ from uuid import UUID
 
 from prefect.runtime import flow_run
 
-from conf.errors import LadderError
+from conf.errors import LadderError, StoreError
 from conf.home import Home, home, protect
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
@@ -181,20 +182,21 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         self.watching.close()
         if cause is not None:
             text = str(cause) if isinstance(cause, LadderError) else reason or f"{type(cause).__name__}: {cause}"
-            self._close(self._ended(reason or "failed", text))
+            self._close(self._ended(reason or "failed", text), cause)
         else:
-            self._close(self.record)
+            self._close(self.record, None)
         if reason == "cancelled" and self.watcher:
             cancel_children(self.watcher.flow_run_id)
         self.lock.release()
 
-    def _close(self, record: RunRecord) -> None:
-        """Record the end; a failure to write it must not hide the error that ended the run."""
+    def _close(self, record: RunRecord, cause: BaseException | None) -> None:
+        """Record the end; a failure to write it must not hide the error that ended the run, nor repeat it."""
         for write in (lambda: self.save_end(record), self._close_mlflow, self._warn_of_missing_records):
             try:
                 write()
             except LadderError as error:
-                log.warning("%s", error)
+                level = logging.DEBUG if isinstance(error, StoreError) and isinstance(cause, StoreError) else logging.WARNING
+                log.log(level, "%s", error)
 
     def _close_mlflow(self) -> None:
         if self.record.mlflow_uri and isinstance(self.recorder.tracker, Tracker):  # MLflow's run may be open though its id is unknown

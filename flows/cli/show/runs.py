@@ -183,8 +183,8 @@ def show_text(record: RunRecord) -> str:
     places = [*elsewhere(record), *places]
     missing = [f"MLflow lacks {what}" for what in record.unrecorded]
     compared = [render(proof), "", proof.verdict, *proof.notes, ""] if (proof := read_proof(record)) else []
-    parts = (*lines, *compared, tables.render_rich(record), "", *_exports(record), *places, *links(record), *missing)
-    return text_of(*parts, width=WIDE, soft_wrap=True)
+    parts = (*lines, *compared, tables.render_rich(record), "", *_exports(record), *missing, *places)
+    return "\n".join([text_of(*parts, width=WIDE, soft_wrap=True), *links(record)])  # a command broken by us could not be copied
 
 
 def _exports(record: RunRecord) -> list[Any]:
