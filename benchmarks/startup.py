@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -99,12 +100,15 @@ def reused(folder: Path, repeats: int) -> None:
 
 def first_step(folder: Path, repeats: int) -> None:
     """The first training step in an empty home."""
-    homes = [Command(folder / f"cold-{i}") for i in range(repeats)]
     found = []
-    for ladder in homes:
-        found.append(ladder.first_step("run", "digits", "teacher.training.checkpoint_every=1"))
+    for number in range(repeats):
+        ladder, before = Command(folder / f"cold-{number}"), resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall = ladder.first_step("run", "digits", "teacher.training.checkpoint_every=1")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # its end included
+        found.append(Cost(wall, own, server_seconds(ladder.home)))
         end_server(ladder.home)
-    print(f"command to first step, empty home: {spread(found, '{:.1f}')} s", flush=True)
+    print(f"command to first step, empty home: {told(found)}", flush=True)
 
 
 def first_lines(folder: Path, repeats: int) -> None:

@@ -84,7 +84,7 @@ class Server:
     def deployment(self, name: str) -> Any:
         return self.ask("GET", f"/deployments/name/{name}")
 
-    def start_run(self, name: str, **parameters: Any) -> str:
+    def start_run(self, name: str, /, **parameters: Any) -> str:
         """Start a flow run through a deployment, as the form does."""
         deployment = self.deployment(name)["id"]
         return self.ask("POST", f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})["id"]
