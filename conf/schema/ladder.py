@@ -29,6 +29,8 @@ Workload = Literal["causal-lm", "sequence-classification", "image-classification
 
 LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
+LICENSE = r"^[a-z0-9][a-z0-9.-]{0,63}$"  # ids of https://huggingface.co/docs/hub/repositories-licenses
+
 FAMILIES: dict[str, tuple[str, ...]] = {
     "causal-lm": ("llama",),
     "sequence-classification": ("bert", "llama"),
@@ -59,6 +61,15 @@ class Ladder(Settings):
         pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
     )
     description: str = setting("", "Purpose of the ladder", "text", identity=False)
+    license: str | None = setting(
+        None,
+        "Licence of the students, for their model cards; none: as the root teacher's card says",
+        "id of the Hub",
+        identity=False,
+        added=True,
+        allowed="an id of the Hugging Face Hub, such as apache-2.0 or other",
+        pattern=LICENSE,
+    )
     workload: Workload = setting("causal-lm", "Task of the models")
     seed: int = setting(0, "Seed of data order and initial weights", "seed", ge=0, lt=2**31)
     data: Data = setting(..., "Data source; short: a path or a list of paths, the folder of a saved dataset, or digits or python-stdlib")

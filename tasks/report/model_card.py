@@ -16,7 +16,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
-from conf.schema.teacher import CheckpointTeacher
 from models.base.quality import baseline_figures, baseline_name, learned_nothing
 from tasks.records import format as fmt
 from tasks.records.run import DataRecord, RunRecord, StageRecord
@@ -26,13 +25,13 @@ from tasks.report.sections.audit import verdict
 from tasks.report.sections.outcome import smaller
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import Context
-from tasks.teachers.teacher_source import HUB_ID, is_local
+from tasks.teachers.origin import Origin, hub_id, origin_of
+from tasks.teachers.teacher_source import CARD, HUB_ID
 from tasks.tracking.flavour import TASKS, parts_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-CARD = "README.md"
 TEMPLATES = Path(__file__).with_name("templates")
 # Figure -> type and name of the metric for the Hub, https://huggingface.co/metrics where there is one.
 METRICS = {
@@ -83,6 +82,7 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
         "text": markdown.escape,
     }
     info, root, commands = data.corpus().info, lineage[0], reproduction(run)
+    origin = origin_of(ladder, root, context)
     settings = yaml.safe_dump({key: record.identity[key] for key in SHOWN if key in record.identity}, sort_keys=False).rstrip()
     text = environment.get_template("card.md.j2").render(
         record=record,
@@ -95,7 +95,8 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
         data_name=data_name(ladder),
         quality=tables.quality_of(run),
         smaller=smaller(root.parameters, record.parameters),
-        base=_hub_root(ladder, context),
+        base=hub_id(ladder.teacher, context),
+        origin=origin,
         parts=parts_of(Path(record.folder)),
         prompt=next((sample.prompt[:PROMPT] for sample in record.samples if sample.prompt.strip()), "The"),
         auto_class=TASKS[ladder.workload][2],
@@ -106,21 +107,25 @@ def card(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, da
         commands=commands,
         fence=markdown.fence("\n".join([settings, *commands])),
     )
-    return f"---\n{metadata(record, lineage, ladder, context)}\n---\n\n{text}"
+    return f"---\n{metadata(record, lineage, ladder, context, origin)}\n---\n\n{text}"
 
 
-def metadata(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, context: Context) -> str:
+def metadata(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder, context: Context, origin: Origin) -> str:
     """The card's metadata as YAML.
 
-    `base_model` is the root's id on the Hub where it came from there. Any other name could be somebody else's model, so a root that was
-    made here gives the parent's name with its fingerprint. Neither the root's licence nor that of the data is known here.
+    `base_model` is the root's id on the Hub where it came from there, or the one that its own card names. Any other name could be somebody
+    else's model, so a root that was made here gives the parent's name with its fingerprint. The licence is the root's, as its card or the
+    settings name it; that of the data is not known here.
     """
     from huggingface_hub import ModelCardData
 
     tags = ["distillation", "knowledge-distillation", f"ladder:{ladder.name}"]
     on_hub = ladder.data.source == "dataset" and HUB_ID.match(ladder.data.name) and not Path(context.base, ladder.data.name).exists()
     return ModelCardData(
-        base_model=_hub_root(ladder, context) or model_name(ladder, lineage[-1]),
+        base_model=origin.base_model or model_name(ladder, lineage[-1]),
+        license=origin.license,
+        license_name=origin.license_name,
+        license_link=origin.license_link,
         library_name="transformers",
         pipeline_tag=TASKS[ladder.workload][0],
         tags=tags,
@@ -189,11 +194,3 @@ def limits(record: StageRecord) -> list[str]:
         named = ", ".join(f"{name} {tables.score(quality, figures)} ({figures.get('count', 0):,.0f})" for name, figures in worst)
         found.append(f"Weakest slices, {quality.unit} (and their examples): {named}.")
     return found
-
-
-def _hub_root(ladder: Ladder, context: Context) -> str | None:
-    """The root's id on the Hub; None where it was made here, or came from a file, a package or MLflow."""
-    teacher = ladder.teacher
-    if not isinstance(teacher, CheckpointTeacher) or is_local(teacher, context) or not HUB_ID.match(teacher.path):
-        return None
-    return teacher.path

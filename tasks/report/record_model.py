@@ -9,7 +9,9 @@ from tasks.records.run import StageRecord
 from tasks.report.model_card import write_card
 from tasks.runtime.runs.run_registry import Context, original_mlflow_run
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.teachers.origin import origin_of
 from tasks.tracking.curves import stored_curve
+from tasks.tracking.flavour import parts_of
 from tasks.tracking.recorder import Recorder, recorder_of
 from tasks.tracking.tracker import Tracker
 
@@ -56,9 +58,27 @@ def _record(
         model = folder if (folder / "config.json").is_file() else None  # answers are no model that could be loaded
         # Points that an earlier attempt may have lost; those of this one are all sent.
         curve = partial(stored_curve, folder) if record.reused or record.resumed_at is not None else None
-        tracker.finish_stage(stage.run_id, done, workload=ladder.workload, folder=model, original_run_id=original, curve=curve)
+        facts = origin_of(ladder, lineage[0] if lineage else record, context).facts()
+        tracker.finish_stage(
+            stage.run_id,
+            done,
+            workload=ladder.workload,
+            folder=model,
+            facts=facts,
+            add_parts=partial(_add_parts, folder, inputs),
+            original_run_id=original,
+            curve=curve,
+        )
         tracker.describe_stage(stage.run_id, done, lineage)
     return done
+
+
+def _add_parts(folder: Path, inputs: StageInputs, target: Path) -> None:
+    """Write the corpus's tokenizer or image processor where the model, such as an imported checkpoint, has none of its own."""
+    if not parts_of(folder):
+        from tasks.training.published import write_missing
+
+        write_missing(folder, inputs.data.corpus(), target)
 
 
 def record_decision(record: StageRecord, context: Context) -> StageRecord:

@@ -30,7 +30,9 @@ PACKAGE = "package:"
 PACKAGE_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$")
 CONVERSION = 1  # raise by hand when the same file begins to give another folder
 # Files of a model folder that are kept. Pickles, code and optimizer states are left behind.
-WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "preprocessor_config.json")
+CARD = "README.md"  # of a model: its licence is there
+RECORDED = ("models:/", "runs:/")  # beginnings of addresses in MLflow
+WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "preprocessor_config.json", CARD)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "spiece.model", "chat_template*")
 
 
@@ -66,7 +68,7 @@ def gguf_file(teacher: CheckpointTeacher, context: Context) -> Path:
 
 def is_local(teacher: CheckpointTeacher, context: Context) -> bool:
     """Whether the checkpoint can be read without asking anybody: a folder or file that is there, or an installed package."""
-    if teacher.path.startswith(("models:/", "runs:/")):
+    if teacher.path.startswith(RECORDED):
         return False
     if teacher.path.startswith(PACKAGE):
         return find_spec(_module(teacher.path)) is not None
@@ -102,7 +104,7 @@ def checkpoint_identity(folder: Path, workload: str) -> dict[str, Any]:
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy weights, configuration and tokenizer, and nothing else."""
+    """Copy weights, configuration, tokenizer and card, and nothing else."""
     for pattern in (*WANTED, *TOKENIZER):
         for path in source.glob(pattern):
             if path.is_file() and path.suffix not in (".bin", ".pt", ".pkl", ".py"):
@@ -111,7 +113,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 def _place(teacher: CheckpointTeacher, context: Context) -> Path:
     """The folder or the GGUF file that the settings name."""
-    if teacher.path.startswith(("models:/", "runs:/")):
+    if teacher.path.startswith(RECORDED):
         from tasks.tracking.recorder import tracker_of
 
         return tracker_of(context.paths).resolve_model(teacher.path)

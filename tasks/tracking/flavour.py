@@ -48,17 +48,19 @@ def parts_of(folder: Path) -> list[str]:
     return [part for part, (marker, _, _) in PARTS.items() if (folder / marker).is_file()]
 
 
-def flavour(folder: Path, workload: str) -> dict[str, Any]:
+def flavour(folder: Path, workload: str, package: Path) -> dict[str, Any]:
     """The `transformers` flavour of a Hugging Face folder: the settings of MLflow's loader, and no code.
 
     Args:
         folder: Hugging Face folder.
         workload: `causal-lm`, `sequence-classification` or `image-classification`.
+        package: Folder in which `write_parts` has put its tokenizer or image processor.
     """
     import transformers
 
     task, pipeline, auto_class = TASKS[workload]
     architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [auto_class]
+    parts = [part for part in PARTS if (package / "components" / part).is_dir()]
     return {
         "task": task,
         "instance_type": pipeline,
@@ -66,8 +68,8 @@ def flavour(folder: Path, workload: str) -> dict[str, Any]:
         "model_binary": ".",
         # MLflow trusts remote code for a class that transformers does not have, so such a name must never reach it.
         "pipeline_model_type": architectures[0] if hasattr(transformers, architectures[0]) else auto_class,
-        "components": parts_of(folder),
-        **{f"{part}_type": PARTS[part][1] for part in parts_of(folder)},
+        "components": parts,
+        **{f"{part}_type": PARTS[part][1] for part in parts},
         "transformers_version": transformers.__version__,
     }
 
@@ -76,7 +78,7 @@ def write_parts(folder: Path, target: Path) -> None:
     """Copy tokenizer or image processor to `target/components/<part>`, where MLflow's loader looks for them."""
     for part in parts_of(folder):
         place = target / "components" / part
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         for path in sorted({path for pattern in PARTS[part][2] for path in folder.glob(pattern)}):
             shutil.copy(path, place / path.name)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from conf.secrets import masked
 from tasks.records.run import StageRecord
 from tasks.tracking import flavour
 from tasks.tracking.client import first_line, is_permanent, is_server
-from tasks.tracking.package import write_package
+from tasks.tracking.package import About, write_package
 from tasks.tracking.runs import is_equal
 
 if TYPE_CHECKING:
@@ -97,7 +97,13 @@ def _models(run: Run) -> list[str]:
 
 
 def log_model(
-    client: MlflowClient, run_id: str, record: StageRecord, workload: str, folder: Path | None, facts: Mapping[str, str] | None = None
+    client: MlflowClient,
+    run_id: str,
+    record: StageRecord,
+    workload: str,
+    folder: Path | None,
+    facts: Mapping[str, str] | None = None,
+    add_parts: Callable[[Path], None] | None = None,
 ) -> str:
     """Keep a model and return its id; a whole one that the run has already is returned as it is.
 
@@ -108,6 +114,7 @@ def log_model(
         workload: `causal-lm`, `sequence-classification` or `image-classification`.
         folder: Its Hugging Face folder; none: an entry without bytes.
         facts: More about it, such as `license` and `base_model`: metadata of the model and, as `ladder.<key>`, its tags.
+        add_parts: Writes a tokenizer or an image processor that `folder` lacks into an empty folder.
     """
     experiment_id, name, facts = client.get_run(run_id).info.experiment_id, artifact_name(record.name), facts or {}
     model: LoggedModel | None = None
@@ -125,7 +132,15 @@ def log_model(
         params |= {"teachers": ",".join(record.teachers) or "none"}
         model = client.create_logged_model(experiment_id, name, run_id, tags, params, model_type=workload)
     if folder:
-        _upload(client, run_id, model, record, workload, folder, facts)
+        for file in flavour.model_files(folder):
+            client.log_model_artifact(model.model_id, str(file))
+        with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as parts:
+            if add_parts:
+                add_parts(Path(parts))
+            example = next((sample.prompt for sample in record.samples if sample.prompt.strip()), None) if workload == "causal-lm" else None
+            about = About(workload, run_id, model.model_id, model.artifact_location, example, facts)
+            write_package(folder, Path(parts), about, Path(scratch))
+            client.log_model_artifacts(model.model_id, scratch)
     client.finalize_logged_model(model.model_id, "READY")
     return model.model_id
 
@@ -133,27 +148,6 @@ def log_model(
 def artifact_name(stage: str) -> str:
     """Name of a stage's logged model, hence the end of its address `runs:/<run id>/student`."""
     return "teacher" if stage == "teacher" else "student"
-
-
-def _upload(
-    client: MlflowClient, run_id: str, model: LoggedModel, record: StageRecord, workload: str, folder: Path, facts: Mapping[str, str]
-) -> None:
-    """Keep the plain folder, and beside it MLflow's own files of the model."""
-    for file in flavour.model_files(folder):
-        client.log_model_artifact(model.model_id, str(file))
-    with tempfile.TemporaryDirectory() as scratch:
-        example = next((sample.prompt for sample in record.samples if sample.prompt.strip()), None) if workload == "causal-lm" else None
-        write_package(
-            folder,
-            workload,
-            Path(scratch),
-            run_id=run_id,
-            model_id=model.model_id,
-            place=model.artifact_location,
-            example=example,
-            facts=facts,
-        )
-        client.log_model_artifacts(model.model_id, scratch)
 
 
 def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) -> Path:

@@ -12,6 +12,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,37 +35,55 @@ INPUTS = {
 }
 
 
-def write_package(
-    folder: Path, workload: str, target: Path, *, run_id: str, model_id: str, place: str, example: str | None, facts: Mapping[str, str]
-) -> None:
-    """Write MLflow's files of a model.
+@dataclass(frozen=True)
+class About:
+    """What MLflow says of a model.
 
-    Args:
-        folder: Its Hugging Face folder.
+    Attributes:
         workload: `causal-lm`, `sequence-classification` or `image-classification`.
-        target: An existing empty folder, for all that is to be uploaded beside the files of `folder`.
         run_id: MLflow run that made it.
         model_id: Its id in MLflow.
         place: Where its artifacts lie.
         example: An input; None: a neutral one.
         facts: More about it, such as `license`; kept as the model's metadata.
     """
+
+    workload: str
+    run_id: str
+    model_id: str
+    place: str
+    example: str | None
+    facts: Mapping[str, str]
+
+
+def write_package(folder: Path, parts: Path, about: About, target: Path) -> None:
+    """Write MLflow's files of a model.
+
+    Args:
+        folder: Its Hugging Face folder.
+        parts: Folder with a tokenizer or an image processor that `folder` lacks; else an empty one.
+        about: The rest.
+        target: An existing empty folder, for all that is to be uploaded beside the files of `folder`.
+    """
     from mlflow.models import Model
 
-    flavour.write_parts(folder, target)
+    for place in (folder, parts):
+        flavour.write_parts(place, target)
+    for path in flavour.model_files(parts):
+        shutil.copy(path, target / path.name)
     shutil.copy(Path(__file__).with_name("pyfunc_model.py"), target / CODE)
-    _write_environment(target, workload)
-    rows = [example or _neutral(folder, workload)]
+    _write_environment(target, about.workload)
+    rows = [about.example or _neutral(folder, about.workload)]
     (target / EXAMPLE).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     (target / SERVING_EXAMPLE).write_text(json.dumps({"inputs": rows}, indent=2, ensure_ascii=False), encoding="utf-8")
     described = Model(
-        artifact_path=place,
-        run_id=run_id,
-        model_id=model_id,
-        flavors={"transformers": flavour.flavour(folder, workload), "python_function": _pyfunc(workload)},
-        signature=signature(workload),
+        artifact_path=about.place,
+        run_id=about.run_id,
+        model_id=about.model_id,
+        flavors={"transformers": flavour.flavour(folder, about.workload, target), "python_function": _pyfunc(about.workload)},
+        signature=signature(about.workload),
         saved_input_example_info={"artifact_path": EXAMPLE, "type": "json_object", "serving_input_path": SERVING_EXAMPLE},
-        metadata=dict(facts),
+        metadata=dict(about.facts),
         model_size_bytes=sum(path.stat().st_size for path in flavour.model_files(folder)),
     )
     described.save(str(target / "MLmodel"))

@@ -220,6 +220,8 @@ class Tracker:
         *,
         workload: str,
         folder: Path | None,
+        facts: Mapping[str, str] | None = None,
+        add_parts: Callable[[Path], None] | None = None,
         original_run_id: str | None = None,
         curve: Callable[[], Iterable[tuple[int, Mapping[str, float]]]] | None = None,
     ) -> str:
@@ -229,7 +231,9 @@ class Tracker:
             run_id: The stage's open run.
             record: The model's record; kept as `record.json` and `slices.json`, its figures as metrics.
             workload: `causal-lm`, `sequence-classification` or `image-classification`.
-            folder: Hugging Face folder to keep as `student/` (`teacher/` for the root); none: link a model without its bytes.
+            folder: Hugging Face folder to keep as the model `student` (`teacher` for the root); none: link a model without its bytes.
+            facts: More about the model, such as `license` and `base_model`.
+            add_parts: Writes a tokenizer or an image processor that `folder` lacks into an empty folder.
             original_run_id: MLflow run that made a reused stage: if it was recorded whole, its model is linked, not stored again.
             curve: Gives steps and their values, to fill gaps of the run; not called where a model is linked.
 
@@ -239,7 +243,7 @@ class Tracker:
         made_before = record.reused or original_run_id is not None
         model_id = models.find_recorded_model(self.client, run_id, record.fingerprint, original_run_id) if made_before else None
         if model_id is None:
-            model_id = models.log_model(self.client, run_id, record, workload, folder)
+            model_id = models.log_model(self.client, run_id, record, workload, folder, facts, add_parts)
             runs.log_missing(self.client, run_id, curve() if curve else ())
         models.link_output(self.client, run_id, model_id, record.steps)
         runs.log_figures(self.client, self.client.get_run(run_id), flavour.metrics_of(record), record.steps, model_id)

@@ -190,7 +190,8 @@ def _frozen_dtype(device: str, precision: str) -> torch.dtype:
 def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTraining, data: DataRecord) -> None:
     """The folder of a finished model: a Hugging Face folder with its record and curve."""
     trained, size = finished.trained, finished.size
-    write_published(finished.model.cpu(), folder, data.corpus(), finished.vocabulary)
+    parent = work.parent or next(iter(work.teachers), None)
+    write_published(finished.model.cpu(), folder, data.corpus(), finished.vocabulary, Path(parent.folder) if parent else None)
     for file in finished.kept:
         shutil.copy(file, folder / file.name)
     flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, finished.answers)

@@ -16,7 +16,7 @@ from models.data.corpus import CorpusInfo
 from tasks.records.audit import AuditRecord
 from tasks.records.data import DataCounts
 from tasks.records.run import AlsoRecord, DataRecord, Retention, RunRecord, SampleRecord, StageRecord
-from tasks.report.model_card import CARD, card, metadata, write_card
+from tasks.report.model_card import CARD, card, write_card
 from tasks.runtime.runs.run_registry import Context, save
 from tests.factories import data_record
 
@@ -66,12 +66,24 @@ def test_the_metadata_are_in_the_hubs_format(place: Any):
 
 
 def test_a_root_from_the_hub_is_the_base_model(place: Any, tmp_path: Path):
-    root, student, _, context = place
+    root, _, _, _ = place
     ladder = load("digits", ["teacher=null", HUB]).ladder
-    assert data_of(f"---\n{metadata(student, [root], ladder, context)}\n---\n").base_model == "someone/large"
+    assert data_of(text_of(place, ladder)).base_model == "someone/large"
     (tmp_path / "someone" / "large").mkdir(parents=True)
-    again = data_of(f"---\n{metadata(student, [root], ladder, context)}\n---\n")
+    again = data_of(text_of(place, ladder))
     assert again.base_model == f"digits-teacher-{root.fingerprint[:12]}", "a folder of that name is not the Hub's"
+
+
+def test_the_licence_is_the_roots(place: Any, tmp_path: Path):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / CARD).write_text("---\nlicense: other\nlicense_name: ours\nbase_model: someone/large\n---\n")
+    ladder = load("digits", ["teacher=null", "teacher={source: checkpoint, path: large}"]).ladder
+    found = data_of(text_of(place, ladder))
+    assert (found.license, found.license_name, found.base_model) == ("other", "ours", "someone/large")
+    assert "License: ours, as README.md of the root says." in text_of(place, ladder)
+    chosen = ladder.model_copy(update={"license": "mit"})
+    assert data_of(text_of(place, chosen)).license == "mit"
+    assert "License: mit, as the settings say." in text_of(place, chosen)
 
 
 def test_the_text_says_what_a_reader_must_know(place: Any):

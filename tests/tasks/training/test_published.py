@@ -89,6 +89,27 @@ def scores(pipe: Any, given: Any) -> list[float]:
     return [found[pipe.model.config.id2label[index]] for index in range(len(found))]
 
 
+@pytest.mark.parametrize("vocabulary", ["teacher", "used"])
+def test_a_student_generates_as_its_teacher(tmp_path: Path, vocabulary: str) -> None:
+    made = ladder("causal-lm", texts(tmp_path), **({"vocabulary": "used"} if vocabulary == "used" else {}))
+    corpus, model, folder = published(made, tmp_path)
+    end, other = corpus.info.end_id, 40
+    assert end is not None
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    settings = {"do_sample": True, "temperature": 0.2, "top_p": 0.9, "eos_token_id": [end, other], "max_new_tokens": 7}
+    (teacher / "generation_config.json").write_text(json.dumps(settings))
+    kept = student_vocabulary(made.stages[0].student.vocabulary, corpus)
+    (tmp_path / "student").mkdir()
+    write_published(model, tmp_path / "student", corpus, kept, teacher)
+    given = transformers.GenerationConfig.from_pretrained(tmp_path / "student")
+    assert (given.do_sample, given.temperature, given.top_p) == (True, 0.2, 0.9)
+    tokenizer, own = transformers.AutoTokenizer.from_pretrained(tmp_path / "student"), transformers.AutoTokenizer
+    wide = own.from_pretrained(corpus.tokenizer_folder).convert_ids_to_tokens([end, other])
+    assert tokenizer.convert_ids_to_tokens(given.eos_token_id) == wide
+    assert given.max_length == transformers.GenerationConfig.from_pretrained(folder).max_length, "lengths are not habits"
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_an_image_file_in_a_pipeline(tmp_path: Path, mode: str) -> None:
     corpus, model, folder = published(ladder("image-classification", images(tmp_path, mode)), tmp_path)
