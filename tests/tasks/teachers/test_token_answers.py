@@ -34,6 +34,7 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.calibration import StepSeconds, calibrate
 from tasks.planning.plan import make_plan
 from tasks.proof.arms import refuse
+from tasks.proof.prepare_arms import arms_of
 from tasks.records.run import StageRecord
 from tasks.teachers.quality import accept_teacher
 from tasks.teachers.teacher import prepare_teacher
@@ -235,6 +236,20 @@ def test_arms_that_answers_cannot_teach_are_left_out(folder: Path) -> None:
             refuse(cast(Any, arm), ladder)
     refuse("staged", ladder)
     refuse("scratch", ladder)
+    inputs = inputs_of(ladder, folder)
+    arms = arms_of(ladder, inputs.data, inputs.context)
+    assert set(arms.ladders) == {"staged", "scratch", "label-smoothing"}
+    assert (arms.forwards.root.whole, len(arms.notes)) == (0, 6)
+    plain = ladder_of(stages=[{**last, "student": {"shape": SHAPE}, "objective": {}, "name": name} for name in ("one", "two")])
+    staged = arms_of(plain, inputs.data, inputs.context)
+    assert "direct-matched" in staged.ladders
+    matched = staged.ladders["direct-matched"].stages[0].training.steps
+    assert matched == round(
+        (3 + 3 + 1) / 3 * TRAINING["steps"]
+    )  # passes in a step: three of each student, one of the parent, none of the root
+    jump = make_plan(plain, folder, Home(folder / "home")).costs.jump
+    assert jump is not None
+    assert jump.steps == matched
 
 
 def test_a_budget_takes_no_time_for_answers(folder: Path) -> None:
