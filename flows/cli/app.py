@@ -15,7 +15,7 @@ import typer
 
 from conf.errors import LadderError, RunCancelled, RunInterrupted
 from conf.native import prepare_process
-from flows.cli import bench, look, make, operate, prove, set_up, ship
+from flows.cli import bench, look, make, operate, prove, set_up, ship, watch
 
 INTERRUPTED = 130
 # A command imports heavy libraries itself, so that help and completion are instant.
@@ -24,6 +24,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Look": {"runs": look.runs, "show": look.show, "report": look.report, "compare": look.compare},
     "Prove": {"prove": prove.prove, "bench": bench.bench, "economics": bench.economics},
     "Ship": {"export": ship.export},
+    "Watch": {"redistill": watch.redistill},
     "Operate": {
         "serve": operate.serve,
         "deploy": operate.deploy,

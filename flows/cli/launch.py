@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from conf.errors import ExportRefused, GateStopped, LadderError, RunCancelled, UserError
 from conf.home import home, require_space
@@ -23,6 +23,9 @@ from tasks.records.run import RunRecord
 
 if TYPE_CHECKING:
     from prefect import Flow
+
+T = TypeVar("T")
+ENDS = (GateStopped, ExportRefused)  # of runs that have made all that they could; their tables are shown
 
 
 def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bool, seed: int | None, named: Naming) -> None:
@@ -70,15 +73,49 @@ def launch(request: RunRequest) -> None:
     run_flow = _prepare(request, resolved)
     with beside_form(inline_ladder=request.inline_ladder, repeats=request.repeats):
         flow_run_id, outcome = _outcome(run_flow)
-    if isinstance(outcome, BaseException) and not isinstance(outcome, GateStopped | ExportRefused):
-        if isinstance(outcome, LadderError | KeyboardInterrupt):
-            raise outcome
+    _raise_error(flow_run_id, None if isinstance(outcome, ENDS) else outcome)
+    _conclude(flow_run_id, outcome if isinstance(outcome, ENDS) else None)
+
+
+def result_of(run_flow: Callable[[], Any]) -> Any:
+    """Run a flow, whose call is prepared, and return its result.
+
+    Raises:
+        LadderError: It failed.
+    """
+    flow_run_id, outcome = _outcome(run_flow)
+    _raise_error(flow_run_id, outcome)
+    return outcome
+
+
+def _raise_error(flow_run_id: str, outcome: Any) -> None:
+    if isinstance(outcome, LadderError | KeyboardInterrupt):
+        raise outcome
+    if isinstance(outcome, BaseException):
         raise LadderError(f"{type(outcome).__name__}: {outcome}. `prefect flow-run logs {flow_run_id}` has the traceback.")
-    _conclude(flow_run_id, outcome if isinstance(outcome, GateStopped | ExportRefused) else None)
 
 
 def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any]:
     """Check the request, start the servers, close dead runs; returns the call of the flow."""
+
+    def check() -> None:
+        if request.budget is not None:
+            from tasks.planning.budget import parse_budget
+
+            parse_budget(request.budget)  # Prefect would refuse it as a parameter, in words of its own
+        refuse_early(settled(resolved))
+
+    return prepare_flow(check, lambda: _flow_call(request, resolved.overrides), recorded=resolved.ladder.tracking == "mlflow")
+
+
+def prepare_flow(check: Callable[[], object], import_flow: Callable[[], T], *, recorded: bool) -> T:
+    """Start the servers, check, and close dead runs.
+
+    Args:
+        check: Raises where something is wrong with the request.
+        import_flow: Imports a flow, and returns its call.
+        recorded: Whether an MLflow that does not answer is refused before anything is recorded or computed.
+    """
     gc.disable()  # until everything is imported, of which nothing is garbage
     prepare_environment(home())
     from flows.serving.embedded.server import begin_embedded, reach_server
@@ -87,19 +124,15 @@ def _prepare(request: RunRequest, resolved: ResolvedRequest) -> Callable[[], Any
     from tasks.tracking.recorder import tracker_of
 
     atexit.register(gc.freeze)  # the last collection, over all that torch has made, takes two seconds and frees nothing that matters
-    if request.budget is not None:
-        from tasks.planning.budget import parse_budget
-
-        parse_budget(request.budget)  # Prefect would refuse it as a parameter, in words of its own
-    refuse_early(settled(resolved))
-    if resolved.ladder.tracking == "mlflow":
-        tracker_of(home())  # an address that answers nothing is refused before anything is recorded or computed
+    check()
+    if recorded:
+        tracker_of(home())
     reach_server(home())
     from prefect.settings import get_current_settings
 
     from tasks.lifecycle.dead_runs import reap
 
-    run_flow = _flow_call(request, resolved.overrides)
+    run_flow = import_flow()
     reap(home())
     gc.freeze()  # imported modules stay; collecting through them again and again takes a second
     gc.enable()
@@ -136,18 +169,18 @@ def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], 
     if request.only is not None:
         from flows.one_stage import one_stage
 
-        return partial(_run_flow, one_stage, path, request.only, request.teachers, **given)
+        return partial(run_here, one_stage, path, request.only, request.teachers, **given)
     given |= {"budget": request.budget or ""}
     if request.proof:
         from flows.prove import prove
 
-        return partial(_run_flow, prove, path, **given)
+        return partial(run_here, prove, path, **given)
     from flows.distill import distill
 
-    return partial(_run_flow, distill, path, start_at=request.start_at or "", **given)
+    return partial(run_here, distill, path, start_at=request.start_at or "", **given)
 
 
-def _run_flow(called: Flow[..., Any], *args: Any, **kwargs: Any) -> Any:
+def run_here(called: Flow[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run a flow to its final state. Its run is created under a key that is claimed before: a kill at any moment leaves a trace."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import FlowRunCreate

@@ -226,12 +226,13 @@ def _state(missing: int, examples: int) -> str:
 
 def _progress(name: str, missing: int) -> Callable[[int], None]:
     began = last = time.monotonic()
+    said = 0
 
     def on_example(done: int) -> None:
-        nonlocal last
+        nonlocal last, said
         moment = time.monotonic()
-        if done == missing or moment - last >= LINE_SECONDS:
-            last = moment
+        if done > said and (done == missing or moment - last >= LINE_SECONDS):
+            last, said = moment, done
             speed = done / max(moment - began, 1e-9)
             left = (missing - done) / max(speed, 1e-9)
             log.info("%s: signals %d/%d, %s examples/s, %s left", name, done, missing, rate(speed), estimate(left))
