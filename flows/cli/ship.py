@@ -1,7 +1,8 @@
-"""`ladder export`: bring a student out of the store."""
+"""`ladder export` and `serve-model`: what becomes of a finished student."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,3 +76,47 @@ def _wanted(formats: list[str], dtype: str | None) -> list[Export]:
     if twice := sorted({name for name in full if full.count(name) > 1}):
         raise UserError.about("--format", ", ".join(twice), "each format once", "Leave one out.")
     return exports
+
+
+class EngineChoice(StrEnum):
+    """Engines that `ladder serve-model` knows."""
+
+    auto = "auto"
+    torch = "torch"
+    onnx = "onnx"
+    llamacpp = "llamacpp"
+
+
+def serve_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME@ALIAS, NAME (its champion), NAME/VERSION, RUN or RUN:STAGE.")],
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="None: 8000, or a free one.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at; more than this machine: see docs/security.md.")] = "127.0.0.1",
+    engine: Annotated[EngineChoice, typer.Option("--engine", help="auto: the fastest that is there for this model.")] = EngineChoice.auto,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="Ask for the token in it; a missing file is made.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", min=2, metavar="TOKENS", help="Of prompt and answer; none: the model's.")
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option("--max-queue", min=1, metavar="N", help="Most inputs that wait or are computed; more get 429.")
+    ] = 256,
+    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Most inputs that are computed together.")] = 16,
+    log_share: Annotated[
+        float, typer.Option("--log-share", min=0, max=1, help="Share of the requests that become monitoring windows.")
+    ] = 0.0,
+    redact: Annotated[
+        str | None, typer.Option("--redact", metavar="PACKAGE:FUNCTION", help="Gets each row of a window, and returns it changed, or None.")
+    ] = None,
+) -> None:
+    """Serve a model over HTTP, until Ctrl-C: OpenAI's API for language models, /predict for classifiers."""
+    from conf.home import home
+    from flows.serving.environment import go_offline, prepare_environment
+
+    prepare_environment(home())
+    go_offline()
+    begin(f"{model}: loading")
+    from flows.model_server.server import Options, serve_model
+
+    kind = None if engine is EngineChoice.auto else engine.value
+    serve_model(home(), Options(model, host, port, kind, token_file, max_length, max_queue, batch, log_share, redact))

@@ -74,7 +74,7 @@ class ImageReader:
         Raises:
             UserError: It is no image, a broken one, or one of another size than the first.
         """
-        picture = _picture(value, key, origin, folder)
+        picture = open_picture(value, key, origin, folder)
         picture = picture.convert("L" if self.channels == 1 else "RGB")
         content = f"{picture.size}".encode() + picture.tobytes()
         if self.processor is None:
@@ -103,13 +103,28 @@ def _channels(teacher: Path | None) -> int:
     return int(json.loads((teacher / "config.json").read_text(encoding="utf-8")).get("num_channels", 3))
 
 
-def _picture(value: Any, key: str, origin: str, folder: Path) -> Image:
-    """The picture, upright, of a mode that Pillow converts to grey and to colour."""
+def open_picture(value: Any, key: str, origin: str, folder: Path = Path(), most_pixels: int | None = None) -> Image:
+    """The picture, upright, of a mode that Pillow converts to grey and to colour.
+
+    Args:
+        value: As of `ImageReader.read`, like `key`, `origin` and `folder`.
+        key: Dotted key of the setting to blame.
+        origin: Where the image stands.
+        folder: Folder that relative paths count from.
+        most_pixels: Of an image, which is not decoded where it has more; None: Pillow's limit.
+
+    Raises:
+        UserError: It is no image, a broken one, or too large.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     allowed = "readable images"
     try:
         opened = value if isinstance(value, Image.Image) else Image.open(_file(value, folder))
+        if most_pixels is not None and opened.width * opened.height > most_pixels:
+            raise UserError.about(
+                key, f"{opened.width} x {opened.height} pixels", f"at most {most_pixels:,} pixels", "Send a smaller image."
+            )
         picture = ImageOps.exif_transpose(opened)
         picture.load()
     except FileNotFoundError as error:

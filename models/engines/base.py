@@ -125,9 +125,11 @@ class LanguageModel(Engine):
 
     Attributes:
         chat: Whether its tokenizer has a chat template.
+        vocabulary: Ids that a prompt may have: 0 to below this.
     """
 
     chat: bool
+    vocabulary: int
 
     @abstractmethod
     def ids(self, prompt: str | Sequence[Message]) -> list[int]:

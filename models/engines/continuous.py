@@ -19,7 +19,7 @@ from models.architectures.configs import OFFSET_POSITIONS
 from models.data import tokenizers
 from models.engines.base import Generation, GenerationSettings, Token
 from models.engines.sampling import Sampler
-from models.engines.text import GrowingText
+from models.engines.text import UNFINISHED, GrowingText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -193,7 +193,9 @@ class ContinuousBatch:
         row.emit(Token(new, self._word(row.last), float(score[row.last]), told, finish))
 
     def _word(self, token: int) -> str:
-        return cast(str, self._tokenizer.decode([token]))
+        """A token as text; the vocabulary's own word for one that is no whole letter, so that words differ."""
+        text = cast(str, self._tokenizer.decode([token]))
+        return text if UNFINISHED not in text else str(self._tokenizer.convert_ids_to_tokens(token))
 
     def _leave(self) -> None:
         """Drop finished answers, and the columns that no answer left needs."""

@@ -160,7 +160,7 @@ class TorchLanguageModel(LanguageModel):
         positions = positions_of(model)
         self.max_length = min((each for each in (positions, max_length) if each is not None), default=None)
         self._prompts = PromptEncoder(tokenizer)
-        self.chat = self._prompts.chat
+        self.chat, self.vocabulary = self._prompts.chat, tokenizers.id_count(tokenizer)
         self._batch = ContinuousBatch(model, tokenizer, batch)
 
     def warm(self) -> None:
