@@ -20,6 +20,8 @@ from conf.path_policy import check_pattern
 from flows.distill import distill
 from flows.parameters import Note, Person, beside_form, resolve, roots
 from flows.run_labels import is_served, label
+from flows.serving.drift import NAME as AUTOMATION
+from flows.serving.drift import is_automated
 from flows.steps import cancellable
 from tasks.lifecycle.request import NOTE_LENGTH, RunRequest
 from tasks.records.monitoring import WindowReport
@@ -88,6 +90,9 @@ def consider(report: WindowReport) -> Redistillation | None:
         return None
     pending = decisions.open_decision(decisions.decisions(home(), report.name), report.cause)
     if not report.trigger and pending is None:
+        return None
+    if pending is None and is_served() and is_automated():
+        log.info("redistill %s: the automation %s starts it", report.name, AUTOMATION)
         return None
     diagnosis = report.diagnosis if pending is None else pending.diagnosis
     return back_to_work(Drop(report.name, report.cause, diagnosis, report.why, MONITOR, (), report.mlflow_run_id))

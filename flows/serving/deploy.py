@@ -68,6 +68,7 @@ async def _deploy(place: Home, pool: str, offered: Sequence[Any], variables: dic
     from prefect.client.orchestration import get_client
 
     from flows.serving.deployments import apply_schedules, build
+    from flows.serving.drift import offer_automation
 
     names = []
     async with get_client() as client:
@@ -77,6 +78,8 @@ async def _deploy(place: Home, pool: str, offered: Sequence[Any], variables: dic
             moved = await _moved_from(client, f"{made.flow_name}/{made.name}", pool)
             identifier = await made.aapply()
             await apply_schedules(place, client, identifier, one)
+            if one.flow == "redistill":
+                await offer_automation(place, client, identifier)
             names.append(f"{made.flow_name}/{made.name} on {pool}{moved}")
     return names
 

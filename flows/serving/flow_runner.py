@@ -38,6 +38,7 @@ from conf.deployments import Deployments, load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
 from flows.serving.deployments import apply_schedules, build, check, flow_of, require_unchanged, restore
+from flows.serving.drift import offer_automation
 from flows.serving.environment import answers
 from flows.serving.guard.parent_watchdog import end_with_parent
 from tasks.lifecycle.dead_runs import reap, restart_dead
@@ -136,6 +137,8 @@ async def run(deployments: Deployments, place: Home, journal: str, ready: Callab
             runner._deployment_registry.register_flow(identifier, flow_of(offered.flow))
             await restore(client, identifier, made)
             await apply_schedules(place, client, identifier, offered)
+            if offered.flow == "redistill":
+                await offer_automation(place, client, identifier)
     async with runner:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
         runner.start_only(registered, journal)
