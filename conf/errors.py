@@ -13,7 +13,7 @@ SHOWN = 500  # characters of a value, or of a library's error, that a message re
 
 
 class LadderError(Exception):
-    """Something failed while a ladder ran; what was finished is kept and reusable."""
+    """Something failed while a ladder ran; finished models stay in the store."""
 
     exit_code = 1
 
@@ -53,7 +53,7 @@ class RecordUnavailable(TransientError):
 
 
 class ServerAway(TransientError):
-    """Prefect's server does not answer and does not return; what is finished is kept, and the same command resumes."""
+    """Prefect's server does not answer and does not return; finished models stay in the store, and the same command resumes."""
 
 
 class RunCancelled(LadderError):

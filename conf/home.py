@@ -153,7 +153,7 @@ def _free(home: Home) -> int:
 def _disk_error(home: Home, reason: str) -> StoreError:
     return StoreError(
         f"LADDER_HOME: cannot write to {home.root} ({reason}); {_free(home) / 2**20:.0f} MiB are free there. "
-        "Free some space or set LADDER_HOME to a folder on a larger disk; what was finished is kept."
+        "Free some space or set LADDER_HOME to a folder on a larger disk; finished models stay in the store."
     )
 
 

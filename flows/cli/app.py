@@ -75,13 +75,13 @@ def main() -> None:
     except RunInterrupted as error:
         code = error.exit_code
     except RunCancelled as error:
-        typer.echo(f"{error}; what is finished is kept, the same command, or `ladder rerun`, goes on from there", err=True)
+        typer.echo(f"{error}; finished models stay in the store, and the same command, or `ladder rerun`, continues from there", err=True)
         _leave(error.exit_code)
     except LadderError as error:
         typer.echo(_readable(f"error: {error}"), err=True)
         _leave(error.exit_code)
     if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
-        typer.echo("interrupted; what is finished is kept, the same command goes on from there", err=True)
+        typer.echo("interrupted; finished models stay in the store, and the same command continues from there", err=True)
         _leave(code)
     sys.exit(code)
 

@@ -52,7 +52,7 @@ def cancel_run(home: Home, run: str | None) -> str:
         _settle(home, record)
     ended = load_run(home, record.run)
     error = f" ({ended.error})" if ended.error else ""
-    remedy = "" if ended.status == "done" else f"; what is finished is kept, `ladder rerun {ended.run}` goes on from there"
+    remedy = "" if ended.status == "done" else f"; finished models stay in the store, and `ladder rerun {ended.run}` continues from there"
     return f"{ended.run}: {ended.status} after {duration(time.monotonic() - began)}{error}{remedy}"
 
 
@@ -74,7 +74,7 @@ def _unreachable(record: RunRecord) -> str:
 
 
 def _still_stopping(record: RunRecord, signalled: bool, waited: float) -> str:
-    text = f"{record.run}: still stopping after {duration(waited)}; it ends with the step under way, and what is finished is kept."
+    text = f"{record.run}: still stopping after {duration(waited)}; it ends with the step under way. Finished models stay in the store."
     return text + (f" `kill {record.pid}` breaks the step off." if signalled else "")
 
 

@@ -105,7 +105,7 @@ def _given_up(patience: float) -> ServerAway:
     stop_waiting()
     where = configured_api() or "that is embedded in this run"
     return ServerAway(
-        f"Prefect's server {where} has not answered for {patience:.0f} s. What is finished is kept, in the store and in MLflow; "
+        f"Prefect's server {where} has not answered for {patience:.0f} s. Finished models stay in the store and in MLflow; "
         "the same command goes on from there, once the server is back or with another one."
     )
 

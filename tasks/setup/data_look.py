@@ -17,7 +17,8 @@ from conf.loading.short_forms import SAVED_DATASET, nameless_sources
 from tasks.data.reading.hub_datasets import check_saved
 from tasks.data.reading.images import SUFFIXES, image_files
 from tasks.data.reading.readers import SPLIT_WORDS
-from tasks.data.reading.tables import TABLES, read_rows, read_text, unreadable
+from tasks.data.reading.tables import TABLES, read_rows
+from tasks.data.reading.text_files import read_text, unreadable
 from tasks.records.format import byte_size, human
 
 SAMPLE = 2000  # rows or files that are looked at

@@ -139,7 +139,7 @@ def test_ctrl_c_in_stage_two_is_continued_too(bare, tiny, undisturbed, tmp_path)
     assert psutil.wait_procs(servers, timeout=60)[1] == []
     said = log.read_text()
     assert "Traceback" not in said
-    assert "interrupted; what is finished is kept, the same command goes on from there" in said
+    assert "interrupted; finished models stay in the store, and the same command continues from there" in said
     assert bare.json("show")["status"] == "interrupted"
     assert half_written(bare.home) == []
 

@@ -18,9 +18,11 @@ from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
 from models.data.images import ImageReader, named_files
+from tasks.data.reading.columns import NoLabelColumn
 from tasks.data.reading.images import SUFFIXES, image_files, image_places
 from tasks.data.reading.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, row_documents, wanted_of
-from tasks.data.reading.tables import TABLES, NoLabelColumn, Row, read_rows, read_text, unreadable
+from tasks.data.reading.tables import TABLES, Row, read_rows
+from tasks.data.reading.text_files import read_text, unreadable
 
 
 class DataFile(NamedTuple):

@@ -18,9 +18,9 @@ from conf.schema.data import Columns, DatasetData
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
 from models.data.images import ReadImage
+from tasks.data.reading.columns import check_columns
 from tasks.data.reading.files import hash_files
 from tasks.data.reading.readers import SPLIT_WORDS, Document, row_documents, wanted_of
-from tasks.data.reading.tables import check_columns
 from tasks.runtime.retries import is_transient
 
 if TYPE_CHECKING:

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 from conf.schema.data import DatasetData, FilesData
 from conf.schema.ladder import Workload
 from models.data.corpus import SplitName
+from tasks.data.reading.columns import NoLabelColumn
 from tasks.data.reading.files import list_files, picture_places
 from tasks.data.reading.hub_datasets import dataset_folder, dataset_splits, declared_classes, open_dataset
 from tasks.data.reading.labels import Label, LabelTally
 from tasks.data.reading.readers import label_in, missing_role, no_label, wanted_of
-from tasks.data.reading.tables import TABLES, NoLabelColumn, check_beginning, read_rows
+from tasks.data.reading.tables import TABLES, read_rows
+from tasks.data.reading.text_files import check_beginning
 
 ROWS = 100_000
 BYTES = 32 << 20  # of the text of rows

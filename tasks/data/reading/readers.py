@@ -16,7 +16,8 @@ from models.data.corpus import SplitName
 from models.data.images import PixelArray, ReadImage
 from tasks.data.reading.conversations import row_conversation
 from tasks.data.reading.labels import Label, class_name, clean_label
-from tasks.data.reading.tables import Row, unreadable
+from tasks.data.reading.tables import Row
+from tasks.data.reading.text_files import unreadable
 
 ONE_SLICE = "all"
 SPLIT_WORDS: dict[str, SplitName] = {

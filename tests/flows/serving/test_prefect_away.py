@@ -112,7 +112,7 @@ def test_away_for_good(server: PrefectServer, tiny, tmp_path, empty_database):
     assert "Traceback" not in said
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, said
-    assert f"Prefect's server {server.api} has not answered for 8 s. What is finished is kept" in errors[0]
+    assert f"Prefect's server {server.api} has not answered for 8 s. Finished models stay in the store" in errors[0]
     shown = cli.json("show")
     assert (shown["status"], shown["error"]) == ("failed", errors[0].removeprefix("error: "))
 

@@ -387,7 +387,7 @@ def test_a_full_disk_is_one_clear_message(full_disk: Path) -> None:
     other = {"kind": "stage", "seed": 2}
     with pytest.raises(StoreError, match="No space left on device") as caught:
         publish(store, identity=other, write=too_much)
-    for part in ("LADDER_HOME", str(full_disk), "MiB are free", "larger disk", "what was finished is kept"):
+    for part in ("LADDER_HOME", str(full_disk), "MiB are free", "larger disk", "finished models stay in the store"):
         assert part in str(caught.value)
     assert caught.value.exit_code == 1
     assert store.find("stage", fingerprint(other)) is None

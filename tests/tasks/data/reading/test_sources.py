@@ -103,7 +103,7 @@ def test_a_json_array_is_decoded_in_chunks(tmp_path: Path, monkeypatch: pytest.M
     rows = [{"text": f'ü "{n}" {{[,]}} \\ ' * (n % 5), "more": [n, None, {"a": [True, -1.5e-3]}]} for n in range(60)]
     (tmp_path / "rows.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     for size in (1, 2, 7, 64, 1 << 20):
-        monkeypatch.setattr("tasks.data.reading.tables.CHUNK", size)
+        monkeypatch.setattr("tasks.data.reading.json_rows.CHUNK", size)
         assert texts(read_source(files("rows.json"), "causal-lm", tmp_path).documents) == [row["text"] for row in rows]
 
 
