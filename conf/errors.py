@@ -78,6 +78,12 @@ class ExportRefused(LadderError):
     exit_code = 3
 
 
+class PromotionRefused(LadderError):
+    """A challenger was not made champion, for the reasons that the message lists; the champion stays."""
+
+    exit_code = 3
+
+
 def shown(value: object, most: int = SHOWN) -> str:
     """A value as a message repeats it: escaped as Python writes it, and cut."""
     text = repr(value)

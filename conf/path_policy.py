@@ -136,6 +136,15 @@ def _check_folder(key: str, name: str, base: Path, roots: Sequence[Path], remedy
             return
 
 
+def confine_pattern(key: str, pattern: str, roots: Sequence[Path]) -> None:
+    """Refuse files outside the roots that a served run is asked to read.
+
+    Raises:
+        UserError: A path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
+    """
+    _check_pattern(key, pattern, Path.cwd(), roots, REMEDY)
+
+
 def _check_pattern(key: str, pattern: str, base: Path, roots: Sequence[Path], remedy: str) -> None:
     """First the part before the first wildcard, so that nothing outside is even listed, then every file that it matches."""
     full = _full(pattern, base)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect import flow_runs
@@ -29,6 +29,8 @@ from tasks.report.markdown import escape
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.runs.run_registry import now
+
+Form = TypeVar("Form", bound=RunInput)
 
 POLL_SECONDS = 2
 RETRY_SECONDS = 5.0
@@ -76,10 +78,21 @@ def _answered(page: str, text: str, stage: Stage, seconds: float) -> Answer:
     """Pause until a person has answered, or the time is up and `gate.unanswered` decides."""
     default = "approve" if stage.gate.unanswered == "approve" else "reject"
     silent = {"choice": default, "by": "nobody", "note": f"no answer in {stage.gate.ask_hours:g} hours"}
+    return pause_for(Answer.with_initial_data(description=page), silent, text, seconds)
+
+
+def pause_for(form: type[Form], silent: dict[str, Any], text: str, seconds: float) -> Form:
+    """Pause the flow run until a person has filled in a form.
+
+    Args:
+        form: The form, with its page as description.
+        silent: The answer when the time is up.
+        text: The question, as the paused state says it.
+        seconds: Time to answer.
+    """
     over = threading.Event()
     threading.Thread(target=_answer_late, args=(UUID(str(flow_run.id)), silent, seconds, over), daemon=True).start()
     try:
-        form = Answer.with_initial_data(description=page)
         with _saying(text):
             return pause_flow_run(wait_for_input=form, timeout=int(seconds) + GRACE_SECONDS, poll_interval=POLL_SECONDS)
     finally:

@@ -32,12 +32,14 @@ from flows.steps import (
     prepare_teacher,
     publish_report,
     record_model,
+    register_version,
 )
 from models.base.device import precision_of
 from tasks.export.export import Exporter
 from tasks.export.run_exports import require_inside
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord, StageRecord
+from tasks.registry.candidates import students_to_register
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.quality import accept_teacher
 
@@ -92,9 +94,12 @@ def begin(run: LadderRun, settings: Ladder) -> tuple[StageInputs, StageRecord]:
 
 
 def conclude(run: LadderRun, settings: Ladder) -> RunRecord | State[RunRecord]:
-    """Make the exports, write the report and say how the run has ended: a run that a gate stopped has a state of its own."""
+    """Make the exports, register, write the report and say how the run has ended: one that a gate stopped has a state of its own."""
     refused = _export(run, settings)
-    record = publish_report(run.finish(refused and str(refused)), to_yaml(settings))
+    record = run.finish(refused and str(refused))
+    if record.mlflow_run_id and students_to_register(record, settings):
+        record = register_version(record, settings)
+    record = publish_report(record, to_yaml(settings))
     run.save_end(record)
     label(tags=missed_tags(record.stages[-1]))
     if record.status == "stopped" and record.error:

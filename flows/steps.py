@@ -29,6 +29,7 @@ from tasks.bench import bench
 from tasks.data import prepare
 from tasks.evaluation import evaluate, gate
 from tasks.export import run_exports
+from tasks.registry import candidates
 from tasks.report import publish
 from tasks.report import record_model as recording
 from tasks.runtime import cancellation
@@ -155,4 +156,5 @@ audit_model = step(audit.audit_model, "audit", "audit {record.name}")
 decide = step(gate.decide, "gate", "gate: {record.name}")
 record_model = step(recording.record_model, "record", "record {record.name}")
 export_student = step(run_exports.export_student, "export", "export {exporter.record.name} as {export.name}")
+register_version = step(candidates.register_version, "register", "register {record.run}")
 publish_report = step(publish.publish_report, "report", "report")

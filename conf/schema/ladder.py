@@ -21,6 +21,7 @@ from conf.schema.measures.evaluation import Evaluation
 from conf.schema.measures.proof import Comparison
 from conf.schema.shipping.exports import Export
 from conf.schema.shipping.monitoring import Monitoring
+from conf.schema.shipping.promotion import PromotionRules
 from conf.schema.shipping.redistill import Redistill
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.stage import Stage
@@ -99,6 +100,9 @@ class Ladder(Settings):
         max_length=20,
     )
     redistill: Redistill = setting(Redistill(), "Back to work after a drop that `ladder monitor` found", identity=False, added=True)
+    promotion: PromotionRules = setting(
+        PromotionRules(), "Versions in MLflow's registry, and what a new champion must show", identity=False, added=True
+    )
     tracking: Literal["mlflow", "off"] = setting("mlflow", "mlflow: record runs in MLflow; off: run without it", identity=False)
     system_metrics: bool = setting(
         True,

@@ -23,7 +23,13 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Make": {"run": make.run, "rerun": make.rerun, "plan": make.plan},
     "Look": {"runs": look.runs, "show": look.show, "report": look.report, "compare": look.compare},
     "Prove": {"prove": prove.prove, "bench": bench.bench, "economics": bench.economics},
-    "Ship": {"export": ship.export, "serve-model": ship.serve_model},
+    "Ship": {
+        "export": ship.export,
+        "promote": ship.promote,
+        "rollback": ship.rollback,
+        "models": ship.models,
+        "serve-model": ship.serve_model,
+    },
     "Watch": {"redistill": watch.redistill},
     "Operate": {
         "serve": operate.serve,

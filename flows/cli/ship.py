@@ -1,4 +1,4 @@
-"""`ladder export` and `serve-model`: what becomes of a finished student."""
+"""`ladder export`, `promote`, `rollback`, `models`, `serve-model`: finished students."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conf.schema.shipping.formats import DTYPES, SHORT
-from flows.cli.arguments import Json, LastRun
+from flows.cli.arguments import Json, LastRun, complete_run
 from flows.cli.printing import begin, show
 
 if TYPE_CHECKING:
     from conf.schema.shipping.exports import Export
+    from tasks.tracking.tracker import Tracker
+
+Model = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN|NAME/VERSION]", help="Run, RUN:STAGE or version; none: the last run.", autocompletion=complete_run),
+]
+By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who asks for it, for the record.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
 
 
 def export(
@@ -120,3 +128,96 @@ def serve_model(
 
     kind = None if engine is EngineChoice.auto else engine.value
     serve_model(home(), Options(model, host, port, kind, token_file, max_length, max_queue, batch, log_share, redact))
+
+
+def promote(
+    model: Model = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="PATH", help="Fresh held-out rows; none: the validation split.")] = None,
+    delta: Annotated[float | None, typer.Option("--delta", metavar="X", help="Largest loss allowed; none: promotion.delta.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the comparison says; needs --reason.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Answer yes to the question of `promotion.policy: ask`.")] = False,
+    reason: Reason = "",
+    by: By = "",
+    as_json: Json = False,
+) -> None:
+    """Make a version the champion, if on the same held-out rows it is not worse than the present one by more than delta.
+
+    Both are judged pair by pair. Exit code 3 where it is refused; the champion then stays.
+    """
+    tracker = _registry("comparing a challenger with the champion; loading PyTorch, MLflow and Prefect")
+    from conf.home import home
+    from flows.cli.show.versions import comparison_text, promotion_json
+    from flows.promote import PromotionRequest, Reply, decide
+    from tasks.records.promotion import Judgement
+    from tasks.registry.judge import Contest
+
+    shown: list[tuple[Contest, Judgement]] = []
+
+    def ask(asked: Contest, judgement: Judgement) -> Reply:
+        if not yes:
+            typer.echo(comparison_text(asked, judgement, "may it be champion?"), err=True)
+        return Reply(yes or typer.confirm(f"Make {asked.challenger.label} the champion?", default=False, err=True), by, reason)
+
+    def print_comparison(asked: Contest, judgement: Judgement, outcome: str) -> None:
+        shown.append((asked, judgement))
+        if not as_json:
+            show(None, False, lambda: comparison_text(asked, judgement, outcome))
+
+    request = PromotionRequest(model, data, delta, force, reason, by)
+    try:
+        moved = decide(tracker, home(), request, ask, print_comparison)
+    except Exception:
+        if as_json and shown:
+            show(promotion_json(None, shown[-1][1], shown[-1][0].challenger), True, str)
+        raise
+    from tasks.registry.history import words
+
+    show(promotion_json(moved, moved.judgement, None), as_json, lambda: f"{moved.name}/{moved.version} is {words(moved)}")
+
+
+def rollback(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Registered model; none: the only one.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Version; none: the champion before the present one.")] = None,
+    reason: Reason = "",
+    by: By = "",
+    as_json: Json = False,
+) -> None:
+    """Make an earlier champion the champion again, at once and without a comparison."""
+    tracker = _registry("looking for the earlier champion; loading MLflow")
+    from conf.home import home
+    from flows.cli.show.versions import only_name, promotion_json
+    from tasks.registry.history import words
+    from tasks.registry.promotion import finish_interrupted
+    from tasks.registry.promotion import rollback as roll_back
+
+    chosen = name or only_name(tracker)
+    finish_interrupted(tracker, home(), chosen)
+    moved = roll_back(tracker, home(), chosen, to, by=by, reason=reason)
+    show(promotion_json(moved, None, None), as_json, lambda: f"{moved.name}/{moved.version} is {words(moved)}")
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Registered model; none: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the versions of MLflow's registry, the newest first: aliases, quality, size, speed, run."""
+    tracker = _registry("reading MLflow's registry; loading MLflow")
+    from conf.home import home
+    from flows.cli.show.versions import versions_of, versions_text
+
+    found = versions_of(tracker, home(), name)
+    show(found, as_json, lambda: versions_text(found))
+
+
+def _registry(what: str) -> Tracker:
+    """Open MLflow, which must be on."""
+    from conf.home import home
+    from flows.serving.environment import go_offline, prepare_environment
+
+    begin(what)
+    prepare_environment(home())
+    go_offline()
+    from tasks.registry.candidates import registry_of
+    from tasks.tracking.recorder import tracker_of
+
+    return registry_of(tracker_of(home()))

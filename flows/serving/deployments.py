@@ -36,6 +36,7 @@ FLOWS: dict[FlowName, tuple[str, str]] = {
     "report": ("flows.reports", "report"),
     "compare": ("flows.reports", "compare"),
     "redistill": ("flows.redistill", "redistill"),
+    "promote": ("flows.promote", "promote"),
 }
 
 ALLOWED = {"cron": "a cron expression such as 0 2 * * *", "rrule": "a rule of RFC 5545 such as FREQ=WEEKLY;BYDAY=SA;BYHOUR=6"}

@@ -45,6 +45,12 @@ def measure_shortly(record: StageRecord, ladder: Ladder) -> ModelBench:
         return _measure([record], ladder, threads, ladder.bench.stage_seconds)[0]
 
 
+def measure_in_turn(records: Sequence[StageRecord], ladder: Ladder) -> list[ModelBench]:
+    """Models in turn, each round one request of each, within `bench.stage_seconds` for each, without roofline and start."""
+    with _circumstances(ladder) as threads:
+        return _measure(records, ladder, threads, ladder.bench.stage_seconds * len(records))
+
+
 def measure_run(records: Sequence[StageRecord], ladder: Ladder) -> tuple[ModelBench, ...]:
     """All models of a run in turn, with their roofline; then each one's start and memory in a process of its own, if wanted.
 

@@ -101,17 +101,33 @@ def _prepared(
 
 
 def _prepare_also(name: str, source: Data, ladder: Ladder, corpus: Corpus, context: Context) -> DataRecord:
-    """Find or make further held-out data, with the tokenizer, image processor and classes of the ladder's own.
+    """Find or make further held-out data.
 
     Half of its documents are judged (`valid`), unless the settings ask for another share: no training sees any.
 
     Raises:
         UserError: As of a corpus, or a class that the ladder's data do not have.
     """
-    began = time.monotonic()
     log.info("data: evaluation.also.%s", name)
     if "valid_fraction" not in source.model_fields_set:
         source = source.model_copy(update={"valid_fraction": ALSO_FRACTION})
+    return prepare_like(corpus, f"evaluation.also.{name}", source, ladder, context)
+
+
+def prepare_like(corpus: Corpus, key: str, source: Data, ladder: Ladder, context: Context) -> DataRecord:
+    """Find or make the corpus of other data in the ids of this one: its tokenizer, image processor, length and classes.
+
+    Args:
+        corpus: The ladder's own.
+        key: Setting or option that named the data.
+        source: The other data.
+        ladder: The ladder of the models that read both.
+        context: The run.
+
+    Raises:
+        UserError: As of a corpus, or a class that the ladder's data do not have.
+    """
+    began = time.monotonic()
     length = {"sequence_length": corpus.info.sequence_length}
     other = ladder.model_copy(update={"data": source.model_copy(update=length), "tokenizer": Tokenizer(kind="teacher")})
     folder, classes = corpus.tokenizer_folder, corpus.info.label_names or None
@@ -122,7 +138,7 @@ def _prepare_also(name: str, source: Data, ladder: Ladder, corpus: Corpus, conte
     names = Corpus(found.folder, "").info.label_names
     if classes and names != classes:
         remedy = f"Leave out rows of other classes. The ladder's: {', '.join(classes[:20])}."
-        raise UserError.about(f"evaluation.also.{name}", ", ".join(names[:20]), "the classes of the ladder's data", remedy)
+        raise UserError.about(key, ", ".join(names[:20]), "the classes of the ladder's data", remedy)
     return _record(found, seconds=0.0 if found.reused else time.monotonic() - began)
 
 

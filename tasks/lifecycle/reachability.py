@@ -59,7 +59,7 @@ def retained(home: Home, age: float, keep_promoted: bool) -> Retained:
     began, records = time.time(), all_runs(home)
     _require_readable(home, records)
     tracker = _tracker(home, records, keep_promoted)
-    registered = read_registry(tracker) if tracker else Registry({}, frozenset())
+    registered = read_registry(tracker, keep_promoted) if tracker else Registry({}, frozenset())
     running = [record for record in records if _is_running(home, record)]
     starts = [*(_moment(record.started) for record in running), *_opening(home, records)]
     limit = min([began - max(age, SLACK_SECONDS), *starts])

@@ -65,7 +65,8 @@ class Promotion(Record):
         version: The version that became champion.
         previous: The champion before it; None: there was none.
         kind: `promote`, or `rollback` to an earlier champion.
-        state: `prepared` before MLflow's alias is moved, `done` after it; `abandoned` where the alias was not moved.
+        state: `prepared` before MLflow's alias is moved, `done` after it; `abandoned` where the alias was not moved; `refused` where the
+            judgement, or a person, was against it.
         by: Who asked for it.
         reason: Why, in words of a person.
         forced: Whether the alias was moved although the judgement had reasons against it, or without one.
@@ -77,7 +78,7 @@ class Promotion(Record):
     version: str
     previous: str | None
     kind: Literal["promote", "rollback"] = "promote"
-    state: Literal["prepared", "done", "abandoned"] = "prepared"
+    state: Literal["prepared", "done", "abandoned", "refused"] = "prepared"
     time: Moment
     by: str = ""
     reason: str = ""

@@ -193,6 +193,7 @@ class RunRecord(Record):
         unrecorded: Parts that MLflow did not take, in words; a rerun records them.
         waiting: The question to a person, while the run waits for the answer.
         proof: Whether it was `ladder prove`: beside its record lies `proof.json`, and `stages` are those of the first arm's first seed.
+        version: Version of the ladder's model in MLflow's registry that its last student is, as `NAME/VERSION`; None: it is none.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
     """
 
@@ -226,6 +227,7 @@ class RunRecord(Record):
     prefect_run_id: str | None = None
     prefect_url: str | None = None
     prefect_api: str | None = None
+    version: str | None = None
     repeats: str | None = None
     note: str | None = None
     by: str | None = None

@@ -7,8 +7,8 @@ and the result in the store that it is; its bytes in MLflow are those of the sta
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,9 +21,11 @@ from tasks.records.run import RunRecord, StageRecord, stage_record
 from tasks.runtime.runs.run_registry import full_record, list_runs
 from tasks.store.cached import find_stored
 from tasks.store.store import Store
+from tasks.tracking.client import RecordRefused
+from tasks.tracking.descriptions import ACCURACY, BITS, describe_model
 from tasks.tracking.null import NullTracker
 from tasks.tracking.tracker import Tracker
-from tasks.tracking.versions import CHAMPION, ListedVersion, create_version, list_names, list_versions
+from tasks.tracking.versions import CHALLENGER, CHAMPION, ListedVersion, create_version, list_names, list_versions, move_alias
 
 __all__ = ["ListedVersion", "Version", "find_version", "list_names", "list_versions", "open_version", "register", "registry_lock"]
 
@@ -67,7 +69,9 @@ class Version:
         return f"{self.name}/{self.version}" if self.version else f"{self.run}:{self.stage}"
 
 
-def register(tracker: Tracker, home: Home, record: RunRecord, model: StageRecord, description: str = "") -> ListedVersion:
+def register(
+    tracker: Tracker, home: Home, record: RunRecord, model: StageRecord, *, description: str = "", challenger: bool = True
+) -> ListedVersion:
     """Register a recorded model of a run as a version of the ladder's model, unless these weights are one already.
 
     Args:
@@ -75,27 +79,32 @@ def register(tracker: Tracker, home: Home, record: RunRecord, model: StageRecord
         home: Home of the run, which holds the lock.
         record: The run.
         model: The model, recorded in MLflow (`mlflow_run_id`).
-        description: Text of the version's page.
+        description: Text of the version's page; none: how it was made, and how good it is.
+        challenger: Whether a new version gets the alias `challenger`.
 
     Raises:
-        RecordUnavailable: MLflow does not answer, or has no bytes of the model.
+        RecordRefused: MLflow has not recorded the model.
+        RecordUnavailable: MLflow does not answer.
     """
     name = record.ladder
     with registry_lock(home, name):
-        found = [entry for entry in list_versions(tracker, name) if entry.tags.get("ladder.weights_sha256") == model.weights_sha256]
-        if found:
-            return found[-1]  # the oldest
+        known = list_versions(tracker, name)
+        if same := [entry for entry in known if entry.tags.get("ladder.weights_sha256") == model.weights_sha256]:
+            return same[-1]  # the oldest
         about = f"Students of the ladder {name}; the alias `{CHAMPION}` is on the one to serve."
-        tags = _tags(tracker, record, model)
-        made = create_version(tracker, name, model.mlflow_run_id, tags, description, about) if model.mlflow_run_id else None
+        lineage = record.models[: record.models.index(model)]
+        text = description or describe_model(model, lineage, record.mlflow_experiment_id or "0")
+        made = create_version(tracker, name, model.mlflow_run_id, _tags(known, record, model), text, about) if model.mlflow_run_id else None
         if made is None:
-            raise UserError.about("RUN", f"{record.run}:{model.name}", "a model that MLflow has recorded", "Run its ladder again.")
-        return made
+            raise RecordRefused(f"MLflow has no record of {record.run}:{model.name}; run its ladder again")
+        if challenger:
+            move_alias(tracker, name, CHALLENGER, made.version)
+        return replace(made, aliases=(CHALLENGER,)) if challenger else made
 
 
-def _tags(tracker: Tracker, record: RunRecord, model: StageRecord) -> dict[str, str]:
-    """Tags of a new version: its place in the store, and what it was made from."""
-    by_weights = {entry.tags.get("ladder.fingerprint"): entry.version for entry in list_versions(tracker, record.ladder)}
+def _tags(known: Sequence[ListedVersion], record: RunRecord, model: StageRecord) -> dict[str, str]:
+    """Tags of a new version: its place in the store, its figures, and what it was made from; `known` are the versions before it."""
+    numbers = {entry.tags.get("ladder.fingerprint"): entry.version for entry in known}
     teachers = [each for name in model.teachers for each in record.models if each.name == name]
     tags = {
         "ladder.run": record.run,
@@ -109,8 +118,16 @@ def _tags(tracker: Tracker, record: RunRecord, model: StageRecord) -> dict[str, 
         "ladder.teachers": ",".join(model.teachers),
         "ladder.teacher_fingerprints": ",".join(model.teacher_fingerprints),
         "ladder.teacher_runs": ",".join(each.mlflow_run_id or "none" for each in teachers),
-        "ladder.teacher_versions": ",".join(by_weights.get(each.fingerprint) or "none" for each in teachers),
+        "ladder.teacher_versions": ",".join(numbers.get(each.fingerprint) or "none" for each in teachers),
     }
+    figures = {key: f"{model.metrics[key]:.6g}" for key in (BITS, ACCURACY) if key in model.metrics}
+    metric = next(iter(figures), None)
+    if metric is not None:
+        tags |= {"ladder.metric": metric, "ladder.quality": figures[metric]}
+    if model.bench is not None:
+        tags["ladder.mib"] = f"{model.bench.file_bytes / 2**20:.6g}"
+        if case := model.bench.case(1):
+            tags |= {"ladder.latency_ms": f"{1000 * case.whole.p50:.6g}", "ladder.requests_per_second": f"{case.requests_per_second:.6g}"}
     if record.data is not None:
         tags |= {"ladder.data": record.data.fingerprint, "ladder.data_hash": record.data.content_hash}
     return {key: value for key, value in tags.items() if value}
@@ -240,3 +257,8 @@ def _unknown(tracker: Tracker | NullTracker, home: Home, text: str) -> UserError
     known = [*names, *(record.run for record in list_runs(home))]
     remedy = f"{suggest(text.split('@')[0].split('/')[0], known)}`ladder models` and `ladder runs` list them."
     return UserError.about("MODEL", text, ALLOWED, remedy)
+
+
+def unknown_name(name: str, names: Sequence[str]) -> UserError:
+    """The error of a registered model that does not exist."""
+    return UserError.about("NAME", name, f"one of {', '.join(names) or 'none yet'}", f"{suggest(name, names)}`ladder models` lists them.")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 PAGE = 1000
+KEPT = ("champion", "previous")
+OWN = "ladder.run"  # tag of the versions that Ladder has registered
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,15 @@ class Registry:
 
     Attributes:
         promoted: Weights' hash -> `name@alias` of a version that carries an alias.
-        runs: MLflow runs that any registered version comes from.
+        runs: MLflow runs that a registered version comes from. One that Ladder has registered counts if it carries an alias that is kept.
     """
 
     promoted: dict[str, str]
     runs: frozenset[str]
 
 
-def read_registry(tracker: Tracker) -> Registry:
-    """Read the registry.
+def read_registry(tracker: Tracker, keep_promoted: bool = True) -> Registry:
+    """Read the registry; without `keep_promoted` only the aliases `KEPT` keep the bytes of versions that Ladder has registered.
 
     Raises:
         RecordUnavailable: MLflow does not answer.
@@ -45,8 +47,13 @@ def read_registry(tracker: Tracker) -> Registry:
     client = tracker.client
     promoted: dict[str, str] = {}
     with translate_errors(tracker.home, tracker.address):
-        runs = {_run_of(tracker, version) for version in all_pages(lambda **page: client.search_model_versions(**page))}
-        for model in all_pages(lambda **page: client.search_registered_models(**page)):
+        found = all_pages(lambda **page: client.search_registered_models(**page))
+        marks = [(model.name, alias, str(number)) for model in found for alias, number in model.aliases.items()]
+        aliased = {(name, number) for name, alias, number in marks if keep_promoted or alias in KEPT}
+        versions = all_pages(lambda **page: client.search_model_versions(**page))
+        held = [each for each in versions if OWN not in each.tags or (each.name, str(each.version)) in aliased]
+        runs = {_run_of(tracker, version) for version in held}
+        for model in found:
             for alias, number in model.aliases.items():
                 weights = _weights(tracker, client.get_model_version(model.name, str(number)))
                 if weights:
@@ -93,7 +100,7 @@ def is_ours(tracker: Tracker, run: Run) -> bool:
 
 
 def discard(tracker: Tracker, run: Run) -> None:
-    """Delete a run and its models: for good, with all artifacts, if it is ours; else mark them as deleted, so that `mlflow gc` may follow.
+    """Delete a run, its models and their versions: for good, with all artifacts, if it is ours; else mark them as deleted for `mlflow gc`.
 
     Raises:
         RecordUnavailable: MLflow does not answer.
@@ -104,6 +111,9 @@ def discard(tracker: Tracker, run: Run) -> None:
             client.delete_run(run_id)
         # As `mlflow gc`; the command itself would also remove other people's runs from MLflow's trash.
         ours, store = is_ours(tracker, run), cast(Any, client._tracking_client.store)
+        if ours:
+            for version in all_pages(lambda **page: client.search_model_versions(f"run_id = '{run_id}'", **page)):
+                client.delete_model_version(version.name, str(version.version))  # without its bytes it is of no use
         for model in _models_of(tracker, run):
             if ours:
                 _remove(model.artifact_location)

@@ -5,20 +5,25 @@ Functions of an open `Tracker`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.tracking.client import is_server, translate_errors
 from tasks.tracking.models import location, model_of
 from tasks.tracking.registry import all_pages, or_none
-from tasks.tracking.runs import again_after_race
+from tasks.tracking.runs import again_after_race, log_figures, set_tags
 from tasks.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION, CHALLENGER = "champion", "challenger"  # aliases
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # aliases
+CLAIM = "ladder.claim."  # begins the tag of a registered model that a process is changing
+CLAIM_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -109,3 +114,59 @@ def alias_of(tracker: Tracker, name: str, alias: str = CHAMPION) -> str | None:
         model = or_none(lambda: tracker.client.get_registered_model(name))
     version = model.aliases.get(alias) if model else None
     return None if version is None else str(version)
+
+
+def move_alias(tracker: Tracker, name: str, alias: str, version: str | None) -> None:
+    """Put an alias on a version; None: take it away."""
+    with translate_errors(tracker.home, tracker.address):
+        if version is not None:
+            tracker.client.set_registered_model_alias(name, alias, version)
+        elif alias_of(tracker, name, alias) is not None:
+            tracker.client.delete_registered_model_alias(name, alias)
+
+
+def tag_version(tracker: Tracker, name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a version."""
+    with translate_errors(tracker.home, tracker.address):
+        for key, value in tags.items():
+            tracker.client.set_model_version_tag(name, version, key, value)
+
+
+def log_judgement(tracker: Tracker, name: str, version: str, tags: Mapping[str, str], figures: Mapping[str, float]) -> None:
+    """Set tags of a version and of the run that made it, and log figures of that run."""
+    client = tracker.client
+    tag_version(tracker, name, version, tags)
+    with translate_errors(tracker.home, tracker.address):
+        run_id = client.get_model_version(name, version).run_id
+        run = or_none(lambda: client.get_run(run_id)) if run_id else None
+        if run is not None:
+            log_figures(client, run, figures)
+            set_tags(client, run.info.run_id, tags)
+
+
+@contextmanager
+def claim(tracker: Tracker, name: str) -> Iterator[bool]:
+    """Claim a registered model for the moment of a change; gives False where another process, of any home, has claimed it.
+
+    MLflow cannot change an alias on a condition. Each process first writes a claim of its own as a tag, then looks: it goes on only
+    if there is no other. Of two at once at most one goes on, perhaps none. The claim of a process that died lapses after `CLAIM_SECONDS`.
+    """
+    client, own = tracker.client, f"{CLAIM}{secrets.token_hex(8)}"
+    with translate_errors(tracker.home, tracker.address):
+        client.set_registered_model_tag(name, own, str(time.time()))
+        try:
+            tags = client.get_registered_model(name).tags
+            others = [key for key, since in tags.items() if key.startswith(CLAIM) and key != own and not _lapsed(since)]
+            yield not others
+            lapsed = [key for key, since in tags.items() if key.startswith(CLAIM) and key != own and _lapsed(since)]
+            for key in lapsed:
+                client.delete_registered_model_tag(name, key)
+        finally:
+            client.delete_registered_model_tag(name, own)
+
+
+def _lapsed(since: str) -> bool:
+    try:
+        return time.time() - float(since) > CLAIM_SECONDS
+    except ValueError:
+        return True

@@ -74,7 +74,9 @@ def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny):
     assert actions(again.err) == dict.fromkeys(("teacher", "one", "two", "three"), "reused")
     assert actions(finished("run", tiny).err)["three"] == "computed"
 
-    gone = finished.json("clean", "--older-than", "0d")
+    kept = finished.json("clean", "--older-than", "0d")  # the newest version is the challenger
+    assert {piece["why"] for piece in kept["kept"] if piece["kind"] == "run"} == {"promoted: tiny@challenger"}
+    gone = finished.json("clean", "--older-than", "0d", "--no-keep-promoted")
     assert gone["freed_bytes"] > 0
     assert finished.json("runs") == []
     assert not list((finished.home / "store").glob("*/*"))
@@ -84,7 +86,7 @@ def test_a_kept_run_is_shown_and_reused_and_the_rest_is_freed(cli, tiny):
 
 def test_a_copy_of_a_home_leaves_the_original_alone(finished, undisturbed):
     before = used(undisturbed)
-    done = finished.json("clean", "--older-than", "0d")
+    done = finished.json("clean", "--older-than", "0d", "--no-keep-promoted")
     assert "mlflow gc" in str(done["notes"])
     assert {piece["kind"] for piece in done["freed"]} == {"data", "teacher", "stage", "evaluation", "audit", "bench", "run", "mlflow"}
     assert sum(piece["bytes"] for piece in done["freed"] if piece["kind"] == "mlflow") == 0

@@ -14,6 +14,7 @@ from tasks.records.export import read_exports
 from tasks.records.format import NONE, duration, moment, operations, percent
 from tasks.records.proof import read_proof
 from tasks.records.run import RunRecord, StageRecord
+from tasks.registry.history import standing
 from tasks.report import export_table, tables
 from tasks.report.tables import ACCURACY, BITS
 from tasks.report.terminal import WIDE, table_of, text_of
@@ -155,6 +156,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "mlflow_uri",
         "mlflow_run_id",
         "unrecorded",
+        "version",
         "prefect_run_id",
         "prefect_api",
     )
@@ -178,6 +180,8 @@ def show_text(record: RunRecord) -> str:
     lines += [f"repeats {record.repeats}"] if record.repeats else []
     lines += [f"note: {record.note}"] if record.note else []
     lines += [f"by {record.by}"] if record.by else []
+    now = f", {found}" if (found := standing(home(), record.version)) else ""
+    lines += [f"{record.stages[-1].name} is {record.version} in MLflow's registry{now}"] if record.version else []
     lines += [f"{stage.name}: {stage.decision}" for stage in record.stages if stage.decision]
     places = [f"{m.name}: {m.folder}" for m in (record.teacher, *record.stages) if m]
     places = [*elsewhere(record), *places]

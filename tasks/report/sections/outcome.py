@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from conf.home import Home
 from models.base.quality import learned_nothing
 from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
+from tasks.registry.history import standing
 from tasks.report import tables
 from tasks.report.reproduce import prove_command
 
@@ -58,6 +61,8 @@ def verdicts(record: RunRecord) -> list[str]:
     missing = tables.not_run(record)
     names = ", ".join(missing) if len(missing) <= SENTENCES else f"{missing[0]} to {missing[-1]}, {len(missing)} models"
     sentences += [f"{names}: {REASONS.get(record.status, 'not run')}."] if missing else []
+    now = f": {found}" if (found := standing(Home(Path(record.folder).parents[1]), record.version)) else ""
+    sentences += [f"{record.stages[-1].name} is {record.version} in MLflow's registry{now}."] if record.version else []
     counts = record.data.counts if record.data else None
     sentences += [counts.labels_in_words] if counts and counts.labels_in_words else []
     sentences += [f"Data: {note}." for note in counts.notes] if counts else []

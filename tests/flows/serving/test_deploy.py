@@ -45,7 +45,8 @@ def test_mistakes_are_named(cli, bare, pool: str):
 
 
 def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
-    names = ("distill/distill", "distill/scheduled", "one-stage/stage", "prove/prove", "report/report", "compare/compare")
+    others = ("one-stage/stage", "prove/prove", "report/report", "compare/compare", "redistill/redistill", "promote/promote")
+    names = ("distill/distill", "distill/scheduled", *others)
     assert cli("deploy", "--work-pool", pool).out.splitlines() == [f"{name} on {pool}" for name in names]
     cli("deploy", "--work-pool", pool)
     made = ask(prefect_api, "GET", "/deployments/name/distill/scheduled")

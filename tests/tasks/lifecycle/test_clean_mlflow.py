@@ -10,6 +10,7 @@ import pytest
 from conf.home import Home
 from tasks.lifecycle.clean import clean
 from tasks.records.run import RunRecord, StageRecord
+from tasks.registry.versions import list_versions, register
 from tasks.store.store import SHOWN
 from tasks.tracking.tracker import Tracker, connect
 from tests.tasks.homes import AGE, NEW, OLD, model, ran, results
@@ -113,3 +114,14 @@ class TestMlflow:
         ran(home, "a", [], mlflow_run_id="f" * 32, mlflow_uri="http://elsewhere:5000")
         assert clean(home, AGE).notes == ("the record of a in MLflow at http://elsewhere:5000 stays: that is not the present address",)
         assert self.runs(tracker) == {"b", "teacher"}
+
+    def test_versions_without_an_alias_go_with_their_run_and_those_with_one_stay(self, home: Home, tracker: Tracker) -> None:
+        for name, seed in (("a", 0), ("b", 1), ("c", 2)):
+            record = self.recorded(home, tracker, name, [model(home, f"student{name}", name, seed=seed)])
+            assert record.teacher
+            register(tracker, home, record, record.teacher)  # each takes the alias `challenger` from the one before
+        tracker.client.set_registered_model_alias("tiny", "champion", "1")
+        clean(home, AGE)
+        assert [entry.version for entry in list_versions(tracker, "tiny")] == ["3", "1"]
+        assert self.runs(tracker) == {"a", "studenta", "c", "studentc"}
+        assert tracker.resolve_model("models:/tiny@champion")

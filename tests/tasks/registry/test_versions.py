@@ -39,7 +39,7 @@ def test_a_version_is_found_by_alias_number_and_run(home: Home, tracker: Tracker
     tracker.client.set_registered_model_alias("tiny", "champion", "2")
     for text in ("tiny@champion", "tiny/2", "b", "b:small", "tiny"):
         found = find_version(tracker, home, text)
-        assert (found.label, found.run, found.aliases) == ("tiny/2", "b", ("champion",))
+        assert (found.label, found.run, found.aliases) == ("tiny/2", "b", ("challenger", "champion"))
         assert weights_sha256(found.folder) == found.weights_sha256 == second.stages[-1].weights_sha256
     unregistered = find_version(tracker, home, "a:teacher")
     assert (unregistered.version, unregistered.label) == (None, "a:teacher")

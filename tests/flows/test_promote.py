@@ -1,0 +1,61 @@
+"""`ladder promote`, `models` and `rollback` on real runs, by the commands."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.flows.driver import Cli
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module")
+def two(undisturbed: Cli, tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Cli, list[str]]:
+    """A home with two runs, the second with another last stage; their names, the first one first."""
+    home = tmp_path_factory.mktemp("promoted") / "home"
+    shutil.copytree(undisturbed.home, home)
+    cli = Cli(home, dict(undisturbed.env))
+    cli("run", tiny, "stages.three.training.steps=2", "stages.three.objective.alpha=0.1")
+    return cli, [run["run"] for run in reversed(cli.json("runs"))]
+
+
+def aliases(cli: Cli) -> dict[str, str]:
+    return {alias: version["version"] for version in cli.json("models", "tiny") for alias in version["aliases"]}
+
+
+def test_a_first_champion_a_refusal_a_forced_one_and_the_way_back(two: tuple[Cli, list[str]]) -> None:
+    cli, (good, poor) = two
+    assert cli.json("show", good)["version"] == "tiny/1"
+    assert aliases(cli) == {"challenger": "2"}
+    first = cli.json("promote", good, "--by", "Ann")
+    assert (first["promoted"], first["version"], first["previous"], first["by"]) == (True, "1", None, "Ann")
+    assert first["judgement"]["data"] == f"the validation split of {good}"
+
+    refused = cli("promote", poor, code=3)
+    assert f"judged on the validation split of {poor}" in refused.out
+    assert refused.err.splitlines()[-1].startswith("error: tiny/2 was not promoted: it may be worse than tiny/1 by ")
+    assert aliases(cli) == {"champion": "1", "challenger": "2"}
+    assert cli("promote", "tiny/2", "--force", code=2).err.splitlines()[-1].startswith("error: --reason: got ''")
+
+    forced = cli.json("promote", "tiny/2", "--force", "--reason", "a try")
+    assert forced["forced"]
+    assert forced["judgement"]["low"] < -0.01
+    assert aliases(cli) == {"champion": "2", "previous": "1"}
+    back = cli("rollback", "--reason", "worse").out
+    assert back.startswith("tiny/1 is champion again since ")
+    assert aliases(cli) == {"champion": "1"}
+    shown = cli("models").out
+    assert f"{good}:three" in shown
+    assert "champion" in shown
+
+
+def test_names_that_do_not_exist_are_answered(two: tuple[Cli, list[str]]) -> None:
+    cli, _ = two
+    for command, says in (
+        (("promote", "tiny/9"), "error: MODEL: got 'tiny/9'; allowed: one of tiny/2"),
+        (("models", "tinny"), "error: NAME: got 'tinny'; allowed: one of tiny. Did you mean 'tiny'?"),
+        (("rollback", "nix"), "error: NAME: got 'nix'; allowed: a model with a champion"),
+    ):
+        assert cli(*command, code=2).err.splitlines()[-1].startswith(says)
