@@ -42,7 +42,7 @@ class PromotionAnswer(RunInput):
     note: str = Field("", description="Why, for the record", max_length=1000)
 
 
-class Reply(NamedTuple):
+class PersonsReply(NamedTuple):
     """A person's decision about a comparison."""
 
     promote: bool
@@ -50,7 +50,7 @@ class Reply(NamedTuple):
     note: str = ""
 
 
-Ask = Callable[[judge.Contest, Judgement], Reply]
+Ask = Callable[[judge.Contest, Judgement], PersonsReply]
 
 
 class PromotionRequest(NamedTuple):
@@ -145,7 +145,7 @@ def decide(
     if judgement.reasons:
         show(asked, judgement, "not promoted")
         raise refuse(tracker, home, challenger, previous, judgement, by=request.by, reason=request.reason)
-    reply = ask(asked, judgement) if asked.rules.policy == "ask" else Reply(True)
+    reply = ask(asked, judgement) if asked.rules.policy == "ask" else PersonsReply(True)
     by, reason = reply.by or request.by, reply.note or request.reason
     if not reply.promote:
         show(asked, judgement, "not promoted")
@@ -155,7 +155,7 @@ def decide(
     return moved
 
 
-def ask_person(asked: judge.Contest, judgement: Judgement) -> Reply:
+def ask_person(asked: judge.Contest, judgement: Judgement) -> PersonsReply:
     """Pause the flow run until a person has answered; nobody within `promotion.ask_hours` counts as a no."""
     hours = asked.rules.ask_hours
     until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="minutes")
@@ -164,7 +164,7 @@ def ask_person(asked: judge.Contest, judgement: Judgement) -> Reply:
     silent = {"choice": "refuse", "by": "nobody", "note": f"no answer in {hours:g} hours"}
     form = PromotionAnswer.with_initial_data(description=f"{page}\n\nWithout an answer until {until} the champion stays.")
     answer = pause_for(form, silent, text, hours * 3600)
-    return Reply(answer.choice == "promote", answer.by, answer.note)
+    return PersonsReply(answer.choice == "promote", answer.by, answer.note)
 
 
 def publish(asked: judge.Contest, judgement: Judgement, outcome: str) -> None:

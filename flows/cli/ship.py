@@ -1,4 +1,4 @@
-"""`ladder export`, `promote`, `rollback`, `models`, `serve-model`: finished students."""
+"""`ladder export`, `promote`, `rollback`, `models`, `serve-model`: students."""
 
 from __future__ import annotations
 
@@ -147,16 +147,16 @@ def promote(
     tracker = _registry("comparing a challenger with the champion; loading PyTorch, MLflow and Prefect")
     from conf.home import home
     from flows.cli.show.versions import comparison_text, promotion_json
-    from flows.promote import PromotionRequest, Reply, decide
+    from flows.promote import PersonsReply, PromotionRequest, decide
     from tasks.records.promotion import Judgement
     from tasks.registry.judge import Contest
 
     shown: list[tuple[Contest, Judgement]] = []
 
-    def ask(asked: Contest, judgement: Judgement) -> Reply:
+    def ask(asked: Contest, judgement: Judgement) -> PersonsReply:
         if not yes:
             typer.echo(comparison_text(asked, judgement, "may it be champion?"), err=True)
-        return Reply(yes or typer.confirm(f"Make {asked.challenger.label} the champion?", default=False, err=True), by, reason)
+        return PersonsReply(yes or typer.confirm(f"Make {asked.challenger.label} the champion?", default=False, err=True), by, reason)
 
     def print_comparison(asked: Contest, judgement: Judgement, outcome: str) -> None:
         shown.append((asked, judgement))

@@ -32,7 +32,7 @@ KEY = "--data"
 
 
 @dataclass(frozen=True)
-class Origin:
+class VersionOrigin:
     """The run of a version: its record, its settings, and its corpus."""
 
     record: RunRecord
@@ -61,7 +61,7 @@ class HeldOut(NamedTuple):
     trained_on: dict[str, NDArray[np.int64] | None]
 
 
-def origin_of(home: Home, version: Version) -> Origin | None:
+def origin_of(home: Home, version: Version) -> VersionOrigin | None:
     """The run of a version; None where this home has not got it, its settings or its data."""
     record = full_record(home, version.run)
     settings = home.runs / version.run / "ladder.yaml"
@@ -69,7 +69,7 @@ def origin_of(home: Home, version: Version) -> Origin | None:
         return None
     ladder = load(str(settings)).ladder
     context = Context(run=f"promote-{version.name}-{now()}", ladder=version.name, home=str(home.root), base=str(Path.cwd()))
-    return Origin(record, ladder, record.data.corpus(), context)
+    return VersionOrigin(record, ladder, record.data.corpus(), context)
 
 
 def held_out(home: Home, challenger: Version, champion: Version | None, path: str | None) -> HeldOut:
