@@ -18,10 +18,8 @@ import pytest
 
 from tests.flows.driver import (
     Cli,
-    FlowRun,
     Process,
     actions,
-    ask_prefect,
     clean_environment,
     half_written,
     home_with_database,
@@ -72,58 +70,6 @@ def test_a_run_killed_in_stage_two_is_continued_to_the_same_weights(cli, tiny, u
     assert half_written(cli.home) == []
     assert list((cli.home / "store" / "checkpoints").iterdir()) == []
     assert Counter(loss_points(cli, "two")) == Counter(range(1, 121))
-
-
-LAUNCH = """
-import os, signal, sys
-from conf.home import home
-from flows.serving.environment import prepare_environment
-prepare_environment(home())
-import prefect.flow_engine
-from prefect import flow
-from flows.cli.launch import _run_flow
-
-def die(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-@flow(name="distill", persist_result=False)
-def distill(moment="in the flow"):
-    if moment == "in the flow":
-        die()
-
-if sys.argv[1] == "created":
-    prefect.flow_engine.run_flow = die
-_run_flow(distill, sys.argv[1])
-"""
-REAP = """
-from conf.home import home
-from flows.serving.environment import prepare_environment
-prepare_environment(home())
-from tasks.lifecycle.dead_runs import reap
-reap(home())
-"""
-
-
-def test_a_run_killed_before_it_has_a_record_is_crashed_in_prefect(cli):
-    env = clean_environment(LADDER_HOME=str(cli.home), **cli.env)
-    locks: dict[str, set[str]] = {}
-    for moment in ("created", "in the flow", "no"):
-        ended = run_python(LAUNCH, moment, env=env)
-        assert ended.code == (0 if moment == "no" else -signal.SIGKILL), ended.err
-        known = {path.name for path in cli.home.glob("locks/launch-*")}
-        locks[moment] = known - set().union(*locks.values())
-    assert locks.pop("no") == set(), "a run that ends well leaves nothing"
-
-    def states() -> list[str]:
-        keys = [name.removeprefix("launch-").removesuffix(".lock") for names in locks.values() for name in names]
-        body = {"flow_runs": {"idempotency_key": {"any_": keys}}, "sort": "START_TIME_ASC"}
-        found = ask_prefect("POST", f"{cli.env['PREFECT_API_URL']}/flow_runs/filter", json=body).raise_for_status().json()
-        return sorted(run["state_type"] for run in found)
-
-    assert states() == ["PENDING", "RUNNING"]
-    assert run_python(REAP, env=env).code == 0
-    assert states() == ["CRASHED", "CRASHED"]
-    assert list(cli.home.glob("locks/launch-*")) == []
 
 
 @pytest.mark.slow
@@ -278,96 +224,6 @@ def test_a_run_that_always_dies_is_restarted_a_bounded_number_of_times(cli, tiny
     cli("run", tiny, *LONG, "compute.restarts=2", "stages.two.training.checkpoint_every=100")
     done = cli.json("show")
     assert (done["status"], done["attempt"]) == ("done", 1)
-
-
-KILLED_AT_OPENING = """
-import os, signal, sys
-from conf.home import home
-from flows.serving.environment import prepare_environment
-prepare_environment(home())
-from mlflow import MlflowClient
-create = MlflowClient.create_run
-def create_and_die(*args, **kwargs):
-    create(*args, **kwargs)
-    os.kill(os.getpid(), signal.SIGKILL)
-MlflowClient.create_run = create_and_die
-from flows.cli.app import main
-sys.argv = ["ladder", "run", sys.argv[1]]
-main()
-"""
-
-
-@pytest.mark.parametrize("by", ["the reaper", "the next run"])
-def test_a_run_killed_while_it_opens_in_mlflow_is_closed(finished, tiny, by: str):
-    """Killed in the call that makes MLflow's run, whose id therefore nobody has written down."""
-    from mlflow import MlflowClient
-
-    def in_mlflow() -> dict[str, Any]:
-        found = client.search_runs(["1"], "tags.`ladder.run` != ''")
-        return {run.data.tags["ladder.run"]: run for run in found}
-
-    first = finished.json("show")
-    env = clean_environment(LADDER_HOME=str(finished.home), **finished.env)
-    killed = run_python(KILLED_AT_OPENING, tiny, env=env)
-    assert killed.code == -signal.SIGKILL, killed.err
-    (path,) = (path for path in finished.home.glob("runs/*/record.json") if path.parent.name != first["run"])
-    record = json.loads(path.read_text())
-    client = MlflowClient(record["mlflow_uri"])
-    assert (record["status"], record["mlflow_run_id"]) == ("running", None), "the record was on disk before MLflow's run"
-    assert in_mlflow()[record["run"]].info.status == "RUNNING"
-    in_prefect = FlowRun(finished.env["PREFECT_API_URL"], record["prefect_run_id"])
-    assert in_prefect.state == "RUNNING"
-
-    if by == "the reaper":
-        assert reap(finished)["dead"] == [record["run"]]
-        assert json.loads(path.read_text())["mlflow_run_id"] == in_mlflow()[record["run"]].info.run_id
-        assert in_mlflow()[record["run"]].info.status == "KILLED"
-        assert in_prefect.state == "CRASHED"
-    finished("run", tiny)
-    assert in_prefect.state == "CRASHED"
-    shown = finished.json("show")
-    assert (shown["run"], shown["status"]) == (record["run"], "done"), "the same command continues the run"
-    runs = in_mlflow()
-    assert {name: run.info.status for name, run in runs.items()} == {first["run"]: "FINISHED", record["run"]: "FINISHED"}
-    assert runs[record["run"]].info.run_id == shown["mlflow_run_id"]
-    assert runs[record["run"]].data.params.keys() == runs[first["run"]].data.params.keys(), "what the killed process did not log"
-    assert client.search_runs(["1"], "attributes.status = 'RUNNING'") == []
-
-
-PUBLISH = """
-import sys, time
-from pathlib import Path
-from conf.home import home
-from tasks.store.store import Store
-
-def write(folder):
-    (folder / "half").write_text("half of it")
-    print(folder, flush=True)
-    time.sleep(float(sys.argv[1]))
-    (folder / "rest").write_text("the rest")
-
-store = Store(home())
-with store.lock("f" * 64):
-    found = store.publish("stage", "tried", {"kind": "test"}, "f" * 64, {"run": "r", "ladder": "l"}, write)
-print(found.folder)
-"""
-
-
-def test_nothing_shows_of_a_publication_that_was_killed(tmp_path):
-    env = clean_environment(LADDER_HOME=str(tmp_path))
-    command = [sys.executable, "-c", PUBLISH]
-    process = subprocess.Popen([*command, "600"], env=env, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    aside = Path(process.stdout.readline().strip())
-    process.kill()
-    process.communicate()
-    assert (aside / "half").is_file(), "it was killed in the middle of writing"
-    assert list((tmp_path / "store" / "stage").glob("*")) == []
-
-    again = subprocess.run([*command, "0"], env=env, capture_output=True, text=True, timeout=60, check=True)
-    published = Path(again.stdout.splitlines()[-1])
-    assert sorted(p.name for p in published.iterdir()) == ["half", "manifest.json", "rest"]
-    assert [p.name for p in (tmp_path / "store" / "stage").iterdir()] == [published.name]
 
 
 @pytest.mark.slow
