@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from conf.errors import LadderError, RecordUnavailable, StoreError, UserError
 from conf.home import Home, disk_errors, sqlite_address
 from conf.secrets import masked, without_user
+from tasks.runtime.empty_databases import begin_database
 from tasks.runtime.runs.run_registry import list_runs
 from tasks.runtime.sqlite_files import look_at
 
@@ -159,6 +160,7 @@ def open_client(home: Home, uri: str) -> MlflowClient:
         with setup_lock(home):
             if (file := make_url(uri)).get_backend_name() == "sqlite" and file.database:
                 look_at(Path(file.database), "MLflow's database", lambda: _recorded(home, uri))
+                begin_database(Path(file.database), "mlflow")
             client = MlflowClient(uri)
             client.search_registered_models(max_results=1)  # the registry's tables are made apart from the runs'
             return client

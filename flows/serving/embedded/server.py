@@ -30,6 +30,7 @@ from conf.locks import is_held
 from conf.served import EMBEDDED_API
 from flows.serving.elapsed import Patience, elapsed
 from flows.serving.server_processes import access
+from tasks.runtime.empty_databases import begin_database
 from tasks.runtime.sqlite_files import look_at
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def _log_in(client: SyncPrefectClient, url: str) -> Exception | None:
 
 
 def look_at_database(home: Home) -> None:
-    """Set a damaged SQLite file of Prefect's aside, and say that one is gone.
+    """Set a damaged SQLite file of Prefect's aside, say that one is gone, and begin a new one.
 
     Raises:
         LadderError: Another process has locked it.
@@ -284,3 +285,4 @@ def look_at_database(home: Home) -> None:
         return  # another database, which is not ours
     used = home.prefect / "server.log"
     look_at(home.prefect / "prefect.db", "Prefect's database", used.exists)
+    begin_database(home.prefect / "prefect.db", "prefect")
