@@ -1,4 +1,4 @@
-"""New databases of Prefect and MLflow, with the tables that their migrations would make.
+"""New databases of Prefect and MLflow, with the tables of their migrations.
 
 Both packages make a new SQLite file by all migrations that they ever had, which takes five seconds of a processor for Prefect and one for
 MLflow. `empty/` holds what comes out, for the version that it was made with; any other makes its tables itself.
