@@ -1,6 +1,6 @@
 """Few labels, many unlabelled rows: a taught ladder against labels alone.
 
-    python -m benchmarks.few_labels [--labels 50 100 200] [--seeds 5] [KEY=VALUE ...]
+    python -m benchmarks.few_labels [KEY=VALUE ...] [--labels 50 100 200] [--seeds 5]
 
 The digits, 30 % of them as test split. A root teacher is trained on every label of the training part, as an existing model of somebody else
 stands for: nothing of the test split is in it. Then all labels but a few are hidden. Arms, with the same student at the end:
