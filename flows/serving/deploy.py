@@ -85,7 +85,7 @@ async def _deploy(place: Home, pool: str, offered: Sequence[Any], variables: dic
 
 
 async def _moved_from(client: PrefectClient, name: str, pool: str) -> str:
-    """Who ran a deployment until now, in words; empty where it is new, or on this pool already."""
+    """The pool of a deployment until now, in words; empty where it is new, or on this pool already."""
     from prefect.exceptions import ObjectNotFound
 
     try:

@@ -72,7 +72,7 @@ def check(deployments: Deployments) -> None:
 
 
 def _never_starts(timetable: Timetable) -> str | None:
-    """Why Prefect's server finds no time at which the schedule starts a run; None: it finds one."""
+    """Reason for which a schedule starts no run; None: Prefect's server finds a time for one."""
     from prefect.server.schemas.schedules import CronSchedule, RRuleSchedule
 
     if timetable.cron is not None:
@@ -128,14 +128,14 @@ def build(offered: Deployment, pool: str | None = None, variables: dict[str, Any
 
 
 def changed_code(found: DeploymentResponse, made: RunnerDeployment) -> dict[str, Any]:
-    """Fields of a deployment on the server that would have other code run than the flow that was registered."""
+    """Fields of a deployment whose values on the server name other code than the registered flow."""
     wanted = {"pull_steps": None, "path": None, "entrypoint": made.entrypoint, "storage_document_id": None}
     values = {name: (getattr(found, name), value) for name, value in wanted.items()}
     return {name: value for name, (value, right) in values.items() if (value or None) != right}
 
 
 def require_unchanged(found: DeploymentResponse, made: RunnerDeployment) -> None:
-    """Refuse to start a run of a deployment whose code somebody has changed on the server.
+    """Refuse a run of a deployment with code changed on the server.
 
     Raises:
         LadderError: It is so.
@@ -148,7 +148,7 @@ def require_unchanged(found: DeploymentResponse, made: RunnerDeployment) -> None
 
 
 async def restore(client: PrefectClient, deployment: UUID, made: RunnerDeployment) -> None:
-    """Set a deployment's code back where it was changed; Prefect's own registration leaves some of it as it is."""
+    """Restore a deployment's code; Prefect's own registration leaves some changes in place."""
     from prefect.client.schemas.actions import DeploymentUpdate
 
     if changed := changed_code(await client.read_deployment(deployment), made):

@@ -19,7 +19,7 @@ BYTES_A_SECOND = 2 * 2**20  # reading or writing so much counts as a second
 
 
 class Patience:
-    """Patience with processes that start: while they work they are waited for, however long it takes on a busy machine."""
+    """Patience with starting processes: without limit while they work, however busy the machine."""
 
     def __init__(self, pids: Callable[[], Iterable[int]], seconds: float = STUCK_SECONDS) -> None:
         """Prepare.
@@ -34,11 +34,11 @@ class Patience:
 
     @property
     def work(self) -> str:
-        """Words for what they have done so far."""
+        """Work done so far, in words."""
         return f"{self._computed:.1f} s of a processor so far"
 
     def is_over(self) -> bool:
-        """Whether they have done nothing for `seconds`; looks at them once a second."""
+        """Whether they have been idle for `seconds`; checked once a second."""
         now = time.monotonic()
         if now - self._sampled < SAMPLE_SECONDS:
             return False
@@ -67,7 +67,7 @@ def _work(pid: int) -> tuple[float, float]:
 
 @contextmanager
 def elapsed(what: str, detail: Callable[[], str] | None = None, line_seconds: float = LINE_SECONDS) -> Iterator[None]:
-    """Say that something starts, count its seconds, and say when it is ready.
+    """Log a start, count its seconds, and log its end.
 
     On a terminal a spinner and the time stand in the last line, until it is ready; elsewhere a log line comes from time to time.
 

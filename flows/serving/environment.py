@@ -64,7 +64,7 @@ def for_runs() -> dict[str, str]:
 
 
 def prepare_environment(home: Home) -> None:
-    """Set the variables that are not set: telemetry off, hub off, Prefect's server that of `ladder serve`, else its state under `home`.
+    """Set defaults of variables: telemetry off, hub off, Prefect's server that of `ladder serve`, else its state under `home`.
 
     The home is closed to other users, and its password is set for the servers of this home, and for no others.
 

@@ -52,13 +52,13 @@ PATIENCE_SECONDS = 12.0  # for the runs to write their checkpoints when this pro
 
 
 class _Starter:
-    """Starts the flow that Ladder registered for a deployment, whatever the server says about its code."""
+    """Starts the registered flow of a deployment, whatever code the server names."""
 
     def __init__(self, engine: EngineCommandStarter, made: RunnerDeployment) -> None:
         self.engine, self.made = engine, made
 
     async def start(self, flow_run: FlowRun, task_status: TaskStatus[ProcessHandle] = TASK_STATUS_IGNORED) -> None:
-        """Start it; a run whose deployment has been changed to run other code fails instead, with the reason."""
+        """Start the run, or fail it with the reason where its deployment was changed to run other code."""
         assert flow_run.deployment_id
         engine = self.engine
         async with get_client() as client:
@@ -72,14 +72,14 @@ class _Starter:
 
 
 class _Runner(Runner):
-    """Prefect's runner, with runs that outlive it, that it cancels concurrently, and whose code nobody can change at the server.
+    """Prefect's runner; its runs outlive it, are cancelled concurrently, and keep their registered code.
 
     Prefect's own cancels them one after the other, each with a timeout of half a minute; and its runs print into a pipe, and die with its
     reader. It also runs whatever the server names as a deployment's steps, folder and module.
     """
 
     def start_only(self, registered: Mapping[UUID, RunnerDeployment], journal: str) -> None:
-        """Have the runs of these deployments, and of no others, start from now on and print into a file."""
+        """Start the runs of these deployments alone from now on, with their output in a file."""
         engine = shlex.join([sys.executable, "-m", "prefect.engine"])
         command = shlex.join(["sh", "-c", f"exec {engine} >>{shlex.quote(journal)} 2>&1"])
 
@@ -109,7 +109,7 @@ class _Runner(Runner):
 
 
 def end_strays() -> None:
-    """End the runs of an earlier runner that died: they are in this process's group, but not its children."""
+    """End the runs of an earlier, dead runner: in this process's group, but not its children."""
     own = psutil.Process()
     mine, group = {own.pid, *(child.pid for child in own.children(recursive=True))}, {}
     for process in psutil.process_iter():
@@ -158,7 +158,7 @@ async def run(deployments: Deployments, place: Home, journal: str, ready: Callab
 
 
 def reap_loop(place: Home) -> None:
-    """Find the runs that have died, again and again, and restart those that may be; and those that wait for a person."""
+    """Find dead runs periodically, restart them where allowed, and look after those that wait for a person."""
     while True:
         try:
             reap(place)

@@ -71,7 +71,7 @@ def hosts_of(host: str) -> list[str]:
 
 
 def warn_if_open(host: str, *, prefect: bool, mlflow: bool) -> None:
-    """Say who may use the servers of ours that ask for no password, and that a password alone does not hide what is sent."""
+    """Warn of servers without a password, and of traffic that a password alone does not hide."""
     names = " and ".join(name for name, is_open in (("Prefect", prefect), ("MLflow", mlflow)) if is_open)
     who = "every user of this machine" if is_loopback(host) else "whoever reaches this machine"
     if names:
@@ -95,7 +95,7 @@ def check_authentication() -> None:
 
 
 def ours(**more: str) -> dict[str, str]:
-    """The environment of a process that imports this project, and nothing from the working directory, such as a folder `flows`."""
+    """The environment of a process that imports this project, and nothing from the working directory."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": path, **more}
 

@@ -51,7 +51,7 @@ class Child:
     group: int = 0
 
     def start(self) -> None:
-        """Start it, in a group of its own, so that Ctrl-C at the terminal does not reach it."""
+        """Start the process in a group of its own, out of reach of Ctrl-C at the terminal."""
         try:
             self.process = self._open(self.group if self.outlived else 0)
         except PermissionError:  # the group is empty and exists no more
@@ -64,7 +64,7 @@ class Child:
         return self.process.poll() if self.process else None
 
     def revive(self) -> None:
-        """Restart it where it has died.
+        """Restart the process where it has died.
 
         Raises:
             LadderError: It has died too often.
@@ -92,7 +92,7 @@ class Child:
             )
 
     def close(self) -> None:
-        """Ask it to end, by closing its own standard input."""
+        """Ask the process to end, by closing its standard input."""
         if self.process and self.process.stdin:
             self.process.stdin.close()
 

@@ -135,7 +135,7 @@ class _Cleaning:
         self.gone: set[str] = set()  # fingerprints of freed results
 
     def run(self) -> None:
-        """Delete results first, then runs: a run that remains after an interruption is found again by the next cleaning."""
+        """Delete results first, then runs, so that the next cleaning finds what an interrupted one left."""
         for run, why in self.retained.reasons.items():
             self._keep("run", self.home.runs / run, why)
         for kind in sorted(path.name for path in self.home.store.glob("*") if path.is_dir() and path.name not in NO_RESULTS):
@@ -168,7 +168,7 @@ class _Cleaning:
             self._free_locked("checkpoints", folder, folder.name, lambda: max(path.stat().st_mtime for path in (folder, *folder.iterdir())))
 
     def _free_locked(self, kind: str, folder: Path, fingerprint: str, moment: Callable[[], float]) -> bool:
-        """Delete a folder under the lock of its fingerprint, as its users do; renamed first, so that it is never seen half deleted."""
+        """Delete a folder under the lock of its fingerprint; renamed first, so that none is seen half deleted."""
         try:
             young = moment() >= self.retained.limit
         except FileNotFoundError:
@@ -221,7 +221,7 @@ class _Cleaning:
                 self._free("download", folder, "fetched again when it is needed")
 
     def _run(self, record: RunRecord) -> None:
-        """Delete a run's folder and its runs in MLflow, unless it is continued now, or MLflow keeps a model there that is in use."""
+        """Delete a run's folder and its runs in MLflow, unless it is continued now or holds a model in use."""
         folder, lock = self.home.runs / record.run, RunLock(self.home, record.run)
         if not lock.take():
             self._keep("run", folder, "it is running")
@@ -263,7 +263,7 @@ class _Cleaning:
         return stays
 
     def _lends(self, run: Any) -> bool:
-        """Whether an MLflow run keeps the bytes of a model whose result is still there: other runs are linked to them, or will be."""
+        """Whether an MLflow run holds the bytes of a stored model, to which other runs may be linked."""
         tracker, fingerprint = self.retained.tracker, run.data.tags.get("ladder.fingerprint", "none")[:SHOWN]
         stored = any(True for kind in MODELS for _ in (self.home.store / kind).glob(f"*-{fingerprint}")) and fingerprint not in self.gone
         return tracker is not None and (stored or fingerprint in self.retained.reached) and registry.holds_model(tracker, run)

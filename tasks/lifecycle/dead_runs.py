@@ -58,14 +58,14 @@ def claim(home: Home, flow_run_id: str) -> None:
 
 
 def claim_launch(home: Home) -> str:
-    """An idempotency key to create a flow run with, claimed until this process ends or releases it."""
+    """An idempotency key for a new flow run, claimed until this process ends or releases it."""
     key = str(uuid4())
     _hold(key, _launch_path(home, key))
     return key
 
 
 def release_launch(home: Home, key: str) -> None:
-    """Give up the claim of a flow run that has ended well."""
+    """Release the claim of a flow run that ended well."""
     _launch_path(home, key).unlink(missing_ok=True)
     os.close(_claims.pop(key))
 
@@ -183,7 +183,7 @@ def _end_children(client: SyncPrefectClient, flow_run_id: UUID, end: Callable[[]
 
 
 def _launched(client: SyncPrefectClient, key: UUID) -> list[UUID]:
-    """The flow run that was created with an idempotency key, if the server has heard of it."""
+    """The flow run of an idempotency key, if the server knows it."""
     of_key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[str(key)]))
     return [run.id for run in client.read_flow_runs(flow_run_filter=of_key)]
 
@@ -204,7 +204,7 @@ def _settle(client: SyncPrefectClient, flow_run_id: UUID, record: RunRecord | No
 
 
 def _end_of(record: RunRecord | None) -> Callable[[], State]:
-    """The final state of a flow run whose process could not set it, after the run's record."""
+    """Final state of a flow run by the run's record, where its process could not set it."""
     message = record.error if record and record.error else DIED
     if record is None or record.status == "running" or message == DIED:
         return functools.partial(Crashed, message=message)
@@ -217,7 +217,7 @@ def _end_of(record: RunRecord | None) -> Callable[[], State]:
 
 @contextmanager
 def _ended(path: Path) -> Iterator[UUID | None]:
-    """The flow run, or its key, of a claim that no process holds any more, locked meanwhile; None where a process holds it."""
+    """The flow run, or its key, of an abandoned claim, locked meanwhile; None where a process holds it."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

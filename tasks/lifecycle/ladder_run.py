@@ -155,7 +155,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         self.save(self.record.model_copy(update={"planned": tuple(planned)}))
 
     def finish(self, refused: str | None = None) -> RunRecord:
-        """The record of a run that has made all its stages, was stopped by the gate of the last one, or has an export refused."""
+        """The record at the end: all stages made, stopped by the last one's gate, or an export refused."""
         if refused:
             return self._ended("failed", refused)
         last = self.record.stages[-1] if self.record.stages else None
@@ -169,7 +169,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         return self.record.model_copy(update=ended)
 
     def save_end(self, record: RunRecord) -> None:
-        """Save the record of a run that has ended; its end is among what MLflow lacks until MLflow's run is closed."""
+        """Save the record of an ended run; its end counts as missing in MLflow until MLflow's run is closed."""
         self.save(record.model_copy(update={"unrecorded": with_open_end(record)}))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -34,7 +34,7 @@ _warned: set[str] = set()  # runs whose open end was told in this process
 
 
 def mlflow_run_of(record: RunRecord, tracker: Tracker) -> str | None:
-    """Id of a run in MLflow, also where its process was killed before it had recorded the id; None: MLflow has none."""
+    """Id of a run in MLflow, even of one killed before it recorded the id; None: MLflow has none."""
     return record.mlflow_run_id or tracker.find_ladder(record.run, record.ladder)
 
 
@@ -64,7 +64,7 @@ def log_data(tracker: Tracker, run_id: str, record: RunRecord) -> None:
 
 
 def close_earlier(home: Home, tracker: Tracker | None = None) -> None:
-    """Close in MLflow the runs that have ended without it; costs next to nothing where there are none.
+    """Close runs in MLflow that ended without it; costs next to nothing where there are none.
 
     An unavailable MLflow is no error: the runs wait for the next call.
 

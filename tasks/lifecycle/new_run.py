@@ -12,7 +12,7 @@ MOST = 8  # changed settings that a record keeps; `ladder compare` shows all
 
 
 def new_lock(resolved: ResolvedRequest, home: Home) -> RunLock:
-    """The lock of a new run, taken, under a name that no other run has."""
+    """The lock of a new run, taken, under an unused name."""
     request = resolved.request
     kind = "proof" if request.proof else "stage" if request.only else "ladder"
     while True:

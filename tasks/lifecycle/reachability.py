@@ -130,13 +130,13 @@ def _moment(text: str) -> float:
 
 
 def _is_running(home: Home, record: RunRecord) -> bool:
-    """Whether a process runs it, is about to continue it, or has yet to report its end to Prefect."""
+    """Whether a process runs the run, will continue it, or has to report its end to Prefect."""
     claim = home.locks / f"flow-{record.prefect_run_id}.lock"  # see tasks/lifecycle/dead_runs.py
     return is_alive(home, record.run) or is_held(claim)
 
 
 def _opening(home: Home, records: list[RunRecord]) -> list[float]:
-    """Start times of runs that have no record yet, from which on they may use results."""
+    """Start times of runs without a record yet, which may use results made since."""
     recorded = {f"run-{record.run}.lock" for record in records}
     paths = [path for path in home.locks.glob("run-*.lock") if path.name not in recorded]
     held = [path for path in paths if is_held(path)]

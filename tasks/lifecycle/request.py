@@ -20,7 +20,7 @@ NOTE_LENGTH, PERSON_LENGTH = 1000, 100  # characters
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run as a person or a deployment asks for it.
+    """A request for a run by a person or a deployment.
 
     Attributes:
         source: Name of a shipped ladder, or path of a YAML file; not read where `inline_ladder` is given.
@@ -59,7 +59,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """A request and the ladder that it asks for.
+    """A request and its ladder.
 
     Attributes:
         request: The request.
@@ -84,11 +84,11 @@ class ResolvedRequest:
 
     @property
     def recorded_overrides(self) -> tuple[str, ...]:
-        """The overrides that make the ladder of its source; none for an inline ladder, which is recorded with them applied."""
+        """The overrides of the source; none for an inline ladder, which is recorded with them applied."""
         return self.overrides if self.request.inline_ladder is None else ()
 
     def is_like(self, record: RunRecord) -> bool:
-        """Whether an earlier run was asked for with the same parameters; the ladder's file may have changed since."""
+        """Whether an earlier run had the same parameters; the ladder's file may have changed since."""
         return self._asked == (record.source, record.only, record.proof, _values(record.overrides), record.start_at, record.fresh)
 
     @property
@@ -110,7 +110,7 @@ def _values(overrides: Iterable[str]) -> dict[str, str]:
 
 
 class Naming(TypedDict):
-    """Parts of a request that name a run and say whose it is."""
+    """Name, note and author of a request."""
 
     name: str | None
     note: str | None
@@ -118,7 +118,7 @@ class Naming(TypedDict):
 
 
 def naming(name: str | None, note: str | None, by: str | None) -> Naming:
-    """Name, note and author of a run that is asked for on a command line, as parts of a request.
+    """Name, note and author of a command line, as parts of a request.
 
     Raises:
         UserError: The name is no name of a folder, or a text is too long.

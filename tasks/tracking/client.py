@@ -39,7 +39,7 @@ RETRYABLE = {408, 429}  # of the HTTP codes below 500, those that pass
 
 
 class RecordRefused(RecordUnavailable):
-    """MLflow has answered, and the answer is no: asking again is of no use."""
+    """MLflow refused; a retry is of no use."""
 
 
 def tracking_uri(home: Home) -> str:
@@ -63,7 +63,7 @@ def run_url(base: str, experiment_id: str, run_id: str) -> str:
 
 
 def is_server(uri: str) -> bool:
-    """Whether a tracking URI is that of a server, which has its own place for artifacts."""
+    """Whether a tracking URI is that of a server, with its own place for artifacts."""
     return uri.startswith(("http://", "https://"))
 
 
@@ -73,7 +73,7 @@ def first_line(error: Exception) -> str:
 
 
 def is_permanent(error: Exception) -> bool:
-    """Whether a retry would get the same error: MLflow has answered with a refusal, and not because of a race."""
+    """Whether a retry would fail alike: a refusal by MLflow, not a race."""
     from mlflow.exceptions import MlflowException
 
     if is_race(error):
@@ -179,7 +179,7 @@ def _recorded(home: Home, uri: str) -> bool:
 
 
 def probe(uri: str) -> None:
-    """Ask a server once and for a few seconds only, so that one that is away or hangs is found out before more is asked."""
+    """Ask a server once, for a few seconds, to detect one that is away or hangs."""
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 

@@ -78,7 +78,7 @@ class Recorder:
         return self._curves[fingerprint]
 
     def send_pending(self, fingerprint: str) -> None:
-        """Send the values that a training of this process has left.
+        """Send the remaining values of trainings of this process.
 
         Raises:
             RecordUnavailable: MLflow did not take it.
@@ -88,11 +88,11 @@ class Recorder:
             del self._curves[fingerprint]
 
     def attempt(self, what: str, run_id: str | None, act: Callable[[Tracker, str], T], *, patient: bool = True) -> T | None:
-        """Record something under an MLflow run; None: nothing is recorded. Else as `attempt_with_tracker`."""
+        """Record under an MLflow run, as `attempt_with_tracker`; None: record nothing."""
         return None if run_id is None else self.attempt_with_tracker(what, lambda tracker: act(tracker, run_id), patient=patient)
 
     def attempt_with_tracker(self, what: str, act: Callable[[Tracker], T], *, patient: bool = True) -> T | None:
-        """Record something: again with growing pauses while MLflow is away, once where that was in vain before.
+        """Record, with retries and growing pauses while MLflow is away; with one try after an earlier failure.
 
         Args:
             what: Named in the run's record should it be missing in the end.
@@ -133,7 +133,7 @@ class Recorder:
 
 
 def patience() -> float:
-    """Seconds for which a record between trainings is tried again.
+    """Seconds of retries of a record between trainings.
 
     Raises:
         UserError: LADDER_RECORD_PATIENCE is no number of seconds.

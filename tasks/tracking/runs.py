@@ -43,7 +43,7 @@ class StageRun:
 
 
 def reopen(client: MlflowClient, run_id: str) -> bool:
-    """Set a run and its experiment going again; False where this record has no such run."""
+    """Reopen a run and its experiment; False where this record has no such run."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -71,7 +71,7 @@ def find_ladder(client: MlflowClient, run: str, ladder: str) -> str | None:
 
 
 def find_child(client: MlflowClient, parent: Run, name: str, fingerprint: str) -> Run | None:
-    """The stage's run under a ladder run; the fullest, where a request that was thought lost has made a second one."""
+    """The stage's run under a ladder run; the fullest, where a repeated request made a second one."""
     wanted = {"mlflow.parentRunId": parent.info.run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
     found = client.search_runs([parent.info.experiment_id], query, max_results=10)
@@ -105,7 +105,7 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[Point], model
 
 
 def log_figures(client: MlflowClient, run: Run, figures: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
-    """Log figures of a run, those apart that it holds already with the same value."""
+    """Log figures of a run, but those it holds already with the same value."""
     now = int(time.time() * 1000)
     new = [(key, value, step, now) for key, value in figures.items() if not is_equal(run.data.metrics.get(key), value)]
     log_points(client, run.info.run_id, new, model_id)
@@ -124,7 +124,7 @@ def log_missing(client: MlflowClient, run_id: str, curve: Iterable[tuple[int, Ma
 
 
 def again_after_race(write: Callable[[], object]) -> None:
-    """Write; again where another process has inserted the same row between MLflow's look-up and its insert, since it is found then."""
+    """Write; repeat where another process inserted the same row between MLflow's look-up and insert."""
     for _ in range(RACES):
         try:
             write()
@@ -145,7 +145,7 @@ def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
 
 
 def log_params(client: MlflowClient, run_id: str, settings: Mapping[str, Any]) -> None:
-    """Log settings as parameters, nested ones with dotted keys; those that are there are left, for none can be changed."""
+    """Log settings as parameters, nested ones with dotted keys; existing ones stay, as none can be changed."""
     from mlflow.entities import Param
 
     there = client.get_run(run_id).data.params

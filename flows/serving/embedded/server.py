@@ -62,7 +62,7 @@ def stay_seconds() -> float:
 
 @dataclass
 class EmbeddedServer:
-    """The server that processes of a home share, if they give it the same settings.
+    """The server shared by processes of a home with the same settings.
 
     Attributes:
         home: Whose database it serves.
@@ -85,14 +85,14 @@ class EmbeddedServer:
         return self.home.prefect / "server.log"
 
     def begin(self) -> None:
-        """Become a user; start the server where none lives, without waiting for it."""
+        """Become a user; start the server where none runs, without waiting for it."""
         for folder in (self.home.locks, self.home.prefect):
             folder.mkdir(parents=True, exist_ok=True)
         fcntl.flock(_open(self._lock("users")), fcntl.LOCK_SH)  # never closed: this process uses it until its end
         self._start_if_none()
 
     def wait(self) -> str:
-        """Wait until it answers; returns the address of its API.
+        """Wait until the server answers; returns the address of its API.
 
         Raises:
             LadderError: It has ended, or its start does not get on.
@@ -254,7 +254,7 @@ def check_server(url: str) -> None:
 
 
 def _log_in(client: SyncPrefectClient, url: str) -> Exception | None:
-    """Make a request that needs the password; returns why there was no answer.
+    """Make a request that needs the password; returns the error, None without one.
 
     Raises:
         UserError: The password is wrong.

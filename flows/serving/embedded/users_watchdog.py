@@ -22,7 +22,7 @@ POLL_SECONDS, PATIENCE_SECONDS = 0.5, 5.0
 
 
 def end_without_users(path: Path, seconds: float) -> None:
-    """Wait until the server has been without users for so long, or its home is gone; then end this process, which leads a group."""
+    """End this process group after so many seconds without users, or with its home."""
     lock, used = os.open(path, os.O_RDWR), time.monotonic()
     while True:
         time.sleep(POLL_SECONDS)

@@ -31,7 +31,7 @@ HEADERS = {b"x-frame-options": b"SAMEORIGIN", b"x-content-type-options": b"nosni
 
 
 class AccessChecks:
-    """An application behind checks that a request must pass before the application sees it.
+    """An application behind checks of every request.
 
     Args:
         app: The application.
@@ -48,7 +48,7 @@ class AccessChecks:
         self.open_paths, self.closed = tuple(open_paths), tuple(closed)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer a request that a check refuses; hand every other one on."""
+        """Refuse a request that fails a check; pass on every other one."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
         elif (refused := self._refusal(scope)) is None:

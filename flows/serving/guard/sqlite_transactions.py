@@ -9,7 +9,7 @@ from typing import Any
 
 
 def begin_immediate() -> None:
-    """Have Prefect's transactions on SQLite that may write take the lock when they begin, and wait for it.
+    """Make Prefect's writing transactions on SQLite take the lock when they begin, and wait for it.
 
     Without it most read first. If another writes before they do, SQLite refuses them without waiting; the server answers 503, and its
     client asks again after two seconds: in every fourth reused run. https://sqlite.org/lang_transaction.html
