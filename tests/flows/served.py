@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from tasks.runtime.empty_databases import begin_database
 from tests.flows.driver import Cli, ask_prefect, clean_environment, healthy, wait_for
 
 UP_SECONDS = 300.0  # on a machine that does much else; some 15 on an idle one
@@ -34,6 +35,7 @@ class PrefectServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        begin_database(self.place / "prefect.db", "prefect")
         env = clean_environment(PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="true", PREFECT_HOME=str(self.place))
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.place / "server.log").open("a") as log:
