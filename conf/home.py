@@ -64,6 +64,11 @@ class Home:
         return self.root / "promotions"
 
     @property
+    def monitoring(self) -> Path:
+        """One folder per watched model: what each window showed, and a page."""
+        return self.root / "monitoring"
+
+    @property
     def locks(self) -> Path:
         """Lock files; the kernel releases a lock when its holder dies."""
         return self.root / "locks"

@@ -30,7 +30,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "models": ship.models,
         "serve-model": ship.serve_model,
     },
-    "Watch": {"redistill": watch.redistill},
+    "Watch": {"monitor": watch.monitor, "redistill": watch.redistill},
     "Operate": {
         "serve": operate.serve,
         "deploy": operate.deploy,

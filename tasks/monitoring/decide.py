@@ -96,8 +96,8 @@ def judge(
     now = draft.model_copy(update={"signals": signals, "voted": voted, "shift_p": shift_p, "changed": changed})
     history = [*reports, now]
     dropped: list[Signal] = [signal for signal in TRIGGERS if proven.get(signal) and _agreed(history, signal, settings)]
-    diagnosis, why = _diagnose(history, dropped, proven, measures, settings)
     cause = _cause(history, dropped, settings) if dropped else None
+    diagnosis, why = _diagnose(history, dropped, proven, cause, measures, settings)
     cooled = not any(report.trigger for report in reports[-settings.cool_down :]) if settings.cool_down else True
     trigger = cause is not None and cooled
     if cause is not None and not cooled:
@@ -190,18 +190,19 @@ def _diagnose(
     history: Sequence[WindowReport],
     dropped: Sequence[Signal],
     proven: Mapping[Signal, bool],
+    cause: str | None,
     measures: Mapping[Signal, Yardstick],
     settings: Monitoring,
 ) -> tuple[Diagnosis, str]:
     """What to do, and why, in a sentence."""
     now = history[-1]
+    waiting: list[Signal] = [signal for signal in TRIGGERS if proven.get(signal)]
     if dropped:
-        figures = _latest(history, dropped[0])
-        lead = (
-            f"{_subject(now, dropped[0])} has dropped by {percent(figures.proven)} at least "
-            f"(this window {_amount(figures, figures.value)}, at promotion {_amount(figures, figures.reference)})"
-        )
-        return _of_teacher(history, lead, measures, settings)
+        lead = _dropped(history, dropped[0])
+        first = next(place for place, report in enumerate(history) if f"{report.version}:{report.window}" == cause)
+        return _of_teacher(history[first:], lead, measures, settings)
+    if waiting:
+        return "watch", f"{_dropped(history, waiting[0])}; a trigger waits for {settings.k} of {settings.n} windows that show it."
     if proven.get("estimate") and not proven.get("quality") and "quality" not in now.signals:
         figures = _latest(history, "estimate")
         return "watch", (
@@ -215,10 +216,19 @@ def _diagnose(
     return _undecided(history, settings)
 
 
+def _dropped(history: Sequence[WindowReport], signal: Signal) -> str:
+    figures = _latest(history, signal)
+    verb = "risen" if figures.unit == "bits_per_byte" else "dropped"
+    return (
+        f"{_subject(history[-1], signal)} has {verb} by {percent(figures.proven)} at least "
+        f"(this window {_amount(figures, figures.value)}, at promotion {_amount(figures, figures.reference)})"
+    )
+
+
 def _of_teacher(
     history: Sequence[WindowReport], lead: str, measures: Mapping[Signal, Yardstick], settings: Monitoring
 ) -> tuple[Diagnosis, str]:
-    """Whether the teacher has dropped, too, by the last n windows with its figures."""
+    """Whether the teacher has dropped, too, by the last n windows of the drop with its figures."""
     shown = [report.signals["teacher"] for report in history if "teacher" in report.signals][-settings.n :]
     if not shown or "teacher" not in measures:
         return "distil again", f"{lead}. The root teacher was not asked, so whether it still holds is not known."
@@ -243,7 +253,7 @@ def _undecided(history: Sequence[WindowReport], settings: Monitoring) -> tuple[D
     }
     if not shown:
         return "too few examples", "There are neither labels nor answers of the root teacher: no drop can be proven."
-    signal, figures = min(shown.items(), key=lambda item: (item[1].needed is None, item[1].needed or 0))
+    signal, figures = next(iter(shown.items()))
     size = percent(max(2 * settings.drop, figures.drop if figures.drop > settings.drop else 0.0))
     if figures.needed is None and figures.reference_rows:
         return "too few examples", (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -77,7 +77,7 @@ class SliceFigures(Record):
 
 
 class WindowReport(Record):
-    """One window of a version: `monitoring/<name>/<number>-<window>.json`.
+    """One window of a version: `monitoring/<name>/windows/<number>.json`.
 
     Attributes:
         name: Of the registered model: the ladder's.
@@ -90,9 +90,11 @@ class WindowReport(Record):
         began: Time of its first request.
         ended: Time of its last request.
         looked: When it was judged.
-        number: Looks at this version so far, this one included.
+        path: Its file.
+        number: Looks at this model so far, at all its versions, this one included.
         rows: Rows that were counted.
-        labelled: Of these, those with a label.
+        labelled: Rows whose labels were counted, those included that came without them in an earlier window.
+        repeated: Rows that were counted in an earlier window, and are not again.
         problems: Sentences about rows and columns that could not be used.
         unusable: Whether the window could not be used at all; it is no look.
         signals: By name.
@@ -164,11 +166,11 @@ class WindowEntry(Record):
         tracks: State of the evidence after it, by signal.
         seen: Ids of its rows, 8 bytes each, base64.
         labelled: Those of rows whose labels were counted.
-        more: Anything else that is shown.
+        handled: Whether its trigger was handed on.
     """
 
     report: WindowReport
     tracks: dict[str, Track] = Field(default={})
     seen: str = ""
     labelled: str = ""
-    more: dict[str, Any] = Field(default={})
+    handled: bool = False

@@ -1,0 +1,370 @@
+"""Look at the windows of a promoted version that were not judged yet.
+
+Shapes: n rows of a window.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import UserError
+from conf.home import Home
+from conf.schema.shipping.monitoring import Monitoring
+from models.monitoring.calibration import confidences
+from models.monitoring.drift import kinds_shift, numbers_shift
+from models.monitoring.features import Described
+from tasks.data.reading.labels import class_name
+from tasks.monitoring.decide import Values, judge, shift_figures, yardsticks
+from tasks.monitoring.history import alone, next_number, read_history, write_entry
+from tasks.monitoring.reference import Reference, Watched, find_or_compute_reference, find_or_compute_teacher_reference
+from tasks.monitoring.windows import Window, list_windows, pack_keys, read_window, unpack_keys
+from tasks.records.monitoring import ShiftFigures, Signal, SliceFigures, WindowEntry, WindowReport
+from tasks.records.window import WindowRow
+from tasks.runtime.logs import log
+from tasks.runtime.runs.run_registry import now
+
+if TYPE_CHECKING:
+    from tasks.monitoring.scoring import GivenCorpus, Scorer
+
+Floats = NDArray[np.float64]
+FEWEST = 30  # rows of a slice, in window and reference, whose features are compared
+SLICES = 8  # largest slices whose features are compared
+Done = Callable[[WindowEntry], object]
+
+
+@dataclass
+class Looked:
+    """What a look found.
+
+    Attributes:
+        entries: Windows that were judged now, in their order.
+        put_off: Files that are still written; they are read next time.
+    """
+
+    entries: list[WindowEntry] = field(default_factory=list)
+    put_off: list[Path] = field(default_factory=list)
+
+
+def look(home: Home, seen: Watched, pattern: str | None, settings: Monitoring, done: Done = lambda entry: None) -> Looked:
+    """Judge the windows that were not judged yet, by time.
+
+    Args:
+        home: Where the history is kept.
+        seen: The version.
+        pattern: Folder or pattern of window files; None: that of the settings, else the windows of `ladder serve-model`.
+        settings: Of monitoring.
+        done: Called with each entry once it is kept.
+
+    Raises:
+        UserError: There is no such folder.
+        StoreError: The disk is full.
+    """
+    name, found = seen.version.name, Looked()
+    given = pattern or settings.windows
+    files = list_windows(given) if given else list_windows(str(home.windows / name)) if (home.windows / name).is_dir() else []
+    with alone(home, name):
+        history = read_history(home, name)
+        known = {entry.report.content for entry in history if entry.report.content}
+        windows: list[Window] = []
+        for path in files:
+            window = read_window(path, settings.columns)
+            if window is None:
+                found.put_off.append(path)
+            elif window.content not in known:
+                known.add(window.content)
+                windows.append(window)
+        judged = _Watch(home, seen, settings, history)
+        for window in sorted(windows, key=lambda window: (window.began or "", window.path.name)):
+            entry = judged.judge(window)
+            write_entry(home, entry)
+            judged.history.append(entry)
+            found.entries.append(entry)
+            done(entry)
+    for path in found.put_off:
+        log.info("%s is still written; it is read next time", path.name)
+    return found
+
+
+class _Watch:
+    """A version with its history, its reference and its model, which is loaded when the first window needs it."""
+
+    def __init__(self, home: Home, seen: Watched, settings: Monitoring, history: list[WindowEntry]) -> None:
+        self.home, self.seen, self.settings, self.history = home, seen, settings, history
+        self.seen_keys: set[bytes] = set()
+        self.labelled_keys: set[bytes] = set()
+        for entry in history:
+            self._remember(entry)
+
+    def _remember(self, entry: WindowEntry) -> None:
+        self.seen_keys |= unpack_keys(entry.seen)
+        self.labelled_keys |= unpack_keys(entry.labelled)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        from tasks.monitoring.scoring import Scorer
+
+        log.info("loading %s", self.seen.version.label)
+        return Scorer(self.seen.version.folder, self.seen.ladder, self.seen.data.corpus())
+
+    @cached_property
+    def reference(self) -> Reference:
+        return find_or_compute_reference(self.home, self.seen, self.scorer)
+
+    @cached_property
+    def teacher(self) -> dict[str, Floats]:
+        """The root teacher's figures on the reference's rows; empty where it is not asked."""
+        root = self.seen.root
+        if not self.settings.shadow_rows or root is None:
+            return {}
+        return find_or_compute_teacher_reference(self.home, self.seen, self.reference, root)
+
+    @cached_property
+    def measures(self) -> dict[Signal, Any]:
+        own: dict[Signal, Floats] = {"quality": self.reference.quality, "estimate": self.reference.estimate}
+        theirs: dict[Signal, Floats] = {signal: self.teacher[signal] for signal in ("agreement", "teacher") if signal in self.teacher}
+        return yardsticks(Values({**own, **theirs}), self.settings, self.seen.metric)
+
+    def judge(self, window: Window) -> WindowEntry:
+        """Judge a window, whatever is wrong with it."""
+        problems = list(window.problems)
+        if window.unusable is None:
+            try:
+                entry = self._judge(window, problems)
+            except UserError as error:  # of its rows, such as a picture that is none; the next window goes on
+                window.unusable = str(error)
+            else:
+                self._remember(entry)
+                return entry
+        return WindowEntry(
+            report=self._draft(window).model_copy(
+                update={"unusable": True, "problems": (window.unusable, *problems), "diagnosis": "nothing", "why": window.unusable}
+            )
+        )
+
+    def _draft(self, window: Window) -> WindowReport:
+        version = self.seen.version
+        return WindowReport(
+            name=version.name,
+            version=version.label,
+            weights_sha256=version.weights_sha256,
+            ladder_run=version.run,
+            stage=version.stage,
+            workload=self.seen.ladder.workload,
+            metric=self.seen.metric,
+            window=window.name,
+            path=str(window.path),
+            content=window.content,
+            began=window.began,
+            ended=window.ended,
+            looked=now(),
+            number=next_number(self.history),
+            drop=self.settings.drop,
+        )
+
+    def _judge(self, window: Window, problems: list[str]) -> WindowEntry:
+        repeated = sum(key in self.seen_keys for key in window.keys)
+        pairs = [
+            (row, key)
+            for row, key in zip(window.rows, window.keys, strict=True)
+            if key not in self.seen_keys or (row.label is not None and key not in self.labelled_keys)
+        ]
+        if repeated:
+            problems.append(f"{repeated:,} of {len(window.rows):,} rows came in an earlier window; they are counted once.")
+        rows = self._contents(pairs, window, problems)
+        values, shifts, slices = self._figures(rows, problems)
+        fresh = [key for _, key, _, _ in rows if key not in self.seen_keys]
+        named = [key for _, key, _, label in rows if label >= 0]
+        draft = self._draft(window).model_copy(
+            update={
+                "rows": len(fresh),
+                "labelled": len(named),
+                "repeated": repeated,
+                "problems": tuple(problems),
+                "shifts": shifts,
+                "slices": slices,
+            }
+        )
+        before = [entry for entry in self.history if entry.report.version == self.seen.version.label and not entry.report.unusable]
+        entry = judge(draft, values, self.measures, self.settings, before)
+        return entry.model_copy(update={"seen": pack_keys(fresh), "labelled": pack_keys(named)})
+
+    def _contents(self, pairs: Sequence[tuple[WindowRow, bytes]], window: Window, problems: list[str]) -> list[tuple[Any, bytes, str, int]]:
+        """Content, id, slice and class of each row that the model can be given."""
+        info, read = self.seen.data.corpus().info, self._reader(window)
+        names = {class_name(name): place for place, name in enumerate(info.label_names)}
+        found, broken, strange = [], [], Counter[str]()
+        for row, key in pairs:
+            try:
+                content = read(row.input)
+            except (UserError, ValueError, TypeError) as error:
+                broken.append(str(error))
+                continue
+            label = -1
+            if row.label is not None and info.classes:
+                label = names.get(class_name(row.label), -1)
+                strange[str(row.label)] += label < 0
+            found.append((content, key, row.slice or "all", label))
+        resized = Counter(content.size for content, *_ in found if not isinstance(content, str) and content.size != self._size)
+        if resized and self._size is not None:
+            (width, height), count = resized.most_common(1)[0]
+            own = f"{self._size[0]} x {self._size[1]}"
+            problems.append(
+                f"{resized.total():,} of {len(found):,} pictures have another size than the {own} that the model learned from, such as "
+                f"{width} x {height} ({count:,} of them); they are scaled."
+            )
+        if broken:
+            problems.append(f"{len(broken):,} of {len(pairs):,} inputs cannot be given to the model, the first: {broken[0]}")
+        if wrong := {name: count for name, count in strange.items() if count}:
+            shown = ", ".join(sorted(wrong)[:8])
+            problems.append(f"{sum(wrong.values()):,} labels are none of the classes, such as {shown}; their rows count as unlabelled.")
+        return found
+
+    @cached_property
+    def _size(self) -> tuple[int, int] | None:
+        """Width and height of the pictures that the model learned from; None for texts, and where every picture is scaled anyway."""
+        shape = self.seen.data.corpus().info.image_shape
+        scaled = getattr(self.seen.ladder.data, "resize", None) is not None or self.seen.ladder.teacher.source == "checkpoint"
+        return None if shape is None or scaled else (shape[2], shape[1])
+
+    def _reader(self, window: Window) -> Callable[[Any], Any]:
+        """From the input of a row to a text or a picture."""
+        info = self.seen.data.corpus().info
+        if info.completions:
+            raise UserError.about("monitoring.windows", window.path.name, "windows of texts", "Windows of conversations cannot be judged.")
+        if info.workload == "image-classification":
+            from models.data.images import open_picture
+
+            return lambda value: open_picture(value, "input", window.path.name, window.path.parent)
+        return _text
+
+    def _figures(
+        self, rows: Sequence[tuple[Any, bytes, str, int]], problems: list[str]
+    ) -> tuple[Values, tuple[ShiftFigures, ...], dict[str, SliceFigures]]:
+        """Values for each signal, shifts and slices of a window's rows."""
+        if not rows:
+            return Values({}), (), {}
+        fresh = np.array([key not in self.seen_keys for _, key, _, _ in rows])
+        labels = np.array([label for _, _, _, label in rows])
+        groups = [group for _, _, group, _ in rows]
+        given = self.scorer.rows([content for content, _, _, _ in rows], labels.tolist(), groups)
+        values: dict[Signal, Floats] = {}
+        described = self.scorer.features(given, "test", np.flatnonzero(fresh), self.reference.log_frequency)
+        words = list(np.array(groups)[fresh])
+        if self.seen.metric == "bits_per_byte":
+            most = self.settings.reference_rows
+            losses, documents = self.scorer.bits_per_byte(given, "test", most)
+            values["quality"] = losses[fresh[documents]]
+            outputs = Described({}, {})
+            slices = self._slices([groups[place] for place in documents], losses)
+        else:
+            found = self.scorer.probabilities(given, "test", len(rows))
+            answers = found.argmax(axis=1)
+            right = (answers == labels).astype(np.float64)
+            sure = confidences(found, self.reference.temperature)
+            values["quality"] = right[labels >= 0]
+            values["estimate"] = sure[fresh]
+            names = self.scorer.corpus.info.label_names
+            outputs = Described({"confidence": sure[fresh]}, {"answer": [names[answer] for answer in answers[fresh]]})
+            known = labels >= 0
+            slices = self._slices([group for group, one in zip(groups, known, strict=True) if one], right[known])
+            values |= self._shadow(given, rows, labels, answers, problems)
+        if self.seen.metric == "bits_per_byte":
+            values |= self._shadow(given, rows, labels, None, problems)
+        return Values(values), self._shifts(described, outputs, words), slices
+
+    def _shadow(
+        self,
+        given: GivenCorpus,
+        rows: Sequence[tuple[Any, bytes, str, int]],
+        labels: NDArray[np.int64],
+        answers: NDArray[np.int64] | None,
+        problems: list[str],
+    ) -> dict[Signal, Floats]:
+        """Agreement with the root teacher, and its own quality, on a sample; empty where it is not asked."""
+        if not self.teacher:
+            return {}
+        from tasks.monitoring.shadow import chosen_rows, shadow_answers
+
+        root = self.seen.root
+        assert root is not None
+        chosen = chosen_rows([key for _, key, _, _ in rows], self.settings.shadow_rows, self.seen_keys)
+        if not len(chosen):
+            return {}
+        found = shadow_answers(self.home, self.seen, root, [rows[place] for place in chosen])
+        if answers is None:
+            return {"teacher": found}
+        known = labels[chosen] >= 0
+        values: dict[Signal, Floats] = {"agreement": (found == answers[chosen]).astype(np.float64)}
+        if known.any():
+            values["teacher"] = (found == labels[chosen]).astype(np.float64)[known]
+        return values
+
+    def _shifts(self, described: Described, outputs: Described, groups: Sequence[str]) -> tuple[ShiftFigures, ...]:
+        """Shifts of inputs and outputs, of all rows and of the largest slices."""
+        reference = self.reference
+        if not len(groups):
+            return ()
+        found: list[tuple[str, str | None, Any]] = []
+        theirs = {**reference.described.numbers, "confidence": reference.estimate}
+        own = {**described.numbers, **outputs.numbers}
+        found += [(name, None, numbers_shift(theirs[name].tolist(), own[name].tolist())) for name in own if len(theirs.get(name, ()))]
+        found += [
+            (name, None, kinds_shift(Counter(reference.described.kinds[name]), Counter(words)))
+            for name, words in described.kinds.items()
+            if name in reference.described.kinds
+        ]
+        if outputs.kinds:
+            names = self.scorer.corpus.info.label_names
+            answers = Counter(names[answer] for answer in reference.predicted)
+            found.append(("answer", None, kinds_shift(answers, Counter(outputs.kinds["answer"]))))
+        if len(set(reference.slices)) > 1 and set(groups) & set(reference.slices):
+            found.append(("slice", None, kinds_shift(Counter(reference.slices), Counter(groups))))
+            found += self._slice_shifts(described, groups)
+        return shift_figures(found, self.settings.alpha, self.settings.psi)
+
+    def _slice_shifts(self, described: Described, groups: Sequence[str]) -> list[tuple[str, str | None, Any]]:
+        """Shifts of numeric features within the largest slices that both have."""
+        found: list[tuple[str, str | None, Any]] = []
+        theirs, own = np.array(self.reference.slices), np.array(groups)
+        for group, count in Counter(groups).most_common(SLICES):
+            if count < FEWEST or (theirs == group).sum() < FEWEST:
+                continue
+            for name, values in described.numbers.items():
+                before = self.reference.described.numbers[name]
+                if len(before) == len(theirs):
+                    found.append((name, group, numbers_shift(before[theirs == group].tolist(), values[own == group].tolist())))
+        return found
+
+    def _slices(self, groups: Sequence[str], values: Floats) -> dict[str, SliceFigures]:
+        """Quality by slice, where the window has any."""
+        if len(set(groups)) < 2:
+            return {}
+        found, before = defaultdict(list), defaultdict(list)
+        for group, value in zip(groups, values.tolist(), strict=True):
+            found[group].append(value)
+        for group, value in zip(self.reference.slices, self.reference.quality.tolist(), strict=True):
+            before[group].append(value)
+        return {
+            group: SliceFigures(
+                rows=len(each),
+                value=float(np.mean(each)),
+                reference=float(np.mean(before[group])) if before[group] else None,
+                reference_rows=len(before[group]),
+            )
+            for group, each in sorted(found.items(), key=lambda item: -len(item[1]))
+        }
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"an input of type {type(value).__name__} where a text belongs")
+    value.encode()  # half of a surrogate pair is no text
+    return value
