@@ -28,4 +28,12 @@ def load_engine(
         from models.engines.torch_engine import load
 
         return load(place, workload, max_length=max_length, batch=batch, key=key)
-    raise UserError.about("--engine", kind, "torch", "Leave it out.")
+    if kind == "onnx":
+        from models.engines.onnx_engine import load_onnx
+
+        return load_onnx(place, workload, max_length=max_length, key=key)
+    if workload != "causal-lm":
+        raise UserError.about("--engine", kind, f"torch or onnx, for {workload}", "Choose one of them.")
+    from models.engines.llamacpp_engine import LlamaCppModel
+
+    return LlamaCppModel(place, max_length=max_length, batch=batch, key=key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from conf.errors import UserError
 from models.architectures.checkpoint import load_model
@@ -27,6 +27,7 @@ from models.engines.base import (
 )
 from models.engines.continuous import ContinuousBatch
 from models.engines.prompts import PromptEncoder
+from models.engines.rows import answers, length_of, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,19 +58,6 @@ def class_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(str(names[index]) for index in sorted(names))
 
 
-def answers(logits: Tensor, labels: Sequence[str]) -> list[Prediction]:
-    """Answers of (B, K) logits."""
-    probabilities = logits.double().softmax(-1).cpu().numpy()
-    best = probabilities.argmax(-1)
-    return [Prediction(labels[int(k)], float(row[k]), tuple(row.tolist())) for k, row in zip(best, probabilities, strict=True)]
-
-
-def length_of(positions: int | None, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
-    """The least of a model's positions, its tokenizer's length and a given one; None: none of them is known."""
-    own = tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None  # transformers writes 1e30 for "none"
-    return min((each for each in (positions, own, max_length) if each is not None), default=None)
-
-
 class TorchTexts(Classifier):
     """A classifier of texts."""
 
@@ -77,7 +65,7 @@ class TorchTexts(Classifier):
     images = False
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> None:
-        self._model, self._tokenizer = model, tokenizer
+        self._model, self._tokenizer, self._device = model, tokenizer, next(model.parameters()).device
         self.labels = class_names(model)
         self.max_length = length_of(positions_of(model), tokenizer, max_length)
         self._around = sum(map(len, tokenizers.surroundings(tokenizer)))
@@ -97,14 +85,8 @@ class TorchTexts(Classifier):
         if not rows:
             return []
         texts = tokenizers.encode_examples(self._tokenizer, rows, self.max_length or 10**9)
-        longest = max(map(len, texts))
-        ids = np.full((len(texts), longest), self._pad, dtype=np.int64)
-        mask = np.zeros((len(texts), longest), dtype=np.int64)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)], mask[row, : len(text)] = text, 1
-        device = next(self._model.parameters()).device
-        inputs = {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(mask).to(device)}
-        return answers(self._model(**inputs).logits, self.labels)
+        inputs = {name: torch.from_numpy(values).to(self._device) for name, values in padded(texts, self._pad).items()}
+        return answers(self._model(**inputs).logits.float().cpu().numpy(), self.labels)
 
 
 class TorchImages(Classifier):
@@ -141,7 +123,7 @@ class TorchImages(Classifier):
         mode = "L" if self._channels == 1 else "RGB"
         pixels = np.stack([image_processors.pixels(self._processor, row.convert(mode)) for row in rows])
         device = next(self._model.parameters()).device
-        return answers(self._model(pixel_values=torch.from_numpy(pixels).to(device)).logits, self.labels)
+        return answers(self._model(pixel_values=torch.from_numpy(pixels).to(device)).logits.float().cpu().numpy(), self.labels)
 
 
 class TorchLanguageModel(LanguageModel):

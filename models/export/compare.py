@@ -24,6 +24,17 @@ from models.export.runners import Runner, runner_of
 from models.speed.startup_probe import peak_resident
 
 META = "meta.json"
+TEXTS = 100  # held-out texts whose ids are compared
+TEXT_IDS = 400  # of each of them, at most
+# Beside them: what cuts into words differ in, and a special string, which is plain text here.
+PROBES: tuple[str, ...] = (
+    "  two  spaces\n\n\ttab ",
+    "12345 3.14e-10",
+    "it's WE'LL don't",
+    "é世🧪 naïve\u00a0x",
+    "a<|end|>b</s>",
+    "x=f(y)[0]#!?...",
+)
 MOST_KEPT = 2**26  # log-probabilities that are kept on disk, 256 MiB
 MOST_AT_ONCE = 2**23  # log-probabilities in memory, in double precision 64 MiB
 REQUEST_SECONDS = 5.0  # of measured requests, one of which counts in any case
@@ -46,6 +57,7 @@ class Job:
         prompt_tokens: Ids of a measured prompt of a language model.
         new_tokens: Ids written in answer.
         requests: Measured requests.
+        length: Ids of the longest held-out example.
     """
 
     name: str
@@ -59,6 +71,7 @@ class Job:
     prompt_tokens: int = 64
     new_tokens: int = 32
     requests: int = 50
+    length: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,7 @@ def measure_student(job: Job) -> dict[str, Any]:
         log_p = log_softmax(runner.logits(rows.inputs, rows.rows)[:, :vocabulary])
         rows.save(place / f"{number:06d}.npz", log_p)
         tally.add(rows, log_p)
-    meta = {"vocabulary": vocabulary, "per_byte": per_byte, "examples": tally.examples}
+    meta = {"vocabulary": vocabulary, "per_byte": per_byte, "rows": tally.rows, "texts": held_out_texts(job) if vocabulary else []}
     (place / META).write_text(json.dumps(meta), encoding="utf-8")
     return {**found, "quality": tally.quality(per_byte)}
 
@@ -113,21 +126,34 @@ def measure_export(job: Job) -> dict[str, Any]:
     files = sorted(Path(job.rows).glob("*.npz"))
     meta = json.loads((Path(job.rows) / META).read_text(encoding="utf-8"))
     found |= _requests(runner, Rows.load(files[0])[0].inputs, job)
-    tally, same, kl, largest = _Tally(), 0, 0.0, 0.0
+    tally, student, same, kl, largest = _Tally(), _Tally(), 0, 0.0, 0.0
+    most = None if runner.most is None else max(runner.most // meta["vocabulary"], 1)
+    step = 1 if most is None else -(-meta["rows"] // most)
     for file in files:
         rows, log_p = Rows.load(file)
+        if step > 1:
+            rows, log_p = Rows(rows.inputs, rows.rows[::step], rows.targets[::step]), log_p[::step]
         log_q = log_softmax(runner.logits(rows.inputs, rows.rows)[:, : meta["vocabulary"]])
         if log_q.shape != log_p.shape:
             raise ValueError(f"it has {log_q.shape[1]} answers to choose from, its student {log_p.shape[1]}")
         tally.add(rows, log_q)
+        student.add(rows, log_p)
         gap = np.abs(log_p - log_q)
         largest = max(largest, float(gap.max())) if bool(np.isfinite(gap).all()) else math.inf
         kl += float((np.exp(log_p) * (log_p - log_q)).sum(dtype=np.float64))
         same += int((log_q.argmax(1) == log_p.argmax(1)).sum())
+    told = [(runner.ids(text), ids) for text, ids in meta["texts"]]
     runner.close()
-    rows_in_all = tally.rows
-    difference = {"largest": largest, "agreement": same / rows_in_all, "kl": max(kl / rows_in_all, 0.0)}
-    difference |= {"examples": tally.examples, "rows": rows_in_all}
+    difference = {
+        "examples": tally.examples,
+        "rows": tally.rows,
+        "largest": largest,
+        "agreement": same / tally.rows,
+        "kl": max(kl / tally.rows, 0.0),
+        "quality": student.quality(meta["per_byte"]),
+        "texts": sum(own is not None for own, _ in told),
+        "other_ids": sum(own is not None and own != ids for own, ids in told),
+    }
     return {**found, "quality": tally.quality(meta["per_byte"]), "difference": difference}
 
 
@@ -176,6 +202,24 @@ def held_out(job: Job) -> tuple[int | None, float | None, Iterator[Rows]]:
     return vocabulary, per_byte, batches()
 
 
+def held_out_texts(job: Job) -> list[tuple[str, list[int]]]:
+    """Held-out texts, and a few that tokenizers disagree on, with their ids by the student's tokenizer; special strings are text."""
+    from models.data import tokenizers
+    from models.data.corpus import Corpus
+    from models.students.vocabulary import read_kept, reduce_corpus
+
+    folder = Path(job.folder)
+    if not (folder / "tokenizer.json").is_file():
+        return []
+    corpus = reduce_corpus(Corpus(Path(job.corpus[0]), job.corpus[1]), read_kept(folder))
+    tokenizer, split = tokenizers.load(folder), corpus.split("valid")
+    texts: list[str] = list(PROBES)
+    for number in np.linspace(0, len(split) - 1, min(TEXTS, len(split))).astype(int):
+        begin, end = int(split.offsets[number]), int(split.offsets[number + 1])
+        texts.append(str(tokenizer.decode(list(map(int, split.values[begin : min(end, begin + TEXT_IDS)])), skip_special_tokens=True)))
+    return [(text, list(map(int, ids))) for text, ids in zip(texts, tokenizers.encode(tokenizer, texts), strict=True)]
+
+
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     """Log-probabilities of logits, or of log-probabilities, (N, V)."""
     wide = logits.astype(np.float64)
@@ -185,10 +229,11 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _loaded(job: Job) -> tuple[Runner, dict[str, Any]]:
-    for module in ("torch", "transformers") if job.name in ("student", "hf") else ("onnxruntime",) if job.name.startswith("onnx") else ():
+    libraries = {"onnx": ("onnxruntime",), "gguf": ("xllamacpp",)}
+    for module in libraries.get(job.name[:4], ("torch", "transformers")):
         __import__(module)
     before, began = peak_resident(), time.perf_counter()
-    runner = runner_of(job.name, Path(job.folder), job.workload, job.threads)
+    runner = runner_of(job.name, Path(job.folder), job.workload, job.threads, max(job.length, job.prompt_tokens + job.new_tokens) + 8)
     return runner, {"load_seconds": time.perf_counter() - began, "library_bytes": before}
 
 

@@ -17,7 +17,13 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 class Runner(ABC):
-    """A loaded model that is compared."""
+    """A loaded model that is compared.
+
+    Attributes:
+        most: Most log-probabilities that are worth their time, rows times V; None: all of them.
+    """
+
+    most: int | None = None
 
     @abstractmethod
     def logits(self, inputs: Inputs, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -26,6 +32,10 @@ class Runner(ABC):
     @abstractmethod
     def request(self, inputs: Inputs, new_tokens: int) -> object:
         """Answer one request: a batch of one example; for a language model also that many further tokens, the most probable ones."""
+
+    def ids(self, text: str) -> list[int] | None:
+        """Ids of a text, special strings in it as text, by the export's own tokenizer; None: it has none of its own."""
+        return None
 
     def close(self) -> None:  # noqa: B027  most hold nothing but memory
         """Release what it holds."""
@@ -90,8 +100,44 @@ class OnnxRunner(Runner):
         return token
 
 
-def runner_of(name: str, folder: Path, workload: str, threads: int) -> Runner:
-    """Load an export by the name of its format; `hf` is also the student itself."""
+class LlamaRunner(Runner):
+    """A GGUF file in llama.cpp, which tells the log-probabilities of one next id at a time."""
+
+    most = 2**20  # about a second for 1,000 rows of 1,000 ids
+
+    def __init__(self, folder: Path, workload: str, threads: int, context: int) -> None:
+        from models.base.files import read_json
+        from models.engines.llama_server import LlamaServer
+
+        assert workload == "causal-lm"
+        self._vocabulary = int(read_json(folder / "config.json")["vocab_size"])
+        self._server = LlamaServer(folder, context=context, threads=threads, key="--to")
+
+    def logits(self, inputs: Inputs, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Log-probabilities of rows, each after all ids before it."""
+        ids = np.asarray(inputs["input_ids"])
+        places = [divmod(int(row), ids.shape[1]) for row in rows]
+        return np.stack([self._server.log_probabilities(ids[at, : until + 1].tolist(), self._vocabulary) for at, until in places])
+
+    def request(self, inputs: Inputs, new_tokens: int) -> object:
+        """Greedy decoding, the prompt computed anew."""
+        prompt = np.asarray(inputs["input_ids"])[0].tolist()
+        asked = {"prompt": prompt, "max_tokens": new_tokens, "temperature": 0.0, "cache_prompt": False, "ignore_eos": True}
+        return self._server.complete(asked)
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text by the file's own tokenizer."""
+        return self._server.tokenize(text)
+
+    def close(self) -> None:
+        """Stop llama.cpp."""
+        self._server.close()
+
+
+def runner_of(name: str, folder: Path, workload: str, threads: int, context: int) -> Runner:
+    """Load an export by the name of its format; `hf` is also the student itself. `context`: ids of prompt and answer together."""
     if name.startswith("onnx"):
         return OnnxRunner(folder, workload, threads)
+    if name.startswith("gguf"):
+        return LlamaRunner(folder, workload, threads, context)
     return TorchRunner(folder, workload, threads)

@@ -67,6 +67,7 @@ class RowComparison:
             prompt_tokens=bench.prompt_tokens,
             new_tokens=bench.new_tokens,
             requests=bench.repeats,
+            length=self._data.corpus().info.sequence_length + 1,
         )
         file = self._place / f"{name}.json"
         file.write_text(job_text(job), encoding="utf-8")

@@ -13,6 +13,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.shipping.exports import Export
 from models.base.files import read_json
 from models.export.formats import check_format
+from models.export.gguf_tokenizer import check_gguf
 from tasks.export.judge import outside
 from tasks.export.write import versions_of, write_files
 from tasks.records.export import CHECK, ExportRecord
@@ -25,7 +26,7 @@ from tasks.runtime.training_slots import training_slot
 from tasks.store.cached import Entry, Write, find_or_compute, find_stored
 
 KIND = "export"  # part of the store
-FORMAT = 1  # of what is written and compared: another number, and all is exported anew
+FORMAT = 2  # of what is written and compared: another number, and all is exported anew
 
 
 def export_identity(export: Export, record: StageRecord, data: DataRecord) -> dict[str, Any]:
@@ -51,6 +52,8 @@ def check_exports(exports: Sequence[Export], record: StageRecord, ladder: Ladder
     kind = read_json(Path(record.folder) / "config.json").get("model_type", "unknown")
     for export in exports:
         check_format(export.name, kind, ladder.workload, key)
+        if export.format == "gguf":
+            check_gguf(Path(record.folder), export.name, key)
 
 
 class Exporter:

@@ -42,6 +42,11 @@ def write_files(name: str, student: Path, workload: str, folder: Path, earlier: 
         _copy(student, WEIGHTS, folder)
     elif name == "onnx":
         _trace(student, workload, folder / "model.onnx")
+    elif name.startswith("gguf"):
+        from models.architectures.checkpoint import load_model
+        from models.export.gguf_file import write_gguf
+
+        write_gguf(load_model(student, workload, key="RUN"), student, folder / "model.gguf", name.removeprefix("gguf-"), student.name)
     elif name == "onnx-int8":
         from models.export.int8 import write_int8
 

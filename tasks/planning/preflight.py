@@ -23,6 +23,7 @@ from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY
 from models.export.formats import check_format
+from models.export.gguf_tokenizer import check_tokenizer
 from models.students.initialise import layer_sources, student_on_meta
 from models.students.reduced_tokenizer import used_ids
 from models.training.step import check_batch_statistics
@@ -170,5 +171,10 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
             layer_sources(student, teacher, interface, key)
         teacher, name = student, stage.name
     for index, export in enumerate(ladder.exports):  # of the last student, which `teacher` is by now
-        check_format(export.name, cast(Any, teacher).config.model_type, ladder.workload, f"exports[{index}].format")
+        key = f"exports[{index}].format"
+        check_format(export.name, cast(Any, teacher).config.model_type, ladder.workload, key)
+        own = isinstance(ladder.teacher, CheckpointTeacher) and ladder.tokenizer.kind == "teacher" and is_local(ladder.teacher, context)
+        if export.format == "gguf" and own:
+            with suppress(NotConverted):  # a GGUF file, whose tokenizer is read when it is converted
+                check_tokenizer(resolve_checkpoint(cast(CheckpointTeacher, ladder.teacher), context), export.name, key)
     return root, sizes

@@ -44,6 +44,7 @@ class ExportDifference(Record):
         largest: Largest difference of a log-probability, in nats.
         agreement: Share of rows with the same answer.
         kl: Mean KL divergence from the student to the export, in nats.
+        quality: The student's, on the same rows.
         texts: Held-out texts whose ids the export's own tokenizer was compared on; 0: it has none of its own.
         other_ids: Of these, the texts with other ids.
     """
@@ -53,6 +54,7 @@ class ExportDifference(Record):
     largest: float
     agreement: float
     kl: float
+    quality: dict[str, float] = Field(default={})
     texts: int = 0
     other_ids: int = 0
 
