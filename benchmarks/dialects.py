@@ -34,6 +34,7 @@ defaults:
 stages:
   - {name: half, student: {shape: {family: bert, hidden_size: 32, layers: 2, heads: 2, feed_forward: 64}}}
   - {name: small, student: {shape: {family: bert, hidden_size: 24, layers: 1, heads: 2, feed_forward: 48}}}
+promotion: {delta: 0.02, min_rows: 100}
 monitoring: {drop: 0.03, shadow_rows: 60, k: 2, n: 3}
 redistill: {policy: POLICY, mix: 0.5, per_week: 5}
 """
@@ -53,7 +54,7 @@ def request(generator: random.Random, dialect: str) -> tuple[str, str]:
     return " ".join(said), generator.choice(CLASSES) if wrong else kind
 
 
-def write(folder: Path, rows: int = 1500, steps: int = 120, policy: str = "auto") -> Path:
+def write(folder: Path, rows: int = 1200, steps: int = 100, policy: str = "auto") -> Path:
     """Write the teacher, data of the first dialect, and the ladder; returns the ladder's file."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = random.Random(0)

@@ -101,15 +101,6 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
         _check_folder("data.name", ladder.data.name, base, roots, remedy)
 
 
-def check_pattern(key: str, pattern: str, roots: Sequence[Path]) -> None:
-    """Refuse a pattern of files outside the roots, counted from the working directory, that a server was given.
-
-    Raises:
-        UserError: It leads outside.
-    """
-    _check_pattern(key, pattern, Path.cwd(), roots, REMEDY)
-
-
 def _check_model(key: str, path: str, base: Path, roots: Sequence[Path], remedy: str) -> None:
     if not path.startswith(RECORDED):
         _check_folder(key, path, base, roots, remedy)

@@ -14,11 +14,12 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from pydantic import Field
 
-from conf.errors import GateStopped, LadderError, RecordUnavailable, RunCancelled, UserError
+from conf.errors import GateStopped, LadderError, PromotionRefused, RecordUnavailable, RunCancelled, UserError, reason_of
 from conf.home import Home, home
-from conf.path_policy import check_pattern
+from conf.path_policy import confine_pattern
 from flows.distill import distill
 from flows.parameters import Note, Person, beside_form, resolve, roots
+from flows.promote import promote
 from flows.run_labels import is_served, label
 from flows.serving.drift import NAME as AUTOMATION
 from flows.serving.drift import is_automated
@@ -42,6 +43,7 @@ from tasks.redistill.prepare import (
     rows_folder,
 )
 from tasks.redistill.show import markdown, publish
+from tasks.registry.texts import judgement_lines
 from tasks.registry.versions import Version
 from tasks.runtime import cancellation
 from tasks.runtime.logs import log
@@ -76,7 +78,7 @@ def redistill(
     """
     if is_served():
         for pattern in windows:
-            check_pattern("windows", pattern, roots())
+            confine_pattern("windows", pattern, roots())
     return back_to_work(Drop(name, cause or None, diagnosis, reason, by, windows))
 
 
@@ -277,4 +279,23 @@ def _promoted(paths: Home, drop: Drop, decision: Redistillation, origin: Champio
     if origin.now.ladder.redistill.policy != "auto":
         reason = f"redistill.policy is {origin.now.ladder.redistill.policy}: a person promotes, with {command}"
         return _noted(paths, drop, decision.cause, decision, "waiting", reason)
-    return _noted(paths, drop, decision.cause, decision, "waiting", f"a person promotes, with {command}")
+    with cancellation.engine_code():
+        state: Any = promote(
+            model=decision.run or "",
+            data=decision.held_out or "",
+            reason=f"decision {decision.number}: {decision.cause}"[:NOTE_LENGTH],
+            by=decision.by[:100],
+            return_state=True,
+        )
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, PromotionRefused | UserError):
+        return _noted(paths, drop, decision.cause, decision, "refused", str(result))
+    if isinstance(result, RunCancelled):
+        raise result
+    if isinstance(result, BaseException):
+        reason = f"the student is made, and was not judged ({reason_of(result)}): a person promotes, with {command}"
+        return _noted(paths, drop, decision.cause, decision, "waiting", reason)
+    judged = "; ".join(judgement_lines(result.judgement)) if result.judgement else ""
+    label_now = f"{result.name}/{result.version}"
+    fields = {"challenger": label_now, "judgement": judged}
+    return _noted(paths, drop, decision.cause, decision, "promoted", f"{label_now} is champion: {judged}", **fields)

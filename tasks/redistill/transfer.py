@@ -14,13 +14,13 @@ from conf.errors import UserError, reason_of
 from conf.home import Home
 from conf.schema.data import Columns
 from conf.schema.ladder import Ladder
+from tasks.data.reading.columns import NoLabelColumn
 from tasks.data.reading.conversations import columns_of
 from tasks.data.reading.labels import class_name, stands_for_none
-from tasks.data.reading.tables import NoLabelColumn, read_rows
+from tasks.data.reading.tables import read_rows
 from tasks.records.redistill import TransferCounts
 
 WHOLE = 2**64
-LEAST_LABELLED = 100  # held-out rows with a label; with fewer the teacher labels the others
 LARGEST_WEIGHT = 100.0
 Answerer = Callable[[Sequence[str]], Sequence[str]]  # texts, or places of images, to names of classes
 
@@ -135,7 +135,7 @@ def write_window_data(folder: Path, gathered: Gathered, ladder: Ladder, base_row
     if ladder.workload == "causal-lm":
         judged_by, judged = "texts", [row for each in judging if (row := _as_row(each, columns, ladder)) is not None]
     else:
-        judged_by, judging = _with_labels(judging, LEAST_LABELLED, answer)
+        judged_by, judging = _with_labels(judging, ladder.promotion.min_rows, answer)
         judged = [row for each in judging if (row := _as_row(each, columns, ladder)) is not None]
     trained = [row for each in training if (row := _as_row(each, columns, ladder)) is not None]
     weight = weight_of(settings.mix, base_rows, len(trained))

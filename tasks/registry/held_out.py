@@ -122,7 +122,15 @@ def fresh_source(path: str, ladder: Ladder) -> FilesData:
         UserError: No file has that path.
     """
     place = str(Path(path).expanduser().absolute())
-    common = {"paths": (place,), "splits": None, "sources": (), "max_documents": None, "max_train_documents": None, "max_labels": None}
+    common = {
+        "paths": (place,),
+        "splits": None,
+        "sources": (),
+        "max_documents": None,
+        "max_train_documents": None,
+        "max_labels": None,
+        "transfer": (),
+    }
     if isinstance(ladder.data, FilesData):
         return ladder.data.model_copy(update=common)
     shared = {name: getattr(ladder.data, name) for name in FilesData.model_fields if hasattr(ladder.data, name)}

@@ -12,7 +12,7 @@ import pytest
 from conf.errors import UserError
 from conf.home import Home
 from conf.schema.ladder import Ladder
-from tasks.redistill.transfer import LEAST_LABELLED, WindowExample, gather, is_held_out, weight_of, window_files, write_window_data
+from tasks.redistill.transfer import WindowExample, gather, is_held_out, weight_of, window_files, write_window_data
 from tests.factories import ladder_of_file
 from tests.tasks.data.builders import SHAPES, TRAINING, write_parquet
 
@@ -116,7 +116,7 @@ def test_rows_without_label_train_and_are_judged_by_the_teacher_where_labels_are
     assert data.counts.held_out_labelled == sum(each["label"] == "good" for each in judge)
     data, _, judge = made(tmp_path, ladder(), rows)
     assert {each["label"] for each in judge} == {"good"}, "nobody to ask"
-    many = [row(f"text {n}", "good" if n % 2 else None) for n in range(2 * LEAST_LABELLED * 4)]
+    many = [row(f"text {n}", "good" if n % 2 else None) for n in range(800)]
     data, _, judge = made(tmp_path, ladder(), many, pytest.fail)
     assert (data.judged_by, {each["label"] for each in judge}) == ("labels", {"good"})
 
