@@ -71,9 +71,7 @@ class Loop:
         with log.open("a", encoding="utf-8") as errors:
             errors.write(f"$ ladder {' '.join(map(str, arguments))}\n")
             errors.flush()
-            done = subprocess.run(
-                command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
-            )
+            done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False)
             errors.write(done.stdout + done.stderr)
         if done.returncode not in codes:
             sys.exit(f"ladder {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
