@@ -41,6 +41,15 @@ def describe_model(record: StageRecord, lineage: Sequence[StageRecord], experime
     return "\n\n".join(filter(None, (taught, *more, record.decision)))
 
 
+def how_to_load(model_id: str) -> str:
+    """Commands for a logged model, in Markdown."""
+    address = f"models:/{model_id}"
+    return (
+        f'`mlflow.transformers.load_model("{address}")` gives a pipeline, `mlflow.pyfunc.load_model("{address}").predict(rows)` answers; '
+        f"`mlflow models serve --env-manager local -m {address}` serves it. Its requirements are in `requirements.txt`."
+    )
+
+
 def describe_ladder(models: Sequence[StageRecord], experiment_id: str, before: Sequence[str]) -> str:
     """Description of a ladder run: what stands before, such as its page in Prefect and its note, then a line for each model."""
     head = "| model | taught by | quality | of parent | of root | gate | |\n|---|---|---|---|---|---|---|\n"

@@ -8,6 +8,7 @@ run, and the logged model named them in its tag `ladder.source`: `resolve` still
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,14 @@ def link_output(client: MlflowClient, run_id: str, model_id: str, step: int) -> 
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
 
 
+def link_version(client: MlflowClient, model_id: str, name: str, version: str) -> None:
+    """Name a registered version on the page of its model."""
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    named = [*json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]")), {"name": name, "version": version}]
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(named)})
+
+
 def _run(client: MlflowClient, run_id: str | None) -> Run | None:
     from mlflow.exceptions import MlflowException
 
@@ -116,7 +125,8 @@ def log_model(
         facts: More about it, such as `license` and `base_model`: metadata of the model and, as `ladder.<key>`, its tags.
         add_parts: Writes a tokenizer or an image processor that `folder` lacks into an empty folder.
     """
-    experiment_id, name, facts = client.get_run(run_id).info.experiment_id, artifact_name(record.name), facts or {}
+    run, name, facts = client.get_run(run_id), artifact_name(record.name), facts or {}
+    experiment_id = run.info.experiment_id
     model: LoggedModel | None = None
     for found in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
         if str(found.status) == "READY":
@@ -128,6 +138,7 @@ def log_model(
     if model is None:
         tags = {"ladder.stage": record.name, "ladder.fingerprint": record.fingerprint, "ladder.weights_sha256": record.weights_sha256}
         tags |= {f"ladder.{key}": value for key, value in facts.items()}
+        tags |= {key: run.data.tags[key] for key in ("mlflow.user", "mlflow.source.name") if key in run.data.tags}
         params = {"stage": record.name, "parameters": str(record.parameters), "steps": str(record.steps)}
         params |= {"teachers": ",".join(record.teachers) or "none"}
         model = client.create_logged_model(experiment_id, name, run_id, tags, params, model_type=workload)

@@ -95,20 +95,32 @@ def terminate(client: MlflowClient, run_id: str, status: RunStatus, ended: int |
     client.set_terminated(run_id, status, max(int(time.time() * 1000) if ended is None else ended, began))
 
 
-def log_points(client: MlflowClient, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:
-    """Log points, in as few calls as MLflow allows; one that the run holds already stays one."""
+def log_points(
+    client: MlflowClient, run_id: str, points: Sequence[Point], model_id: str | None = None, data: tuple[str, str] | None = None
+) -> None:
+    """Log points, in as few calls as MLflow allows; one that the run holds already stays one.
+
+    Args:
+        client: MLflow's client.
+        run_id: The run.
+        points: Metrics with their values.
+        model_id: The model whose figures they are.
+        data: Name and digest of the data that they were measured on.
+    """
     from mlflow.entities import Metric
 
-    metrics = [Metric(key, float(value), stamp, step, model_id=model_id) for key, value, step, stamp in points]
+    name, digest = data or (None, None)
+    metrics = [Metric(key, float(value), stamp, step, model_id, name, digest) for key, value, step, stamp in points]
     for start in range(0, len(metrics), METRICS_PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
 
 
 def log_figures(client: MlflowClient, run: Run, figures: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
-    """Log figures of a run, but those it holds already with the same value."""
+    """Log figures of a run, but those it holds already with the same value; on a model's page stands which data they are of."""
     now = int(time.time() * 1000)
     new = [(key, value, step, now) for key, value in figures.items() if not is_equal(run.data.metrics.get(key), value)]
-    log_points(client, run.info.run_id, new, model_id)
+    used = run.inputs.dataset_inputs if model_id and run.inputs else []
+    log_points(client, run.info.run_id, new, model_id, (used[0].dataset.name, used[0].dataset.digest) if used else None)
 
 
 def log_missing(client: MlflowClient, run_id: str, curve: Iterable[tuple[int, Mapping[str, float]]]) -> None:

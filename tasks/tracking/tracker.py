@@ -289,9 +289,14 @@ class Tracker:
 
     @_translated
     def describe_stage(self, run_id: str, record: StageRecord, lineage: Sequence[StageRecord]) -> None:
-        """Describe a model's run: who taught it, at which settings, how good it is against parent and root."""
+        """Describe a run and its model: who taught it, at which settings, how good it is against parent and root, how to load it."""
         experiment_id = self.client.get_run(run_id).info.experiment_id
-        runs.set_tags(self.client, run_id, {descriptions.NOTE: descriptions.describe_model(record, lineage, experiment_id)})
+        text = descriptions.describe_model(record, lineage, experiment_id)
+        runs.set_tags(self.client, run_id, {descriptions.NOTE: text})
+        model_id = models.model_of(self.client, run_id)
+        if model_id and self.client.get_logged_model(model_id).source_run_id == run_id:
+            about = f"**{record.name}**. {text}\n\n{descriptions.how_to_load(model_id)}"
+            self.client.set_logged_model_tags(model_id, {descriptions.NOTE: about})
 
     @_translated
     def log_test(self, run_id: str, figures: Mapping[str, float], step: int) -> None:

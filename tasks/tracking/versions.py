@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.tracking.client import is_server, translate_errors
-from tasks.tracking.models import location, model_of
+from tasks.tracking.models import link_version, location, model_of
 from tasks.tracking.registry import all_pages, or_none
 from tasks.tracking.runs import again_after_race, log_figures, set_tags
 from tasks.tracking.tracker import Tracker
@@ -68,6 +68,8 @@ def create_version(tracker: Tracker, name: str, run_id: str, tags: Mapping[str, 
         # A server takes a model's id only with files of the model's own place; a run's files belong to the run.
         linked = model_id if not is_server(tracker.address) or source.startswith(own) else None
         made = client.create_model_version(name, source, run_id, tags=dict(tags), description=description, model_id=linked)
+        if linked and not is_server(tracker.address):  # as a server does, for the model's page
+            link_version(client, model_id, name, str(made.version))
         return _entry(made, ())
 
 

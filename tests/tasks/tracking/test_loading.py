@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +27,7 @@ from PIL import Image
 
 from conf.home import Home
 from tasks.tracking.tracker import Tracker, connect
+from tasks.tracking.versions import create_version
 from tests.factories import model_record
 from tests.tasks.training.test_published import images, ladder, published, texts
 
@@ -84,23 +92,50 @@ def record(tracker: Tracker, kind: str, base: Path) -> Recorded:
     parent = tracker.open_ladder(f"run-{kind}", kind, "h", "", params={}, environment={})
     stage = tracker.open_stage(parent, "small", f"fp-{kind}", settings={})
     model_id = tracker.finish_stage(stage.run_id, model_record("small", metrics={"nll": 1.0}), workload=workload, folder=folder)
-    client = tracker.client
-    client.create_registered_model(kind)
-    place = client.get_logged_model(model_id).artifact_location
-    version = client.create_model_version(kind, place, stage.run_id, model_id=model_id)
-    client.set_registered_model_alias(kind, "champion", version.version)
+    version = create_version(tracker, kind, stage.run_id, {}, "", "")
+    assert version is not None
+    tracker.client.set_registered_model_alias(kind, "champion", version.version)
     addresses = (f"models:/{model_id}", f"runs:/{stage.run_id}/student", f"models:/{kind}@champion")
     return Recorded(workload, addresses, folder, tuple(sorted(base.glob("pictures/*/*.png"))[:2]))
 
 
+def environment(uri: str, folder: Path) -> dict[str, str]:
+    """Of a user who has the packages, and nothing of this session's variables."""
+    (folder / "user").mkdir()
+    path = f"{sysconfig.get_paths()['scripts']}{os.pathsep}{os.environ['PATH']}"
+    env = {"PATH": path, "HOME": str(folder / "user"), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": uri}
+    return {**env, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+@contextlib.contextmanager
+def serving(command: list[str], health: str, folder: Path, uri: str) -> Iterator[str]:
+    """A server of MLflow's command line on a free port, once it answers; the address of it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder.mkdir()
+    whole = [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(whole, cwd=folder, env=environment(uri, folder), stdout=log, stderr=log, start_new_session=True)
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}{health}", timeout=2).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, (folder / "log").read_text()[-3000:]
+                    time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
 def load_plainly(uri: str, requests: list[dict[str, Any]], folder: Path) -> list[Any]:
     """Answers of `plain_loader.py` in an empty working directory, with the packages and without Ladder."""
-    work, user = folder / "elsewhere", folder / "user"
-    for made in (work, user):
-        made.mkdir()
+    env, work = environment(uri, folder), folder / "elsewhere"
+    work.mkdir()
     (folder / "requests.json").write_text(json.dumps(requests))
-    env = {"PATH": os.environ["PATH"], "HOME": str(user), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": uri}
-    env["MLFLOW_DISABLE_TELEMETRY"] = "true"
     env["PYTHONPATH"] = sysconfig.get_paths()["purelib"]  # `-S` leaves out the .pth file by which Ladder is installed
     command = [sys.executable, "-S", "-P", str(LOADER), str(folder / "requests.json")]
     done = subprocess.run(command, env=env, cwd=work, capture_output=True, text=True, timeout=300, check=False)
@@ -147,3 +182,56 @@ def test_every_form_of_every_workload_loads_from_the_default_store(tmp_path: Pat
     assert len(list(home.mlflow.rglob("*.safetensors"))) == len(models), "weights are kept once"
     requests = requests_of(models)
     check(models, requests, load_plainly(tracker.uri, requests, tmp_path))
+
+
+@pytest.mark.slow
+def test_every_form_of_every_workload_loads_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = f"sqlite:///{tmp_path / 'server.db'}"
+    command = ["server", "--backend-store-uri", database, "--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1"]
+    with serving(command, "/health", tmp_path / "server", database) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        tracker = connect(Home(tmp_path / "home"))
+        models = [record(tracker, kind, tmp_path / kind) for kind in KINDS]
+        assert len(list((tmp_path / "artifacts").rglob("*.safetensors"))) == len(models)
+        requests = requests_of(models)
+        check(models, requests, load_plainly(uri, requests, tmp_path))
+        found = tracker.resolve_model(models[0].addresses[1])
+        assert (found / "model.safetensors").read_bytes() == (models[0].folder / "model.safetensors").read_bytes()
+
+
+def asked(address: str, body: Any) -> tuple[int, Any]:
+    """Status and answer of the scoring server."""
+    request = urllib.request.Request(f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as page:
+            return page.status, json.load(page)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+WRONG = {
+    "causal-lm": [
+        ([""], None, "has no tokens"),
+        (["warm"], {"max_new_tokens": 10**6}, "max_new_tokens"),
+        (["warm"], {"temperature": -1.0}, "allowed: 0 or more"),
+    ],
+    "sequence-classification": [([7], None, "Expected type str"), ([], None, "no rows"), (["warm"], {"top_k": "many"}, "top_k")],
+    "image-classification": [(["bm8gaW1hZ2U="], None, "no image file"), (["http://127.0.0.1/secret.png"], None, "no image file")],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(WRONG))
+def test_mlflow_models_serve_answers_or_says_why_not(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = connect(Home(tmp_path / "home"))
+    model = record(tracker, kind, tmp_path / kind)
+    command = ["models", "serve", "-m", f"models:/{kind}@champion", "--env-manager", "local"]
+    with serving(command, "/health", tmp_path / "server", tracker.uri) as address:
+        params = {"max_new_tokens": 4} if kind == "causal-lm" else {"top_k": 2}
+        status, answer = asked(address, {"inputs": model.asked("pyfunc"), "params": params})
+        assert status == 200, answer
+        check([model], [{"form": "pyfunc", "uri": model.addresses[0]}], [answer["predictions"]])
+        for rows, more, reason in WRONG[kind]:
+            status, answer = asked(address, {"inputs": rows, **({"params": more} if more else {})})
+            assert (status, reason in str(answer)) == (400, True), answer
