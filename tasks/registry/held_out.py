@@ -102,7 +102,7 @@ def held_out(home: Home, challenger: Version, champion: Version | None, path: st
         splits = ("valid",)
     else:
         fresh = fresh_source(path, own.ladder)
-        corpora |= {name: prepare_like(each.corpus, KEY, fresh, each.ladder, each.context) for name, each in origins.items()}
+        corpora |= {name: _prepared(each, fresh, path) for name, each in origins.items()}
         words, examples = f"fresh rows of {path}", 2**62
     trained: dict[str, NDArray[np.int64] | None] = {}
     for name, each in origins.items():
@@ -113,6 +113,16 @@ def held_out(home: Home, challenger: Version, champion: Version | None, path: st
     if champion:
         _require_same_documents(corpora["challenger"].corpus(), corpora["champion"].corpus(), splits)
     return HeldOut(corpora, splits, examples, words, path is not None, trained)
+
+
+def _prepared(origin: VersionOrigin, fresh: FilesData, path: str) -> DataRecord:
+    try:
+        return prepare_like(origin.corpus, KEY, fresh, origin.ladder, origin.context)
+    except UserError as error:
+        if not str(error).startswith("teacher.path: got 'classes"):
+            raise
+        names = ", ".join(origin.corpus.info.label_names[:20])
+        raise UserError.about(KEY, path, f"rows with the classes of the ladder's data: {names}", "Leave out rows of others.") from None
 
 
 def fresh_source(path: str, ladder: Ladder) -> FilesData:

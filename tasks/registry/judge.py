@@ -127,9 +127,13 @@ def _seen(data: HeldOut, asked: Contest) -> str | None:
     """Whether these data had a part in making a model."""
     if data.fresh:
         return None
-    return (
-        f"{asked.challenger.label} was validated on it during its training, which may have chosen its weights; fresh rows (--data) were not"
-    )
+    validated = [version.label for version in asked.versions.values() if _validated_on(version, data, asked.home)]
+    return f"{' and '.join(validated)} were validated on these rows in training, which may flatter them; --data judges on fresh rows"
+
+
+def _validated_on(version: Version, data: HeldOut, home: Home) -> bool:
+    origin = origin_of(home, version)
+    return origin is not None and origin.corpus.content_hash == data.corpora[CHALLENGER].content_hash
 
 
 def _left_out(data: HeldOut, asked: Contest) -> tuple[np.ndarray, list[str]]:
