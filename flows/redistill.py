@@ -44,7 +44,7 @@ from tasks.redistill.prepare import (
 )
 from tasks.redistill.show import markdown, publish
 from tasks.registry.texts import judgement_lines
-from tasks.registry.versions import Version
+from tasks.registry.versions import Version, find_version
 from tasks.runtime import cancellation
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import full_record, list_runs
@@ -109,38 +109,56 @@ def back_to_work(drop: Drop) -> Redistillation:
     paths = home()
     with decisions.claimed(paths, drop.name) as mine:
         found = decisions.decisions(paths, drop.name)
+        pending = decisions.open_decision(found, drop.cause) if drop.cause else None
+        if not mine and pending is not None:
+            log.info("redistill %s: another process works on decision %d", drop.name, pending.number)
+            return pending
         try:
             if not mine:
                 raise PutOff(f"another re-distillation of {drop.name} is under way.")
-            champion = champion_of(paths, _tracker(paths), drop.name)
-            origin = champion_run(paths, champion)
-            cause = drop.cause or cause_by_hand(champion, files_of(drop, paths, origin))
+            champion, origin, cause = _asked_about(drop, paths, found, pending)
             pending = decisions.open_decision(found, cause)
-            if closed := decisions.closed_decision(found, cause):
-                raise UserError(f"decision {closed.number} was about the same cause: {closed.words}")
             decisions.abandon_others(paths, found, cause)
             if pending is None or not pending.overrides:
                 require_wanted(drop, origin.now.ladder, found)
                 ready = _ready(drop, paths, origin, champion, cause, rows_folder(paths, drop.name, cause))
                 pending = _noted(paths, drop, cause, pending, "running", "the run begins", **ready.fields)
-            return _run(paths, drop, pending, origin)
-        except PutOff as error:
-            return _noted(paths, drop, drop.cause or "by hand", _open(found, drop), "put off", str(error))
-        except RecordUnavailable as error:
-            return _noted(paths, drop, drop.cause or "by hand", _open(found, drop), "put off", f"MLflow does not answer ({error})")
+        except (PutOff, RecordUnavailable) as error:
+            return _noted(paths, drop, drop.cause or "by hand", pending, "put off", str(error))
         except UserError as error:
-            return _noted(paths, drop, drop.cause or "by hand", _open(found, drop), "not done", str(error))
+            return _noted(paths, drop, drop.cause or "by hand", pending, "not done", str(error))
+        return _run(paths, drop, pending, origin)
+
+
+def _asked_about(
+    drop: Drop, paths: Home, found: Sequence[Redistillation], pending: Redistillation | None = None
+) -> tuple[Version, ChampionRun, str]:
+    """The version that dropped, its run, and the cause; a decision that is gone on with names the version itself.
+
+    Raises:
+        UserError: There is none, or a run for the same cause has ended.
+        PutOff: MLflow does not answer.
+    """
+    if drop.cause and (closed := decisions.closed_decision(found, drop.cause)):
+        raise UserError(f"decision {closed.number} was about the same cause: {closed.words}")
+    tracker = _tracker(paths)
+    if pending is not None and pending.champion:
+        champion = find_version(tracker, paths, pending.champion)
+    else:
+        champion = champion_of(paths, tracker, drop.name)
+    origin = champion_run(paths, champion)
+    cause = drop.cause or cause_by_hand(champion, files_of(drop, paths, origin))
+    if closed := decisions.closed_decision(found, cause):
+        raise UserError(f"decision {closed.number} was about the same cause: {closed.words}")
+    return champion, origin, cause
 
 
 def look_ahead(drop: Drop) -> tuple[Ready | None, str]:
     """What a call of `back_to_work` would do, without a trace: all that is ready for the run, or None and the reason against it."""
     paths = home()
     try:
-        champion = champion_of(paths, _tracker(paths), drop.name)
-        origin, found = champion_run(paths, champion), decisions.decisions(paths, drop.name)
-        cause = drop.cause or cause_by_hand(champion, files_of(drop, paths, origin))
-        if closed := decisions.closed_decision(found, cause):
-            raise UserError(f"decision {closed.number} was about the same cause: {closed.words}")
+        found = decisions.decisions(paths, drop.name)
+        champion, origin, cause = _asked_about(drop, paths, found)
         require_wanted(drop, origin.now.ladder, found)
         with tempfile.TemporaryDirectory() as folder:
             return _ready(drop, paths, origin, champion, cause, Path(folder)), ""
@@ -158,10 +176,6 @@ def _tracker(paths: Home) -> Tracker | NullTracker:
         return tracker_of(paths)
     except UserError as error:
         raise PutOff(str(error)) from error
-
-
-def _open(found: Sequence[Redistillation], drop: Drop) -> Redistillation | None:
-    return decisions.open_decision(found, drop.cause) if drop.cause else None
 
 
 def _noted(
