@@ -35,7 +35,7 @@ def published_folder(folder: Path, workload: str, length: int = 64, template: st
         image_processors.plain((4, 4), 1).save_pretrained(beside)
     else:
         tokenizer = tokenizers.bytes_tokenizer()
-        tokenizer.chat_template = template
+        tokenizer.chat_template, tokenizer.model_max_length = template, length
         tokenizers.save(tokenizer if workload == "causal-lm" else tokenizers.append_end(tokenizer), beside)
     save_model(model, folder, beside)
     return folder
