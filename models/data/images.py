@@ -100,7 +100,13 @@ class ImageReader:
 def _channels(teacher: Path | None) -> int:
     if teacher is None:
         return 3
-    return int(json.loads((teacher / "config.json").read_text(encoding="utf-8")).get("num_channels", 3))
+    file = teacher / "config.json"
+    channels = json.loads(file.read_text(encoding="utf-8")).get("num_channels", 3)
+    if not isinstance(channels, int):
+        raise UserError.about(
+            "teacher.path", str(teacher), "a checkpoint with a number of channels", f"{file}: num_channels is {channels!r}."
+        )
+    return channels
 
 
 def open_picture(value: Any, key: str, origin: str, folder: Path = Path(), most_pixels: int | None = None) -> Image:

@@ -221,3 +221,10 @@ def test_a_table_of_a_served_run_names_no_image_outside_the_roots(tmp_path: Path
         for read in (documents, lambda data, base: source_hash(data, base, "image-classification")):
             with pytest.raises(UserError, match=r"data\.columns\.image: got .*; allowed: a path inside the allowed folders"):
                 read(data, tmp_path / "roots")
+
+
+@pytest.mark.parametrize("channels", ["null", '"x"', "[3]", "2.5"])
+def test_a_teacher_without_a_number_of_channels_is_refused(tmp_path: Path, channels: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"num_channels": {channels}}}')
+    with pytest.raises(UserError, match=r"^teacher\.path: got .* with num_channels "):
+        ImageReader(PictureData(channels="auto"), tmp_path)
