@@ -103,9 +103,7 @@ def _channels(teacher: Path | None) -> int:
     file = teacher / "config.json"
     channels = json.loads(file.read_text(encoding="utf-8")).get("num_channels", 3)
     if not isinstance(channels, int):
-        raise UserError.about(
-            "teacher.path", str(teacher), "a checkpoint with a number of channels", f"{file}: num_channels is {channels!r}."
-        )
+        raise UserError.about("teacher.path", f"{file} with num_channels {channels!r}", "a whole number", "Mend the configuration.")
     return channels
 
 
