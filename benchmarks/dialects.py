@@ -72,7 +72,9 @@ def _write_teacher(folder: Path, steps: int = 150) -> None:
     """A BERT that was trained on both dialects, elsewhere."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     torch.manual_seed(0)
     generator = random.Random(1)
     parts = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"and{number}" for number in range(FILLERS))]

@@ -16,6 +16,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.schema.ladder import Ladder
 from models.base.files import file_sha256
+from tasks.monitoring.history import read_history
 from tasks.records.redistill import Redistillation
 from tasks.redistill.decisions import begun_this_week, folder_of
 from tasks.redistill.plan import REFRESH, ChampionRun, overrides_of
@@ -96,11 +97,16 @@ def cause_by_hand(champion: Version, files: Sequence[Path]) -> str:
 
 
 def files_of(drop: Drop, home: Home, origin: ChampionRun) -> list[Path]:
-    """The window files of a drop, each once.
+    """The window files of a drop, each once: those that are named, else those that showed it, else all that were served.
 
     Raises:
         UserError: There are none.
     """
+    if not drop.windows and drop.cause:
+        reports = [entry.report for entry in read_history(home, drop.name) if not entry.report.unusable]
+        own = [Path(each.path) for each in reports if each.cause == drop.cause or (each.voted and drop.cause.startswith(each.version))]
+        if found := [path for path in own if path.is_file()]:
+            return list(dict.fromkeys(found))
     usual = (origin.now.ladder.monitoring.windows,)
     found = [path for pattern in drop.windows or usual for path in window_files(pattern, home, drop.name, origin.now.base)]
     return list(dict.fromkeys(found))

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from conf.atomic import write_atomic
-from conf.errors import UserError, reason_of
+from conf.errors import UserError
 from conf.home import Home
 from conf.schema.data import Columns
 from conf.schema.ladder import Ladder
-from tasks.data.reading.columns import NoLabelColumn
 from tasks.data.reading.conversations import columns_of
 from tasks.data.reading.labels import class_name, stands_for_none
-from tasks.data.reading.tables import read_rows
+from tasks.monitoring.windows import list_windows, read_window
 from tasks.records.redistill import TransferCounts
+from tasks.runtime.logs import log
 
 WHOLE = 2**64
 LARGEST_WEIGHT = 100.0
@@ -76,10 +76,9 @@ def window_files(pattern: str | None, home: Home, name: str, base: Path) -> list
     """
     place = Path(pattern).expanduser() if pattern else home.windows / name
     place = place if place.is_absolute() else base / place
-    found = sorted(place.iterdir()) if place.is_dir() else sorted(place.parent.glob(place.name)) if place.parent.is_dir() else []
-    files = [path for path in found if path.is_file() and path.suffix in (".jsonl", ".ndjson", ".parquet", ".csv", ".json")]
+    files = list_windows(str(place)) if pattern or place.is_dir() else []
     if not files:
-        remedy = "`ladder serve-model` writes them where `monitoring.log_share` is above 0."
+        remedy = "`ladder serve-model --log-share` writes them."
         raise UserError.about("--windows", pattern or str(place), "a folder or pattern of window files", remedy)
     return files
 
@@ -92,9 +91,6 @@ def gather(files: Sequence[Path], ladder: Ladder, classes: Sequence[str], most: 
         ladder: Its workload decides what a content is.
         classes: Names of the champion's classes; a row with another label is unusable.
         most: Rows that are used, the newest.
-
-    Raises:
-        UserError: A file cannot be read.
     """
     found: dict[str, WindowExample] = {}
     rows = unusable = 0
@@ -181,21 +177,13 @@ def _with_labels(judging: list[WindowExample], least: int, answer: Answerer | No
 
 
 def _rows(files: Iterable[Path], ladder: Ladder) -> Iterator[tuple[Any, Any, Any]]:
-    """Input, label and slice of each row."""
-    names = ladder.monitoring.columns
-    wanted = {"text": names.input, "label": names.label}
-    grouped = columns_of(ladder.data).slice is not None
+    """Input, label and slice of each row; a window that cannot be used is named in the log and left out."""
     for path in files:
-        try:
-            for columns in ({**wanted, "slice": names.slice} if grouped else wanted, {"text": names.input}):
-                try:
-                    found = [row for _, row in read_rows(path.name, path, columns)]
-                except NoLabelColumn:
-                    continue
-                yield from ((row[names.input], row.get(names.label), row.get(names.slice)) for row in found)
-                break
-        except OSError as error:
-            raise UserError.about("--windows", str(path), "files that can be read", f"{reason_of(error)}.") from error
+        window = read_window(path, ladder.monitoring.columns)
+        if window is None or window.unusable:
+            log.warning("window %s left out: %s", path.name, window.unusable if window else "it is still written")
+            continue
+        yield from ((row.input, row.label, row.slice) for row in window.rows)
 
 
 def _label(value: Any) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.factories import ladder_of_file
 from tests.tasks.data.builders import SHAPES, TRAINING, write_parquet
 
 CLASSES = ("bad", "good")
+BEGAN, COUNTER = datetime(2026, 1, 1, tzinfo=UTC), itertools.count()
 
 
 def ladder(**settings: Any) -> Ladder:
@@ -42,15 +45,17 @@ def window(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> Path:
 
 
 def row(text: Any, label: Any = None, **more: Any) -> dict[str, Any]:
-    return {"time": "2026-01-01T00:00:00+00:00", "input": text, "label": label, **more}
+    """A request of its own time: the same row twice would be the same request."""
+    moment = BEGAN + timedelta(seconds=next(COUNTER))
+    return {"time": moment.isoformat(), "input": text, "label": label, **more}
 
 
 def test_each_content_comes_once_with_the_last_label_it_had(tmp_path: Path) -> None:
     first = window(tmp_path, "a.jsonl", [row("one", "good"), row("two"), row("one"), row("three", "bad")])
-    second = window(tmp_path, "b.jsonl", [row("two", "bad"), row("three", "good"), row("", "good"), row("four", "odd"), row(None)])
+    second = window(tmp_path, "b.jsonl", [row("two", "bad"), row("three", "good"), row(" ", "good"), row("four", "odd")])
     found = gather([first, second], ladder(), CLASSES, 100)
     assert {each.content: each.label for each in found.examples} == {"one": "good", "two": "bad", "three": "good"}
-    assert (found.files, found.rows, found.unusable) == (2, 9, 3), "empty, of an unknown class, none"
+    assert (found.files, found.rows, found.unusable) == (2, 8, 2), "empty, of an unknown class"
 
 
 def test_labels_are_read_as_the_classes_are_written(tmp_path: Path) -> None:
@@ -66,10 +71,14 @@ def test_the_newest_rows_are_used_and_tables_need_no_labels(tmp_path: Path) -> N
     assert all(each.label is None for each in found.examples)
 
 
-def test_a_damaged_window_is_named(tmp_path: Path) -> None:
+def test_windows_that_cannot_be_used_are_left_out_and_named(tmp_path: Path, calm: None, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.jsonl").write_text('{"input": "a"\n')
-    with pytest.raises(UserError, match=r"a\.jsonl"):
-        gather([tmp_path / "a.jsonl"], ladder(), CLASSES, 4)
+    (tmp_path / "b.jsonl").write_text("")
+    third = window(tmp_path, "c.jsonl", [row("one", "good"), {"text": "no input"}])
+    found = gather([tmp_path / "a.jsonl", tmp_path / "b.jsonl", third], ladder(), CLASSES, 10)
+    assert [each.content for each in found.examples] == ["one"]
+    assert "window a.jsonl left out" in caplog.text
+    assert "window b.jsonl left out: It is empty" in caplog.text
 
 
 def test_files_that_grow_are_left_and_none_is_an_error(tmp_path: Path) -> None:
