@@ -29,9 +29,9 @@ from tasks.records.monitoring import WindowReport
 from tasks.records.redistill import Outcome, Redistillation
 from tasks.records.run import RunRecord
 from tasks.redistill import decisions
+from tasks.redistill.decisions import MONITOR
 from tasks.redistill.plan import ChampionRun, champion_run
 from tasks.redistill.prepare import (
-    MONITOR,
     Drop,
     PutOff,
     Ready,
@@ -139,7 +139,7 @@ def _asked_about(
         UserError: There is none, or a run for the same cause has ended.
         PutOff: MLflow does not answer.
     """
-    if drop.cause and (closed := decisions.closed_decision(found, drop.cause)):
+    if drop.cause and (closed := decisions.closed_decision(found, drop.cause, drop.by)):
         raise UserError(f"decision {closed.number} was about the same cause: {closed.words}")
     tracker = _tracker(paths)
     if pending is not None and pending.champion:
@@ -147,8 +147,8 @@ def _asked_about(
     else:
         champion = champion_of(paths, tracker, drop.name)
     origin = champion_run(paths, champion)
-    cause = drop.cause or cause_by_hand(champion, files_of(drop, paths, origin))
-    if closed := decisions.closed_decision(found, cause):
+    cause = drop.cause or cause_by_hand(drop.name, files_of(drop, paths, origin))
+    if closed := decisions.closed_decision(found, cause, drop.by):
         raise UserError(f"decision {closed.number} was about the same cause: {closed.words}")
     return champion, origin, cause
 

@@ -22,6 +22,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import now
 
 WEEK = timedelta(days=7)
+MONITOR = "monitor"  # `by` of what began by itself
 
 
 def folder_of(home: Home, name: str) -> Path:
@@ -104,15 +105,16 @@ def open_decision(found: Sequence[Redistillation], cause: str) -> Redistillation
     return next((each for each in found if each.cause == cause and each.outcome in OPEN), None)
 
 
-def closed_decision(found: Sequence[Redistillation], cause: str) -> Redistillation | None:
-    """The decision about a cause whose run has ended."""
-    return next((each for each in found if each.cause == cause and each.outcome in BEGUN and each.outcome not in OPEN), None)
+def closed_decision(found: Sequence[Redistillation], cause: str, by: str) -> Redistillation | None:
+    """The decision about a cause whose run has ended; a person may ask again for one that failed."""
+    ended = set(BEGUN) - set(OPEN) - (set() if by == MONITOR else {"failed"})
+    return next((each for each in found if each.cause == cause and each.outcome in ended), None)
 
 
 def begun_this_week(found: Sequence[Redistillation], moment: str) -> list[Redistillation]:
     """Decisions of the monitor of the last seven days by which a run was begun."""
     since = datetime.fromisoformat(moment) - WEEK
-    return [each for each in found if each.outcome in BEGUN and each.by == "monitor" and datetime.fromisoformat(each.time) > since]
+    return [each for each in found if each.outcome in BEGUN and each.by == MONITOR and datetime.fromisoformat(each.time) > since]
 
 
 def abandon_others(home: Home, found: Sequence[Redistillation], cause: str) -> None:

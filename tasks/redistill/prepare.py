@@ -18,7 +18,7 @@ from conf.schema.ladder import Ladder
 from models.base.files import file_sha256
 from tasks.monitoring.history import read_history
 from tasks.records.redistill import Redistillation
-from tasks.redistill.decisions import begun_this_week, folder_of
+from tasks.redistill.decisions import MONITOR, begun_this_week, folder_of
 from tasks.redistill.plan import REFRESH, ChampionRun, overrides_of
 from tasks.redistill.transfer import Answerer, WindowData, gather, window_files, write_window_data
 from tasks.registry.versions import Version, find_version
@@ -28,7 +28,6 @@ from tasks.tracking.tracker import Tracker
 from tasks.tracking.versions import CHAMPION
 
 DISTIL = "distil again"
-MONITOR = "monitor"  # `by` of what began by itself
 WORKING = (DISTIL, REFRESH)  # diagnoses that a run can mend
 
 
@@ -90,10 +89,10 @@ def champion_of(home: Home, tracker: Tracker | NullTracker, name: str) -> Versio
     return find_version(tracker, home, f"{name}@{CHAMPION}")
 
 
-def cause_by_hand(champion: Version, files: Sequence[Path]) -> str:
-    """Id of a request of a person: the champion and the content of the windows."""
+def cause_by_hand(name: str, files: Sequence[Path]) -> str:
+    """Id of a request of a person: the model and the content of the windows."""
     content = hashlib.sha256("\n".join(file_sha256(path) for path in files).encode()).hexdigest()
-    return f"{champion.name}/{champion.version or champion.run}:by-hand-{content[:12]}"
+    return f"{name}:by-hand-{content[:12]}"
 
 
 def files_of(drop: Drop, home: Home, origin: ChampionRun) -> list[Path]:

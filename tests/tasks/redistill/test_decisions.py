@@ -12,6 +12,7 @@ import pytest
 from conf.home import Home
 from tasks.records.redistill import Redistillation
 from tasks.redistill.decisions import (
+    MONITOR,
     abandon_others,
     add,
     begun_this_week,
@@ -61,13 +62,14 @@ def test_two_processes_never_write_the_same_number(home: Home) -> None:
 
 def test_a_cause_is_open_until_its_run_has_ended(home: Home) -> None:
     running = decided(home, "a", "running")
-    assert (open_decision([running], "a"), closed_decision([running], "a")) == (running, None)
+    assert (open_decision([running], "a"), closed_decision([running], "a", MONITOR)) == (running, None)
     for outcome in ("failed", "refused", "waiting", "promoted"):
         ended = running.model_copy(update={"outcome": outcome})
-        assert (open_decision([ended], "a"), closed_decision([ended], "a")) == (None, ended)
+        assert (open_decision([ended], "a"), closed_decision([ended], "a", MONITOR)) == (None, ended)
+        assert closed_decision([ended], "a", "a person") == (None if outcome == "failed" else ended)
     put_off, refused = decided(home, "b", "put off"), decided(home, "c")
     assert open_decision([put_off, refused], "b") == put_off
-    assert closed_decision([put_off, refused], "c") is None, "nothing was begun, so it may be asked for again"
+    assert closed_decision([put_off, refused], "c", MONITOR) is None, "nothing was begun, so it may be asked for again"
 
 
 def test_another_cause_ends_what_a_dead_process_left(home: Home) -> None:
