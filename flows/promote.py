@@ -19,11 +19,13 @@ from flows.approval import pause_for
 from flows.parameters import Note, Person, roots
 from flows.run_labels import is_served, label
 from flows.steps import cancellable
+from tasks.monitoring.reference import find_or_compute_reference, watched
 from tasks.records.promotion import Judgement, Promotion
 from tasks.registry import candidates, judge
 from tasks.registry.promotion import promote as move
 from tasks.registry.promotion import refuse
 from tasks.registry.texts import judgement_markdown
+from tasks.registry.versions import Version
 from tasks.runtime.logs import log, log_warnings
 from tasks.runtime.prefect_client import AWAY
 from tasks.tracking.recorder import tracker_of
@@ -138,21 +140,27 @@ def decide(
             raise
         log.warning("promoted without a comparison: %s", error)
         return move(tracker, home, challenger, previous, None, by=request.by, reason=request.reason, forced=True)
-    if request.force:
-        moved = move(tracker, home, challenger, previous, judgement, by=request.by, reason=request.reason, forced=bool(judgement.reasons))
-        show(asked, judgement, "promoted" + (", forced" if judgement.reasons else ""))
-        return moved
-    if judgement.reasons:
-        show(asked, judgement, "not promoted")
-        raise refuse(tracker, home, challenger, previous, judgement, by=request.by, reason=request.reason)
-    reply = ask(asked, judgement) if asked.rules.policy == "ask" else PersonsReply(True)
-    by, reason = reply.by or request.by, reply.note or request.reason
+    forced = request.force and (bool(judgement.reasons) or found.missing is not None)
+    reply = PersonsReply(not judgement.reasons or request.force, request.by, request.reason)
+    if reply.promote and not request.force and asked.rules.policy == "ask":
+        reply = ask(asked, judgement)
+        reply = reply._replace(by=reply.by or request.by, note=reply.note or request.reason)
     if not reply.promote:
         show(asked, judgement, "not promoted")
-        raise refuse(tracker, home, challenger, previous, judgement, by=by, reason=f"a person decided so{f' ({reason})' if reason else ''}")
-    moved = move(tracker, home, challenger, previous, judgement, by=by, reason=reason)
-    show(asked, judgement, "promoted")
+        why = reply.note if judgement.reasons else f"a person decided so{f' ({reply.note})' if reply.note else ''}"
+        raise refuse(tracker, home, challenger, previous, judgement, by=reply.by, reason=why)
+    moved = move(tracker, home, challenger, previous, judgement, by=reply.by, reason=reply.note, forced=forced)
+    show(asked, judgement, "promoted" + (", forced" if forced else ""))
+    _keep_reference(home, challenger)
     return moved
+
+
+def _keep_reference(home: Home, champion: Version) -> None:
+    """Compute what `ladder monitor` compares with while the data are there; a failure is logged, as it is computed again when needed."""
+    try:
+        find_or_compute_reference(home, watched(home, champion))
+    except LadderError as error:
+        log.warning("%s: no reference for ladder monitor yet: %s", champion.label, error)
 
 
 def ask_person(asked: judge.Contest, judgement: Judgement) -> PersonsReply:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml
 
-from tests.flows.driver import Cli
+from tests.flows.driver import Cli, ask_prefect, clean_environment, run_python, wait_for
 
 pytestmark = pytest.mark.processes
 
@@ -59,3 +62,50 @@ def test_names_that_do_not_exist_are_answered(two: tuple[Cli, list[str]]) -> Non
         (("rollback", "nix"), "error: NAME: got 'nix'; allowed: a model with a champion"),
     ):
         assert cli(*command, code=2).err.splitlines()[-1].startswith(says)
+
+
+PROMOTE = """
+import sys
+from conf.home import home
+from flows.serving.environment import prepare_environment
+prepare_environment(home())
+from flows.promote import promote
+state = promote(sys.argv[1], by="Ann", return_state=True)
+print(state.name, state.message)
+"""
+
+
+@pytest.mark.slow
+def test_the_flow_pauses_for_a_person_who_decides(two: tuple[Cli, list[str]]) -> None:
+    cli, (good, poor) = two
+    if aliases(cli).get("champion") != "1":
+        cli("promote", good, "--force", "--reason", "to begin with")
+    settings = cli.home / "runs" / poor / "ladder.yaml"
+    plain = yaml.safe_load(settings.read_text())
+    settings.write_text(yaml.safe_dump({**plain, "promotion": {"policy": "ask", "delta": 0.9}}))
+    api = cli.env["PREFECT_API_URL"]
+
+    def decided(choice: str) -> str:
+        with ThreadPoolExecutor() as pool:
+            flow = pool.submit(run_python, PROMOTE, "tiny/2", env=clean_environment(LADDER_HOME=str(cli.home), **cli.env))
+            paused = {"flow_runs": {"name": {"any_": ["promote tiny/2"]}, "state": {"type": {"any_": ["PAUSED"]}}}}
+
+            def asked() -> str | None:
+                found = ask_prefect("POST", f"{api}/flow_runs/filter", json=paused).raise_for_status().json()
+                return found[0]["id"] if found else None
+
+            run = wait_for(asked, "the question")
+            message = ask_prefect("GET", f"{api}/flow_runs/{run}").json()["state"]["message"]
+            assert message.startswith("tiny/2 waits for a decision until ")
+            answer = {"run_input": {"choice": choice, "by": "Cy", "note": "as it is"}}
+            assert ask_prefect("POST", f"{api}/flow_runs/{run}/resume", json=answer).json()["status"] == "ACCEPT"
+            return flow.result().out
+
+    assert "a person decided so (as it is)" in decided("refuse")
+    assert aliases(cli)["champion"] == "1"
+    assert "Completed" in decided("promote")
+    assert aliases(cli)["champion"] == "2"
+    newest = max((cli.home / "promotions" / "tiny").glob("*.json"), key=lambda path: int(path.stem))
+    assert (json.loads(newest.read_text())["by"], json.loads(newest.read_text())["reason"]) == ("Cy", "as it is")
+    pages = ask_prefect("POST", f"{api}/artifacts/filter", json={"artifacts": {"key": {"any_": ["ladder-promotion"]}}}).json()
+    assert any("tiny/2: promoted" in page["data"] for page in pages)

@@ -15,7 +15,7 @@ from conf.home import Home
 from tasks.records.promotion import Judgement
 from tasks.records.run import RunRecord
 from tasks.registry import promotion as moves
-from tasks.registry.candidates import registry_of, students_to_register
+from tasks.registry.candidates import registry_of, rivals, students_to_register
 from tasks.registry.history import history, keep
 from tasks.registry.promotion import finish_interrupted, promote, refuse, rollback
 from tasks.registry.versions import find_version, list_versions, register
@@ -194,6 +194,31 @@ def test_no_alias_goes_on_a_version_whose_bytes_are_gone(home: Home, tracker: Tr
     with pytest.raises(UserError, match="in the store or in MLflow"):
         rollback(tracker, home, "tiny")
     assert aliases(tracker)["champion"] == "2"
+
+
+def test_a_run_without_a_version_is_registered_when_it_is_promoted(home: Home, tracker: Tracker, ran: Ran) -> None:
+    ran("a", b"one", teacher=False)
+    found = rivals(tracker, home, "a")
+    assert (found.challenger.label, found.champion, found.previous) == ("tiny/1", None, None)
+    promote(tracker, home, found.challenger, None, judgement())
+    again = rivals(tracker, home, None)  # the last run
+    assert again.previous == again.challenger.version == "1"
+    ran("b", b"two", teacher=False, status="stopped")
+    with pytest.raises(UserError, match="a run that is done; it is stopped"):
+        rivals(tracker, home, "b")
+    assert rivals(tracker, home, "b", register_anyway=True).challenger.label == "tiny/2"
+
+
+def test_a_champion_whose_bytes_are_gone_is_told(home: Home, tracker: Tracker, ran: Ran) -> None:
+    first = ran("a", b"one", teacher=False)
+    promote(tracker, home, rivals(tracker, home, "a").challenger, None, judgement())
+    shutil.rmtree(first.stages[-1].folder)
+    shutil.rmtree(home.mlflow / "artifacts")
+    ran("b", b"two", teacher=False)
+    found = rivals(tracker, home, "b")
+    assert (found.champion, found.previous) == (None, "1")
+    assert "tiny/1" in str(found.missing)
+    assert "a version whose bytes are in the store or in MLflow" in str(found.missing)
 
 
 @pytest.mark.usefixtures("three")
