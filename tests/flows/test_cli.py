@@ -99,6 +99,9 @@ def test_version_is_that_of_the_package():
         (("run", "digits", "--budget", "soon"), "--budget: got 'soon'"),
         (("bench", "nix"), "LADDER_HOME: got "),
         (("economics", "nix"), "LADDER_HOME: got "),
+        (("promote", "--delta", "many"), "Invalid value for '--delta'"),
+        (("rollback", "nix", "nax"), "Got unexpected extra argument"),
+        (("models", "nix", "nax"), "Got unexpected extra argument"),
         (("serve", "--deployments", "nowhere.yaml"), "--deployments: got 'nowhere.yaml'"),
         (("serve", "--prefect-port", "0"), "Invalid value for '--prefect-port'"),
         (("deploy",), "Missing option '--work-pool'"),
@@ -134,7 +137,7 @@ def completed(home: Path, *words: str) -> list[str]:
 def test_the_shell_completes_commands_ladders_runs_and_stages(undisturbed: Cli):
     home = undisturbed.home
     run = undisturbed.json("runs")[0]["run"]
-    assert completed(home, "pr") == ["prove"]
+    assert completed(home, "pro") == ["prove", "promote"]
     assert completed(home, "run", "") == ["digits", "llama-1b", "python-stdlib", "smollm2"]
     assert completed(home, "plan", "s") == ["smollm2"]
     assert completed(home, "show", "ti") == completed(home, "rerun", "") == completed(home, "bench", "") == [run]
@@ -161,6 +164,9 @@ FIRST_LINES = [
     (("report",), "RUN: writing its report; loading matplotlib"),
     (("answer", "RUN", "approve"), "RUN: answering `approve`; loading Prefect"),
     (("clean", "--older-than", "1w"), "looking in HOME for results that no kept run uses; loading MLflow"),
+    (("promote", "RUN"), "comparing a challenger with the champion; loading PyTorch, MLflow and Prefect"),
+    (("rollback",), "looking for the earlier champion; loading MLflow"),
+    (("models",), "reading MLflow's registry; loading MLflow"),
     (("doctor",), "checking Python, PyTorch, the store, the disk, Prefect and MLflow"),
     (("deploy", "--work-pool", "x"), "registering the deployments on work pool x; loading Prefect"),
     (("notify", "http://here"), "setting up notifications; loading Prefect"),
