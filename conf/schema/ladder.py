@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError, model_validator
 
 from conf.errors import UserError
+from conf.schema.answer_checks import check_answers
 from conf.schema.base import Settings, setting
 from conf.schema.data import Data, Tokenizer, sources_for
 from conf.schema.measures.audit import Audit, check_gate
@@ -25,7 +26,7 @@ from conf.schema.shipping.promotion import PromotionRules
 from conf.schema.shipping.redistill import Redistill
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.stage import Stage
-from conf.schema.teacher import AnswersTeacher, Teacher
+from conf.schema.teacher import Teacher
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 
@@ -175,48 +176,8 @@ class Ladder(Settings):
 
     @model_validator(mode="after")
     def _answers_are_no_model(self) -> Ladder:
-        if self.teacher.source != "answers":
-            return self
-        if self.workload != "causal-lm" and len(self.teacher.classes) < 2:
-            raise ValueError(f"teacher.classes: got {list(self.teacher.classes)}; allowed: two or more names. Name the classes.")
-        if self.evaluation.also:
-            raise ValueError("evaluation.also: got some; allowed: none, with answers, which are to the ladder's data alone. Leave it out.")
-        if self.stages[0].gate.policy == "insert":
-            raise ValueError(
-                "stages[0].gate.policy: got 'insert'; allowed: any other, below answers. They have no architecture that lies between."
-            )
-        if self.workload == "causal-lm":
-            self._token_answers_fit()
-        for index, stage in enumerate(self.stages):
-            by_root = index == 0 or {"root", "ancestors"} & set(stage.teachers)
-            if index == 0 and stage.student.initialisation != "random":
-                raise ValueError(
-                    f"stages[0].student.initialisation: got {stage.student.initialisation!r}; allowed: random, below answers. "
-                    "They have no weights to begin with."
-                )
-            if by_root and stage.objective.features:
-                raise ValueError(f"stages[{index}].objective.features: got some; allowed: none, below answers. They have no hidden states.")
+        check_answers(self)
         return self
-
-    def _token_answers_fit(self) -> None:
-        """Refuse settings that answers to documents of a language model cannot serve."""
-        if isinstance(self.teacher, AnswersTeacher) and self.teacher.classes:
-            raise ValueError(f"teacher.classes: got {list(self.teacher.classes)}; allowed: none, for causal-lm. Leave it out.")
-        columns = getattr(self.data, "columns", None)
-        if columns is not None and columns.conversations:
-            raise ValueError("data.columns: got conversations; allowed: text, with answers. They are to whole texts.")
-        if self.evaluation.tasks:
-            raise ValueError("evaluation.tasks: got some; allowed: none, with answers, which no task of lm-eval can ask. Leave it out.")
-        for index, stage in enumerate(self.stages):
-            if stage.student.vocabulary == "used":
-                raise ValueError(
-                    f"stages[{index}].student.vocabulary: got 'used'; allowed: teacher, with answers, whose ids are those of the data."
-                )
-            if self.has_token_answers(stage) and stage.signals.source == "cached" and stage.signals.kind != "top-k":
-                raise ValueError(
-                    f"stages[{index}].signals.kind: got {stage.signals.kind!r}; allowed: top-k, below answers, which list some ids of each "
-                    "position and are the cache themselves. Change it, or leave signals out."
-                )
 
     def has_token_answers(self, stage: Stage) -> bool:
         """Whether a stage learns from stored top-k answers of the root; so may any that a gate inserts."""
