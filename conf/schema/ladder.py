@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError, model_validator
 
 from conf.errors import UserError
-from conf.schema.answer_checks import check_answers
+from conf.schema.answer_checks import check_answers, is_by_root
 from conf.schema.base import Settings, setting
 from conf.schema.data import Data, Tokenizer, sources_for
 from conf.schema.measures.audit import Audit, check_gate
@@ -26,7 +26,7 @@ from conf.schema.shipping.promotion import PromotionRules
 from conf.schema.shipping.redistill import Redistill
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.stage import Stage
-from conf.schema.teacher import Teacher
+from conf.schema.teacher import AnswersTeacher, Teacher
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 
@@ -176,14 +176,13 @@ class Ladder(Settings):
 
     @model_validator(mode="after")
     def _answers_are_no_model(self) -> Ladder:
-        check_answers(self)
+        if isinstance(self.teacher, AnswersTeacher):
+            check_answers(self.teacher, self.workload, self.data, self.evaluation, self.stages)
         return self
 
     def has_token_answers(self, stage: Stage) -> bool:
         """Whether a stage learns from stored top-k answers of the root; so may any that a gate inserts."""
-        if self.workload != "causal-lm" or self.teacher.source != "answers" or stage.teachers == ("none",):
-            return False
-        return stage not in self.stages[1:] or bool({"root", "ancestors"} & set(stage.teachers))
+        return self.workload == "causal-lm" and self.teacher.source == "answers" and is_by_root(stage, stage not in self.stages[1:])
 
     @model_validator(mode="after")
     def _recorded_teachers_need_mlflow(self) -> Ladder:
