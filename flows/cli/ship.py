@@ -111,8 +111,9 @@ def serve_model(
     ] = 256,
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Most inputs that are computed together.")] = 16,
     log_share: Annotated[
-        float, typer.Option("--log-share", min=0, max=1, help="Share of the requests that become monitoring windows.")
-    ] = 0.0,
+        float | None,
+        typer.Option("--log-share", min=0, max=1, help="Share of the requests that become monitoring windows; none: monitoring.log_share."),
+    ] = None,
     redact: Annotated[
         str | None, typer.Option("--redact", metavar="PACKAGE:FUNCTION", help="Gets each row of a window, and returns it changed, or None.")
     ] = None,
@@ -125,9 +126,12 @@ def serve_model(
     go_offline()
     begin(f"{model}: loading")
     from flows.model_server.server import Options, serve_model
+    from tasks.monitoring.targets import logged_share
+    from tasks.tracking.recorder import tracker_of
 
     kind = None if engine is EngineChoice.auto else engine.value
-    serve_model(home(), Options(model, host, port, kind, token_file, max_length, max_queue, batch, log_share, redact))
+    share = logged_share(tracker_of(home()), home(), model) if log_share is None else log_share
+    serve_model(home(), Options(model, host, port, kind, token_file, max_length, max_queue, batch, share, redact))
 
 
 def promote(

@@ -173,16 +173,19 @@ def _changed(p: list[float], measures: Mapping[Signal, Yardstick], rows: int, se
 
 
 def _cause(history: Sequence[WindowReport], dropped: Sequence[Signal], settings: Monitoring) -> str:
-    """Version and the first window of the drop; the cause of the window before, where it had one."""
+    """Version and the first window of the drop; the cause of the window before, where it had one.
+
+    The drop is taken to be as large as in the last k windows, and to begin where the windows from there on are likeliest to have it, those
+    before it none: where the sum over them of rows (drop - half of it) is largest.
+    """
     if len(history) > 1 and history[-2].cause is not None:
         return history[-2].cause
-    first, misses = history[-1], 0
-    for report in reversed(history):
-        shows = any(_votes(report.signals.get(signal), settings.drop) for signal in dropped)
-        misses = 0 if shows else misses + 1
-        if misses > settings.n - settings.k:
-            break
-        first = report if shows else first
+    shown = [(report, report.signals[dropped[0]]) for report in history if dropped[0] in report.signals]
+    rows = np.array([figures.rows for _, figures in shown], dtype=np.float64)
+    drops = np.array([figures.drop for _, figures in shown])
+    whole = float(np.average(drops[-settings.k :], weights=rows[-settings.k :]))
+    sums = np.cumsum((rows * (drops - whole / 2))[::-1])[::-1]
+    first = shown[int(sums.argmax())][0]
     return f"{first.version}:{first.window}"
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from conf.errors import UserError
 from conf.home import Home
+from conf.loading.load import load
 from tasks.monitoring.reference import Watched, watched
 from tasks.registry.versions import find_version, list_names, list_versions
 from tasks.runtime.runs.run_registry import list_runs
 from tasks.tracking.null import NullTracker
 from tasks.tracking.tracker import Tracker
 from tasks.tracking.versions import CHAMPION
+
+
+def logged_share(tracker: Tracker | NullTracker, home: Home, text: str) -> float:
+    """`monitoring.log_share` of the run that made a model; 0 where that run is not kept.
+
+    Raises:
+        UserError: There is no such model.
+        RecordUnavailable: MLflow does not answer.
+    """
+    settings = home.runs / find_version(tracker, home, text).run / "ladder.yaml"
+    return load(str(settings)).ladder.monitoring.log_share if settings.is_file() else 0.0
 
 
 def targets(tracker: Tracker | NullTracker, home: Home, text: str) -> list[Watched]:

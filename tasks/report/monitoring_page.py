@@ -15,6 +15,8 @@ from tasks.monitoring.history import PAGE, folder_of
 from tasks.records.format import NONE, moment, percent
 from tasks.records.monitoring import SignalFigures, WindowReport
 from tasks.records.promotion import Promotion
+from tasks.records.redistill import Redistillation
+from tasks.redistill.decisions import decisions
 from tasks.report.markdown import escape
 from tasks.report.page import templates, write_page
 from tasks.report.plots.timeline import timeline_svg
@@ -36,10 +38,13 @@ def write_monitoring_page(home: Home, name: str, reports: Sequence[WindowReport]
     Raises:
         StoreError: It could not be written.
     """
-    return write_page(render_monitoring(name, reports, promotions_of(home, name), psi), folder_of(home, name) / PAGE)
+    html = render_monitoring(name, reports, promotions_of(home, name), decisions(home, name), psi)
+    return write_page(html, folder_of(home, name) / PAGE)
 
 
-def render_monitoring(name: str, reports: Sequence[WindowReport], promotions: Sequence[Promotion], psi: float = PSI) -> str:
+def render_monitoring(
+    name: str, reports: Sequence[WindowReport], promotions: Sequence[Promotion] = (), made: Sequence[Redistillation] = (), psi: float = PSI
+) -> str:
     """The page's HTML."""
     timed = sorted(reports, key=lambda report: datetime.fromisoformat(report.ended or report.looked))
     usable = [report for report in timed if not report.unusable]
@@ -63,6 +68,7 @@ def render_monitoring(name: str, reports: Sequence[WindowReport], promotions: Se
             states=[STATES[report.diagnosis] if not report.unusable else "" for report in reversed(timed)],
             problems=[(report.window, sentence) for report in reversed(timed) for sentence in report.problems][:30],
             promotions=[_promotion_row(each) for each in reversed(promotions)],
+            decisions=[[moment(each.updated), each.outcome, each.reason, each.run or NONE, each.challenger or NONE] for each in made],
         )
     )
 

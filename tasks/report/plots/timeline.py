@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tasks.records.format import percent
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LABELS: dict[Signal, str] = {"quality": "quality", "agreement": "agreement with the root", "estimate": "estimated accuracy"}
 COLOURS: dict[Signal, str] = {"quality": MODELS[0], "agreement": MODELS[2], "estimate": MODELS[4]}
 BAD = MODELS[1]
+DAYS = 8  # of windows, from which on dates suffice
 TOPS = (0.35, 1.05)  # of the panel of shifts, at least and at most; larger shifts end there in an arrow
 
 
@@ -67,6 +68,7 @@ def _quality(axes: Axes, shown: Sequence[WindowReport], places: Sequence[datetim
             ends = [_ends(each, scale) for _, each in points]
             axes.fill_between(times, [low for low, _ in ends], [high for _, high in ends], color=COLOURS[signal], alpha=0.14, linewidth=0)
     low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= (high if bits else min(high, 100.0))])
     axes.set_ylim(low, high + 0.14 * (high - low))  # room for the names of versions
     first = signals[0]
     _levels(axes, [(place, report) for place, report in zip(places, shown, strict=True) if first in report.signals], first, bits)
@@ -122,13 +124,15 @@ def _versions(axes: Axes, shown: Sequence[WindowReport], places: Sequence[dateti
 
 
 def _dates(axes: Axes, places: Sequence[datetime], layout: Layout) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(maxticks=9 if layout == "wide" else 4)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    if len(set(places)) == 1:
-        axes.set_xlim(places[0].timestamp() / 86400 - 0.05, places[0].timestamp() / 86400 + 0.05)  # type: ignore[arg-type]
+    """Ticks at even distances, with the time of day where the windows span few days."""
+    first, last = min(places), max(places)
+    number = 1 if first == last else 6 if layout == "wide" else 3
+    ticks: Any = [first + (last - first) * place / max(number - 1, 1) for place in range(number)]
+    form = "%d %b\n%H:%M" if (last - first).days < DAYS else "%d %b\n%Y"
+    axes.set_xticks(ticks, [tick.strftime(form) for tick in ticks])
+    if first == last:
+        edge: Any = [first - timedelta(hours=1), last + timedelta(hours=1)]
+        axes.set_xlim(*edge)
 
 
 def _ends(each: SignalFigures, scale: float) -> tuple[float, float]:
