@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import TransientError, UserError
 from conf.secrets import masked
-from tasks.records.run import StageRecord
+from tasks.records.run import TEACHER, StageRecord
 from tasks.tracking import flavour
 from tasks.tracking.client import first_line, is_permanent, is_server
 from tasks.tracking.package import About, write_package
@@ -158,7 +158,7 @@ def log_model(
 
 def artifact_name(stage: str) -> str:
     """Name of a stage's logged model, hence the end of its address `runs:/<run id>/student`."""
-    return "teacher" if stage == "teacher" else "student"
+    return TEACHER if stage == TEACHER else "student"
 
 
 def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) -> Path:

@@ -28,11 +28,7 @@ CODE = "predict.py"
 EXAMPLE, SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
 REQUIREMENTS, CONDA, PYTHON_ENV = "requirements.txt", "conda.yaml", "python_env.yaml"
 NEEDED = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy")
-INPUTS = {
-    "causal-lm": "prompt",
-    "sequence-classification": "text",
-    "image-classification": "image",  # a file in base64
-}
+LONGEST = 80  # characters of an example, which must leave room for an answer
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def write_package(folder: Path, parts: Path, about: About, target: Path) -> None
         shutil.copy(path, target / path.name)
     shutil.copy(Path(__file__).with_name("pyfunc_model.py"), target / CODE)
     _write_environment(target, about.workload)
-    rows = [about.example or _neutral(folder, about.workload)]
+    rows = [about.example[:LONGEST] if about.example else _neutral(folder, about.workload)]
     (target / EXAMPLE).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     (target / SERVING_EXAMPLE).write_text(json.dumps({"inputs": rows}, indent=2, ensure_ascii=False), encoding="utf-8")
     described = Model(

@@ -74,8 +74,10 @@ class RecordedModel(PythonModel):
         positions = getattr(self.model.config, "max_position_embeddings", None)
         if ids.shape[1] == 0:
             raise _refused(f"row {place} has no tokens: send a prompt")
-        if most < 1 or (positions is not None and ids.shape[1] + most > positions):
-            raise _refused(f"row {place}: {ids.shape[1]} tokens and max_new_tokens {most} are not from 1 to {positions} in all")
+        if most < 1 or (positions is not None and most > positions):
+            raise _refused(f"max_new_tokens: got {most}; allowed: from 1" + (f" to {positions}" if positions else ""))
+        if positions is not None and ids.shape[1] >= positions:
+            raise _refused(f"row {place} has {ids.shape[1]} tokens; allowed: at most {positions - 1}, which leaves room for an answer")
         if temperature < 0:
             raise _refused(f"temperature: got {temperature}; allowed: 0 or more")
         torch.manual_seed(int(settings.get("seed", 0)))
@@ -84,7 +86,7 @@ class RecordedModel(PythonModel):
         whole = self.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=most,
+            max_new_tokens=most if positions is None else min(most, positions - ids.shape[1]),
             do_sample=bool(temperature),
             pad_token_id=self.model.generation_config.eos_token_id if pad is None else pad,
             **chosen,

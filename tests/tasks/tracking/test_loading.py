@@ -212,7 +212,8 @@ def asked(address: str, body: Any) -> tuple[int, Any]:
 WRONG = {
     "causal-lm": [
         ([""], None, "has no tokens"),
-        (["warm"], {"max_new_tokens": 10**6}, "max_new_tokens"),
+        (["warm"], {"max_new_tokens": 10**6}, "max_new_tokens: got 1000000"),
+        (["warm " * 2000], None, "leaves room"),
         (["warm"], {"temperature": -1.0}, "allowed: 0 or more"),
     ],
     "sequence-classification": [([7], None, "Expected type str"), ([], None, "no rows"), (["warm"], {"top_k": "many"}, "top_k")],

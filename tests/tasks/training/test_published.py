@@ -25,7 +25,7 @@ from tasks.data.build import build_corpus
 from tasks.records.run import SampleRecord
 from tasks.report.model_card import card
 from tasks.runtime.runs.run_registry import Context
-from tasks.training.published import write_published
+from tasks.training.published import write_missing, write_published
 from tests.factories import data_record, model_record, run_record
 
 FAMILIES = {"causal-lm": "llama", "sequence-classification": "bert", "image-classification": "vit"}
@@ -87,6 +87,24 @@ def evaluated(corpus: Corpus, model: nn.Module) -> list[list[float]]:
 def scores(pipe: Any, given: Any) -> list[float]:
     found = {each["label"]: each["score"] for each in pipe(given, top_k=None, function_to_apply="none")}
     return [found[pipe.model.config.id2label[index]] for index in range(len(found))]
+
+
+@pytest.mark.parametrize("workload", ["sequence-classification", "image-classification"])
+def test_a_folder_without_tokenizer_or_processor_gets_that_of_its_data(tmp_path: Path, workload: str) -> None:
+    made = ladder(workload, (images if workload == "image-classification" else texts)(tmp_path))
+    corpus, _, folder = published(made, tmp_path)
+    write_missing(folder, corpus, whole := tmp_path / "whole")
+    assert not whole.exists(), "nothing is missing"
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    write_missing(bare, corpus, bare)
+    if workload == "image-classification":
+        picture = np.array(Image.open(next(tmp_path.glob("pictures/*/*.png"))))
+        both = [transformers.AutoImageProcessor.from_pretrained(each)([picture])["pixel_values"][0] for each in (folder, bare)]
+        assert np.array_equal(*both)
+    else:
+        both = [transformers.AutoTokenizer.from_pretrained(each)("a warm room")["input_ids"] for each in (folder, bare)]
+        assert both[0] == both[1]
 
 
 @pytest.mark.parametrize("vocabulary", ["teacher", "used"])
