@@ -5,10 +5,14 @@ STAMP := .venv/installed
 # Every process would compile the modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo serve smollm2 test test-fast fuzz test-all check docs bench format clean
+.PHONY: demo loop serve smollm2 test test-fast fuzz test-all check docs bench format clean
 
 demo: $(STAMP)
 	$(BIN)/ladder run python-stdlib --budget 7m
+
+# Drift, re-distillation, promotion and rollback in plain lines, in the new folder `loop`; the last line names the page to open.
+loop: $(STAMP)
+	$(BIN)/python -m benchmarks.loop loop
 
 serve: $(STAMP)
 	$(BIN)/ladder serve

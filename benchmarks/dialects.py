@@ -24,7 +24,7 @@ LADDER = """
 name: dialects
 workload: sequence-classification
 teacher: my-teacher
-data: {source: files, paths: [north.csv], columns: {text: text, label: label}, sequence_length: 12, valid_fraction: 0.15}
+data: {source: files, paths: [north.csv], columns: {text: text, label: label}, sequence_length: 12, valid_fraction: 0.1, test_fraction: 0.4}
 compute: {at_once: null}
 system_metrics: false
 defaults:
@@ -54,7 +54,7 @@ def request(generator: random.Random, dialect: str) -> tuple[str, str]:
     return " ".join(said), generator.choice(CLASSES) if wrong else kind
 
 
-def write(folder: Path, rows: int = 1200, steps: int = 100, policy: str = "auto") -> Path:
+def write(folder: Path, rows: int = 2400, steps: int = 160, policy: str = "auto") -> Path:
     """Write the teacher, data of the first dialect, and the ladder; returns the ladder's file."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = random.Random(0)

@@ -17,6 +17,7 @@ from conf.home import Home
 from conf.schema.ladder import Ladder
 from models.base.files import file_sha256
 from tasks.monitoring.history import read_history
+from tasks.records.monitoring import WindowReport
 from tasks.records.redistill import Redistillation
 from tasks.redistill.decisions import MONITOR, begun_this_week, folder_of
 from tasks.redistill.plan import REFRESH, ChampionRun, overrides_of
@@ -101,14 +102,21 @@ def files_of(drop: Drop, home: Home, origin: ChampionRun) -> list[Path]:
     Raises:
         UserError: There are none.
     """
-    if not drop.windows and drop.cause:
-        reports = [entry.report for entry in read_history(home, drop.name) if not entry.report.unusable]
-        own = [Path(each.path) for each in reports if each.cause == drop.cause or (each.voted and drop.cause.startswith(each.version))]
-        if found := [path for path in own if path.is_file()]:
-            return list(dict.fromkeys(found))
+    reports = [entry.report for entry in read_history(home, drop.name)] if drop.cause and not drop.windows else []
+    if found := [path for path in drop_windows(reports, drop.cause or "") if path.is_file()]:
+        return found
     usual = (origin.now.ladder.monitoring.windows,)
     found = [path for pattern in drop.windows or usual for path in window_files(pattern, home, drop.name, origin.now.base)]
     return list(dict.fromkeys(found))
+
+
+def drop_windows(reports: Sequence[WindowReport], cause: str) -> list[Path]:
+    """Files of a drop's windows: from the first that showed it, which the cause names, to the newest of that version."""
+    version, _, first = cause.partition(":")
+    own = [each for each in reports if each.version == version and not each.unusable]
+    begins = next((place for place, each in enumerate(own) if each.window == first), None)
+    found = [each for each in own if each.cause == cause] if begins is None else own[begins:]
+    return list(dict.fromkeys(Path(each.path) for each in found))
 
 
 def require_wanted(drop: Drop, ladder: Ladder, found: Sequence[Redistillation]) -> None:

@@ -13,9 +13,10 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import Loaded, load, load_whole, to_yaml
 from conf.schema.ladder import Ladder
+from tasks.records.monitoring import WindowReport
 from tasks.records.run import StageRecord
 from tasks.redistill.plan import REFRESH, ChampionRun, overrides_of
-from tasks.redistill.prepare import DISTIL, Drop, PutOff, make_ready, require_wanted
+from tasks.redistill.prepare import DISTIL, Drop, PutOff, drop_windows, make_ready, require_wanted
 from tasks.registry.versions import Version
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Store
@@ -171,3 +172,25 @@ def test_off_is_a_word_and_a_budget_is_a_time(tmp_path: Path) -> None:
     assert load(str(path)).ladder.redistill.policy == "off"
     with pytest.raises(UserError, match=r"redistill\.budget: got 'soon'; allowed: a whole number with s, m, h or d"):
         load(str(path), ["redistill.budget=soon"])
+
+
+def test_the_windows_of_a_drop_begin_with_the_one_that_the_cause_names() -> None:
+    def report(number: int, version: str = "tiny/1", cause: str | None = None, **more: Any) -> WindowReport:
+        fields = {"weights_sha256": "w", "workload": "sequence-classification", "metric": "accuracy", "content": f"{number}", "drop": 0.02}
+        moment = "2026-01-01T00:00:00+00:00"
+        where = {"window": f"w{number}", "path": f"/w{number}.jsonl", "number": number, "looked": moment}
+        return WindowReport(name="tiny", version=version, cause=cause, **where, **fields, **more)
+
+    cause = "tiny/1:w3"
+    reports = [
+        report(1),
+        report(2),
+        report(3),
+        report(4, unusable=True),
+        report(5, cause=cause),
+        report(6, "tiny/2"),
+        report(7, cause=cause),
+    ]
+    assert drop_windows(reports, cause) == [Path("/w3.jsonl"), Path("/w5.jsonl"), Path("/w7.jsonl")]
+    assert drop_windows(reports[3:], cause) == [Path("/w5.jsonl"), Path("/w7.jsonl")], "the first is no longer in the history"
+    assert drop_windows(reports, "tiny/9:w1") == []
