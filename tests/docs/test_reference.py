@@ -8,7 +8,9 @@ from docs.generate import VARIABLES, rendered
 from flows.serving.environment import for_runs
 from tests.docs.pages import tracked
 
-READ = re.compile(r"""environ(?:\.get\(|\.setdefault\(|\[)"([A-Z][A-Z_]+)\"""")
+READ = re.compile(r"""(?:environ(?:\.get\(|\.setdefault\(|\[)|seconds_of\()"([A-Z][A-Z_]+)\"""")
+
+LIBRARIES = {"PYTHONWARNINGS", "PYTHONPATH", "TERM", "TRANSFORMERS_NO_ADVISORY_WARNINGS"}  # not ours to describe
 
 
 def test_generated_pages_are_current():
@@ -26,6 +28,6 @@ def test_every_setting_and_command_has_a_description():
 
 def test_every_environment_variable_that_the_code_reads_is_described():
     read = {name for path in tracked("flows/*.py", "tasks/*.py", "models/*.py", "conf/*.py") for name in READ.findall(path.read_text())}
-    assert {"LADDER_HOME", "MLFLOW_TRACKING_URI"} <= read
+    assert {"LADDER_HOME", "MLFLOW_TRACKING_URI", "LADDER_SERVER_SECONDS"} <= read
     described = " ".join([*VARIABLES, *VARIABLES.values(), *for_runs()])
-    assert {name for name in read if name not in described} - {"PYTHONWARNINGS", "PYTHONPATH", "TRANSFORMERS_NO_ADVISORY_WARNINGS"} == set()
+    assert {name for name in read if name not in described} - LIBRARIES == set()
