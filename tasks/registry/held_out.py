@@ -117,7 +117,12 @@ def held_out(home: Home, challenger: Version, champion: Version | None, path: st
 
 def _prepared(origin: VersionOrigin, fresh: FilesData, path: str) -> DataRecord:
     try:
-        return prepare_like(origin.corpus, KEY, fresh, origin.ladder, origin.context)
+        made = prepare_like(origin.corpus, KEY, fresh, origin.ladder, origin.context)
+        if made.corpus().interface != origin.corpus.interface:
+            shape = origin.corpus.info.image_shape
+            allowed = f"images of (channels, height, width) {shape}" if shape else "text in the ids of the model"
+            raise UserError.about(KEY, path, f"{allowed}, as the model reads them", "Bring the rows into the form of the ladder's data.")
+        return made
     except UserError as error:
         if not str(error).startswith("teacher.path: got 'classes"):
             raise

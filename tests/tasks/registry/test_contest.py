@@ -121,3 +121,26 @@ def test_a_champion_of_another_home_is_judged_and_that_is_said(folder: Path, goo
     assert any("is not known: its run is not in this home" in note for note in found.notes)
     with pytest.raises(UserError, match="a version whose run and data are in this home"):
         asked(folder, elsewhere, good)
+
+
+def test_language_models_are_judged_by_bits_per_byte(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    for number in range(40):
+        (tmp_path / f"text-{number}.txt").write_text(f"the number {number} is {'even' if number % 2 == 0 else 'odd'}\n" * 4)
+    (tmp_path / "fresh.jsonl").write_text("".join(f'{{"text": "the number {n} is here"}}\n' for n in range(100, 140)))
+    shape = {**SHAPE, "family": "llama"}
+    ladder = ladder_of_file(
+        str(tmp_path / "text-*.txt"),
+        workload="causal-lm",
+        teacher={"source": "train", "shape": shape, "training": {"steps": 2, **COMMON}},
+        stages=[{"name": "small", "student": {"shape": shape}, "training": {"steps": 1, **COMMON}}],
+    )
+    inputs, home = inputs_of(ladder, tmp_path), Home(tmp_path / "home")
+    model = prepare_teacher(inputs)
+    save(home, run_record("lm", model, workload="causal-lm", data=inputs.data, folder=str(home.runs / "lm")))
+    (home.runs / "lm" / "ladder.yaml").write_text(to_yaml(ladder))
+    version = Version("tiny", "1", (), "lm", model.name, model.fingerprint, model.weights_sha256, Path(model.folder), "causal-lm", {})
+    found = judge(asked(tmp_path, version, None), str(tmp_path / "fresh.jsonl"))
+    assert (found.metric, found.documents, found.champion) == ("bits_per_byte", 40, None)
+    assert 2 < found.challenger < 10
+    assert found.passed
