@@ -62,14 +62,14 @@ def publish(paths: Home, seen: Watched) -> Path:
     name = seen.version.name
     entries = [_recorded(paths, seen, entry) for entry in read_history(paths, name)]
     reports = [entry.report for entry in entries]
-    write_monitoring_page(paths, name, reports)  # now, too: what follows may take hours
+    write_monitoring_page(paths, name, reports, seen.ladder.monitoring.psi)  # now, too: what follows may take hours
     for entry in entries:
         if not entry.handled:
             _hand_on(entry.report)
             if CHAMPION in seen.version.aliases and not (is_served() and entry.report.trigger):
                 consider(entry.report)  # of a served trigger the server's automation does so, which a person may switch off
             write_entry(paths, entry.model_copy(update={"handled": True}))
-    return write_monitoring_page(paths, name, reports)
+    return write_monitoring_page(paths, name, reports, seen.ladder.monitoring.psi)
 
 
 def _recorded(paths: Home, seen: Watched, entry: WindowEntry) -> WindowEntry:
