@@ -35,6 +35,7 @@ FLOWS: dict[FlowName, tuple[str, str]] = {
     "prove": ("flows.prove", "prove"),
     "report": ("flows.reports", "report"),
     "compare": ("flows.reports", "compare"),
+    "export": ("flows.shipping.exports", "export"),
     "monitor": ("flows.monitor", "monitor"),
     "redistill": ("flows.redistill", "redistill"),
     "promote": ("flows.promote", "promote"),

@@ -39,7 +39,7 @@ def load_onnx(folder: Path, workload: str, *, max_length: int | None = None, key
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...]:
-    names: dict[str, str] = config["id2label"]
+    names: dict[str, str] = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves its default unwritten
     return tuple(str(names[index]) for index in sorted(names, key=int))
 
 

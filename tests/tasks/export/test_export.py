@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
+from typer.testing import CliRunner
 
-from conf.errors import UserError
+from conf.errors import StoreError, UserError
 from conf.schema.shipping.exports import Export
+from flows.cli.app import app
+from flows.cli.show.runs import show_json, show_text
+from models.engines.base import Classifier, EngineKind
+from models.engines.load import load_engine
 from tasks.export.export import export_identity
+from tasks.export.find import stored_exports
 from tasks.export.judge import outside
 from tasks.export.run_exports import chosen_stage, export_run
 from tasks.records.export import ExportDifference, read_exports
+from tasks.report.sections.exports import section
 from tests.factories import model_record, run_record
 from tests.tasks.export.conftest import Made
 
 pytestmark = pytest.mark.processes
 
+ROOT = Path(__file__).parents[3]
 SHIPPED = {"config.json", "tokenizer.json", "tokenizer_config.json", "README.md", "export.json"}
 
 
@@ -29,8 +41,117 @@ def exported(texts: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "none")
         to = tmp_path_factory.mktemp("shipped") / "out"
+        kill_in_the_middle(texts)
         export_run(texts.home, texts.record, texts.ladder, [Export(format="onnx"), Export(format="onnx-int8")], None, to)
         return to
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from conf.home import Home
+from conf.loading.load import load
+from conf.schema.shipping.exports import Export
+from tasks.export import export as exporting
+from tasks.export.run_exports import export_run
+from tasks.runtime.runs.run_registry import load_run
+
+def die(name, student, workload, folder, earlier):
+    (folder / "model.onnx").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+exporting.write_files = die
+home = Home(Path(sys.argv[1]))
+record = load_run(home, "made")
+export_run(home, record, load(str(Path(record.folder) / "ladder.yaml")).ladder, [Export(format="onnx")], None, Path(sys.argv[2]))
+"""
+
+
+def kill_in_the_middle(texts: Made) -> None:
+    """An export that is killed while it writes leaves nothing that counts; the next one makes it."""
+    to = texts.home.root / "killed"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, str(texts.home.root), str(to)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not to.exists()
+    assert not list((texts.home.store / "export").glob("*"))
+    assert len(list((texts.home.store / "writing").glob("*"))) == 1
+
+
+def test_a_killed_export_leaves_nothing_behind_the_next_one(texts: Made, exported: Path) -> None:
+    assert list((texts.home.store / "writing").glob("*")) == []
+    assert stored_exports(texts.home, texts.student.weights_sha256).keys() == {"onnx", "onnx-int8"}
+    assert stored_exports(texts.home, "other weights") == {}
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(texts: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(name: str, student: Path, workload: str, folder: Path, earlier: Path | None) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tasks.export.export.write_files", full)
+    with pytest.raises(StoreError, match=r"LADDER_HOME: cannot write to .*No space left on device"):
+        export_run(texts.home, texts.record, texts.ladder, [Export(format="hf")], None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not list((texts.home.store / "writing").glob("*"))
+    assert "hf" not in {each.name for each in read_exports(texts.record)}
+
+
+def test_the_engine_of_an_export_answers_as_the_students(texts: Made, exported: Path) -> None:
+    rows = ["good day", "bad", "daydayday good bad"]
+    own, other = (load_engine(place, "sequence-classification", kind) for place, kind in engines_of(texts, exported))
+    assert isinstance(own, Classifier)
+    assert isinstance(other, Classifier)
+    assert (other.labels, other.max_length, other.lengths(rows)) == (own.labels, own.max_length, own.lengths(rows))
+    for mine, theirs in zip(own.predict(rows), other.predict(rows), strict=True):
+        assert theirs.label == mine.label
+        assert theirs.probabilities == pytest.approx(mine.probabilities, abs=1e-5)
+    other.warm()
+
+
+def engines_of(texts: Made, exported: Path) -> tuple[tuple[Path, EngineKind], tuple[Path, EngineKind]]:
+    return (Path(texts.student.folder), "torch"), (exported / "onnx", "onnx")
+
+
+def test_the_report_and_the_terminal_have_the_table(texts: Made, exported: Path) -> None:
+    found = section(texts.record)
+    assert found is not None
+    (table,) = found["tables"]
+    assert [row[0] for row in table["rows"]] == ["torch", "onnx", "onnx-int8"]
+    assert all(len(row) == len(table["headers"]) for row in table["rows"])
+    assert section(texts.record.model_copy(update={"folder": "/nowhere"})) is None
+    shown = show_text(texts.record)
+    assert "exports of one" in shown
+    assert shown.count("within tolerance") == 2
+    assert [each["name"] for each in show_json(texts.record)["exports"]] == ["onnx", "onnx-int8"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "onxx"], "--format: got 'onxx'; allowed: hf, onnx, onnx-int8, gguf, gguf-f32, gguf-f16, gguf-q8_0."),
+        (["--format", "gguf"], "--format: got 'gguf-f16'; allowed: hf, onnx and onnx-int8 for sequence-classification"),
+        (["--format", "hf", "--dtype", "f16"], "--dtype: got 'f16'; allowed: with --format gguf alone."),
+        (["--format", "gguf", "--dtype", "q4"], "--dtype: got 'q4'; allowed: f32, f16, q8_0."),
+        (["--format", "hf", "--format", "hf"], "--format: got 'hf'; allowed: each format once."),
+        (["--stage", "two"], "--stage: got 'two'; allowed: a finished stage of made: one."),
+        (["--to", "ladder.yaml"], "This is a file."),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(texts: Made, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
+    monkeypatch.setenv("LADDER_HOME", str(texts.home.root))
+    monkeypatch.chdir(texts.record.folder)
+    result = CliRunner().invoke(app, ["export", "made", *words])
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+
+
+def test_the_command_copies_what_is_stored(texts: Made, exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LADDER_HOME", str(texts.home.root))
+    result = CliRunner().invoke(app, ["export", "--to", str(tmp_path / "out"), "--format", "onnx", "--json"])
+    assert result.exit_code == 0, result.output
+    (made,) = json.loads(result.stdout)["exports"]
+    assert (made["name"], made["reused"], made["refused"]) == ("onnx", True, None)
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == (exported / "onnx" / "model.onnx").read_bytes()
 
 
 def test_a_folder_holds_the_student_and_nothing_else(texts: Made, exported: Path) -> None:
