@@ -25,6 +25,7 @@ from flows.serving.drift import NAME as AUTOMATION
 from flows.serving.drift import is_automated
 from flows.steps import cancellable
 from tasks.lifecycle.request import NOTE_LENGTH, RunRequest
+from tasks.monitoring.history import read_history
 from tasks.records.monitoring import WindowReport
 from tasks.records.redistill import Outcome, Redistillation
 from tasks.records.run import RunRecord
@@ -47,6 +48,7 @@ from tasks.registry.texts import judgement_lines
 from tasks.registry.versions import Version, find_version
 from tasks.runtime import cancellation
 from tasks.runtime.logs import log
+from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.runs.run_registry import full_record, list_runs
 from tasks.tracking.null import NullTracker
 from tasks.tracking.recorder import tracker_of
@@ -79,7 +81,9 @@ def redistill(
     if is_served():
         for pattern in windows:
             confine_pattern("windows", pattern, roots())
-    return back_to_work(Drop(name, cause or None, diagnosis, reason, by, windows))
+    reports = [entry.report for entry in read_history(home(), name) if cause and entry.report.cause == cause]
+    window_run = next((report.mlflow_run_id for report in reports if report.trigger), None)
+    return back_to_work(Drop(name, cause or None, diagnosis, reason, by, windows, window_run))
 
 
 def consider(report: WindowReport) -> Redistillation | None:
@@ -93,11 +97,18 @@ def consider(report: WindowReport) -> Redistillation | None:
     pending = decisions.open_decision(decisions.decisions(home(), report.name), report.cause)
     if not report.trigger and pending is None:
         return None
-    if pending is None and is_served() and is_automated():
+    if pending is None and is_served() and _is_automated():
         log.info("redistill %s: the automation %s starts it", report.name, AUTOMATION)
         return None
     diagnosis = report.diagnosis if pending is None else pending.diagnosis
     return back_to_work(Drop(report.name, report.cause, diagnosis, report.why, MONITOR, (), report.mlflow_run_id))
+
+
+def _is_automated() -> bool:
+    try:
+        return is_automated()
+    except AWAY:
+        return False
 
 
 def back_to_work(drop: Drop) -> Redistillation:
