@@ -18,7 +18,7 @@ from flows.serving.environment import prepare_environment
 prepare_environment(home())
 import prefect.flow_engine
 from prefect import flow
-from flows.cli.launch import _run_flow
+from flows.cli.launch import run_here
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -30,7 +30,7 @@ def distill(moment="in the flow"):
 
 if sys.argv[1] == "created":
     prefect.flow_engine.run_flow = die
-_run_flow(distill, sys.argv[1])
+run_here(distill, sys.argv[1])
 """
 
 
