@@ -18,6 +18,7 @@ from conf.home import Home
 from flows.model_server.access import guarded, read_token
 from flows.model_server.app import State, create
 from flows.model_server.batching import Admission
+from flows.model_server.engines import choose_engine
 from flows.model_server.metrics import Metrics
 from flows.model_server.serving import ModelSource, Serving, loader
 from flows.model_server.switching import POLL_SECONDS, Follower
@@ -28,6 +29,7 @@ from tasks.registry.versions import Version, find_version, list_versions, open_v
 from tasks.runtime.logs import log
 from tasks.tracking.recorder import tracker_of
 from tasks.tracking.tracker import Tracker
+from tasks.tracking.versions import CHAMPION
 
 PORT = 8000
 DRAIN_SECONDS = 30  # for requests under way at the end
@@ -104,10 +106,11 @@ def find_source(home: Home, options: Options) -> tuple[ModelSource, Followed | N
     """
     tracker = tracker_of(home)
     version = find_version(tracker, home, options.model)
-    alias = options.model.rpartition("@")[2] if "@" in options.model else None if "/" in options.model else "champion"
-    follows = version.version is not None and alias in version.aliases and version.run != options.model.partition(":")[0]
-    if not follows or alias is None or not isinstance(tracker, Tracker):
-        return _source(version, options), None
+    asked = options.model.removeprefix("models:/")
+    name, _, given = asked.partition("@")
+    alias = given or CHAMPION
+    if name != version.name or version.version is None or not isinstance(tracker, Tracker):
+        return _source(home, version, options), None
 
     def label_now() -> str:
         for entry in list_versions(tracker, version.name):
@@ -118,16 +121,15 @@ def find_source(home: Home, options: Options) -> tuple[ModelSource, Followed | N
     def source_of(label: str) -> ModelSource:
         number = label.rpartition("/")[2]
         entry = next(each for each in list_versions(tracker, version.name) if each.version == number)
-        return _source(open_version(tracker, home, entry), options)
+        return _source(home, open_version(tracker, home, entry), options)
 
-    return _source(version, options), Followed(label_now, source_of)
+    return _source(home, version, options), Followed(label_now, source_of)
 
 
-def _source(version: Version, options: Options) -> ModelSource:
+def _source(home: Home, version: Version, options: Options) -> ModelSource:
+    kind, place = choose_engine(home, version.folder, version.weights_sha256, version.workload, options.engine)
     aliases = tuple(f"{version.name}@{alias}" for alias in version.aliases)
-    return ModelSource(
-        version.name, version.label, version.folder, version.workload, options.engine or "torch", aliases, int(version.created or 0)
-    )
+    return ModelSource(version.name, version.label, place, version.workload, kind, aliases, int(version.created or 0))
 
 
 def _warn(options: Options, token: str | None) -> None:

@@ -26,7 +26,7 @@ KINDS = ("sh", "sh slow", "sh checkout", "sh elsewhere")
 BLOCK = re.compile(r"^```(sh[^\n]*|bash[^\n]*|shell[^\n]*|console[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE = 2400.0  # seconds for all commands of a page, on a machine that does other things too
 DIGITS = "ladder run digits"
-SERVES = re.compile(r"^ladder serve", re.MULTILINE)
+SERVES = re.compile(r"^ladder serve\b(?!-)", re.MULTILINE)
 
 
 def name_of(page: Path) -> str:
