@@ -31,7 +31,9 @@ from conf.errors import UserError
 from conf.home import Home
 from tasks.tracking.client import ui_command
 from tasks.tracking.curves import CurveLogger
+from tasks.tracking.registry import artifact_bytes, discard, folder_bytes
 from tasks.tracking.tracker import Tracker, connect
+from tasks.tracking.versions import create_version
 from tests.factories import model_record
 from tests.flows.old_home import restore
 
@@ -114,6 +116,32 @@ def test_the_bytes_are_kept_once(tracker: Tracker, home: Home, llama: Path) -> N
     kept = len(list(home.mlflow.rglob("*.safetensors")))
     finish(tracker, "once", llama)
     assert len(list(home.mlflow.rglob("*.safetensors"))) == kept + 1
+
+
+def test_a_discarded_run_takes_its_model_along(tracker: Tracker, home: Home, llama: Path) -> None:
+    run_id, _ = finish(tracker, "discarded", llama)
+    run, artifacts = tracker.client.get_run(run_id), home.mlflow / "artifacts"
+    before, size = folder_bytes(artifacts), artifact_bytes(tracker, run)
+    assert size > (llama / "model.safetensors").stat().st_size
+    discard(tracker, run)
+    assert before - folder_bytes(artifacts) == size
+
+
+def test_the_page_of_a_model_says_what_it_is_and_how_to_load_it(tracker: Tracker, llama: Path) -> None:
+    parent = tracker.open_ladder("run-page", "models", "h", "", params={}, environment={"user": "ann"})
+    stage = tracker.open_stage(parent, "page", "fp-page", settings={})
+    record, facts = record_of("page"), {"license": "mit", "base_model": "someone/large"}
+    model_id = tracker.finish_stage(stage.run_id, record, workload="causal-lm", folder=llama, facts=facts)
+    tracker.describe_stage(stage.run_id, record, [])
+    for expected in ("1", "2"):
+        version = create_version(tracker, "page", stage.run_id, {}, "", "")
+        assert version is not None
+        assert version.version == expected
+    model = tracker.client.get_logged_model(model_id)
+    assert (model.name, model.params["stage"], model.tags["mlflow.user"]) == ("student", "page", "ann")
+    assert (model.tags["ladder.license"], model.tags["ladder.base_model"]) == ("mit", "someone/large")
+    assert f'mlflow.pyfunc.load_model("models:/{model_id}")' in model.tags["mlflow.note.content"]
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "page", "version": "1"}, {"name": "page", "version": "2"}]
 
 
 def test_a_reused_stage_links_the_model_that_is_there(tracker: Tracker, home: Home, llama: Path) -> None:
