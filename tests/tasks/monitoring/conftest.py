@@ -27,7 +27,7 @@ from tests.factories import run_record
 
 WORDS = {"bad": ("dull", "cold", "late", "grim"), "good": ("warm", "superb", "quiet", "clean")}
 BERT = {"family": "bert", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32}
-LLAMA = {"family": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 32}
+LLAMA = {"family": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32}
 VIT = {"family": "vit", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32, "patch_size": 4}
 
 
