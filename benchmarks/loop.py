@@ -83,7 +83,7 @@ class Loop:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         command = [sys.executable, "-m", "flows.cli.app", "serve-model", model, "--port", str(self.port)]
-        with (self.folder / "serve-model.log").open("w") as log:
+        with (self.folder / "serve-model.log").open("w", encoding="utf-8") as log:
             process = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
         try:
             self.wait_for(lambda: self.ask("/v1/models") is not None, "serve-model")
@@ -124,7 +124,8 @@ class Loop:
         for row, answer in zip(rows, answers, strict=True):
             row |= {"prediction": answer["label"], "confidence": answer.get("probability"), "model": version}
         self.windows.mkdir(exist_ok=True)
-        (self.windows / f"{rows[0]['time'][:13].replace('-', '')}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (self.windows / f"{rows[0]['time'][:13].replace('-', '')}.jsonl").write_text(text, encoding="utf-8")
         return right / ROWS, version
 
     def decisions(self) -> list[dict[str, Any]]:

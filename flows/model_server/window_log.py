@@ -212,7 +212,7 @@ def finish_left_behind(folder: Path) -> None:
         OSError: One cannot be renamed.
     """
     for part in folder.glob(f"*{PART}"):
-        with part.open("rb+") as file:
+        with part.open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # another server writes it

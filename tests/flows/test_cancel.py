@@ -60,7 +60,7 @@ def test_cancelled_in_prefect_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, un
     print(f"cancelled through Prefect's API: ended in {time.monotonic() - began:.1f} s")
     assert psutil.wait_procs(processes, timeout=5)[1] == []
     assert "Traceback" not in log.read_text()
-    assert "goes on from there" in log.read_text()
+    assert "continues from there" in log.read_text()
 
     shown, step = cli.json("show"), newest_checkpoint(cli.home)
     assert (shown["status"], shown["error"]) == ("cancelled", f"cancelled in the training of two, at step {step} of 120")
@@ -93,7 +93,7 @@ def test_ladder_cancel(finished, tiny, tmp_path):
     assert psutil.wait_procs(processes, timeout=5)[1] == []
     shown = cli.json("show")
     assert said.out.startswith(f"{shown['run']}: cancelled after ")
-    assert f"`ladder rerun {shown['run']}` goes on from there" in said.out
+    assert f"`ladder rerun {shown['run']}` continues from there" in said.out
     assert shown["status"] == "cancelled"
     assert prefect.state == "CANCELLED"
 

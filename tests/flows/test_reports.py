@@ -103,7 +103,8 @@ def test_every_student_has_a_card_that_harms_nothing(undisturbed):
         assert {r.metric_type: r.metric_value for r in data.eval_results or []}["accuracy"] == pytest.approx(
             model["metrics"]["accuracy"], abs=1e-6
         )
-        assert "student/README.md" in {item.path for item in client.list_artifacts(model["mlflow_run_id"], "student")}
+        (output,) = client.get_run(model["mlflow_run_id"]).outputs.model_outputs
+        assert "README.md" in {item.path for item in client.list_logged_model_artifacts(output.model_id)}
         assert "README.md" not in json.loads((folder / "manifest.json").read_text())["files"]
         assert Store(Home(undisturbed.home)).find("stage", model["fingerprint"]), "verified, hashes and all"
         above = model

@@ -61,7 +61,7 @@ def verdicts(record: RunRecord) -> list[str]:
     missing = tables.not_run(record)
     names = ", ".join(missing) if len(missing) <= SENTENCES else f"{missing[0]} to {missing[-1]}, {len(missing)} models"
     sentences += [f"{names}: {REASONS.get(record.status, 'not run')}."] if missing else []
-    now = f": {found}" if (found := standing(Home(Path(record.folder).parents[1]), record.version)) else ""
+    now = f": {found}" if (found := standing(Home(Path(record.folder).absolute().parent.parent), record.version)) else ""
     sentences += [f"{record.stages[-1].name} is {record.version} in MLflow's registry{now}."] if record.version else []
     counts = record.data.counts if record.data else None
     sentences += [counts.labels_in_words] if counts and counts.labels_in_words else []

@@ -45,8 +45,8 @@ def test_mistakes_are_named(cli, bare, pool: str):
 
 
 def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
-    others = ("one-stage/stage", "prove/prove", "report/report", "compare/compare", "redistill/redistill", "promote/promote")
-    names = ("distill/distill", "distill/scheduled", *others)
+    others = ("prove", "report", "compare", "export", "redistill", "promote", "monitor")
+    names = ("distill/distill", "distill/scheduled", "one-stage/stage", *(f"{name}/{name}" for name in others))
     assert cli("deploy", "--work-pool", pool).out.splitlines() == [f"{name} on {pool}" for name in names]
     cli("deploy", "--work-pool", pool)
     made = ask(prefect_api, "GET", "/deployments/name/distill/scheduled")

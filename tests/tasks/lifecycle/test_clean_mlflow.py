@@ -87,9 +87,10 @@ class TestMlflow:
         run_id = str(record.stages[0].mlflow_run_id)
         run = tracker.client.get_run(run_id)
         assert run.outputs
+        model_id = run.outputs.model_outputs[0].model_id
         place = {
-            "artifacts": (f"{run.info.artifact_uri}/student", run_id),
-            "models:/": (f"models:/{run.outputs.model_outputs[0].model_id}", None),
+            "artifacts": (tracker.client.get_logged_model(model_id).artifact_location, run_id),
+            "models:/": (f"models:/{model_id}", None),
             "runs:/": (f"runs:/{run_id}/student", None),
         }[source]
         tracker.client.create_registered_model("tiny")

@@ -15,7 +15,7 @@ from tasks.report.page import TEMPLATES
 from tasks.report.sections import SECTIONS
 from tests.tasks.reports import Page
 
-FRAMES = {"report", "compare", "section"}  # whole pages, and the layout of sections without a template
+FRAMES = {"report", "compare", "monitoring", "section"}  # whole pages, and the layout of sections without a template
 ROOM = TEMPLATES.with_name("sections")
 
 
