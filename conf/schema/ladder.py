@@ -20,6 +20,7 @@ from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
 from conf.schema.measures.evaluation import Evaluation
 from conf.schema.measures.proof import Comparison
+from conf.schema.route import ROUTE_TEXT, Route
 from conf.schema.shipping.exports import Export
 from conf.schema.shipping.monitoring import Monitoring
 from conf.schema.shipping.promotion import PromotionRules
@@ -85,6 +86,7 @@ class Ladder(Settings):
         min_length=1,
         max_length=100,
     )
+    route: Route = setting("as-written", ROUTE_TEXT, identity=False, added=True)  # what it makes of the stages is in their identities
     evaluation: Evaluation = setting(Evaluation(), "Evaluation on held-out documents")
     audit: Audit = setting(Audit(), "Audit of errors that each student inherits from its teachers", identity=False)
     compute: Compute = setting(Compute(), "Device, threads and concurrency", identity=False)

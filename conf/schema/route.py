@@ -1,0 +1,14 @@
+"""The route of a ladder: its stages as written, or rewritten in a known way."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Route = Literal["as-written", "direct", "root-cached", "curriculum", "ensemble", "self", "best-of-rungs", "auto"]
+
+ROUTE_TEXT = (
+    "Route from the root to the last student, which rewrites the stages: as-written; direct: the root teaches the last student alone; "
+    "root-cached: stages as written, the root's one cache teaches every student; curriculum: one training, teachers of rising size; "
+    "ensemble: seeds of a student teach together; self: one more student of the last one's size, taught by it; best-of-rungs: a short "
+    "trial chooses each student's teacher; auto: pilots choose the route"
+)
