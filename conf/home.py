@@ -146,18 +146,19 @@ def require_space(home: Home) -> None:
     Raises:
         StoreError: Naming the folder, the free space and the remedy.
     """
-    if _free(home) < LEAST_FREE:
+    if free_bytes(home) < LEAST_FREE:
         raise _disk_error(home, f"a run needs {LEAST_FREE // 2**20} MiB to begin")
 
 
-def _free(home: Home) -> int:
+def free_bytes(home: Home) -> int:
+    """Bytes that are free on the disk of a home, which need not exist yet."""
     existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
     return shutil.disk_usage(existing).free
 
 
 def _disk_error(home: Home, reason: str) -> StoreError:
     return StoreError(
-        f"LADDER_HOME: cannot write to {home.root} ({reason}); {_free(home) / 2**20:.0f} MiB are free there. "
+        f"LADDER_HOME: cannot write to {home.root} ({reason}); {free_bytes(home) / 2**20:.0f} MiB are free there. "
         "Free some space or set LADDER_HOME to a folder on a larger disk; finished models stay in the store."
     )
 

@@ -76,6 +76,22 @@ def load_whole(ladder: Ladder, overrides: Sequence[str] = ()) -> Loaded:
     return _load(raw, overrides, Path("the given ladder"), Path.cwd())
 
 
+def load_text(text: str, base: Path, name: str) -> Loaded:
+    """Load the text of a ladder that is in no file yet.
+
+    Args:
+        text: YAML.
+        base: Folder that its relative paths count from.
+        name: Of the text, for messages.
+
+    Raises:
+        UserError: As `load`.
+    """
+    raw = OmegaConf.create(text)
+    assert isinstance(raw, DictConfig)
+    return _load(raw, (), Path(name), base)
+
+
 def _load(raw: DictConfig, overrides: Sequence[str], path: Path, base: Path) -> Loaded:
     _check_growth(raw, path)
     broken = _settle(raw)

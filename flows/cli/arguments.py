@@ -41,6 +41,10 @@ def complete_stage(context: typer.Context, incomplete: str) -> list[str]:
 LadderName = Annotated[
     str, typer.Argument(metavar="LADDER", help="Name of a shipped ladder, or path of a YAML file.", autocompletion=complete_ladder)
 ]
+OptionalLadder = Annotated[
+    str | None,
+    typer.Argument(metavar="[LADDER]", help="Name of a shipped ladder, or path of a YAML file.", autocompletion=complete_ladder),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: stages.100k.objective.alpha=0.5")
 ]

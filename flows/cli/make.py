@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from flows.cli.arguments import Budget, By, Fresh, Json, LadderName, Name, Note, Overrides, RunName, Seed, StartAt
+from typing import Annotated
+
+import typer
+
+from flows.cli.arguments import Budget, By, Fresh, Json, LadderName, Name, Note, OptionalLadder, Overrides, RunName, Seed, StartAt
 from flows.cli.printing import begin, show
 
 
@@ -42,12 +46,43 @@ def rerun(
     relaunch(run, overrides or [], start_at, fresh, seed, naming(name, note, by))
 
 
-def plan(ladder: LadderName, overrides: Overrides = None, start_at: StartAt = None, fresh: Fresh = False, as_json: Json = False) -> None:
-    """Show the actions and the cost of a run, without doing it."""
+def plan(
+    ladder: OptionalLadder = None,
+    overrides: Overrides = None,
+    start_at: StartAt = None,
+    fresh: Fresh = False,
+    to: Annotated[str, typer.Option(metavar="SIZE", help="Propose routes to a student of this size, such as 30m.")] = "",
+    teacher: Annotated[str, typer.Option(metavar="PATH|ID|package:NAME", help="With --to: the teacher, in place of a ladder.")] = "",
+    data: Annotated[list[str] | None, typer.Option(metavar="PATH", help="With --teacher: the data; may be repeated.")] = None,
+    ship: Annotated[str, typer.Option(metavar="SIZES", help="With --to: all sizes that ship or are distilled again: 300m,30m.")] = "",
+    tokens: Annotated[str, typer.Option(metavar="N", help="With --to: tokens that each student reads, such as 2b.")] = "",
+    budget: Annotated[str, typer.Option(metavar="TIME|MONEY", help="With --to: the most that a route may take: 8h, $50.")] = "",
+    take: Annotated[str, typer.Option(metavar="ROUTE", help="With --to: the route to take; none: by the rule.")] = "",
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="With --to: write the taken route as a ladder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the actions and the cost of a run, without doing it; with --to, routes to a size, priced."""
+    from conf.errors import UserError
     from conf.home import home, protect
-    from conf.loading.load import load
     from flows.serving.environment import go_offline
 
+    options = {"--teacher": teacher, "--data": data, "--ship": ship, "--tokens": tokens, "--budget": budget, "--take": take, "--out": out}
+    given = [name for name, value in options.items() if value]
+    if given and not to:
+        raise UserError.about(given[0], options[given[0]], "with --to", "Name the size of the last student, such as --to 30m.")
+    if bool(ladder) == bool(teacher):
+        found = "both" if teacher else "neither"
+        raise UserError.about("LADDER", found, "a ladder, or --teacher with --to", "Name one of them.")
+    if data and not teacher:
+        raise UserError.about("--data", ", ".join(data), "with --teacher; a ladder names its data", "Leave it out.")
+    if to:
+        from flows.cli.choice.propose import propose_routes
+
+        propose_routes(ladder, overrides or [], teacher, data or [], (to, ship, tokens, budget, take), out, as_json)
+        return
+    from conf.loading.load import load
+
+    assert ladder is not None
     loaded = load(ladder, overrides or [])
     protect(home())
     go_offline()  # a plan fetches nothing; the libraries read this when they are imported

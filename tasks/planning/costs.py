@@ -65,11 +65,11 @@ def plan_costs(settings: Economics, seconds_to_compute: float, trainings: Sequen
         to_compute=seconds_to_compute / HOUR * settings.machine_factor * settings.price_per_hour,
         flops=flops,
         seconds=seconds,
-        price=_with_extras(seconds, settings),
-        jump=None if jump is None else JumpPlan(**jump._asdict(), price=_with_extras(jump.seconds, settings)),
+        price=with_extras(seconds, settings),
+        jump=None if jump is None else JumpPlan(**jump._asdict(), price=with_extras(jump.seconds, settings)),
     )
 
 
-def _with_extras(seconds: float, settings: Economics) -> float:
-    """Price of trainings, with data and evaluation."""
+def with_extras(seconds: float, settings: Economics) -> float:
+    """Price of so many seconds of training, with data and evaluation."""
     return training_cost(seconds, settings) + settings.data_cost + settings.evaluation_cost

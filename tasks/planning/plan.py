@@ -63,7 +63,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     settled = settle_students(ladder, context)
     store, notes = Store(home), settled_notes(ladder, settled)
     ladder = settled
-    found, data_action = _data(ladder, context, store, notes)
+    found, data_action = find_data(ladder, context, store, notes)
     corpus = Corpus(found.folder, content_hash(found)) if found else None
     counts = counts_of(found.folder) if found else None
     notes += [words for words in (counts.cut_in_words, counts.shared_in_words) if words] if counts else []
@@ -214,7 +214,10 @@ def _steps(ladder: Ladder, name: str) -> int:
     return trainings[name].steps if name in trainings else 1
 
 
-def _data(ladder: Ladder, context: Context, store: Store, notes: list[str]) -> tuple[Found | None, Literal["prepare", "reuse", "missing"]]:
+def find_data(
+    ladder: Ladder, context: Context, store: Store, notes: list[str]
+) -> tuple[Found | None, Literal["prepare", "reuse", "missing"]]:
+    """The prepared data in the store, and the action on them; faults become notes."""
     try:
         found = store.peek("data", fingerprint(data_identity(ladder, context)), read_corpus)
         return found, "reuse" if found else "prepare"

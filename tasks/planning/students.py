@@ -70,12 +70,12 @@ def _of_size(ladder: Ladder, student: Student, parameters: int, key: str, contex
     if not isinstance(ladder.teacher, CheckpointTeacher) and ladder.teacher.shape is None:
         allowed = "a shape or a config, where the teacher is no model whose architecture it could have"
         raise UserError.about(f"{key}.parameters", parameters, allowed, "Describe the student itself.")
-    config, interface = _teacher(ladder, context)
+    config, interface = teacher_and_interface(ladder, context)
     made = student_of_size(config, parameters, interface, key, prune=student.initialisation == "prune")
     return {"shape": made.model_dump()} if isinstance(made, Shape) else {"config": made}
 
 
-def _teacher(ladder: Ladder, context: Context) -> tuple[Any, Interface]:
+def teacher_and_interface(ladder: Ladder, context: Context) -> tuple[Any, Interface]:
     """The root's configuration, and the interface of the data as far as the settings and the root tell it before they are prepared."""
     from models.architectures.shapes import config_for
     from tasks.planning.preflight import expected_image, expected_interface

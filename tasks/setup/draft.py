@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from conf.errors import UserError
 from conf.schema.ladder import Workload
-from conf.schema.stage.student import parameters_of
+from conf.schema.stage.student import parameters_of, size_name
 from tasks.records.format import human
 from tasks.setup.columns import LABEL_NAMES, choose_columns, label_candidates, marks_of_none
 from tasks.setup.data_look import ColumnLook, DataLook
@@ -20,6 +19,7 @@ RATIO = 3.0  # between the sizes of stages where none are given
 WINDOW, LONGEST = 256, 512  # tokens: of a window of packed documents, and at most of a text that is one example
 BATCH = 32
 EPOCHS = {"causal-lm": 1, "sequence-classification": 3, "image-classification": 10}
+TRAIN_SHARE = 0.9  # of the data
 STEPS = (100, 5000)  # least and most
 
 
@@ -179,28 +179,28 @@ def _stages(teacher: TeacherLook, sizes: Sequence[str], draft: Draft) -> list[st
         draft.reasons["stages"] = "as asked"
         return [size.strip().lower() for size in sizes]
     draft.reasons["stages"] = f"each about {RATIO:g} times smaller than the one above"
-    return [_round_size(teacher.parameters / RATIO**step) for step in (1, 2)]
-
-
-def _round_size(parameters: float) -> str:
-    for unit, name in ((1e9, "b"), (1e6, "m"), (1e3, "k")):
-        if parameters >= unit:
-            number = parameters / unit
-            return f"{number:.1f}{name}" if number < 10 and not re.fullmatch(r"\d\.0", f"{number:.1f}") else f"{number:.0f}{name}"
-    return "1k"
+    return [size_name(teacher.parameters / RATIO**step) for step in (1, 2)]
 
 
 def _training(data: DataLook, workload: Workload, length: int, draft: Draft) -> dict[str, Any]:
-    epochs, examples = EPOCHS[workload], data.rows
-    settings = draft.settings["data"]
-    if workload == "causal-lm" and isinstance(settings, dict) and "text" not in settings.get("columns", {"text": ""}):
-        epochs = EPOCHS["sequence-classification"]  # a conversation is an example
-    elif workload == "causal-lm":
-        examples = data.bytes // 4 // length
-    elif data.source == "digits":
-        examples = 1797
-    wanted = round(0.9 * examples * epochs / BATCH)
+    packed = workload == "causal-lm" and _is_packed(draft.settings["data"])
+    epochs = EPOCHS["causal-lm" if packed else "sequence-classification" if workload == "causal-lm" else workload]
+    examples = estimated_examples(data, draft.settings, length)
+    wanted = round(TRAIN_SHARE * examples * epochs / BATCH)
     steps = int(min(max(wanted, STEPS[0]), STEPS[1])) if examples else 1000
-    passes = steps * BATCH / max(0.9 * examples, 1)
+    passes = steps * BATCH / max(TRAIN_SHARE * examples, 1)
     draft.reasons["defaults.training"] = f"about {passes:.1f} passes over the training part" if examples else "a first try"
     return {"steps": steps, "batch_size": BATCH, "learning_rate": 1e-3}
+
+
+def estimated_examples(data: DataLook, settings: dict[str, Any], length: int) -> int:
+    """Examples of data before they are prepared, as a draft's settings read them; 0: unknown."""
+    if data.source == "digits":
+        return 1797
+    packed = settings["workload"] == "causal-lm" and _is_packed(settings["data"])
+    return data.bytes // 4 // length if packed else data.rows
+
+
+def _is_packed(settings: Any) -> bool:
+    """Whether the settings of a language model's data cut windows out of its documents; a conversation is an example."""
+    return not isinstance(settings, dict) or "text" in settings.get("columns", {"text": ""})

@@ -28,6 +28,14 @@ class NewLadder(NamedTuple):
     text: str
 
 
+class Drafted(NamedTuple):
+    """A draft that is in no file yet, and the teacher and data that it was made for."""
+
+    teacher: TeacherLook
+    data: DataLook
+    draft: Draft
+
+
 def init_ladder(teacher: str, data: Sequence[str], sizes: Sequence[str], out: str | None, ask: Ask, context: Context) -> NewLadder:
     """Look at teacher and data, guess a ladder, write it.
 
@@ -42,26 +50,50 @@ def init_ladder(teacher: str, data: Sequence[str], sizes: Sequence[str], out: st
     Raises:
         UserError: The file exists, or teacher or data are missing, unreadable or do not go together; nothing was written.
     """
-    name = _name(Path(out).stem if out else Path(data[0].split("*")[0]).stem or Path(context.base).name)
+    name = ladder_name(Path(out).stem if out else Path(data[0].split("*")[0]).stem or Path(context.base).name)
     file = Path(out) if out else Path(f"{name}.yaml")
-    if file.exists():
-        raise UserError.about("--out", str(file), "a file that does not exist yet", "Choose another, or remove it.")
+    check_new(file)
+    seen_teacher, seen_data = look_at_teacher(teacher, context), look_at_data(data, Path(context.base))
+    drafted = Drafted(seen_teacher, seen_data, draft_ladder(name, seen_teacher, seen_data, sizes, ask))
+    return write_draft(drafted, file, context, "ladder init")
+
+
+def write_draft(drafted: Drafted, file: Path, context: Context, command: str) -> NewLadder:
+    """Write a draft to a new file, and load it.
+
+    Args:
+        drafted: The draft; its relative paths are changed to count from the folder of the file.
+        file: Relative to the working directory, or absolute.
+        context: The working directory as base.
+        command: That wrote it, for the comment at its beginning.
+
+    Raises:
+        UserError: The file exists, or the schema refuses the settings; nothing is left.
+    """
     base = Path(context.base)
-    seen_teacher = look_at_teacher(teacher, context)
-    seen_data = look_at_data(data, base)
-    draft = draft_ladder(name, seen_teacher, seen_data, sizes, ask)
-    _from_file(draft, base, (base / file).parent)
-    text = as_yaml(draft, str(file))
+    _from_file(drafted.draft, base, (base / file).parent)
+    text = as_yaml(drafted.draft, str(file), command)
     write_new(base / file, text)
     try:
         load(str(base / file))
     except UserError:
         (base / file).unlink()
         raise
-    return NewLadder(file, seen_teacher, seen_data, draft, text)
+    return NewLadder(file, drafted.teacher, drafted.data, drafted.draft, text)
 
 
-def _name(stem: str) -> str:
+def check_new(file: Path) -> None:
+    """Refuse a file that exists.
+
+    Raises:
+        UserError: It does.
+    """
+    if file.exists():
+        raise UserError.about("--out", str(file), "a file that does not exist yet", "Choose another, or remove it.")
+
+
+def ladder_name(stem: str) -> str:
+    """A name of a ladder after the beginning of a file's name."""
     return re.sub(r"[^a-z0-9-]+", "-", stem.casefold()).strip("-")[:64] or "ladder"
 
 

@@ -13,15 +13,16 @@ from tasks.setup.guesses import Draft
 WIDTH = 110  # characters of a line; a longer comment stands above its key
 
 
-def as_yaml(draft: Draft, place: str) -> str:
+def as_yaml(draft: Draft, place: str, command: str = "ladder init") -> str:
     """The draft as YAML.
 
     Args:
         draft: Settings and reasons.
         place: Path of the file, for the comment at its beginning.
+        command: That wrote it, for the same.
     """
     lines = [
-        f"# By `ladder init`. `ladder plan {place}` prices it, `ladder explain {place}` prints every setting, `ladder run {place}` runs it."
+        f"# By `{command}`. `ladder plan {place}` prices it, `ladder explain {place}` prints every setting, `ladder run {place}` runs it."
     ]
     lines += [f"# Decide: {warning}." for warning in draft.warnings]
     for key, value in draft.settings.items():
@@ -33,6 +34,10 @@ def _setting(key: str, value: Any, reasons: dict[str, str], path: str, indent: s
     reason = reasons.get(path)
     inner = [name for name in reasons if name.startswith(f"{path}.")]
     nested = isinstance(value, dict) and (inner or path in ("data", "defaults"))
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        yield f"{indent}{key}:  # {reason}" if reason else f"{indent}{key}:"
+        yield from (f"{indent}  - {in_one_line(item)}" for item in value)
+        return
     text = f"{indent}{key}:" if nested else f"{indent}{key}: {in_one_line(value)}"
     if reason and len(text) + len(reason) + 4 <= WIDTH:
         yield f"{text}  # {reason}"
@@ -40,7 +45,7 @@ def _setting(key: str, value: Any, reasons: dict[str, str], path: str, indent: s
         if reason:
             yield f"{indent}# {reason}"
         yield text
-    if nested:
+    if nested and isinstance(value, dict):
         for name, item in value.items():
             yield from _setting(name, item, reasons, f"{path}.{name}", f"{indent}  ")
 

@@ -23,6 +23,15 @@ def parameters_of(text: str) -> int | None:
     return round(float(match[1]) * UNITS[match[2].lower()]) if match else None
 
 
+def size_name(parameters: float) -> str:
+    """The text that `parameters_of` reads as about so many parameters: two digits, such as `1.5b`, `40m`; three from 100 on, `300k`."""
+    for name, unit in reversed(UNITS.items()):
+        if parameters >= unit:
+            number = parameters / unit
+            return f"{number:.1f}".removesuffix(".0") + name if number < 9.95 else f"{number:.0f}{name}"
+    return "1k"
+
+
 class Shape(Settings):
     """The shape of a transformer. Vocabulary, classes and image size come from the data."""
 

@@ -1,0 +1,59 @@
+"""Which route to take, by the rule of docs/explanation/planning.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tasks.planning.proposals.candidates import ASSISTANT, CHAIN, DIRECT_CACHED, DIRECT_LIVE, ROOT_CACHED, ROOT_LIVE
+
+# What is known of each route; the sources are read and discussed in docs/explanation/planning.md.
+EVIDENCE = {
+    DIRECT_LIVE: "Chains were not ahead of one jump at equal cost in any comparison here; a 35-fold jump still gains (arXiv:2408.00118)",
+    DIRECT_CACHED: "As direct-live; answers that several epochs or trials use are paid for once (arXiv:2503.16870)",
+    CHAIN: "Gains over one jump were found at 2.2 to 6.7 times its cost (arXiv:1902.03393, 2407.14679); lost here at equal FLOPs",
+    ASSISTANT: "+0.2 to +0.5 points, growing with the gap (arXiv:2002.10957); at equal cost not ahead of one jump here",
+    ROOT_LIVE: "The root taught a second step better than the student above it (arXiv:2407.14679)",
+    ROOT_CACHED: "How Ministral 3 went from 24B to 3B: weights down the chain, the root teaches (arXiv:2601.08584)",
+}
+
+
+class Pick(NamedTuple):
+    """A route and the reason; `pilot`: whether its cost calls for one first."""
+
+    route: str
+    reason: str
+    pilot: bool = False
+
+
+def pick(refused: Mapping[str, str], shipped: int, epochs: float) -> Pick | None:
+    """The route by the rule; None where none can be taken.
+
+    Args:
+        refused: Routes that cannot be taken, with the reason of each.
+        shipped: Students that ship or are distilled again.
+        epochs: How often the training data are read.
+    """
+    possible = [pick for pick in _ranking(shipped, epochs) if pick.route not in refused]
+    if not possible:
+        return None
+    first, (best, *_) = _ranking(shipped, epochs)[0], possible
+    if best.route == first.route:
+        return best
+    return best._replace(reason=f"{best.reason}; {first.route} is out: {refused[first.route]}")
+
+
+def _ranking(shipped: int, epochs: float) -> list[Pick]:
+    """All routes, the best first."""
+    chains = [
+        Pick(ASSISTANT, "parents with one student that does not ship; try it first with a pilot", True),
+        Pick(CHAIN, "each student teaches the next one; try it first with a pilot", True),
+    ]
+    if shipped < 2:
+        why = "one student ships, and no chain was ahead of one jump at equal cost"
+        stored = Pick(DIRECT_CACHED, f"{why}; the data are read {epochs:.3g} times, so stored answers are cheaper than live ones")
+        live = Pick(DIRECT_LIVE, f"{why}; the data are read once, so that a cache saves nothing")
+        directs = [stored, live._replace(reason=why)] if epochs > 1 else [live, stored._replace(reason=why)]
+        return [*directs, Pick(ROOT_CACHED, "the root teaches"), *chains, Pick(ROOT_LIVE, "the root teaches")]
+    reason = f"{shipped} students ship and read the same text: one cache of the root's answers serves all"
+    return [Pick(ROOT_CACHED, reason), *chains, Pick(ROOT_LIVE, "the root teaches"), Pick(DIRECT_CACHED, ""), Pick(DIRECT_LIVE, "")]
