@@ -153,6 +153,10 @@ def refuse_early(resolved: ResolvedRequest) -> None:
         UserError: A stage is larger than its teacher, `start_at` names no stage, or an arm of a proof is named that cannot be.
     """
     request, ladder = resolved.request, resolved.ladder
+    if request.search:
+        from tasks.search.plan import plan_search
+
+        plan_search(ladder)
     if request.proof:
         from tasks.proof.arms import refuse
 
@@ -162,7 +166,7 @@ def refuse_early(resolved: ResolvedRequest) -> None:
     from tasks.training.identity import settings_hash
 
     # A run that is done has passed this check, which takes seconds; an imported checkpoint may have changed since.
-    hashes = [settings_hash(ladder, proof) for proof in (False, True)]
+    hashes = [settings_hash(ladder, kind) for kind in ("ladder", "proof", "search")]
     done = any(record.settings_hash in hashes and record.status == "done" for record in list_runs(home()))
     if done and ladder.teacher.source == "train" and request.start_at is None:
         return

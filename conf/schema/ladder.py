@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 from conf.errors import UserError
 from conf.schema.answer_checks import check_answers, is_by_root
 from conf.schema.base import Settings, setting
+from conf.schema.choice.search import SearchSettings
 from conf.schema.data import Data, Tokenizer, sources_for
 from conf.schema.measures.audit import Audit, check_gate
 from conf.schema.measures.bench import Bench
@@ -94,6 +95,7 @@ class Ladder(Settings):
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
     proof: Comparison = setting(Comparison(), "Comparison of `ladder prove`", identity=False)
     monitoring: Monitoring = setting(Monitoring(), "Watching of the promoted student, by `ladder monitor`", identity=False, added=True)
+    search: SearchSettings = setting(SearchSettings(), "Search for better settings, by `ladder search`", identity=False, added=True)
     exports: tuple[Export, ...] = setting(
         (),
         "Formats in which the last student is exported at the end of a run; short: their names, such as [onnx-int8, gguf-q8_0]",

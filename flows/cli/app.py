@@ -16,12 +16,14 @@ import typer
 from conf.errors import LadderError, RunCancelled, RunInterrupted
 from conf.native import prepare_process
 from flows.cli import bench, look, make, operate, prove, set_up, ship, watch
+from flows.cli.choice import search
 
 INTERRUPTED = 130
 # A command imports heavy libraries itself, so that help and completion are instant.
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Make": {"run": make.run, "rerun": make.rerun, "plan": make.plan},
     "Look": {"runs": look.runs, "show": look.show, "report": look.report, "compare": look.compare},
+    "Choose": {"search": search.search},
     "Prove": {"prove": prove.prove, "bench": bench.bench, "economics": bench.economics},
     "Ship": {
         "export": ship.export,

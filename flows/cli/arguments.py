@@ -45,8 +45,39 @@ OptionalLadder = Annotated[
     str | None,
     typer.Argument(metavar="[LADDER]", help="Name of a shipped ladder, or path of a YAML file.", autocompletion=complete_ladder),
 ]
+
+
+def overrides_of_files(given: list[str] | None) -> list[str] | None:
+    """The overrides, with the lines of each `@FILE` in its place, such as the winner of a search; empty ones and comments left out.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    from pathlib import Path
+
+    from conf.errors import UserError
+
+    found: list[str] = []
+    for text in given or ():
+        if not text.startswith("@"):
+            found.append(text)
+            continue
+        try:
+            lines = Path(text[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            allowed = "@ and the path of a readable file with one KEY=VALUE a line"
+            raise UserError.about("override", text, allowed, f"{getattr(error, 'strerror', None) or 'It is no text'}.") from None
+        found += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return found if given is not None else None
+
+
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: stages.100k.objective.alpha=0.5")
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE|@FILE]...",
+        help="Settings to change: stages.100k.objective.alpha=0.5; @FILE: a file of them, such as the winner of a search.",
+        callback=overrides_of_files,
+    ),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run, as `ladder runs` shows it.", autocompletion=complete_run)]
 LastRun = Annotated[

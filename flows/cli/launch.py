@@ -40,8 +40,9 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
     record = load_run(home(), run)
     if record.only and start_at:
         raise UserError.about("--start-at", start_at, f"nothing: {run} made the one stage {record.only}", "Leave it out.")
-    if record.proof and start_at:
-        raise UserError.about("--start-at", start_at, f"nothing: {run} is a proof, whose arms have stages of their own", "Leave it out.")
+    if (record.proof or record.search) and start_at:
+        of = "proof, whose arms" if record.proof else "search, whose trials"
+        raise UserError.about("--start-at", start_at, f"nothing: {run} is a {of} have stages of their own", "Leave it out.")
     launch(
         RunRequest(
             record.source,
@@ -54,6 +55,7 @@ def relaunch(run: str, overrides: Sequence[str], start_at: str | None, fresh: bo
             inline_ladder=load(str(Path(record.folder) / "ladder.yaml")).ladder if record.whole else None,
             repeats=record.run,
             proof=record.proof,
+            search=record.search,
             **named,
         )
     )
@@ -170,6 +172,10 @@ def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], 
         from flows.one_stage import one_stage
 
         return partial(run_here, one_stage, path, request.only, request.teachers, **given)
+    if request.search:
+        from flows.searching.search import search_settings
+
+        return partial(run_here, search_settings, path, overrides=overrides, **named)
     given |= {"budget": request.budget or ""}
     if request.proof:
         from flows.prove import prove
@@ -226,8 +232,10 @@ def _conclude(flow_run_id: str, stopped: GateStopped | ExportRefused | None) -> 
 
     from flows.cli.printing import clickable
     from flows.cli.show.runs import links
+    from flows.cli.show.search import search_lines
     from tasks.proof.verdict_text import render
     from tasks.records.proof import read_proof
+    from tasks.records.routes.search import read_search
     from tasks.report import tables
 
     record = _record_of(flow_run_id)
@@ -236,6 +244,8 @@ def _conclude(flow_run_id: str, stopped: GateStopped | ExportRefused | None) -> 
     if (compared := read_proof(record)) is not None:
         console.print(render(compared))
         console.print(f"\n{compared.verdict}", markup=False)
+    elif (searched := read_search(record)) is not None:
+        console.print("\n".join(search_lines(searched, record)), markup=False, soft_wrap=True)
     else:
         console.print(tables.render_rich(record))
     for line in map(clickable, links(record)):

@@ -34,7 +34,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from conf.home import Home
 from tasks.lifecycle.mlflow_ends import close_earlier
-from tasks.records.run import RunRecord
+from tasks.records.run import Kind, RunRecord
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY, fail_fast_client
 from tasks.runtime.runs.run_registry import DIED, list_runs, mark_interrupted, note_restart
@@ -42,6 +42,12 @@ from tasks.runtime.runs.run_registry import DIED, list_runs, mark_interrupted, n
 RESTART = re.compile(r"restart:(\d+)")
 FORGET_SECONDS = 7 * 24 * 3600  # for a flow run that this server lacks, because it ran against another one
 LAUNCH = "launch-"
+DEPLOYMENTS: dict[Kind, str] = {
+    "ladder": "distill/distill",
+    "stage": "one-stage/stage",
+    "proof": "prove/prove",
+    "search": "search/search",
+}
 OPEN = [StateType.RUNNING, StateType.PENDING, StateType.PAUSED, StateType.CANCELLING]
 _claims: dict[str, int] = {}  # descriptors, open until the process ends
 
@@ -140,7 +146,7 @@ def _restart(home: Home, client: SyncPrefectClient, record: RunRecord) -> list[U
     number = record.attempt
     try:
         old = client.read_flow_run(UUID(record.prefect_run_id))
-        name = "one-stage/stage" if record.only else "prove/prove" if record.proof else "distill/distill"
+        name = DEPLOYMENTS[record.kind]
         deployment = old.deployment_id or client.read_deployment_by_name(name).id
         tags = [*(tag for tag in old.tags if not RESTART.fullmatch(tag) and not tag.startswith("repeats:")), f"restart:{number}"]
         again = client.create_flow_run_from_deployment(

@@ -58,7 +58,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         request, ladder, paths = resolved.request, resolved.ladder, home()
         protect(paths)  # for a worker's process, which no command of ours has started
         kept, tracker = kept_before(ladder, request.start_at), _tracker(ladder, paths)
-        earlier = unfinished(paths, settings_hash(ladder, request.proof), request.start_at, request.fresh)
+        earlier = unfinished(paths, settings_hash(ladder, request.kind), request.start_at, request.fresh)
         lock = RunLock(paths, earlier.run) if earlier else None
         if flow_run.id:
             claim(paths, flow_run.id)
@@ -224,7 +224,7 @@ def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str | None, earlier
         ladder=ladder.name,
         workload=ladder.workload,
         status="running",
-        settings_hash=settings_hash(ladder, request.proof),
+        settings_hash=settings_hash(ladder, request.kind),
         source=resolved.recorded_source,
         overrides=resolved.recorded_overrides,
         start_at=request.start_at,
@@ -252,6 +252,7 @@ def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str | None, earlier
         named=tuple(model.fingerprint for model in reversed(resolved.teachers)),
         budget=resolved.shortened,
         proof=request.proof,
+        search=request.search,
         environment=environment(),
     )
 

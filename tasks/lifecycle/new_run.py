@@ -14,9 +14,8 @@ MOST = 8  # changed settings that a record keeps; `ladder compare` shows all
 def new_lock(resolved: ResolvedRequest, home: Home) -> RunLock:
     """The lock of a new run, taken, under an unused name."""
     request = resolved.request
-    kind = "proof" if request.proof else "stage" if request.only else "ladder"
     while True:
-        lock = RunLock(home, new_name(home, resolved.ladder.name, kind, request.name))
+        lock = RunLock(home, new_name(home, resolved.ladder.name, request.kind, request.name))
         if lock.take():
             return lock
 

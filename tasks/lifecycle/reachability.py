@@ -10,6 +10,7 @@ from conf.errors import LadderError
 from conf.home import Home
 from conf.locks import is_held
 from tasks.records.proof import read_proof
+from tasks.records.routes.search import read_search
 from tasks.records.run import RunRecord, StageRecord, stage_record
 from tasks.runtime.runs.run_registry import all_runs, is_alive
 from tasks.store.store import SHOWN
@@ -108,9 +109,12 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
 
 
 def _proved(home: Home, record: RunRecord) -> list[StageRecord]:
-    """The models of all arms of a proof."""
-    proof = read_proof(record)
+    """The models of all arms of a proof, or of all trials and of the confirmation of a search."""
+    proof, search = read_proof(record), read_search(record)
     fingerprints = {one for arm in proof.arms for each in arm.replicates for one in each.fingerprints} if proof else set()
+    if search:
+        fingerprints |= {one for trial in search.trials for rung in trial.rungs for one in rung.fingerprints}
+        fingerprints |= set(search.confirmation.fingerprints) if search.confirmation else set()
     return [model for one in sorted(fingerprints) for model in _stored(home, one[:SHOWN])]
 
 

@@ -11,7 +11,7 @@ from typing import TypedDict
 from conf.errors import UserError
 from conf.loading.introspect import suggest
 from conf.schema.ladder import Ladder
-from tasks.records.run import RunRecord, StageRecord
+from tasks.records.run import Kind, RunRecord, StageRecord
 from tasks.tracking.runs import user
 
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # that a person gives; a folder is named by it
@@ -37,6 +37,7 @@ class RunRequest:
         note: Why it is made, for the record.
         by: Who asks for it, for the record.
         proof: Whether the ladder is compared with its control arms.
+        search: Whether better settings of its stages are searched.
         served: Whether a deployment asks: its parameters come from a server, and their paths are confined.
     """
 
@@ -54,7 +55,13 @@ class RunRequest:
     note: str | None = None
     by: str | None = None
     proof: bool = False
+    search: bool = False
     served: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What is asked for: a whole ladder, one stage of it, a proof, or a search."""
+        return "proof" if self.proof else "search" if self.search else "stage" if self.only else "ladder"
 
 
 @dataclass(frozen=True)
@@ -89,15 +96,15 @@ class ResolvedRequest:
 
     def is_like(self, record: RunRecord) -> bool:
         """Whether an earlier run had the same parameters; the ladder's file may have changed since."""
-        return self._asked == (record.source, record.only, record.proof, _values(record.overrides), record.start_at, record.fresh)
+        return self._asked == (record.source, record.kind, record.only, _values(record.overrides), record.start_at, record.fresh)
 
     @property
     def _asked(self) -> tuple[object, ...]:
         request = self.request
         return (
             self.recorded_source,
+            request.kind,
             request.only,
-            request.proof,
             _values(self.recorded_overrides),
             request.start_at,
             request.fresh,

@@ -17,7 +17,7 @@ from tasks.records.data import DataCounts
 
 TEACHER = "teacher"  # name of the root teacher among the models of a run
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
-Kind = Literal["ladder", "stage", "proof"]
+Kind = Literal["ladder", "stage", "proof", "search"]
 Verdict = Literal["passed", "warned", "stopped", "approved"]
 
 
@@ -193,6 +193,7 @@ class RunRecord(Record):
         unrecorded: Parts that MLflow did not take, in words; a rerun records them.
         waiting: The question to a person, while the run waits for the answer.
         proof: Whether it was `ladder prove`: beside its record lies `proof.json`, and `stages` are those of the first arm's first seed.
+        search: Whether it was `ladder search`: beside its record lies `search.json`, and `stages` are the winner's, or the defaults'.
         version: Version of the ladder's model in MLflow's registry that its last student is, as `NAME/VERSION`; None: it is none.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
     """
@@ -234,6 +235,7 @@ class RunRecord(Record):
     edited: tuple[str, ...] = ()
     served: bool = False
     proof: bool = False
+    search: bool = False
     attempt: int = 1
     restarts: int = 0
     restarted: str | None = None
@@ -248,8 +250,8 @@ class RunRecord(Record):
 
     @property
     def kind(self) -> Kind:
-        """The request: a whole ladder, one stage of it, or a proof."""
-        return "proof" if self.proof else "stage" if self.only else "ladder"
+        """The request: a whole ladder, one stage of it, a proof, or a search."""
+        return "proof" if self.proof else "search" if self.search else "stage" if self.only else "ladder"
 
     @property
     def computed_flops(self) -> float:

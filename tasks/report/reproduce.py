@@ -20,7 +20,8 @@ def run_command(record: RunRecord) -> str:
     """The command of the run; one stage from named teachers needs their home, everything else needs nothing."""
     if record.only:
         return shlex.join(["ladder", "rerun", record.run])
-    return prove_command(record) if record.proof else shlex.join(["ladder", "run", *arguments_of(record)])
+    command = {"proof": "prove", "search": "search"}.get(record.kind, "run")
+    return shlex.join(["ladder", command, *arguments_of(record)])
 
 
 def prove_command(record: RunRecord) -> str:

@@ -17,18 +17,19 @@ from conf.schema.stage.training import Training
 from conf.schema.teacher import CheckpointTeacher, TrainedTeacher
 from models.base.files import file_sha256
 from models.base.numerics import NUMERICS
+from tasks.records.run import Kind
 from tasks.store.fingerprint import fingerprint
 
 T = TypeVar("T")
 
 
-def settings_hash(ladder: Ladder, proof: bool = False) -> str:
+def settings_hash(ladder: Ladder, kind: Kind = "ladder") -> str:
     """Hash of a run's settings and purpose: a proof goes on with a proof, and a run with a run."""
     plain = known_settings(ladder)
     plain["teacher"].pop("allow_poor", None)  # a run that was refused for its teacher goes on where it is let teach
     if ladder.tracking == "mlflow":
         del plain["tracking"]  # a run that was interrupted before this setting existed is still continued
-    return fingerprint(plain | ({"purpose": "proof"} if proof else {}))
+    return fingerprint(plain | ({"purpose": kind} if kind in ("proof", "search") else {}))
 
 
 def known_settings(settings: BaseModel) -> dict[str, Any]:

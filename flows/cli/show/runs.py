@@ -8,11 +8,13 @@ from typing import Any
 
 from conf.home import home
 from conf.served import served
+from flows.cli.show.search import search_lines
 from tasks.evaluation.harness_tasks import shown
 from tasks.proof.verdict_text import render
 from tasks.records.export import read_exports
 from tasks.records.format import NONE, duration, moment, operations, percent
 from tasks.records.proof import read_proof
+from tasks.records.routes.search import read_search
 from tasks.records.run import RunRecord, StageRecord
 from tasks.registry.history import standing
 from tasks.report import export_table, tables
@@ -169,6 +171,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "stages": stages,
         **{name: values[name] for name in rest},
         "proof": proof.model_dump(mode="json") if (proof := read_proof(record)) else None,
+        "search": search.model_dump(mode="json") if (search := read_search(record)) else None,
         "exports": [each.model_dump(mode="json") for each in read_exports(record)],
     }
 
@@ -187,6 +190,7 @@ def show_text(record: RunRecord) -> str:
     places = [*elsewhere(record), *places]
     missing = [f"MLflow lacks {what}" for what in record.unrecorded]
     compared = [render(proof), "", proof.verdict, *proof.notes, ""] if (proof := read_proof(record)) else []
+    compared += [*search_lines(search, record), ""] if (search := read_search(record)) else []
     parts = (*lines, *compared, tables.render_rich(record), "", *_exports(record), *missing, *places)
     return "\n".join([text_of(*parts, width=WIDE, soft_wrap=True), *links(record)])  # a command broken by us could not be copied
 

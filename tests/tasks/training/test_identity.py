@@ -23,7 +23,7 @@ EARLIER_PROOF = "84cf776a2391a7b64d1bd63edb3cf07d80b2ea1ac86a58ee8e2fa6ab073180e
 
 def test_a_run_of_the_version_before_is_found() -> None:
     ladder = Ladder.model_validate(PLAIN)
-    assert (settings_hash(ladder), settings_hash(ladder, proof=True)) == (EARLIER, EARLIER_PROOF)
+    assert (settings_hash(ladder), settings_hash(ladder, "proof")) == (EARLIER, EARLIER_PROOF)
 
 
 def test_a_run_without_mlflow_is_another_one() -> None:

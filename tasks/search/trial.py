@@ -1,0 +1,111 @@
+"""Train and judge the students of a trial; as a program, of one trial a line."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from conf.errors import LadderError, TrainingDiverged, UserError
+from conf.schema.ladder import Ladder
+from models.base.device import precision_of
+from models.data.corpus import SplitName
+from tasks.evaluation.evaluate import evaluate_model
+from tasks.records.base import Record
+from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.runs.run_registry import Context
+from tasks.runtime.stage_inputs import StageInputs
+from tasks.training.student import train_student
+
+
+class TrialJob(Record):
+    """Stages to train in turn, below finished models, and the split on which the last student is judged."""
+
+    ladder: dict[str, Any]
+    stages: tuple[str, ...]
+    lineage: tuple[StageRecord, ...]
+    data: DataRecord
+    context: Context
+    split: SplitName = "valid"
+
+
+class TrialOutcome(Record):
+    """The students of a job, the last with its figures.
+
+    Attributes:
+        students: In their order; empty where there are none.
+        seconds: That they took, their evaluation included.
+        refused: Why the settings cannot be trained.
+        failed: Why a worker could not train them, whatever the settings.
+    """
+
+    students: tuple[StageRecord, ...] = ()
+    seconds: float = 0.0
+    refused: str | None = None
+    failed: str | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Of the last student."""
+        return self.students[-1].parameters
+
+
+def job_of(
+    ladder: Ladder, stages: Sequence[str], lineage: Sequence[StageRecord], inputs: StageInputs, split: SplitName = "valid"
+) -> TrialJob:
+    """A job without a record in MLflow, samples, tasks and further data: a trial's figures are those of the metric alone."""
+    evaluation = ladder.evaluation.model_copy(update={"samples": 0, "tasks": (), "also": {}})
+    return TrialJob(
+        ladder=ladder.model_copy(update={"evaluation": evaluation}).model_dump(mode="json"),
+        stages=tuple(stages),
+        lineage=tuple(lineage),
+        data=inputs.data.model_copy(update={"also": {}}),
+        context=inputs.context.model_copy(update={"mlflow_run_id": None}),
+        split=split,
+    )
+
+
+def train_trial(job: TrialJob) -> TrialOutcome:
+    """Find or train the students of a job, and judge the last one."""
+    ladder, began = Ladder.model_validate(job.ladder), time.monotonic()
+    inputs, lineage = StageInputs(ladder, job.data, job.context), list(job.lineage)
+    try:
+        for stage in (stage for stage in ladder.stages if stage.name in job.stages):
+            lineage.append(train_student(stage, lineage, inputs))
+    except (UserError, TrainingDiverged) as error:
+        return TrialOutcome(refused=str(error).partition("\n")[0], seconds=time.monotonic() - began)
+    precision = precision_of(ladder, ladder.stages[-1].training)
+    judged = evaluate_model(lineage[-1], [], inputs, precision, job.split)
+    students = (*lineage[len(job.lineage) : -1], judged)
+    return TrialOutcome(students=students, seconds=time.monotonic() - began)
+
+
+def main() -> None:
+    """Train the jobs that come as lines on standard input, an outcome or an error in a line for each; ends with its parent process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this one
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            answer = train_trial(TrialJob.model_validate_json(lines.get()))
+        except LadderError as error:
+            answer = TrialOutcome(failed=str(error))
+        answers.write(answer.model_dump_json() + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
