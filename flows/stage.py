@@ -20,6 +20,7 @@ from tasks.runtime import cancellation
 from tasks.runtime.prefect_client import require_server
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.training.identity import teachers_of
+from tasks.training.members import with_members
 
 
 def _audited(student: StageRecord, stage: Stage, lineage: list[StageRecord], inputs: StageInputs) -> StageRecord:
@@ -106,5 +107,15 @@ def _made(
     if ladder.audit.enabled:
         judged = _audited(judged, stage, lineage, inputs)
     decided = decide(judged, stage, lineage, ladder.audit.thresholds)
-    own = decided.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
+    whole = decided if decided.gate == "stopped" else with_members(decided, _members(stage, lineage, inputs))
+    own = whole.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
     return record_model(own, lineage, inputs)
+
+
+def _members(stage: Stage, lineage: list[StageRecord], inputs: StageInputs) -> list[StageRecord]:
+    """The rung's other students, trained with seeds of their own, evaluated and recorded; the gate judges its product alone."""
+    precision, made = precision_of(inputs.ladder, stage.training), list[StageRecord]()
+    for member in range(1, stage.members):
+        student = train_student(stage, lineage, inputs, None, member)
+        made.append(record_model(evaluate_model(student, lineage, inputs, precision), lineage, inputs))
+    return made

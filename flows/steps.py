@@ -143,7 +143,8 @@ def step(function: Callable[P, R], name: str, run_name: str | Callable[..., str]
 
 
 def _student_run_name(parameters: dict[str, Any]) -> str:
-    return f"{parameters['stage'].name} <- {parameters['lineage'][-1].name}"
+    member = parameters.get("member", 0)
+    return f"{parameters['stage'].name}{f'.{member + 1}' if member else ''} <- {parameters['lineage'][-1].name}"
 
 
 prepare_data = step(prepare.prepare_data, "data", "data: {ladder.data.source}", **RETRY)

@@ -38,7 +38,7 @@ def check_answers(teacher: AnswersTeacher, workload: str, data: Data, evaluation
 
 def is_by_root(stage: Stage, first: bool) -> bool:
     """Whether the root teaches a stage; `first`: it is the parent, too."""
-    return stage.teachers != ("none",) and (first or bool({"root", "ancestors"} & set(stage.teachers)))
+    return stage.teachers != ("none",) and (first or bool({"root", "ancestors", "rising"} & set(stage.teachers)))
 
 
 def _check_token_answers(teacher: AnswersTeacher, data: Data, evaluation: Evaluation, stages: Sequence[Stage]) -> None:

@@ -29,6 +29,7 @@ from conf.schema.shipping.redistill import Redistill
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
+from conf.schema.teaching_checks import check_teaching
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
 
@@ -262,10 +263,18 @@ class Ladder(Settings):
         return self
 
     @model_validator(mode="after")
+    def _teaching_fits(self) -> Ladder:
+        try:
+            check_teaching(self.teacher, self.stages)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @model_validator(mode="after")
     def _objectives_suit_the_workload(self) -> Ladder:
         for index, stage in enumerate(self.stages):
             try:
-                several = 1 if len(stage.teachers) == 1 and stage.teachers != ("ancestors",) else 2
+                several = 1 if stage.teachers in (("parent",), ("root",), ("none",)) else 2
                 if stage.teachers == ("none",) and (stage.objective.features or stage.signals.source == "cached"):
                     raise UserError.about(f"stages[{index}].teachers", "none", "a teacher, for features and cached signals", "Name one.")
                 # auto gives way to live where the objective asks for more than a cache holds

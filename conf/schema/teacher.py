@@ -27,8 +27,31 @@ class TrainedTeacher(Settings):
         allowed="trial, true or false",
     )
     class_weights: ClassWeights = class_weights("Weights of classes in its cross-entropy (classification), as objective.class_weights")
+    keep: tuple[float, ...] = setting(
+        (),
+        "Shares of its training after which its weights are kept, the early checkpoints of stages with teachers: checkpoints",
+        "fraction of steps",
+        added=True,
+        max_length=100,
+    )
 
     _plain_class_weights = field_validator("class_weights", mode="before")(plain_class_weights)
+
+    @field_validator("keep")
+    @classmethod
+    def _moments_in_turn(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < share < 1 for share in value) or sorted(set(value)) != list(value):
+            raise ValueError(f"got {list(value)}; allowed: rising numbers between 0 and 1, such as [0.1, 0.3]. Correct it.")
+        return value
+
+    @model_validator(mode="after")
+    def _kept_of_a_whole_training(self) -> TrainedTeacher:
+        if self.keep and self.training.patience is not None:
+            raise ValueError(
+                f"training.patience: got {self.training.patience}; allowed: none, with teacher.keep, whose shares are of a training of "
+                "known length. Leave one of them out."
+            )
+        return self
 
 
 class CheckpointTeacher(Settings):

@@ -4,12 +4,46 @@ from __future__ import annotations
 
 import functools
 import math
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema.stage.objective import Objective, Schedule
 from conf.schema.stage.training import Training
+
+
+class Turns(NamedTuple):
+    """Which models answer in a step.
+
+    Attributes:
+        sizes: Models of each teacher, which answer together: 1, or the members of an ensemble.
+        shares: Relative time of each teacher where they hand over, one teaching at a time, the first one first; empty: all teach
+            throughout.
+    """
+
+    sizes: tuple[int, ...]
+    shares: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, teachers: int) -> Turns:
+        """Single models that teach throughout."""
+        return cls((1,) * teachers)
+
+    def spans(self, steps: int) -> list[range]:
+        """The steps of a schedule in which each model can be asked."""
+        if not self.shares:
+            return [range(steps)] * sum(self.sizes)
+        return [span for span, size in zip(_spans(self.shares, steps), self.sizes, strict=True) for _ in range(size)]
+
+
+def _spans(shares: tuple[float, ...], steps: int) -> list[range]:
+    """Steps of each teacher in turn, so that exactly one teaches at every step."""
+    whole = math.fsum(shares)
+    ends = [0, *(round(steps * part / whole) for part in accumulate(shares))]
+    ends[-1] = steps  # whatever the sum's last digit
+    return [range(first, last) for first, last in pairwise(ends)]
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:
@@ -83,26 +117,33 @@ def _taught_steps(objective: Objective, steps: int) -> range:
     return range(first, last)
 
 
-def teachers_asked(objective: Objective, count: int, seed: int, step: int, steps: int) -> list[int]:
-    """Which of `count` teachers answer at a step in 0..steps-1, where they answer live."""
+def teachers_asked(objective: Objective, turns: Turns, seed: int, step: int, steps: int) -> list[int]:
+    """Which models answer at a step in 0..steps-1, where they answer live; the members of a teacher follow one another."""
     if not objective.features and value_at(objective.alpha, step, steps) == 0:
         return []
-    return kept_teachers(count, objective.keep, seed, step)
+    if turns.shares:
+        return [index for index, span in enumerate(turns.spans(steps)) if step in span]
+    kept = kept_teachers(len(turns.sizes), objective.keep, seed, step)
+    ends = list(accumulate(turns.sizes, initial=0))
+    return [index for teacher in kept for index in range(ends[teacher], ends[teacher + 1])]
 
 
-def steps_asked(objective: Objective, count: int, seed: int, steps: int, done: int) -> tuple[int, ...]:
-    """How many steps each of `count` teachers answers in: the sum of `teachers_asked` over the steps done.
+def steps_asked(objective: Objective, turns: Turns, seed: int, steps: int, done: int) -> tuple[int, ...]:
+    """How many steps each model answers in: the sum of `teachers_asked` over the steps done.
 
     Args:
         objective: Its alpha, features and `keep` decide.
-        count: Teachers.
+        turns: The models.
         seed: Of the training.
         steps: Of the schedule.
         done: Steps taken; fewer where the training ended early.
     """
-    taught = _taught_steps(objective, steps)
+    taught, count = _taught_steps(objective, steps), len(turns.sizes)
     first, last = taught.start, max(min(taught.stop, done), taught.start)
+    if turns.shares:
+        return tuple(max(min(span.stop, last) - max(span.start, first), 0) for span in turns.spans(steps))
     if count < 2:
-        return (last - first,) * count
+        return (last - first,) * sum(turns.sizes)
     times = _times_kept(count, objective.keep, seed, 1 << last.bit_length())  # few sizes, so that a search finds them in the cache
-    return tuple((times[last] - times[first]).tolist())
+    asked = (times[last] - times[first]).tolist()
+    return tuple(steps for steps, size in zip(asked, turns.sizes, strict=True) for _ in range(size))

@@ -20,10 +20,12 @@ FEW = 16  # examples by which ids are ordered
 PART_BYTES, PART_SECONDS = 2**26, 60.0  # a part is committed once it is as large, or took as long
 
 
-def needed_keys(batches: TrainingBatches, steps: int) -> tuple[int, Keys]:
-    """The steps, and the keys of all examples, that a training of `steps` steps needs; after one epoch none is new."""
-    first = min(steps, -(-batches.examples // batches.batch_size))
-    return first, np.unique(np.concatenate([keys_of(batches.at(step)) for step in range(first)]))
+def needed_keys(batches: TrainingBatches, steps: int | range) -> tuple[range, Keys]:
+    """The steps to look through, and the keys of all examples, that a teacher of these steps needs; after a whole epoch none is new."""
+    wanted = range(steps) if isinstance(steps, int) else steps
+    whole = -(-wanted.start * batches.batch_size // batches.examples) + 1  # epochs until one has been seen from its beginning
+    looked = range(wanted.start, min(wanted.stop, -(-whole * batches.examples // batches.batch_size)))
+    return looked, np.unique(np.concatenate([keys_of(batches.at(step)) for step in looked] or [keys_of(batches.at(0))[:0]]))
 
 
 def duplicates(batches: TrainingBatches) -> dict[int, int]:
@@ -50,7 +52,7 @@ def id_order(batch: Batch, logits: Logits, vocabulary: int) -> NDArray[np.int64]
 def fill_cache(
     cache: SignalCache,
     batches: TrainingBatches,
-    steps: int,
+    steps: int | range,
     logits: Logits,
     made_for: str,
     *,
@@ -64,7 +66,7 @@ def fill_cache(
     Args:
         cache: Receives the records.
         batches: Of the training, in its own order.
-        steps: To look through; see `needed`.
+        steps: To look through; see `needed_keys`.
         logits: The teacher.
         made_for: Fingerprint of the model that will be trained.
         on_example: Called with the number of examples done.
@@ -80,7 +82,8 @@ def fill_cache(
     records: list[bytes] = []
     done, rows, began = 0, 0, time.monotonic()
     pending: set[bytes] = set()
-    for step in range(steps):
+    looked = range(steps) if isinstance(steps, int) else steps
+    for step in looked:
         batch = batches.at(step)
         every = keys_of(batch)
         new = [i for i, lacks in enumerate(cache.missing(every)) if lacks and not (every[i] in pending or pending.add(every[i]))]
@@ -94,7 +97,7 @@ def fill_cache(
         on_example(done)
         stop = should_stop()
         full = sum(map(len, records)) >= part_bytes or time.monotonic() - began >= part_seconds
-        if records and (full or stop or step == steps - 1):
+        if records and (full or stop or step == looked[-1]):
             cache.append(np.concatenate(keys), records, rows, time.monotonic() - began, made_for)
             keys, records, rows, began = [], [], 0, time.monotonic()
             pending.clear()

@@ -84,16 +84,24 @@ class Checkpoints:
 
     def save_best(self, model: nn.Module) -> None:
         """Keep the weights of the best validation so far (early stopping returns to them)."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / "best.safetensors", lambda path: _save_tensors(_unshared(model.state_dict()), path))
+        self.save_weights(model, "best")
 
     def load_best(self, model: nn.Module) -> None:
-        """Return to the weights of the best validation.
+        """Return to the weights of the best validation; raises as `load_weights`."""
+        self.load_weights(model, "best")
+
+    def save_weights(self, model: nn.Module, name: str) -> None:
+        """Keep the weights as they are now under a name, until the folder is removed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.folder / f"{name}.safetensors", lambda path: _save_tensors(_unshared(model.state_dict()), path))
+
+    def load_weights(self, model: nn.Module, name: str) -> None:
+        """Return to weights that were kept.
 
         Raises:
             ValueError: They are not those that were written.
         """
-        model.load_state_dict(_load_tensors(self.folder / "best.safetensors"), strict=False)
+        model.load_state_dict(_load_tensors(self.folder / f"{name}.safetensors"), strict=False)
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:

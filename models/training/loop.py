@@ -26,7 +26,7 @@ from models.architectures.gated import lean_gates
 from models.data.batches import IGNORE, TrainingBatches
 from models.losses.features import Features
 from models.losses.loss import StepObjective
-from models.losses.schedules import learning_rate_at, teachers_asked, value_at
+from models.losses.schedules import Turns, learning_rate_at, teachers_asked, value_at
 from models.losses.taid import Taid, advance
 from models.signals.sources import SignalSource, split_head
 from models.training.checkpoints import Checkpoints
@@ -224,7 +224,8 @@ def _asked(sources: Sequence[SignalSource], plan: Plan, step: int) -> Sequence[S
     """The teachers whose answers a step needs."""
     if plan.objective is None or not sources:
         return ()
-    return [sources[index] for index in teachers_asked(plan.objective, len(sources), plan.seed, step, plan.training.steps)]
+    turns = plan.turns or Turns.of(len(sources))
+    return [sources[index] for index in teachers_asked(plan.objective, turns, plan.seed, step, plan.training.steps)]
 
 
 def _validation(

@@ -23,6 +23,7 @@ from models.data.batches import Batch
 from models.losses.chunked import Head, chunked_loss
 from models.losses.features import Features
 from models.losses.loss import LossSums, StepObjective, distillation_loss
+from models.losses.schedules import Turns
 from models.losses.support import check_support
 from models.signals.sources import SignalSource, hidden_rows, rows
 
@@ -47,6 +48,7 @@ class Plan:
     device: str = "cpu"
     precision: str = "fp32"  # bf16 or fp32; resolved, never auto
     class_weights: tuple[float, ...] | None = None  # of classes in the cross-entropy; None: all alike
+    turns: Turns | None = None  # of the teachers; None: all teach throughout
 
 
 class StudentInTraining(NamedTuple):

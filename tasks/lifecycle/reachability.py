@@ -100,6 +100,7 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
         models = [*record.models, *_proved(home, record)]
         while models:
             model = models.pop()
+            models += model.members
             weights.setdefault(model.weights_sha256, record.run)
             for short in (model.fingerprint[:SHOWN], *(teacher[:SHOWN] for teacher in model.teacher_fingerprints)):
                 if short not in reached:

@@ -24,8 +24,9 @@ from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.training.cost_model import AnswerCaches, Answers, answers_of, training_examples
-from tasks.training.identity import stage_identity, teachers_of
+from tasks.training.identity import stage_identity
 from tasks.training.signal_policy import choose
+from tasks.training.teaching import planned_teaching
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 START_SECONDS, STAGE_SECONDS = 20.0, 3.0  # of a run and of each of its models, beside training and evaluation
@@ -143,10 +144,20 @@ def answers_in_turn(ladders: Sequence[Ladder], data: DataRecord) -> list[list[tu
     caches, found = AnswerCaches(training_examples(data.corpus(), any(map(any, chosen)))), []
     for ladder, cached in zip(ladders, chosen, strict=True):
         models = [TEACHER]
-        for stage, stored in zip(ladder.stages, cached, strict=True):
-            precision, teachers = precision_of(ladder, stage.training), teachers_of(stage, models)
-            signals = stage.signals if stored else None
-            models.append(fingerprint(stage_identity(ladder, stage, precision, data.content_hash, teachers, models[-1], signals)))
+        for place, (stage, stored) in enumerate(zip(ladder.stages, cached, strict=True)):
+            precision, teaching = precision_of(ladder, stage.training), planned_teaching(ladder, place)
+            teachers = tuple(f"{models[voice.place]}{voice.member or ''}" for voice in teaching.voices)
+            key = stage_identity(
+                ladder,
+                stage,
+                precision,
+                data.content_hash,
+                teachers,
+                models[-1],
+                stage.signals if stored else None,
+                teaching.identity(),
+            )
+            models.append(fingerprint(key if stage.members == 1 else key | {"rung": stage.members}))
         found.append(list(zip(models[1:], answers_of(ladder, cached, caches, names=models), strict=True)))
     return found
 
@@ -155,11 +166,11 @@ def _stage_seconds(ladder: Ladder, place: int, models: Sequence[StepSeconds], an
     """Seconds of a stage: training, the teachers' answers, evaluation beside parent and root, validations, importance."""
     stage, examples = ladder.stages[place], ladder.evaluation.examples
     own, parent, root = models[place + 1], models[place], models[0]
-    total = STAGE_SECONDS + stage.training.steps * own.step
+    total = STAGE_SECONDS + stage.members * stage.training.steps * own.step
     for teacher, count in zip(answers.teachers, answers.new, strict=True):
         total += count * (models[teacher].used if stage.student.vocabulary == "used" else models[teacher].forward)
-    total += examples * (own.forward + parent.forward + (root.forward if place else 0.0))
-    total += (2 + stage.training.steps / stage.training.validate_every) * examples / 4 * own.forward
+    total += stage.members * examples * (own.forward + parent.forward + (root.forward if place else 0.0))
+    total += stage.members * (2 + stage.training.steps / stage.training.validate_every) * examples / 4 * own.forward
     if stage.student.initialisation == "prune":
-        total += PRUNE_PASSES * stage.student.samples * parent.forward
+        total += stage.members * PRUNE_PASSES * stage.student.samples * parent.forward
     return total

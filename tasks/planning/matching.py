@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.gate import Gate
-from conf.schema.stage.stage import Stage
+from conf.schema.stage.stage import Stage, Teachers
 from models.data.corpus import CorpusInfo
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops
 from tasks.training.signal_policy import choose
@@ -39,7 +39,13 @@ def total_of(costs: Sequence[StageFlops]) -> float:
 
 def direct(ladder: Ladder) -> Ladder:
     """The last student, trained from the root and, where its first weights are a teacher's, made from the root."""
-    return with_stages(ladder, ladder.stages[-1].model_copy(update={"teachers": ("parent",)}))
+    return with_stages(ladder, taught(ladder.stages[-1], "parent"))
+
+
+def taught(stage: Stage, choice: Teachers) -> Stage:
+    """The stage with another choice of teachers, who share its steps evenly if they take turns."""
+    objective = stage.objective.model_copy(update={"handover": ()})
+    return stage.model_copy(update={"teachers": (choice,), "objective": objective})
 
 
 def matched(stage: Stage, cost: Callable[[Stage], float], target: float) -> Stage:

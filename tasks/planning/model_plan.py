@@ -41,6 +41,8 @@ class ModelPlan(Record):
         memory_bytes: Estimated peak.
         resume_step: Step that a resumed training goes on from.
         changes: Differences from the newest result of this name, if it is computed again.
+        members: Students of the rung, whose tokens, FLOPs and seconds are counted together; `action` is `reuse` once all are stored.
+        stored: Members that are.
     """
 
     name: str
@@ -55,6 +57,12 @@ class ModelPlan(Record):
     memory_bytes: float
     resume_step: int | None = None
     changes: tuple[str, ...] = ()
+    members: int = 1
+    stored: int = 0
+
+    def left(self, steps: int) -> float:
+        """Share of the training that is ahead, where it has so many steps."""
+        return 1 - (self.stored + (self.resume_step or 0) / max(steps, 1)) / self.members
 
 
 @dataclass(frozen=True)
@@ -196,3 +204,27 @@ def plan_model(
         **estimated._asdict(),
     )
     return plan, UNKNOWN if found is None else stage_record(found.folder).weights_sha256
+
+
+def plan_of_rung(members: list[ModelPlan], flops: float) -> ModelPlan:
+    """One plan for all students of a rung.
+
+    Args:
+        members: Of each, the rung's product first.
+        flops: Of all together, exact.
+    """
+    first, stored = members[0], sum(each.action == "reuse" for each in members)
+    if len(members) == 1:
+        return first
+    resumed = sum(each.resume_step or 0 for each in members)
+    return first.model_copy(
+        update={
+            "action": "reuse" if stored == len(members) else "resume" if resumed else "compute",
+            "tokens": sum(each.tokens for each in members),
+            "flops": flops,
+            "seconds": sum(each.seconds for each in members),
+            "resume_step": resumed or None,
+            "members": len(members),
+            "stored": stored,
+        }
+    )

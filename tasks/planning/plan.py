@@ -20,7 +20,7 @@ from tasks.data.reading.sources import source_hash
 from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
 from tasks.planning.misfits import check_labels, check_weights
-from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_teacher
+from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_of_rung, plan_teacher
 from tasks.planning.preflight import check_ladder, expected_interface
 from tasks.planning.students import settle_students, settled_notes
 from tasks.planning.throughput import expected_throughput
@@ -32,8 +32,9 @@ from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found, Store
 from tasks.teachers.teacher_source import NotConverted
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops, training_examples
-from tasks.training.identity import stage_identity, teachers_of
+from tasks.training.identity import stage_identity
 from tasks.training.signal_policy import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
+from tasks.training.teaching import member_stage, planned_teaching
 
 # Gaps between teacher and student, in parameters without embeddings, that are large for one stage, and too large to trust.
 WIDE, WIDER = 3.5, 5.0
@@ -80,7 +81,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     flops = ladder_flops(ladder, forwards, [choice.cached for choice in choices], examples)
     models = (teacher, *_plan_stages(inputs, weights, [root, *sizes], choices, flops, notes))
     notes += _missing_before(models, ladder, start_at)
-    left = {m.name: 1 - (m.resume_step or 0) / max(_steps(ladder, m.name), 1) for m in models if m.action in TO_TRAIN}
+    left = {m.name: m.left(_steps(ladder, m.name)) for m in models if m.action in TO_TRAIN}
     seconds = sum(m.seconds * left[m.name] for m in models if m.name in left)
     jump = _jump(inputs, root, sizes[-1], examples, total_of(flops), notes)
     return LadderPlan(
@@ -101,30 +102,33 @@ def _plan_stages(
 ) -> list[ModelPlan]:
     """Plans of all stages; `sizes` and `weights` begin with the root's."""
     ladder, context = inputs.ladder, inputs.context
-    plans, lineage, reached = list[ModelPlan](), [weights], context.start_at is None
+    plans, lineage, reached = list[ModelPlan](), list[tuple[str, ...]]([(weights,)]), context.start_at is None
     for place, (stage, choice, cost) in enumerate(zip(ladder.stages, choices, flops, strict=True)):
         reached = reached or stage.name == context.start_at
-        above, size = sizes[place], sizes[place + 1]
+        above, size, teaching = sizes[place], sizes[place + 1], planned_teaching(ladder, place)
         assert size is not None
         if stage.signals.source != "live":
             interface = expected_interface(ladder, inputs.corpus)
-            file = ladder.has_token_answers(stage) and len(teachers_of(stage, lineage)) == 1
+            file = ladder.has_token_answers(stage) and len(teaching.voices) == 1
             notes.append(f"{stage.name}: {_signals_note(stage, choice, inputs.corpus, size, interface, file)}")
-        identity = stage_identity(
-            ladder,
-            stage,
-            precision_of(ladder, stage.training),
-            inputs.data_hash,
-            teachers_of(stage, lineage),
-            weights,
-            stage.signals if choice.cached else None,
-        )
         taught = stage.objective.alpha.start or stage.objective.alpha.end or stage.objective.features
-        teachers = [teacher for teacher in teachers_of(stage, sizes[: place + 1]) if teacher is not None] if taught else []
-        estimated = inputs.estimate(stage.name, stage.training, size, cost.total, teachers)
-        plan, weights = plan_model(inputs, "stage", stage.name, identity, size, above, estimated, context.fresh and reached)
-        plans.append(plan)
-        lineage.append(weights)
+        teachers = [teacher for voice in teaching.voices if (teacher := sizes[voice.place]) is not None] if taught else []
+        members, parent = list[tuple[ModelPlan, str]](), lineage[-1][0]
+        for member in range(stage.members):
+            identity = stage_identity(
+                ladder,
+                member_stage(ladder, stage, member),
+                precision_of(ladder, stage.training),
+                inputs.data_hash,
+                tuple(lineage[voice.place][voice.member] for voice in teaching.voices),
+                parent,
+                stage.signals if choice.cached else None,
+                teaching.identity(),
+            )
+            estimated = inputs.estimate(stage.name, stage.training, size, cost.total / stage.members, teachers)
+            members.append(plan_model(inputs, "stage", stage.name, identity, size, above, estimated, context.fresh and reached))
+        plans.append(plan_of_rung([plan for plan, _ in members], cost.total))
+        lineage.append(tuple(weights for _, weights in members))
         notes.extend(_gap_note(stage, above, size))
     return plans
 

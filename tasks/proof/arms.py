@@ -14,8 +14,9 @@ from conf.errors import UserError
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import ARMS, Arm
 from conf.schema.stage.objective import Alpha, Objective
+from conf.schema.stage.stage import Teachers
 from models.data.corpus import CorpusInfo
-from tasks.planning.matching import direct, flops_of, lasting, matched_single, settled, total_of, with_stages
+from tasks.planning.matching import direct, flops_of, lasting, matched_single, settled, taught, total_of, with_stages
 from tasks.records.base import Record
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples
 from tasks.training.identity import untaught
@@ -23,7 +24,7 @@ from tasks.training.identity import untaught
 PILOT = 0.1  # share of every student's steps in a pilot
 LEAST_STEPS = 10
 FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
-TAUGHT_BY: dict[Arm, str] = {"staged-root": "root", "ancestors": "ancestors"}
+TAUGHT_BY: dict[Arm, Teachers] = {"staged-root": "root", "ancestors": "ancestors"}
 
 MEANING: dict[Arm, str] = {
     "staged": "the ladder as it stands",
@@ -137,9 +138,9 @@ def impossible(arm: Arm, allowed: str, remedy: str) -> UserError:
     return UserError.about("proof.arms", arm, allowed, remedy)
 
 
-def taught_by(choice: str, ladder: Ladder) -> Ladder:
-    """The ladder whose students all have the same choice of teachers."""
-    return with_stages(ladder, *(stage.model_copy(update={"teachers": (choice,)}) for stage in ladder.stages))
+def taught_by(choice: Teachers, ladder: Ladder) -> Ladder:
+    """The ladder whose students all have the same choice of teachers, single ones."""
+    return with_stages(ladder, *(taught(stage, choice).model_copy(update={"members": 1}) for stage in ladder.stages))
 
 
 def scratch(ladder: Ladder) -> Ladder:

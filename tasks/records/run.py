@@ -109,6 +109,8 @@ class StageRecord(Record):
         answers_copied: Stored answers that were given to other data with the same examples.
         bench: How fast it answers; None where it was not measured.
         poor: Why a root teacher is no better than a guess, where `teacher.allow_poor` lets it teach.
+        members: The rung's other students, with seeds of their own, which teach the next with it; their costs are in `flops`, `seconds` and
+            `signal_seconds`.
     """
 
     name: str
@@ -150,6 +152,7 @@ class StageRecord(Record):
     bench: ModelBench | None = None
     audit: AuditRecord | None = None
     poor: str | None = None
+    members: tuple[StageRecord, ...] = ()
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def _shown(name: str) -> ShownTraining:
     """A new entry of `BOARD`, if a Prefect task is under way: Prefect shows progress nowhere else."""
     from prefect.context import TaskRunContext
 
-    shown, context = ShownTraining(f"progress-{name.lower().replace('_', '-')}", f"{name}: starting"), TaskRunContext.get()
+    shown, context = ShownTraining(f"progress-{re.sub('[^a-z0-9]', '-', name.lower())}", f"{name}: starting"), TaskRunContext.get()
     if context is not None:
         shown.flow_run_id, shown.task_run_id = context.task_run.flow_run_id, context.task_run.id
         BOARD.append(shown)

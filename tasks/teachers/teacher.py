@@ -12,6 +12,7 @@ from tasks.records.run import TEACHER, DataRecord, StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import teacher_identity
+from tasks.training.teaching import kept_steps
 from tasks.training.work import Work
 
 if TYPE_CHECKING:
@@ -47,4 +48,5 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
 
         return random_model(config_for(teacher.shape, interface), interface.workload, ladder.seed)
 
-    return Work(TEACHER, "teacher", identity, teacher.training, None, ladder.seed, make, class_weights=teacher.class_weights)
+    steps = kept_steps(ladder)
+    return Work(TEACHER, "teacher", identity, teacher.training, None, ladder.seed, make, class_weights=teacher.class_weights, keep=steps)

@@ -1,7 +1,8 @@
 """Floating-point operations of a stage: one law for trainings, plans and proofs.
 
 A stage costs three forward passes of the student over every example that it trains on (one forward, two for the gradient) and one of
-each teacher over every example that this teacher answers. A live teacher answers in the steps in which the objective asks it; the
+each teacher over every example that this teacher answers. A live teacher answers in the steps in which the objective asks it, one that
+hands over in its own alone; members of a rung are trainings, and teachers, of their own. The
 stored answers of one are computed once for each distinct example, whichever stages and steps need them. Importance for pruning,
 evaluation and the few examples that check a cache are not counted. All counts are whole numbers, so that every caller has the same.
 No torch.
@@ -9,7 +10,7 @@ No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,9 +21,10 @@ from conf.schema.stage.objective import Objective
 from conf.schema.stage.stage import Stage
 from models.base.device import precision_of
 from models.data.corpus import Corpus, shuffled
-from models.losses.schedules import steps_asked
-from tasks.training.identity import identity_of_signals, teachers_of
+from models.losses.schedules import Turns, steps_asked
+from tasks.training.identity import identity_of_signals
 from tasks.training.signal_policy import examples_of
+from tasks.training.teaching import member_seed, planned_teaching
 
 if TYPE_CHECKING:
     from models.architectures.shapes import Size
@@ -45,6 +47,15 @@ class Forward(NamedTuple):
         return cls(int(size.forward_flops), int(size.forward_flops if size.used_flops is None else size.used_flops))
 
 
+class Part(NamedTuple):
+    """A part of one seed's shuffled epoch, of the places from `first` to below `last`."""
+
+    seed: int
+    epoch: int
+    first: int
+    last: int
+
+
 class TrainingExamples(NamedTuple):
     """The examples of an epoch.
 
@@ -56,18 +67,34 @@ class TrainingExamples(NamedTuple):
     number: int | None
     duplicates: tuple[tuple[int, int], ...] = ()
 
-    def distinct(self, asked: Mapping[int, int]) -> int:
-        """Distinct examples among the first so many of the shuffled epoch of each seed; at most so many where the data are unknown."""
+    def distinct(self, asked: Mapping[int, int], parts: Collection[Part] = ()) -> int:
+        """Distinct examples among the first so many of the shuffled epoch of each seed, and in parts of epochs; see `parts_of`.
+
+        At most so many where the data are unknown.
+        """
         if self.number is None:
-            return sum(asked.values())
+            return sum(asked.values()) + sum(part.last - part.first for part in parts)
         if max(asked.values(), default=0) >= self.number:
             return self.number - len(self.duplicates)
-        if len(asked) == 1 and not self.duplicates:
-            return next(iter(asked.values()))
+        if len(asked) + len(parts) <= 1 and not self.duplicates:
+            return sum(asked.values()) + sum(part.last - part.first for part in parts)
         first, seen = self._first(), np.zeros(self.number, dtype=bool)
-        for seed, examples in asked.items():
-            seen[first[shuffled(seed, 0, self.number)[:examples]]] = True
+        for seed, epoch, start, end in [*parts, *((seed, 0, 0, examples) for seed, examples in asked.items())]:
+            seen[first[shuffled(seed, epoch, self.number)[start:end]]] = True
         return int(seen.sum())
+
+    def parts_of(self, seed: int, examples: range) -> list[Part]:
+        """The parts of a seed's epochs that a range of a training's examples, counted from its beginning, covers; a whole one alone."""
+        if self.number is None:
+            return [Part(seed, 0, examples.start, examples.stop)] if examples else []
+        parts = []
+        for epoch in range(examples.start // self.number, -(-examples.stop // self.number)):
+            start, end = (min(max(place - epoch * self.number, 0), self.number) for place in (examples.start, examples.stop))
+            if end - start == self.number:
+                return [Part(seed, 0, 0, self.number)]
+            if start < end:
+                parts.append(Part(seed, epoch, start, end))
+        return parts
 
     def _first(self) -> NDArray[np.int64]:
         assert self.number is not None
@@ -92,7 +119,7 @@ def training_examples(corpus: Corpus | None, cached: bool) -> TrainingExamples:
 
 
 class Answers(NamedTuple):
-    """Examples that the teachers of a stage answer, nearest first.
+    """Examples that the teachers of a stage answer, in the order of its teaching, for each of its members in turn.
 
     Attributes:
         teachers: Their places among the models above the stage, 0 for the root.
@@ -125,20 +152,24 @@ class StageFlops(NamedTuple):
 
 
 class AnswerCaches:
-    """The stored answers of a sequence of trainings, by teacher and by content: seeds, and how far into each one's epoch."""
+    """The stored answers of a sequence of trainings, by teacher and by content: seeds, how far into each one's epoch, and other parts."""
 
     def __init__(self, examples: TrainingExamples) -> None:
         self.examples = examples
-        self._asked: dict[Any, dict[int, int]] = {}
+        self._asked: dict[Any, tuple[dict[int, int], set[Part]]] = {}
 
-    def add(self, key: Any, seed: int, examples: int) -> tuple[int, int]:
-        """Ask for the first examples of a seed's epoch; returns the distinct ones, and those of them that were not stored."""
-        number = self.examples.number
-        examples = examples if number is None else min(examples, number)
-        asked = self._asked.setdefault(key, {})
-        before = self.examples.distinct(asked)
-        asked[seed] = max(asked.get(seed, 0), examples)
-        return self.examples.distinct({seed: examples}), self.examples.distinct(asked) - before
+    def add(self, key: Any, seed: int, examples: range) -> tuple[int, int]:
+        """Ask for a range of the examples of a seed's training; returns the distinct ones, and those of them that were not stored."""
+        parts = self.examples.parts_of(seed, examples)
+        own, stored = (dict[int, int](), set[Part]()), self._asked.setdefault(key, ({}, set()))
+        before = self.examples.distinct(*stored)
+        for asked, others in (own, stored):
+            for part in parts:
+                if part.epoch == part.first == 0:
+                    asked[seed] = max(asked.get(seed, 0), part.last)
+                else:
+                    others.add(part)
+        return self.examples.distinct(*own), self.examples.distinct(*stored) - before
 
 
 def training_flops(forward: int, examples: int, answers: Iterable[tuple[int, int]] = ()) -> StageFlops:
@@ -153,9 +184,9 @@ def training_flops(forward: int, examples: int, answers: Iterable[tuple[int, int
     return StageFlops(STUDENT_PASSES * forward * examples, spent, spent)
 
 
-def live_answers(objective: Objective, teachers: int, seed: int, steps: int, done: int, batch_size: int) -> tuple[int, ...]:
-    """Examples that each of several live teachers answers in the first `done` steps of a schedule of `steps`."""
-    return tuple(batch_size * asked for asked in steps_asked(objective, teachers, seed, steps, done))
+def live_answers(objective: Objective, turns: Turns, seed: int, steps: int, done: int, batch_size: int) -> tuple[int, ...]:
+    """Examples that each of several live models answers in the first `done` steps of a schedule of `steps`."""
+    return tuple(batch_size * asked for asked in steps_asked(objective, turns, seed, steps, done))
 
 
 def answers_of(
@@ -165,7 +196,7 @@ def answers_of(
     taken: Sequence[int] | None = None,
     names: Sequence[Any] | None = None,
 ) -> list[Answers]:
-    """Examples that the teachers of every stage answer, the stages trained one after another.
+    """Examples that the teachers of every stage answer, the stages trained one after another, each with all its members.
 
     Args:
         ladder: The stages, with their seeds and schedules.
@@ -176,15 +207,23 @@ def answers_of(
     """
     found = []
     for place, (stage, stored) in enumerate(zip(ladder.stages, cached, strict=True)):
-        training, seed, teachers = stage.training, ladder.stage_seed(stage), teachers_of(stage, range(place + 1))
-        if not stored:
-            done = training.steps if taken is None else taken[place]
-            asked = live_answers(stage.objective, len(teachers), seed, training.steps, done, training.batch_size)
-            found.append(Answers(teachers, asked, asked))
-            continue
-        keys = [_cache_key(ladder, stage, teacher if names is None else names[teacher]) for teacher in teachers]
-        counts = [caches.add(key, seed, training.steps * training.batch_size) for key in keys]
-        found.append(Answers(teachers, tuple(needed for needed, _ in counts), tuple(new for _, new in counts)))
+        steps, batch = stage.training.steps, stage.training.batch_size
+        voices, turns = planned_teaching(ladder, place)
+        needed, new = list[int](), list[int]()
+        for member in range(stage.members):
+            seed = member_seed(ladder.stage_seed(stage), member)
+            if not stored:
+                asked = live_answers(stage.objective, turns, seed, steps, steps if taken is None else taken[place], batch)
+                needed += asked
+                new += asked
+                continue
+            for voice, span in zip(voices, turns.spans(steps), strict=False):  # without teachers there is none
+                name = voice.place if names is None else names[voice.place]
+                key = _cache_key(ladder, stage, voice._replace(place=name))
+                counts = caches.add(key, seed, range(span.start * batch, span.stop * batch))
+                needed.append(counts[0])
+                new.append(counts[1])
+        found.append(Answers(tuple(voice.place for voice in voices) * stage.members, tuple(needed), tuple(new)))
     return found
 
 
@@ -195,7 +234,7 @@ def ladder_flops(
     examples: TrainingExamples,
     taken: Sequence[int] | None = None,
 ) -> list[StageFlops]:
-    """Operations of every stage, as of a run with an empty store; for arguments see `answers_of`.
+    """Operations of every stage, all its members together, as of a run with an empty store; for arguments see `answers_of`.
 
     Args:
         ladder: The stages.
@@ -210,7 +249,8 @@ def ladder_flops(
         steps = stage.training.steps if taken is None else taken[place]
         prices = [forwards[t].used if stage.student.vocabulary == "used" else forwards[t].whole for t in answers.teachers]
         needed = sum(price * count for price, count in zip(prices, answers.needed, strict=True))
-        spent = training_flops(forwards[place + 1].whole, steps * stage.training.batch_size, zip(prices, answers.new, strict=True))
+        trained = steps * stage.training.batch_size * stage.members
+        spent = training_flops(forwards[place + 1].whole, trained, zip(prices, answers.new, strict=True))
         costs.append(spent._replace(needed=needed))
     return costs
 

@@ -83,6 +83,7 @@ def stage_identity(
     teachers: tuple[str, ...],
     parent: str | None = None,
     signals: Signals | None = None,
+    teaching: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Identity of a stage.
 
@@ -94,6 +95,7 @@ def stage_identity(
         teachers: Weight hashes of its teachers, nearest first.
         parent: Weight hash of the model that its first weights are made from, where that is not the nearest teacher.
         signals: Settings of the cache of the teachers' answers; None: they answer live, whether that was set or chosen.
+        teaching: Its turns, members and checkpoints, where it has any; see `Teaching.identity`.
     """
     settings = numeric_settings(stage) | {"training": _training(stage.training, precision, ladder.evaluation.examples)}
     settings["seed"] = ladder.stage_seed(stage)
@@ -102,11 +104,11 @@ def stage_identity(
     if signals is not None:
         settings["signals"] = identity_of_signals(signals)
     borrowed = {"parent": parent} if parent and parent not in teachers[:1] and stage.student.initialisation != "random" else {}
-    return {"kind": "stage", "numerics": NUMERICS, **settings, "data": data, "teachers": list(teachers), **borrowed}
+    return {"kind": "stage", "numerics": NUMERICS, **settings, "data": data, "teachers": list(teachers), **(teaching or {}), **borrowed}
 
 
 def teachers_of(stage: Stage, lineage: Sequence[T]) -> tuple[T, ...]:
-    """The teachers of a stage among the models above it, nearest first.
+    """The teachers of a stage among the models above it, nearest first; of early checkpoints the root alone.
 
     Args:
         stage: Its `teachers` choose.
@@ -115,11 +117,11 @@ def teachers_of(stage: Stage, lineage: Sequence[T]) -> tuple[T, ...]:
     parent, root = lineage[-1], lineage[0]
     if stage.teachers == ("none",):
         return ()
-    if stage.teachers == ("ancestors",):
+    if stage.teachers in (("ancestors",), ("rising",)):
         return tuple(reversed(lineage))
     if len(stage.teachers) == 2 and len(lineage) > 1:
         return parent, root
-    return (root,) if stage.teachers == ("root",) else (parent,)
+    return (root,) if stage.teachers in (("root",), ("checkpoints",)) else (parent,)
 
 
 def teacher_identity(ladder: Ladder, teacher: TrainedTeacher, precision: str, data: str) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def signals_for(
     device: str,
     precision: str,
     context: Context,
+    span: range,
 ) -> CachedSignals:
     """Find the cache of a teacher's signals, add the answers that a training lacks, and compare a few with the teacher's.
 
@@ -91,6 +92,7 @@ def signals_for(
         device: Where the teacher runs.
         precision: `bf16` or `fp32`, in which it runs.
         context: The run.
+        span: Steps in which this teacher is asked.
 
     Raises:
         UserError: The folder in the store is another's, or the teacher answers with NaN.
@@ -106,14 +108,15 @@ def signals_for(
     with disk_errors(context.paths), stopping.training(work.name), store.lock(digest):
         found = _folder(store, identity, digest, record.name, context, batches, logits)
         cache = SignalCache.open(found.folder, digest, identity, log.warning)
-        steps, keys = needed_keys(batches, work.training.steps)
+        steps, keys = needed_keys(batches, span)
         if cache.missing(keys).any():
             _copy_answers(cache, keys, identity, store)
         missing = int(cache.missing(keys).sum())
         log.info("%s: signals of %s %s (%s), %s", work.name, record.name, _state(missing, len(keys)), digest[:12], describe(signals))
         if missing:
             fill_cache(cache, batches, steps, logits, own, on_example=_progress(work.name, missing), should_stop=stopping.requested)
-        check(cache, batches.at(0), logits, digest)
+        if steps:
+            check(cache, batches.at(steps[0]), logits, digest)
     computed, seconds = cache.made_for(own)
     each, copied = cache.bytes / max(cache.rows, 1), cache.made_for("")[0]
     others = f", {copied:,} copied" if copied else ""

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
-from conf.schema.stage.compatibility import check_objective
+from conf.schema.stage.compatibility import check_members, check_objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
 from models.base.interface import Interface
 from models.data.corpus import CorpusInfo
+from tasks.training.teaching import planned_teaching
 
 MOST_FULL = 4096  # ids or classes up to which every log-probability may be stored: 8 KB a token
 # Bytes of a row as `python -m benchmarks.signals` measures them on language; a plan's estimate, a run's record has the real figure.
@@ -57,6 +58,8 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
     try:
         several = 1 if stage.teachers in (("parent",), ("root",)) else 2
         check_objective(stage.objective, ladder.workload, signals.kind, key="objective", teachers=several)
+        if stage in ladder.stages and planned_teaching(ladder, ladder.stages.index(stage)).has_members:
+            check_members(stage.objective, signals.kind, key=stage.name)
     except UserError as error:
         return Choice(False, f"auto: {error}")
     students = _students(stage, ladder)
@@ -121,8 +124,9 @@ def _students(stage: Stage, ladder: Ladder) -> int:
     def teachers(index: int) -> set[int]:
         """Numbers of a stage's teachers, 0 for the root."""
         named = {"root": {0}, "parent": {index}, "ancestors": set(range(index + 1)), "none": set()}
+        named |= {"rising": named["ancestors"], "checkpoints": {0}}
         return set[int]().union(*(named[who] for who in ladder.stages[index].teachers))
 
     own = teachers(ladder.stages.index(stage))
     alike = [i for i, other in enumerate(ladder.stages) if other.signals == stage.signals]
-    return max(sum(teacher in teachers(i) for i in alike) for teacher in own)
+    return max(sum(ladder.stages[i].members for i in alike if teacher in teachers(i)) for teacher in own)

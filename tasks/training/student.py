@@ -9,23 +9,28 @@ from typing import TYPE_CHECKING
 
 from conf.errors import LadderError, UserError
 from conf.schema.ladder import Ladder
+from conf.schema.stage.compatibility import check_members
 from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Student
 from models.base.device import precision_of
 from tasks.records.run import DataRecord, Extension, StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.training.find_or_train import find_or_train
-from tasks.training.identity import stage_identity, teachers_of
+from tasks.training.identity import stage_identity
+from tasks.training.kept import kept_record
 from tasks.training.signal_policy import chosen_signals
+from tasks.training.teaching import Voice, kept_steps, member_stage, teaching_of
 from tasks.training.work import Work
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def train_student(stage: Stage, lineage: Sequence[StageRecord], inputs: StageInputs, extension: Extension | None = None) -> StageRecord:
+def train_student(
+    stage: Stage, lineage: Sequence[StageRecord], inputs: StageInputs, extension: Extension | None = None, member: int = 0
+) -> StageRecord:
     """Find the student in the store, or train it; `lineage` are the models above it, root first, the parent last."""
-    work = student_work(stage, lineage[-1], inputs.ladder, inputs.data, lineage)
+    work = student_work(stage, lineage[-1], inputs.ladder, inputs.data, lineage, member)
     if extension is None:
         return find_or_train(work, inputs)
     return _added(extension, find_or_train(extended(work, extension, inputs.ladder), inputs))
@@ -51,7 +56,9 @@ def _added(extension: Extension, record: StageRecord) -> StageRecord:
     return record.model_copy(update={**sums, "extensions": extension.number, "initial": before.initial})
 
 
-def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord, lineage: Sequence[StageRecord] = ()) -> Work:
+def student_work(
+    stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord, lineage: Sequence[StageRecord] = (), member: int = 0
+) -> Work:
     """A stage as a piece of work for `find_or_train`.
 
     Args:
@@ -60,17 +67,26 @@ def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
         ladder: The whole ladder.
         data: The corpus.
         lineage: All models above it, root first and `parent` last, from which its teachers are chosen; empty: the parent alone.
+        member: Which of the rung's students, with a seed of its own; 0: the rung's product.
 
     Raises:
         LadderError: The parent may not teach, because its gate stopped it.
+        UserError: The root has no early checkpoints, which are to teach.
     """
     if parent.gate == "stopped":
         raise LadderError(f"{parent.name} was stopped by its gate and may not teach {stage.name}")
-    precision, teachers = precision_of(ladder, stage.training), teachers_of(stage, lineage or (parent,))
-    hashes, signals = tuple(t.weights_sha256 for t in teachers), chosen_signals(stage, ladder, data.corpus().info)
-    identity = stage_identity(ladder, stage, precision, data.content_hash, hashes, parent.weights_sha256, signals)
-    seed = ladder.stage_seed(stage)
+    precision, signals = precision_of(ladder, stage.training), chosen_signals(stage, ladder, data.corpus().info)
+    above = lineage or (parent,)
+    teaching = teaching_of(stage, [1 + len(each.members) for each in above], kept_steps(ladder))
+    if teaching.has_members:
+        check_members(stage.objective, signals.kind if signals else "live", key=stage.name)
+    teachers = tuple(_spoken(above, voice) for voice in teaching.voices)
+    hashes = tuple(_rung(above, voice).weights_sha256 for voice in teaching.voices)
     key = f"stages[{ladder.stages.index(stage)}].student" if stage in ladder.stages else f"{stage.name}.student"
+
+    stage = member_stage(ladder, stage, member)
+    seed = ladder.stage_seed(stage)
+    identity = stage_identity(ladder, stage, precision, data.content_hash, hashes, parent.weights_sha256, signals, teaching.identity())
 
     def make(teacher: nn.Module | None, aside: Path) -> nn.Module:
         from tasks.training.initialise import initialise
@@ -83,7 +99,22 @@ def student_work(stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRe
         return model
 
     used, weights = stage.student.vocabulary, stage.objective.class_weights
-    return Work(stage.name, "stage", identity, stage.training, stage.objective, seed, make, teachers, used, signals, weights, parent)
+    objective, turns = stage.objective, teaching.turns if teachers else None
+    if teaching.has_members:  # of which one teacher at a time is asked
+        objective = objective.model_copy(update={"combine": "mean"})
+    return Work(stage.name, "stage", identity, stage.training, objective, seed, make, teachers, used, signals, weights, parent, turns)
+
+
+def _rung(lineage: Sequence[StageRecord], voice: Voice) -> StageRecord:
+    """The record of a model that teaches; of an early checkpoint that of the finished model."""
+    rung = lineage[voice.place]
+    return rung.members[voice.member - 1] if voice.member else rung
+
+
+def _spoken(lineage: Sequence[StageRecord], voice: Voice) -> StageRecord:
+    """The record of a model that teaches."""
+    rung = _rung(lineage, voice)
+    return rung if voice.kept is None else kept_record(rung, voice.kept)
 
 
 def origin(student: Student, key: str) -> str:

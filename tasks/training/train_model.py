@@ -38,6 +38,7 @@ from tasks.tracking.curves import CurveLogger, points_of
 from tasks.tracking.recorder import recorder_of
 from tasks.training.cost_model import live_answers, training_flops
 from tasks.training.initialise import IMPORTANCE
+from tasks.training.kept import kept_name, write_kept
 from tasks.training.published import write_published
 from tasks.training.signal_cache import CachedSignals, signals_for
 from tasks.training.signal_policy import outputs_of
@@ -55,6 +56,7 @@ class FinishedTraining(NamedTuple):
     kept: tuple[Path, ...]  # files that its making left
     cached: tuple[CachedSignals, ...]  # caches of its teachers' answers; none: they answered live
     answers: tuple[tuple[int, int], ...]  # of each teacher: operations of a forward pass, and the examples that it answered
+    checkpoints: Checkpoints
 
 
 def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoints: Path) -> FinishedTraining:
@@ -67,7 +69,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     weights = (
         weights_of(work.class_weights, corpus.info.label_names, training_counts(corpus).tolist(), work.name) if interface.classes else None
     )
-    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision, weights)
+    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision, weights, work.turns)
     parent = work.parent or next(iter(work.teachers), None)
     # On their device before importance is measured on them.
     dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
@@ -96,6 +98,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
         signals = [each.source for each in cached]
     else:
         signals = _live(work, above, interface, precision)
+    aside = Checkpoints(checkpoints, log.warning)
     with ExitStack() as stack:
         progress = stack.enter_context(TrainingProgress(work.name, work.training.steps, unit))
         stack.enter_context(disk_errors(context.paths))
@@ -103,6 +106,8 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
         curves = stack.enter_context(stage_curves(work, context))
 
         def on_step(step: Step) -> None:
+            if step.step in work.keep:
+                aside.save_weights(model, kept_name(step.step))
             progress.on_step(step)
             if curves:
                 curves.add(step.step, points_of(step))
@@ -113,7 +118,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
             plan,
             signals=signals,
             features=features,
-            checkpoints=Checkpoints(checkpoints, log.warning),
+            checkpoints=aside,
             validate=validate,
             on_step=on_step,
             before_checkpoint=curves.flush if curves else None,
@@ -121,7 +126,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
         )
     examples = tuple(each.examples for each in cached) or _live_examples(work, trained.steps)
     answers = tuple(zip(forwards, examples, strict=True))
-    return FinishedTraining(model, trained, size, vocabulary, initial, tuple(checkpoints.glob(IMPORTANCE)), cached, answers)
+    return FinishedTraining(model, trained, size, vocabulary, initial, tuple(checkpoints.glob(IMPORTANCE)), cached, answers, aside)
 
 
 def _cached(
@@ -137,7 +142,8 @@ def _cached(
     wanted = work.signals
     if wanted is None:
         return ()
-    return tuple(signals_for(work, wanted, t, above[t.folder], corpus, batches, device, precision, context) for t in work.teachers)
+    spans = zip(work.teachers, work.turns.spans(work.training.steps), strict=True) if work.turns else ()
+    return tuple(signals_for(work, wanted, t, above[t.folder], corpus, batches, device, precision, context, span) for t, span in spans)
 
 
 def stage_curves(work: Work, context: Context) -> AbstractContextManager[CurveLogger | None]:
@@ -177,9 +183,9 @@ def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Feat
 
 def _live_examples(work: Work, done: int) -> tuple[int, ...]:
     """Examples that each teacher has answered beside the student, in the steps done."""
-    if work.objective is None:
+    if work.objective is None or work.turns is None:
         return ()
-    return live_answers(work.objective, len(work.teachers), work.seed, work.training.steps, done, work.training.batch_size)
+    return live_answers(work.objective, work.turns, work.seed, work.training.steps, done, work.training.batch_size)
 
 
 def _frozen_dtype(device: str, precision: str) -> torch.dtype:
@@ -192,6 +198,7 @@ def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTr
     trained, size = finished.trained, finished.size
     parent = work.parent or next(iter(work.teachers), None)
     write_published(finished.model.cpu(), folder, data.corpus(), finished.vocabulary, Path(parent.folder) if parent else None)
+    write_kept(finished.model, work.keep, finished.checkpoints, folder)
     for file in finished.kept:
         shutil.copy(file, folder / file.name)
     flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, finished.answers)

@@ -12,6 +12,7 @@ from conf.schema.stage.objective import ClassWeights, Objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.training import Training
 from models.base.files import weights_sha256
+from models.losses.schedules import Turns
 from tasks.records.run import StageRecord, stage_record
 from tasks.runtime.runs.run_registry import Context
 from tasks.store.cached import StoredResult
@@ -40,6 +41,8 @@ class Work:
         signals: Settings of the cache of the teachers' answers; None: they answer live.
         class_weights: Weights of classes in the cross-entropy.
         parent: The model that the untrained one is built from; None: its nearest teacher.
+        turns: Of the teachers; None: there is none.
+        keep: Steps after which the weights are kept, beside the finished ones.
         pretrained: The model begins with weights that were trained before; its quality is then measured before the first step.
     """
 
@@ -55,6 +58,8 @@ class Work:
     signals: Signals | None = None
     class_weights: ClassWeights = "none"
     parent: StageRecord | None = None
+    turns: Turns | None = None
+    keep: tuple[int, ...] = ()
     pretrained: bool = False
 
 

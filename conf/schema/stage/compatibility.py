@@ -67,3 +67,23 @@ def _check_sparse(objective: Objective, signals_kind: str, key: str, teachers: i
         raise UserError.about(
             f"{key}.temperature", temperature.start, "1 with sampled signals, which estimate the teacher at that temperature alone", remedy
         )
+
+
+def check_members(objective: Objective, signals_kind: str, *, key: str) -> None:
+    """Refuse an objective or signals that know no mean of the probabilities of several models.
+
+    Args:
+        objective: The stage's.
+        signals_kind: `live`, `full`, `top-k` or `sampled`.
+        key: Dotted key of the stage, such as `stages[1]`.
+
+    Raises:
+        UserError: Naming the setting, the allowed values and the remedy.
+    """
+    why = "below a stage with members, whose probabilities are averaged"
+    if objective.kind in SOFTMAX_FREE:
+        raise UserError.about(f"{key}.objective.kind", objective.kind, f"any other kind, {why}", "Choose another.")
+    if objective.features:
+        raise UserError.about(f"{key}.objective.features", objective.features[0].kind, f"none, {why}", "Leave them out.")
+    if signals_kind in SPARSE:
+        raise UserError.about(f"{key}.signals.kind", signals_kind, f"full, or signals live, {why}", "Change it.")

@@ -101,6 +101,13 @@ class Objective(Settings):
         "sum", "Several teachers: sum: mean of the divergences to each; mean: divergence to the mean of their probabilities"
     )
     keep: float = setting(0.75, "Several teachers: probability with which each is kept in a step", "probability", gt=0, le=1)
+    handover: tuple[float, ...] = setting(
+        (),
+        "Teachers that hand over (teachers rising or checkpoints): relative length of each one's time, the first one's first; none: alike",
+        "ratio",
+        added=True,
+        max_length=120,
+    )
     wrong_teacher: Literal["none", "correct-only", "confidence-gate", "correct"] = setting(
         "none",
         "Where the teacher's first choice is not the label: none: follow it; correct-only: do not; confidence-gate: weight each row by the "
@@ -113,3 +120,10 @@ class Objective(Settings):
     )
 
     _plain_class_weights = field_validator("class_weights", mode="before")(plain_class_weights)
+
+    @field_validator("handover")
+    @classmethod
+    def _time_is_positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not length > 0 for length in value):
+            raise ValueError(f"got {list(value)}; allowed: numbers above 0, one for each teacher. Correct it.")
+        return value

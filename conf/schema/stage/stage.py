@@ -13,7 +13,7 @@ from conf.schema.stage.signals import Signals
 from conf.schema.stage.student import Student
 from conf.schema.stage.training import Training
 
-Teachers = Literal["parent", "root", "ancestors", "none"]
+Teachers = Literal["parent", "root", "ancestors", "rising", "checkpoints", "none"]
 STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
 
 
@@ -25,10 +25,21 @@ class Stage(Settings):
     student: Student = setting(..., "The model to train")
     teachers: tuple[Teachers, ...] = setting(
         ("parent",),
-        "Who teaches: [parent], [root], [root, parent], ancestors: all models above, or none: labels alone, which alpha then smooths",
+        "Who teaches: [parent], [root], [root, parent], ancestors: all models above, rising: these one after another, the smallest first, "
+        "checkpoints: the root's early checkpoints (teacher.keep) and then the root, or none: labels alone, which alpha then smooths",
         "teachers",
         identity=False,  # the teachers' weights are in the identity, in order
         min_length=1,
+    )
+    members: int = setting(
+        1,
+        "Students of this rung, trained with seeds of their own, which together teach the next by the mean of their probabilities; the "
+        "first is the rung's product",
+        "students",
+        identity=False,  # the members' weights are in the identities of the stages that they teach
+        added=True,
+        ge=1,
+        le=64,
     )
     objective: Objective = setting(Objective(), "Loss of the student's training")
     # Whether it changes numbers depends on the data; `tasks.training.identity.stage_identity` adds them then.
@@ -41,7 +52,17 @@ class Stage(Settings):
     @classmethod
     def _teachers_are_a_choice(cls, value: Any) -> Any:
         listed = (value,) if isinstance(value, str) else value
-        allowed = (("parent",), ("root",), ("root", "parent"), ("ancestors",), ("none",))
+        allowed = (("parent",), ("root",), ("root", "parent"), ("ancestors",), ("rising",), ("checkpoints",), ("none",))
         if not isinstance(listed, list | tuple) or tuple(listed) not in allowed:
-            raise ValueError(f"got {value!r}; allowed: [parent], [root], [root, parent], ancestors or none. Choose one of them.")
+            raise ValueError(f"got {value!r}; allowed: {', '.join(map(_shown, allowed[:-1]))} or none. Choose one of them.")
         return listed
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether its teachers teach one after another."""
+        return self.teachers in (("rising",), ("checkpoints",))
+
+
+def _shown(choice: tuple[str, ...]) -> str:
+    """A choice of teachers as it is written in YAML."""
+    return f"[{', '.join(choice)}]" if {"root", "parent"} & set(choice) else choice[0]

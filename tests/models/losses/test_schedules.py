@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from conf.schema.stage.objective import Alpha, Objective, Temperature
 from conf.schema.stage.training import Training
-from models.losses.schedules import half_cosine, learning_rate_at, steps_asked, teachers_asked, value_at
+from models.losses.schedules import Turns, half_cosine, learning_rate_at, steps_asked, teachers_asked, value_at
 
 
 def rates(steps: int, **settings) -> list[float]:
@@ -62,7 +62,8 @@ def test_every_rate_is_positive_and_at_most_the_peak(schedule: str, steps: int, 
 @given(
     start=st.sampled_from([0.0, 0.3, 1.0]),
     end=st.sampled_from([None, 0.0, 0.6]),
-    count=st.integers(0, 4),
+    sizes=st.lists(st.integers(1, 3), max_size=4),
+    lengths=st.none() | st.lists(st.sampled_from([0.1, 0.3, 1.0, 7.0]), min_size=4, max_size=4),
     keep=st.sampled_from([0.1, 0.75, 1.0]),
     seed=st.integers(0, 2**31 - 1),
     steps=st.integers(1, 40),
@@ -70,10 +71,31 @@ def test_every_rate_is_positive_and_at_most_the_peak(schedule: str, steps: int, 
     features=st.booleans(),
 )
 def test_the_steps_in_which_a_teacher_is_asked_are_those_of_each_step_added_up(
-    start: float, end: float | None, count: int, keep: float, seed: int, steps: int, done: int, features: bool
+    start: float,
+    end: float | None,
+    sizes: list[int],
+    lengths: list[float] | None,
+    keep: float,
+    seed: int,
+    steps: int,
+    done: int,
+    features: bool,
 ) -> None:
     alpha = {"kind": "constant" if end is None else "cosine", "start": start, "end": end}
     objective = Objective.model_validate({"alpha": alpha, "keep": keep, "features": [{"kind": "hidden"}] * features})
     done = min(done, steps)
-    asked = [teachers_asked(objective, count, seed, step, steps) if count else [] for step in range(done)]
-    assert steps_asked(objective, count, seed, steps, done) == tuple(sum(i in some for some in asked) for i in range(count))
+    turns = Turns(tuple(sizes), tuple(lengths[: len(sizes)]) if lengths else ())
+    asked = [teachers_asked(objective, turns, seed, step, steps) if sizes else [] for step in range(done)]
+    assert steps_asked(objective, turns, seed, steps, done) == tuple(sum(i in some for some in asked) for i in range(sum(sizes)))
+    assert all(step in turns.spans(steps)[model] for step, some in enumerate(asked) for model in some)
+    if turns.shares:
+        groups = [set(range(sum(sizes[:place]), sum(sizes[: place + 1]))) for place in range(len(sizes))]
+        assert all(set(some) in groups for some in asked if some), "one teacher at a time, with all its members"
+
+
+def test_teachers_hand_over_once_the_first_one_first() -> None:
+    objective = Objective()
+    turns = [teachers_asked(objective, Turns((1, 2, 1), (1.0, 2.0, 1.0)), 0, step, 8) for step in range(8)]
+    assert turns == [[0], [0], [1, 2], [1, 2], [1, 2], [1, 2], [3], [3]]
+    short = [teachers_asked(objective, Turns((1, 1, 1), (1.0, 1.0, 1.0)), 0, step, 2) for step in range(2)]
+    assert short == [[0], [2]], "fewer steps than teachers"

@@ -32,8 +32,8 @@ from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.cost_model import Forward, TrainingExamples, training_examples, training_flops
-from tasks.training.find_or_train import find_or_train
-from tasks.training.student import student_work
+from tasks.training.members import with_members
+from tasks.training.student import train_student
 
 LINES = "".join(f"def function_{i % 3}(value):\n    return value * {i % 5} + len(str({i % 7}))\n\n\n" for i in range(30))
 SHAPE = {"hidden_size": 16, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward": 24}
@@ -77,10 +77,10 @@ class Prepared(NamedTuple):
 
     def trained(self, ladder: Ladder, context: Context) -> list[StageRecord]:
         lineage = [self.root]
+        inputs = StageInputs(ladder, self.data, context)
         for stage in ladder.stages:
-            lineage.append(
-                find_or_train(student_work(stage, lineage[-1], ladder, self.data, lineage), StageInputs(ladder, self.data, context))
-            )
+            first, *others = (train_student(stage, lineage, inputs, member=member) for member in range(stage.members))
+            lineage.append(with_members(first, others))
         return lineage[1:]
 
 
@@ -103,31 +103,46 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared(folder, data, prepare_teacher(StageInputs(ladder, data, context)))
 
 
+CHOICES = {
+    "throughout": [["parent"], ["root"], ["root", "parent"], ["ancestors"], ["none"]],
+    "rising": [["rising"], ["rising"], ["root"], ["parent"]],
+    "members": [["parent"], ["rising"], ["root"], ["none"]],
+}
+
+
 @st.composite
-def ladders(draw: st.DrawFn) -> Ladder:
+def ladders(draw: st.DrawFn, teaching: str) -> Ladder:
     """Two or three stages of every kind that a cost depends on."""
-    stages, whole = list[dict[str, Any]](), True
-    for _ in range(draw(st.integers(2, 3))):
+    stages, whole, number = list[dict[str, Any]](), True, draw(st.integers(2, 3))
+    for place in range(number):
         cached, whole = draw(st.booleans()), whole and draw(st.booleans())
-        training = {"steps": draw(st.integers(1, 30)), "batch_size": draw(st.sampled_from([2, 4]))}
-        stages.append(
-            {
-                "teachers": draw(st.sampled_from([["parent"], ["root"], ["root", "parent"], ["ancestors"], ["none"]])),
-                "objective": {"alpha": draw(st.sampled_from(ALPHAS)), "keep": draw(st.sampled_from([0.3, 0.75, 1.0]))},
-                "signals": {"source": "cached" if cached else "live", "kind": draw(st.sampled_from(["full", "sampled"])), "draws": 5},
-                "training": training | (ENDS_AFTER_TWO if draw(st.booleans()) else {}),
-                "student": {"vocabulary": "teacher" if whole else "used"},
-                "seed": draw(st.sampled_from([None, 0, 1, 7])),
-            }
-        )
-        if stages[-1]["teachers"] == ["none"]:
-            stages[-1]["signals"] = {}
+        training = {"steps": draw(st.integers(1, 20)), "batch_size": draw(st.sampled_from([2, 4]))}
+        members = draw(st.integers(1, 3)) if teaching == "members" and place < number - 1 else 1
+        ended = members == 1 and draw(st.sampled_from([False, False, True]))
+        stage = {
+            "teachers": draw(st.sampled_from(CHOICES[teaching])),
+            "objective": {"alpha": draw(st.sampled_from(ALPHAS)), "keep": draw(st.sampled_from([0.3, 0.75, 1.0]))},
+            "signals": {"source": "cached" if cached else "live", "kind": draw(st.sampled_from(["full", "sampled"])), "draws": 5},
+            "training": training | (ENDS_AFTER_TWO if ended else {}),
+            "student": {"vocabulary": "teacher" if whole else "used"},
+            "seed": draw(st.sampled_from([None, 0, 1, 7])),
+            "members": members,
+        }
+        if stage["teachers"] == ["rising"] and draw(st.booleans()):
+            stage["objective"]["handover"] = [float(draw(st.integers(1, 5))) for _ in range(place + 1)]
+        if stage["teachers"] == ["none"]:
+            stage["signals"] = {}
+        elif any(above["members"] > 1 for above in stages):  # the mean of probabilities needs them all
+            stage["signals"] |= {"kind": "full"}
+        stages.append(stage)
     return ladder_of(*stages)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(ladder=ladders())
-def test_plan_budget_arms_and_training_count_alike(prepared: Prepared, ladder: Ladder) -> None:
+@pytest.mark.parametrize("teaching", CHOICES)
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_plan_budget_arms_and_training_count_alike(prepared: Prepared, teaching: str, data: st.DataObject) -> None:
+    ladder = data.draw(ladders(teaching))
     with prepared.fresh() as context:
         plan = make_plan(ladder, prepared.folder, Home(Path(context.home)))
         arms = arms_of(ladder, prepared.data, context)
@@ -141,9 +156,10 @@ def test_plan_budget_arms_and_training_count_alike(prepared: Prepared, ladder: L
         assert [stage.flops for stage in plan.stages] == trained
         for place, (stage, (_, answers)) in enumerate(zip(ladder.stages, budget, strict=True)):
             prices = [forwards[t].used if stage.student.vocabulary == "used" else forwards[t].whole for t in answers.teachers]
-            examples = stage.training.steps * stage.training.batch_size
+            examples = stage.training.steps * stage.training.batch_size * stage.members
             counted = training_flops(forwards[place + 1].whole, examples, zip(prices, answers.new, strict=True))
             assert counted.total == trained[place]
+        assert plan.costs.flops == sum(trained)
     event(f"ended early: {any(student.early_stopped for student in students)}")
 
     direct = arms.ladders["direct-matched"]

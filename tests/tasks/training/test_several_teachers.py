@@ -27,6 +27,8 @@ def stage(teachers: object, **student: object) -> tuple[Ladder, Stage]:
         (["root", "parent"], ("second", "root")),
         (["ancestors"], ("second", "first", "root")),
         ("ancestors", ("second", "first", "root")),
+        ("rising", ("second", "first", "root")),
+        ("checkpoints", ("root",)),
         ("none", ()),
     ],
 )
@@ -38,7 +40,8 @@ def test_the_choice_of_teachers_nearest_first(choice: object, expected: tuple[st
 
 @pytest.mark.parametrize("choice", [["parent", "root"], ["grandparent"], [], ["root", "root"], 3])
 def test_any_other_choice_is_refused(choice: object) -> None:
-    with pytest.raises(ValidationError, match=r"allowed: \[parent\], \[root\], \[root, parent\], ancestors or none\. Choose one of them\."):
+    allowed = r"allowed: \[parent\], \[root\], \[root, parent\], ancestors, rising, checkpoints or none\. Choose one of them\."
+    with pytest.raises(ValidationError, match=allowed):
         stage(choice)
 
 
