@@ -47,7 +47,7 @@ class Forward(NamedTuple):
         return cls(int(size.forward_flops), int(size.forward_flops if size.used_flops is None else size.used_flops))
 
 
-class Part(NamedTuple):
+class EpochPart(NamedTuple):
     """A part of one seed's shuffled epoch, of the places from `first` to below `last`."""
 
     seed: int
@@ -67,7 +67,7 @@ class TrainingExamples(NamedTuple):
     number: int | None
     duplicates: tuple[tuple[int, int], ...] = ()
 
-    def distinct(self, asked: Mapping[int, int], parts: Collection[Part] = ()) -> int:
+    def distinct(self, asked: Mapping[int, int], parts: Collection[EpochPart] = ()) -> int:
         """Distinct examples among the first so many of the shuffled epoch of each seed, and in parts of epochs; see `parts_of`.
 
         At most so many where the data are unknown.
@@ -83,17 +83,17 @@ class TrainingExamples(NamedTuple):
             seen[first[shuffled(seed, epoch, self.number)[start:end]]] = True
         return int(seen.sum())
 
-    def parts_of(self, seed: int, examples: range) -> list[Part]:
+    def parts_of(self, seed: int, examples: range) -> list[EpochPart]:
         """The parts of a seed's epochs that a range of a training's examples, counted from its beginning, covers; a whole one alone."""
         if self.number is None:
-            return [Part(seed, 0, examples.start, examples.stop)] if examples else []
+            return [EpochPart(seed, 0, examples.start, examples.stop)] if examples else []
         parts = []
         for epoch in range(examples.start // self.number, -(-examples.stop // self.number)):
             start, end = (min(max(place - epoch * self.number, 0), self.number) for place in (examples.start, examples.stop))
             if end - start == self.number:
-                return [Part(seed, 0, 0, self.number)]
+                return [EpochPart(seed, 0, 0, self.number)]
             if start < end:
-                parts.append(Part(seed, epoch, start, end))
+                parts.append(EpochPart(seed, epoch, start, end))
         return parts
 
     def _first(self) -> NDArray[np.int64]:
@@ -156,12 +156,12 @@ class AnswerCaches:
 
     def __init__(self, examples: TrainingExamples) -> None:
         self.examples = examples
-        self._asked: dict[Any, tuple[dict[int, int], set[Part]]] = {}
+        self._asked: dict[Any, tuple[dict[int, int], set[EpochPart]]] = {}
 
     def add(self, key: Any, seed: int, examples: range) -> tuple[int, int]:
         """Ask for a range of the examples of a seed's training; returns the distinct ones, and those of them that were not stored."""
         parts = self.examples.parts_of(seed, examples)
-        own, stored = (dict[int, int](), set[Part]()), self._asked.setdefault(key, ({}, set()))
+        own, stored = (dict[int, int](), set[EpochPart]()), self._asked.setdefault(key, ({}, set()))
         before = self.examples.distinct(*stored)
         for asked, others in (own, stored):
             for part in parts:
