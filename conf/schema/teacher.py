@@ -60,7 +60,7 @@ class CheckpointTeacher(Settings):
     source: Literal["checkpoint"] = setting("checkpoint", "checkpoint: use an existing model")
     path: str = setting(
         ...,
-        "Local folder, `.gguf` file, `package:NAME` (the GGUF file of an installed package), hub id, or MLflow URI `models:/...`",
+        "Local folder, `.gguf` file, `package:NAME` (the model in an installed package), hub id, or MLflow URI `models:/...`",
         "path, package, id or URI",
         min_length=1,
     )

