@@ -22,6 +22,7 @@ from flows.parameters import (
     request_of,
     resolve,
 )
+from flows.routing.choose import on_route
 from flows.run_labels import label, label_run, missed_tags
 from flows.steps import (
     bench_model,
@@ -77,6 +78,8 @@ def distill(
         inputs, teacher = begin(run, settings)
         teacher = bench_model(teacher, settings, run.context)
         lineage = [run.keep(record_model(teacher, [], inputs))]
+        inputs = on_route(lineage[0], inputs, run)
+        settings = inputs.ladder
         for stage in settings.stages:
             made = run_with_policy(stage, lineage, inputs, run)
             lineage += [run.keep(model) for model in made]

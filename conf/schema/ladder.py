@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 from conf.errors import UserError
 from conf.schema.answer_checks import check_answers, is_by_root
 from conf.schema.base import Settings, setting
+from conf.schema.choice.routing import Routing
 from conf.schema.choice.search import SearchSettings
 from conf.schema.data import Data, Tokenizer, sources_for
 from conf.schema.measures.audit import Audit, check_gate
@@ -89,6 +90,7 @@ class Ladder(Settings):
         max_length=100,
     )
     route: Route = setting("as-written", ROUTE_TEXT, identity=False, added=True)  # what it makes of the stages is in their identities
+    routing: Routing = setting(Routing(), "Choice of the route by pilots, where `route` is auto", identity=False, added=True)
     evaluation: Evaluation = setting(Evaluation(), "Evaluation on held-out documents")
     audit: Audit = setting(Audit(), "Audit of errors that each student inherits from its teachers", identity=False)
     compute: Compute = setting(Compute(), "Device, threads and concurrency", identity=False)

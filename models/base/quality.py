@@ -16,6 +16,11 @@ class Quality(NamedTuple):
     slices: dict[str, dict[str, float]]
 
 
+def main_metric(workload: str) -> str:
+    """Name of the figure that models of a workload are compared by: less is better for `bits_per_byte`."""
+    return "bits_per_byte" if workload == "causal-lm" else "accuracy"
+
+
 def retention(workload: str, student: Mapping[str, float], teacher: str) -> float:
     """How much of a teacher's quality a student keeps; 1: all, above 1: it is better.
 

@@ -22,6 +22,7 @@ from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
 from tasks.lifecycle.mlflow_ends import DATA, SUMMARY, close_earlier, close_in_mlflow, log_data, log_summary, mlflow_run_of
 from tasks.lifecycle.new_run import edited, new_lock
 from tasks.lifecycle.request import ResolvedRequest, kept_before
+from tasks.records.routes.decision import RouteDecision
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
 from tasks.runtime import cancellation
 from tasks.runtime.environment import environment
@@ -144,6 +145,10 @@ class LadderRun(AbstractContextManager["LadderRun"]):
             require_server()
         return model
 
+    def keep_route(self, decision: RouteDecision) -> None:
+        """Set the choice of the route, as far as it has come: a run that is continued goes on from it."""
+        self.save(self.record.model_copy(update={"route": decision}))
+
     def plan(self, stages: tuple[str, ...]) -> None:
         """Set the names of the planned stages, where they are not the ladder's."""
         self.save(self.record.model_copy(update={"planned": stages}))
@@ -253,6 +258,7 @@ def _record(resolved: ResolvedRequest, run: str, mlflow_uri: str | None, earlier
         budget=resolved.shortened,
         proof=request.proof,
         search=request.search,
+        route=earlier.route if earlier else None,
         environment=environment(),
     )
 

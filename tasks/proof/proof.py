@@ -8,7 +8,7 @@ from pathlib import Path
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import MATCHED, Arm
-from models.base.quality import baseline_figures, learned_nothing
+from models.base.quality import baseline_figures, learned_nothing, main_metric
 from models.base.statistics import interval, outcome, seeds_to_decide
 from tasks.planning.economics import HOUR
 from tasks.planning.matching import total_of
@@ -25,7 +25,7 @@ from tasks.training.cost_model import StageFlops
 
 def metric_of(ladder: Ladder) -> str:
     """The metric that the arms are compared by."""
-    return "bits_per_byte" if ladder.workload == "causal-lm" else "accuracy"
+    return main_metric(ladder.workload)
 
 
 def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], tested: StageRecord, forwards: ForwardFlops) -> Replicate:

@@ -14,6 +14,7 @@ from tasks.records.audit import AuditRecord
 from tasks.records.base import Record
 from tasks.records.bench import ModelBench
 from tasks.records.data import DataCounts
+from tasks.records.routes.decision import RouteDecision
 
 TEACHER = "teacher"  # name of the root teacher among the models of a run
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]
@@ -199,6 +200,7 @@ class RunRecord(Record):
         search: Whether it was `ladder search`: beside its record lies `search.json`, and `stages` are the winner's, or the defaults'.
         version: Version of the ladder's model in MLflow's registry that its last student is, as `NAME/VERSION`; None: it is none.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
+        route: The choice of the route by pilots, where the ladder's `route` is auto.
     """
 
     run: str
@@ -244,6 +246,7 @@ class RunRecord(Record):
     restarted: str | None = None
     unrecorded: tuple[str, ...] = ()
     waiting: str | None = None
+    route: RouteDecision | None = None
     environment: dict[str, Any] = Field(default={})
 
     @property

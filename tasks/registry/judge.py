@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,11 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.schema.ladder import Ladder
 from conf.schema.shipping.promotion import PromotionRules
-from models.base.device import precision_of
 from models.base.files import weight_files
-from models.base.numerics import NUMERICS
 from models.evaluation.bootstrap import BootstrapEstimate, Figure, Limits, resample
 from models.evaluation.paired import DocumentScores, without
 from tasks.bench.bench import bench_identity
+from tasks.evaluation.paired_scores import stored_scores
 from tasks.records.bench import ModelBench
 from tasks.records.format import milliseconds, percent
 from tasks.records.promotion import Judgement
@@ -34,7 +32,6 @@ from tasks.store.fingerprint import fingerprint
 from tasks.tracking.versions import CHALLENGER, CHAMPION
 
 LEAST_DOCUMENTS, RESAMPLES = 10, 2000
-NPZ = "scores.npz"
 
 
 @dataclass(frozen=True)
@@ -151,44 +148,9 @@ def _left_out(data: HeldOut, asked: Contest) -> tuple[np.ndarray, list[str]]:
 
 def _scores(version: Version, record: DataRecord, data: HeldOut, asked: Contest) -> DocumentScores:
     """Find or compute the scores of a model."""
-    precision = precision_of(asked.ladder, asked.ladder.stages[-1].training)
-    identity = {
-        "kind": "scores",
-        "numerics": NUMERICS,
-        "weights": version.weights_sha256,
-        "data": record.content_hash,
-        "splits": list(data.splits),
-        "examples": data.examples,
-        "precision": precision,
-    }
-
-    def compute() -> Write:
-        scores = _computed(version, record, data, asked.ladder, precision)
-        return lambda folder: np.savez(folder / NPZ, **scores._asdict())
-
     log.info("%s: judged on %s", version.label, data.words)
-    found = find_or_compute(store_of(asked.context), Entry("scores", version.stage, identity, _read), asked.context.made, compute)
-    return _read(found.folder)
-
-
-def _computed(version: Version, record: DataRecord, data: HeldOut, ladder: Ladder, precision: str) -> DocumentScores:
-    import torch  # where something is computed
-
-    from models.architectures.checkpoint import load_model
-    from models.base.device import resolve_device, use_threads
-    from models.evaluation.document_scores import document_scores
-    from models.students.vocabulary import read_kept, reduce_corpus
-
-    use_threads(ladder)
-    device = torch.device(resolve_device(ladder.compute.device))
-    corpus = reduce_corpus(record.corpus(), read_kept(version.folder))
-    model = load_model(version.folder, version.workload).to(device)
-    return document_scores(model, corpus, data.splits, data.examples, ladder.evaluation.batch_size, device, precision)
-
-
-def _read(folder: Path) -> DocumentScores:
-    with np.load(folder / NPZ, allow_pickle=False) as arrays:
-        return DocumentScores(**{name: arrays[name] for name in DocumentScores._fields})
+    found = version.stage, version.folder, version.weights_sha256
+    return stored_scores(*found, record, data.splits, data.examples, asked.ladder, asked.context)
 
 
 def _quality(scores: dict[str, DocumentScores], asked: Contest) -> dict[str, Any]:

@@ -158,6 +158,12 @@ class AnswerCaches:
         self.examples = examples
         self._asked: dict[Any, tuple[dict[int, int], set[EpochPart]]] = {}
 
+    def copy(self) -> AnswerCaches:
+        """The same caches, to try what a training would add to them."""
+        made = AnswerCaches(self.examples)
+        made._asked = {key: (dict(first), set(others)) for key, (first, others) in self._asked.items()}
+        return made
+
     def add(self, key: Any, seed: int, examples: range) -> tuple[int, int]:
         """Ask for a range of the examples of a seed's training; returns the distinct ones, and those of them that were not stored."""
         parts = self.examples.parts_of(seed, examples)
@@ -233,8 +239,12 @@ def ladder_flops(
     cached: Sequence[bool],
     examples: TrainingExamples,
     taken: Sequence[int] | None = None,
+    caches: AnswerCaches | None = None,
+    names: Sequence[Any] | None = None,
 ) -> list[StageFlops]:
-    """Operations of every stage, all its members together, as of a run with an empty store; for arguments see `answers_of`.
+    """Operations of every stage, all its members together, as of a run with an empty store where no caches are given.
+
+    For arguments see `answers_of`.
 
     Args:
         ladder: The stages.
@@ -242,9 +252,11 @@ def ladder_flops(
         cached: Whether each stage's teachers answer from a cache.
         examples: Of the training data.
         taken: Steps that each training took; None: those of its schedule.
+        caches: Answers that trainings before these have stored; added to.
+        names: Keys of the models in these caches.
     """
     costs = []
-    answered = answers_of(ladder, cached, AnswerCaches(examples), taken)
+    answered = answers_of(ladder, cached, caches or AnswerCaches(examples), taken, names)
     for place, (stage, answers) in enumerate(zip(ladder.stages, answered, strict=True)):
         steps = stage.training.steps if taken is None else taken[place]
         prices = [forwards[t].used if stage.student.vocabulary == "used" else forwards[t].whole for t in answers.teachers]

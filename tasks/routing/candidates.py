@@ -1,0 +1,141 @@
+"""The routes that a ladder can have, with the FLOPs of their models.
+
+Every candidate is the same settled ladder, rewritten by `tasks.planning.routes`, so that data, seeds and signals are the same in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_args
+
+from conf.errors import UserError
+from conf.schema.ladder import Ladder
+from conf.schema.route import Route
+from models.data.corpus import Corpus
+from tasks.planning.matching import matched_whole, settled, total_of
+from tasks.planning.routes import routed
+from tasks.runtime.runs.run_registry import Context
+from tasks.training.cost_model import AnswerCaches, Forward, StageFlops, TrainingExamples, ladder_flops, training_examples
+from tasks.training.signal_policy import choose
+
+AS_WRITTEN: Route = "as-written"
+ALL: tuple[Route, ...] = tuple(route for route in get_args(Route) if route != "auto")
+
+
+class Candidate(NamedTuple):
+    """A route of a ladder.
+
+    Attributes:
+        ladder: Rewritten, with as many steps as make it cost what the ladder as written costs.
+        forwards: Operations of the root and of the students.
+        listed: Operations of its stages with the steps that the ladder's file gives.
+    """
+
+    ladder: Ladder
+    forwards: tuple[Forward, ...]
+    listed: float
+
+
+class Candidates(NamedTuple):
+    """The routes of a ladder.
+
+    Attributes:
+        routes: The candidates, the cheapest first.
+        price: Operations of the ladder as written.
+        left_out: Other routes, and why.
+        examples: Of the training data.
+    """
+
+    routes: dict[str, Candidate]
+    price: float
+    left_out: dict[str, str]
+    examples: TrainingExamples
+
+
+def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None) -> Candidates:
+    """The routes that the ladder can have among those that `routing.routes` allows.
+
+    Args:
+        ladder: As it is written; its gates and its `signals.source: auto` are settled here.
+        context: The run.
+        corpus: Its data; None: not prepared yet.
+
+    Raises:
+        UserError: A route that is named cannot be.
+    """
+    from tasks.planning.preflight import check_ladder  # torch is imported where something is counted
+
+    base = settled(ladder.model_copy(update={"route": AS_WRITTEN}), corpus.info if corpus else None)
+    info, asked = corpus.info if corpus else None, ladder.routing.routes
+    examples = training_examples(corpus, any(stage.signals.source != "live" for stage in base.stages) or len(base.stages) > 1)
+    found, left_out = dict[str, Candidate](), dict[str, str]()
+
+    def candidate(route: Route) -> Candidate:
+        made = routed(route, base, info)
+        root, sizes = check_ladder(made, context.model_copy(update={"start_at": None}), corpus)
+        forwards = tuple(map(Forward.of, (root, *sizes)))
+        return Candidate(made, forwards, total_of(cost_of(made, forwards, examples)))
+
+    def of_full_price(made: Candidate) -> Candidate:
+        def cost(ladder: Ladder) -> float:
+            return total_of(cost_of(ladder, made.forwards, examples))
+
+        return made._replace(ladder=matched_whole(made.ladder, cost, written.listed))
+
+    written = candidate(AS_WRITTEN)
+    for route in ALL:
+        if asked and route not in asked:
+            left_out[route] = "not in routing.routes"
+            continue
+        try:
+            made = written if route == AS_WRITTEN else candidate(route)
+        except UserError as error:
+            if asked:
+                raise
+            left_out[route] = str(error)
+            continue
+        same = next((other for other, known in found.items() if known.ladder.stages == made.ladder.stages), None)
+        if same:
+            left_out[route] = f"the same as {same} for this ladder"
+        else:
+            found[route] = made
+    ordered = {route: of_full_price(made) for route, made in sorted(found.items(), key=lambda item: item[1].listed)}
+    return Candidates(ordered, written.listed, left_out, examples)
+
+
+def cost_of(
+    ladder: Ladder,
+    forwards: Sequence[Forward],
+    examples: TrainingExamples,
+    taken: Sequence[int] | None = None,
+    caches: AnswerCaches | None = None,
+    names: Sequence[Any] | None = None,
+) -> list[StageFlops]:
+    """Operations of every stage of a settled ladder; for arguments see `ladder_flops`."""
+    cached = [choose(stage, ladder, None).cached for stage in ladder.stages]
+    return ladder_flops(ladder, forwards, cached, examples, taken, caches, names)
+
+
+class Spending:
+    """Operations of trainings one after another that share the root's stored answers."""
+
+    def __init__(self, examples: TrainingExamples) -> None:
+        self.examples = examples
+        self.caches = AnswerCaches(examples)
+        self.total = 0.0
+        self._trainings = 0
+
+    def would(self, ladder: Ladder, forwards: Sequence[Forward]) -> float:
+        """Operations that a ladder would add."""
+        return total_of(cost_of(ladder, forwards, self.examples, None, self.caches.copy(), self._names(ladder)))
+
+    def spend(self, ladder: Ladder, forwards: Sequence[Forward], taken: Sequence[int] | None = None) -> float:
+        """Add a ladder; returns the operations that it adds. `taken`: steps of its trainings, where they ended early."""
+        added = total_of(cost_of(ladder, forwards, self.examples, taken, self.caches, self._names(ladder)))
+        self._trainings += 1
+        self.total += added
+        return added
+
+    def _names(self, ladder: Ladder) -> list[Any]:
+        """The root is the same in all ladders; students are not."""
+        return ["root", *((self._trainings, place) for place in range(len(ladder.stages)))]

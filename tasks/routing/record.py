@@ -1,0 +1,58 @@
+"""Records the choice of a route: lines of the log, tags and figures in MLflow."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from tasks.records.format import operations, percent
+from tasks.records.routes.decision import RouteDecision
+from tasks.records.run import RunRecord
+from tasks.routing.halving import HalvingPlan
+from tasks.runtime.logs import log
+from tasks.runtime.runs.run_registry import Context
+from tasks.tracking.recorder import recorder_of
+from tasks.tracking.tracker import Tracker
+
+
+def log_plan(decision: RouteDecision, plan: HalvingPlan) -> None:
+    """Log the rounds that are planned and the routes that have no pilot."""
+    for route, reason in decision.left_out.items():
+        log.info("route: %s left out: %s", route, reason)
+    rounds = ", then ".join(f"{size} of {operations(price)} FLOPs each" for size, price in zip(plan.sizes, plan.prices, strict=True))
+    if rounds:
+        most = operations(decision.share * decision.price)
+        log.info("route: pilots take at most %s FLOPs (%s of the ladder's): %s", most, percent(decision.share), rounds)
+
+
+def log_round(decision: RouteDecision) -> None:
+    """Log the standings after the last round."""
+    last = decision.rounds[-1]
+    for each in last.standings:
+        kept = "kept" if each.kept else "dropped"
+        score = "-" if each.score is None else f"{each.score:.4f}"
+        log.info("route: round %d: %s %s, %s: %s", last.number, each.route, score, kept, each.reason)
+
+
+def record_decision(record: RunRecord, decision: RouteDecision, context: Context) -> None:
+    """Log the winner, and keep the choice with the run in MLflow: tags of the winner and its reason, each route's score by round."""
+    log.info(
+        "route: %s, because of %s; pilots took %s of %s FLOPs, the final training has %s",
+        decision.winner,
+        decision.reason,
+        operations(decision.spent),
+        operations(decision.price),
+        operations(decision.final),
+    )
+
+    def send(tracker: Tracker, run_id: str) -> None:
+        stamp = int(datetime.now(UTC).timestamp() * 1000)
+        figures = [
+            (f"route/{each.route}", each.score, done.number, stamp)
+            for done in decision.rounds
+            for each in done.standings
+            if each.score is not None
+        ]
+        tracker.log_points(run_id, [*figures, ("cost/pilot_flops", decision.spent, 0, stamp)])
+        tracker.set_tags(run_id, {"ladder.route": str(decision.winner), "ladder.route_reason": decision.reason})
+
+    recorder_of(context.paths, record.run).attempt("route", record.mlflow_run_id, send)
