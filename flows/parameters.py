@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from conf.errors import UserError
 from conf.home import home
 from conf.loading.load import Loaded, load, load_whole, shipped, stage_names
 from conf.path_policy import check_source, confine, restrict
@@ -157,6 +158,9 @@ def refuse_early(resolved: ResolvedRequest) -> None:
         from tasks.search.plan import plan_search
 
         plan_search(ladder)
+    if ladder.route == "auto" and request.start_at is not None:
+        remedy = "Leave it out, or set route to the one that was chosen."
+        raise UserError.about("--start-at", request.start_at, "nothing, with route auto, whose stages pilots choose", remedy)
     if request.proof:
         from tasks.proof.arms import refuse
 

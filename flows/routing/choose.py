@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,30 +20,44 @@ from tasks.runtime.stage_inputs import StageInputs
 
 
 def on_route(root: StageRecord, inputs: StageInputs, run: LadderRun) -> StageInputs:
-    """The inputs with the ladder of the route that pilots choose; the same inputs where the route is not auto."""
+    """The inputs with the ladder of the route that pilots choose; the same inputs where the route is not auto.
+
+    A run that is continued goes on from the decision in its record, and does not choose anew.
+    """
     if inputs.ladder.route != "auto":
         return inputs
-    ladder = chosen_ladder(root, inputs, run)
-    run.plan(tuple(stage.name for stage in ladder.stages))
-    return replace(inputs, ladder=ladder)
+    decision, ladder = choose_route(root, inputs, run.record.route, run.keep_route)
+    record_decision(run.record, decision, run.context)
+    made = with_gates(ladder, inputs.ladder)
+    run.plan(tuple(stage.name for stage in made.stages))
+    return replace(inputs, ladder=made)
 
 
-def chosen_ladder(root: StageRecord, inputs: StageInputs, run: LadderRun) -> Ladder:
-    """The ladder of the route that pilots choose, or have chosen before the run was interrupted."""
+def choose_route(
+    root: StageRecord,
+    inputs: StageInputs,
+    before: RouteDecision | None = None,
+    keep: Callable[[RouteDecision], None] = lambda decision: None,
+) -> tuple[RouteDecision, Ladder]:
+    """The choice of the route by pilots, and the ladder of the winner with the rest of the price.
+
+    Args:
+        root: The root teacher.
+        inputs: Of a ladder whose route is auto.
+        before: The choice as far as an interrupted run had come; None: a new one.
+        keep: Called after each round, and at the end.
+    """
     candidates = candidates_of(inputs.ladder, inputs.context, inputs.data.corpus())
-    before = run.record.route
     if before is not None and before.winner is not None:
-        record_decision(run.record, before, run.context)
-        return with_gates(decided_ladder(candidates, before), inputs.ladder)
+        return before, decided_ladder(candidates, before)
     search = RouteSearch(inputs.ladder, candidates, before)
     log_plan(search.decision, search.plan)
     while not search.finished:
-        run.keep_route(_round(search, root, inputs))
+        keep(_round(search, root, inputs))
         log_round(search.decision)
     decision, ladder = search.decide()
-    run.keep_route(decision)
-    record_decision(run.record, decision, run.context)
-    return with_gates(ladder, inputs.ladder)
+    keep(decision)
+    return decision, ladder
 
 
 def _round(search: RouteSearch, root: StageRecord, inputs: StageInputs) -> RouteDecision:

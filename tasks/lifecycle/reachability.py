@@ -97,7 +97,7 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
         if record.data:
             for data in (record.data, *record.data.also.values()):
                 reached[data.fingerprint[:SHOWN]] = record.run
-        models = [*record.models, *_proved(home, record)]
+        models = [*record.models, *_proved(home, record), *_piloted(home, record)]
         while models:
             model = models.pop()
             models += model.members
@@ -116,6 +116,12 @@ def _proved(home: Home, record: RunRecord) -> list[StageRecord]:
     if search:
         fingerprints |= {one for trial in search.trials for rung in trial.rungs for one in rung.fingerprints}
         fingerprints |= set(search.confirmation.fingerprints) if search.confirmation else set()
+    return [model for one in sorted(fingerprints) for model in _stored(home, one[:SHOWN])]
+
+
+def _piloted(home: Home, record: RunRecord) -> list[StageRecord]:
+    """The models of all pilots by which a run has chosen its route."""
+    fingerprints = record.route.fingerprints if record.route else ()
     return [model for one in sorted(fingerprints) for model in _stored(home, one[:SHOWN])]
 
 

@@ -11,6 +11,8 @@ from models.data.corpus import CorpusInfo
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops
 from tasks.training.signal_policy import choose
 
+SHARE = 1e-5  # to which the share of steps of a shorter ladder is found
+
 
 def settled(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     """The ladder as comparisons start from it: no gate ends or changes it, and `signals.source: auto` is decided for the whole ladder.
@@ -73,6 +75,28 @@ def matched_single(ladder: Ladder, root: Forward, student: Forward, examples: Tr
         return total_of(flops_of(with_stages(ladder, stage), (root, student), examples))
 
     return with_stages(ladder, matched(ladder.stages[0], cost, target))
+
+
+def matched_whole(ladder: Ladder, cost: Callable[[Ladder], float], target: float) -> Ladder:
+    """A ladder that costs a number of operations to half a step of its last stage.
+
+    Where it costs less as it stands, its last stage is longer; where it costs more, all stages are shorter by one share.
+
+    Args:
+        ladder: Any steps.
+        cost: Operations of a ladder; grows with its steps.
+        target: Operations wanted.
+    """
+
+    def shorter(share: float) -> Ladder:
+        return with_stages(ladder, *(lasting(stage, max(round(stage.training.steps * share), 1)) for stage in ladder.stages))
+
+    least, most = 0.0, 1.0
+    while cost(ladder) > target and most - least > SHARE:
+        middle = (least + most) / 2
+        least, most = (middle, most) if cost(shorter(middle)) <= target else (least, middle)
+    *above, last = (ladder if cost(ladder) <= target else shorter(least)).stages
+    return with_stages(ladder, *above, matched(last, lambda stage: cost(with_stages(ladder, *above, stage)), target))
 
 
 def lasting(stage: Stage, steps: int) -> Stage:

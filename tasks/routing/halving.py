@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from tasks.records.format import percent
+from tasks.records.format import operations, percent
 from tasks.records.routes.decision import Standing
 
 Noise = Callable[[str, str], float | None]  # standard error of the first route's gain over the second; None: not known
@@ -64,7 +64,7 @@ def plan_rounds(least: Mapping[str, float], budget: float, factor: int, seeds: i
             if routes[dearest] <= prices[0]:
                 return HalvingPlan(tuple(routes), whole[:rounds], prices, too_dear)
         share = budget / (len(routes) * seeds)
-        too_dear[dearest] = f"its shortest pilot takes {routes[dearest]:.3g} FLOPs, and each of {len(routes)} may take {share:.3g}"
+        too_dear[dearest] = f"its shortest pilot takes {operations(routes[dearest])}, and each of {len(routes)} may take {operations(share)}"
         del routes[dearest]
     return HalvingPlan(tuple(routes), (), (), too_dear)
 

@@ -18,10 +18,10 @@ def log_plan(decision: RouteDecision, plan: HalvingPlan) -> None:
     """Log the rounds that are planned and the routes that have no pilot."""
     for route, reason in decision.left_out.items():
         log.info("route: %s left out: %s", route, reason)
-    rounds = ", then ".join(f"{size} of {operations(price)} FLOPs each" for size, price in zip(plan.sizes, plan.prices, strict=True))
+    rounds = ", then ".join(f"{size} of {operations(price)} each" for size, price in zip(plan.sizes, plan.prices, strict=True))
     if rounds:
         most = operations(decision.share * decision.price)
-        log.info("route: pilots take at most %s FLOPs (%s of the ladder's): %s", most, percent(decision.share), rounds)
+        log.info("route: pilots take at most %s (%s of the ladder's): %s", most, percent(decision.share), rounds)
 
 
 def log_round(decision: RouteDecision) -> None:
@@ -36,7 +36,7 @@ def log_round(decision: RouteDecision) -> None:
 def record_decision(record: RunRecord, decision: RouteDecision, context: Context) -> None:
     """Log the winner, and keep the choice with the run in MLflow: tags of the winner and its reason, each route's score by round."""
     log.info(
-        "route: %s, because of %s; pilots took %s of %s FLOPs, the final training has %s",
+        "route: %s (%s); pilots took %s of %s, the final training has %s",
         decision.winner,
         decision.reason,
         operations(decision.spent),

@@ -43,6 +43,7 @@ from tasks.report.sections import (
     settings,
     slices,
 )
+from tasks.report.sections.choice import route
 
 Section = Callable[[RunRecord], Mapping[str, Any] | None]
 
@@ -51,6 +52,7 @@ SECTIONS: dict[str, Section] = {
     "quality": quality.section,
     "models": models.section,
     "proof": proof.section,
+    "route": route.section,
     "costs": costs.section,
     "economics": economics.section,
     "bench": bench.section,

@@ -20,13 +20,16 @@ ROOM = TEMPLATES.with_name("sections")
 
 
 def test_modules_and_entries_have_the_same_names_and_no_template_is_without_a_section() -> None:
-    modules = {path.stem for path in ROOM.glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in ROOM.rglob("*.py")} - {"__init__"}
     templates = {path.name.removesuffix(".html.j2") for path in TEMPLATES.glob("*.html.j2")} - FRAMES
     assert set(SECTIONS) == modules >= templates
 
 
 def test_an_entry_is_the_function_of_the_module_of_its_name() -> None:
-    assert {name: section.__module__ for name, section in SECTIONS.items()} == {name: f"tasks.report.sections.{name}" for name in SECTIONS}
+    modules = {path.stem: ".".join(path.relative_to(ROOM).with_suffix("").parts) for path in ROOM.rglob("*.py")}
+    assert {name: section.__module__ for name, section in SECTIONS.items()} == {
+        name: f"tasks.report.sections.{modules[name]}" for name in SECTIONS
+    }
 
 
 def test_importing_the_sections_imports_no_heavy_library() -> None:

@@ -1,0 +1,50 @@
+"""The price of the pilots of `route: auto`, said before a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conf.errors import UserError
+from conf.home import Home
+from conf.schema.ladder import Ladder
+from models.data.corpus import Corpus
+from tasks.data.prepare import content_hash, data_identity, read_corpus
+from tasks.planning.students import settle_students
+from tasks.records.format import operations, percent
+from tasks.routing.candidates import candidates_of
+from tasks.routing.search import plan_of
+from tasks.runtime.runs.run_registry import PLAN, Context
+from tasks.store.fingerprint import fingerprint
+from tasks.store.store import Store
+from tasks.teachers.teacher_source import NotConverted
+
+
+def search_notes(ladder: Ladder, base: Path, home: Home) -> tuple[str, ...]:
+    """Lines on the pilots, their price and the bound of the total; none where the route is not auto.
+
+    Raises:
+        UserError: A route that is named cannot be.
+    """
+    if ladder.route != "auto":
+        return ()
+    context = Context(run=PLAN, ladder=ladder.name, home=str(home.root), base=str(base))
+    known = candidates_of(settle_students(ladder, context), context, _prepared(ladder, context, home))
+    plan, share = plan_of(ladder, known), ladder.routing.share
+    left_out = [f"route {route} is not tried: {reason}" for route, reason in {**known.left_out, **plan.too_dear}.items()]
+    if not plan.sizes:
+        cheapest = next(iter(known.routes))
+        return (f"route auto: no two pilots fit into {percent(share)} of the stages' FLOPs, so it will be {cheapest}", *left_out)
+    rounds = ", then ".join(f"{size} pilots of {operations(price)}" for size, price in zip(plan.sizes, plan.prices, strict=True))
+    seeds = f" with each of {ladder.routing.seeds} seeds" if ladder.routing.seeds > 1 else ""
+    bound = f"pilots and final training together take the {operations(known.price)} of the stages as written at most"
+    most = f"at most {operations(share * known.price)} ({percent(share)})"
+    return (f"route auto: {rounds}{seeds}, {most}, of {', '.join(plan.routes)}; {bound}", *left_out)
+
+
+def _prepared(ladder: Ladder, context: Context, home: Home) -> Corpus | None:
+    """The corpus, where it is prepared already."""
+    try:
+        found = Store(home).peek("data", fingerprint(data_identity(ladder, context)), read_corpus)
+    except (UserError, NotConverted):
+        return None
+    return Corpus(found.folder, content_hash(found)) if found else None
