@@ -89,6 +89,8 @@ def plan(
     begin(f"planning {loaded.ladder.name}; loading PyTorch")
     from flows.cli.show.plan import plan_text
     from tasks.planning.plan import make_plan
+    from tasks.routing.forecast import search_notes
 
     made = make_plan(loaded.ladder, loaded.base, home(), start_at, fresh)
+    made = made.model_copy(update={"notes": (*made.notes, *search_notes(loaded.ladder, loaded.base, home()))})
     show(made.model_dump(mode="json"), as_json, lambda: plan_text(made))

@@ -64,7 +64,9 @@ def plan_rounds(least: Mapping[str, float], budget: float, factor: int, seeds: i
             if routes[dearest] <= prices[0]:
                 return HalvingPlan(tuple(routes), whole[:rounds], prices, too_dear)
         share = budget / (len(routes) * seeds)
-        too_dear[dearest] = f"its shortest pilot takes {operations(routes[dearest])}, and each of {len(routes)} may take {operations(share)}"
+        too_dear[dearest] = (
+            f"its shortest pilot takes {operations(routes[dearest])}, and each of {len(routes)} may take {operations(share)}"
+        )
         del routes[dearest]
     return HalvingPlan(tuple(routes), (), (), too_dear)
 
