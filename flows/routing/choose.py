@@ -11,7 +11,7 @@ from flows.routing.pilots import run_pilot
 from models.evaluation.paired import DocumentScores
 from tasks.evaluation.paired_scores import stored_scores
 from tasks.lifecycle.ladder_run import LadderRun
-from tasks.records.routes.decision import PilotRecord, RouteDecision
+from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.records.run import StageRecord
 from tasks.routing.candidates import candidates_of
 from tasks.routing.record import log_plan, log_round, record_decision

@@ -14,7 +14,7 @@ from conf.errors import TrainingDiverged
 from flows.run_labels import untagged
 from flows.steps import cancellable, evaluate_model, record_model, train_student
 from models.base.device import precision_of
-from tasks.records.routes.decision import PilotRecord
+from tasks.records.choice.route import PilotRecord
 from tasks.records.run import StageRecord
 from tasks.routing.pilots import Pilot, failed_pilot, record_of_pilot
 from tasks.runtime import cancellation

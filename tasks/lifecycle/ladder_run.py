@@ -22,7 +22,7 @@ from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
 from tasks.lifecycle.mlflow_ends import DATA, SUMMARY, close_earlier, close_in_mlflow, log_data, log_summary, mlflow_run_of
 from tasks.lifecycle.new_run import edited, new_lock
 from tasks.lifecycle.request import ResolvedRequest, kept_before
-from tasks.records.routes.decision import RouteDecision
+from tasks.records.choice.route import RouteDecision
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
 from tasks.runtime import cancellation
 from tasks.runtime.environment import environment

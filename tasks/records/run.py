@@ -13,8 +13,8 @@ from models.data.corpus import Corpus
 from tasks.records.audit import AuditRecord
 from tasks.records.base import Record
 from tasks.records.bench import ModelBench
+from tasks.records.choice.route import RouteDecision
 from tasks.records.data import DataCounts
-from tasks.records.routes.decision import RouteDecision
 
 TEACHER = "teacher"  # name of the root teacher among the models of a run
 Status = Literal["running", "done", "failed", "stopped", "interrupted", "cancelled"]

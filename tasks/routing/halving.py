@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from tasks.records.choice.route import Standing
 from tasks.records.format import operations, percent
-from tasks.records.routes.decision import Standing
 
 Noise = Callable[[str, str], float | None]  # standard error of the first route's gain over the second; None: not known
 

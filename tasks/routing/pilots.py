@@ -14,7 +14,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.stage.gate import Gate
 from models.base.quality import main_metric
 from tasks.planning.matching import lasting, matched_whole, with_stages
-from tasks.records.routes.decision import PilotRecord
+from tasks.records.choice.route import PilotRecord
 from tasks.records.run import StageRecord
 
 NAME_LETTERS = 40  # of a stage's name that a pilot keeps

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from tasks.records.choice.route import RouteDecision
 from tasks.records.format import operations, percent
-from tasks.records.routes.decision import RouteDecision
 from tasks.records.run import RunRecord
 from tasks.routing.halving import HalvingPlan
 from tasks.runtime.logs import log

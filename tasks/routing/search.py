@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from conf.schema.ladder import Ladder
 from models.base.quality import main_metric
 from models.evaluation.paired import DocumentScores
-from tasks.records.routes.decision import PilotRecord, RouteDecision, RouteRound, Standing
+from tasks.records.choice.route import PilotRecord, RouteDecision, RouteRound, Standing
 from tasks.routing.candidates import Candidates, Spending
 from tasks.routing.halving import HalvingPlan, Noise, noise_over_seeds, plan_rounds, standings_of
 from tasks.routing.noise import error_of_gain

@@ -13,7 +13,7 @@ from models.base.device import precision_of
 from models.evaluation.paired import DocumentScores
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.evaluation.paired_scores import stored_scores
-from tasks.records.routes.decision import PilotRecord, RouteDecision
+from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.records.run import StageRecord
 from tasks.routing.candidates import Candidates, candidates_of
 from tasks.routing.forecast import search_notes

@@ -13,7 +13,7 @@ from conf.loading.load import load
 from models.evaluation.paired import DocumentScores
 from tasks.planning.matching import matched_whole, settled, total_of
 from tasks.planning.routes import routed
-from tasks.records.routes.decision import PilotRecord, RouteDecision
+from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.routing.candidates import Candidate, Candidates, Spending, cost_of
 from tasks.routing.pilots import pilot_ladder, steps_of, within
 from tasks.routing.search import RouteSearch, decided_ladder

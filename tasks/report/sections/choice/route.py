@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.records.choice.route import RouteDecision, RouteRound, Standing
 from tasks.records.format import NONE, duration, operations, percent
-from tasks.records.routes.decision import RouteDecision, RouteRound, Standing
 from tasks.records.run import RunRecord
 
 HEADERS = ["route", "steps", "score", "behind", "noise", "FLOPs", "time", "outcome"]
