@@ -1,4 +1,4 @@
-"""The loop of `route: auto`: rounds of pilots, each recorded, then the winner's ladder."""
+"""The loop of `route: auto`: rounds of pilots, then the ladder of the winner."""
 
 from __future__ import annotations
 

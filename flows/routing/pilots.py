@@ -1,4 +1,4 @@
-"""A pilot as a flow of its own, through the ordinary steps: train, evaluate, record."""
+"""A pilot as a flow of its own, through the ordinary steps."""
 
 from __future__ import annotations
 

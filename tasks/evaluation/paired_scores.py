@@ -1,4 +1,4 @@
-"""Scores of a stored model on held-out documents, by which two models are compared.
+"""Scores of a stored model on held-out documents, to compare two models by.
 
 The scores are stored, so they are never computed twice.
 """

@@ -22,7 +22,7 @@ AS_WRITTEN: Route = "as-written"
 ALL: tuple[Route, ...] = tuple(route for route in get_args(Route) if route != "auto")
 
 
-class Candidate(NamedTuple):
+class RouteCandidate(NamedTuple):
     """A route of a ladder.
 
     Attributes:
@@ -36,7 +36,7 @@ class Candidate(NamedTuple):
     listed: float
 
 
-class Candidates(NamedTuple):
+class RouteCandidates(NamedTuple):
     """The routes of a ladder.
 
     Attributes:
@@ -46,13 +46,13 @@ class Candidates(NamedTuple):
         examples: Of the training data.
     """
 
-    routes: dict[str, Candidate]
+    routes: dict[str, RouteCandidate]
     price: float
     left_out: dict[str, str]
     examples: TrainingExamples
 
 
-def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None) -> Candidates:
+def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None) -> RouteCandidates:
     """The routes that the ladder can have among those that `routing.routes` allows.
 
     Args:
@@ -68,15 +68,15 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None) -> Ca
     base = settled(ladder.model_copy(update={"route": AS_WRITTEN}), corpus.info if corpus else None)
     info, asked = corpus.info if corpus else None, ladder.routing.routes
     examples = training_examples(corpus, any(stage.signals.source != "live" for stage in base.stages) or len(base.stages) > 1)
-    found, left_out = dict[str, Candidate](), dict[str, str]()
+    found, left_out = dict[str, RouteCandidate](), dict[str, str]()
 
-    def candidate(route: Route) -> Candidate:
+    def candidate(route: Route) -> RouteCandidate:
         made = routed(route, base, info)
         root, sizes = check_ladder(made, context.model_copy(update={"start_at": None}), corpus)
         forwards = tuple(map(Forward.of, (root, *sizes)))
-        return Candidate(made, forwards, total_of(cost_of(made, forwards, examples)))
+        return RouteCandidate(made, forwards, total_of(cost_of(made, forwards, examples)))
 
-    def of_full_price(made: Candidate) -> Candidate:
+    def of_full_price(made: RouteCandidate) -> RouteCandidate:
         def cost(ladder: Ladder) -> float:
             return total_of(cost_of(ladder, made.forwards, examples))
 
@@ -100,7 +100,7 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None) -> Ca
         else:
             found[route] = made
     ordered = {route: of_full_price(made) for route, made in sorted(found.items(), key=lambda item: item[1].listed)}
-    return Candidates(ordered, written.listed, left_out, examples)
+    return RouteCandidates(ordered, written.listed, left_out, examples)
 
 
 def cost_of(

@@ -1,4 +1,4 @@
-"""Noise of the gain of one pilot over another, from the documents that both were judged on."""
+"""Noise of one pilot's gain over another, on the documents that both read."""
 
 from __future__ import annotations
 

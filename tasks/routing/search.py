@@ -12,7 +12,7 @@ from conf.schema.ladder import Ladder
 from models.base.quality import main_metric
 from models.evaluation.paired import DocumentScores
 from tasks.records.choice.route import PilotRecord, RouteDecision, RouteRound, Standing
-from tasks.routing.candidates import Candidates, Spending
+from tasks.routing.candidates import RouteCandidates, Spending
 from tasks.routing.halving import HalvingPlan, Noise, noise_over_seeds, plan_rounds, standings_of
 from tasks.routing.noise import error_of_gain
 from tasks.routing.pilots import Pilot, pilot_ladder, shortest, steps_of, with_steps, within
@@ -23,7 +23,7 @@ ONE_SEED = "one pilot a route and round: the noise counts the held-out rows and 
 class RouteSearch:
     """The search of one ladder."""
 
-    def __init__(self, ladder: Ladder, candidates: Candidates, before: RouteDecision | None = None) -> None:
+    def __init__(self, ladder: Ladder, candidates: RouteCandidates, before: RouteDecision | None = None) -> None:
         """Plan the search.
 
         Args:
@@ -135,13 +135,13 @@ class RouteSearch:
         return next(iter(self.candidates.routes)), "no two pilots fit into routing.share of the price; it is the cheapest route"
 
 
-def decided_ladder(candidates: Candidates, decision: RouteDecision) -> Ladder:
+def decided_ladder(candidates: RouteCandidates, decision: RouteDecision) -> Ladder:
     """The ladder of a decision that was recorded."""
     assert decision.winner is not None
     return with_steps(candidates.routes[decision.winner].ladder, decision.steps)
 
 
-def plan_of(ladder: Ladder, candidates: Candidates) -> HalvingPlan:
+def plan_of(ladder: Ladder, candidates: RouteCandidates) -> HalvingPlan:
     """The rounds of the search that the settings ask for."""
     settings, least = ladder.routing, dict[str, float]()
     for route, candidate in candidates.routes.items():

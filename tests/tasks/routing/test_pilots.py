@@ -15,7 +15,7 @@ from tasks.evaluation.evaluate import evaluate_model
 from tasks.evaluation.paired_scores import stored_scores
 from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.records.run import StageRecord
-from tasks.routing.candidates import Candidates, candidates_of
+from tasks.routing.candidates import RouteCandidates, candidates_of
 from tasks.routing.forecast import search_notes
 from tasks.routing.pilots import Pilot, record_of_pilot
 from tasks.routing.search import RouteSearch
@@ -35,7 +35,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> StageInputs:
 
 
 @pytest.fixture(scope="module")
-def candidates(inputs: StageInputs) -> Candidates:
+def candidates(inputs: StageInputs) -> RouteCandidates:
     return candidates_of(inputs.ladder, inputs.context, inputs.data.corpus())
 
 
@@ -48,7 +48,7 @@ def trained(pilot: Pilot, root: StageRecord, inputs: StageInputs) -> tuple[Pilot
     return record_of_pilot(pilot, [*lineage[1:-1], last]), last
 
 
-def searched(inputs: StageInputs, candidates: Candidates, root: StageRecord) -> tuple[RouteDecision, list[StageRecord]]:
+def searched(inputs: StageInputs, candidates: RouteCandidates, root: StageRecord) -> tuple[RouteDecision, list[StageRecord]]:
     search, lasts = RouteSearch(inputs.ladder, candidates), list[StageRecord]()
     while not search.finished:
         made, scores = list[PilotRecord](), dict[str, DocumentScores]()
@@ -62,7 +62,7 @@ def searched(inputs: StageInputs, candidates: Candidates, root: StageRecord) -> 
     return search.decide()[0], lasts
 
 
-def test_a_search_is_priced_before_and_found_again_after(inputs: StageInputs, candidates: Candidates) -> None:
+def test_a_search_is_priced_before_and_found_again_after(inputs: StageInputs, candidates: RouteCandidates) -> None:
     root = prepare_teacher(inputs)
     decision, lasts = searched(inputs, candidates, root)
     again, found = searched(inputs, candidates, root)

@@ -14,7 +14,7 @@ from models.evaluation.paired import DocumentScores
 from tasks.planning.matching import matched_whole, settled, total_of
 from tasks.planning.routes import routed
 from tasks.records.choice.route import PilotRecord, RouteDecision
-from tasks.routing.candidates import Candidate, Candidates, Spending, cost_of
+from tasks.routing.candidates import RouteCandidate, RouteCandidates, Spending, cost_of
 from tasks.routing.pilots import pilot_ladder, steps_of, within
 from tasks.routing.search import RouteSearch, decided_ladder
 from tasks.store.fingerprint import fingerprint
@@ -30,17 +30,17 @@ FORWARDS = {
 FORWARDS["root-cached"] = FORWARDS["as-written"]
 
 
-def candidates(*overrides: str) -> tuple[Any, Candidates]:
+def candidates(*overrides: str) -> tuple[Any, RouteCandidates]:
     ladder = load("digits", ("route=auto", "routing.least_steps=2", *overrides)).ladder
     base = settled(ladder, INFO)
     price = total_of(cost_of(base, FORWARDS["as-written"], EXAMPLES))
 
-    def candidate(route: Any) -> Candidate:
+    def candidate(route: Any) -> RouteCandidate:
         made, forwards = routed(route, base, INFO), FORWARDS[route]
         whole = matched_whole(made, lambda each: total_of(cost_of(each, forwards, EXAMPLES)), price)
-        return Candidate(whole, forwards, total_of(cost_of(made, forwards, EXAMPLES)))
+        return RouteCandidate(whole, forwards, total_of(cost_of(made, forwards, EXAMPLES)))
 
-    return ladder, Candidates({route: candidate(route) for route in FORWARDS}, price, {}, EXAMPLES)
+    return ladder, RouteCandidates({route: candidate(route) for route in FORWARDS}, price, {}, EXAMPLES)
 
 
 def run(search: RouteSearch, score: dict[str, float], rounds: int = 9) -> list[PilotRecord]:
