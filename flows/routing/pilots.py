@@ -21,6 +21,7 @@ from tasks.runtime import cancellation
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import require_server
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.training.members import with_members
 
 
 class PilotResult(NamedTuple):
@@ -87,7 +88,9 @@ def _made(pilot: Pilot, root: StageRecord, inputs: StageInputs) -> PilotResult:
     lineage, last = [root], pilot.ladder.stages[-1]
     try:
         for stage in pilot.ladder.stages:
-            lineage.append(train_student(stage, lineage, own if stage is last else quiet))
+            into = own if stage is last else quiet
+            members = [train_student(stage, lineage, into, None, member) for member in range(1, stage.members)]
+            lineage.append(with_members(train_student(stage, lineage, into), members))
     except TrainingDiverged as error:
         log.warning("pilot of %s: %s", pilot.route, error)
         return PilotResult(failed_pilot(pilot, error), None)
