@@ -37,7 +37,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not processes" -n 3 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
+	$(BIN)/python -m pytest -m "not slow and not processes" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/docs/test_commands.py
 
 # The property tests of inputs with new seeds, for FUZZ_SECONDS; FUZZ_SEED repeats a round.
 fuzz: $(STAMP)

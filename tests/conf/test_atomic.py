@@ -36,6 +36,7 @@ def test_the_new_content_replaces_the_old(tmp_path: Path, content: object):
     assert os.listdir(tmp_path) == ["figures.json"]
 
 
+@pytest.mark.processes
 def test_a_process_killed_in_the_middle_leaves_the_old_content_whole(tmp_path: Path):
     path = tmp_path / "figures.json"
     path.write_text("old")

@@ -41,6 +41,7 @@ def as_nobody(act: Callable[[], object]) -> str:
         return told.read()
 
 
+@pytest.mark.processes
 def test_a_home_of_another_user_is_no_empty_home(home: Home) -> None:
     home.runs.mkdir(parents=True)
     protect(home)
@@ -57,6 +58,7 @@ def write(path: Path, home: Home) -> None:
         path.write_text("x")
 
 
+@pytest.mark.processes
 def test_writing_into_it_is_refused_with_the_owner(home: Home) -> None:
     home.root.mkdir(mode=0o755)
     told = as_nobody(lambda: write(home.root / "x", home))
@@ -74,6 +76,7 @@ def test_a_full_disk_asks_for_space(home: Home) -> None:
         full(home)
 
 
+@pytest.mark.processes
 def test_a_record_survives_a_disk_that_is_full_or_read_only(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         home = Home(disk / "home")

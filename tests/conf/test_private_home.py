@@ -65,6 +65,7 @@ def test_an_older_home_is_closed_and_a_group_may_be_let_in(home: Home, monkeypat
     assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv, to become another user")
 def test_another_user_of_the_machine_reads_nothing(home: Home) -> None:
     (home.root.parent / "open.txt").write_text("open")

@@ -12,23 +12,26 @@ from tests.flows.driver import ask_prefect, clean_environment, run_python, wait_
 
 pytestmark = pytest.mark.processes
 
-OFFER = """
+NAME = "ladder-redistill-of-a-test"  # `ladder deploy` in another test makes one of the real name on the same server
+OFFER = f"""
 import asyncio, json, sys
 from pathlib import Path
 from prefect.client.orchestration import get_client
 from conf.deployments import load_deployments
 from conf.home import Home
 from flows.serving.deployments import build
-from flows.serving.drift import is_automated, offer_automation
+from flows.serving import drift
+
+drift.NAME = "{NAME}"
 
 async def offer():
     offered = next(each for each in load_deployments().deployments if each.flow == "redistill")
     async with get_client() as client:
-        identifier = await build(offered.model_copy(update={"name": sys.argv[2]})).aapply()
-        await offer_automation(Home(Path(sys.argv[1])), client, identifier)
+        identifier = await build(offered.model_copy(update={{"name": sys.argv[2]}})).aapply()
+        await drift.offer_automation(Home(Path(sys.argv[1])), client, identifier)
         return str(identifier)
 
-print(json.dumps([asyncio.run(offer()), is_automated()]))
+print(json.dumps([asyncio.run(offer()), drift.is_automated()]))
 """
 EMIT = """
 from prefect.events import emit_event
@@ -44,7 +47,7 @@ EventsWorker.instance().drain()
 
 def automations(api: str) -> list[dict[str, Any]]:
     found = ask_prefect("POST", f"{api}/automations/filter", json={}).raise_for_status().json()
-    return [each for each in found if each["name"] == "ladder-redistill"]
+    return [each for each in found if each["name"] == NAME]
 
 
 def test_a_drop_starts_the_deployment_with_its_cause(prefect_api: str, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_a_trained_bpe_has_the_given_size_and_shortens_its_texts(bpe: PreTrained
     assert len(tokenizers.encode(bpe, PROSE[:1])[0]) < len(PROSE[0]) / 2
 
 
+@pytest.mark.processes
 def test_bpe_is_the_same_in_another_process_without_threads(bpe: PreTrainedTokenizerFast) -> None:
     code = f"from models.data.tokenizers import train_bpe; print(train_bpe({PROSE!r}, 300).backend_tokenizer.to_str())"
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "7", "PYTHONPATH": "."}

@@ -129,6 +129,7 @@ def test_a_process_that_fails_is_an_error_and_leaves_none(tmp_path: Path, spoole
     assert _workers_of(os.getpid()) == []
 
 
+@pytest.mark.processes
 def test_no_process_outlives_the_one_that_started_it() -> None:
     code = (
         "import time; from tasks.data.encode import _Worker; from models.data.encoder import Encoder; "

@@ -277,6 +277,7 @@ print(lost)
 """
 
 
+@pytest.mark.processes
 def test_a_reuse_in_another_process_and_cleaning_never_meet(home: Home) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "LADDER_HOME": str(home.root)}
     process = subprocess.Popen([sys.executable, "-c", REUSE], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

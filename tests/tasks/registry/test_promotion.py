@@ -121,6 +121,7 @@ def test_of_two_promotions_at_once_one_wins(home: Home, tracker: Tracker, tmp_pa
     assert not [tag for tag in tracker.client.get_registered_model("tiny").tags if tag.startswith(CLAIM)]
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("three")
 def test_promotions_of_several_homes_at_once_never_both_win(home: Home, tracker: Tracker, tmp_path: Path) -> None:
     make_champion(tracker, home, 1, None)
@@ -154,6 +155,7 @@ def killed(act: object) -> None:
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("three")
 @pytest.mark.parametrize("moved", [False, True])
 def test_a_kill_in_the_middle_leaves_the_old_champion_or_a_whole_new_one(

@@ -32,6 +32,7 @@ def test_an_entry_is_the_function_of_the_module_of_its_name() -> None:
     }
 
 
+@pytest.mark.processes
 def test_importing_the_sections_imports_no_heavy_library() -> None:
     heavy = {"torch", "sklearn", "matplotlib", "mlflow", "prefect"}
     code = f"import sys, tasks.report.sections; print(sorted({heavy} & set(sys.modules)))"

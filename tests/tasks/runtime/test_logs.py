@@ -71,6 +71,7 @@ numpy.exp(numpy.array(1e4))
 """
 
 
+@pytest.mark.processes
 def test_a_warning_of_a_computation_is_logged_once_and_no_other() -> None:
     process = subprocess.run([sys.executable, "-c", COMPUTATION], capture_output=True, text=True, check=True)
     lines = [line.split(" ", 1)[1] for line in process.stderr.splitlines() if " step " not in line]
@@ -88,6 +89,7 @@ def test_a_warning_of_a_computation_is_logged_once_and_no_other() -> None:
     assert process.stdout == ""
 
 
+@pytest.mark.processes
 def test_warnings_that_are_errors_stay_errors() -> None:
     code = "import numpy; from tasks.runtime.logs import log_warnings; log_warnings(); numpy.exp(numpy.array(1e4))"
     process = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONWARNINGS": "error"}, capture_output=True, text=True)

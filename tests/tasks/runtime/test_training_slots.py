@@ -56,6 +56,7 @@ def hold(started: list[subprocess.Popen[str]], at_once: int, run: str, seconds: 
     return process
 
 
+@pytest.mark.processes
 def test_the_second_waits_until_the_first_is_killed(holders: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture) -> None:
     first = hold(holders, 1, "first-run")
     assert read_line(first) == "held"
@@ -72,6 +73,7 @@ def test_the_second_waits_until_the_first_is_killed(holders: list[subprocess.Pop
     assert not (slots_folder() / "training-0.run").exists()
 
 
+@pytest.mark.processes
 def test_the_error_names_the_runs_that_hold_the_slots(holders: list[subprocess.Popen[str]]) -> None:
     first = hold(holders, 1, "first-run")
     assert read_line(first) == "held"
@@ -84,6 +86,7 @@ def test_the_error_names_the_runs_that_hold_the_slots(holders: list[subprocess.P
         pass
 
 
+@pytest.mark.processes
 def test_a_waiting_run_repeats_its_log_line(
     holders: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +97,7 @@ def test_a_waiting_run_repeats_its_log_line(
     assert 2 <= len(caplog.records) <= 4
 
 
+@pytest.mark.processes
 def test_as_many_as_asked_for(holders: list[subprocess.Popen[str]]) -> None:
     assert read_line(hold(holders, 2, "first")) == "held"
     assert read_line(hold(holders, 2, "second")) == "held"
@@ -128,6 +132,7 @@ def test_threads_of_one_process_take_turns_too() -> None:
     assert (inside, most) == (0, 1)
 
 
+@pytest.mark.processes
 def test_a_cancellation_ends_the_waiting_at_once(holders: list[subprocess.Popen[str]]) -> None:
     assert read_line(hold(holders, 1, "first-run")) == "held"
     began = time.monotonic()
@@ -150,6 +155,7 @@ def test_a_cancellation_ends_the_waiting_at_once(holders: list[subprocess.Popen[
     assert 0.4 < seconds < 2
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_waiting_at_once(holders: list[subprocess.Popen[str]], number: signal.Signals) -> None:
     assert read_line(hold(holders, 1, "first-run")) == "held"

@@ -139,10 +139,21 @@ def ladders(draw: st.DrawFn, teaching: str) -> Ladder:
 
 
 @pytest.mark.parametrize("teaching", CHOICES)
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_plan_budget_arms_and_training_count_alike(prepared: Prepared, teaching: str, data: st.DataObject) -> None:
-    ladder = data.draw(ladders(teaching))
+    assert_alike(prepared, data.draw(ladders(teaching)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("teaching", CHOICES)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_many_ladders_are_counted_alike(prepared: Prepared, teaching: str, data: st.DataObject) -> None:
+    assert_alike(prepared, data.draw(ladders(teaching)))
+
+
+def assert_alike(prepared: Prepared, ladder: Ladder) -> None:
     with prepared.fresh() as context:
         plan = make_plan(ladder, prepared.folder, Home(Path(context.home)))
         arms = arms_of(ladder, prepared.data, context)
