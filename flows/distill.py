@@ -14,6 +14,7 @@ from flows.parameters import (
     LadderChoice,
     Note,
     OptionalBudget,
+    OptionalRoute,
     OptionalSeed,
     OptionalStage,
     Overrides,
@@ -54,6 +55,7 @@ def distill(
     seed: OptionalSeed = -1,
     fresh: bool = False,
     budget: OptionalBudget = "",
+    route: OptionalRoute = "",
     name: RunTitle = "",
     note: Note = "",
     by: Person = "",
@@ -67,10 +69,12 @@ def distill(
         seed: Seed of data order and first weights; -1: the ladder's own.
         fresh: Compute anew, from `start_at` on, even results that are stored.
         budget: Wall-clock time such as `5m`, to which steps and held-out examples are scaled down by a calibration; empty: no limit.
+        route: Route that rewrites the stages; empty: the ladder's own.
         name: Name of the run, part of its folder's; empty: ladder, three characters and the time.
         note: Why it is made, for the record.
         by: Who asks for it, for the record.
     """
+    overrides = (*overrides, f"route={route}") if route else overrides
     request = request_of(ladder, overrides=overrides, start_at=start_at, seed=seed, fresh=fresh, budget=budget, name=name, note=note, by=by)
     resolved = resolve(request)
     settings = resolved.ladder

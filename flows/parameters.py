@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from conf.home import home
 from conf.loading.load import Loaded, load, load_whole, shipped, stage_names
 from conf.path_policy import check_source, confine, restrict
 from conf.schema.base import NAME_PATTERN
+from conf.schema.route import Route
 from conf.schema.stage.student import is_settled
 from tasks.lifecycle.request import NOTE_LENGTH, PERSON_LENGTH, RUN_NAME, ResolvedRequest, RunRequest
 
@@ -60,6 +61,7 @@ Note = Annotated[str, Field(max_length=NOTE_LENGTH)]
 Person = Annotated[str, Field(max_length=PERSON_LENGTH)]
 OptionalRun = Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 OptionalBudget = Annotated[str, Field(pattern=r"^$|^[0-9]{1,6}[smhd]$")]
+OptionalRoute = Literal["", Route]
 OptionalSeed = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
@@ -126,16 +128,21 @@ def load_request(request: RunRequest) -> ResolvedRequest:
 
 
 def settled(resolved: ResolvedRequest) -> ResolvedRequest:
-    """The request with every student of its ladder in full: a shape, a configuration or a local folder.
+    """The request with every student of its ladder in full, a shape, a configuration or a local folder, and with the stages of its route.
 
     Raises:
-        UserError: A student cannot be made as it is described.
+        UserError: A student cannot be made as it is described, or the ladder cannot have the route.
     """
-    if all(is_settled(stage.student) for stage in resolved.ladder.stages):
-        return resolved
-    from tasks.planning.students import settle_students
+    ladder = resolved.ladder
+    if not all(is_settled(stage.student) for stage in ladder.stages):
+        from tasks.planning.students import settle_students
 
-    return replace(resolved, ladder=settle_students(resolved.ladder, _context(resolved)))
+        ladder = settle_students(ladder, _context(resolved))
+    if ladder.route not in ("as-written", "auto") and not resolved.request.proof:  # a proof compares routes with the ladder as written
+        from tasks.planning.routes import routed
+
+        ladder = routed(ladder.route, ladder)
+    return replace(resolved, ladder=ladder)
 
 
 def _context(resolved: ResolvedRequest) -> Context:

@@ -92,6 +92,9 @@ StartAt = Annotated[
         autocompletion=complete_stage,
     ),
 ]
+Route = Annotated[
+    str | None, typer.Option("--route", metavar="NAME", help="Route that rewrites the stages, such as root-cached; see the setting route.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of data order and first weights.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again even finished results.")]
 Budget = Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Fewer steps, so that all ends in about this time: 5m, 2h.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.arguments import Budget, By, Fresh, Json, LadderName, Name, Note, OptionalLadder, Overrides, RunName, Seed, StartAt
+from flows.cli.arguments import Budget, By, Fresh, Json, LadderName, Name, Note, OptionalLadder, Overrides, Route, RunName, Seed, StartAt
 from flows.cli.printing import begin, show
 
 
@@ -17,6 +17,7 @@ def run(
     fresh: Fresh = False,
     seed: Seed = None,
     budget: Budget = None,
+    route: Route = None,
     name: Name = None,
     note: Note = None,
     by: By = None,
@@ -26,7 +27,7 @@ def run(
     from tasks.lifecycle.request import RunRequest, naming
 
     named = naming(name, note, by)
-    launch(RunRequest(ladder, tuple(overrides or ()), start_at, fresh, seed, budget or None, **named))
+    launch(RunRequest(ladder, _with_route(overrides, route), start_at, fresh, seed, budget or None, **named))
 
 
 def rerun(
@@ -46,11 +47,16 @@ def rerun(
     relaunch(run, overrides or [], start_at, fresh, seed, naming(name, note, by))
 
 
+def _with_route(overrides: list[str] | None, route: str | None) -> tuple[str, ...]:
+    return (*(overrides or ()), *([f"route={route}"] if route is not None else []))
+
+
 def plan(
     ladder: OptionalLadder = None,
     overrides: Overrides = None,
     start_at: StartAt = None,
     fresh: Fresh = False,
+    route: Route = None,
     to: Annotated[str, typer.Option(metavar="SIZE", help="Propose routes to a student of this size, such as 30m.")] = "",
     teacher: Annotated[str, typer.Option(metavar="PATH|ID|package:NAME", help="With --to: the teacher, in place of a ladder.")] = "",
     data: Annotated[list[str] | None, typer.Option(metavar="PATH", help="With --teacher: the data; may be repeated.")] = None,
@@ -73,6 +79,8 @@ def plan(
     if bool(ladder) == bool(teacher):
         found = "both" if teacher else "neither"
         raise UserError.about("LADDER", found, "a ladder, or --teacher with --to", "Name one of them.")
+    if to and route is not None:
+        raise UserError.about("--route", route, "without --to, which proposes routes", "Leave it out, or say --take.")
     if data and not teacher:
         raise UserError.about("--data", ", ".join(data), "with --teacher; a ladder names its data", "Leave it out.")
     if to:
@@ -83,7 +91,7 @@ def plan(
     from conf.loading.load import load
 
     assert ladder is not None
-    loaded = load(ladder, overrides or [])
+    loaded = load(ladder, _with_route(overrides, route))
     protect(home())
     go_offline()  # a plan fetches nothing; the libraries read this when they are imported
     begin(f"planning {loaded.ladder.name}; loading PyTorch")

@@ -19,6 +19,7 @@ from models.base.device import precision_of
 from tasks.data.prepare import prepare_data
 from tasks.planning.calibration import StepSeconds, calibrate
 from tasks.planning.matching import lasting, with_stages
+from tasks.planning.routes import AGAIN
 from tasks.records.format import duration
 from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.runs.run_registry import Context
@@ -129,7 +130,8 @@ def _stages_seconds(ladders: Sequence[Ladder], data: DataRecord, measured: dict[
     """Seconds of all stages of ladders that share a store, in which an identical training and a stored answer are found again."""
     total, done = 0.0, set[str]()
     for ladder, stages in zip(ladders, answers_in_turn(ladders, data), strict=True):
-        models = [measured[name] for name in (TEACHER, *(stage.name for stage in ladder.stages))]
+        # A student that is made again is as fast as before.
+        models = [measured.get(name) or measured[name.removesuffix(AGAIN)] for name in (TEACHER, *(stage.name for stage in ladder.stages))]
         for place, (identity, answers) in enumerate(stages):
             if identity not in done:
                 total += _stage_seconds(ladder, place, models, answers)

@@ -22,6 +22,7 @@ from tasks.planning.matching import direct, flops_of, matched_single, settled, t
 from tasks.planning.misfits import check_labels, check_weights
 from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_of_rung, plan_teacher
 from tasks.planning.preflight import check_ladder, expected_interface
+from tasks.planning.routes import routed
 from tasks.planning.students import settle_students, settled_notes
 from tasks.planning.throughput import expected_throughput
 from tasks.records.base import Record
@@ -63,7 +64,9 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     context = Context(run=PLAN, ladder=ladder.name, home=str(home.root), base=str(base), start_at=start_at, fresh=fresh)
     settled = settle_students(ladder, context)
     store, notes = Store(home), settled_notes(ladder, settled)
-    ladder = settled
+    if (ladder := settled).route not in ("as-written", "auto"):
+        notes.append(f"the stages are those of the route {ladder.route}")
+        ladder = routed(ladder.route, ladder)
     found, data_action = find_data(ladder, context, store, notes)
     corpus = Corpus(found.folder, content_hash(found)) if found else None
     counts = counts_of(found.folder) if found else None

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
-from conf.schema.measures.proof import ARMS, Arm
+from conf.schema.measures.proof import ARMS, ROUTE_ARMS, Arm
+from conf.schema.route import Route
 from conf.schema.stage.objective import Alpha, Objective
 from conf.schema.stage.stage import Teachers
 from models.data.corpus import CorpusInfo
-from tasks.planning.matching import direct, flops_of, lasting, matched_single, settled, taught, total_of, with_stages
+from tasks.planning.matching import direct, flops_of, lasting, matched_single, matched_whole, settled, taught, total_of, with_stages
+from tasks.planning.routes import refusal, routed
 from tasks.records.base import Record
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples
 from tasks.training.identity import untaught
@@ -36,6 +38,8 @@ MEANING: dict[Arm, str] = {
     "scratch": "the last student from random weights and labels alone, with the FLOPs of the whole ladder",
     "label-smoothing": "as scratch, with smoothed labels in place of a teacher",
     "pruned-only": "the last student as initialisation from the root gives it, without training",
+    "root-cached": "route root-cached: the root's one cache teaches every student; the last is trained until FLOPs are the ladder's",
+    "self": "route self: a further student of the last one's size, taught by it; all stages shortened until FLOPs are the ladder's",
 }
 
 
@@ -116,6 +120,8 @@ def refuse(arm: Arm, ladder: Ladder) -> None:
         raise impossible(arm, allowed, "Leave it out.")
     if arm == "ancestors" and (named := [stage.name for stage in ladder.stages if stage.objective.features]):
         raise impossible(arm, f"an arm with one teacher, for the features of {', '.join(named)}", "Leave it or objective.features out.")
+    if arm in ROUTE_ARMS and (why := refusal(arm, ladder)):
+        raise impossible(arm, why.partition("allowed: ")[2].rstrip("."), "")
     _refuse_for_answers(arm, ladder)
     if arm == "pruned-only" and initialisation == "random":
         allowed = f"a last student that starts from its teacher (initialisation layers or prune); {last.name} starts from random weights"
@@ -175,6 +181,22 @@ def _label_smoothing(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int
     return with_stages(ladder, stage.model_copy(update={"objective": smoothed}))
 
 
+def _route_matched(route: Route, arm: Arm) -> Rewriting:
+    """The route, with the operations of the whole ladder as it stands."""
+
+    def rewrite(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None) -> Ladder:
+        def cost(made: Ladder) -> float:
+            return total_of(arm_flops(arm, made, forwards))
+
+        target = _whole(ladder, forwards, taken)
+        made = matched_whole(routed(route, ladder), cost, target)
+        if made.stages[-1].training.steps == 1 and cost(made) > 1.1 * target:
+            raise impossible(arm, f"an arm of {target:.3g} FLOPs, as the ladder takes; one step of each stage takes more", "Leave it out.")
+        return made
+
+    return rewrite
+
+
 REWRITINGS: dict[Arm, Rewriting] = {
     "staged": lambda ladder, *_: ladder,
     "staged-root": lambda ladder, *_: taught_by("root", ladder),
@@ -185,9 +207,12 @@ REWRITINGS: dict[Arm, Rewriting] = {
     "scratch": _scratch_matched,
     "label-smoothing": _label_smoothing,
     "pruned-only": lambda ladder, *_: with_stages(ladder, lasting(direct(ladder).stages[0], 0)),
+    "root-cached": _route_matched("root-cached", "root-cached"),
+    "self": _route_matched("self", "self"),
 }
 assert tuple(REWRITINGS) == ARMS
-MATCHED_TO_STEPS: tuple[Arm, ...] = ("direct-matched", "direct-free", "scratch", "label-smoothing")  # hang on the steps of `staged`
+# These hang on the steps of `staged`.
+MATCHED_TO_STEPS: tuple[Arm, ...] = ("direct-matched", "direct-free", "scratch", "label-smoothing", *ROUTE_ARMS)
 
 
 def arm_flops(arm: Arm, ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None = None) -> list[StageFlops]:
@@ -199,8 +224,8 @@ def arm_flops(arm: Arm, ladder: Ladder, forwards: ForwardFlops, taken: Sequence[
         forwards: Of its models.
         taken: Steps that each training took; None: those of its schedule.
     """
-    if arm in ("staged", "staged-root", "ancestors"):
-        students = forwards.students
+    if arm in ("staged", "staged-root", "ancestors", *ROUTE_ARMS):
+        students = forwards.students + forwards.students[-1:] * (len(ladder.stages) - len(forwards.students))  # self: the last again
     else:
         students = (forwards.scratch if arm in ("scratch", "label-smoothing") else forwards.direct,)
     return flops_of(ladder, (forwards.root, *students), forwards.examples, taken)

@@ -11,7 +11,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import Loaded
 from conf.schema.ladder import Ladder
-from conf.schema.measures.proof import ARMS, Arm
+from conf.schema.measures.proof import ARMS, ROUTE_ARMS, Arm
 from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from tasks.planning.matching import direct
@@ -74,7 +74,7 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
     base = shared_settings(ladder, data.corpus().info)
     forwards, unfit = _forwards(base, data, context)
     made, notes = dict[Arm, Ladder](), list[str]()
-    for arm in ladder.proof.arms or ARMS:
+    for arm in ladder.proof.arms or [arm for arm in ARMS if arm not in ROUTE_ARMS]:
         try:
             refuse(arm, base)
             if unfit and arm in FROM_ROOT:
@@ -115,7 +115,7 @@ def _forwards(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Forwa
     """Operations of the arms' models, counted once; and why the last student cannot start from the root, if so."""
     students = [numeric_settings(stage.student) for stage in ladder.stages]
     teacher = ladder.teacher.model_dump(mode="json", exclude={"training"})
-    cached = any(stage.signals.source == "cached" for stage in ladder.stages)
+    cached = any(stage.signals.source == "cached" for stage in ladder.stages) or any(arm in ROUTE_ARMS for arm in ladder.proof.arms)
     identity = {"kind": KIND, "numerics": NUMERICS, "law": 2, "students": students, "teacher": teacher, "data": data.content_hash}
     identity["cached"] = cached
 

@@ -33,12 +33,13 @@ def schema(api: str, deployment: str) -> dict:
 def test_the_form_has_descriptions_choices_bounds_and_defaults(prefect_api: str, deployments: tuple[str, str]):
     whole = schema(prefect_api, deployments[0])
     form = whole["properties"]
-    assert list(form) == ["ladder", "overrides", "start_at", "seed", "fresh", "budget", "name", "note", "by"]
+    assert list(form) == ["ladder", "overrides", "start_at", "seed", "fresh", "budget", "route", "name", "note", "by"]
     assert all(field["description"] for field in form.values())
     assert "required" not in whole or whole["required"] == [], "an engineer may submit the form as it is"
     assert form["overrides"]["default"] == []
     assert form["fresh"]["default"] is False
     assert "digits: half, quarter, eighth; " in form["start_at"]["description"], "the stages of the shipped ladders are named"
+    assert form["route"]["enum"][:3] == ["", "as-written", "direct"]
     shipped, path = form["ladder"]["anyOf"]
     assert {"digits", "python-stdlib", "llama-1b"} <= set(shipped["enum"])
     assert path["type"] == "string"

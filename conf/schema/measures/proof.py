@@ -8,7 +8,19 @@ from pydantic import field_validator
 
 from conf.schema.base import Settings, setting
 
-Arm = Literal["staged", "staged-root", "ancestors", "direct", "direct-matched", "direct-free", "scratch", "label-smoothing", "pruned-only"]
+Arm = Literal[
+    "staged",
+    "staged-root",
+    "ancestors",
+    "direct",
+    "direct-matched",
+    "direct-free",
+    "scratch",
+    "label-smoothing",
+    "pruned-only",
+    "root-cached",
+    "self",
+]
 Accounting = Literal["flops", "flops-free", "tokens"]
 ARMS: tuple[Arm, ...] = (
     "staged",
@@ -20,7 +32,10 @@ ARMS: tuple[Arm, ...] = (
     "scratch",
     "label-smoothing",
     "pruned-only",
+    "root-cached",
+    "self",
 )
+ROUTE_ARMS: tuple[Arm, ...] = ("root-cached", "self")  # routes of these names, with the FLOPs of the whole ladder; run where named
 MATCHED: dict[Accounting, Arm] = {"flops": "direct-matched", "flops-free": "direct-free", "tokens": "direct"}
 DELTA = {"causal-lm": 0.01}  # bits per byte
 DELTA_ACCURACY = 0.005
@@ -29,7 +44,9 @@ DELTA_ACCURACY = 0.005
 class Comparison(Settings):
     """Comparison of a ladder with its control arms: arms, seeds, smallest difference of interest; see docs/explanation/proofs.md."""
 
-    arms: tuple[Arm, ...] = setting((), "Arms to run; none: all that suit the ladder", "arms", identity=False)
+    arms: tuple[Arm, ...] = setting(
+        (), "Arms to run; none: all that suit the ladder, routes apart, which are named (root-cached, self)", "arms", identity=False
+    )
     seeds: int = setting(5, "Replicates of every arm, paired by seed; an interval needs two at least", "seeds", identity=False, le=1000)
     delta: float | None = setting(
         None,

@@ -23,6 +23,7 @@ from models.signals.sources import live
 from models.students.initialise import random_model
 from models.training.loop import Plan, train
 from tasks.planning.matching import flops_of, lasting, total_of, with_stages
+from tasks.planning.routes import routed
 from tasks.proof.arms import REWRITINGS, ForwardFlops, arm_flops, refuse, replicate, rewritten, shared_settings
 from tasks.proof.prepare_arms import Arms
 from tasks.store.fingerprint import fingerprint
@@ -176,9 +177,26 @@ def test_every_arm_that_is_not_refused_is_a_ladder_that_loads(overrides: tuple[s
     expected = {
         (): set(ARMS) - {"staged-root", "pruned-only"},
         LAYERED: set(ARMS),
-        ONE: {"direct", "scratch", "label-smoothing", "pruned-only"},
+        ONE: {"direct", "scratch", "label-smoothing", "pruned-only", "root-cached", "self"},
     }
     assert set(made) == expected[overrides]
+
+
+@pytest.mark.parametrize("arm", ["root-cached", "self"])
+@pytest.mark.parametrize("overrides", [(), ("defaults.signals={source: cached, kind: full}",), LAYERED])
+def test_a_route_as_an_arm_costs_what_the_ladder_costs_to_half_a_step_of_its_last_stage(arm: Arm, overrides: tuple[str, ...]) -> None:
+    ladder = digits(*overrides)
+    made, alike = rewritten(arm, ladder, FORWARDS), routed(arm, ladder)
+    *above, last = made.stages
+    step = total(arm, with_stages(made, *above, lasting(last, last.training.steps + 1))) - total(arm, made)
+    assert abs(total(arm, made) - total("staged", ladder)) <= step / 2 * 1.001
+    assert with_stages(made, *map(lasting, made.stages, [1] * 4)) == with_stages(alike, *map(lasting, alike.stages, [1] * 4))
+    longer = [stage.training.steps - old.training.steps for stage, old in zip(made.stages, alike.stages, strict=True)]
+    if arm == "self":
+        assert max(longer[:-1]) < 0
+    else:
+        assert longer[:-1] == [0, 0]
+        assert longer[-1] > 0
 
 
 TEXT = Interface("causal-lm", 64, vocabulary=300, end_id=0, pad_id=1)
