@@ -15,7 +15,7 @@ from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
 from models.data.corpus import CorpusInfo
-from tasks.planning.matching import direct, with_stages
+from tasks.planning.matching import direct, taught, with_stages
 from tasks.training.signal_policy import MOST_FULL
 
 AGAIN = "-again"  # ends the name of a student that is taught by one of its own size
@@ -71,14 +71,13 @@ def _direct(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
 
 def _root_cached(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     """Every stage that has a teacher learns from the root, from one cache; first weights are made from the stage above, as written."""
-    taught = [stage for stage in ladder.stages if _is_taught(stage)]
-    if not taught:
+    learning = [stage for stage in ladder.stages if _is_taught(stage)]
+    if not learning:
         raise _impossible("root-cached", f"as-written, as no stage of {ladder.name} has a teacher", LEAVE_OUT)
-    signals = None if ladder.teacher.source == "answers" else _one_cache(taught, ladder, info)  # answers are a cache already
+    signals = None if ladder.teacher.source == "answers" else _one_cache(learning, ladder, info)  # answers are a cache already
 
     def stage(old: Stage) -> Stage:
-        changed = {"teachers": ("root",)} | ({"signals": signals} if signals else {})
-        return old.model_copy(update=changed) if _is_taught(old) else old
+        return taught(old, "root").model_copy(update={"signals": signals or old.signals}) if _is_taught(old) else old
 
     return with_stages(ladder, *map(stage, ladder.stages))
 
@@ -122,11 +121,11 @@ def _self(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
         raise _impossible("self", f"a last stage with a teacher; {last.name} learns from labels alone", LEAVE_OUT)
     again = {
         "name": f"{last.name[: 64 - len(AGAIN)]}{AGAIN}",
-        "teachers": ("parent",),
+        "members": 1,
         "student": last.student.model_copy(update={"initialisation": "random"}),
         "seed": (ladder.stage_seed(last) + OTHER_SEED) % 2**31,
     }
-    return with_stages(ladder, *ladder.stages, last.model_copy(update=again))
+    return with_stages(ladder, *ladder.stages, taught(last, "parent").model_copy(update=again))
 
 
 ROUTINGS: dict[Route, Routing] = {
