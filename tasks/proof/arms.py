@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
-from conf.schema.measures.proof import ARMS, ROUTE_ARMS, Arm
-from conf.schema.route import Route
+from conf.schema.measures.proof import ARMS, ROUTE_ARMS, Arm, RouteArm
 from conf.schema.stage.objective import Alpha, Objective
 from conf.schema.stage.stage import Teachers
 from models.data.corpus import CorpusInfo
@@ -120,7 +119,7 @@ def refuse(arm: Arm, ladder: Ladder) -> None:
         raise impossible(arm, allowed, "Leave it out.")
     if arm == "ancestors" and (named := [stage.name for stage in ladder.stages if stage.objective.features]):
         raise impossible(arm, f"an arm with one teacher, for the features of {', '.join(named)}", "Leave it or objective.features out.")
-    if arm in ROUTE_ARMS and (why := refusal(arm, ladder)):
+    if (route := next((name for name in ROUTE_ARMS if name == arm), None)) and (why := refusal(route, ladder)):
         raise impossible(arm, why.partition("allowed: ")[2].rstrip("."), "")
     _refuse_for_answers(arm, ladder)
     if arm == "pruned-only" and initialisation == "random":
@@ -181,17 +180,19 @@ def _label_smoothing(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int
     return with_stages(ladder, stage.model_copy(update={"objective": smoothed}))
 
 
-def _route_matched(route: Route, arm: Arm) -> Rewriting:
+def _route_matched(route: RouteArm) -> Rewriting:
     """The route, with the operations of the whole ladder as it stands."""
 
     def rewrite(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None) -> Ladder:
         def cost(made: Ladder) -> float:
-            return total_of(arm_flops(arm, made, forwards))
+            return total_of(arm_flops(route, made, forwards))
 
         target = _whole(ladder, forwards, taken)
         made = matched_whole(routed(route, ladder), cost, target)
         if made.stages[-1].training.steps == 1 and cost(made) > 1.1 * target:
-            raise impossible(arm, f"an arm of {target:.3g} FLOPs, as the ladder takes; one step of each stage takes more", "Leave it out.")
+            raise impossible(
+                route, f"an arm of {target:.3g} FLOPs, as the ladder takes; one step of each stage takes more", "Leave it out."
+            )
         return made
 
     return rewrite
@@ -207,8 +208,7 @@ REWRITINGS: dict[Arm, Rewriting] = {
     "scratch": _scratch_matched,
     "label-smoothing": _label_smoothing,
     "pruned-only": lambda ladder, *_: with_stages(ladder, lasting(direct(ladder).stages[0], 0)),
-    "root-cached": _route_matched("root-cached", "root-cached"),
-    "self": _route_matched("self", "self"),
+    **{route: _route_matched(route) for route in ROUTE_ARMS},
 }
 assert tuple(REWRITINGS) == ARMS
 # These hang on the steps of `staged`.

@@ -11,7 +11,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import Loaded
 from conf.schema.ladder import Ladder
-from conf.schema.measures.proof import ARMS, ROUTE_ARMS, Arm
+from conf.schema.measures.proof import BY_DEFAULT, ROUTE_ARMS, Arm
 from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from tasks.planning.matching import direct
@@ -74,7 +74,7 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
     base = shared_settings(ladder, data.corpus().info)
     forwards, unfit = _forwards(base, data, context)
     made, notes = dict[Arm, Ladder](), list[str]()
-    for arm in ladder.proof.arms or [arm for arm in ARMS if arm not in ROUTE_ARMS]:
+    for arm in ladder.proof.arms or BY_DEFAULT:
         try:
             refuse(arm, base)
             if unfit and arm in FROM_ROOT:

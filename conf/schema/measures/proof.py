@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import field_validator
 
@@ -35,7 +35,9 @@ ARMS: tuple[Arm, ...] = (
     "root-cached",
     "self",
 )
-ROUTE_ARMS: tuple[Arm, ...] = ("root-cached", "self")  # routes of these names, with the FLOPs of the whole ladder; run where named
+RouteArm = Literal["root-cached", "self"]
+ROUTE_ARMS: tuple[RouteArm, ...] = get_args(RouteArm)  # routes of these names, with the FLOPs of the whole ladder
+BY_DEFAULT: tuple[Arm, ...] = tuple(arm for arm in ARMS if arm not in ROUTE_ARMS)  # arms of a proof that names none
 MATCHED: dict[Accounting, Arm] = {"flops": "direct-matched", "flops-free": "direct-free", "tokens": "direct"}
 DELTA = {"causal-lm": 0.01}  # bits per byte
 DELTA_ACCURACY = 0.005
