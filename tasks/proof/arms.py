@@ -119,8 +119,9 @@ def refuse(arm: Arm, ladder: Ladder) -> None:
         raise impossible(arm, allowed, "Leave it out.")
     if arm == "ancestors" and (named := [stage.name for stage in ladder.stages if stage.objective.features]):
         raise impossible(arm, f"an arm with one teacher, for the features of {', '.join(named)}", "Leave it or objective.features out.")
-    if (route := next((name for name in ROUTE_ARMS if name == arm), None)) and (why := refusal(route, ladder)):
-        raise impossible(arm, why.partition("allowed: ")[2].rstrip("."), "")
+    for route in ROUTE_ARMS:
+        if arm == route and (why := refusal(route, ladder)):
+            raise impossible(arm, why.partition("allowed: ")[2].rpartition(". ")[0], "Leave it out.")
     _refuse_for_answers(arm, ladder)
     if arm == "pruned-only" and initialisation == "random":
         allowed = f"a last student that starts from its teacher (initialisation layers or prune); {last.name} starts from random weights"
