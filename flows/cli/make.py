@@ -65,6 +65,7 @@ def plan(
     budget: Annotated[str, typer.Option(metavar="TIME|MONEY", help="With --to: the most that a route may take: 8h, $50.")] = "",
     take: Annotated[str, typer.Option(metavar="ROUTE", help="With --to: the route to take; none: by the rule.")] = "",
     out: Annotated[str | None, typer.Option(metavar="FILE", help="With --to: write the taken route as a ladder.")] = None,
+    pilot: Annotated[bool, typer.Option("--pilot", help="Train short schedules, and foretell quality and time of the whole ones.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the actions and the cost of a run, without doing it; with --to, routes to a size, priced."""
@@ -86,13 +87,22 @@ def plan(
     if to:
         from flows.cli.choice.propose import propose_routes
 
-        propose_routes(ladder, overrides or [], teacher, data or [], (to, ship, tokens, budget, take), out, as_json)
+        propose_routes(ladder, overrides or [], teacher, data or [], (to, ship, tokens, budget, take), out, pilot, as_json)
         return
     from conf.loading.load import load
 
     assert ladder is not None
     loaded = load(ladder, _with_route(overrides, route))
     protect(home())
+    if pilot:
+        from flows.cli.choice.pilot import foretell_ladder
+
+        begin(f"pilots of {loaded.ladder.name}; loading PyTorch")
+        forecast = foretell_ladder(loaded.ladder, loaded.base)
+        from flows.cli.show.forecast import forecast_text
+
+        show(forecast.model_dump(mode="json"), as_json, lambda: forecast_text(forecast))
+        return
     go_offline()  # a plan fetches nothing; the libraries read this when they are imported
     begin(f"planning {loaded.ladder.name}; loading PyTorch")
     from flows.cli.show.plan import plan_text

@@ -10,7 +10,14 @@ from flows.cli.printing import begin, show
 
 
 def propose_routes(
-    ladder: str | None, overrides: Sequence[str], teacher: str, data: Sequence[str], asked: tuple[str, ...], out: str | None, as_json: bool
+    ladder: str | None,
+    overrides: Sequence[str],
+    teacher: str,
+    data: Sequence[str],
+    asked: tuple[str, ...],
+    out: str | None,
+    pilot: bool,
+    as_json: bool,
 ) -> None:
     """Propose routes for the root of a ladder, or for a teacher and data, and print them.
 
@@ -21,6 +28,7 @@ def propose_routes(
         data: Of the teacher.
         asked: The options `--to`, `--ship`, `--tokens`, `--budget` and `--take`.
         out: File to write; None: none.
+        pilot: Train short schedules of the taken route, and foretell it.
         as_json: Print one JSON document.
 
     Raises:
@@ -34,7 +42,7 @@ def propose_routes(
 
     loaded = load(ladder, overrides) if ladder else None
     protect(home())
-    if loaded:
+    if loaded and not pilot:
         go_offline()
     else:
         prepare_environment(home())
@@ -60,5 +68,16 @@ def propose_routes(
         if out is not None:
             write_draft(drafted, Path(out), context, COMMAND)
         taken = [*answers.taken, *drafted.draft.warnings]
-    document = {**proposed.proposal.model_dump(mode="json"), "file": out}
-    show(document, as_json, lambda: proposal_text(proposed.proposal, out, taken))
+    document = {**proposed.proposal.model_dump(mode="json"), "file": out, "forecast": None}
+    if not as_json:
+        show(document, as_json, lambda: proposal_text(proposed.proposal, out, taken))
+    if pilot:
+        from flows.cli.choice.pilot import foretell_ladder
+        from flows.cli.show.forecast import forecast_text
+
+        forecast = foretell_ladder(proposed.ladder, Path(base))
+        document["forecast"] = forecast.model_dump(mode="json")
+        if not as_json:
+            show(document, as_json, lambda: f"\n{forecast_text(forecast)}")
+    if as_json:
+        show(document, as_json, str)

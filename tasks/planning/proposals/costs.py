@@ -11,6 +11,7 @@ from tasks.planning.costs import with_extras
 from tasks.planning.estimates import estimate
 from tasks.planning.matching import lasting, with_stages
 from tasks.planning.proposals.candidates import Candidate
+from tasks.planning.proposals.measured import are_cached
 from tasks.planning.throughput import Throughput
 from tasks.records.base import Record
 from tasks.records.run import TEACHER
@@ -67,14 +68,14 @@ class Speeds(NamedTuple):
 
 def flops_of_route(ladder: Ladder, forwards: list[Forward], examples: TrainingExamples) -> list[StageFlops]:
     """Operations of every stage by the one law; `forwards` begin with the root's."""
-    return ladder_flops(ladder, forwards, _are_cached(ladder), examples)
+    return ladder_flops(ladder, forwards, are_cached(ladder), examples)
 
 
 def costs_of(candidate: Candidate, shipped: tuple[int, ...], speeds: Speeds) -> RouteCosts:
     """Price a candidate; `shipped` are the parameters of the students that ship."""
     ladder, sizes = candidate.ladder, candidate.sizes
     flops = flops_of_route(ladder, [Forward.of(size) for size in sizes], speeds.examples)
-    answers = answers_of(ladder, _are_cached(ladder), AnswerCaches(speeds.examples))
+    answers = answers_of(ladder, are_cached(ladder), AnswerCaches(speeds.examples))
     proposals = []
     for place, (stage, cost) in enumerate(zip(ladder.stages, flops, strict=True)):
         teachers = [sizes[t] for t in answers[place].teachers]
@@ -114,7 +115,7 @@ def cache_bytes(ladder: Ladder, positions: int, speeds: Speeds) -> float:
     """Estimated bytes of all caches of a ladder; `positions` of an example."""
     rows = positions if speeds.interface.workload == "causal-lm" else 1
     outputs, total = outputs_of(speeds.interface), 0.0
-    answers = answers_of(ladder, _are_cached(ladder), AnswerCaches(speeds.examples))
+    answers = answers_of(ladder, are_cached(ladder), AnswerCaches(speeds.examples))
     for stage, answered in zip(ladder.stages, answers, strict=True):
         if stage.signals.source == "cached":
             total += sum(answered.new) * rows * estimated_bytes(stage.signals, outputs)
@@ -125,10 +126,6 @@ def shortened_to(candidate: Candidate, share: float) -> Candidate:
     """The candidate with a share of its steps, one at least."""
     stages = (lasting(stage, max(int(stage.training.steps * share), 1)) for stage in candidate.ladder.stages)
     return candidate._replace(ladder=with_stages(candidate.ladder, *stages))
-
-
-def _are_cached(ladder: Ladder) -> list[bool]:
-    return [stage.signals.source == "cached" for stage in ladder.stages]
 
 
 def _answering(operations: float, teachers: list, speed: float, throughput: Throughput) -> float:
