@@ -19,6 +19,7 @@ def foretell_ladder(ladder: Ladder, base: Path) -> LadderForecast:
     from conf.home import home, require_space
     from tasks.data.prepare import prepare_data
     from tasks.planning.proposals.forecast import check_length, foretell
+    from tasks.planning.routes import routed
     from tasks.planning.students import settle_students
     from tasks.runtime.runs.run_registry import PLAN, Context
     from tasks.runtime.stage_inputs import StageInputs
@@ -28,5 +29,7 @@ def foretell_ladder(ladder: Ladder, base: Path) -> LadderForecast:
     check_length(ladder)
     require_space(home())
     settled = settle_students(ladder, context)
+    if settled.route not in ("as-written", "auto"):
+        settled = routed(settled.route, settled)
     inputs = StageInputs(settled, prepare_data(settled, context), context)
     return foretell(settled, prepare_teacher(inputs), inputs)

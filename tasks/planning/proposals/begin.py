@@ -35,7 +35,8 @@ TEXTS = "data/*.jsonl"  # in place of data that are not named
 
 
 def propose_for_ladder(ladder: Ladder, wanted: Wanted, context: Context, throughput: Throughput | None = None) -> Proposed:
-    """Propose routes for the root and the data of a ladder; for arguments and errors see `propose`."""
+    """Propose routes for the root and the data of a ladder, whatever its own route; for arguments and errors see `propose`."""
+    ladder = ladder.model_copy(update={"route": "as-written"})
     return propose(ladder, wanted, Ground(_corpus(ladder, context)), context, throughput)
 
 
