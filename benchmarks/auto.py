@@ -106,9 +106,8 @@ def _print(ladder: Ladder, scores: dict[str, list[float]], chosen: list[str], sh
     for route in sorted(means, key=lambda route: -sign * means[route]):
         print(f"{route:15} {means[route]:.4f}   {' '.join(f'{score:.4f}' for score in scores[route])}")
     best = max((route for route in means if route != AUTO), key=lambda route: sign * means[route])
-    print(
-        f"chosen: {', '.join(f'{route} {count}' for route, count in Counter(chosen).most_common())}; pilots took {percent(max(shares))} at most"
-    )
+    counts = ", ".join(f"{route} {count}" for route, count in Counter(chosen).most_common())
+    print(f"chosen: {counts}; pilots took {percent(max(shares))} at most")
     for other in dict.fromkeys((AS_WRITTEN, best)):
         gain = interval([sign * (a - b) for a, b in zip(scores[AUTO], scores[other], strict=True)])
         print(f"auto minus {other}: {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}), positive is better")
