@@ -20,7 +20,7 @@ from conf.schema.ladder import LADDER_NAME
 SHIPPED = Path(__file__).with_name("deployments.yaml")
 CRON_WORDS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 NAME = "^[a-z0-9][a-z0-9-]{0,63}$"
-FlowName = Literal["distill", "stage", "prove", "report", "compare", "export", "monitor", "redistill", "promote"]
+FlowName = Literal["distill", "stage", "search", "prove", "report", "compare", "export", "monitor", "redistill", "promote"]
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 INTERVAL = "a number of seconds, or a number with s, m, h or d such as 30m or 6h; at least 1 second, at most ten years"
 LONGEST = 10 * 366 * 86400.0

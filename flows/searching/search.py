@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from pydantic import Field
 
+from conf.errors import UserError
 from conf.loading.load import to_yaml
+from conf.schema.base import NAME_PATTERN
+from conf.schema.choice.search import METRICS
 from conf.schema.ladder import Ladder
 from flows.distill import begin
-from flows.parameters import LadderChoice, Note, OptionalBudget, OptionalSeed, Overrides, Person, RunTitle, request_of, resolve
+from flows.parameters import (
+    LadderChoice,
+    Note,
+    OptionalBudget,
+    OptionalSeed,
+    Overrides,
+    Person,
+    RunTitle,
+    request_of,
+    resolve,
+)
 from flows.searching.progress import SearchProgress
 from flows.searching.rounds import Searching, search, train_defaults, train_trials
 from flows.steps import cancellable, evaluate_model, publish_report, record_model, train_student
 from models.base.device import precision_of
 from tasks.lifecycle.ladder_run import LadderRun
+from tasks.lifecycle.request import RunRequest
 from tasks.records.routes.search import SearchedTrial, SearchRecord
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import NOT_ON_TERMINAL, log
@@ -30,14 +47,21 @@ from tasks.search.workers import Workers, at_once
 if TYPE_CHECKING:
     from tasks.search.study import Study
 
+SearchedStage = Annotated[str, Field(pattern=rf"^$|{NAME_PATTERN}")]
+OptionalCount = Annotated[int, Field(ge=0, le=10_000)]
+OptionalMetric = Annotated[str, Field(json_schema_extra={"enum": ["", *dict.fromkeys(chain(*METRICS.values()))]})]
+
 
 @flow(name="search", flow_run_name="search of {ladder}", persist_result=False)
 @cancellable
 def search_settings(
     ladder: LadderChoice = "digits",
     overrides: Overrides = (),
-    seed: OptionalSeed = -1,
+    stage: SearchedStage = "",
+    trials: OptionalCount = 0,
     budget: OptionalBudget = "",
+    metric: OptionalMetric = "",
+    seed: OptionalSeed = -1,
     name: RunTitle = "",
     note: Note = "",
     by: Person = "",
@@ -46,15 +70,21 @@ def search_settings(
 
     Args:
         ladder: A shipped ladder, or the path of a YAML file.
-        overrides: Settings to change, as `key=value`: `search.trials=40`, `search.stage=eighth`, `search.metric=macro_f1`.
-        seed: Seed of data order and first weights; -1: the ladder's own.
+        overrides: Settings to change, as `key=value`: `search.seeds=8`, `search.study=second`, `search.against=parameters`.
+        stage: The stage whose settings are searched; empty: `search.stage`, else all stages, judged by the last.
+        trials: Trials of the study in all; 0: `search.trials`.
         budget: Wall-clock time such as `2h` for trials and confirmation; empty: `search.budget`.
+        metric: Figure by which trials are judged, on the validation split; empty: `search.metric`.
+        seed: Seed of data order and first weights; -1: the ladder's own.
         name: Name of the run, part of its folder's; empty: ladder, three characters and the time.
         note: Why it is made, for the record.
         by: Who asks for it, for the record.
     """
-    given = (*overrides, *((f"search.budget={budget}",) if budget else ()))
-    resolved = resolve(request_of(ladder, overrides=given, seed=seed, name=name, note=note, by=by, search=True))
+    fields = {"stage": stage, "trials": trials, "budget": budget, "metric": metric}
+    given = (*overrides, *(f"search.{key}={value}" for key, value in fields.items() if value))
+    request = request_of(ladder, overrides=given, seed=seed, name=name, note=note, by=by, search=True)
+    _refuse_address(request)
+    resolved = resolve(request)
     settings = resolved.ladder
     plan = plan_search(settings)
     from tasks.search.study import claimed, open_study  # Optuna is imported where it searches
@@ -77,6 +107,18 @@ def search_settings(
         ended = publish_report(ended, to_yaml(settings))
         run.save_end(ended)
         return ended
+
+
+def _refuse_address(request: RunRequest) -> None:
+    """Refuse a database that a form names: a served run connects to those of ladder files alone.
+
+    Raises:
+        UserError: An override sets it.
+    """
+    found = next((text for text in request.overrides if re.match(r"\s*search(\.storage\b|\s*=)", text)), None)
+    if request.served and found:
+        remedy = "Write it into the ladder's file."
+        raise UserError.about("search.storage", found.partition("=")[2], "no override of it, in a served run", remedy)
 
 
 def _made(name: str, lineage: list[StageRecord], inputs: StageInputs) -> StageRecord:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FLOWS: dict[FlowName, tuple[str, str]] = {
     "distill": ("flows.distill", "distill"),
     "stage": ("flows.one_stage", "one_stage"),
+    "search": ("flows.searching.search", "search_settings"),
     "prove": ("flows.prove", "prove"),
     "report": ("flows.reports", "report"),
     "compare": ("flows.reports", "compare"),

@@ -44,6 +44,7 @@ class Dimension:
         log: Whether it is drawn evenly on a logarithmic scale.
         whole: Whether it is a whole number.
         relative: Whether its values are factors of each stage's own setting.
+        apart: Whether the space names its one stage.
     """
 
     key: str
@@ -54,11 +55,12 @@ class Dimension:
     log: bool = False
     whole: bool = False
     relative: bool = False
+    apart: bool = False
 
     @property
     def name(self) -> str:
         """Its name in the study: the key, after the stage where the space names one."""
-        return self.key if len(self.stages) != 1 else f"stages.{self.stages[0]}.{self.key}"
+        return self.key if not self.apart else f"stages.{self.stages[0]}.{self.key}"
 
     @property
     def words(self) -> str:
@@ -137,11 +139,12 @@ def _dimension(key: str, given: Any, ladder: Ladder, stages: tuple[str, ...]) ->
         raise _unknown(where, parts, plain)
     if not isinstance(given, Mapping) or given.get("choices") is not None:
         choices = tuple(given["choices"] if isinstance(given, Mapping) else given)
-        return Dimension(inner, names, choices, relative=isinstance(given, Mapping) and bool(given.get("relative")))
+        return Dimension(inner, names, choices, relative=isinstance(given, Mapping) and bool(given.get("relative")), apart=inner != key)
     whole = field is not None and int in (field.annotation, *get_args(field.annotation))
     whole = whole or (free and all(isinstance(given[end], int) for end in ("low", "high")))
     relative = bool(given.get("relative"))
-    return Dimension(inner, names, (), float(given["low"]), float(given["high"]), bool(given.get("log")), whole and not relative, relative)
+    ends = float(given["low"]), float(given["high"])
+    return Dimension(inner, names, (), *ends, bool(given.get("log")), whole and not relative, relative, apart=inner != key)
 
 
 def _unknown(where: str, parts: Sequence[str], plain: Mapping[str, Any]) -> UserError:

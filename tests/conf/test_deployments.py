@@ -17,7 +17,7 @@ def offered(schedules: str, more: str = "") -> str:
 
 def test_what_is_shipped_trains_nothing_unasked():
     found = load_deployments()
-    others = [(name, name) for name in ("stage", "prove", "report", "compare", "export", "redistill", "promote", "monitor")]
+    others = [(name, name) for name in ("stage", "search", "prove", "report", "compare", "export", "redistill", "promote", "monitor")]
     names = [(deployment.flow, deployment.name) for deployment in found.deployments]
     assert names == [("distill", "distill"), ("distill", "scheduled"), *others]
     schedules = [schedule for deployment in found.deployments for schedule in deployment.schedules]

@@ -45,7 +45,7 @@ def test_mistakes_are_named(cli, bare, pool: str):
 
 
 def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
-    others = ("prove", "report", "compare", "export", "redistill", "promote", "monitor")
+    others = ("search", "prove", "report", "compare", "export", "redistill", "promote", "monitor")
     names = ("distill/distill", "distill/scheduled", "one-stage/stage", *(f"{name}/{name}" for name in others))
     assert cli("deploy", "--work-pool", pool).out.splitlines() == [f"{name} on {pool}" for name in names]
     cli("deploy", "--work-pool", pool)

@@ -133,7 +133,8 @@ def test_what_dies_is_started_again_and_a_run_under_way_ends_with_a_checkpoint(d
         ("limit: none\ndeployments: []", "limit: got 'none'; allowed: a whole number in [1, 256]"),
         (
             "deployments: [{name: a, flow: distil}]",
-            "deployments[0].flow: got 'distil'; allowed: distill, stage, prove, report, compare, export, monitor, redistill or promote. "
+            "deployments[0].flow: got 'distil'; allowed: distill, stage, search, prove, report, compare, export, monitor, redistill or "
+            "promote. "
             "Did you mean 'distill'?",
         ),
     ],
