@@ -16,7 +16,7 @@ from tasks.records.routes.search import SearchRecord
 from tasks.runtime.logs import console, log
 from tasks.runtime.prefect_client import AWAY
 from tasks.search.plan import SearchPlan
-from tasks.search.result import scored
+from tasks.search.words import scored
 
 
 class SearchProgress:

@@ -1,4 +1,4 @@
-"""The result of a search: winner, override file, verdict, record in MLflow."""
+"""The result of a search: winner, override file, record in MLflow."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from pathlib import Path
 
 from conf.atomic import write_atomic
 from conf.home import disk_errors
-from tasks.records.format import human, milliseconds, percent
 from tasks.records.routes.search import SEARCH, WINNER, Confirmation, SearchedTrial, SearchRecord
 from tasks.records.run import RunRecord
 from tasks.runtime.runs.run_registry import Context
 from tasks.search.plan import SearchPlan
 from tasks.search.space import overrides_of
+from tasks.search.words import verdict
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.recorder import recorder_of
 from tasks.tracking.runs import Point
 from tasks.tracking.tracker import Tracker
-
-AS_SHARE = ("accuracy", "macro_f1", "ece")
 
 
 def search_record(
@@ -77,52 +75,6 @@ def confirmed(record: SearchRecord, found: Confirmation | None) -> SearchRecord:
     """The record with the winner's comparison on fresh seeds, and the verdict that follows from it."""
     record = record.model_copy(update={"confirmation": found})
     return record.model_copy(update={"verdict": verdict(record)})
-
-
-def scored(record: SearchRecord, value: float) -> str:
-    """A score in words: `95.2 %`, or `2.123`."""
-    return percent(value) if record.metric in AS_SHARE else f"{value:.3f}"
-
-
-def difference(record: SearchRecord, value: float) -> str:
-    """A gain without its unit: points for shares."""
-    return f"{100 * value:+.2f}" if record.metric in AS_SHARE else f"{value:+.3f}"
-
-
-def unit(record: SearchRecord) -> str:
-    """The unit of a gain."""
-    return f"points of {record.metric}" if record.metric in AS_SHARE else record.metric
-
-
-def second_words(record: SearchRecord, value: float) -> str:
-    """The second objective in words."""
-    return human(value) if record.against == "parameters" else f"{milliseconds(value)} ms"
-
-
-def verdict(record: SearchRecord) -> str:
-    """One sentence."""
-    own, best = record.defaults, record.best
-    full = sum(trial.state == "complete" for trial in record.trials)
-    tried = f"{len(record.trials)} trials of {record.study}, {full} of them in full"
-    if own is None or own.score is None:
-        return "No result yet: the defaults are not trained."
-    if best is None or best.score is None:
-        return f"No settings were found that are better than the defaults' {scored(record, own.score)} {record.metric} ({tried})."
-    words = f"Trial {best.number} is the best of {tried}: {scored(record, best.score)} {record.metric} on the validation split, "
-    words += f"the defaults {scored(record, own.score)}"
-    found = record.confirmation
-    if found is None:
-        return f"{words}; not confirmed on fresh seeds."
-    gain = found.gain
-    spread = f"{difference(record, gain.mean)} {unit(record)} ({difference(record, gain.low)} to {difference(record, gain.high)})"
-    on = f"on {len(found.seeds)} fresh seeds and the test split"
-    ends = {
-        "first better": f"It is better than the defaults {on}: {spread}.",
-        "second better": f"It is worse than the defaults {on}: {spread}. Keep the defaults.",
-        "equivalent": f"It is equivalent to the defaults {on}: {spread}.",
-        "undecided": f"Whether it is better than the defaults is undecided {on}: {spread}.",
-    }
-    return f"{words}. {ends[found.outcome]}"
 
 
 def save_search(run: RunRecord, record: SearchRecord, context: Context) -> SearchRecord:

@@ -9,7 +9,7 @@ from tasks.records.format import duration, human
 from tasks.records.routes.search import SearchedTrial, SearchRecord
 from tasks.records.run import RunRecord
 from tasks.report.terminal import table_of, text_of
-from tasks.search.result import scored, second_words
+from tasks.search.words import scored, second_words
 
 SHOWN = 5  # trials, the best first
 

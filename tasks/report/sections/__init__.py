@@ -43,7 +43,7 @@ from tasks.report.sections import (
     settings,
     slices,
 )
-from tasks.report.sections.choice import route
+from tasks.report.sections.choice import route, search
 
 Section = Callable[[RunRecord], Mapping[str, Any] | None]
 
@@ -51,6 +51,7 @@ SECTIONS: dict[str, Section] = {
     "outcome": outcome.section,
     "quality": quality.section,
     "models": models.section,
+    "search": search.section,
     "proof": proof.section,
     "route": route.section,
     "costs": costs.section,
