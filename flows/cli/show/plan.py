@@ -47,8 +47,10 @@ def _row(model: ModelPlan) -> list[str]:
         if model.action == "resume"
         else {"compute": "computed", "reuse": "reused"}.get(model.action, "imported")
     )
+    if model.members > 1 and model.action != "reuse":
+        action = f"computed, {model.stored} of {model.members} stored"
     return [
-        model.name,
+        model.name + (f" ({model.members} members)" if model.members > 1 else ""),
         human(model.parameters) if model.parameters else "?",
         human(model.non_embedding) if model.non_embedding is not None else "?",
         f"{model.ratio:.2f}" if model.ratio else "",

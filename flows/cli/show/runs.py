@@ -135,7 +135,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
     """A run as scripts read it; these names do not change."""
     stages = [
         {**_model_json(s), "retention": s.retention.model_dump(), "gate": s.gate, "gate_reasons": list(s.gate_reasons)}
-        | {"extensions": s.extensions, "inserted": s.inserted, "decision": s.decision}
+        | {"extensions": s.extensions, "inserted": s.inserted, "decision": s.decision, "members": [_model_json(each) for each in s.members]}
         | {"audit": s.audit and s.audit.model_dump(mode="json", exclude={"groups", "reliability", "worst"})}
         for s in record.stages
     ]

@@ -19,13 +19,13 @@ from conf.home import Home
 from tasks.records.base import Record
 from tasks.records.run import RunRecord, StageRecord
 
-LONG = {"identity", "slices", "also", "tasks", "samples", "initial", "bench", "audit"}  # parts of a model's record
+LONG = {"identity", "slices", "also", "tasks", "samples", "initial", "bench", "audit", "members"}  # parts of a model's record
 SLACK = 16  # lines that are no longer true, beside as many as true ones
 FORM = f"{'|'.join((*RunRecord.model_fields, *StageRecord.model_fields))}"  # an index of other fields is made anew
 
 
 class ShortRun(RunRecord):
-    """A run's record without data and environment, and without identities, slices, audits and speeds of its models; never saved."""
+    """A run's record without data and environment, and without identities, slices, audits, speeds and members of its models; never saved."""
 
 
 class IndexLine(Record):
