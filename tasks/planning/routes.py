@@ -13,13 +13,16 @@ from conf.schema.ladder import Ladder
 from conf.schema.route import Route
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.signals import Signals
-from conf.schema.stage.stage import Stage
+from conf.schema.stage.stage import Stage, Teachers
 from models.data.corpus import CorpusInfo
 from tasks.planning.matching import direct, taught, with_stages
 from tasks.training.signal_policy import MOST_FULL
 
 AGAIN = "-again"  # ends the name of a student that is taught by one of its own size
 OTHER_SEED = 10_000  # added to a seed for the same student's second first weights and order of the data; replicates count up from the first
+MEMBERS = 3  # of the rung that teaches together in an ensemble
+RISING: Teachers = "rising"
+CHECKPOINTS: Teachers = "checkpoints"
 LEAVE_OUT = "Leave it out, or choose as-written."
 
 Routing = Callable[[Ladder, CorpusInfo | None], Ladder]
@@ -77,7 +80,7 @@ def _root_cached(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     signals = None if ladder.teacher.source == "answers" else _one_cache(learning, ladder, info)  # answers are a cache already
 
     def stage(old: Stage) -> Stage:
-        return taught(old, "root").model_copy(update={"signals": signals or old.signals}) if _is_taught(old) else old
+        return taught(old, "root").model_copy(update={"signals": signals or old.signals, "members": 1}) if _is_taught(old) else old
 
     return with_stages(ladder, *map(stage, ladder.stages))
 
@@ -128,9 +131,41 @@ def _self(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     return with_stages(ladder, *ladder.stages, taught(last, "parent").model_copy(update=again))
 
 
+def _curriculum(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
+    """Teachers hand over within the last student's training: the root's early checkpoints where some are kept, else all models above."""
+    last, taught_by = ladder.stages[-1], CHECKPOINTS if ladder.teacher.source == "train" and ladder.teacher.keep else RISING
+    if not _is_taught(last):
+        raise _impossible("curriculum", f"a last stage with a teacher; {last.name} learns from labels alone", LEAVE_OUT)
+    if len(ladder.stages) == 1 and taught_by == RISING:
+        allowed = f"a ladder of two stages or more, or with teacher.keep; {ladder.name} has one stage and one teacher"
+        raise _impossible("curriculum", allowed, LEAVE_OUT)
+    if last.teachers == (taught_by,) and (taught_by == RISING or len(ladder.stages) == 1):
+        raise _impossible("curriculum", f"as-written, as {last.name} has teachers {taught_by} already", LEAVE_OUT)
+    above = ladder.stages[:-1] if taught_by == RISING else ()
+    return with_stages(ladder, *above, taught(last, taught_by))
+
+
+def _ensemble(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
+    """Several seeds of the last student's parent teach it together (arXiv:2509.14786)."""
+    if len(ladder.stages) == 1:
+        raise _impossible("ensemble", f"a ladder of two stages or more; {ladder.name} has no student that teaches", LEAVE_OUT)
+    *above, parent, last = ladder.stages
+    if not _is_taught(last):
+        raise _impossible("ensemble", f"a last stage with a teacher; {last.name} learns from labels alone", LEAVE_OUT)
+    if parent.members > 1 and last.teachers == ("parent",):
+        raise _impossible("ensemble", f"as-written, as {parent.name} has {parent.members} members already", LEAVE_OUT)
+    signals, few = last.signals, (outputs := _outputs(ladder, info)) is not None and outputs <= MOST_FULL
+    if signals.source == "cached" and signals.kind != "full":  # the mean of probabilities needs all of them
+        signals = signals.model_copy(update={"kind": "full"} if few else {"source": "live"})
+    grown = parent.model_copy(update={"members": max(parent.members, MEMBERS)})
+    return with_stages(ladder, *above, grown, taught(last, "parent").model_copy(update={"signals": signals}))
+
+
 ROUTINGS: dict[Route, Routing] = {
     "as-written": lambda ladder, info: ladder,
     "direct": _direct,
     "root-cached": _root_cached,
+    "curriculum": _curriculum,
+    "ensemble": _ensemble,
     "self": _self,
 }

@@ -38,6 +38,8 @@ MEANING: dict[Arm, str] = {
     "label-smoothing": "as scratch, with smoothed labels in place of a teacher",
     "pruned-only": "the last student as initialisation from the root gives it, without training",
     "root-cached": "route root-cached: the root's one cache teaches every student; the last is trained until FLOPs are the ladder's",
+    "curriculum": "route curriculum: teachers hand over within the last training, at the FLOPs of the ladder",
+    "ensemble": "route ensemble: three seeds of the last assistant teach together; all stages shortened until FLOPs are the ladder's",
     "self": "route self: a further student of the last one's size, taught by it; all stages shortened until FLOPs are the ladder's",
 }
 
@@ -225,7 +227,7 @@ def arm_flops(arm: Arm, ladder: Ladder, forwards: ForwardFlops, taken: Sequence[
         forwards: Of its models.
         taken: Steps that each training took; None: those of its schedule.
     """
-    if arm in ("staged", "staged-root", "ancestors", *ROUTE_ARMS):
+    if arm in ("staged", "staged-root", "ancestors", *ROUTE_ARMS) and (len(ladder.stages) > 1 or len(forwards.students) == 1):
         students = forwards.students + forwards.students[-1:] * (len(ladder.stages) - len(forwards.students))  # self: the last again
     else:
         students = (forwards.scratch if arm in ("scratch", "label-smoothing") else forwards.direct,)

@@ -19,6 +19,8 @@ Arm = Literal[
     "label-smoothing",
     "pruned-only",
     "root-cached",
+    "curriculum",
+    "ensemble",
     "self",
 ]
 Accounting = Literal["flops", "flops-free", "tokens"]
@@ -33,9 +35,11 @@ ARMS: tuple[Arm, ...] = (
     "label-smoothing",
     "pruned-only",
     "root-cached",
+    "curriculum",
+    "ensemble",
     "self",
 )
-RouteArm = Literal["root-cached", "self"]
+RouteArm = Literal["root-cached", "curriculum", "ensemble", "self"]
 ROUTE_ARMS: tuple[RouteArm, ...] = get_args(RouteArm)  # routes of these names, with the FLOPs of the whole ladder
 BY_DEFAULT: tuple[Arm, ...] = tuple(arm for arm in ARMS if arm not in ROUTE_ARMS)  # arms of a proof that names none
 MATCHED: dict[Accounting, Arm] = {"flops": "direct-matched", "flops-free": "direct-free", "tokens": "direct"}
@@ -47,7 +51,10 @@ class Comparison(Settings):
     """Comparison of a ladder with its control arms: arms, seeds, smallest difference of interest; see docs/explanation/proofs.md."""
 
     arms: tuple[Arm, ...] = setting(
-        (), "Arms to run; none: all that suit the ladder, routes apart, which are named (root-cached, self)", "arms", identity=False
+        (),
+        f"Arms to run; none: all that suit the ladder, routes apart, which are named ({', '.join(ROUTE_ARMS)})",
+        "arms",
+        identity=False,
     )
     seeds: int = setting(5, "Replicates of every arm, paired by seed; an interval needs two at least", "seeds", identity=False, le=1000)
     delta: float | None = setting(

@@ -25,7 +25,7 @@ FORM = f"{'|'.join((*RunRecord.model_fields, *StageRecord.model_fields))}"  # an
 
 
 class ShortRun(RunRecord):
-    """A run's record without data and environment, and without identities, slices, audits, speeds and members of its models; never saved."""
+    """A run's record without data and environment, and without identities, slices, audits, speeds and members of models; never saved."""
 
 
 class IndexLine(Record):

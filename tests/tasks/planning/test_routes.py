@@ -14,7 +14,7 @@ from conf.schema.route import Route
 from models.architectures.shapes import size_of
 from models.base.interface import Interface
 from tasks.planning.matching import flops_of, lasting, total_of, with_stages
-from tasks.planning.routes import AGAIN, ROUTINGS, refusal, routed, routes_for
+from tasks.planning.routes import AGAIN, MEMBERS, ROUTINGS, refusal, routed, routes_for
 from tasks.training.cost_model import Forward, TrainingExamples
 from tasks.training.identity import numeric_settings, teachers_of
 
@@ -87,6 +87,34 @@ def test_self_adds_the_last_student_again_with_other_first_weights_and_order() -
     assert routed("self", copied).stages[-1].student.initialisation == "random", "else it would begin as its own teacher"
 
 
+def test_a_curriculum_changes_the_last_student_alone_which_every_model_above_teaches_in_turn() -> None:
+    made = routed("curriculum", CHAIN)
+    assert made.stages[:-1] == CHAIN.stages[:-1]
+    assert made.stages[-1] == CHAIN.stages[-1].model_copy(update={"teachers": ("rising",)})
+    shared = sum(2 * n for n in PARAMETERS[:-1]) / 3
+    assert flops_a_token(made) == pytest.approx(flops_a_token(CHAIN) - 2 * PARAMETERS[-2] + shared, rel=1e-3), "1,000 steps, by thirds"
+
+
+def test_a_curriculum_of_kept_checkpoints_needs_no_assistant_and_costs_as_much_as_a_jump() -> None:
+    kept = ladder_of(
+        *(each.model_dump() for each in CHAIN.stages), teacher={**CHAIN.teacher.model_dump(exclude={"keep"}), "keep": [0.1, 0.4]}
+    )
+    made = routed("curriculum", kept)
+    assert [stage.teachers for stage in made.stages] == [("checkpoints",)]
+    assert flops_a_token(made) == flops_a_token(routed("direct", kept))
+
+
+def test_an_ensemble_is_the_last_assistant_three_times() -> None:
+    made = routed("ensemble", CHAIN)
+    assert [stage.members for stage in made.stages] == [1, MEMBERS, 1]
+    more = (MEMBERS - 1) * (6 * PARAMETERS[2] + 2 * PARAMETERS[1]) + (MEMBERS - 1) * 2 * PARAMETERS[2]
+    assert flops_a_token(made) == flops_a_token(CHAIN) + more
+    cached = ladder_of(stage("a"), stage("b", signals={"source": "cached"}))
+    assert routed("ensemble", cached).stages[-1].signals.kind == "full", "the mean of probabilities needs them all"
+    info: Any = SimpleNamespace(vocabulary=50_000, label_names=())
+    assert routed("ensemble", cached, info).stages[-1].signals.source == "live"
+
+
 @pytest.mark.parametrize("name", ["digits", "python-stdlib"])
 def test_a_routed_ladder_loads_and_is_as_written(name: str) -> None:
     ladder = load(name).ladder
@@ -106,6 +134,13 @@ def test_a_routed_ladder_loads_and_is_as_written(name: str) -> None:
         ("root-cached", ladder_of(stage("a", objective={"features": [{"kind": "hidden"}]})), "no feature with cached signals"),
         ("self", ladder_of(stage("a"), stage("b", teachers="none")), "b learns from labels alone"),
         ("self", ladder_of(stage("a-again"), stage("a")), "a name that no other stage has"),
+        ("curriculum", ladder_of(stage("a")), "tiny has one stage and one teacher"),
+        ("curriculum", ladder_of(stage("a"), stage("b", teachers="rising")), "b has teachers rising already"),
+        ("curriculum", ladder_of(stage("a"), stage("b", objective={"features": [{"kind": "hidden"}]})), "no feature with several teachers"),
+        ("ensemble", ladder_of(stage("a")), "tiny has no student that teaches"),
+        ("ensemble", ladder_of(stage("a", members=2), stage("b")), "a has 2 members already"),
+        ("ensemble", ladder_of(stage("a"), stage("b", objective={"features": [{"kind": "hidden"}]})), "below a stage with members"),
+        ("ensemble", ladder_of(stage("a", gate={"policy": "extend"}), stage("b")), "who train equally long"),
         ("auto", CHAIN, "as-written, direct, root-cached"),
     ],
 )
