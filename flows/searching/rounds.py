@@ -100,7 +100,7 @@ def _refuse_endless(records: Sequence[SearchedTrial]) -> None:
 def _over_budget(searching: Searching, defaults: SearchedTrial, ended: int) -> str | None:
     """Why no further trial begins, by the time that the defaults' training takes; None: there is time for one."""
     plan = searching.plan
-    if plan.settings.budget is None:
+    if plan.settings.budget is None or not ended:  # for one trial there was time by the calibration
         return None
     own, budget = defaults.rungs[-1], parse_budget(plan.settings.budget)
     whole, spent = max(own.seconds, own.training), searching.study.spent / searching.workers.count

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from conf.errors import UserError
+from conf.home import home
 from conf.loading.load import to_yaml
 from conf.schema.base import NAME_PATTERN
 from conf.schema.choice.search import METRICS
@@ -41,6 +42,7 @@ from tasks.runtime.stage_inputs import StageInputs
 from tasks.search.confirm import confirmation_of, fresh_seeds, reseeded
 from tasks.search.plan import SearchPlan, plan_search
 from tasks.search.result import confirmed, log_search, log_trial, save_search, search_record
+from tasks.search.time import require_time
 from tasks.search.trial import TrialOutcome, job_of
 from tasks.search.workers import Workers, at_once
 
@@ -87,6 +89,7 @@ def search_settings(
     resolved = resolve(request)
     settings = resolved.ladder
     plan = plan_search(settings)
+    require_time(plan, resolved.base, home())
     from tasks.search.study import claimed, open_study  # Optuna is imported where it searches
 
     with LadderRun.open(resolved) as run, claimed(run.context.paths, plan):

@@ -73,8 +73,8 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
     data = prepare_data(ladder, context)
     measured, remembered = calibrate(ladder, data, context)
     took = time.monotonic() - began
-    whole = _stages_seconds([ladder], data, measured)
-    times = _stages_seconds(trained, data, measured) / whole if trained else 1.0
+    whole = stages_seconds([ladder], data, measured)
+    times = stages_seconds(trained, data, measured) / whole if trained else 1.0
 
     def seconds(share: float) -> float:
         return _seconds(ladder, data, measured, share, times)  # without the calibration, or a second run would have other steps
@@ -116,7 +116,7 @@ def _seconds(ladder: Ladder, data: DataRecord, measured: dict[str, StepSeconds],
     total = START_SECONDS + STAGE_SECONDS + examples * measured[TEACHER].forward
     if ladder.teacher.training is not None:
         total += scaled(ladder.teacher.training, share) * measured[TEACHER].step
-    return total + times * _stages_seconds([shortened(ladder, share)], data, measured)
+    return total + times * stages_seconds([shortened(ladder, share)], data, measured)
 
 
 def shortened(ladder: Ladder, share: float) -> Ladder:
@@ -126,7 +126,7 @@ def shortened(ladder: Ladder, share: float) -> Ladder:
     return with_stages(ladder, *stages).model_copy(update={"evaluation": evaluation})
 
 
-def _stages_seconds(ladders: Sequence[Ladder], data: DataRecord, measured: dict[str, StepSeconds]) -> float:
+def stages_seconds(ladders: Sequence[Ladder], data: DataRecord, measured: dict[str, StepSeconds]) -> float:
     """Seconds of all stages of ladders that share a store, in which an identical training and a stored answer are found again."""
     total, done = 0.0, set[str]()
     for ladder, stages in zip(ladders, answers_in_turn(ladders, data), strict=True):
