@@ -16,6 +16,7 @@ from conf.schema.measures.proof import Arm
 from flows.distill import begin, conclude
 from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, Note, OptionalBudget, OptionalSeed, Overrides, Person, RunTitle, request_of, resolve
+from flows.routing.choose import choose_route
 from flows.run_labels import untagged
 from flows.steps import cancellable, evaluate_model, record_model
 from models.base.device import precision_of
@@ -25,6 +26,7 @@ from tasks.proof.arms import watched
 from tasks.proof.lost_examples import LabelledAnswers, identified, write_identified
 from tasks.proof.prepare_arms import Arms, arms_of
 from tasks.proof.proof import proof_of, record_proof, record_test, replicate_of, save_proof
+from tasks.records.choice.route import RouteDecision
 from tasks.records.proof import Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
@@ -77,13 +79,15 @@ def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs
     settings, tested = inputs.ladder, judged.model
     examples = int(sum(figures.get("count", 0) for figures in tested.slices.values()))
     order = sorted(arms.ladders, key=lambda arm: arm != "staged")  # matched arms follow the steps that it took
-    run.plan(tuple(stage.name for stage in arms.ladders[order[0]].stages))
     for number in range(settings.proof.seeds):
         taken: list[int] | None = None
         for arm in order:
             ladder = watched(arms.replicate(arm, number, taken), looked_at=arm == "staged" and number == 0)
             log.info("proof: %s, seed %d of %d", arm, number + 1, settings.proof.seeds)
             with _of_arm(run, arm, ladder):
+                choice, ladder = _on_route(ladder, root, inputs, run)
+                if not results[order[0]]:
+                    run.plan(tuple(stage.name for stage in ladder.stages))
                 own = StageInputs(ladder, inputs.data, run.context)
                 students = _climbed(root, own, run)
                 if len(run.record.stages) < len(run.record.planned):
@@ -92,11 +96,20 @@ def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs
                 last = _tested(students[-1], own, precision_of(ladder, ladder.stages[-1].training))
             taken = [student.steps for student in students] if arm == "staged" else taken
             answers[arm].append(last.answers)
-            results[arm].append(replicate_of(arm, ladder, students, last.model, arms.forwards))
+            results[arm].append(replicate_of(arm, ladder, students, last.model, arms.forwards, choice))
             save_proof(run.record, proof_of(settings, run.record.run, tested, examples, results, arms.notes))
     proof = proof_of(settings, run.record.run, tested, examples, results, arms.notes)
     file = write_identified(Path(run.record.folder), judged.answers, answers, inputs.data.corpus())
     return proof.model_copy(update={"identified": identified(judged.answers, answers)}), file
+
+
+def _on_route(ladder: Ladder, root: StageRecord, inputs: StageInputs, run: LadderRun) -> tuple[RouteDecision | None, Ladder]:
+    """The choice of an arm's route and its ladder, where pilots choose it; finished pilots of an interrupted proof are in the store."""
+    if ladder.route != "auto":
+        return None, ladder
+    decision, made = choose_route(root, StageInputs(ladder, inputs.data, run.context))
+    log.info("route: %s (%s)", decision.winner, decision.reason)
+    return decision, made
 
 
 def _climbed(root: StageRecord, inputs: StageInputs, run: LadderRun) -> list[StageRecord]:

@@ -120,8 +120,10 @@ def _proved(home: Home, record: RunRecord) -> list[StageRecord]:
 
 
 def _piloted(home: Home, record: RunRecord) -> list[StageRecord]:
-    """The models of all pilots by which a run has chosen its route."""
-    fingerprints = record.route.fingerprints if record.route else ()
+    """The models of all pilots by which a run, or an arm of a proof, has chosen its route."""
+    proof = read_proof(record)
+    choices = [record.route, *(each.route for arm in (proof.arms if proof else ()) for each in arm.replicates)]
+    fingerprints = {one for choice in choices if choice for one in choice.fingerprints}
     return [model for one in sorted(fingerprints) for model in _stored(home, one[:SHOWN])]
 
 

@@ -41,6 +41,7 @@ MEANING: dict[Arm, str] = {
     "curriculum": "route curriculum: teachers hand over within the last training, at the FLOPs of the ladder",
     "ensemble": "route ensemble: three seeds of the last assistant teach together; all stages shortened until FLOPs are the ladder's",
     "self": "route self: a further student of the last one's size, taught by it; all stages shortened until FLOPs are the ladder's",
+    "auto": "route auto: pilots choose the route, and the winner has the rest: together the FLOPs of the whole ladder",
 }
 
 
@@ -212,6 +213,7 @@ REWRITINGS: dict[Arm, Rewriting] = {
     "label-smoothing": _label_smoothing,
     "pruned-only": lambda ladder, *_: with_stages(ladder, lasting(direct(ladder).stages[0], 0)),
     **{route: _route_matched(route) for route in ROUTE_ARMS},
+    "auto": lambda ladder, *_: ladder.model_copy(update={"route": "auto"}),  # its stages are not known before its pilots have run
 }
 assert tuple(REWRITINGS) == ARMS
 # These hang on the steps of `staged`.

@@ -34,6 +34,7 @@ from tasks.training.cost_model import Forward, training_examples
 from tasks.training.identity import numeric_settings, untaught
 
 KIND = "prices"  # part of the store
+AUTO_SEEDS = 500_000  # added to the seeds of auto in a budget, whose trainings are no other arm's
 WITHOUT_TEACHER: tuple[Arm, ...] = ("scratch", "label-smoothing")
 
 
@@ -107,7 +108,12 @@ def all_trainings(loaded: Loaded, home: Home) -> list[Ladder]:
     arms = arms_of(whole, prepare_data(whole, context), context)
     staged = arms.ladders.get("staged")
     controls = [staged.model_copy(update={"stages": tuple(map(untaught, staged.stages))})] if staged else []
-    ladders = [arms.replicate(arm, number) for number in range(whole.proof.seeds) for arm in arms.ladders]
+    # Pilots and winner of auto take what the ladder takes, in trainings of their own: as if it were the ladder with other seeds.
+    ladders = [
+        replicate(arms.base, AUTO_SEEDS + number) if arm == "auto" else arms.replicate(arm, number)
+        for number in range(whole.proof.seeds)
+        for arm in arms.ladders
+    ]
     return ladders + (controls if watched(whole, looked_at=True).audit.control else [])
 
 
@@ -115,7 +121,9 @@ def _forwards(ladder: Ladder, data: DataRecord, context: Context) -> tuple[Forwa
     """Operations of the arms' models, counted once; and why the last student cannot start from the root, if so."""
     students = [numeric_settings(stage.student) for stage in ladder.stages]
     teacher = ladder.teacher.model_dump(mode="json", exclude={"training"})
-    cached = any(stage.signals.source == "cached" for stage in ladder.stages) or any(arm in ROUTE_ARMS for arm in ladder.proof.arms)
+    cached = any(stage.signals.source == "cached" for stage in ladder.stages) or any(
+        arm in (*ROUTE_ARMS, "auto") for arm in ladder.proof.arms
+    )
     identity = {"kind": KIND, "numerics": NUMERICS, "law": 2, "students": students, "teacher": teacher, "data": data.content_hash}
     identity["cached"] = cached
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from conf.atomic import write_atomic
@@ -14,6 +15,8 @@ from tasks.planning.economics import HOUR
 from tasks.planning.matching import total_of
 from tasks.proof.arms import MEANING, ForwardFlops, arm_flops
 from tasks.proof.verdict_text import trust, verdict
+from tasks.records.choice.route import RouteDecision
+from tasks.records.format import percent
 from tasks.records.proof import PROOF, ArmResult, Contrast, Estimate, Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import NOT_ON_TERMINAL, log
@@ -28,7 +31,14 @@ def metric_of(ladder: Ladder) -> str:
     return main_metric(ladder.workload)
 
 
-def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], tested: StageRecord, forwards: ForwardFlops) -> Replicate:
+def replicate_of(
+    arm: Arm,
+    ladder: Ladder,
+    students: Sequence[StageRecord],
+    tested: StageRecord,
+    forwards: ForwardFlops,
+    route: RouteDecision | None = None,
+) -> Replicate:
     """Scores and costs of one arm with one seed.
 
     Args:
@@ -37,14 +47,20 @@ def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], test
         students: Its models, judged on the validation split.
         tested: The last of them, judged on the test split.
         forwards: To count its operations as if it were run alone, whatever caches and earlier arms saved.
+        route: The choice of its route, for the arm auto: its price is counted with that of the students.
     """
-    costs = arm_flops(arm, ladder, forwards, [student.steps for student in students])
-    metric, seconds = metric_of(ladder), sum(map(_seconds, students, costs))
+    if route is None:
+        costs = arm_flops(arm, ladder, forwards, [student.steps for student in students])
+        flops, seconds = total_of(costs), sum(map(_seconds, students, costs))
+    else:
+        flops = route.spent + route.final
+        seconds = route.seconds + sum(student.seconds + student.signal_seconds for student in students)
+    metric = metric_of(ladder)
     return Replicate(
         seed=ladder.stage_seed(ladder.stages[-1]),
         score=tested.metrics[metric],
         valid=students[-1].metrics[metric],
-        flops=total_of(costs),
+        flops=flops,
         seconds=seconds,
         money=seconds / HOUR * ladder.economics.machine_factor * ladder.economics.price_per_hour,
         steps=tuple(student.steps for student in students),
@@ -52,6 +68,7 @@ def replicate_of(arm: Arm, ladder: Ladder, students: Sequence[StageRecord], test
         reused=sum(student.reused for student in students),
         parameters=students[-1].parameters,
         nothing=learned_nothing(tested.metrics),
+        route=route,
     )
 
 
@@ -90,6 +107,7 @@ def proof_of(
             valid=mean([each.valid for each in replicates]),
         )
 
+    notes = (*notes, *choices_of(results))
     arms = tuple(result(arm, replicates) for arm, replicates in results.items() if replicates)
     proof = Proof(
         run=run,
@@ -110,6 +128,17 @@ def proof_of(
         notes=tuple(notes),
     )
     return proof.model_copy(update={"verdict": verdict(proof), "notes": (*notes, *trust(proof))})
+
+
+def choices_of(results: Mapping[Arm, Sequence[Replicate]]) -> list[str]:
+    """A note on the routes that pilots chose, seed by seed."""
+    found = [(arm, [each.route for each in replicates if each.route]) for arm, replicates in results.items()]
+    return [
+        f"{arm}: pilots took {percent(max(route.spent / route.price for route in routes))} at most and chose "
+        + ", ".join(f"{name} {count} times" if count > 1 else f"{name} once" for name, count in Counter(r.winner for r in routes).items())
+        for arm, routes in found
+        if routes
+    ]
 
 
 def opponents(ladder: Ladder, arms: Sequence[Arm]) -> tuple[Arm, list[Arm]]:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from conf.schema.measures.proof import Accounting, Arm
 from models.base.statistics import Interval, Outcome
 from tasks.records.base import Record
+from tasks.records.choice.route import RouteDecision
 from tasks.records.run import RunRecord
 
 PROOF = "proof.json"
@@ -30,6 +31,7 @@ class Replicate(Record):
         reused: How many of them were found in the store.
         parameters: Of the last student.
         nothing: Why its last student has learned nothing, on the test split; None: it has.
+        route: The choice of its route by pilots, whose price is in the others, for the arm auto.
     """
 
     seed: int
@@ -43,6 +45,7 @@ class Replicate(Record):
     reused: int
     parameters: int
     nothing: str | None = None
+    route: RouteDecision | None = None
 
 
 class Estimate(Record):

@@ -22,6 +22,7 @@ Arm = Literal[
     "curriculum",
     "ensemble",
     "self",
+    "auto",
 ]
 Accounting = Literal["flops", "flops-free", "tokens"]
 ARMS: tuple[Arm, ...] = (
@@ -38,10 +39,11 @@ ARMS: tuple[Arm, ...] = (
     "curriculum",
     "ensemble",
     "self",
+    "auto",
 )
 RouteArm = Literal["root-cached", "curriculum", "ensemble", "self"]
 ROUTE_ARMS: tuple[RouteArm, ...] = get_args(RouteArm)  # routes of these names, with the FLOPs of the whole ladder
-BY_DEFAULT: tuple[Arm, ...] = tuple(arm for arm in ARMS if arm not in ROUTE_ARMS)  # arms of a proof that names none
+BY_DEFAULT: tuple[Arm, ...] = tuple(arm for arm in ARMS if arm not in (*ROUTE_ARMS, "auto"))  # arms of a proof that names none
 MATCHED: dict[Accounting, Arm] = {"flops": "direct-matched", "flops-free": "direct-free", "tokens": "direct"}
 DELTA = {"causal-lm": 0.01}  # bits per byte
 DELTA_ACCURACY = 0.005
@@ -52,7 +54,7 @@ class Comparison(Settings):
 
     arms: tuple[Arm, ...] = setting(
         (),
-        f"Arms to run; none: all that suit the ladder, routes apart, which are named ({', '.join(ROUTE_ARMS)})",
+        f"Arms to run; none: all that suit the ladder, routes apart, which are named ({', '.join(ROUTE_ARMS)}, auto)",
         "arms",
         identity=False,
     )

@@ -107,6 +107,11 @@ class RouteDecision(Record):
     notes: tuple[str, ...] = ()
 
     @property
+    def seconds(self) -> float:
+        """Of all pilots."""
+        return sum(pilot.seconds for each in self.rounds for pilot in each.pilots)
+
+    @property
     def fingerprints(self) -> set[str]:
         """Of the students of all pilots."""
         return {one for each in self.rounds for pilot in each.pilots for one in pilot.fingerprints}

@@ -177,7 +177,7 @@ def test_every_arm_that_is_not_refused_is_a_ladder_that_loads(overrides: tuple[s
     expected = {
         (): set(ARMS) - {"staged-root", "pruned-only"},
         LAYERED: set(ARMS),
-        ONE: {"direct", "scratch", "label-smoothing", "pruned-only", "root-cached", "self"},
+        ONE: {"direct", "scratch", "label-smoothing", "pruned-only", "root-cached", "self", "auto"},
     }
     assert set(made) == expected[overrides]
 
