@@ -37,6 +37,7 @@ from tasks.runtime.logs import log, log_warnings
 from tasks.store.cached import note_reuse, reuse_noted
 from tasks.teachers import teacher
 from tasks.training import student
+from tasks.training.teaching import member_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -143,8 +144,7 @@ def step(function: Callable[P, R], name: str, run_name: str | Callable[..., str]
 
 
 def _student_run_name(parameters: dict[str, Any]) -> str:
-    member = parameters.get("member", 0)
-    return f"{parameters['stage'].name}{f'.{member + 1}' if member else ''} <- {parameters['lineage'][-1].name}"
+    return f"{member_name(parameters['stage'].name, parameters.get('member', 0))} <- {parameters['lineage'][-1].name}"
 
 
 prepare_data = step(prepare.prepare_data, "data", "data: {ladder.data.source}", **RETRY)

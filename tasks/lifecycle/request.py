@@ -13,6 +13,7 @@ from conf.loading.introspect import suggest
 from conf.schema.ladder import Ladder
 from tasks.records.run import Kind, RunRecord, StageRecord
 from tasks.tracking.runs import user
+from tasks.training.teaching import member_name
 
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # that a person gives; a folder is named by it
 NOTE_LENGTH, PERSON_LENGTH = 1000, 100  # characters
@@ -140,7 +141,7 @@ def naming(name: str | None, note: str | None, by: str | None) -> Naming:
 
 
 def kept_before(ladder: Ladder, start_at: str | None) -> tuple[str, ...]:
-    """Names of the models before `start_at`, the teacher among them.
+    """Names of the models before `start_at`, the teacher and the members of rungs among them.
 
     Raises:
         UserError: No stage has that name.
@@ -150,4 +151,5 @@ def kept_before(ladder: Ladder, start_at: str | None) -> tuple[str, ...]:
     names = [stage.name for stage in ladder.stages]
     if start_at not in names:
         raise UserError.about("--start-at", start_at, f"a stage of this ladder: {', '.join(names)}", suggest(start_at, names).strip())
-    return ("teacher", *names[: names.index(start_at)])
+    above = ladder.stages[: names.index(start_at)]
+    return ("teacher", *(member_name(stage.name, member) for stage in above for member in range(stage.members)))

@@ -90,8 +90,13 @@ def member_seed(seed: int, member: int) -> int:
     return (seed + member * MEMBER_SEEDS) % 2**31
 
 
+def member_name(stage: str, member: int) -> str:
+    """Name of a rung's member: that of the stage, or `NAME.2` and so on, which no stage can have."""
+    return stage if member == 0 else f"{stage}.{member + 1}"
+
+
 def member_stage(ladder: Ladder, stage: Stage, member: int) -> Stage:
     """The stage that makes a member: the same with another seed, which no gate judges."""
     if member == 0:
         return stage
-    return stage.model_copy(update={"name": f"{stage.name}.{member + 1}", "seed": member_seed(ladder.stage_seed(stage), member)})
+    return stage.model_copy(update={"name": member_name(stage.name, member), "seed": member_seed(ladder.stage_seed(stage), member)})

@@ -70,6 +70,8 @@ def test_the_models_before_a_stage_are_kept() -> None:
     first, second = (stage.name for stage in LADDER.stages[:2])
     assert kept_before(LADDER, None) == ()
     assert kept_before(LADDER, first) == ("teacher",)
+    grown = LADDER.model_copy(update={"stages": (LADDER.stages[0].model_copy(update={"members": 3}), *LADDER.stages[1:])})
+    assert kept_before(grown, LADDER.stages[1].name) == ("teacher", first, f"{first}.2", f"{first}.3"), "members are not made anew, either"
     assert kept_before(LADDER, second) == ("teacher", first)
     with pytest.raises(UserError, match=f"--start-at: got 'nothing'; allowed: a stage of this ladder: {first}"):
         kept_before(LADDER, "nothing")
