@@ -23,6 +23,7 @@ from models.base.device import precision_of
 from tasks.evaluation.evaluate import answers_on_test
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.proof.arms import watched
+from tasks.proof.looks import earlier_proofs
 from tasks.proof.lost_examples import LabelledAnswers, identified, write_identified
 from tasks.proof.prepare_arms import Arms, arms_of
 from tasks.proof.proof import proof_of, record_proof, record_test, replicate_of, save_proof
@@ -79,6 +80,7 @@ def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs
     settings, tested = inputs.ladder, judged.model
     examples = int(sum(figures.get("count", 0) for figures in tested.slices.values()))
     order = sorted(arms.ladders, key=lambda arm: arm != "staged")  # matched arms follow the steps that it took
+    earlier = earlier_proofs(run.context.paths, run.record.run)
     for number in range(settings.proof.seeds):
         taken: list[int] | None = None
         for arm in order:
@@ -97,8 +99,8 @@ def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs
             taken = [student.steps for student in students] if arm == "staged" else taken
             answers[arm].append(last.answers)
             results[arm].append(replicate_of(arm, ladder, students, last.model, arms.forwards, choice))
-            save_proof(run.record, proof_of(settings, run.record.run, tested, examples, results, arms.notes))
-    proof = proof_of(settings, run.record.run, tested, examples, results, arms.notes)
+            save_proof(run.record, proof_of(settings, run.record.run, tested, examples, results, arms.notes, earlier))
+    proof = proof_of(settings, run.record.run, tested, examples, results, arms.notes, earlier)
     file = write_identified(Path(run.record.folder), judged.answers, answers, inputs.data.corpus())
     return proof.model_copy(update={"identified": identified(judged.answers, answers)}), file
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import MATCHED, Arm
+from models.base.looks import interval_at, seeds_to_decide
 from models.base.quality import baseline_figures, learned_nothing, main_metric
-from models.base.statistics import interval, outcome, seeds_to_decide
+from models.base.statistics import interval, outcome
 from tasks.planning.economics import HOUR
 from tasks.planning.matching import total_of
 from tasks.proof.arms import MEANING, ForwardFlops, arm_flops
+from tasks.proof.looks import looks_at
 from tasks.proof.verdict_text import trust, verdict
 from tasks.records.choice.route import RouteDecision
 from tasks.records.format import percent
@@ -79,7 +81,13 @@ def _seconds(student: StageRecord, cost: StageFlops) -> float:
 
 
 def proof_of(
-    ladder: Ladder, run: str, root: StageRecord | None, examples: int, results: dict[Arm, list[Replicate]], notes: Sequence[str]
+    ladder: Ladder,
+    run: str,
+    root: StageRecord | None,
+    examples: int,
+    results: dict[Arm, list[Replicate]],
+    notes: Sequence[str],
+    earlier: Sequence[Proof] = (),
 ) -> Proof:
     """Compare the finished arms, all or some.
 
@@ -90,6 +98,7 @@ def proof_of(
         examples: Held-out rows of a score.
         results: Replicates of each arm, in the order of the seeds.
         notes: To be kept.
+        earlier: Finished proofs of this home, the oldest first: those of the same students were looks at these seeds.
     """
     settings, metric = ladder.proof, metric_of(ladder)
     resolution = 1 / examples if metric == "accuracy" and examples else 0.0
@@ -122,7 +131,7 @@ def proof_of(
         root=root.metrics[metric] if root else None,
         baseline=baseline_figures(root.metrics).get(metric) if root else None,
         arms=arms,
-        contrasts=tuple(_contrasts(ladder, results, resolution)),
+        contrasts=tuple(_contrasts(ladder, run, results, resolution, earlier)),
         verdict="",
         currency=ladder.economics.currency,
         notes=tuple(notes),
@@ -152,23 +161,35 @@ def opponents(ladder: Ladder, arms: Sequence[Arm]) -> tuple[Arm, list[Arm]]:
     return first, sorted(others, key=lambda arm: (arm != wanted, not arm.startswith("direct")))
 
 
-def _contrasts(ladder: Ladder, results: dict[Arm, list[Replicate]], resolution: float) -> list[Contrast]:
-    settings, delta = ladder.proof, ladder.proof.least(ladder.workload)
-    sign = -1.0 if metric_of(ladder) == "bits_per_byte" else 1.0
+def _contrasts(
+    ladder: Ladder, run: str, results: dict[Arm, list[Replicate]], resolution: float, earlier: Sequence[Proof]
+) -> Iterator[Contrast]:
+    sign, delta = -1.0 if metric_of(ladder) == "bits_per_byte" else 1.0, ladder.proof.least(ladder.workload)
+    finished = all(len(replicates) == ladder.proof.seeds for replicates in results.values())
     first, others = opponents(ladder, list(results))
-    found = []
     for second in others:
         pairs = list(zip(results[first], results[second], strict=False))  # while it runs, an arm may be one seed ahead
         assert all(a.seed == b.seed for a, b in pairs)
         if len(pairs) < 2:
             continue
         gains = tuple(sign * (a.score - b.score) for a, b in pairs)
-        gain = interval(gains, settings.confidence, resolution)
-        decided = outcome(gain, delta)
+        looks = looks_at(run, (first, second), pairs, earlier)
+        judged = [[gains[place] for place in places] for places in looks.added]
+        given = (ladder.proof.confidence, resolution, ladder.proof.interval)
+        gain = interval_at(judged or [gains], *given, number=looks.number)
+        decided = outcome(gain, delta) if finished and judged else "undecided"
         learned = not all(each.nothing for pair in pairs for each in pair)  # no number of seeds would tell two such arms apart
-        more = seeds_to_decide(gain, delta, settings.confidence) if decided == "undecided" and learned else None
-        found.append(Contrast(first=first, second=second, gains=gains, gain=Estimate.of(gain), outcome=decided, seeds_to_decide=more))
-    return found
+        undecided = decided == "undecided" and finished and learned and bool(judged)
+        yield Contrast(
+            first=first,
+            second=second,
+            gains=gains,
+            gain=Estimate.of(gain),
+            outcome=decided,
+            seeds_to_decide=seeds_to_decide(judged, delta, *given) if undecided else None,
+            looks=looks.taken,
+            look=looks.number,
+        )
 
 
 def save_proof(record: RunRecord, proof: Proof) -> Path:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from models.base.looks import LEAST
 from models.base.quality import baseline_name
 from tasks.records.format import NONE, amount, operations, seconds
 from tasks.records.proof import ArmResult, Contrast, Estimate, Proof
 
-METHODS = {"t": "Student's t", "bootstrap": "studentised bootstrap"}
+METHODS = {"t": "Student's t", "sign-flip": "sign-flip", "bootstrap-t": "studentised bootstrap", "bootstrap": "studentised bootstrap"}
 
 
 def points(proof: Proof, value: float, signed: bool = False) -> str:
@@ -31,11 +32,19 @@ def scored(proof: Proof, value: float) -> str:
     return f"{points(proof, value)} {'bits/byte' if proof.metric == 'bits_per_byte' else '%'}"
 
 
-def spread(proof: Proof, found: Estimate) -> str:
-    """A difference and its interval: `+1.30 points (95 % interval +0.40 to +2.20, Student's t over 5 seeds)`."""
-    low, high = points(proof, found.low, True), points(proof, found.high, True)
-    how = f"{METHODS[found.method]} over {found.pairs} seeds"
-    return f"{points(proof, found.mean, True)} {unit(proof)} ({100 * proof.confidence:g} % interval {low} to {high}, {how})"
+def ends(proof: Proof, found: Estimate) -> str:
+    """The interval of a difference: `+0.40 to +2.20`; an end that the seeds do not bound is `-inf` or `+inf`."""
+    low = "-inf" if found.low is None else points(proof, found.low, True)
+    high = "+inf" if found.high is None else points(proof, found.high, True)
+    return f"{low} to {high}"
+
+
+def spread(proof: Proof, contrast: Contrast) -> str:
+    """A difference and its interval: `+1.30 points (95 % interval +0.40 to +2.20, Student's t over 5 seeds, first look)`."""
+    found = contrast.gain
+    earlier = f"look {contrast.look} of {len(contrast.looks)}" if len(contrast.looks) > 1 or contrast.look > 1 else "first look"
+    how = f"{METHODS[found.method]} over {found.pairs} seeds{f', {earlier}' if contrast.looks else ''}"
+    return f"{points(proof, found.mean, True)} {unit(proof)} ({100 * proof.confidence:g} % interval {ends(proof, found)}, {how})"
 
 
 def called(contrast: Contrast, delta: str) -> str:
@@ -66,14 +75,14 @@ def verdict(proof: Proof) -> str:
     words = called(contrast, f"{points(proof, proof.delta)} {unit(proof)}")
     start = f"{'Pilot, a tenth of the steps: ' if proof.pilot else ''}{words[0].upper() if not proof.pilot else words[0]}{words[1:]}"
     scores = f"{first.arm} scores {scored(proof, first.score.mean)}, {second.arm} {scored(proof, second.score.mean)}"
-    sentence = f"{start}: {scores}, a gain of {spread(proof, contrast.gain)}, for {price(proof, first, second)}"
+    sentence = f"{start}: {scores}, a gain of {spread(proof, contrast)}, for {price(proof, first, second)}"
     missing = "" if proof.finished else " Not all seeds are finished."
     return f"{sentence}{needed(proof, contrast)}.{missing}"
 
 
 def needed(proof: Proof, contrast: Contrast) -> str:
     """How many seeds would decide the undecided contrasts."""
-    if contrast.outcome != "undecided":
+    if contrast.outcome != "undecided" or not proof.finished or contrast.gain.pairs < LEAST:
         return ""
     more = contrast.seeds_to_decide
     return f"; {'more than 1,000' if more is None else f'about {max(more, contrast.gain.pairs + 1)}'} seeds would decide it"
@@ -98,8 +107,8 @@ def trust(proof: Proof) -> tuple[str, ...]:
             f"One of the {proof.test_examples} test examples is {100 / proof.test_examples:.2f} points, more than the smallest difference "
             f"of interest of {100 * proof.delta:.2f}; a spread below that of such steps is not believed."
         )
-    if proof.contrasts and proof.contrasts[0].gain.pairs == 2:
-        sentences.append("Two seeds decide nothing: how far seeds scatter cannot be told from two. Take at least five.")
+    if proof.contrasts:
+        sentences += _of_looks(proof, proof.contrasts[0])
     if proof.pilot:
         sentences.append(
             "A pilot: every student has a tenth of its steps, and its whole schedule within them. Trust it for whether all arms run, what "
@@ -107,6 +116,23 @@ def trust(proof: Proof) -> tuple[str, ...]:
             "from the root say little of those that are not."
         )
     return tuple(sentences)
+
+
+def _of_looks(proof: Proof, contrast: Contrast) -> list[str]:
+    """What the seeds and the looks at them allow to say."""
+    if contrast.gain.pairs == 2:
+        return ["Two seeds decide nothing: how far seeds scatter cannot be told from two. Take at least five."]
+    taken = contrast.looks
+    sentences = []
+    if len(taken) > 1 or contrast.look > 1:
+        told = "; ".join(f"{number}: {len(look.seeds)} seeds in {look.run}" for number, look in enumerate(taken, 1))
+        sentences.append(
+            f"These seeds were looked at before ({told}). The intervals of all looks together hold the true difference with "
+            f"{100 * proof.confidence:g} %, so that a later look is wider than a first one of as many seeds."
+        )
+    if proof.finished and contrast.gain.pairs < len(contrast.gains):
+        sentences.append("One seed more than in the look before says nothing of its spread, and is left out. Add two at least.")
+    return sentences
 
 
 def table(proof: Proof) -> tuple[list[str], list[list[str]]]:
@@ -125,17 +151,16 @@ def table(proof: Proof) -> tuple[list[str], list[list[str]]]:
     ]
     rows = []
     for arm in proof.arms:
-        contrast, half = against.get(arm.arm), (arm.score.high - arm.score.low) / 2 if arm.score else None
+        contrast, span = against.get(arm.arm), bounded(arm.score)
         mean = sum(each.score for each in arm.replicates) / len(arm.replicates)
         gains = [NONE, NONE]
         if contrast:
-            low, high = points(proof, contrast.gain.low, True), points(proof, contrast.gain.high, True)
-            gains = [points(proof, contrast.gain.mean, True), f"{low} to {high}"]
+            gains = [points(proof, contrast.gain.mean, True), ends(proof, contrast.gain)]
         rows.append(
             [
                 arm.arm,
                 points(proof, mean),
-                NONE if half is None else points(proof, half),
+                points(proof, (span[1] - span[0]) / 2) if span else NONE,
                 f"{arm.flops / base:.2f}x" if base else NONE,
                 seconds(arm.seconds),
                 *gains,
@@ -144,6 +169,11 @@ def table(proof: Proof) -> tuple[list[str], list[list[str]]]:
     if proof.baseline is not None:
         rows.append([baseline_name("causal-lm" if proof.metric == "bits_per_byte" else ""), points(proof, proof.baseline), *[NONE] * 5])
     return headers, rows
+
+
+def bounded(score: Estimate | None) -> tuple[float, float] | None:
+    """Both ends of an interval; None where there is none, or an end is infinite."""
+    return None if score is None or score.low is None or score.high is None else (score.low, score.high)
 
 
 def render(proof: Proof) -> Table:

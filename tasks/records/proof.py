@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
 from conf.schema.measures.proof import Accounting, Arm
-from models.base.statistics import Interval, Outcome
+from models.base.statistics import Interval, Method, Outcome
 from tasks.records.base import Record
 from tasks.records.choice.route import RouteDecision
 from tasks.records.run import RunRecord
@@ -49,19 +50,28 @@ class Replicate(Record):
 
 
 class Estimate(Record):
-    """A mean over seeds with its interval."""
+    """A mean over seeds with its interval.
+
+    Attributes:
+        low: Lower end; None: the seeds are too few to bound it.
+        high: Upper end.
+        sd: Of one seed.
+        pairs: Seeds that it rests on.
+        method: `bootstrap` is the name that `bootstrap-t` had in earlier records.
+    """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     sd: float
     pairs: int
-    method: Literal["t", "bootstrap"]
+    method: Method | Literal["bootstrap"]
 
     @classmethod
     def of(cls, found: Interval) -> Estimate:
         """The interval as a record."""
-        return cls(**found._asdict())
+        low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
+        return cls(**{**found._asdict(), "low": low, "high": high})
 
 
 class ArmResult(Record):
@@ -98,15 +108,33 @@ class ArmResult(Record):
         return sum(each.seconds for each in self.replicates) / len(self.replicates)
 
 
+class SeedLook(Record):
+    """One look at two arms: a run, and the seeds that it showed."""
+
+    run: str
+    seeds: tuple[int, ...]
+
+
 class Contrast(Record):
-    """One arm held against another: `gain` is positive where the first is better, in the score's unit."""
+    """One arm held against another.
+
+    Attributes:
+        gains: By seed; positive where the first is better, in the score's unit.
+        gain: Their mean, with the interval of this look: the intervals of all looks together hold the true mean with the confidence.
+        outcome: `undecided` while seeds are missing.
+        seeds_to_decide: In all; None: decided, or more than 1,000.
+        looks: At these seeds, in other proofs and this; empty in records of earlier versions, and where there are too few seeds.
+        look: Number of this one, from 1.
+    """
 
     first: Arm
     second: Arm
-    gains: tuple[float, ...]  # by seed
+    gains: tuple[float, ...]
     gain: Estimate
     outcome: Outcome
     seeds_to_decide: int | None
+    looks: tuple[SeedLook, ...] = ()
+    look: int = 1
 
 
 class Identified(Record):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from conf.schema.base import Settings, setting
 
@@ -24,6 +25,7 @@ Arm = Literal[
     "self",
     "auto",
 ]
+IntervalMethod = Literal["t", "sign-flip", "bootstrap-t"]
 Accounting = Literal["flops", "flops-free", "tokens"]
 ARMS: tuple[Arm, ...] = (
     "staged",
@@ -45,6 +47,7 @@ RouteArm = Literal["root-cached", "curriculum", "ensemble", "self"]
 ROUTE_ARMS: tuple[RouteArm, ...] = get_args(RouteArm)  # routes of these names, with the FLOPs of the whole ladder
 BY_DEFAULT: tuple[Arm, ...] = tuple(arm for arm in ARMS if arm not in (*ROUTE_ARMS, "auto"))  # arms of a proof that names none
 MATCHED: dict[Accounting, Arm] = {"flops": "direct-matched", "flops-free": "direct-free", "tokens": "direct"}
+FIRST_LOOK = 0.8  # share of the permitted error that the first look at the seeds spends; see models/base/looks.py
 DELTA = {"causal-lm": 0.01}  # bits per byte
 DELTA_ACCURACY = 0.005
 
@@ -67,7 +70,16 @@ class Comparison(Settings):
         gt=0,
         le=1000.0,
     )
-    confidence: float = setting(0.95, "Confidence of the intervals", "probability", identity=False, ge=0.5, lt=1)
+    confidence: float = setting(
+        0.95, "Confidence of the intervals, of all looks at the same seeds together", "probability", identity=False, ge=0.5, lt=1
+    )
+    interval: IntervalMethod = setting(
+        "t",
+        "Intervals of differences: t: Student's t, for differences that are about normal; sign-flip: exact for those that are symmetric, "
+        "needs 6 seeds at a confidence of 0.95; bootstrap-t: for skewed ones, wide with few seeds",
+        identity=False,
+        added=True,
+    )
     accounting: Accounting = setting(
         "flops",
         "Direct jump that the ladder is compared with: flops: one of the same FLOPs, assistants counted (direct-matched); flops-free: "
@@ -95,6 +107,16 @@ class Comparison(Settings):
         if len(value) == 1:
             raise ValueError(f"got {value[0]!r} alone; allowed: two arms or more. A comparison needs something to compare with.")
         return value
+
+    @model_validator(mode="after")
+    def _flips_bound_an_interval(self) -> Comparison:
+        least = math.ceil(math.log2(2 / (FIRST_LOOK * (1 - self.confidence))) - 1e-9)
+        if self.interval == "sign-flip" and self.seeds < least:
+            raise ValueError(
+                f"interval: got sign-flip with {self.seeds} seeds; allowed: {least} or more, as fewer have too few flips to bound an "
+                f"interval at a confidence of {self.confidence:g}. Raise seeds, or take t or bootstrap-t."
+            )
+        return self
 
     def least(self, workload: str) -> float:
         """The smallest difference of interest, in the unit of the workload's score."""

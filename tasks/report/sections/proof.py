@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tasks.proof.verdict_text import points, scored, spread, table, unit
+from tasks.proof.verdict_text import bounded, points, scored, spread, table, unit
 from tasks.records.format import percent
 from tasks.records.proof import ArmResult, Proof, read_proof
 from tasks.records.run import RunRecord
@@ -34,19 +34,18 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
         "delta": f"{points(proof, proof.delta)} {unit(proof)}",
         "headers": headers,
         "rows": rows,
-        "contrasts": [(contrast, spread(proof, contrast.gain)) for contrast in proof.contrasts],
+        "contrasts": [(contrast, spread(proof, contrast)) for contrast in proof.contrasts],
         "plots": [(layout, Markup(scores_svg(proof, layout))) for layout in layouts],
         "unit": "tokens" if proof.metric == "bits_per_byte" else "examples",
         "lost": [(each, percent(each.identified / each.rows)) for each in proof.identified],
         "controls": [_control(arm) for arm in proof.arms if arm.arm != first],
-        "intervals": {last: (known.low, known.high)} if last in drawn_in_full and last and (known := shown[first].valid) else {},
+        "intervals": {last: span} if last in drawn_in_full and last and (span := bounded(shown[first].valid)) else {},
     }
 
 
 def _control(arm: ArmResult) -> Control:
     mean = sum(each.valid for each in arm.replicates) / len(arm.replicates)
-    ends = (arm.valid.low, arm.valid.high) if arm.valid else (None, None)
-    return Control(arm.arm, arm.parameters, mean, *ends)
+    return Control(arm.arm, arm.parameters, mean, *(bounded(arm.valid) or (None, None)))
 
 
 @kept
@@ -63,8 +62,8 @@ def scores_svg(proof: Proof, layout: Layout) -> str:
         axes.plot(shown, [row - 0.16] * len(shown), "o", clip_on=False, color=colour, alpha=0.5, markersize=5, markeredgewidth=0)
         if shown:
             axes.plot(sum(scores) / len(scores), row + 0.12, "D", clip_on=len(shown) < len(scores), color=colour, markersize=7)
-        if arm.score:
-            ends = possible((arm.score.low, arm.score.high), scale == 100)
+        if span := bounded(arm.score):
+            ends = possible(span, scale == 100)
             axes.hlines(row + 0.12, scale * ends[0], scale * ends[1], color=colour, linewidth=2)
     if proof.root is not None and low <= proof.root <= high:
         axes.axvline(scale * proof.root, color=GRID, linewidth=3, zorder=0)
@@ -92,7 +91,7 @@ def told(proof: Proof) -> str:
 
     def words(arm: ArmResult) -> str:
         mean = sum(each.score for each in arm.replicates) / len(arm.replicates)
-        ends = possible((arm.score.low, arm.score.high), proof.metric == "accuracy") if arm.score else None
+        ends = possible(span, proof.metric == "accuracy") if (span := bounded(arm.score)) else None
         between = f" ({points(proof, ends[0])} to {points(proof, ends[1])})" if ends else ""
         return f"{arm.arm} {scored(proof, mean)}{between}"
 

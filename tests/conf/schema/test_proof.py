@@ -28,6 +28,7 @@ def test_every_arm_has_a_rewriting_and_words() -> None:
         ("proof.arms=[staged]", r"proof\.arms: got 'staged' alone; allowed: two arms or more"),
         ("proof.arms=[staged,direct,staged]", r"proof\.arms: got staged more than once"),
         ("proof.arms=[staged,dirct]", r"proof\.arms\[1\]: got 'dirct'; allowed: staged, .*Did you mean 'direct'"),
+        ("proof.interval=sign-flip", r"proof.*interval: got sign-flip with 5 seeds; allowed: 6 or more"),
         ("proof.delta=0", r"proof\.delta: got 0; allowed: a number"),
         ("proof.confidence=95", r"proof\.confidence: got 95"),
         ("proof.accounting=money", r"proof\.accounting: got 'money'; allowed: flops, flops-free or tokens"),

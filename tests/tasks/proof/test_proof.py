@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 from pathlib import Path
@@ -141,6 +142,86 @@ def test_what_is_too_coarse_for_its_delta_is_said() -> None:
     assert any("One of the 100 test examples is 1.00 points" in note for note in coarse.notes)
     assert not any("test examples is" in note for note in compared("digits", arms).notes)
     assert coarse.notes[0] == "left out: x"
+
+
+def followed(*sizes: int, own: float = 0.02) -> list[Proof]:
+    """Proofs of the same arms with so many seeds each, one after another, each of which knows those before."""
+    made: list[Proof] = []
+    for number, seeds in enumerate(sizes):
+        arms: dict[Arm, list[Replicate]] = {"staged": replicates(0.935, own, seeds=seeds), "direct": replicates(0.93, seeds=seeds)}
+        ladder = load("digits", [f"proof.seeds={seeds}"]).ladder
+        made.append(proof_of(ladder, f"run-{number}", None, 5000, arms, [], made[:number]))
+    return made
+
+
+def test_a_proof_with_more_seeds_finds_the_earlier_looks_at_them_and_says_so() -> None:
+    first, second, again = followed(3, 5, 5)
+    assert [len(look.seeds) for look in first.contrasts[0].looks] == [3]
+    assert "first look" in first.verdict
+    later = second.contrasts[0]
+    assert [(look.run, look.seeds) for look in later.looks] == [("run-0", (0, 1, 2)), ("run-1", (0, 1, 2, 3, 4))]
+    assert later.look == 2
+    assert "look 2 of 2" in second.verdict
+    alone = compared("digits", {"staged": replicates(0.935, 0.02), "direct": replicates(0.93)}).contrasts[0]
+    assert later.gain.low is not None
+    assert alone.gain.low is not None
+    assert later.gain.mean == pytest.approx(alone.gain.mean)
+    assert later.gain.low < alone.gain.low
+    assert "1: 3 seeds in run-0; 2: 5 seeds in run-1" in " ".join(second.notes)
+    same = again.contrasts[0]
+    assert (same.look, same.gain, len(same.looks)) == (2, later.gain, 2), "the same seeds again are the same look"
+
+
+def test_the_looks_outlive_the_first_run_and_other_students_are_none() -> None:
+    _, second = followed(3, 5)
+    arms: dict[Arm, list[Replicate]] = {"staged": replicates(0.935, 0.02), "direct": replicates(0.93)}
+    found = proof_of(load("digits").ladder, "run-2", None, 5000, arms, [], [second]).contrasts[0]
+    assert [look.run for look in found.looks] == ["run-0", "run-1"]
+    others: dict[Arm, list[Replicate]] = {
+        arm: [each.model_copy(update={"fingerprints": ("other",)}) for each in made] for arm, made in arms.items()
+    }
+    assert len(proof_of(load("digits").ladder, "run-2", None, 5000, others, [], [second]).contrasts[0].looks) == 1
+
+
+def test_one_seed_more_is_no_look_and_fewer_seeds_than_before_are_one_more() -> None:
+    _, one_more = followed(4, 5)
+    assert (one_more.contrasts[0].gain.pairs, len(one_more.contrasts[0].gains), one_more.contrasts[0].look) == (4, 5, 1)
+    assert "Add two at least." in " ".join(one_more.notes)
+    _, fewer = followed(5, 3)
+    assert (fewer.contrasts[0].gain.pairs, fewer.contrasts[0].look) == (3, 2)
+    _, after_two = followed(2, 5)
+    assert (after_two.contrasts[0].look, len(after_two.contrasts[0].looks)) == (1, 1)
+
+
+def test_two_seeds_decide_nothing() -> None:
+    proof = followed(2, own=0.0)[0]
+    assert proof.contrasts[0].outcome == "undecided"
+    assert proof.contrasts[0].looks == ()
+    assert "Two seeds decide nothing" in " ".join(proof.notes)
+
+
+def test_a_record_of_an_earlier_version_is_read_and_was_a_look(tmp_path: Path) -> None:
+    record = record_in(tmp_path / "run")
+    plain = json.loads(followed(3)[0].model_dump_json())
+    for contrast in plain["contrasts"]:
+        del contrast["looks"], contrast["look"]
+        contrast["gain"]["method"] = "bootstrap"
+    (tmp_path / "run" / "proof.json").write_text(json.dumps(plain))
+    old = read_proof(record)
+    assert old is not None
+    assert page.section(record) is not None
+    arms: dict[Arm, list[Replicate]] = {"staged": replicates(0.935, 0.02), "direct": replicates(0.93)}
+    assert proof_of(load("digits").ladder, "new", None, 5000, arms, [], [old]).contrasts[0].look == 2
+
+
+def test_an_end_that_no_flip_bounds_is_said_and_kept(tmp_path: Path) -> None:
+    arms: dict[Arm, list[Replicate]] = {"staged": replicates(0.95), "direct": replicates(0.94)}
+    proof = compared("digits", arms, "proof.interval=sign-flip", "proof.seeds=6")
+    assert proof.contrasts[0].gain.low is None
+    assert "interval -inf to +inf, sign-flip over 5 seeds" in proof.verdict
+    record = record_in(tmp_path / "run")
+    save_proof(record, proof)
+    assert read_proof(record) == proof
 
 
 def record_in(folder: Path) -> RunRecord:
