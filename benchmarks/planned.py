@@ -60,7 +60,7 @@ def ladders(folder: Path) -> dict[str, Callable[[], Loaded]]:
     return {
         "digits": lambda: load("digits", QUIET),
         "python-stdlib": lambda: load("python-stdlib", (*QUIET, *SHORT)),
-        "dialects": lambda: load(str(dialects.write(folder / "dialects")), QUIET),
+        "dialects": lambda: load(str(dialects.write(folder / "dialects", steps=320)), QUIET),
     }
 
 
@@ -71,20 +71,26 @@ def cases_of(loaded: Loaded, folder: Path) -> Iterator[Case]:
     use_threads(ladder)
     inputs = StageInputs(ladder, prepare_data(ladder, context), context)
     root = prepare_teacher(inputs)
-    shutil.copytree(folder / "pilots", folder / "whole")
-    other = context.model_copy(update={"home": str(folder / "whole")})
-    away = StageInputs(ladder, prepare_data(ladder, other), other)
+    away = [_copied(name, inputs, folder) for name in ("whole", "jump")]  # which know nothing of the pilots, nor of each other
     whole = settled_ladder(ladder, inputs)
+    measure_schedule(shortened_ladder(whole, SCHEDULES[0][0], seed=9), root, inputs)  # the first training of a process costs more
     pilots, busy = timed(whole, root, inputs)
-    yield from compared(whole, pilots, busy, prepare_teacher(away), away)
+    yield from compared(whole, pilots, busy, prepare_teacher(away[0]), away[0])
     jump = direct(whole)
     jumps, busy = timed(jump, root, inputs)
     forecast = foretell(ladder, root, inputs)  # finds the pilots in the store
     assert forecast.jump is not None
     matched = with_stages(jump, lasting(jump.stages[0], forecast.jump.steps))
-    for case in compared(matched, jumps, busy, prepare_teacher(away), away, forecast.jump.steps / jump.stages[0].training.steps):
+    for case in compared(matched, jumps, busy, prepare_teacher(away[1]), away[1], forecast.jump.steps / jump.stages[0].training.steps):
         yield case._replace(ladder=f"{case.ladder}, one jump")
     print(f"{ladder.name}: a jump is as good with probability {forecast.as_good:.2f}", flush=True)
+
+
+def _copied(name: str, inputs: StageInputs, folder: Path) -> StageInputs:
+    """The same inputs in a copy of the home."""
+    shutil.copytree(inputs.context.home, folder / name)
+    context = inputs.context.model_copy(update={"home": str(folder / name)})
+    return StageInputs(inputs.ladder, prepare_data(inputs.ladder, context), context)
 
 
 def timed(ladder: Ladder, root: StageRecord, inputs: StageInputs) -> tuple[list[MeasuredSchedule], list[tuple[float, float]]]:

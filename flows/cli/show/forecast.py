@@ -12,11 +12,16 @@ COLUMNS = ("student", "params", "steps", "FLOPs", "time", "pilots", "foretold", 
 
 def forecast_text(forecast: LadderForecast) -> str:
     """Foretold quality and time of every student and of one jump, and which is foretold to be better."""
-    rows = [_row(stage, stage.name, forecast) for stage in forecast.stages]
-    if forecast.jump is not None:
-        rows.append(_row(forecast.jump, f"{forecast.jump.name}, one jump", forecast))
+    rows = [_row(stage, f"{stage.name}{', one jump' * (stage is forecast.jump)}", forecast) for stage in _all(forecast)]
     title = f"{forecast.ladder}: whole schedules foretold from pilots of {estimate(forecast.seconds)}; {_metric(forecast)}"
-    lines = ["", *jump_words(forecast), "FLOPs are of all trainings down to a student, time is of its own; pilots: a quarter of the steps."]
+    early = [row[0] for row, stage in zip(rows, _all(forecast), strict=True) if not stage.learned]
+    weak = [f"note: short pilots of {', '.join(early)} have learned nothing, so that these forecasts say little"] if early else []
+    lines = [
+        "",
+        *jump_words(forecast),
+        *weak,
+        "FLOPs are of all trainings down to a student, time is of its own; pilots: a quarter of the steps.",
+    ]
     return text_of(title, table_of(COLUMNS, rows, left=()), *lines, width=WIDE, soft_wrap=True)
 
 
@@ -40,6 +45,10 @@ def jump_words(forecast: LadderForecast) -> list[str]:
     else:
         found.append(f"It comes level at {forecast.equal_flops / last.flops:.2g} times the ladder's FLOPs.")
     return found
+
+
+def _all(forecast: LadderForecast) -> list[FarStage]:
+    return [*forecast.stages, *([forecast.jump] if forecast.jump else [])]
 
 
 def _metric(forecast: LadderForecast) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
+from scipy.optimize import nnls
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
@@ -37,6 +38,7 @@ class FarStage(Record):
         flops: Of all trainings down to it.
         loss: Median: bits per byte, or the error rate; `low` and `high` end an interval that holds the loss of one seed.
         seconds: Of its training and of the answers that it stores, as of an empty store.
+        learned: Whether all its pilots are better than a guess; else they say little.
         measured: Loss of each pilot, by its share of the steps and its seed.
     """
 
@@ -48,6 +50,7 @@ class FarStage(Record):
     low: float
     high: float
     seconds: float
+    learned: bool
     measured: tuple[tuple[float, int, float], ...]
 
 
@@ -135,8 +138,9 @@ def curve_of(pilots: Sequence[MeasuredSchedule], place: int, seed: int = 0) -> S
 
 
 def sampling_noise(loss: float, rows: int) -> float:
-    """Standard error of an error rate of so many rows; 0 for losses above 1, which are none."""
-    return sqrt(loss * (1 - loss) / rows) if 0 <= loss <= 1 and rows else 0.0
+    """Standard error of an error rate of so many rows, relative to it (with one more error, as of none); 0 for losses that are no rate."""
+    rate = (loss * rows + 1) / (rows + 1)
+    return sqrt((1 - rate) / rate / rows) if loss <= 1 and rows else 0.0
 
 
 def far_stages(
@@ -163,6 +167,7 @@ def far_stages(
                 low=foretold.low,
                 high=foretold.high,
                 seconds=seconds,
+                learned=all(each.stages[place].learned for each in pilots),
                 measured=tuple((each.share, each.seed, each.stages[place].loss) for each in pilots),
             )
         )
@@ -170,12 +175,10 @@ def far_stages(
 
 
 def line_through(points: Sequence[tuple[float, float]], at: float) -> float:
-    """The value at a place of the line that fits points best, its value at 0 not below 0."""
+    """The value at a place of the line that fits points best, neither its start nor its slope below 0."""
     places, values = np.array(points, dtype=np.float64).T
-    slope = np.polyfit(places, values, 1) if len(set(places)) > 1 else np.array([0.0, -1.0])
-    if slope[1] < 0:
-        return float((places @ values) / (places @ places) * at)
-    return float(np.polyval(slope, at))
+    (start, slope), _ = nnls(np.stack((np.ones_like(places), places), axis=1), values)
+    return float(start + slope * at)
 
 
 def _matched(jump: Ladder, target: float, inputs: StageInputs) -> Ladder:

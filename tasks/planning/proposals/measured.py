@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of
+from models.base.quality import learned_nothing
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.planning.matching import lasting, settled, with_stages
 from tasks.planning.preflight import check_ladder
@@ -29,6 +30,7 @@ class MeasuredStage(Record):
         trained_flops: Of its own training, as its record counts them: answers that were stored before it are not in them.
         loss: Bits per byte, or the error rate, on the validation split.
         rows: Examples that it was judged on.
+        learned: Whether it is better than a guess that reads no input.
         seconds: Of its training.
         answering: Seconds of the stored answers that it learns from, whoever asked first.
         answers: How many these are; 0: its teachers answer live.
@@ -41,6 +43,7 @@ class MeasuredStage(Record):
     trained_flops: float
     loss: float
     rows: int
+    learned: bool
     seconds: float
     answering: float
     answers: int
@@ -106,6 +109,7 @@ def measure_schedule(ladder: Ladder, root: StageRecord, inputs: StageInputs, sha
             trained_flops=record.flops,
             loss=loss_of(record),
             rows=rows,
+            learned=learned_nothing(record.metrics) is None,
             seconds=record.seconds,
             answering=record.all_signal_seconds or 0.0,
             answers=answers,

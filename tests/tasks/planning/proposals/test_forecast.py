@@ -53,11 +53,12 @@ def test_more_pilots_and_longer_ones_make_intervals_narrower() -> None:
 
 def test_noise_widens_an_interval_and_a_seed_repeats_it() -> None:
     points = [Point(share * WHOLE, 0.1 + 0.05 * share**-0.5) for share, _ in SCHEDULES]
-    quiet, loud = ScalingCurve(points), ScalingCurve(points, noise=0.05)
+    quiet, loud = ScalingCurve(points), ScalingCurve(points, noise=0.3)
     assert loud.at(WHOLE).high - loud.at(WHOLE).low > 2 * (quiet.at(WHOLE).high - quiet.at(WHOLE).low)
     assert ScalingCurve(points).at(WHOLE) == quiet.at(WHOLE)
     assert quiet.at(WHOLE).low >= 0
-    assert sampling_noise(0.1, 360) == pytest.approx((0.1 * 0.9 / 360) ** 0.5)
+    assert sampling_noise(0.1, 360) == pytest.approx((0.9 / 0.1 / 360) ** 0.5, rel=0.02), "relative to the error rate"
+    assert sampling_noise(0.0, 360) == pytest.approx(1, rel=0.01), "no error of 360 may be one of them"
     assert sampling_noise(2.3, 360) == 0.0, "bits per byte are no share of rows"
 
 
@@ -71,12 +72,22 @@ def test_operations_that_reach_a_loss() -> None:
 def test_time_is_a_line_whose_start_costs_something_or_nothing() -> None:
     assert line_through([(10, 3.0), (20, 5.0), (40, 9.0)], 160) == pytest.approx(1 + 0.2 * 160)
     assert line_through([(10, 1.0), (20, 4.0)], 100) == pytest.approx(100 * (10 + 80) / 500), "a start below nothing is none"
+    assert line_through([(10, 4.0), (20, 2.0)], 100) == pytest.approx(3.0), "more steps take no less"
     assert line_through([(10, 2.0)], 100) == pytest.approx(20)
 
 
 def stage(name: str, flops: float) -> FarStage:
     return FarStage(
-        name=name, parameters=1000, steps=100, flops=flops, loss=0.1, low=0.05, high=0.2, seconds=3.0, measured=((0.25, 0, 0.15),)
+        name=name,
+        parameters=1000,
+        steps=100,
+        flops=flops,
+        loss=0.1,
+        low=0.05,
+        high=0.2,
+        seconds=3.0,
+        learned=True,
+        measured=((0.25, 0, 0.15),),
     )
 
 
