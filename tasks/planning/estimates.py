@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from conf.schema.ladder import Ladder
 from conf.schema.stage.training import Training
 from models.architectures.shapes import Size
+from models.base.interface import Interface
 from models.losses.chunked import CHUNK_ELEMENTS
+from tasks.training.cost_model import AnswerCaches, TrainingExamples, answers_of
+from tasks.training.signal_policy import estimated_bytes, outputs_of
 
 
 class TrainingEstimate(NamedTuple):
@@ -44,3 +48,19 @@ def estimate(
     memory += micro * size.width * (layer + size.layers * between if training.recompute else size.layers * layer)
     memory += min(micro * max(vocabulary, 1), CHUNK_ELEMENTS["cpu"]) * 4 * 5 * (2 if teachers else 1)
     return TrainingEstimate(positions, flops, flops / speed, memory)
+
+
+def cache_bytes(ladder: Ladder, cached: Sequence[bool], positions: int, interface: Interface, examples: TrainingExamples) -> float:
+    """Estimated bytes of all caches of a ladder, as of an empty store.
+
+    Args:
+        ladder: The stages.
+        cached: Whether each stage's teachers answer from a cache.
+        positions: Of an example.
+        interface: Of the data.
+        examples: Of the training data.
+    """
+    rows = positions if interface.workload == "causal-lm" else 1
+    answers, outputs = answers_of(ladder, cached, AnswerCaches(examples)), outputs_of(interface)
+    kinds = zip(ladder.stages, cached, answers, strict=True)
+    return sum(sum(each.new) * rows * estimated_bytes(stage.signals, outputs) for stage, stored, each in kinds if stored)

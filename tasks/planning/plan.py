@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from conf.errors import UserError
-from conf.home import Home
+from conf.home import Home, free_bytes
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import CheckpointTeacher
@@ -18,6 +18,7 @@ from models.data.corpus import Corpus
 from tasks.data.prepare import content_hash, counts_of, data_identity, read_corpus
 from tasks.data.reading.sources import source_hash
 from tasks.planning.costs import Jump, PlanCosts, plan_costs
+from tasks.planning.estimates import cache_bytes
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
 from tasks.planning.misfits import check_labels, check_weights
 from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_of_rung, plan_teacher
@@ -84,6 +85,10 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     flops = ladder_flops(ladder, forwards, [choice.cached for choice in choices], examples)
     models = (teacher, *_plan_stages(inputs, weights, [root, *sizes], choices, flops, notes))
     notes += _missing_before(models, ladder, start_at)
+    if root is not None and ladder.teacher.source != "answers":
+        needed = cache_bytes(ladder, [choice.cached for choice in choices], root.tokens, expected_interface(ladder, corpus), examples)
+        if needed > (free := free_bytes(home)):
+            notes.append(_no_room(needed, free))
     left = {m.name: m.left(_steps(ladder, m.name)) for m in models if m.action in TO_TRAIN}
     seconds = sum(m.seconds * left[m.name] for m in models if m.name in left)
     jump = _jump(inputs, root, sizes[-1], examples, total_of(flops), notes)
@@ -212,6 +217,12 @@ def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Siz
         return f"{text}, about {each:.0f} bytes each"
     examples = min(stage.training.steps * stage.training.batch_size, examples_of(corpus.info))
     return f"{text}, about {each:.0f} bytes each and {byte_size(examples * rows * each)} in all for each teacher"
+
+
+def _no_room(needed: float, free: int) -> str:
+    """A note on caches that do not fit the disk."""
+    remedy = "free some, move LADDER_HOME, lower signals.draws or signals.k, or set signals.source to live"
+    return f"the caches of signals take about {byte_size(needed)}, and {byte_size(free)} are free: {remedy}"
 
 
 def _steps(ladder: Ladder, name: str) -> int:

@@ -77,7 +77,7 @@ def _root_cached(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     learning = [stage for stage in ladder.stages if _is_taught(stage)]
     if not learning:
         raise _impossible("root-cached", f"as-written, as no stage of {ladder.name} has a teacher", LEAVE_OUT)
-    signals = None if ladder.teacher.source == "answers" else _one_cache(learning, ladder, info)  # answers are a cache already
+    signals = None if ladder.teacher.source == "answers" else one_cache(learning, ladder, info)  # answers are a cache already
 
     def stage(old: Stage) -> Stage:
         return taught(old, "root").model_copy(update={"signals": signals or old.signals, "members": 1}) if _is_taught(old) else old
@@ -89,7 +89,7 @@ def _is_taught(stage: Stage) -> bool:
     return stage.teachers != ("none",) and bool(stage.objective.alpha.start or stage.objective.alpha.end)
 
 
-def _one_cache(stages: list[Stage], ladder: Ladder, info: CorpusInfo | None) -> Signals:
+def one_cache(stages: list[Stage], ladder: Ladder, info: CorpusInfo | None) -> Signals:
     """Cached signals that suit every stage: the first one's as they are written, else all answers of a small vocabulary, else top-k.
 
     Raises:

@@ -30,6 +30,7 @@ def proposal_text(proposal: Proposal, written: str | None, noted: Sequence[str] 
     table = table_of(ROUTES, [_route_row(route, proposal) for route in possible], left=("students", ""))
     known = [f"{route.route}: {route.meaning}. {route.evidence}." for route in possible]
     out = [f"{route.route} is out: {route.refused}" for route in proposal.routes if route.refused is not None]
+    out += [f"Proven here, {proof}" for proof in proposal.proofs]
     stages = table_of(STAGES, [_stage_row(stage) for stage in taken.stages], left=("begins", "teachers", "answers"))
     tail = [f"Speed: {proposal.basis}.", *(f"note: {note}" for note in (*proposal.notes, *noted))]
     if proposal.pilot:

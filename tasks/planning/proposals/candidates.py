@@ -8,17 +8,14 @@ from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
-from conf.schema.stage.compatibility import check_objective
-from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
 from models.architectures.shapes import Size
-from models.base.interface import Interface
+from models.data.corpus import CorpusInfo
 from tasks.planning.matching import with_stages
 from tasks.planning.proposals.rungs import StudentRung, Students
 from tasks.planning.proposals.wanted import Wanted
-from tasks.training.signal_policy import MOST_FULL, outputs_of
+from tasks.planning.routes import one_cache
 
-FEW = 256  # ids or classes up to which whole answers are stored
 DIRECT_LIVE, DIRECT_CACHED = "direct-live", "direct-cached"
 CHAIN, ASSISTANT = "chain", "assistant"
 ROOT_LIVE, ROOT_CACHED = "root-live", "root-cached"
@@ -63,15 +60,15 @@ class Impossible(NamedTuple):
     reason: str
 
 
-def candidates(ladder: Ladder, students: Students, wanted: Wanted, interface: Interface) -> Iterator[Candidate | Impossible]:
-    """All routes, in the order of `MEANING`."""
+def candidates(ladder: Ladder, students: Students, wanted: Wanted, info: CorpusInfo | None) -> Iterator[Candidate | Impossible]:
+    """All routes, in the order of `MEANING`; `info`: of the prepared data, None: not prepared."""
     every, shipped = students.rungs, tuple(students.of(size) for size in wanted.ship)
     between = [rung for rung in every if rung not in shipped]
     staged = any(rung.stage.student.initialisation != "random" for rung in every[1:])
 
     def made(route: str, rungs: tuple[StudentRung, ...], teachers: str, cached: bool) -> Candidate | Impossible:
         try:
-            stages = [_taught(rung.stage, teachers, cached, ladder, interface) for rung in rungs]
+            stages = [_taught(rung.stage, teachers, cached, ladder, info) for rung in rungs]
         except UserError as error:
             return Impossible(route, str(error))
         sizes = (students.root, *(rung.size for rung in rungs))
@@ -117,32 +114,11 @@ def _middle(root: float, shipped: tuple[StudentRung, ...], between: list[Student
     return min((rung for rung in between if below < rung.size.parameters < above), key=widest)
 
 
-def _taught(stage: Stage, teachers: str, cached: bool, ladder: Ladder, interface: Interface) -> Stage:
-    """The stage with other teachers, live or from a cache of the first kind that its objective takes.
+def _taught(stage: Stage, teachers: str, cached: bool, ladder: Ladder, info: CorpusInfo | None) -> Stage:
+    """The stage with other teachers, live or from a cache that its objective takes.
 
     Raises:
-        UserError: None does.
+        UserError: There is none.
     """
-    signals = stage.signals.model_copy(update={"source": "live"})
-    if cached:
-        signals = _cached(stage, ladder, interface)
+    signals = one_cache([stage], ladder, info) if cached else stage.signals.model_copy(update={"source": "live"})
     return stage.model_copy(update={"teachers": (teachers,), "signals": signals})
-
-
-def _cached(stage: Stage, ladder: Ladder, interface: Interface) -> Signals:
-    outputs, own = outputs_of(interface), stage.signals
-    first = [own.kind] if own.source == "cached" else ["full"] if outputs <= FEW else []
-    kinds = dict.fromkeys((*first, "sampled", "top-k", "full"))
-    refused: UserError | None = None
-    for kind in kinds:
-        if kind == "full" and outputs > MOST_FULL:
-            continue
-        try:
-            check_objective(stage.objective, ladder.workload, kind, key=f"stages.{stage.name}.objective")
-        except UserError as error:
-            refused = error
-            continue
-        fewer = {"k": min(own.k, outputs)} if kind == "top-k" else {}
-        return own.model_copy(update={"source": "cached", "kind": kind, **fewer})
-    assert refused is not None
-    raise refused

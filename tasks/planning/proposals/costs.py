@@ -8,7 +8,7 @@ from conf.schema.ladder import Ladder
 from models.base.device import precision_of
 from models.base.interface import Interface
 from tasks.planning.costs import with_extras
-from tasks.planning.estimates import estimate
+from tasks.planning.estimates import cache_bytes, estimate
 from tasks.planning.matching import lasting, with_stages
 from tasks.planning.proposals.candidates import Candidate
 from tasks.planning.proposals.measured import are_cached
@@ -16,7 +16,6 @@ from tasks.planning.throughput import Throughput
 from tasks.records.base import Record
 from tasks.records.run import TEACHER
 from tasks.training.cost_model import AnswerCaches, Forward, StageFlops, TrainingExamples, answers_of, ladder_flops
-from tasks.training.signal_policy import estimated_bytes, outputs_of
 
 FP32_BYTES = 4.0  # of a weight of a teacher that only answers
 
@@ -107,19 +106,8 @@ def costs_of(candidate: Candidate, shipped: tuple[int, ...], speeds: Speeds) -> 
         seconds=seconds,
         price=with_extras(seconds, ladder.economics),
         memory_bytes=max(proposal.memory_bytes for proposal in proposals),
-        disk_bytes=cache_bytes(ladder, sizes[0].tokens, speeds),
+        disk_bytes=cache_bytes(ladder, are_cached(ladder), sizes[0].tokens, speeds.interface, speeds.examples),
     )
-
-
-def cache_bytes(ladder: Ladder, positions: int, speeds: Speeds) -> float:
-    """Estimated bytes of all caches of a ladder; `positions` of an example."""
-    rows = positions if speeds.interface.workload == "causal-lm" else 1
-    outputs, total = outputs_of(speeds.interface), 0.0
-    answers = answers_of(ladder, are_cached(ladder), AnswerCaches(speeds.examples))
-    for stage, answered in zip(ladder.stages, answers, strict=True):
-        if stage.signals.source == "cached":
-            total += sum(answered.new) * rows * estimated_bytes(stage.signals, outputs)
-    return total
 
 
 def shortened_to(candidate: Candidate, share: float) -> Candidate:

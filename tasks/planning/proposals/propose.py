@@ -11,7 +11,7 @@ from models.base.device import memory_bytes
 from models.data.corpus import Corpus
 from tasks.planning.proposals.candidates import MEANING, Candidate, Impossible, candidates
 from tasks.planning.proposals.costs import RouteCosts, Speeds, StageProposal, costs_of, shortened_to
-from tasks.planning.proposals.rule import EVIDENCE, Pick, pick
+from tasks.planning.proposals.rule import EVIDENCE, Pick, pick, proofs_of
 from tasks.planning.proposals.rungs import settle_rungs
 from tasks.planning.proposals.wanted import Allowance, Wanted
 from tasks.planning.students import teacher_and_interface
@@ -56,6 +56,7 @@ class Proposal(Record):
         shipped: Parameters of the students that ship, as asked for, the largest first.
         epochs: How often the longest training reads the data; 1 where their number is not known.
         basis: Where the speeds come from.
+        proofs: Verdicts of this home's proofs of a ladder of that name, the newest first.
         pilot: Whether the taken route should be tried first.
     """
 
@@ -71,6 +72,7 @@ class Proposal(Record):
     currency: str
     price_per_hour: float
     free_bytes: float
+    proofs: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -115,7 +117,7 @@ def propose(ladder: Ladder, wanted: Wanted, ground: Ground, context: Context, th
     speeds = Speeds(throughput or expected_throughput(context.paths, ladder), interface, examples)
     free = free_bytes(context.paths)
     routes, made = list[RouteProposal](), dict[str, Candidate]()
-    for found in candidates(ladder, students, wanted, speeds.interface):
+    for found in candidates(ladder, students, wanted, ground.corpus.info if ground.corpus else None):
         if isinstance(found, Impossible):
             routes.append(_described(found.route, MEANING[found.route], found.reason))
             continue
@@ -140,6 +142,7 @@ def propose(ladder: Ladder, wanted: Wanted, ground: Ground, context: Context, th
         currency=ladder.economics.currency,
         price_per_hour=ladder.economics.price_per_hour,
         free_bytes=free,
+        proofs=proofs_of(ladder.name, context.paths),
         notes=tuple(_notes(route, ground)),
     )
     return Proposed(proposal, made[chosen.route].ladder)

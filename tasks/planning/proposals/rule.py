@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from conf.home import Home
 from tasks.planning.proposals.candidates import ASSISTANT, CHAIN, DIRECT_CACHED, DIRECT_LIVE, ROOT_CACHED, ROOT_LIVE
+from tasks.records.proof import read_proof
+from tasks.runtime.runs.run_registry import list_runs
 
 # What is known of each route; the sources are read and discussed in docs/explanation/planning.md.
 EVIDENCE = {
@@ -16,6 +19,19 @@ EVIDENCE = {
     ROOT_LIVE: "The root taught a second step better than the student above it (arXiv:2407.14679)",
     ROOT_CACHED: "How Ministral 3 went from 24B to 3B: weights down the chain, the root teaches (arXiv:2601.08584)",
 }
+
+
+MOST_PROOFS = 3  # that are shown
+
+
+def proofs_of(ladder: str, home: Home) -> tuple[str, ...]:
+    """Verdicts of finished proofs of a ladder of that name, each with its run, the newest first."""
+    found = []
+    for listed in list_runs(home):
+        proof = read_proof(listed) if listed.ladder == ladder else None
+        if proof is not None and proof.finished:
+            found.append(f"{listed.run}: {proof.verdict}")
+    return tuple(found[:MOST_PROOFS])
 
 
 class Pick(NamedTuple):

@@ -9,8 +9,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, LlamaConfig, LlamaForCausalLM
 
+import tasks.planning.plan as planning
 import tasks.planning.proposals.propose as proposing
 from conf.errors import UserError
+from conf.home import Home
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from flows.cli.show.proposal import proposal_text
@@ -18,11 +20,12 @@ from models.architectures.shapes import Size
 from models.base.interface import Interface
 from models.data import tokenizers
 from tasks.data.prepare import prepare_data
+from tasks.planning.estimates import cache_bytes
 from tasks.planning.matching import lasting
 from tasks.planning.plan import make_plan
 from tasks.planning.proposals.begin import COMMAND, propose_for_ladder, propose_for_teacher, write_ladder
 from tasks.planning.proposals.candidates import Candidate, Impossible, candidates
-from tasks.planning.proposals.costs import Speeds, cache_bytes, flops_of_route
+from tasks.planning.proposals.costs import flops_of_route
 from tasks.planning.proposals.propose import Proposed
 from tasks.planning.proposals.rule import pick
 from tasks.planning.proposals.rungs import StudentRung, Students
@@ -48,8 +51,7 @@ def reference(ship: str, batches: tuple[int, ...] | None = None) -> tuple[Ladder
     ladder = load("llama-1b").ladder
     stages = ladder.stages if batches is None else [lasting(stage, steps) for stage, steps in zip(ladder.stages, batches, strict=True)]
     rungs = tuple(StudentRung(stage, size(parameters), parameters) for stage, parameters in zip(stages, SIZES, strict=True))
-    interface = Interface("causal-lm", LENGTH, IDS, 0, 0, 0, None)
-    found = candidates(ladder, Students(size(ROOT), rungs), wanted("30m", ship), interface)
+    found = candidates(ladder, Students(size(ROOT), rungs), wanted("30m", ship), None)
     return ladder, {candidate.route: candidate for candidate in found}
 
 
@@ -78,10 +80,20 @@ def test_totals_of_llama_1b_and_its_cache() -> None:
     assert flops(routes["root-live"]) == pytest.approx(2.91e19, rel=0.01)
     cached = routes["root-cached"]
     assert isinstance(cached, Candidate)
-    speeds = Speeds(SPEED, Interface("causal-lm", LENGTH, IDS, 0, 0, 0, None), TrainingExamples(None))
-    assert cache_bytes(cached.ladder, LENGTH, speeds) == pytest.approx(116e9, rel=0.01)
+    interface, examples = Interface("causal-lm", LENGTH, IDS, 0, 0, 0, None), TrainingExamples(None)
+    assert cache_bytes(cached.ladder, [True] * 3, LENGTH, interface, examples) == pytest.approx(116e9, rel=0.01)
     assert {stage.signals.kind for stage in cached.ladder.stages} == {"sampled"}, "the smallest that the ladder's objective takes"
     assert ladder.stages[0].signals.source == "live"
+
+
+def test_a_plan_whose_caches_do_not_fit_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(
+        "llama-1b", ["teacher.path=teachers/absent", *(f"stages.{name}.signals.source=cached" for name in ("300m", "100m", "30m"))]
+    )
+    monkeypatch.setattr(planning, "free_bytes", lambda home: 2**30)
+    notes = make_plan(loaded.ladder, tmp_path, Home(tmp_path / "home")).notes
+    (found,) = [note for note in notes if note.startswith("the caches of signals take about")]
+    assert "1 GiB are free: free some" in found
 
 
 def test_without_cut_weights_a_student_that_does_not_ship_helps_no_other_one_that_the_root_teaches() -> None:
