@@ -69,25 +69,16 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show the actions and the cost of a run, without doing it; with --to, routes to a size, priced."""
-    from conf.errors import UserError
     from conf.home import home, protect
+    from flows.cli.choice.propose import Request, check_request, propose_routes
     from flows.serving.environment import go_offline
 
-    options = {"--teacher": teacher, "--data": data, "--ship": ship, "--tokens": tokens, "--budget": budget, "--take": take, "--out": out}
-    given = [name for name, value in options.items() if value]
-    if given and not to:
-        raise UserError.about(given[0], options[given[0]], "with --to", "Name the size of the last student, such as --to 30m.")
-    if bool(ladder) == bool(teacher):
-        found = "both" if teacher else "neither"
-        raise UserError.about("LADDER", found, "a ladder, or --teacher with --to", "Name one of them.")
-    if to and route is not None:
-        raise UserError.about("--route", route, "without --to, which proposes routes", "Leave it out, or say --take.")
-    if data and not teacher:
-        raise UserError.about("--data", ", ".join(data), "with --teacher; a ladder names its data", "Leave it out.")
+    if teacher and ladder and "=" in ladder:  # without a ladder the first argument is an override
+        ladder, overrides = None, [ladder, *(overrides or [])]
+    asked = Request(to, ship, tokens, budget, take, teacher, tuple(data or ()), out, pilot)
+    check_request(asked, ladder, {"--route": route, "--start-at": start_at, "--fresh": fresh})
     if to:
-        from flows.cli.choice.propose import propose_routes
-
-        propose_routes(ladder, overrides or [], teacher, data or [], (to, ship, tokens, budget, take), out, pilot, as_json)
+        propose_routes(asked, ladder, overrides or [], as_json)
         return
     from conf.loading.load import load
 

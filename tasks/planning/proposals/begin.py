@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conf.errors import UserError
+import yaml
+
+from conf.errors import UserError, foreign_errors
 from conf.loading.load import load_text, to_yaml
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
@@ -24,7 +26,7 @@ from tasks.planning.throughput import Throughput
 from tasks.runtime.runs.run_registry import Context
 from tasks.setup.data_look import DataLook, look_at_data
 from tasks.setup.draft import TRAIN_SHARE, draft_ladder, estimated_examples
-from tasks.setup.guesses import Ask
+from tasks.setup.guesses import Ask, Draft
 from tasks.setup.init import Drafted, check_new, ladder_name
 from tasks.setup.teacher_look import look_at_teacher
 from tasks.setup.write import as_yaml, write_new
@@ -55,7 +57,14 @@ def write_ladder(proposed: Proposed, base: Path, out: str) -> Path:
 
 
 def propose_for_teacher(
-    teacher: str, data: Sequence[str], wanted: Wanted, out: str | None, ask: Ask, context: Context, throughput: Throughput | None = None
+    teacher: str,
+    data: Sequence[str],
+    wanted: Wanted,
+    out: str | None,
+    ask: Ask,
+    context: Context,
+    throughput: Throughput | None = None,
+    overrides: Sequence[str] = (),
 ) -> tuple[Proposed, Drafted]:
     """Draft a ladder for a teacher, and propose routes for it; the draft has the stages of the taken one.
 
@@ -67,6 +76,7 @@ def propose_for_teacher(
         ask: Answers a question that teacher and data leave open.
         context: Home, and the working directory as base.
         throughput: As of `propose`.
+        overrides: Settings of the draft, as `key=value`.
 
     Raises:
         UserError: Teacher or data are missing or do not go together; or as `propose`.
@@ -84,6 +94,7 @@ def propose_for_teacher(
     drafted = Drafted(seen, look, draft_ladder(name, seen, look, sizes, ask))
     if not data:
         drafted.draft.warnings.append(f"put the text that the students learn from at {TEXTS}, with a key `text` in each line")
+    override(drafted.draft, overrides)
     _first_weights(drafted, context)
     ladder = _loaded(drafted, context)
     corpus = _corpus(ladder, context)
@@ -93,6 +104,29 @@ def propose_for_teacher(
     drafted.draft.settings["stages"] = [_written(stage, ladder) for stage in _asked(proposed)]
     drafted.draft.reasons["stages"] = f"{proposed.proposal.taken}: {proposed.proposal.reason}"
     return proposed, drafted
+
+
+def override(draft: Draft, overrides: Sequence[str]) -> None:
+    """Set settings of a draft.
+
+    Raises:
+        UserError: An override is not `key=value`, or its key is one that the proposal decides.
+    """
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        *above, last = key.strip().split(".")
+        if not equals or not all((*above, last)):
+            raise UserError.about("override", text, "key=value", "For instance economics.price_per_hour=2.5.")
+        if (above or [last])[0] in ("name", "teacher", "stages", "route"):
+            raise UserError.about(key, value, "another key: options and the proposal decide this one", "Leave it out, or edit the file.")
+        node = draft.settings
+        for part in above:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UserError.about(key, value, f"a key of the draft, whose {part} is {node}", "Edit the file that --out writes.")
+        with foreign_errors(key, value, "a YAML value", "It does not parse.", "PyYAML"):
+            node[last] = yaml.safe_load(value)
+        draft.reasons[key.strip()] = "as asked"
 
 
 def _first_weights(drafted: Drafted, context: Context) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
+from flows.cli.make import plan
 from flows.cli.show.proposal import proposal_text
 from models.architectures.shapes import Size
 from models.base.interface import Interface
@@ -238,9 +241,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def drafted(folder: Path, teacher: str, data: list[str], request: Wanted, out: Path) -> tuple[Proposed, Ladder]:
+def drafted(
+    folder: Path, teacher: str, data: list[str], request: Wanted, out: Path, overrides: Sequence[str] = ()
+) -> tuple[Proposed, Ladder]:
     context = Context(run=PLAN, ladder=PLAN, home=str(folder / "home"), base=str(folder))
-    made, draft = propose_for_teacher(teacher, data, request, str(out), lambda question: question.choices[0][0], context, SPEED)
+    ask = lambda question: question.choices[0][0]  # noqa: E731
+    made, draft = propose_for_teacher(teacher, data, request, str(out), ask, context, SPEED, overrides)
     write_draft(draft, out, context, COMMAND)
     return made, load(str(out)).ladder
 
@@ -273,3 +279,33 @@ def test_a_classifier_without_data_and_a_larger_student(folder: Path, tmp_path: 
     with pytest.raises(UserError, match="--to: got '2M'; allowed: fewer than the"):
         drafted(folder, "classifier", ["rooms.csv"], wanted("2m"), tmp_path / "a.yaml")
     assert not (tmp_path / "a.yaml").exists()
+
+
+def test_settings_of_a_draft(folder: Path, tmp_path: Path) -> None:
+    asked = ["economics.price_per_hour=2.5", "economics.currency=EUR", "defaults.training.batch_size=16"]
+    made, ladder = drafted(folder, "classifier", ["rooms.csv"], wanted("20k"), tmp_path / "priced.yaml", asked)
+    taken = next(route for route in made.proposal.routes if route.route == made.proposal.taken)
+    assert taken.price == pytest.approx(taken.seconds / 3600 * 2.5)
+    assert (ladder.economics.price_per_hour, ladder.economics.currency) == (2.5, "EUR")
+    assert {stage.training.batch_size for stage in ladder.stages} == {16}
+    for wrong in ("economics", "stages.20k.training.steps=3", "data.paths.first=3", "economics.price_per_hour=[", "economics.price=1"):
+        with pytest.raises(UserError):
+            drafted(folder, "classifier", ["rooms.csv"], wanted("20k"), tmp_path / "wrong.yaml", [wrong])
+
+
+@pytest.mark.parametrize(
+    ("ladder", "options", "message"),
+    [
+        ("digits", {"ship": "3k"}, "--ship: got '3k'; allowed: with --to"),
+        ("digits", {"data": ["a.csv"]}, "--data: got 'a.csv'; allowed: with --to"),
+        (None, {"to": "3k"}, "LADDER: got 'none'; allowed: a ladder, or --teacher"),
+        ("digits", {"to": "3k", "teacher": "big"}, "LADDER: got 'digits'"),
+        ("digits", {"to": "3k", "data": ["a.csv"]}, "--data: got 'a.csv'; allowed: with --teacher"),
+        ("digits", {"to": "3k", "fresh": True}, "--fresh: got True; allowed: without --to"),
+        ("digits", {"to": "3k", "route": "direct"}, "--route: got 'direct'; allowed: without --to"),
+    ],
+)
+def test_options_that_do_not_go_together(ladder: str | None, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        plan(ladder, **options)
+    assert str(raised.value).startswith(message)
