@@ -170,6 +170,12 @@ def refuse_early(resolved: ResolvedRequest) -> None:
         raise UserError.about("--start-at", request.start_at, "nothing, with route auto, whose stages pilots choose", remedy)
     if request.proof:
         from tasks.proof.arms import refuse
+        from tasks.search.arms import require_equal_flops
+
+        if ladder.proof.search and request.budget:
+            raise UserError.about("proof.search", ladder.proof.search, "0 with a budget, which does not count its trials", "Leave one out.")
+        if ladder.proof.search:
+            require_equal_flops(ladder)
 
         for arm in ladder.proof.arms:
             refuse(arm, ladder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, Note, OptionalBudget, OptionalSeed, Overrides, Person, RunTitle, request_of, resolve
 from flows.routing.choose import choose_route
 from flows.run_labels import untagged
+from flows.searching.arms import TunedArm, search_arms
 from flows.steps import cancellable, evaluate_model, record_model
 from models.base.device import precision_of
 from tasks.evaluation.evaluate import answers_on_test
@@ -67,13 +68,19 @@ def prove(
         arms = arms_of(settings, inputs.data, run.context)
         for note in arms.notes:
             log.info("%s", note)
+        tuned = search_arms(arms.ladders, root, inputs, run)
+        if tuned:
+            words = "; ".join(each.words for each in tuned.values())
+            arms = arms._replace(notes=(*arms.notes, f"{settings.proof.search} trials of every arm's settings, on other seeds: {words}"))
         judged = _tested(root, inputs, precision_of(settings, settings.teacher.training or settings.stages[0].training))
-        proof, lost = _compared(arms, root, judged, inputs, run)
+        proof, lost = _compared(arms, tuned, root, judged, inputs, run)
         record_proof(run.record, proof, run.context, lost)
         return conclude(run, settings)
 
 
-def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs, run: LadderRun) -> tuple[Proof, Path | None]:
+def _compared(
+    arms: Arms, tuned: Mapping[Arm, TunedArm], root: StageRecord, judged: Judged, inputs: StageInputs, run: LadderRun
+) -> tuple[Proof, Path | None]:
     """Run all arms, seed by seed, so that finished seeds can be compared at any time; also returns the file of lost examples."""
     results: dict[Arm, list[Replicate]] = {arm: [] for arm in arms.ladders}
     answers: dict[Arm, list[LabelledAnswers]] = {arm: [] for arm in arms.ladders}
@@ -84,7 +91,8 @@ def _compared(arms: Arms, root: StageRecord, judged: Judged, inputs: StageInputs
     for number in range(settings.proof.seeds):
         taken: list[int] | None = None
         for arm in order:
-            ladder = watched(arms.replicate(arm, number, taken), looked_at=arm == "staged" and number == 0)
+            made = arms.replicate(arm, number, taken)
+            ladder = watched(tuned[arm].of(made) if arm in tuned else made, looked_at=arm == "staged" and number == 0)
             log.info("proof: %s, seed %d of %d", arm, number + 1, settings.proof.seeds)
             with _of_arm(run, arm, ladder):
                 choice, ladder = _on_route(ladder, root, inputs, run)

@@ -15,6 +15,7 @@ from tasks.records.routes.search import RungScore, SearchedTrial
 from tasks.records.run import StageRecord
 from tasks.runtime.logs import ONCE, log
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.runtime.training_slots import training_slot
 from tasks.search.plan import SearchPlan
 from tasks.search.trial import TrialJob, TrialOutcome, job_of
 from tasks.search.workers import Workers
@@ -189,8 +190,10 @@ def _second(searching: Searching, outcome: TrialOutcome) -> float | None:
         return None
     if plan.settings.against == "parameters":
         return float(outcome.parameters)
-    ladder = plan.ladder.model_copy(update={"bench": plan.ladder.bench.model_copy(update={"after_stage": True})})
-    measured = bench_model(student, ladder, searching.inputs.context)
+    ladder, context = plan.ladder, searching.inputs.context
+    alone = {"bench": ladder.bench.model_copy(update={"after_stage": True}), "compute": ladder.compute.model_copy(update={"at_once": None})}
+    with training_slot(ladder.compute.at_once, context.run):  # a training beside it would be measured, too
+        measured = bench_model(student, ladder.model_copy(update=alone), context)
     if measured.bench is None:
         raise LadderError(f"the latency of {student.name} could not be measured; search.against: parameters needs no measurement")
     return measured.bench.cases[0].whole.p50

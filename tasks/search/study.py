@@ -68,9 +68,8 @@ def open_study(plan: SearchPlan, home: Home) -> Study:
     if not known or IDENTITY not in found.user_attrs:
         found.set_user_attr(IDENTITY, plan.identity)
     if differences := changes(found.user_attrs[IDENTITY], plan.identity):
-        allowed = (
-            f"a new name, or the settings that its trials were made with ({'; '.join(differences[:4])}{'; ...' * (len(differences) > 4)})"
-        )
+        words = "; ".join([*differences[:4], *(["..."] if len(differences) > 4 else [])])
+        allowed = f"a new name, or the settings that its trials were made with ({words})"
         raise UserError.about("search.study", plan.study, allowed, "Begin another study with search.study=NAME.")
     return Study(plan, found, home)
 

@@ -90,6 +90,15 @@ class Comparison(Settings):
     control: bool = setting(
         True, "Audit the ladder's students, with its first seed, against the same students without a teacher", identity=False
     )
+    search: int = setting(
+        0,
+        "Trials by which the settings of every arm are searched before it is compared, as many for each; 0: the ladder's settings",
+        "trials",
+        identity=False,
+        added=True,
+        ge=0,
+        le=1000,
+    )
     pilot: bool = setting(False, "A tenth of every student's steps, for a first look; the root teacher is trained in full", identity=False)
 
     @field_validator("seeds")

@@ -91,3 +91,25 @@ def test_a_killed_search_of_two_trials_at_a_time_goes_on_and_loses_nothing(finis
     assert [trial["values"] for trial in found["trials"][: len(kept)]] == [trial["values"] for trial in kept]
     assert {rung["steps"] for trial in found["trials"] for rung in trial["rungs"]} == {50, 150}
     assert found["verdict"] in " ".join(done.out.split())
+
+
+@pytest.mark.slow
+def test_a_proof_searches_every_arm_with_as_many_trials(finished, tiny):
+    finished("prove", tiny, "--arms", "direct,scratch", "--seeds", 2, "proof.search=3", "proof.control=false")
+    shown = finished.json("show")
+    note = next(note for note in shown["proof"]["notes"] if note.startswith("3 trials of every arm's settings, on other seeds: "))
+    assert "direct: " in note
+    assert "scratch: " in note
+    with sqlite3.connect(finished.home / "studies.db") as database:
+        trials = database.execute(
+            "SELECT study_id, count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED') GROUP BY study_id"
+        ).fetchall()
+    assert [count for _, count in trials] == [3, 3]
+    flops = {arm["arm"]: arm["replicates"][0]["flops"] for arm in shown["proof"]["arms"]}
+    before = stages(finished.home)
+    finished("prove", tiny, "--arms", "direct,scratch", "--seeds", 2, "proof.search=3", "proof.control=false")
+    again = finished.json("show")["proof"]
+    assert stages(finished.home) == before
+    assert {arm["arm"]: arm["replicates"][0]["flops"] for arm in again["arms"]} == flops
+    refused = finished("prove", tiny, "--budget", "2h", "proof.search=3", code=2).err
+    assert "proof.search: got 3; allowed: 0 with a budget, which does not count its trials" in refused
