@@ -23,6 +23,7 @@ from flows.steps import cancellable, evaluate_model, record_model
 from models.base.device import precision_of
 from tasks.evaluation.evaluate import answers_on_test
 from tasks.lifecycle.ladder_run import LadderRun
+from tasks.planning.routes import replicate_seed
 from tasks.proof.arms import watched
 from tasks.proof.looks import earlier_proofs
 from tasks.proof.lost_examples import LabelledAnswers, identified, write_identified
@@ -149,7 +150,7 @@ def _tested(model: StageRecord, inputs: StageInputs, precision: str) -> Judged:
 @contextmanager
 def _of_arm(run: LadderRun, arm: Arm, ladder: Ladder) -> Iterator[None]:
     """Tag the runs made within, in Prefect and in MLflow."""
-    before, seed = run.context, ladder.stage_seed(ladder.stages[-1])
+    before, seed = run.context, replicate_seed(ladder)
     run.context = before.model_copy(update={"tags": {"ladder.arm": arm, "ladder.seed": str(seed)}})
     try:
         with tags(f"arm:{arm}", f"seed:{seed}"):

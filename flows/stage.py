@@ -13,14 +13,26 @@ from prefect.states import Completed
 from conf.schema.stage.stage import Stage
 from flows.arrows import nodes_of, note_result
 from flows.run_labels import label, missed_tags, untagged
-from flows.steps import audit_model, bench_model, cancellable, decide, evaluate_model, record_model, train_control, train_student
+from flows.steps import (
+    audit_model,
+    bench_model,
+    cancellable,
+    choose_teacher,
+    decide,
+    evaluate_model,
+    record_model,
+    train_control,
+    train_student,
+)
 from models.base.device import precision_of
 from tasks.records.run import Extension, StageRecord
 from tasks.runtime import cancellation
 from tasks.runtime.prefect_client import require_server
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.training.bake_off import with_costs
 from tasks.training.identity import teachers_of
 from tasks.training.members import with_members
+from tasks.training.teaching import has_trials
 
 
 def _audited(student: StageRecord, stage: Stage, lineage: list[StageRecord], inputs: StageInputs) -> StageRecord:
@@ -101,21 +113,25 @@ def _made(
     inserted: bool,
 ) -> StageRecord:
     ladder = inputs.ladder
-    student = train_student(stage, lineage, inputs, extension)
+    choice = choose_teacher(stage, lineage, inputs) if has_trials(stage, len(lineage) - 1) else None
+    chosen = choice.place if choice else None
+    student = train_student(stage, lineage, inputs, extension, 0, chosen)
+    if choice is not None:
+        student = student.model_copy(update={"choice": choice}) if extension else with_costs(student, choice)
     judged = evaluate_model(student, lineage, inputs, precision_of(ladder, stage.training))
     judged = bench_model(judged, ladder, inputs.context)
     if ladder.audit.enabled:
         judged = _audited(judged, stage, lineage, inputs)
     decided = decide(judged, stage, lineage, ladder.audit.thresholds)
-    whole = decided if decided.gate == "stopped" else with_members(decided, _members(stage, lineage, inputs))
+    whole = decided if decided.gate == "stopped" else with_members(decided, _members(stage, lineage, inputs, chosen))
     own = whole.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
     return record_model(own, lineage, inputs)
 
 
-def _members(stage: Stage, lineage: list[StageRecord], inputs: StageInputs) -> list[StageRecord]:
+def _members(stage: Stage, lineage: list[StageRecord], inputs: StageInputs, chosen: int | None) -> list[StageRecord]:
     """The rung's other students, trained with seeds of their own, evaluated and recorded; the gate judges its product alone."""
     precision, made = precision_of(inputs.ladder, stage.training), list[StageRecord]()
     for member in range(1, stage.members):
-        student = train_student(stage, lineage, inputs, None, member)
+        student = train_student(stage, lineage, inputs, None, member, chosen)
         made.append(record_model(evaluate_model(student, lineage, inputs, precision), lineage, inputs))
     return made

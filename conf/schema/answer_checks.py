@@ -38,7 +38,7 @@ def check_answers(teacher: AnswersTeacher, workload: str, data: Data, evaluation
 
 def is_by_root(stage: Stage, first: bool) -> bool:
     """Whether the root teaches a stage; `first`: it is the parent, too."""
-    return stage.teachers != ("none",) and (first or bool({"root", "ancestors", "rising"} & set(stage.teachers)))
+    return stage.teachers != ("none",) and (first or bool({"root", "ancestors", "rising", "best"} & set(stage.teachers)))
 
 
 def _check_token_answers(teacher: AnswersTeacher, data: Data, evaluation: Evaluation, stages: Sequence[Stage]) -> None:
@@ -51,6 +51,11 @@ def _check_token_answers(teacher: AnswersTeacher, data: Data, evaluation: Evalua
     if evaluation.tasks:
         raise ValueError("evaluation.tasks: got some; allowed: none, with answers, which no task of lm-eval can ask. Leave it out.")
     for index, stage in enumerate(stages):
+        if stage.teachers == ("best",) and index:
+            raise ValueError(
+                f"stages[{index}].teachers: got 'best'; allowed: any other, with answers to documents, which stand for the root alone. "
+                "Choose one."
+            )
         if stage.student.vocabulary == "used":
             raise ValueError(
                 f"stages[{index}].student.vocabulary: got 'used'; allowed: teacher, with answers, whose ids are those of the data."

@@ -276,7 +276,7 @@ class Ladder(Settings):
     def _objectives_suit_the_workload(self) -> Ladder:
         for index, stage in enumerate(self.stages):
             try:
-                several = 1 if stage.teachers in (("parent",), ("root",), ("none",)) else 2
+                several = 1 if stage.teachers in (("parent",), ("root",), ("best",), ("none",)) else 2
                 if stage.teachers == ("none",) and (stage.objective.features or stage.signals.source == "cached"):
                     raise UserError.about(f"stages[{index}].teachers", "none", "a teacher, for features and cached signals", "Name one.")
                 # auto gives way to live where the objective asks for more than a cache holds

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from conf.schema.teacher import AnswersTeacher, CheckpointTeacher, TrainedTeacher
 
 UNCHANGED_LENGTH = ("stop", "warn", "insert")  # policies of a gate that train no student longer
-GROUPED = (("parent",), ("root",), ("rising",), ("checkpoints",), ("none",))  # choices of teachers of which one is asked in a step
+GROUPED = (
+    ("parent",),
+    ("root",),
+    ("rising",),
+    ("checkpoints",),
+    ("best",),
+    ("none",),
+)  # choices of teachers of which one is asked in a step
 
 
 def check_teaching(teacher: TrainedTeacher | CheckpointTeacher | AnswersTeacher, stages: Sequence[Stage]) -> None:

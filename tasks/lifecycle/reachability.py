@@ -101,6 +101,8 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
         while models:
             model = models.pop()
             models += model.members
+            trials = model.choice.trials if model.choice else ()
+            models += [each for trial in trials for each in _stored(home, trial.fingerprint[:SHOWN])]
             weights.setdefault(model.weights_sha256, record.run)
             for short in (model.fingerprint[:SHOWN], *(teacher[:SHOWN] for teacher in model.teacher_fingerprints)):
                 if short not in reached:

@@ -171,6 +171,7 @@ def _stage_seconds(ladder: Ladder, place: int, models: Sequence[StepSeconds], an
     total = STAGE_SECONDS + stage.members * stage.training.steps * own.step
     for teacher, count in zip(answers.teachers, answers.new, strict=True):
         total += count * (models[teacher].used if stage.student.vocabulary == "used" else models[teacher].forward)
+    total += answers.trial_steps * own.step + (place + 1) * examples * own.forward * bool(answers.trial_steps)
     total += stage.members * examples * (own.forward + parent.forward + (root.forward if place else 0.0))
     total += stage.members * (2 + stage.training.steps / stage.training.validate_every) * examples / 4 * own.forward
     if stage.student.initialisation == "prune":

@@ -28,10 +28,15 @@ def settled(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
 
 
 def flops_of(
-    ladder: Ladder, forwards: Sequence[Forward], examples: TrainingExamples, taken: Sequence[int] | None = None
+    ladder: Ladder,
+    forwards: Sequence[Forward],
+    examples: TrainingExamples,
+    taken: Sequence[int] | None = None,
+    chosen: Sequence[int | None] = (),
 ) -> list[StageFlops]:
     """Operations of every stage of a settled ladder; for arguments see `ladder_flops`."""
-    return ladder_flops(ladder, forwards, [choose(stage, ladder, None).cached for stage in ladder.stages], examples, taken)
+    cached = [choose(stage, ladder, None).cached for stage in ladder.stages]
+    return ladder_flops(ladder, forwards, cached, examples, taken, chosen=chosen)
 
 
 def total_of(costs: Sequence[StageFlops]) -> float:

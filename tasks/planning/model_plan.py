@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +24,11 @@ from tasks.store.store import Store
 from tasks.teachers.answer_file import answers_file
 from tasks.teachers.answers import answers_identity
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
+from tasks.training.bake_off import KIND, choice_entry, read_choice, trial_stage
 from tasks.training.cost_model import Forward, training_flops
-from tasks.training.identity import fine_tuning_identity, teacher_identity
+from tasks.training.identity import fine_tuning_identity, stage_identity, teacher_identity
+from tasks.training.signal_policy import chosen_signals
+from tasks.training.teaching import planned_teaching
 
 Action = Literal["compute", "resume", "reuse", "import"]
 TO_TRAIN = ("compute", "resume")
@@ -204,6 +208,29 @@ def plan_model(
         **estimated._asdict(),
     )
     return plan, UNKNOWN if found is None else stage_record(found.folder).weights_sha256
+
+
+def planned_choice(inputs: PlanInputs, place: int, lineage: Sequence[tuple[str, ...]]) -> int | None:
+    """Place of the teacher that trials have chosen for a stage, 0 for the first stage; None: the store has no such choice.
+
+    Args:
+        inputs: Of the plan.
+        place: Of the stage.
+        lineage: Hashes of the weights of all rungs above it, each with its members, the root's first.
+    """
+    ladder, parent = inputs.ladder, lineage[-1][0]
+    if inputs.corpus is None or UNKNOWN in {inputs.data_hash, *(weights for rung in lineage for weights in rung)}:
+        return None
+    stage = ladder.stages[place]
+    trial, trials = trial_stage(stage, ladder, inputs.corpus.info), list[dict[str, Any]]()
+    for above in reversed(range(place + 1)):
+        teaching = planned_teaching(ladder, place, above)
+        hashes = tuple(lineage[voice.place][voice.member] for voice in teaching.voices)
+        signals = chosen_signals(trial, ladder, inputs.corpus.info)
+        precision = precision_of(ladder, trial.training)
+        trials.append(stage_identity(ladder, trial, precision, inputs.data_hash, hashes, parent, signals, teaching.identity()))
+    found = inputs.store.peek(KIND, choice_entry(stage, ladder, trials, parent).fingerprint, read_choice)
+    return read_choice(found.folder).place if found else None
 
 
 def plan_of_rung(members: list[ModelPlan], flops: float) -> ModelPlan:

@@ -21,7 +21,7 @@ from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.estimates import cache_bytes
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
 from tasks.planning.misfits import check_labels, check_weights
-from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_of_rung, plan_teacher
+from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_of_rung, plan_teacher, planned_choice
 from tasks.planning.preflight import check_ladder, expected_interface
 from tasks.planning.routes import routed
 from tasks.planning.students import settle_students, settled_notes
@@ -36,7 +36,7 @@ from tasks.teachers.teacher_source import NotConverted
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops, training_examples
 from tasks.training.identity import stage_identity
 from tasks.training.signal_policy import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
-from tasks.training.teaching import member_stage, planned_teaching
+from tasks.training.teaching import has_trials, member_stage, planned_teaching, trial_steps
 
 # Gaps between teacher and student, in parameters without embeddings, that are large for one stage, and too large to trust.
 WIDE, WIDER = 3.5, 5.0
@@ -113,7 +113,7 @@ def _plan_stages(
     plans, lineage, reached = list[ModelPlan](), list[tuple[str, ...]]([(weights,)]), context.start_at is None
     for place, (stage, choice, cost) in enumerate(zip(ladder.stages, choices, flops, strict=True)):
         reached = reached or stage.name == context.start_at
-        above, size, teaching = sizes[place], sizes[place + 1], planned_teaching(ladder, place)
+        above, size, teaching, chosen = sizes[place], sizes[place + 1], planned_teaching(ladder, place), None
         assert size is not None
         if stage.signals.source != "live":
             interface = expected_interface(ladder, inputs.corpus)
@@ -122,6 +122,10 @@ def _plan_stages(
         taught = stage.objective.alpha.start or stage.objective.alpha.end or stage.objective.features
         teachers = [teacher for voice in teaching.voices if (teacher := sizes[voice.place]) is not None] if taught else []
         members, parent = list[tuple[ModelPlan, str]](), lineage[-1][0]
+        if has_trials(stage, place):
+            chosen = planned_choice(inputs, place, lineage)
+            notes.append(f"{stage.name}: {_choice_note(stage, place, chosen)}")
+            teaching = planned_teaching(ladder, place, chosen)
         for member in range(stage.members):
             identity = stage_identity(
                 ladder,
@@ -139,6 +143,14 @@ def _plan_stages(
         lineage.append(tuple(weights for _, weights in members))
         notes.extend(_gap_note(stage, above, size))
     return plans
+
+
+def _choice_note(stage: Stage, place: int, chosen: int | None) -> str:
+    steps = trial_steps(stage)
+    found = "" if chosen is None else "; this choice is in the store"
+    return (
+        f"trials of {steps} steps with each of the {place + 1} models above choose its teacher{found}; counted as if the root were chosen"
+    )
 
 
 def _jump(inputs: PlanInputs, root: Size | None, last: Size, examples: TrainingExamples, target: float, notes: list[str]) -> Jump | None:

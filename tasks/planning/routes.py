@@ -62,6 +62,12 @@ def refusal(route: Route, ladder: Ladder, info: CorpusInfo | None = None) -> str
     return None
 
 
+def replicate_seed(ladder: Ladder) -> int:
+    """The seed that names a replicate: of the last student, of one that is made again where it is made first."""
+    first = next(stage for stage in reversed(ladder.stages) if not stage.name.endswith(AGAIN) or stage is ladder.stages[0])
+    return ladder.stage_seed(first)
+
+
 def _impossible(route: Route, allowed: str, remedy: str) -> UserError:
     return UserError.about("route", route, allowed, remedy)
 
@@ -161,11 +167,19 @@ def _ensemble(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     return with_stages(ladder, *above, grown, taught(last, "parent").model_copy(update={"signals": signals}))
 
 
+def _best_of_rungs(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
+    """Trials choose the teacher of every stage that has one; the first has the root alone."""
+    if len(ladder.stages) == 1:
+        raise _impossible("best-of-rungs", f"as-written, as the one stage of {ladder.name} has the root alone above it", LEAVE_OUT)
+    return with_stages(ladder, *(taught(stage, "best") if _is_taught(stage) else stage for stage in ladder.stages))
+
+
 ROUTINGS: dict[Route, Routing] = {
     "as-written": lambda ladder, info: ladder,
     "direct": _direct,
     "root-cached": _root_cached,
     "curriculum": _curriculum,
     "ensemble": _ensemble,
+    "best-of-rungs": _best_of_rungs,
     "self": _self,
 }

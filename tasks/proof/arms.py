@@ -40,6 +40,7 @@ MEANING: dict[Arm, str] = {
     "root-cached": "route root-cached: the root's one cache teaches every student; the last is trained until FLOPs are the ladder's",
     "curriculum": "route curriculum: teachers hand over within the last training, at the FLOPs of the ladder",
     "ensemble": "route ensemble: three seeds of the last assistant teach together; all stages shortened until FLOPs are the ladder's",
+    "best-of-rungs": "route best-of-rungs: trials choose each student's teacher; all stages shortened until FLOPs are the ladder's",
     "self": "route self: a further student of the last one's size, taught by it; all stages shortened until FLOPs are the ladder's",
     "auto": "route auto: pilots choose the route, and the winner has the rest: together the FLOPs of the whole ladder",
 }
@@ -220,7 +221,9 @@ assert tuple(REWRITINGS) == ARMS
 MATCHED_TO_STEPS: tuple[Arm, ...] = ("direct-matched", "direct-free", "scratch", "label-smoothing", *ROUTE_ARMS)
 
 
-def arm_flops(arm: Arm, ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None = None) -> list[StageFlops]:
+def arm_flops(
+    arm: Arm, ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None = None, chosen: Sequence[int | None] = ()
+) -> list[StageFlops]:
     """Operations of each training of an arm, as if it were run alone.
 
     Args:
@@ -228,9 +231,10 @@ def arm_flops(arm: Arm, ladder: Ladder, forwards: ForwardFlops, taken: Sequence[
         ladder: As it was rewritten.
         forwards: Of its models.
         taken: Steps that each training took; None: those of its schedule.
+        chosen: Place of the teacher that trials chose for each stage; none: not chosen yet.
     """
     if arm in ("staged", "staged-root", "ancestors", *ROUTE_ARMS) and (len(ladder.stages) > 1 or len(forwards.students) == 1):
         students = forwards.students + forwards.students[-1:] * (len(ladder.stages) - len(forwards.students))  # self: the last again
     else:
         students = (forwards.scratch if arm in ("scratch", "label-smoothing") else forwards.direct,)
-    return flops_of(ladder, (forwards.root, *students), forwards.examples, taken)
+    return flops_of(ladder, (forwards.root, *students), forwards.examples, taken, chosen)

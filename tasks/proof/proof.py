@@ -14,6 +14,7 @@ from models.base.quality import baseline_figures, learned_nothing, main_metric
 from models.base.statistics import interval, outcome
 from tasks.planning.economics import HOUR
 from tasks.planning.matching import total_of
+from tasks.planning.routes import replicate_seed
 from tasks.proof.arms import MEANING, ForwardFlops, arm_flops
 from tasks.proof.looks import looks_at
 from tasks.proof.verdict_text import trust, verdict
@@ -52,14 +53,15 @@ def replicate_of(
         route: The choice of its route, for the arm auto: its price is counted with that of the students.
     """
     if route is None:
-        costs = arm_flops(arm, ladder, forwards, [student.steps for student in students])
+        chosen = [student.choice and student.choice.place for student in students]
+        costs = arm_flops(arm, ladder, forwards, [student.steps for student in students], chosen)
         flops, seconds = total_of(costs), sum(map(_seconds, students, costs))
     else:
         flops = route.spent + route.final
         seconds = route.seconds + sum(student.seconds + student.signal_seconds for student in students)
     metric = metric_of(ladder)
     return Replicate(
-        seed=ladder.stage_seed(ladder.stages[-1]),
+        seed=replicate_seed(ladder),
         score=tested.metrics[metric],
         valid=students[-1].metrics[metric],
         flops=flops,

@@ -14,6 +14,7 @@ from tasks.records.audit import AuditRecord
 from tasks.records.base import Record
 from tasks.records.bench import ModelBench
 from tasks.records.choice.route import RouteDecision
+from tasks.records.choice.teacher import TeacherChoice
 from tasks.records.data import DataCounts
 
 TEACHER = "teacher"  # name of the root teacher among the models of a run
@@ -110,6 +111,7 @@ class StageRecord(Record):
         answers_copied: Stored answers that were given to other data with the same examples.
         bench: How fast it answers; None where it was not measured.
         poor: Why a root teacher is no better than a guess, where `teacher.allow_poor` lets it teach.
+        choice: Trials that chose its teacher (teachers best), whose costs are in `flops` and `seconds`; None: it had no choice.
         members: The rung's other students, with seeds of their own, which teach the next with it; their costs are in `flops`, `seconds` and
             `signal_seconds`.
     """
@@ -154,6 +156,7 @@ class StageRecord(Record):
     audit: AuditRecord | None = None
     poor: str | None = None
     members: tuple[StageRecord, ...] = ()
+    choice: TeacherChoice | None = None
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
 

@@ -107,6 +107,8 @@ def metrics_of(record: StageRecord) -> dict[str, float]:
     if record.audit is not None:
         figures |= {f"audit/{name}": figure.value for name, figure in record.audit.figures.items() if figure.value is not None}
         figures["audit/flagged"] = float(len(record.audit.flagged))
+    if record.choice is not None:
+        figures |= {f"choice/{trial.teacher}": trial.score for trial in record.choice.trials}
     for name, task in record.tasks.items():
         figures |= {f"task/{name}/{key.replace(',', '_')}": value for key, value in task.metrics.items()}
     for name, also in record.also.items():

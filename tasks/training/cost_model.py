@@ -2,7 +2,7 @@
 
 A stage costs three forward passes of the student over every example that it trains on (one forward, two for the gradient) and one of
 each teacher over every example that this teacher answers. A live teacher answers in the steps in which the objective asks it, one that
-hands over in its own alone; members of a rung are trainings, and teachers, of their own. The
+hands over in its own alone; members of a rung are trainings, and teachers, of their own, and so are the trials that choose a teacher. The
 stored answers of one are computed once for each distinct example, whichever stages and steps need them. Importance for pruning,
 evaluation and the few examples that check a cache are not counted. All counts are whole numbers, so that every caller has the same.
 No torch.
@@ -24,7 +24,7 @@ from models.data.corpus import Corpus, shuffled
 from models.losses.schedules import Turns, steps_asked
 from tasks.training.identity import identity_of_signals
 from tasks.training.signal_policy import examples_of
-from tasks.training.teaching import member_seed, planned_teaching
+from tasks.training.teaching import Teaching, has_trials, member_seed, planned_teaching, trial_steps
 
 if TYPE_CHECKING:
     from models.architectures.shapes import Size
@@ -125,11 +125,13 @@ class Answers(NamedTuple):
         teachers: Their places among the models above the stage, 0 for the root.
         needed: Examples of each, as if no answer were stored before.
         new: Examples of each whose answer no earlier stage has stored.
+        trial_steps: Steps that the student itself is trained in all trials together that choose its teacher.
     """
 
     teachers: tuple[int, ...]
     needed: tuple[int, ...]
     new: tuple[int, ...]
+    trial_steps: int = 0
 
 
 class StageFlops(NamedTuple):
@@ -201,6 +203,7 @@ def answers_of(
     caches: AnswerCaches,
     taken: Sequence[int] | None = None,
     names: Sequence[Any] | None = None,
+    chosen: Sequence[int | None] = (),
 ) -> list[Answers]:
     """Examples that the teachers of every stage answer, the stages trained one after another, each with all its members.
 
@@ -210,27 +213,48 @@ def answers_of(
         caches: Answers stored before; added to.
         taken: Steps that each training took; None: those of its schedule. A cache holds the answers that the schedule asks for.
         names: Keys that separate the models of this ladder from those of others with the same caches, the root first; None: their places.
+        chosen: Place of the teacher that trials chose for each stage (teachers best); none: the root, mostly the most expensive.
     """
     found = []
     for place, (stage, stored) in enumerate(zip(ladder.stages, cached, strict=True)):
-        steps, batch = stage.training.steps, stage.training.batch_size
-        voices, turns = planned_teaching(ladder, place)
-        needed, new = list[int](), list[int]()
+        asked, steps, trials = list[tuple[int, int, int]](), stage.training.steps, 0
+        prices = _Asking(ladder, stage, caches if stored else None, names)
+        teacher = None
+        if has_trials(stage, place):
+            short = trial_steps(stage)
+            teacher = (chosen[place] if chosen else None) or 0
+            for above in reversed(range(place + 1)):
+                asked += prices.asked(planned_teaching(ladder, place, above), 0, short, short)
+                trials += short
+        teaching = planned_teaching(ladder, place, teacher)
         for member in range(stage.members):
-            seed = member_seed(ladder.stage_seed(stage), member)
-            if not stored:
-                asked = live_answers(stage.objective, turns, seed, steps, steps if taken is None else taken[place], batch)
-                needed += asked
-                new += asked
-                continue
-            for voice, span in zip(voices, turns.spans(steps), strict=False):  # without teachers there is none
-                name = voice.place if names is None else names[voice.place]
-                key = _cache_key(ladder, stage, voice._replace(place=name))
-                counts = caches.add(key, seed, range(span.start * batch, span.stop * batch))
-                needed.append(counts[0])
-                new.append(counts[1])
-        found.append(Answers(tuple(voice.place for voice in voices) * stage.members, tuple(needed), tuple(new)))
+            asked += prices.asked(teaching, member, steps, steps if taken is None else taken[place])
+        places, needed, new = zip(*asked, strict=True) if asked else ((), (), ())
+        found.append(Answers(places, needed, new, trials))
     return found
+
+
+class _Asking(NamedTuple):
+    """A stage whose trainings ask their teachers; `caches`: of the answers, None where they are live."""
+
+    ladder: Ladder
+    stage: Stage
+    caches: AnswerCaches | None
+    names: Sequence[Any] | None
+
+    def asked(self, teaching: Teaching, member: int, steps: int, done: int) -> list[tuple[int, int, int]]:
+        """Of each model that teaches a training of `steps`: its place, and the examples that it answers, all and new."""
+        seed, batch = member_seed(self.ladder.stage_seed(self.stage), member), self.stage.training.batch_size
+        voices, turns = teaching
+        if self.caches is None:
+            live = live_answers(self.stage.objective, turns, seed, steps, done, batch)
+            return [(voice.place, examples, examples) for voice, examples in zip(voices, live, strict=True)]
+        found = []
+        for voice, span in zip(voices, turns.spans(steps), strict=False):  # without teachers there is none
+            name = voice.place if self.names is None else self.names[voice.place]
+            key = _cache_key(self.ladder, self.stage, voice._replace(place=name))
+            found.append((voice.place, *self.caches.add(key, seed, range(span.start * batch, span.stop * batch))))
+        return found
 
 
 def ladder_flops(
@@ -241,6 +265,7 @@ def ladder_flops(
     taken: Sequence[int] | None = None,
     caches: AnswerCaches | None = None,
     names: Sequence[Any] | None = None,
+    chosen: Sequence[int | None] = (),
 ) -> list[StageFlops]:
     """Operations of every stage, all its members together, as of a run with an empty store where no caches are given.
 
@@ -254,14 +279,15 @@ def ladder_flops(
         taken: Steps that each training took; None: those of its schedule.
         caches: Answers that trainings before these have stored; added to.
         names: Keys of the models in these caches.
+        chosen: Of each stage, see `answers_of`.
     """
     costs = []
-    answered = answers_of(ladder, cached, caches or AnswerCaches(examples), taken, names)
+    answered = answers_of(ladder, cached, caches or AnswerCaches(examples), taken, names, chosen)
     for place, (stage, answers) in enumerate(zip(ladder.stages, answered, strict=True)):
         steps = stage.training.steps if taken is None else taken[place]
         prices = [forwards[t].used if stage.student.vocabulary == "used" else forwards[t].whole for t in answers.teachers]
         needed = sum(price * count for price, count in zip(prices, answers.needed, strict=True))
-        trained = steps * stage.training.batch_size * stage.members
+        trained = (steps * stage.members + answers.trial_steps) * stage.training.batch_size
         spent = training_flops(forwards[place + 1].whole, trained, zip(prices, answers.new, strict=True))
         costs.append(spent._replace(needed=needed))
     return costs

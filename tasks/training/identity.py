@@ -117,7 +117,7 @@ def teachers_of(stage: Stage, lineage: Sequence[T]) -> tuple[T, ...]:
     parent, root = lineage[-1], lineage[0]
     if stage.teachers == ("none",):
         return ()
-    if stage.teachers in (("ancestors",), ("rising",)):
+    if stage.teachers in (("ancestors",), ("rising",), ("best",)):
         return tuple(reversed(lineage))
     if len(stage.teachers) == 2 and len(lineage) > 1:
         return parent, root

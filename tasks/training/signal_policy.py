@@ -56,7 +56,7 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
     if signals.source != "auto":
         return Choice(signals.source == "cached", "as set")
     try:
-        several = 1 if stage.teachers in (("parent",), ("root",)) else 2
+        several = 1 if stage.teachers in (("parent",), ("root",), ("best",)) else 2
         check_objective(stage.objective, ladder.workload, signals.kind, key="objective", teachers=several)
         if stage in ladder.stages and planned_teaching(ladder, ladder.stages.index(stage)).has_members:
             check_members(stage.objective, signals.kind, key=stage.name)
@@ -124,7 +124,7 @@ def _students(stage: Stage, ladder: Ladder) -> int:
     def teachers(index: int) -> set[int]:
         """Numbers of a stage's teachers, 0 for the root."""
         named = {"root": {0}, "parent": {index}, "ancestors": set(range(index + 1)), "none": set()}
-        named |= {"rising": named["ancestors"], "checkpoints": {0}}
+        named |= {"rising": named["ancestors"], "checkpoints": {0}, "best": named["ancestors"]}
         return set[int]().union(*(named[who] for who in ladder.stages[index].teachers))
 
     own = teachers(ladder.stages.index(stage))

@@ -27,10 +27,24 @@ if TYPE_CHECKING:
 
 
 def train_student(
-    stage: Stage, lineage: Sequence[StageRecord], inputs: StageInputs, extension: Extension | None = None, member: int = 0
+    stage: Stage,
+    lineage: Sequence[StageRecord],
+    inputs: StageInputs,
+    extension: Extension | None = None,
+    member: int = 0,
+    chosen: int | None = None,
 ) -> StageRecord:
-    """Find the student in the store, or train it; `lineage` are the models above it, root first, the parent last."""
-    work = student_work(stage, lineage[-1], inputs.ladder, inputs.data, lineage, member)
+    """Find the student in the store, or train it.
+
+    Args:
+        stage: The stage.
+        lineage: The models above it, root first, the parent last.
+        inputs: Of all stages.
+        extension: A further training after its gate.
+        member: See `student_work`.
+        chosen: See `student_work`.
+    """
+    work = student_work(stage, lineage[-1], inputs.ladder, inputs.data, lineage, member, chosen)
     if extension is None:
         return find_or_train(work, inputs)
     return _added(extension, find_or_train(extended(work, extension, inputs.ladder), inputs))
@@ -57,7 +71,13 @@ def _added(extension: Extension, record: StageRecord) -> StageRecord:
 
 
 def student_work(
-    stage: Stage, parent: StageRecord, ladder: Ladder, data: DataRecord, lineage: Sequence[StageRecord] = (), member: int = 0
+    stage: Stage,
+    parent: StageRecord,
+    ladder: Ladder,
+    data: DataRecord,
+    lineage: Sequence[StageRecord] = (),
+    member: int = 0,
+    chosen: int | None = None,
 ) -> Work:
     """A stage as a piece of work for `find_or_train`.
 
@@ -68,6 +88,7 @@ def student_work(
         data: The corpus.
         lineage: All models above it, root first and `parent` last, from which its teachers are chosen; empty: the parent alone.
         member: Which of the rung's students, with a seed of its own; 0: the rung's product.
+        chosen: Place of its teacher in the lineage, 0 for the root (teachers best with several ancestors); None: as its `teachers` says.
 
     Raises:
         LadderError: The parent may not teach, because its gate stopped it.
@@ -77,7 +98,8 @@ def student_work(
         raise LadderError(f"{parent.name} was stopped by its gate and may not teach {stage.name}")
     precision, signals = precision_of(ladder, stage.training), chosen_signals(stage, ladder, data.corpus().info)
     above = lineage or (parent,)
-    teaching = teaching_of(stage, [1 + len(each.members) for each in above], kept_steps(ladder))
+    assert stage.teachers != ("best",) or len(above) == 1 or chosen is not None
+    teaching = teaching_of(stage, [1 + len(each.members) for each in above], kept_steps(ladder), chosen)
     if teaching.has_members:
         check_members(stage.objective, signals.kind if signals else "live", key=stage.name)
     teachers = tuple(_spoken(above, voice) for voice in teaching.voices)

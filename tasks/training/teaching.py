@@ -54,15 +54,16 @@ class Teaching(NamedTuple):
         return found
 
 
-def teaching_of(stage: Stage, members: Sequence[int], kept: Sequence[int] = ()) -> Teaching:
+def teaching_of(stage: Stage, members: Sequence[int], kept: Sequence[int] = (), chosen: int | None = None) -> Teaching:
     """The teaching of a stage.
 
     Args:
         stage: Its `teachers` and the hand-over in its objective choose.
         members: Models of each rung above it, the root first, which is one.
         kept: Steps of the root's early checkpoints.
+        chosen: Place of the one that teaches (teachers best); None: as `teachers` says, of best all that may.
     """
-    places = teachers_of(stage, range(len(members)))
+    places = teachers_of(stage, range(len(members))) if chosen is None else (chosen,)
     teachers = [tuple(Voice(place, member) for member in range(members[place])) for place in places]
     if stage.teachers == ("checkpoints",):
         teachers = [*((Voice(0, kept=step),) for step in kept), *teachers]
@@ -71,10 +72,20 @@ def teaching_of(stage: Stage, members: Sequence[int], kept: Sequence[int] = ()) 
     return Teaching(tuple(voice for voices in teachers for voice in voices), turns)
 
 
-def planned_teaching(ladder: Ladder, place: int) -> Teaching:
-    """The teaching of a ladder's stage, 0 for the first, as its settings plan it."""
+def planned_teaching(ladder: Ladder, place: int, chosen: int | None = None) -> Teaching:
+    """The teaching of a ladder's stage, 0 for the first, as its settings plan it; for `chosen` see `teaching_of`."""
     members = (1, *(stage.members for stage in ladder.stages[:place]))
-    return teaching_of(ladder.stages[place], members, kept_steps(ladder))
+    return teaching_of(ladder.stages[place], members, kept_steps(ladder), chosen)
+
+
+def trial_steps(stage: Stage) -> int:
+    """Steps of each trial that chooses a stage's teacher."""
+    return max(round(stage.bake_off * stage.training.steps), 1)
+
+
+def has_trials(stage: Stage, place: int) -> bool:
+    """Whether trials choose the teacher of a ladder's stage, 0 for the first, which has no choice."""
+    return stage.teachers == ("best",) and place > 0
 
 
 def kept_steps(ladder: Ladder) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ Arm = Literal[
     "root-cached",
     "curriculum",
     "ensemble",
+    "best-of-rungs",
     "self",
     "auto",
 ]
@@ -40,10 +41,11 @@ ARMS: tuple[Arm, ...] = (
     "root-cached",
     "curriculum",
     "ensemble",
+    "best-of-rungs",
     "self",
     "auto",
 )
-RouteArm = Literal["root-cached", "curriculum", "ensemble", "self"]
+RouteArm = Literal["root-cached", "curriculum", "ensemble", "best-of-rungs", "self"]
 ROUTE_ARMS: tuple[RouteArm, ...] = get_args(RouteArm)  # routes of these names, with the FLOPs of the whole ladder
 BY_DEFAULT: tuple[Arm, ...] = tuple(arm for arm in ARMS if arm not in (*ROUTE_ARMS, "auto"))  # arms of a proof that names none
 MATCHED: dict[Accounting, Arm] = {"flops": "direct-matched", "flops-free": "direct-free", "tokens": "direct"}

@@ -13,7 +13,7 @@ from conf.schema.stage.signals import Signals
 from conf.schema.stage.student import Student
 from conf.schema.stage.training import Training
 
-Teachers = Literal["parent", "root", "ancestors", "rising", "checkpoints", "none"]
+Teachers = Literal["parent", "root", "ancestors", "rising", "checkpoints", "best", "none"]
 STAGE_NAME = "1 to 64 letters, digits, - and _, the first a letter or a digit, as text (quote a number)"
 
 
@@ -26,10 +26,20 @@ class Stage(Settings):
     teachers: tuple[Teachers, ...] = setting(
         ("parent",),
         "Who teaches: [parent], [root], [root, parent], ancestors: all models above, rising: these one after another, the smallest first, "
-        "checkpoints: the root's early checkpoints (teacher.keep) and then the root, or none: labels alone, which alpha then smooths",
+        "checkpoints: the root's early checkpoints (teacher.keep) and then the root, best: of all models above the one that "
+        "teaches best in a short trial (bake_off), or none: labels alone, which alpha then smooths",
         "teachers",
         identity=False,  # the teachers' weights are in the identity, in order
         min_length=1,
+    )
+    bake_off: float = setting(
+        0.1,
+        "Share of the steps that each model above teaches in a trial, before the best of them teaches (teachers best)",
+        "fraction",
+        identity=False,  # the chosen teacher's weights are in the identity
+        added=True,
+        gt=0,
+        le=1,
     )
     members: int = setting(
         1,
@@ -52,7 +62,7 @@ class Stage(Settings):
     @classmethod
     def _teachers_are_a_choice(cls, value: Any) -> Any:
         listed = (value,) if isinstance(value, str) else value
-        allowed = (("parent",), ("root",), ("root", "parent"), ("ancestors",), ("rising",), ("checkpoints",), ("none",))
+        allowed = (("parent",), ("root",), ("root", "parent"), ("ancestors",), ("rising",), ("checkpoints",), ("best",), ("none",))
         if not isinstance(listed, list | tuple) or tuple(listed) not in allowed:
             raise ValueError(f"got {value!r}; allowed: {', '.join(map(_shown, allowed[:-1]))} or none. Choose one of them.")
         return listed

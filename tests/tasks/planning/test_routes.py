@@ -14,7 +14,7 @@ from conf.schema.route import Route
 from models.architectures.shapes import size_of
 from models.base.interface import Interface
 from tasks.planning.matching import flops_of, lasting, total_of, with_stages
-from tasks.planning.routes import AGAIN, MEMBERS, ROUTINGS, refusal, routed, routes_for
+from tasks.planning.routes import AGAIN, MEMBERS, ROUTINGS, refusal, replicate_seed, routed, routes_for
 from tasks.training.cost_model import Forward, TrainingExamples
 from tasks.training.identity import numeric_settings, teachers_of
 
@@ -83,6 +83,7 @@ def test_self_adds_the_last_student_again_with_other_first_weights_and_order() -
     assert plain == {key: value for key, value in numeric_settings(last).items() if key != "seed"}
     assert teachers_of(again, ["root", "300m", "100m", "30m"]) == ("30m",)
     assert routed("self", CHAIN) == made
+    assert replicate_seed(made) == replicate_seed(CHAIN) == CHAIN.seed, "replicates of arms are paired"
     copied = ladder_of(stage("a", student=CHAIN.stages[0].student.model_dump() | {"initialisation": "layers"}))
     assert routed("self", copied).stages[-1].student.initialisation == "random", "else it would begin as its own teacher"
 
@@ -132,6 +133,7 @@ def test_a_routed_ladder_loads_and_is_as_written(name: str) -> None:
         ("direct", ladder_of(stage("a")), "tiny has one stage"),
         ("root-cached", ladder_of(stage("a", teachers="none")), "no stage of tiny has a teacher"),
         ("root-cached", ladder_of(stage("a", objective={"features": [{"kind": "hidden"}]})), "no feature with cached signals"),
+        ("best-of-rungs", ladder_of(stage("a")), "the root alone"),
         ("self", ladder_of(stage("a"), stage("b", teachers="none")), "b learns from labels alone"),
         ("self", ladder_of(stage("a-again"), stage("a")), "a name that no other stage has"),
         ("curriculum", ladder_of(stage("a")), "tiny has one stage and one teacher"),
