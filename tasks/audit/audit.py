@@ -52,6 +52,7 @@ def audit_identity(models: dict[str, StageRecord], ladder: Ladder, data: DataRec
     return {
         "kind": "audit",
         "numerics": NUMERICS,
+        "intervals": "expanded percentiles",
         "weights": models["student"].weights_sha256,
         "others": {name: model.weights_sha256 for name, model in models.items() if name != "student"},
         "data": data.content_hash,

@@ -13,6 +13,7 @@ import numpy as np
 from conf.errors import UserError
 from conf.home import Home
 from conf.schema.ladder import Ladder
+from conf.schema.measures.audit import LEAST_DOCUMENTS
 from conf.schema.shipping.promotion import PromotionRules
 from models.base.files import weight_files
 from models.evaluation.bootstrap import BootstrapEstimate, Figure, Limits, resample
@@ -31,7 +32,7 @@ from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.versions import CHALLENGER, CHAMPION
 
-LEAST_DOCUMENTS, RESAMPLES = 10, 2000
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)

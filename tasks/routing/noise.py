@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from conf.schema.measures.audit import LEAST_DOCUMENTS
 from models.evaluation.bootstrap import resample
 from models.evaluation.paired import DocumentScores
 
-LEAST_DOCUMENTS, RESAMPLES = 10, 1000
+RESAMPLES = 1000
 
 
 def error_of_gain(one: DocumentScores, other: DocumentScores) -> float | None:
@@ -20,4 +21,4 @@ def error_of_gain(one: DocumentScores, other: DocumentScores) -> float | None:
     columns = {"one": one.score, "other": other.score, "one weight": one.weight, "other weight": other.weight}
     sums = resample(columns, np.zeros(len(one.document), dtype=np.int64), 1, one.document, RESAMPLES)
     gain = sums.ratio("one", "one weight").minus(sums.ratio("other", "other weight"))
-    return float(np.nanstd(gain.draws, ddof=1))
+    return gain.error
