@@ -264,8 +264,9 @@ class RunRecord(Record):
 
     @property
     def computed_flops(self) -> float:
-        """Operations of the trainings of this run, those of reused models not counted."""
-        return sum(model.flops for model in self.models if not model.reused)
+        """Operations of the trainings of this run, pilots of its route among them, those of reused models not counted."""
+        pilots = self.route.computed_flops if self.route else 0.0
+        return pilots + sum(model.flops for model in self.models if not model.reused)
 
     @property
     def differs(self) -> tuple[str, ...]:

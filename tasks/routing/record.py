@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.records.choice.route import RouteDecision
-from tasks.records.format import operations, percent
+from tasks.records.choice.route import RouteDecision, Standing
+from tasks.records.format import NONE, operations, percent
 from tasks.records.run import RunRecord
 from tasks.routing.halving import HalvingPlan
 from tasks.runtime.logs import log
@@ -15,9 +15,9 @@ from tasks.tracking.tracker import Tracker
 
 
 def log_plan(decision: RouteDecision, plan: HalvingPlan) -> None:
-    """Log the rounds that are planned and the routes that have no pilot."""
-    for route, reason in decision.left_out.items():
-        log.info("route: %s left out: %s", route, reason)
+    """Log the routes that have no pilot, and the rounds that are planned."""
+    if decision.left_out:
+        log.info("route: left out: %s", "; ".join(f"{route} ({reason.rstrip('.')})" for route, reason in decision.left_out.items()))
     rounds = ", then ".join(f"{size} of {operations(price)} each" for size, price in zip(plan.sizes, plan.prices, strict=True))
     if rounds:
         most = operations(decision.share * decision.price)
@@ -27,10 +27,12 @@ def log_plan(decision: RouteDecision, plan: HalvingPlan) -> None:
 def log_round(decision: RouteDecision) -> None:
     """Log the standings after the last round."""
     last = decision.rounds[-1]
-    for each in last.standings:
-        kept = "kept" if each.kept else "dropped"
-        score = "-" if each.score is None else f"{each.score:.4f}"
-        log.info("route: round %d: %s %s, %s: %s", last.number, each.route, score, kept, each.reason)
+    log.info("route: round %d: %s", last.number, "; ".join(map(_words, last.standings)))
+
+
+def _words(each: Standing) -> str:
+    score = NONE if each.score is None else f"{each.score:.4f}"
+    return f"{each.route} {score} {'kept' if each.kept else 'dropped'} ({each.reason})"
 
 
 def record_decision(record: RunRecord, decision: RouteDecision, context: Context) -> None:

@@ -37,6 +37,11 @@ class PilotRecord(Record):
     failed: str | None = None
 
 
+def is_found(pilot: PilotRecord) -> bool:
+    """Whether all students of a pilot were found in the store."""
+    return bool(pilot.fingerprints) and pilot.reused >= len(pilot.fingerprints)
+
+
 class Standing(Record):
     """A route after a round.
 
@@ -107,11 +112,21 @@ class RouteDecision(Record):
     notes: tuple[str, ...] = ()
 
     @property
+    def pilots(self) -> list[PilotRecord]:
+        """Of all rounds."""
+        return [pilot for each in self.rounds for pilot in each.pilots]
+
+    @property
+    def computed_flops(self) -> float:
+        """Operations of the pilots that were not all found in the store."""
+        return sum(pilot.flops for pilot in self.pilots if not is_found(pilot))
+
+    @property
     def seconds(self) -> float:
         """Of all pilots."""
-        return sum(pilot.seconds for each in self.rounds for pilot in each.pilots)
+        return sum(pilot.seconds for pilot in self.pilots)
 
     @property
     def fingerprints(self) -> set[str]:
         """Of the students of all pilots."""
-        return {one for each in self.rounds for pilot in each.pilots for one in pilot.fingerprints}
+        return {one for pilot in self.pilots for one in pilot.fingerprints}
