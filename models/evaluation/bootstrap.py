@@ -4,7 +4,7 @@ Rows of one document depend on each other; an interval that took them for indepe
 of sums over documents, and a resample weighs each document by how often it was drawn (Efron and Tibshirani 1993, chapter 8). One
 seed gives the same draws to every figure of an audit, so that differences of two figures are paired.
 
-The percentiles of resamples leave too much out where documents are few: 78 to 90 % of such intervals over 10 documents hold the true value
+The percentiles of resamples leave too much out where documents are few: 80 to 91 % of such intervals over 10 documents hold the true value
 where 95 are said. So the percentiles are expanded to those at which the interval of a normal mean is Student's (Hesterberg 2015,
 doi:10.1080/00031305.2015.1089789), and below `LEAST_DOCUMENTS` there is no figure by default. What is then covered:
 `python -m benchmarks.verdicts`, docs/performance.md.

@@ -2,7 +2,7 @@
 
 import math
 
-from benchmarks.verdicts import DIFFERENCES, covered, false_verdicts, losses, missed, missed_at_some_look, shares, tables
+from benchmarks.verdicts import DIFFERENCES, covered, false_verdicts, flagged, losses, missed, missed_at_some_look, shares, tables
 
 
 def most(expected: float, cases: int) -> float:
@@ -28,7 +28,12 @@ def test_intervals_over_documents_hold_what_percentiles_do_not() -> None:
         assert given >= plain + 0.02
 
 
+def test_errors_copied_on_many_rows_of_a_slice_are_flagged_and_on_few_seldom() -> None:
+    assert flagged(0.4, 20)[0] >= 0.6
+    assert flagged(0.1, 20)[0] <= 0.4
+
+
 def test_tables_are_printed() -> None:
     printed = list(tables(2))
-    assert len(printed) == 4
+    assert len(printed) == 5
     assert all(line.count("|") == table.splitlines()[0].count("|") for table in printed for line in table.splitlines())
