@@ -33,7 +33,7 @@ class Audit(Settings):
     min_count: int = setting(30, "Smallest number of rows (examples, tokens) behind a figure", "rows", identity=False, ge=2, le=10**9)
     min_documents: int = setting(
         LEAST_DOCUMENTS,
-        "Smallest number of documents behind a figure and its interval; with fewer than 15 an interval of 95 % may hold the true value in 84 %",
+        "Smallest number of documents behind a figure and its interval; with fewer than 15 an interval of 95 % may be one of 84 %",
         "documents",
         identity=False,
         ge=2,
