@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from conf.home import Home
+from conf.loading.load import load
+from tasks.search.plan import plan_search
+from tasks.search.study import claimed, open_study
 from tests.flows.driver import Cli, actions, wait_for
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -77,3 +81,14 @@ def test_a_ladder_on_postgresql(bare, tiny, undisturbed, database: str):
     psql = [PROGRAMS[-1].with_name("psql"), "-h", "127.0.0.1", "-p", database.rsplit(":", 1)[1], "-U", "ladder", "-d", "prefect", "-At"]
     names = subprocess.run([*psql, "-c", "select name from flow_run where state_type = 'COMPLETED'"], capture_output=True, text=True)
     assert {"one <- teacher", "two <- one", "three <- two"} <= set(names.stdout.splitlines())
+
+
+def test_searches_of_two_homes_work_at_one_study(database: str, tmp_path: Path):
+    wanted = plan_search(load("digits", (f"search.storage=postgresql://{database}/mlflow", "search.study=shared")).ladder)
+    here, there = Home(tmp_path / "here"), Home(tmp_path / "there")
+    first, second = open_study(wanted, here), open_study(wanted, there)
+    with claimed(here, wanted), claimed(there, wanted):
+        assert [study.ask().number for study in (first, second)] == [0, 1]
+    assert [trial.number for trial in open_study(wanted, here).abandoned()] == [0], "the other home's trial is its own"
+    assert [trial.number for trial in open_study(wanted, there).abandoned()] == [1]
+    assert [trial.state for trial in first.records] == ["running", "running"]
