@@ -43,7 +43,7 @@ from tasks.report.sections import (
     settings,
     slices,
 )
-from tasks.report.sections.choice import route, search
+from tasks.report.sections.choice import route, search, teachers
 
 Section = Callable[[RunRecord], Mapping[str, Any] | None]
 
@@ -63,6 +63,7 @@ SECTIONS: dict[str, Section] = {
     "curves": curves.section,
     "samples": samples.section,
     "lineage": lineage.section,
+    "teachers": teachers.section,
     "settings": settings.section,
 }
 

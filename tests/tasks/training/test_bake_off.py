@@ -17,6 +17,7 @@ from tasks.planning.matching import flops_of, total_of
 from tasks.planning.plan import make_plan
 from tasks.records.choice.teacher import TeacherTrial
 from tasks.records.run import StageRecord
+from tasks.report.sections.choice.teachers import section
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.tracking.flavour import metrics_of
@@ -24,7 +25,7 @@ from tasks.training.bake_off import choose_teacher, chosen_of, with_costs
 from tasks.training.cost_model import Forward, training_examples
 from tasks.training.student import train_student
 from tasks.training.teaching import has_trials
-from tests.factories import inputs_of
+from tests.factories import inputs_of, model_record, run_record
 
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
 TRAINING = {"steps": 8, "batch_size": 4, "precision": "fp32"}
@@ -139,3 +140,15 @@ def trial(teacher: str, place: int, score: float, nll: float) -> TeacherTrial:
 def test_the_better_score_then_the_lower_nll_then_the_nearest_is_chosen(metric: str, scores: list[tuple[float, float]], place: int) -> None:
     trials = [trial(f"m{2 - i}", 2 - i, *each) for i, each in enumerate(scores)]
     assert chosen_of(trials, metric, 4).place == place
+
+
+def test_the_report_shows_every_trial_and_which_model_teaches() -> None:
+    choice = chosen_of([trial("half", 1, 0.8, 0.5), trial("teacher", 0, 0.9, 0.4)], "accuracy", 30)
+    shown = section(run_record("tiny-1", model_record("teacher"), model_record("half"), model_record("quarter", choice=choice)))
+    assert shown is not None
+    [table] = shown["tables"]
+    assert [row[:4] + row[5:] for row in table["rows"]] == [
+        ["quarter", "half", "30", "80.0 %", ""],
+        ["quarter", "teacher", "30", "90.0 %", "teaches"],
+    ]
+    assert section(run_record("tiny-1", model_record("teacher"), model_record("half"))) is None
