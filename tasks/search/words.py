@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.records.format import human, milliseconds, percent
+from tasks.records.proof import Estimate
 from tasks.records.routes.search import SearchRecord
 
 AS_SHARE = ("accuracy", "macro_f1", "ece")
@@ -28,6 +29,12 @@ def second_words(record: SearchRecord, value: float) -> str:
     return human(value) if record.against == "parameters" else f"{milliseconds(value)} ms"
 
 
+def interval_words(record: SearchRecord, gain: Estimate) -> str:
+    """The ends of a gain's interval; an end that the seeds are too few to bound is infinite."""
+    low, high = (difference(record, end) if end is not None else none for end, none in ((gain.low, "-inf"), (gain.high, "inf")))
+    return f"{low} to {high}"
+
+
 def verdict(record: SearchRecord) -> str:
     """One sentence."""
     own, best = record.defaults, record.best
@@ -43,7 +50,7 @@ def verdict(record: SearchRecord) -> str:
     if found is None:
         return f"{words}; not confirmed on fresh seeds."
     gain = found.gain
-    spread = f"{difference(record, gain.mean)} {unit(record)} ({difference(record, gain.low)} to {difference(record, gain.high)})"
+    spread = f"{difference(record, gain.mean)} {unit(record)} ({interval_words(record, gain)})"
     on = f"on {len(found.seeds)} fresh seeds and the test split"
     ends = {
         "first better": f"It is better than the defaults {on}: {spread}.",

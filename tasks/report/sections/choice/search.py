@@ -12,7 +12,7 @@ from tasks.records.routes.search import SearchedTrial, SearchRecord, read_search
 from tasks.records.run import RunRecord
 from tasks.report.plots.search import front_svg, history_svg, importance_svg
 from tasks.report.plots.style import Layout
-from tasks.search.words import difference, scored, second_words, unit
+from tasks.search.words import difference, interval_words, scored, second_words, unit
 
 SHOWN = 12  # trials, the best of those trained in full first
 NOTE = (
@@ -69,7 +69,7 @@ def _confirmation(search: SearchRecord) -> list[dict[str, Any]]:
         for seed, winner, own, gain in zip(found.seeds, found.winner, found.defaults, found.gains, strict=True)
     ]
     gain = found.gain
-    rows.append(["mean", "", "", f"{difference(search, gain.mean)} ({difference(search, gain.low)} to {difference(search, gain.high)})"])
+    rows.append(["mean", "", "", f"{difference(search, gain.mean)} ({interval_words(search, gain)})"])
     headers = ["seed", "winner", "defaults", f"gain, {unit(search)}"]
     return [{"title": "Fresh seeds, test split", "headers": headers, "rows": rows, "sums": 1}]
 
