@@ -99,7 +99,12 @@ def _boundary(rejected: Callable[[float], bool], far: float) -> float:
 
 
 def seeds_to_decide(
-    looks: Sequence[Sequence[float]], delta: float, confidence: float = 0.95, resolution: float = 0.0, method: Method = "t"
+    looks: Sequence[Sequence[float]],
+    delta: float,
+    confidence: float = 0.95,
+    resolution: float = 0.0,
+    method: Method = "t",
+    number: int | None = None,
 ) -> int | None:
     """Seeds in all with which the next look would decide with probability 0.8, if mean and spread stay as they are.
 
@@ -112,19 +117,20 @@ def seeds_to_decide(
         confidence: Of the intervals.
         resolution: Step of the score.
         method: How each look's seeds are judged.
+        number: Of looks taken; None: as many as `looks`.
 
     Returns:
         Seeds in all, not more; None: more than 1,000.
     """
     from scipy.special import ndtr, ndtri, stdtrit
 
-    now, number = interval_at(looks, confidence, resolution, method), len(looks) + 1
+    now, place = interval_at(looks, confidence, resolution, method), len(looks) + 1  # of the next look
     size, side = abs(now.mean), 1 if now.mean >= 0 else -1
     bound, away = (0.0, side) if size >= delta else (side * delta, -side)
     samples = [evidence_of(each, resolution, method) for each in looks]
     past = sum(weight_of(i) * (each.above(bound) if away > 0 else each.below(bound)) for i, each in enumerate(samples, 1))
-    whole = math.hypot(*(weight_of(i) for i in range(1, number + 1)))
-    missing = (-float(ndtri(error_of(number, confidence) / 2)) * whole - past) / weight_of(number)
+    whole = math.hypot(*(weight_of(i) for i in range(1, place + 1)))
+    missing = (-float(ndtri(error_of((number or len(looks)) + 1, confidence) / 2)) * whole - past) / weight_of(place)
     new = np.arange(2, MOST + 1)
     needed = (-stdtrit(new - 1, ndtr(-missing)) + stdtrit(new - 1, POWER)) * now.sd / np.sqrt(new)
     enough = new[(needed <= abs(now.mean - bound)) & (0.5**new <= ndtr(-missing) if method == "sign-flip" else new > 1)]

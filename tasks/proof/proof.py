@@ -188,7 +188,7 @@ def _contrasts(
             gains=gains,
             gain=Estimate.of(gain),
             outcome=decided,
-            seeds_to_decide=seeds_to_decide(judged, delta, *given) if undecided else None,
+            seeds_to_decide=seeds_to_decide(judged, delta, *given, number=len(looks.taken)) if undecided else None,
             looks=looks.taken,
             look=looks.number,
         )
