@@ -22,9 +22,16 @@ from conf.loading.load import Loaded, load
 from conf.schema.ladder import Ladder
 from models.base.device import use_threads
 from tasks.data.prepare import prepare_data
-from tasks.planning.matching import direct, lasting, with_stages
-from tasks.planning.proposals.forecast import FarStage, curve_of, far_stages, foretell, line_through
-from tasks.planning.proposals.measured import SCHEDULES, MeasuredSchedule, measure_schedule, settled_ladder, shortened_ladder
+from tasks.planning.proposals.forecast import FarStage, curve_of, far_stages, foretell, line_through, matched_jump
+from tasks.planning.proposals.measured import (
+    SCHEDULES,
+    MeasuredSchedule,
+    counted,
+    measure_schedule,
+    operations_down,
+    settled_ladder,
+    shortened_ladder,
+)
 from tasks.planning.students import settle_students
 from tasks.records.format import operations
 from tasks.records.run import StageRecord
@@ -76,14 +83,11 @@ def cases_of(loaded: Loaded, folder: Path) -> Iterator[Case]:
     measure_schedule(shortened_ladder(whole, SCHEDULES[0][0], seed=9), root, inputs)  # the first training of a process costs more
     pilots, busy = timed(whole, root, inputs)
     yield from compared(whole, pilots, busy, prepare_teacher(away[0]), away[0])
-    jump = direct(whole)
+    jump = matched_jump(whole, operations_down(whole, *counted(whole, inputs))[-1], inputs)
     jumps, busy = timed(jump, root, inputs)
-    forecast = foretell(ladder, root, inputs)  # finds the pilots in the store
-    assert forecast.jump is not None
-    matched = with_stages(jump, lasting(jump.stages[0], forecast.jump.steps))
-    for case in compared(matched, jumps, busy, prepare_teacher(away[1]), away[1], forecast.jump.steps / jump.stages[0].training.steps):
+    for case in compared(jump, jumps, busy, prepare_teacher(away[1]), away[1]):
         yield case._replace(ladder=f"{case.ladder}, one jump")
-    print(f"{ladder.name}: a jump is as good with probability {forecast.as_good:.2f}", flush=True)
+    print(f"{ladder.name}: a jump is as good with probability {foretell(ladder, root, inputs).as_good:.2f}", flush=True)
 
 
 def _copied(name: str, inputs: StageInputs, folder: Path) -> StageInputs:
@@ -109,13 +113,12 @@ def compared(
     busy: Sequence[tuple[float, float]],
     root: StageRecord,
     away: StageInputs,
-    share: float = 1.0,
 ) -> Iterator[Case]:
-    """Foretell a ladder's stages, train them, and compare; `share` of the schedule that the pilots shorten."""
+    """Foretell a ladder's stages, train them, and compare."""
     foretold = far_stages(ladder, pilots, [curve_of(pilots, place) for place in range(len(ladder.stages))], away)
     began = time.process_time()
     made = measure_schedule(ladder, root, away)
-    seconds = line_through(busy, share), time.process_time() - began
+    seconds = line_through(busy, 1.0), time.process_time() - began
     trained = 0.0
     for place, (far, stage) in enumerate(zip(foretold, made.stages, strict=True)):
         trained += stage.trained_flops

@@ -114,10 +114,10 @@ def foretell(ladder: Ladder, root: StageRecord, inputs: StageInputs, schedules: 
             equal_flops=None,
             seconds=seconds,
         )
-    jump = direct(whole)
-    jumps = measure_schedules(jump, root, inputs, schedules)
-    curve, last = curve_of(jumps, 0), stages[-1]
-    (far,) = far_stages(_matched(jump, last.flops, inputs), jumps, [curve], inputs)
+    jump, last = matched_jump(whole, stages[-1].flops, inputs), stages[-1]
+    jumps = measure_schedules(jump, root, inputs, schedules)  # as dear as the ladder's
+    curve = curve_of(jumps, 0, seed=1)
+    (far,) = far_stages(jump, jumps, [curve], inputs)
     return LadderForecast(
         ladder=ladder.name,
         workload=ladder.workload,
@@ -181,8 +181,9 @@ def line_through(points: Sequence[tuple[float, float]], at: float) -> float:
     return float(start + slope * at)
 
 
-def _matched(jump: Ladder, target: float, inputs: StageInputs) -> Ladder:
-    """The jump with as many steps as take a number of operations."""
+def matched_jump(ladder: Ladder, target: float, inputs: StageInputs) -> Ladder:
+    """One jump from the root to the last student, with as many steps as take a number of operations."""
+    jump = direct(ladder)
     forwards, examples = counted(jump, inputs)
 
     def cost(stage: Stage) -> float:
