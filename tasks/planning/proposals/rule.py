@@ -14,8 +14,8 @@ from tasks.runtime.runs.run_registry import list_runs
 EVIDENCE = {
     DIRECT_LIVE: "Ahead of chains at equal FLOPs on digits and python-stdlib; a 35-fold jump still gains (arXiv:2408.00118)",
     DIRECT_CACHED: "As direct-live; answers that several epochs or trials use are paid for once (arXiv:2503.16870)",
-    CHAIN: "Gains over one jump were found at 2.2 to 6.7 times its cost (arXiv:1902.03393, 2407.14679); at equal FLOPs they were none on digits and python-stdlib",
-    ASSISTANT: "+0.2 to +0.5 points, growing with the gap (arXiv:2002.10957), not at equal cost; most where rows are few and one cut would destroy the function",
+    CHAIN: "Gains were found at 2.2 to 6.7 times the cost (arXiv:1902.03393, 2407.14679); at equal FLOPs none on digits and python-stdlib",
+    ASSISTANT: "+0.2 to +0.5 points, growing with the gap, not at equal cost (arXiv:2002.10957); most where one cut destroys the function",
     ROOT_LIVE: "The root taught a second step better than the student above it (arXiv:2407.14679)",
     ROOT_CACHED: "How Ministral 3 went from 24B to 3B: weights down the chain, the root teaches (arXiv:2601.08584)",
 }
