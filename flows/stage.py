@@ -25,11 +25,11 @@ from flows.steps import (
     train_student,
 )
 from models.base.device import precision_of
+from tasks.records.choice.teacher import TeacherChoice
 from tasks.records.run import Extension, StageRecord
 from tasks.runtime import cancellation
 from tasks.runtime.prefect_client import require_server
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.training.bake_off import with_costs
 from tasks.training.identity import teachers_of
 from tasks.training.members import with_members
 from tasks.training.teaching import has_trials
@@ -114,24 +114,21 @@ def _made(
 ) -> StageRecord:
     ladder = inputs.ladder
     choice = choose_teacher(stage, lineage, inputs) if has_trials(stage, len(lineage) - 1) else None
-    chosen = choice.place if choice else None
-    student = train_student(stage, lineage, inputs, extension, 0, chosen)
-    if choice is not None:
-        student = student.model_copy(update={"choice": choice}) if extension else with_costs(student, choice)
+    student = train_student(stage, lineage, inputs, extension, 0, choice)
     judged = evaluate_model(student, lineage, inputs, precision_of(ladder, stage.training))
     judged = bench_model(judged, ladder, inputs.context)
     if ladder.audit.enabled:
         judged = _audited(judged, stage, lineage, inputs)
     decided = decide(judged, stage, lineage, ladder.audit.thresholds)
-    whole = decided if decided.gate == "stopped" else with_members(decided, _members(stage, lineage, inputs, chosen))
+    whole = decided if decided.gate == "stopped" else with_members(decided, _members(stage, lineage, inputs, choice))
     own = whole.model_copy(update={"prefect_run_id": str(flow_run.id), "inserted": inserted})
     return record_model(own, lineage, inputs)
 
 
-def _members(stage: Stage, lineage: list[StageRecord], inputs: StageInputs, chosen: int | None) -> list[StageRecord]:
+def _members(stage: Stage, lineage: list[StageRecord], inputs: StageInputs, choice: TeacherChoice | None) -> list[StageRecord]:
     """The rung's other students, trained with seeds of their own, evaluated and recorded; the gate judges its product alone."""
     precision, made = precision_of(inputs.ladder, stage.training), list[StageRecord]()
     for member in range(1, stage.members):
-        student = train_student(stage, lineage, inputs, None, member, chosen)
+        student = train_student(stage, lineage, inputs, None, member, choice)
         made.append(record_model(evaluate_model(student, lineage, inputs, precision), lineage, inputs))
     return made

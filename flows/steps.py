@@ -36,7 +36,7 @@ from tasks.runtime import cancellation
 from tasks.runtime.logs import log, log_warnings
 from tasks.store.cached import note_reuse, reuse_noted
 from tasks.teachers import teacher
-from tasks.training import bake_off, student
+from tasks.training import student
 from tasks.training.teaching import member_name
 
 P = ParamSpec("P")
@@ -150,7 +150,7 @@ def _student_run_name(parameters: dict[str, Any]) -> str:
 prepare_data = step(prepare.prepare_data, "data", "data: {ladder.data.source}", **RETRY)
 prepare_teacher = step(teacher.prepare_teacher, "teacher", "teacher: {inputs.ladder.teacher.source}", **RETRY)
 train_student = step(student.train_student, "student", _student_run_name)
-choose_teacher = step(bake_off.choose_teacher, "bake-off", "teachers of {stage.name}")
+choose_teacher = step(student.choose_teacher, "bake-off", "teachers of {stage.name}")
 evaluate_model = step(evaluate.evaluate_model, "evaluate", "evaluate {record.name}")
 bench_model = step(bench.bench_model, "bench", "bench {record.name}")
 train_control = step(audit.train_control, "control", "{stage.name} without a teacher")

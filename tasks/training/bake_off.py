@@ -1,4 +1,4 @@
-"""Choose a stage's teacher among its ancestors by short trainings.
+"""Trials that choose a stage's teacher among its ancestors.
 
 Each ancestor teaches the stage's student, from the same first weights and on the same batches, for a whole short schedule, and the student
 with the best score on the validation split names the teacher. A stage with one ancestor needs no trial. Trials and choice are in the store.
@@ -13,20 +13,15 @@ from typing import Any
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
-from models.base.device import precision_of
 from models.base.numerics import NUMERICS
 from models.data.corpus import CorpusInfo
-from tasks.evaluation.evaluate import SPLIT, evaluate_model
+from tasks.evaluation.evaluate import SPLIT
 from tasks.records.choice.teacher import TeacherChoice, TeacherTrial
 from tasks.records.run import StageRecord
-from tasks.runtime.logs import log
-from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.store.cached import Entry, Write, find_or_compute
+from tasks.store.cached import Entry
 from tasks.store.fingerprint import fingerprint
-from tasks.training.find_or_train import find_or_train
 from tasks.training.signal_policy import choose
-from tasks.training.student import student_work
 from tasks.training.teaching import trial_steps
 
 KIND, FILE = "choice", "choice.json"  # part of the store, and the file in its folders
@@ -74,43 +69,6 @@ def read_choice(folder: Path) -> TeacherChoice:
     return TeacherChoice.model_validate_json((folder / FILE).read_bytes())
 
 
-def choose_teacher(stage: Stage, lineage: Sequence[StageRecord], inputs: StageInputs) -> TeacherChoice:
-    """Find the choice of a stage's teacher in the store, or make it.
-
-    Args:
-        stage: With teachers best.
-        lineage: Two or more models above it, root first.
-        inputs: Of all stages.
-    """
-    ladder, context = inputs.ladder, inputs.context
-    trial, places = trial_stage(stage, ladder, inputs.data.corpus().info), tuple(reversed(range(len(lineage))))
-    works = []
-    for place in places:
-        work = student_work(trial, lineage[-1], ladder, inputs.data, lineage, chosen=place)
-        works.append(replace(work, name=f"{stage.name} by {lineage[place].name}"))
-    entry = choice_entry(stage, ladder, [work.identity for work in works], lineage[-1].weights_sha256)
-    # No rungs of the ladder, so MLflow has no runs of them, but their figures with the stage's.
-    fresh = context.is_fresh(stage.name)
-    own = replace(_quiet(inputs), context=context.model_copy(update={"mlflow_run_id": None, "fresh": fresh, "kept": ()}))
-
-    def compute() -> Write:
-        log.info("%s: %d ancestors teach it for %d steps each, to choose its teacher", stage.name, len(works), trial.training.steps)
-        made = []
-        for place, work in zip(places, works, strict=True):
-            student = find_or_train(work, own)
-            judged = evaluate_model(student, [], own, precision_of(ladder, stage.training))
-            made.append(_trial(lineage[place].name, place, judged, _metric(ladder)))
-        choice = chosen_of(made, _metric(ladder), trial.training.steps)
-        return lambda folder: (folder / FILE).write_text(choice.model_dump_json(indent=1), encoding="utf-8")
-
-    found = find_or_compute(store_of(context), entry, context.made, compute, fresh=fresh)
-    choice = read_choice(found.folder)
-    named = tuple(each.model_copy(update={"teacher": lineage[each.place].name}) for each in choice.trials)
-    choice = choice.model_copy(update={"trials": named})  # found again where these weights may have other names
-    log.info("%s: %s", stage.name, choice.words)
-    return choice
-
-
 def chosen_of(trials: Sequence[TeacherTrial], metric: str, steps: int) -> TeacherChoice:
     """The choice: the best score, of equal ones the lower negative log-likelihood, then the nearest ancestor."""
     sign = 1.0 if metric == "bits_per_byte" else -1.0
@@ -126,18 +84,20 @@ def with_costs(record: StageRecord, choice: TeacherChoice) -> StageRecord:
     return record.model_copy(update={**sums, "all_signal_seconds": whole, "choice": choice})
 
 
-def _metric(ladder: Ladder) -> str:
+def trial_metric(ladder: Ladder) -> str:
+    """The metric that trials are judged by."""
     return "bits_per_byte" if ladder.workload == "causal-lm" else "accuracy"
 
 
-def _quiet(inputs: StageInputs) -> StageInputs:
+def quiet_inputs(inputs: StageInputs) -> StageInputs:
     """The inputs without samples, tasks and further held-out data, which a trial needs not."""
     evaluation = inputs.ladder.evaluation.model_copy(update={"samples": 0, "tasks": ()})
     ladder = inputs.ladder.model_copy(update={"evaluation": evaluation})
     return replace(inputs, ladder=ladder, data=inputs.data.model_copy(update={"also": {}}))
 
 
-def _trial(teacher: str, place: int, judged: StageRecord, metric: str) -> TeacherTrial:
+def trial_record(teacher: str, place: int, judged: StageRecord, metric: str) -> TeacherTrial:
+    """The record of a trial, from the record of its student after evaluation."""
     return TeacherTrial(
         teacher=teacher,
         place=place,

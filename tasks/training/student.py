@@ -1,4 +1,4 @@
-"""Train a student from its teachers, or train it longer after its gate."""
+"""Train a student from its teachers, choose one of them, train longer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,29 @@ from conf.schema.stage.compatibility import check_members
 from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Student
 from models.base.device import precision_of
+from tasks.evaluation.evaluate import evaluate_model
+from tasks.records.choice.teacher import TeacherChoice
 from tasks.records.run import DataRecord, Extension, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.store.cached import Write, find_or_compute
+from tasks.training.bake_off import (
+    FILE,
+    choice_entry,
+    chosen_of,
+    quiet_inputs,
+    read_choice,
+    trial_metric,
+    trial_record,
+    trial_stage,
+    with_costs,
+)
 from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import stage_identity
 from tasks.training.kept import kept_record
 from tasks.training.signal_policy import chosen_signals
-from tasks.training.teaching import Voice, kept_steps, member_stage, teaching_of
+from tasks.training.teaching import Voice, has_trials, kept_steps, member_stage, teaching_of
 from tasks.training.work import Work
 
 if TYPE_CHECKING:
@@ -32,7 +48,7 @@ def train_student(
     inputs: StageInputs,
     extension: Extension | None = None,
     member: int = 0,
-    chosen: int | None = None,
+    choice: TeacherChoice | None = None,
 ) -> StageRecord:
     """Find the student in the store, or train it.
 
@@ -42,12 +58,52 @@ def train_student(
         inputs: Of all stages.
         extension: A further training after its gate.
         member: See `student_work`.
-        chosen: See `student_work`.
+        choice: Of its teacher, where that was made before (teachers best).
     """
-    work = student_work(stage, lineage[-1], inputs.ladder, inputs.data, lineage, member, chosen)
-    if extension is None:
-        return find_or_train(work, inputs)
-    return _added(extension, find_or_train(extended(work, extension, inputs.ladder), inputs))
+    if choice is None and has_trials(stage, len(lineage) - 1):
+        choice = choose_teacher(stage, lineage, inputs)
+    work = student_work(stage, lineage[-1], inputs.ladder, inputs.data, lineage, member, choice.place if choice else None)
+    if extension is not None:
+        return _added(extension, find_or_train(extended(work, extension, inputs.ladder), inputs)).model_copy(update={"choice": choice})
+    student = find_or_train(work, inputs)
+    return with_costs(student, choice) if choice and member == 0 else student
+
+
+def choose_teacher(stage: Stage, lineage: Sequence[StageRecord], inputs: StageInputs) -> TeacherChoice:
+    """Find the choice of a stage's teacher in the store, or make it.
+
+    Args:
+        stage: With teachers best.
+        lineage: Two or more models above it, root first.
+        inputs: Of all stages.
+    """
+    ladder, context = inputs.ladder, inputs.context
+    trial, places = trial_stage(stage, ladder, inputs.data.corpus().info), tuple(reversed(range(len(lineage))))
+    works = []
+    for place in places:
+        work = student_work(trial, lineage[-1], ladder, inputs.data, lineage, chosen=place)
+        works.append(replace(work, name=f"{stage.name} by {lineage[place].name}"))
+    entry = choice_entry(stage, ladder, [work.identity for work in works], lineage[-1].weights_sha256)
+    # No rungs of the ladder, so MLflow has no runs of them, but their figures with the stage's.
+    fresh = context.is_fresh(stage.name)
+    own = replace(quiet_inputs(inputs), context=context.model_copy(update={"mlflow_run_id": None, "fresh": fresh, "kept": ()}))
+
+    def compute() -> Write:
+        log.info("%s: %d ancestors teach it for %d steps each, to choose its teacher", stage.name, len(works), trial.training.steps)
+        made = []
+        for place, work in zip(places, works, strict=True):
+            student = find_or_train(work, own)
+            judged = evaluate_model(student, [], own, precision_of(ladder, stage.training))
+            made.append(trial_record(lineage[place].name, place, judged, trial_metric(ladder)))
+        choice = chosen_of(made, trial_metric(ladder), trial.training.steps)
+        return lambda folder: (folder / FILE).write_text(choice.model_dump_json(indent=1), encoding="utf-8")
+
+    found = find_or_compute(store_of(context), entry, context.made, compute, fresh=fresh)
+    choice = read_choice(found.folder)
+    named = tuple(each.model_copy(update={"teacher": lineage[each.place].name}) for each in choice.trials)
+    choice = choice.model_copy(update={"trials": named})  # found again where these weights may have other names
+    log.info("%s: %s", stage.name, choice.words)
+    return choice
 
 
 def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:

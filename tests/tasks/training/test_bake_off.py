@@ -21,10 +21,9 @@ from tasks.report.sections.choice.teachers import section
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.tracking.flavour import metrics_of
-from tasks.training.bake_off import choose_teacher, chosen_of, with_costs
+from tasks.training.bake_off import chosen_of
 from tasks.training.cost_model import Forward, training_examples
 from tasks.training.student import train_student
-from tasks.training.teaching import has_trials
 from tests.factories import inputs_of, model_record, run_record
 
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
@@ -60,12 +59,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def made(ladder: Ladder, inputs: StageInputs) -> list[StageRecord]:
-    """The models of a ladder, root first, as the stages' flow makes them."""
+    """The models of a ladder, root first."""
     lineage = [prepare_teacher(inputs)]
-    for place, stage in enumerate(ladder.stages):
-        choice = choose_teacher(stage, lineage, inputs) if has_trials(stage, place) else None
-        student = train_student(stage, lineage, inputs, chosen=choice.place if choice else None)
-        lineage.append(with_costs(student, choice) if choice else student)
+    for stage in ladder.stages:
+        lineage.append(train_student(stage, lineage, inputs))
     return lineage
 
 
