@@ -18,6 +18,7 @@ import argparse
 import copy
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,27 +54,26 @@ from tasks.training.student import train_student
 
 NAME = "benchmark-interpolation"
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)  # t
-FEW = (0, 20, 60)  # steps of training
 BRANCH_END = re.compile(r"\.(o_proj|down_proj|fc2)\.(weight|bias)$")
 STDLIB = (
-    "data.sequence_length=96",
-    "teacher.shape={hidden_size: 96, layers: 4, heads: 6, feed_forward: 256}",
-    "defaults.training.steps=300",
+    "data.sequence_length=64",
+    "teacher.shape={hidden_size: 64, layers: 4, heads: 4, feed_forward: 176}",
     "defaults.student.initialisation=prune",
-    "defaults.training.precision=fp32",
+    "defaults.training={steps: 150, batch_size: 16, learning_rate: 4e-3, warmup: 0.1, precision: fp32, validate_every: 150}",
+    "evaluation.examples=128",
 )
 # Pair -> ladder, overrides, name of its first stage, and the shape of the size between.
 PAIRS: dict[str, tuple[str, tuple[str, ...], str, dict[str, int]]] = {
     "digits, depth 4 > 3 > 2": ("digits", (), "half", {"layers": 3}),
-    "stdlib, width 96 > 64 > 48": (
+    "stdlib, width 64 > 48 > 32": (
         "python-stdlib",
-        (*STDLIB, "stages.300k.student.shape={hidden_size: 48, layers: 4, heads: 3, feed_forward: 128}"),
+        (*STDLIB, "stages.300k.student.shape={hidden_size: 32, layers: 4, heads: 2, feed_forward: 88}"),
         "300k",
-        {"hidden_size": 64, "heads": 4, "feed_forward": 176},
+        {"hidden_size": 48, "heads": 3, "feed_forward": 128},
     ),
     "stdlib, depth 4 > 3 > 2": (
         "python-stdlib",
-        (*STDLIB, "stages.300k.student.shape={hidden_size: 96, layers: 2, heads: 6, feed_forward: 256}"),
+        (*STDLIB, "stages.300k.student.shape={hidden_size: 64, layers: 2, heads: 4, feed_forward: 176}"),
         "300k",
         {"layers": 3},
     ),
@@ -150,10 +150,10 @@ def between(line: Ends, t: float) -> nn.Module:
     return model
 
 
-def seed_figures(pair: str, seed: int, context: Context) -> dict[str, float]:
+def seed_figures(pair: str, seed: int, few: Sequence[int], context: Context) -> dict[str, float]:
     """Negative log-likelihood on the test split of every model of a pair, with one seed for data, rungs and training."""
     name, overrides, first, shape = PAIRS[pair]
-    ladder, base = load(name, (*overrides, f"seed={seed}"))
+    ladder, base = load(name, (*overrides, f"seed={seed}", "compute.at_once=null"))
     assert isinstance(ladder.teacher, TrainedTeacher)
     stage = next(each for each in ladder.stages if each.name == first)
     ladder = ladder.model_copy(update={"stages": (stage,)})
@@ -169,7 +169,7 @@ def seed_figures(pair: str, seed: int, context: Context) -> dict[str, float]:
     assert abs(found["t = 1"] - found["smaller rung"]) < 1e-3, "the smaller rung in another shape"
     best = min(SHARES, key=lambda t: judge(between(line, t), "valid"))
     found["t"] = best
-    for steps in FEW:
+    for steps in few:
         for how, t in (("pruned", 0.0), ("interpolated", best), ("smaller rung, padded", 1.0)):
             found[f"{how}, {steps} steps"] = judge(trained(between(line, t), large, stage, steps, seed, corpus), "test")
     found["parameters"] = count(line.pruned, corpus.interface.sequence_length).parameters
@@ -201,6 +201,7 @@ def main() -> None:
     """Train the rungs that the store lacks, and print a table for each pair."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--few", type=int, nargs="*", default=[0, 20], help="steps of training, each from the beginning")
     parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=list(PAIRS))
     asked = parser.parse_args()
     if asked.seeds < 2:
@@ -208,7 +209,10 @@ def main() -> None:
     prepare_environment(home())
     context, began = Context(run=NAME, ladder=NAME, home=str(home().root), base="."), time.monotonic()
     for pair in asked.pairs:
-        seeds = [seed_figures(pair, seed, context) for seed in range(asked.seeds)]
+        seeds = list[dict[str, float]]()
+        for seed in range(asked.seeds):
+            seeds.append(seed_figures(pair, seed, asked.few, context))
+            print(f"seed {seed}: {seeds[-1]}", file=sys.stderr, flush=True)
         print(f"\n{pair}: {seeds[0]['parameters']:,.0f} parameters between; t = {', '.join(str(each['t']) for each in seeds)}\n")
         print("| model | nats, mean of seeds (95 %) |\n|---|---|")
         for name in seeds[0]:
