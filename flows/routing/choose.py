@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from prefect.artifacts import create_table_artifact
+
 from conf.schema.ladder import Ladder
 from flows.routing.pilots import run_pilot
 from models.evaluation.paired import DocumentScores
@@ -13,9 +15,12 @@ from tasks.evaluation.paired_scores import stored_scores
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.records.run import StageRecord
+from tasks.report.sections.choice.route import HEADERS, rows_of
 from tasks.routing.candidates import candidates_of
 from tasks.routing.record import log_plan, log_round, record_decision
 from tasks.routing.search import RouteSearch, decided_ladder
+from tasks.runtime.logs import log
+from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.stage_inputs import StageInputs
 
 
@@ -55,9 +60,20 @@ def choose_route(
     while not search.finished:
         keep(_round(search, root, inputs))
         log_round(search.decision)
+        _show(search.decision)
     decision, ladder = search.decide()
     keep(decision)
     return decision, ladder
+
+
+def _show(decision: RouteDecision) -> None:
+    """Leave the table of the last round in Prefect, with the flow run."""
+    done = decision.rounds[-1]
+    cells = [dict(zip(HEADERS, row, strict=True)) for row in rows_of(done, decision)]
+    try:
+        create_table_artifact(table=cells, key="ladder-route", description=f"routes: round {done.number}")
+    except AWAY as error:
+        log.warning("Prefect's server did not take the table of routes: %s", error or type(error).__name__)
 
 
 def _round(search: RouteSearch, root: StageRecord, inputs: StageInputs) -> RouteDecision:

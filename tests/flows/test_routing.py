@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.driver import Cli, half_written, wait_for
+from tests.flows.driver import Cli, ask_prefect, half_written, wait_for
 
 ASKED = ("route=auto", "routing={share: 0.5, routes: [as-written, direct, root-cached], least_steps: 3}")
 
@@ -39,6 +39,7 @@ def test_a_run_killed_among_its_pilots_goes_on_to_the_same_choice_and_weights(cl
     assert sum(model["flops"] for model in shown["stages"]) <= decision["final"] * (1 + 1e-9)
     assert half_written(cli.home) == []
     _in_mlflow(shown, decision)
+    _in_prefect(cli, decision)
     report = Path(shown["report"]).read_text()
     assert "Choice of the route" in report
     assert decision["reason"] in report
@@ -62,6 +63,13 @@ def _in_mlflow(shown: dict[str, Any], decision: dict[str, Any]) -> None:
     assert pilots == dict.fromkeys(("as-written", "direct", "root-cached"), "FINISHED")
     scores = {standing["route"]: standing["score"] for standing in decision["rounds"][0]["standings"]}
     assert {route: client.get_metric_history(run.info.run_id, f"route/{route}")[0].value for route in scores} == scores
+
+
+def _in_prefect(cli: Cli, decision: dict[str, Any]) -> None:
+    asked = {"artifacts": {"key": {"any_": ["ladder-route"]}}, "sort": "CREATED_DESC", "limit": 1}
+    (artifact,) = ask_prefect("POST", f"{cli.env['PREFECT_API_URL']}/artifacts/filter", json=asked).raise_for_status().json()
+    rows = json.loads(artifact["data"])
+    assert [row["route"] for row in rows] == [each["route"] for each in decision["rounds"][-1]["standings"]]
 
 
 def test_a_stage_to_start_at_is_refused_as_pilots_choose_the_stages(cli: Cli, tiny: Path) -> None:
