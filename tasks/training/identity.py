@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from conf.schema.base import is_unset
 from conf.schema.ladder import Ladder
+from conf.schema.measures.audit import LEAST_DOCUMENTS
 from conf.schema.stage.objective import Alpha, Objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
@@ -21,12 +22,15 @@ from tasks.records.run import Kind
 from tasks.store.fingerprint import fingerprint
 
 T = TypeVar("T")
+LEAST_DOCUMENTS_BEFORE = 10
 
 
 def settings_hash(ladder: Ladder, kind: Kind = "ladder") -> str:
     """Hash of a run's settings and purpose: a proof goes on with a proof, and a run with a run."""
     plain = known_settings(ladder)
     plain["teacher"].pop("allow_poor", None)  # a run that was refused for its teacher goes on where it is let teach
+    if ladder.audit.min_documents == LEAST_DOCUMENTS:
+        plain["audit"]["min_documents"] = LEAST_DOCUMENTS_BEFORE  # a run that was interrupted before the default rose is continued
     if ladder.tracking == "mlflow":
         del plain["tracking"]  # a run that was interrupted before this setting existed is still continued
     return fingerprint(plain | ({"purpose": kind} if kind in ("proof", "search") else {}))

@@ -14,6 +14,7 @@ ObjectiveKind = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reve
 CLASSIFICATION_ONLY: tuple[ObjectiveKind, ...] = ("logit-mse",)
 DENSE_ONLY: tuple[ObjectiveKind, ...] = ("dkd", "logit-mse")  # need the probability of the label, or every logit
 SOFTMAX_FREE: tuple[ObjectiveKind, ...] = ("logit-mse",)  # compare the logits' own size: no z-scores, no mean of probabilities
+LONGEST = 10**6  # relative length of a teacher's time
 
 
 class Schedule(Settings):
@@ -124,6 +125,6 @@ class Objective(Settings):
     @field_validator("handover")
     @classmethod
     def _time_is_positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not length > 0 for length in value):
-            raise ValueError(f"got {list(value)}; allowed: numbers above 0, one for each teacher. Correct it.")
+        if any(not 0 < length <= LONGEST for length in value):
+            raise ValueError(f"got {list(value)}; allowed: numbers above 0, at most {LONGEST:,}, one for each teacher. Correct it.")
         return value

@@ -97,4 +97,4 @@ def test_every_number_of_the_settings_has_bounds() -> None:
 
     look(Ladder)
     # Bounds of their own in a validator, and the base of alpha and temperature.
-    assert set(without) == {"Audit.thresholds", "Bench.batch_sizes", "Comparison.seeds"}
+    assert set(without) == {"Audit.thresholds", "Bench.batch_sizes", "Comparison.seeds", "Objective.handover", "TrainedTeacher.keep"}

@@ -40,7 +40,7 @@ def test_the_choice_of_teachers_nearest_first(choice: object, expected: tuple[st
 
 @pytest.mark.parametrize("choice", [["parent", "root"], ["grandparent"], [], ["root", "root"], 3])
 def test_any_other_choice_is_refused(choice: object) -> None:
-    allowed = r"allowed: \[parent\], \[root\], \[root, parent\], ancestors, rising, checkpoints or none\. Choose one of them\."
+    allowed = r"allowed: \[parent\], \[root\], \[root, parent\], ancestors, rising, checkpoints, best or none\. Choose one of them\."
     with pytest.raises(ValidationError, match=allowed):
         stage(choice)
 
