@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.common import machine
+from benchmarks.common import machine, shape_of
 from conf.home import home
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
@@ -72,7 +72,7 @@ def chain_of(widths: Sequence[int], ladder: Ladder) -> Ladder:
     last = ladder.stages[-1]
 
     def stage(width: int) -> Stage:
-        student = Student(shape=shape(width, last.student.shape))
+        student = Student(shape=shape(width, shape_of(last)))
         return last.model_copy(update={"name": f"w{width}", "student": student, "gate": Gate(), "teachers": ("parent",)})
 
     return ladder.model_copy(update={"stages": tuple(map(stage, widths))})
@@ -82,7 +82,7 @@ def price(ladder: Ladder, data: DataRecord) -> float:
     """Operations of all trainings of a chain."""
     interface, root = data.corpus().interface, ladder.teacher.shape
     assert root is not None
-    forwards = [Forward.of(size_of(shape, interface)) for shape in (root, *(stage.student.shape for stage in ladder.stages))]
+    forwards = [Forward.of(size_of(shape, interface)) for shape in (root, *map(shape_of, ladder.stages))]
     return total_of(flops_of(ladder, forwards, training_examples(data.corpus(), cached=False)))
 
 

@@ -37,9 +37,10 @@ def main() -> None:
     for size in SIZES:
         for length in LENGTHS:
             shape = (max(1, options.tokens // length), length, HEADS, size)
-            inputs = [torch.randn(shape).bfloat16().transpose(1, 2).requires_grad_() for _ in range(3)]
+            query, key, value = inputs = [torch.randn(shape).bfloat16().transpose(1, 2).requires_grad_() for _ in range(3)]
             gradient = torch.randn(shape).bfloat16().transpose(1, 2)
-            plain, single = scaled_dot_product_attention(*inputs, is_causal=True), _Attention.apply(*inputs, True, None)
+            plain = scaled_dot_product_attention(query, key, value, is_causal=True)
+            single = _Attention.apply(query, key, value, True, None)
             times = [(backward(plain, inputs, gradient), backward(single, inputs, gradient)) for _ in range(options.repeats + 1)][1:]
             columns = (*(spread([pair[side] for pair in times], "{:.1f}") for side in (0, 1)), spread([a / b for a, b in times], "{:.2f}"))
             print(

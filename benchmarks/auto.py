@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.common import machine
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
-from models.base.device import precision_of
+from models.base.device import precision_of, resolve_device
 from models.base.quality import main_metric
 from models.base.statistics import interval
 from models.evaluation.paired import DocumentScores
@@ -102,7 +102,8 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int) -> None:
 def _print(ladder: Ladder, scores: dict[str, list[float]], chosen: list[str], shares: list[float]) -> None:
     sign = -1.0 if main_metric(ladder.workload) == "bits_per_byte" else 1.0
     means = {route: sum(found) / len(found) for route, found in scores.items()}
-    print(f"\n{ladder.name}, {len(chosen)} seeds, {main_metric(ladder.workload)} on the test split; {machine()}")
+    where = machine(resolve_device(ladder.compute.device))
+    print(f"\n{ladder.name}, {len(chosen)} seeds, {main_metric(ladder.workload)} on the test split; {where}")
     for route in sorted(means, key=lambda route: -sign * means[route]):
         print(f"{route:15} {means[route]:.4f}   {' '.join(f'{score:.4f}' for score in scores[route])}")
     best = max((route for route in means if route != AUTO), key=lambda route: sign * means[route])

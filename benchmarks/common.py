@@ -12,6 +12,7 @@ from torch import nn
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import Objective
+from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Shape
 from conf.schema.stage.training import Training
 from conf.schema.teacher import TrainedTeacher
@@ -29,8 +30,14 @@ def rungs(ladder: Ladder) -> list[tuple[str, Shape, Training, Objective | None]]
     assert isinstance(ladder.teacher, TrainedTeacher)
     return [
         ("teacher", ladder.teacher.shape, ladder.teacher.training, None),
-        *((stage.name, stage.student.shape, stage.training, stage.objective) for stage in ladder.stages),
+        *((stage.name, shape_of(stage), stage.training, stage.objective) for stage in ladder.stages),
     ]
+
+
+def shape_of(stage: Stage) -> Shape:
+    """The shape of a stage's student, which the ladders that are measured here give."""
+    assert stage.student.shape is not None
+    return stage.student.shape
 
 
 def fresh_model(shape: Shape, interface: Interface, seed: int = 0) -> nn.Module:

@@ -98,7 +98,7 @@ class Run:
 
     def teach(self, students: int, steps: int) -> None:
         """One dump, and so many students taught from it."""
-        cache = self.dump(steps)
+        cache = self.fill_cache(steps)
         for _ in range(students):
             self.train(steps, cache)
 
@@ -112,9 +112,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 def measure(run: Run, repeats: int) -> dict[str, list[tuple[float, float]]]:
     """(tokens or students, seconds) of each kind of work."""
-    counts, cache = STEPS[run.pair], run.dump(max(STEPS[run.pair]))
+    counts, cache = STEPS[run.pair], run.fill_cache(max(STEPS[run.pair]))
     batch, length = PAIRS[run.pair]
-    kinds: dict[str, Callable[[int], object]] = {"dump": run.dump, "train": lambda steps: run.train(steps, cache), "evaluate": run.evaluate}
+    kinds: dict[str, Callable[[int], object]] = {
+        "dump": run.fill_cache,
+        "train": lambda steps: run.train(steps, cache),
+        "evaluate": run.evaluate,
+    }
     for work in kinds.values():
         work(WARM)
     found: dict[str, list[tuple[float, float]]] = {}

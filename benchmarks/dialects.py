@@ -81,7 +81,7 @@ def _write_teacher(folder: Path, steps: int = 150) -> None:
     parts += [word for dialect in DIALECTS for kind in CLASSES for word in words_of(kind, dialect)]
     tokenizer = BertTokenizer(vocab={part: index for index, part in enumerate(parts)})
     sizes: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-    names = dict(enumerate(CLASSES))
+    names: dict[int, str] = dict(enumerate(CLASSES))
     config = BertConfig(vocab_size=len(parts), id2label=names, label2id={name: index for index, name in names.items()}, **sizes)
     model = BertForSequenceClassification(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)

@@ -174,7 +174,7 @@ def differences(found: Any, wanted: Any, key: str = "") -> list[str]:
         pairs = [(str(index), *pair) for index, pair in enumerate(zip(found, wanted, strict=True))]
     else:
         return [] if found == wanted else [f"{key} is {str(found)[:100]}, not {str(wanted)[:100]}"]
-    return [each for name, *pair in pairs for each in differences(*pair, f"{key}.{name}")][:5]
+    return [each for name, one, other in pairs for each in differences(one, other, f"{key}.{name}")][:5]
 
 
 def results(home: Path) -> Any:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from benchmarks.common import fresh_model, machine, plan_for, spread
+from benchmarks.common import fresh_model, machine, plan_for, shape_of, spread
 from conf.home import home
 from conf.loading.load import load, to_yaml
 from conf.schema.ladder import Ladder
@@ -59,7 +59,7 @@ def orchestrated(path: Path, seed: int) -> Times:
     from flows.distill import distill
     from tasks.records.run import RunRecord
 
-    record = distill(str(path), [f"stages[0].seed={seed}"])
+    record = distill(str(path), (f"stages[0].seed={seed}",))
     assert isinstance(record, RunRecord)
     assert record.teacher is not None
     stage = record.stages[0]
@@ -97,7 +97,7 @@ def bare(ladder: Ladder, teacher: Path, corpus_folder: Path, seed: int) -> Times
     interface = corpus.interface
     plan = plan_for(ladder, stage.training, stage.objective, interface.vocabulary, seed)
     signals = live(load_model(teacher, ladder.workload).to(plan.device), plan.vocabulary)
-    student = fresh_model(stage.student.shape, interface, seed)
+    student = fresh_model(shape_of(stage), interface, seed)
     trained = train(student, TrainingBatches(corpus, stage.training.batch_size, seed), plan, signals=signals)
     return Times(trained.seconds, time.monotonic() - began)
 
@@ -122,7 +122,7 @@ def measure(folder: Path, overrides: list[str], steps: int, pairs: int) -> None:
     ladder = load(str(path)).ladder
     use_threads(ladder)
     # Data, teacher, MLflow's database and all imports, out of the way of what is measured.
-    ready = distill(str(path), ["stages[0].training.steps=2"])
+    ready = distill(str(path), ("stages[0].training.steps=2",))
     assert isinstance(ready, RunRecord)
     assert ready.teacher is not None
     assert ready.data is not None

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,14 +116,13 @@ def plain_server(folder: Path, workload: str, port: int) -> None:
 
     if workload == "image-classification":
         classify = pipeline("image-classification", model=str(folder))
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        auto = AutoModelForCausalLM if workload == "causal-lm" else AutoModelForSequenceClassification
-        model = auto.from_pretrained(folder).eval()
+        serve(lambda body: [classify(each) for each in body["inputs"]], port)
+        return
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    auto = AutoModelForCausalLM if workload == "causal-lm" else AutoModelForSequenceClassification
+    model: Any = auto.from_pretrained(folder).eval()
 
     def answer(body: dict[str, Any]) -> Any:
-        if workload == "image-classification":
-            return [classify(each) for each in body["inputs"]]
         with torch.inference_mode():
             if workload != "causal-lm":
                 return model(**tokenizer(body["inputs"], return_tensors="pt", truncation=True)).logits.softmax(-1).tolist()
@@ -130,6 +130,11 @@ def plain_server(folder: Path, workload: str, port: int) -> None:
             output = model.generate(**ids, max_new_tokens=body["max_tokens"], do_sample=False)
             return tokenizer.decode(output[0, ids["input_ids"].shape[1] :])
 
+    serve(answer, port)
+
+
+def serve(answer: Callable[[dict[str, Any]], Any], port: int) -> None:
+    """A server that answers one request after another."""
     lock = threading.Lock()
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -13,6 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ KINDS = ("sh", "sh slow", "sh checkout", "sh elsewhere")
 BLOCK = re.compile(r"^```(sh[^\n]*|bash[^\n]*|shell[^\n]*|console[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE = 2400.0  # seconds for all commands of a page, on a machine that does other things too
 DIGITS = "ladder run digits"
+GRACE = 5.0  # seconds for the programs of a page to end after a signal
 SERVES = re.compile(r"^ladder serve\b(?!-)", re.MULTILINE)
 
 
@@ -109,10 +112,29 @@ def teacher_package(place: Path) -> Path:
 
 
 def end(group: int) -> None:
-    try:
-        os.killpg(group, signal.SIGTERM)
-    except ProcessLookupError:
-        return
+    """End whatever a page left in the background. A Prefect worker turns SIGTERM into SIGINT, which a script's background ignores."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + GRACE
+        try:
+            os.killpg(group, number)
+            while time.monotonic() < until:
+                os.killpg(group, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:
+            return
+    raise AssertionError(f"processes of group {group} are still there")
+
+
+def test_a_program_that_ignores_its_end_is_ended():
+    script = "trap '' TERM INT; echo ready; while :; do sleep 1; done"
+    process = subprocess.Popen(["bash", "-c", f'bash -c "{script}" & wait'], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    threading.Thread(target=process.wait, daemon=True).start()
+    end(process.pid)
+    process.stdout.close()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 def test_commands_stand_in_blocks_of_a_known_kind():
