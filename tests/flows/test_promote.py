@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx
 import pytest
 import yaml
+from PIL import Image
 
 from tests.flows.driver import Cli, ask_prefect, clean_environment, run_python, wait_for
 
@@ -109,3 +117,46 @@ def test_the_flow_pauses_for_a_person_who_decides(two: tuple[Cli, list[str]]) ->
     assert (json.loads(newest.read_text())["by"], json.loads(newest.read_text())["reason"]) == ("Cy", "as it is")
     pages = ask_prefect("POST", f"{api}/artifacts/filter", json={"artifacts": {"key": {"any_": ["ladder-promotion"]}}}).json()
     assert any("tiny/2: promoted" in page["data"] for page in pages)
+
+
+@pytest.mark.slow
+def test_no_request_is_lost_when_the_champion_that_is_served_changes(two: tuple[Cli, list[str]], tmp_path: Path) -> None:
+    cli, (good, poor) = two
+    if aliases(cli).get("champion") != "1":
+        cli("promote", good, "--force", "--reason", "to begin with")
+    image = io.BytesIO()
+    Image.new("L", (8, 8), 128).save(image, "png")
+    body = {"inputs": [base64.b64encode(image.getvalue()).decode()]}
+    answers: list[tuple[int, str]] = []
+    stop = threading.Event()
+    command = [sys.executable, "-m", "flows.cli.app", "serve-model", "tiny@champion"]
+    environment = clean_environment(LADDER_HOME=str(cli.home))
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        assert server.stdout is not None
+        clients: list[threading.Thread] = []
+        try:
+            url = next(line.split()[1].rstrip(":") for line in server.stdout if "address" in line)
+
+            def ask() -> None:
+                with httpx.Client(timeout=30) as client:
+                    while not stop.is_set():
+                        answer = client.post(f"{url}/predict", json=body)
+                        answers.append((answer.status_code, answer.json().get("model", "")))
+
+            clients = [threading.Thread(target=ask) for _ in range(4)]
+            for client in clients:
+                client.start()
+            wait_for(lambda: ("tiny/1" in answers[-1][1]) if answers else False, "answers of the first champion")
+            cli("promote", poor, "--force", "--reason", "a try")
+            wait_for(lambda: "tiny/2" in answers[-1][1], "answers of the second champion")
+            cli("rollback", "--reason", "worse")
+            wait_for(lambda: "tiny/1" in answers[-1][1], "answers of the first champion again")
+        finally:
+            stop.set()
+            for client in clients:
+                client.join()
+            server.terminate()
+            server.stdout.read()
+    assert server.wait() == 0
+    assert {status for status, _ in answers} == {200}
+    print(f"{len(answers)} requests over two changes of the champion, none lost")
