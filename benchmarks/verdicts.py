@@ -75,7 +75,7 @@ def missed_at_some_look(added: Sequence[int], cases: int, naive: bool = False) -
     """Share of proofs where the interval of any look misses the true mean, whatever the verdict."""
     generator, missed = np.random.default_rng(0), 0
     for _ in range(cases):
-        values = generator.normal(0, 1, sum(added))
+        values = generator.normal(0, 1, sum(added)).tolist()
         ends = np.cumsum(added)
         looks = [values[end - size : end] for size, end in zip(added, ends, strict=True)]
         each = (interval(values[: ends[i]]) if naive else interval_at(looks[: i + 1]) for i in range(len(added)))
@@ -86,7 +86,7 @@ def missed_at_some_look(added: Sequence[int], cases: int, naive: bool = False) -
 def missed(draw: Draw, seeds: int, method: Method, cases: int) -> float:
     """Share of first looks whose interval misses the true mean; those without an end never do."""
     generator = np.random.default_rng(seeds)
-    return sum(_misses(interval_at([draw(generator, seeds)], method=method)) for _ in range(cases)) / cases
+    return sum(_misses(interval_at([draw(generator, seeds).tolist()], method=method)) for _ in range(cases)) / cases
 
 
 def _misses(found: Interval) -> bool:
@@ -153,7 +153,8 @@ def flagged(copied: float, cases: int) -> tuple[float, float]:
         place, nothing = np.repeat(np.arange(5, dtype=np.int32), SLICE_ROWS), np.zeros(rows, dtype=np.float32)
         predictions = {name: Predictions(answers[name].astype(np.int32), nothing, nothing, nothing) for name in names}
         example = np.arange(rows, dtype=np.int32)
-        audited = AuditRows(target, place, example, place, example, predictions, {"parent": TeacherComparison(nothing, nothing)})
+        document = np.arange(rows, dtype=np.int64)
+        audited = AuditRows(target, place, example, place, document, predictions, {"parent": TeacherComparison(nothing, nothing)})
         kinds = {"slice": (place, tuple(map(str, range(5))))}
         groups = groups_of(audited, kinds, SliceSettings(Limits(), 1000, 0.02, 0.05, errors=True))
         found += bool(groups[0].flags)
