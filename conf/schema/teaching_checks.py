@@ -1,4 +1,4 @@
-"""Refuse teachers that hand over, checkpoints and members that do not fit."""
+"""Checks of teacher curricula, early checkpoints and members of a stage."""
 
 from __future__ import annotations
 

@@ -149,6 +149,7 @@ def promote(
     Both are judged pair by pair. Exit code 3 where it is refused; the champion then stays.
     """
     tracker = _registry("comparing a challenger with the champion; loading PyTorch, MLflow and Prefect")
+    from conf.errors import LadderError
     from conf.home import home
     from flows.cli.show.versions import comparison_text, promotion_json
     from flows.promote import PersonsReply, PromotionRequest, decide
@@ -170,7 +171,7 @@ def promote(
     request = PromotionRequest(model, data, delta, force, reason, by)
     try:
         moved = decide(tracker, home(), request, ask, print_comparison)
-    except Exception:
+    except LadderError:  # refused, for instance: the comparison is printed all the same
         if as_json and shown:
             show(promotion_json(None, shown[-1][1], shown[-1][0].challenger), True, str)
         raise

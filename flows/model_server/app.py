@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +65,7 @@ class State:
 class _HeldStream(StreamingResponse):
     """A stream that gives back what its request holds however it ends, also if it never began."""
 
-    def __init__(self, parts: AsyncIterator[str], held: ExitStack) -> None:
+    def __init__(self, parts: AsyncGenerator[str, None], held: ExitStack) -> None:
         super().__init__(parts, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
         self._parts, self._held = parts, held
 
@@ -74,7 +74,7 @@ class _HeldStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             with self._held:
-                await self._parts.aclose()  # type: ignore[attr-defined]  # of an async generator
+                await self._parts.aclose()
 
 
 def create(state: State) -> FastAPI:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,7 +163,7 @@ async def whole(job: Completion, metrics: Metrics, windows: WindowLog) -> dict[s
     return {**job.envelope(choices, chunk=False), "usage": job.usage}
 
 
-async def stream(job: Completion, metrics: Metrics, windows: WindowLog) -> AsyncIterator[str]:
+async def stream(job: Completion, metrics: Metrics, windows: WindowLog) -> AsyncGenerator[str, None]:
     """The answer as server-sent events; an error after the first of them is an event, too."""
     options = job.body.stream_options
     if job.chat:

@@ -35,11 +35,12 @@ from flows.steps import cancellable, evaluate_model, publish_report, record_mode
 from models.base.device import precision_of
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.lifecycle.request import RunRequest
+from tasks.planning.matching import reseeded
 from tasks.records.routes.search import SearchedTrial, SearchRecord
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import NOT_ON_TERMINAL, log
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.search.confirm import confirmation_of, fresh_seeds, reseeded
+from tasks.search.confirm import confirmation_of, fresh_seeds
 from tasks.search.plan import SearchPlan, plan_search
 from tasks.search.result import confirmed, log_search, log_trial, save_search, search_record
 from tasks.search.time import require_time
@@ -165,7 +166,7 @@ def _confirmed(record: SearchRecord, searching: Searching, run: LadderRun) -> Se
     results: tuple[list[TrialOutcome], list[TrialOutcome]] = ([], [])
     for number, seed in enumerate(fresh_seeds(plan), start=1):
         for words, ladder, found in zip(("the winner", "the defaults"), arms, results, strict=True):
-            job = job_of(reseeded(ladder, plan.stages, number), plan.stages, searching.lineage, searching.inputs, "test")
+            job = job_of(reseeded(ladder, number, plan.stages), plan.stages, searching.lineage, searching.inputs, "test")
             found += train_trials(f"{words}, seed {seed}", [job], searching.workers)
         record = confirmed(record, confirmation_of(plan, *results, _examples(results[0][0])))
         save_search(run.record, record, run.context)

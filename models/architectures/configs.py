@@ -82,25 +82,18 @@ def ignored_settings(given: Mapping[str, Any]) -> dict[str, str | None]:
     else: older names, such as `rope_theta`, are translated. Where no such configuration can be built, a misspelt name may be the reason:
     those that closely resemble another are listed.
     """
-    import transformers
-
+    kind = given["model_type"]
     settings = {name: value for name, value in given.items() if name not in DECIDED | {"model_type"}}
-
-    def built(*left: str) -> dict[str, Any]:
-        kept = {name: copy.deepcopy(value) for name, value in settings.items() if name not in left}
-        return transformers.AutoConfig.for_model(given["model_type"], **kept).to_dict()
-
-    try:
-        plain = transformers.AutoConfig.for_model(given["model_type"])
-    except Exception:  # noqa: BLE001  configuration classes raise anything; `fitted_config` builds it again and refuses it with their message
+    plain = _built(kind, {})
+    if plain is None:
         return {}
     known = sorted(name for name in {*plain.to_dict(), *type(plain).attribute_map} if not name.startswith("_"))
     unknown = [name for name in settings if name not in known and not name.startswith("_")]
-    try:
-        whole = built() if unknown else {}
-        found = [name for name in unknown if _without(whole, name) == _without(built(name), name)]
-    except Exception:  # noqa: BLE001  values that a configuration class refuses, with anything; the names are still told, by spelling
+    whole = _built(kind, settings) if unknown else None
+    if unknown and whole is None:
         found = [name for name in unknown if difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)]
+    else:
+        found = [name for name in unknown if _alike(whole, _built(kind, _without(settings, name)), name)]
     return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in found}
 
 
@@ -108,6 +101,22 @@ def without_ignored(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a `config.json` that have an effect: a published one holds names of other versions and programs."""
     ignored = ignored_settings(given)
     return {name: value for name, value in given.items() if name not in ignored}
+
+
+def _built(kind: str, settings: Mapping[str, Any]) -> Any | None:
+    """The configuration with these settings; None where transformers builds none: `fitted_config` refuses them with its message."""
+    import transformers
+
+    try:
+        with foreign_errors("model_type", kind, "a configuration that transformers knows"):
+            return transformers.AutoConfig.for_model(kind, **copy.deepcopy(dict(settings)))  # it writes into nested settings
+    except UserError:
+        return None
+
+
+def _alike(whole: Any, without: Any | None, name: str) -> bool:
+    """Whether two configurations differ in a name at most."""
+    return without is not None and _without(whole.to_dict(), name) == _without(without.to_dict(), name)
 
 
 def _without(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -119,13 +128,7 @@ def patch_of(given: Mapping[str, Any]) -> int | None:
 
     None for other architectures, for hierarchical ones, which pad or overlap their patches, and where transformers builds none.
     """
-    import transformers
-
-    settings = {name: copy.deepcopy(value) for name, value in given.items() if name not in DECIDED | {"model_type"}}
-    try:
-        config = transformers.AutoConfig.for_model(given["model_type"], **settings)
-    except Exception:  # noqa: BLE001  as in `ignored_settings`: it is built again, and refused there
-        return None
+    config = _built(given["model_type"], {name: value for name, value in given.items() if name not in DECIDED | {"model_type"}})
     patch = getattr(config, "patch_size", None)
     return patch if isinstance(patch, int) and not hasattr(config, "depths") else None
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from conf.errors import UserError
+from conf.errors import UserError, foreign_errors
 from conf.schema.stage.student import Shape
 from models.architectures.configs import DECIDED, fitted_config, without_ignored
 from models.architectures.shapes import build, config_for
@@ -285,8 +285,9 @@ def _kept(teacher: Any) -> dict[str, Any]:
 def _set_by(teacher: Any) -> dict[str, Any]:
     """The settings in which a configuration differs from the defaults of its architecture."""
     try:
-        defaults = type(teacher)().to_dict()
-    except Exception:  # noqa: BLE001 - any error that a configuration class raises without arguments means that it has no defaults
+        with foreign_errors("model_type", type(teacher).__name__, "a configuration with defaults"):
+            defaults = type(teacher)().to_dict()
+    except UserError:  # it needs arguments, and so has no defaults
         defaults = {}
     return {name: value for name, value in teacher.to_dict().items() if name not in defaults or defaults[name] != value}
 

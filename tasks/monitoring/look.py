@@ -5,7 +5,7 @@ Shapes: n rows of a window.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,12 +19,12 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.schema.shipping.monitoring import Monitoring
 from models.monitoring.calibration import confidences
-from models.monitoring.drift import kinds_shift, numbers_shift
 from models.monitoring.features import Described
 from tasks.data.reading.labels import class_name
-from tasks.monitoring.decide import Values, judge, shift_figures, yardsticks
+from tasks.monitoring.decide import Values, judge, yardsticks
 from tasks.monitoring.history import alone, next_number, read_history, write_entry
 from tasks.monitoring.reference import Reference, Watched, find_or_compute_reference, find_or_compute_teacher_reference
+from tasks.monitoring.shifts import shifts_of, slice_figures
 from tasks.monitoring.windows import Window, list_windows, pack_keys, read_window, unpack_keys
 from tasks.records.monitoring import ShiftFigures, Signal, SliceFigures, WindowEntry, WindowReport
 from tasks.records.window import WindowRow
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from tasks.monitoring.scoring import GivenCorpus, Scorer
 
 Floats = NDArray[np.float64]
-FEWEST = 30  # rows of a slice, in window and reference, whose features are compared
-SLICES = 8  # largest slices whose features are compared
 Done = Callable[[WindowEntry], object]
 
 
@@ -263,7 +261,7 @@ class _Watch:
             losses, documents = self.scorer.bits_per_byte(given, "test", most)
             values["quality"] = losses[fresh[documents]]
             outputs = Described({}, {})
-            slices = self._slices([groups[place] for place in documents], losses)
+            slices = slice_figures(self.reference, [groups[place] for place in documents], losses)
         else:
             found = self.scorer.probabilities(given, "test", len(rows))
             answers = found.argmax(axis=1)
@@ -274,11 +272,12 @@ class _Watch:
             names = self.scorer.corpus.info.label_names
             outputs = Described({"confidence": sure[fresh]}, {"answer": [names[answer] for answer in answers[fresh]]})
             known = labels >= 0
-            slices = self._slices([group for group, one in zip(groups, known, strict=True) if one], right[known])
+            slices = slice_figures(self.reference, [group for group, one in zip(groups, known, strict=True) if one], right[known])
             values |= self._shadow(given, rows, labels, answers, problems)
         if self.seen.metric == "bits_per_byte":
             values |= self._shadow(given, rows, labels, None, problems)
-        return Values(values), self._shifts(described, outputs, words), slices
+        shifts = shifts_of(self.reference, described, outputs, words, self.scorer.corpus.info.label_names, self.settings)
+        return Values(values), shifts, slices
 
     def _shadow(
         self,
@@ -306,61 +305,6 @@ class _Watch:
         if known.any():
             values["teacher"] = (found == labels[chosen]).astype(np.float64)[known]
         return values
-
-    def _shifts(self, described: Described, outputs: Described, groups: Sequence[str]) -> tuple[ShiftFigures, ...]:
-        """Shifts of inputs and outputs, of all rows and of the largest slices."""
-        reference = self.reference
-        if not len(groups):
-            return ()
-        found: list[tuple[str, str | None, Any]] = []
-        theirs = {**reference.described.numbers, "confidence": reference.estimate}
-        own = {**described.numbers, **outputs.numbers}
-        found += [(name, None, numbers_shift(theirs[name].tolist(), own[name].tolist())) for name in own if len(theirs.get(name, ()))]
-        found += [
-            (name, None, kinds_shift(Counter(reference.described.kinds[name]), Counter(words)))
-            for name, words in described.kinds.items()
-            if name in reference.described.kinds
-        ]
-        if outputs.kinds:
-            names = self.scorer.corpus.info.label_names
-            answers = Counter(names[answer] for answer in reference.predicted)
-            found.append(("answer", None, kinds_shift(answers, Counter(outputs.kinds["answer"]))))
-        if len(set(reference.slices)) > 1 and set(groups) & set(reference.slices):
-            found.append(("slice", None, kinds_shift(Counter(reference.slices), Counter(groups))))
-            found += self._slice_shifts(described, groups)
-        return shift_figures(found, self.settings.alpha, self.settings.psi)
-
-    def _slice_shifts(self, described: Described, groups: Sequence[str]) -> list[tuple[str, str | None, Any]]:
-        """Shifts of numeric features within the largest slices that both have."""
-        found: list[tuple[str, str | None, Any]] = []
-        theirs, own = np.array(self.reference.slices), np.array(groups)
-        for group, count in Counter(groups).most_common(SLICES):
-            if count < FEWEST or (theirs == group).sum() < FEWEST:
-                continue
-            for name, values in described.numbers.items():
-                before = self.reference.described.numbers[name]
-                if len(before) == len(theirs):
-                    found.append((name, group, numbers_shift(before[theirs == group].tolist(), values[own == group].tolist())))
-        return found
-
-    def _slices(self, groups: Sequence[str], values: Floats) -> dict[str, SliceFigures]:
-        """Quality by slice, where the window has any."""
-        if len(set(groups)) < 2:
-            return {}
-        found, before = defaultdict(list), defaultdict(list)
-        for group, value in zip(groups, values.tolist(), strict=True):
-            found[group].append(value)
-        for group, value in zip(self.reference.slices, self.reference.quality.tolist(), strict=True):
-            before[group].append(value)
-        return {
-            group: SliceFigures(
-                rows=len(each),
-                value=float(np.mean(each)),
-                reference=float(np.mean(before[group])) if before[group] else None,
-                reference_rows=len(before[group]),
-            )
-            for group, each in sorted(found.items(), key=lambda item: -len(item[1]))
-        }
 
 
 def _text(value: Any) -> str:

@@ -14,11 +14,10 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import Loaded
 from conf.schema.ladder import Ladder
-from conf.schema.stage.training import Training
 from models.base.device import precision_of
 from tasks.data.prepare import prepare_data
 from tasks.planning.calibration import StepSeconds, calibrate
-from tasks.planning.matching import lasting, with_stages
+from tasks.planning.matching import lasting, scaled, with_stages
 from tasks.planning.routes import AGAIN
 from tasks.records.format import duration
 from tasks.records.run import TEACHER, DataRecord
@@ -31,7 +30,7 @@ from tasks.training.teaching import planned_teaching
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 START_SECONDS, STAGE_SECONDS = 20.0, 3.0  # of a run and of each of its models, beside training and evaluation
-LEAST_STEPS, LEAST_EXAMPLES = 10, 32
+LEAST_EXAMPLES = 32
 PLANNED_SHARE = 0.8  # of the budget: a machine is not equally fast all the time
 PRUNE_PASSES = 3.0  # forward passes of the teacher that importance takes: once whole, once narrowed, with the notes kept of both
 
@@ -99,11 +98,6 @@ def _overrides(ladder: Ladder, share: float) -> tuple[str, ...]:
     if ladder.teacher.training is not None:
         steps.insert(0, f"teacher.training.steps={scaled(ladder.teacher.training, share)}")
     return (*steps, f"evaluation.examples={_examples(ladder, share)}")
-
-
-def scaled(training: Training, share: float) -> int:
-    """Steps of a shortened training."""
-    return max(min(LEAST_STEPS, training.steps), round(training.steps * share))
 
 
 def _examples(ladder: Ladder, share: float) -> int:

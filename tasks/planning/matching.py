@@ -1,16 +1,18 @@
-"""Stages whose training takes as many floating-point operations as others."""
+"""Stages made shorter, with other seeds, or with the operations of others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.gate import Gate
 from conf.schema.stage.stage import Stage, Teachers
+from conf.schema.stage.training import Training
 from models.data.corpus import CorpusInfo
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops
 from tasks.training.signal_policy import choose
 
+LEAST_STEPS = 10  # of a training that is shortened, or all that it has
 SHARE = 1e-5  # to which the share of steps of a shorter ladder is found
 
 
@@ -94,7 +96,7 @@ def matched_whole(ladder: Ladder, cost: Callable[[Ladder], float], target: float
     """
 
     def shorter(share: float) -> Ladder:
-        return with_stages(ladder, *(lasting(stage, max(round(stage.training.steps * share), 1)) for stage in ladder.stages))
+        return shortened(ladder, share, least=1)
 
     least, most = 0.0, 1.0
     while cost(ladder) > target and most - least > SHARE:
@@ -107,6 +109,28 @@ def matched_whole(ladder: Ladder, cost: Callable[[Ladder], float], target: float
 def lasting(stage: Stage, steps: int) -> Stage:
     """The stage with another number of steps."""
     return stage.model_copy(update={"training": stage.training.model_copy(update={"steps": steps})})
+
+
+def scaled(training: Training, share: float, least: int = LEAST_STEPS) -> int:
+    """Steps of a training with a share of its steps; at least `least`, or all that it has."""
+    return max(min(least, training.steps), round(training.steps * share))
+
+
+def shortened(ladder: Ladder, share: float, stages: Collection[str] | None = None, least: int = LEAST_STEPS) -> Ladder:
+    """The ladder with a share of the steps of the stages of these names, or of all: whole schedules, only shorter."""
+    made = (
+        lasting(stage, scaled(stage.training, share, least)) if stages is None or stage.name in stages else stage for stage in ladder.stages
+    )
+    return with_stages(ladder, *made)
+
+
+def reseeded(ladder: Ladder, number: int, stages: Collection[str] | None = None) -> Ladder:
+    """The ladder with `number` added to the seeds of the stages of these names, or of all; 0: its own."""
+    made = (
+        stage.model_copy(update={"seed": (ladder.stage_seed(stage) + number) % 2**31}) if stages is None or stage.name in stages else stage
+        for stage in ladder.stages
+    )
+    return with_stages(ladder, *made)
 
 
 def with_stages(ladder: Ladder, *stages: Stage) -> Ladder:

@@ -16,14 +16,25 @@ from conf.schema.measures.proof import ARMS, ROUTE_ARMS, Arm, RouteArm
 from conf.schema.stage.objective import Alpha, Objective
 from conf.schema.stage.stage import Teachers
 from models.data.corpus import CorpusInfo
-from tasks.planning.matching import direct, flops_of, lasting, matched_single, matched_whole, settled, taught, total_of, with_stages
+from tasks.planning.matching import (
+    direct,
+    flops_of,
+    lasting,
+    matched_single,
+    matched_whole,
+    reseeded,
+    settled,
+    shortened,
+    taught,
+    total_of,
+    with_stages,
+)
 from tasks.planning.routes import refusal, routed
 from tasks.records.base import Record
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples
 from tasks.training.identity import untaught
 
 PILOT = 0.1  # share of every student's steps in a pilot
-LEAST_STEPS = 10
 FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
 TAUGHT_BY: dict[Arm, Teachers] = {"staged-root": "root", "ancestors": "ancestors"}
 
@@ -70,14 +81,12 @@ def shared_settings(ladder: Ladder, info: CorpusInfo) -> Ladder:
     whole = settled(ladder, info)
     if not ladder.proof.pilot:
         return whole
-    shortened = (lasting(stage, max(min(LEAST_STEPS, stage.training.steps), round(stage.training.steps * PILOT))) for stage in whole.stages)
-    return with_stages(whole, *shortened)
+    return shortened(whole, PILOT)
 
 
 def replicate(ladder: Ladder, number: int) -> Ladder:
     """An arm with the seeds of its `number`-th replicate; 0: the ladder's own, so that results of `ladder run` are found."""
-    stages = (stage.model_copy(update={"seed": (ladder.stage_seed(stage) + number) % 2**31}) for stage in ladder.stages)
-    return ladder.model_copy(update={"stages": tuple(stages)})
+    return reseeded(ladder, number)
 
 
 def watched(ladder: Ladder, looked_at: bool) -> Ladder:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from conf.schema.ladder import Ladder
 from conf.schema.stage.gate import Gate
 from models.base.quality import main_metric
-from tasks.planning.matching import lasting, matched_whole, with_stages
+from tasks.planning.matching import lasting, matched_whole, reseeded, shortened, with_stages
 from tasks.records.choice.route import PilotRecord
 from tasks.records.run import StageRecord
 
@@ -51,10 +51,9 @@ def pilot_ladder(ladder: Ladder, label: str, replicate: int = 0) -> Ladder:
             update={
                 "name": f"{stage.name[:NAME_LETTERS]}-{label}",
                 "gate": Gate(),
-                "seed": (ladder.stage_seed(stage) + replicate) % 2**31,
             }
         )
-        for stage in ladder.stages
+        for stage in reseeded(ladder, replicate).stages
     )
     evaluation = ladder.evaluation.model_copy(update={"samples": 0, "also": {}, "tasks": ()})
     return with_stages(ladder, *stages).model_copy(update={"evaluation": evaluation})
@@ -68,7 +67,7 @@ def with_steps(ladder: Ladder, steps: Sequence[int]) -> Ladder:
 def shortest(ladder: Ladder, least: int) -> Ladder:
     """The ladder shortened by one share until its last stage, whose student is judged, has the fewest steps that are allowed."""
     share = min(least / max(ladder.stages[-1].training.steps, 1), 1.0)
-    return with_steps(ladder, [max(round(share * stage.training.steps), 1) for stage in ladder.stages])
+    return shortened(ladder, share, least=1)
 
 
 def within(ladder: Ladder, cost: Cost, target: float) -> Ladder:

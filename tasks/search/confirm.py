@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conf.schema.ladder import Ladder
 from models.base.statistics import interval, outcome
 from tasks.records.proof import Estimate
 from tasks.records.routes.search import Confirmation
@@ -13,15 +12,6 @@ from tasks.search.trial import TrialOutcome
 
 LIKELIHOODS = ("nll", "perplexity", "ece")  # figures without a smallest difference of interest of their own
 SMALLEST = 0.01
-
-
-def reseeded(ladder: Ladder, stages: Sequence[str], number: int) -> Ladder:
-    """The ladder whose searched stages have their `number`-th fresh seed; 0: their own, that of the search."""
-    changed = (
-        stage.model_copy(update={"seed": (ladder.stage_seed(stage) + number) % 2**31}) if stage.name in stages else stage
-        for stage in ladder.stages
-    )
-    return ladder.model_copy(update={"stages": tuple(changed)})
 
 
 def fresh_seeds(plan: SearchPlan) -> tuple[int, ...]:

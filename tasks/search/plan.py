@@ -9,7 +9,8 @@ from conf.errors import UserError
 from conf.loading.introspect import suggest
 from conf.schema.choice.search import METRICS, MORE_IS_BETTER, SearchSettings
 from conf.schema.ladder import Ladder
-from tasks.search.space import Dimension, Value, applied, dimensions, short_of
+from tasks.planning.matching import shortened
+from tasks.search.space import Dimension, Value, applied, dimensions
 from tasks.training.identity import numeric_settings
 
 LEAST_STEPS = 50  # of a stage on the lowest rung, or all that it has
@@ -58,7 +59,7 @@ class SearchPlan:
         Raises:
             UserError: The values do not fit together.
         """
-        return short_of(applied(self.ladder, self.space, values), self.stages, share, LEAST_STEPS)
+        return shortened(applied(self.ladder, self.space, values), share, self.stages, LEAST_STEPS)
 
     def steps(self, share: float, values: dict[str, Value] | None = None) -> int:
         """Steps of the last stage on a rung."""
@@ -119,5 +120,5 @@ def _shares(ladder: Ladder, stages: tuple[str, ...]) -> tuple[float, ...]:
     found: dict[tuple[int, ...], float] = {}
     for rung in range(settings.rungs):
         share = settings.factor ** -(settings.rungs - 1 - rung)
-        found[tuple(stage.training.steps for stage in short_of(ladder, stages, share, LEAST_STEPS).stages)] = share
+        found[tuple(stage.training.steps for stage in shortened(ladder, share, stages, LEAST_STEPS).stages)] = share
     return tuple(found.values())

@@ -16,7 +16,6 @@ from conf.loading.messages import describe
 from conf.schema.choice.search import RANGE, flattened
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
-from tasks.planning.matching import lasting
 
 Value = Any  # of a setting, as YAML gives it
 REFUSED = {
@@ -206,16 +205,6 @@ def _put(own: dict[str, Any], dimension: Dimension, value: Value, present: Any) 
         times = present * value
         value = max(1, round(times)) if isinstance(present, int) else float(f"{times:.{DIGITS}g}")
     node[last] = value
-
-
-def short_of(ladder: Ladder, stages: Sequence[str], share: float, least: int) -> Ladder:
-    """The ladder with a share of the steps of some stages: whole schedules, only shorter."""
-
-    def steps(stage: Stage) -> int:
-        return max(min(least, stage.training.steps), round(stage.training.steps * share))
-
-    made = (lasting(stage, steps(stage)) if stage.name in stages else stage for stage in ladder.stages)
-    return ladder.model_copy(update={"stages": tuple(made)})
 
 
 def overrides_of(ladder: Ladder, changed: Ladder, space: Sequence[Dimension]) -> tuple[str, ...]:

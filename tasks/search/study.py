@@ -1,7 +1,7 @@
 """A study of Optuna in a database: asks for trials and keeps their rungs.
 
 Every draw is a function of the study's seed, the trial's number and the finished trials, so a search that was killed goes on as it would
-have. A rung's training is a whole schedule (docs/adr/0042): what is reported to Optuna is never the middle of a longer one.
+have. A rung's training is a whole schedule (docs/adr/0042): Optuna gets no score from the middle of a longer one.
 """
 
 from __future__ import annotations

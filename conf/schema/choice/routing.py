@@ -28,7 +28,7 @@ class Routing(Settings):
     )
     least_steps: int = setting(
         10,
-        "Steps of a pilot's last student at least; a route that is then too dear has no pilot",
+        "Steps of a pilot's last student at least; a route that then costs more than its share has no pilot",
         "steps",
         identity=False,
         ge=1,

@@ -28,23 +28,7 @@ Arm = Literal[
 ]
 IntervalMethod = Literal["t", "sign-flip", "bootstrap-t"]
 Accounting = Literal["flops", "flops-free", "tokens"]
-ARMS: tuple[Arm, ...] = (
-    "staged",
-    "staged-root",
-    "ancestors",
-    "direct",
-    "direct-matched",
-    "direct-free",
-    "scratch",
-    "label-smoothing",
-    "pruned-only",
-    "root-cached",
-    "curriculum",
-    "ensemble",
-    "best-of-rungs",
-    "self",
-    "auto",
-)
+ARMS: tuple[Arm, ...] = get_args(Arm)
 RouteArm = Literal["root-cached", "curriculum", "ensemble", "best-of-rungs", "self"]
 ROUTE_ARMS: tuple[RouteArm, ...] = get_args(RouteArm)  # routes of these names, with the FLOPs of the whole ladder
 BY_DEFAULT: tuple[Arm, ...] = tuple(arm for arm in ARMS if arm not in (*ROUTE_ARMS, "auto"))  # arms of a proof that names none

@@ -104,7 +104,7 @@ class Objective(Settings):
     keep: float = setting(0.75, "Several teachers: probability with which each is kept in a step", "probability", gt=0, le=1)
     handover: tuple[float, ...] = setting(
         (),
-        "Teachers that hand over (teachers rising or checkpoints): relative length of each one's time, the first one's first; none: alike",
+        "Curriculum of teachers (teachers rising or checkpoints): relative lengths of their phases; none: equal",
         "ratio",
         added=True,
         max_length=120,

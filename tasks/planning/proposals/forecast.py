@@ -11,10 +11,9 @@ from scipy.optimize import nnls
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
-from tasks.planning.matching import direct, matched, with_stages
+from tasks.planning.matching import LEAST_STEPS, direct, matched, with_stages
 from tasks.planning.proposals.curve import LEVEL, Point, ScalingCurve
 from tasks.planning.proposals.measured import (
-    LEAST_STEPS,
     SCHEDULES,
     MeasuredSchedule,
     answers_needed,

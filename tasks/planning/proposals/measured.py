@@ -8,7 +8,7 @@ from conf.schema.ladder import Ladder
 from models.base.device import precision_of
 from models.base.quality import learned_nothing
 from tasks.evaluation.evaluate import evaluate_model
-from tasks.planning.matching import lasting, settled, with_stages
+from tasks.planning.matching import reseeded, settled, shortened
 from tasks.planning.preflight import check_ladder
 from tasks.records.base import Record
 from tasks.records.run import StageRecord
@@ -19,7 +19,6 @@ from tasks.training.student import train_student
 
 # Shares of the steps, and seeds: two of the cheap ones tell how far seeds scatter. In all 0.6 of the price of the whole.
 SCHEDULES = ((1 / 16, 0), (1 / 16, 1), (1 / 8, 0), (1 / 8, 1), (1 / 4, 0))
-LEAST_STEPS = 10
 
 
 class MeasuredStage(Record):
@@ -64,15 +63,7 @@ def settled_ladder(ladder: Ladder, inputs: StageInputs) -> Ladder:
 
 def shortened_ladder(ladder: Ladder, share: float, seed: int) -> Ladder:
     """The ladder with a share of its steps, and with `seed` added to the seed of each stage."""
-
-    def steps(whole: int) -> int:
-        return max(round(whole * share), min(LEAST_STEPS, whole))
-
-    stages = (
-        lasting(stage, steps(stage.training.steps)).model_copy(update={"seed": (ladder.stage_seed(stage) + seed) % 2**31})
-        for stage in ladder.stages
-    )
-    return with_stages(ladder, *stages)
+    return reseeded(shortened(ladder, share), seed)
 
 
 def measure_schedules(

@@ -9,6 +9,7 @@ from conf.home import free_bytes
 from conf.schema.ladder import Ladder
 from models.base.device import memory_bytes
 from models.data.corpus import Corpus
+from tasks.planning.matching import LEAST_STEPS
 from tasks.planning.proposals.candidates import MEANING, Candidate, Impossible, candidates
 from tasks.planning.proposals.costs import RouteCosts, Speeds, StageProposal, costs_of, shortened_to
 from tasks.planning.proposals.rule import EVIDENCE, Pick, pick, proofs_of
@@ -21,7 +22,6 @@ from tasks.records.format import byte_size, estimate, human, money
 from tasks.runtime.runs.run_registry import Context
 from tasks.training.cost_model import TrainingExamples, training_examples
 
-LEAST_STEPS = 10  # of a student that a budget shortens
 DISK_SHARE = 0.9  # of the free bytes, that a cache may take
 
 

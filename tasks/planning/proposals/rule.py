@@ -10,7 +10,7 @@ from tasks.planning.proposals.candidates import ASSISTANT, CHAIN, DIRECT_CACHED,
 from tasks.records.proof import read_proof
 from tasks.runtime.runs.run_registry import list_runs
 
-# What is known of each route; the sources are read and discussed in docs/explanation/planning.md.
+# Evidence for each route, one line; sources and discussion: docs/explanation/planning.md.
 EVIDENCE = {
     DIRECT_LIVE: "Ahead of chains at equal FLOPs on digits and python-stdlib; a 35-fold jump still gains (arXiv:2408.00118)",
     DIRECT_CACHED: "As direct-live; answers that several epochs or trials use are paid for once (arXiv:2503.16870)",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.data.batches import evaluation_batches
-from models.data.corpus import SPLITS, Corpus
+from models.data.corpus import SPLITS, Corpus, SplitName
 from models.evaluation.document_scores import document_scores
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.paired import DocumentScores, without
@@ -19,13 +19,13 @@ CPU = torch.device("cpu")
 ALL = 2**62
 
 
-def scored(model: nn.Module, corpus: Corpus, *splits: str, examples: int = ALL) -> DocumentScores:
-    return document_scores(model, corpus, splits, examples, 16, CPU, "fp32")  # type: ignore[arg-type]
+def scored(model: nn.Module, corpus: Corpus, *splits: SplitName, examples: int = ALL) -> DocumentScores:
+    return document_scores(model, corpus, splits, examples, 16, CPU, "fp32")
 
 
-def evaluated(model: nn.Module, corpus: Corpus, split: str = "valid", examples: int = ALL) -> dict[str, float]:
+def evaluated(model: nn.Module, corpus: Corpus, split: SplitName = "valid", examples: int = ALL) -> dict[str, float]:
     vocabulary = corpus.info.vocabulary if corpus.info.workload == "causal-lm" else None
-    batches = evaluation_batches(corpus, split, examples, 16)  # type: ignore[arg-type]
+    batches = evaluation_batches(corpus, split, examples, 16)
     return quality(collect(model, {}, batches, vocabulary, CPU, "fp32"), corpus, split).metrics
 
 

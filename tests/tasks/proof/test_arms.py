@@ -198,8 +198,8 @@ def test_a_route_as_an_arm_costs_what_the_ladder_costs_to_half_a_step_of_its_las
         assert longer[:-1] == [0] * len(above)
         assert longer[-1] > 0 or total(arm, alike) == total("staged", ladder)
     cached = any("cached" in override for override in overrides)
-    dearer = {"self": True, "best-of-rungs": True, "ensemble": True, "curriculum": not cached, "root-cached": False}
-    assert (total(arm, alike) > total("staged", ladder)) == dearer[arm]
+    more_expensive = {"self": True, "best-of-rungs": True, "ensemble": True, "curriculum": not cached, "root-cached": False}
+    assert (total(arm, alike) > total("staged", ladder)) == more_expensive[arm]
 
 
 TEXT = Interface("causal-lm", 64, vocabulary=300, end_id=0, pad_id=1)

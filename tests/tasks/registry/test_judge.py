@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from conf.errors import UserError
+from conf.home import Home
 from conf.schema.shipping.promotion import PromotionRules
 from models.evaluation.paired import DocumentScores
 from tasks.registry.held_out import fresh_source, same_ids, trained_on
 from tasks.registry.judge import Contest, _over_limits, _quality
+from tasks.registry.versions import Version
 from tasks.runtime.runs.run_registry import Context
 from tests.factories import corpus_in, ladder_of_file, split_of
 
@@ -26,7 +28,8 @@ STAGES: dict[str, Any] = {
 def asked(workload: str = "sequence-classification", **rules: Any) -> Contest:
     ladder = ladder_of_file(**STAGES).model_copy(update={"workload": workload})
     context = Context(run="r", ladder="tiny", home="/nowhere", base="/nowhere")
-    return Contest(None, None, None, ladder, PromotionRules(**rules), context)  # type: ignore[arg-type]
+    challenger = Version("tiny", "1", (), "r", "small", "f" * 64, "w" * 64, Path("model"), ladder.workload, {})
+    return Contest(Home(Path("/nowhere")), challenger, None, ladder, PromotionRules(**rules), context)
 
 
 def scores(right: np.ndarray, weight: np.ndarray | None = None) -> DocumentScores:
@@ -95,8 +98,8 @@ def test_a_first_champion_has_nobody_to_beat() -> None:
         ({}, {}, 0),
     ],
 )
-def test_limits(rules: dict[str, float], latency: dict[str, float], expected: int) -> None:
-    assert len(_over_limits(PromotionRules(**rules), latency, {"challenger": 2.0, "champion": 2.0})) == expected  # type: ignore[arg-type]
+def test_limits(rules: dict[str, Any], latency: dict[str, float], expected: int) -> None:
+    assert len(_over_limits(PromotionRules(**rules), latency, {"challenger": 2.0, "champion": 2.0})) == expected
 
 
 def test_judged_documents_that_a_model_was_trained_on_are_found(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def decided(*fingerprints: str) -> RouteDecision:
         price=3e10,
         share=0.1,
         listed=LISTED,
-        left_out={"self": "too dear"},
+        left_out={"self": "costs too much"},
         rounds=(RouteRound(number=1, price=2e9, pilots=pilots, standings=standings),),
         winner="direct",
         reason="round 1: the best score",
@@ -77,7 +77,7 @@ def test_the_report_says_who_was_dropped_and_why() -> None:
     assert first["rows"][0][-1] == "chosen: the best score"
     assert first["rows"][1][1:5] == ["10, 20", "80.00 %", "1.00 %", "0.20 %"]
     assert first["rows"][1][-1] == "dropped: 1.00 % behind direct, beyond the noise of 0.20 %"
-    assert second["rows"] == [["self", "too dear"]]
+    assert second["rows"] == [["self", "costs too much"]]
 
 
 def test_the_costs_of_a_run_hold_its_pilots_and_reused_ones_apart() -> None:
