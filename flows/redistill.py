@@ -23,7 +23,7 @@ from flows.promote import promote
 from flows.run_labels import is_served, label
 from flows.serving.drift import NAME as AUTOMATION
 from flows.serving.drift import is_automated
-from flows.steps import cancellable
+from flows.steps import cancellable, result_of
 from tasks.lifecycle.request import NOTE_LENGTH, RunRequest
 from tasks.monitoring.history import read_history
 from tasks.records.monitoring import WindowReport
@@ -285,7 +285,7 @@ def _distilled(decision: Redistillation, origin: ChampionRun, name: str) -> RunR
     label(tags=[f"ladder:{decision.name}"])
     with beside_form(inline_ladder=request.inline_ladder), cancellation.engine_code():
         state: Any = distill(request.source, overrides=request.overrides, name=name, note=note, by=decision.by[:100], return_state=True)
-    result = state.result(raise_on_failure=False)
+    result = result_of(state, raise_on_failure=False)
     if isinstance(result, GateStopped):
         own = str(state.state_details.flow_run_id)
         run = next(record.run for record in list_runs(home()) if record.prefect_run_id == own)
@@ -312,7 +312,7 @@ def _promoted(paths: Home, drop: Drop, decision: Redistillation, origin: Champio
             by=decision.by[:100],
             return_state=True,
         )
-    result = state.result(raise_on_failure=False)
+    result = result_of(state, raise_on_failure=False)
     if isinstance(result, PromotionRefused | UserError):
         return _noted(paths, drop, decision.cause, decision, "refused", str(result))
     if isinstance(result, RunCancelled):

@@ -21,6 +21,7 @@ from flows.steps import (
     decide,
     evaluate_model,
     record_model,
+    result_of,
     train_control,
     train_student,
 )
@@ -99,7 +100,7 @@ def distill_stage(
             state = _stage_flow(stage, names, inputs.context.run, number, inserted, wait_for=nodes_of(*above), return_state=True)
     finally:
         _work.reset(token)
-    record = state.result()
+    record = result_of(state)
     assert isinstance(record, StageRecord)
     note_result(record, state, RunType.FLOW_RUN)
     return record

@@ -18,6 +18,7 @@ from prefect._internal.control_listener import get_intent
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import RunType, State
 from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
@@ -43,6 +44,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 INTERRUPTED = "Interrupted"
+_returned: dict[str, Any] = {}  # by flow run: what flows returned whose state nobody has asked for yet
 RETRIES, FIRST_PAUSE = 3, 8.0  # seconds, doubled each time: about a minute in all
 
 
@@ -62,14 +64,14 @@ RETRY: dict[str, Any] = {
 }
 
 
-def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
+def cancellable(function: Callable[P, R], is_flow: bool = True) -> Callable[P, R | State[Any]]:
     """Have a task or a flow, called for its state, end as Cancelled when the run was stopped in it, and as Failed at an expected error.
 
-    The state has the error's sentence; Prefect logs it, and no traceback. A transient error is raised, for Prefect to try again.
+    The state has the error's sentence; Prefect logs it, and no traceback. A transient error is raised, for Prefect to try again. What a
+    flow returns is remembered for `result_of`.
     """
 
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
+    def ended(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
         try:
             with cancellation.own_code():
                 return function(*args, **kwargs)
@@ -82,10 +84,30 @@ def cancellable(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
         except LadderError as error:
             return Failed(message=str(error), data=error)
 
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
+        returned = ended(*args, **kwargs)
+        if is_flow:
+            _returned[str(flow_run.id)] = returned
+        return returned
+
     # Prefect would look up the names of the annotations where `call` is defined; a return annotation it could not pickle for a runner.
     signature = inspect.signature(function, eval_str=True).replace(return_annotation=inspect.Signature.empty)
     setattr(call, "__signature__", signature)  # noqa: B010
     return call
+
+
+def result_of(state: State[Any], raise_on_failure: bool = True) -> Any:
+    """The result of a flow of this process, or its error.
+
+    A server that took the end of a flow and answered too late is told of it again; its answer is then the state as it keeps it, without the
+    result, and Prefect knows the result no more. What the flow returned serves in its place.
+    """
+    returned = _returned.pop(str(state.state_details.flow_run_id), None)
+    if state.data is None and returned is not None:
+        own = returned if isinstance(returned, State) else Completed(data=returned)
+        state = own if own.type == state.type else state
+    return state.result(raise_on_failure=raise_on_failure)
 
 
 def cancelled_state(error: RunCancelled) -> State[Any]:
@@ -126,7 +148,7 @@ def step(function: Callable[P, R], name: str, run_name: str | Callable[..., str]
         run_name: Of a run of it: with the arguments in braces, or a function of the arguments by name.
         options: More of Prefect's, such as retries.
     """
-    body = cancellable(_with_state(function))
+    body = cancellable(_with_state(function), is_flow=False)
     task = Task(body, name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False, **options)
 
     @functools.wraps(function)

@@ -148,6 +148,7 @@ def _outcome(run_flow: Callable[[], Any]) -> tuple[str, Any]:
     """Run the flow; returns the flow run's id, and the flow's result or its error."""
     from prefect.exceptions import UnfinishedRun
 
+    from flows.steps import result_of
     from tasks.runtime import cancellation
     from tasks.runtime.prefect_client import root_cause
 
@@ -158,7 +159,7 @@ def _outcome(run_flow: Callable[[], Any]) -> tuple[str, Any]:
         raise root_cause(error) from None
     flow_run_id = str(state.state_details.flow_run_id)
     try:
-        return flow_run_id, state.result(raise_on_failure=False)
+        return flow_run_id, result_of(state, raise_on_failure=False)
     except UnfinishedRun:  # somebody cancelled it at its very end, and Prefect takes no other end any more
         return flow_run_id, _recorded_error(flow_run_id)
 

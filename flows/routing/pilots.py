@@ -12,7 +12,7 @@ from prefect.states import Completed
 
 from conf.errors import TrainingDiverged
 from flows.run_labels import untagged
-from flows.steps import cancellable, evaluate_model, record_model, train_student
+from flows.steps import cancellable, evaluate_model, record_model, result_of, train_student
 from models.base.device import precision_of
 from tasks.records.choice.route import PilotRecord
 from tasks.records.run import StageRecord
@@ -75,7 +75,7 @@ def run_pilot(pilot: Pilot, root: StageRecord, inputs: StageInputs) -> PilotResu
             state = _pilot_flow(pilot.route, pilot.number, seed, steps, return_state=True)
     finally:
         _work.reset(token)
-    result = state.result()
+    result = result_of(state)
     assert isinstance(result, PilotResult)
     return result
 

@@ -52,7 +52,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        server = PrefectServer(folder)
+        server = PrefectServer(folder, guarded=True)
         server.start()
         assert server.process
         fork_server().end_with(server.process)

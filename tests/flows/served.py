@@ -20,6 +20,12 @@ from tasks.runtime.empty_databases import begin_database
 from tests.flows.driver import Cli, ask_prefect, clean_environment, healthy, wait_for
 
 UP_SECONDS = 300.0  # on a machine that does much else; some 15 on an idle one
+GUARDED = """
+from flows.serving.guard.sqlite_transactions import begin_immediate
+begin_immediate()
+from prefect.cli import app
+app()
+"""
 UIS = ("prefect_ui", "mlflow_ui")  # in serve.json; None where MLflow is off
 Start = Callable[..., "Server"]
 
@@ -27,7 +33,9 @@ Start = Callable[..., "Server"]
 class PrefectServer:
     """A Prefect server on a port of its own, which can be killed and started again; its database is in a folder."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, guarded: bool = False) -> None:
+        """`guarded`: with the transactions of the server that Ladder starts; without, one of two writers may stand still for a minute."""
+        self.program = ["-c", GUARDED] if guarded else ["-m", "prefect"]
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.place, self.api = place, f"http://127.0.0.1:{self.port}/api"
@@ -37,7 +45,7 @@ class PrefectServer:
         """Start it, and wait until it answers."""
         begin_database(self.place / "prefect.db", "prefect")
         env = clean_environment(PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="true", PREFECT_HOME=str(self.place))
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [sys.executable, *self.program, "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.place / "server.log").open("a") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: healthy(self.api), f"Prefect's server, see {self.place}/server.log")
