@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import UserError, foreign_errors
+from conf.schema.workloads import answers_in_ids
 from models.architectures.answers import ANSWERS, load_answers
 from models.architectures.folder_checks import check_config, check_names, check_shards
 from models.architectures.shapes import AUTO_CLASSES, build
@@ -258,7 +259,7 @@ def check_interface(model: nn.Module, interface: Interface, folder: Path, key: s
     config = cast(Any, model).config
     if interface.image_shape is not None:
         check_image(model, interface.image_shape, folder, key)
-    if interface.workload != "causal-lm" and config.num_labels != interface.classes:
+    if not answers_in_ids(interface.workload) and config.num_labels != interface.classes:
         raise UserError.about(
             key,
             f"{folder} with {config.num_labels} classes",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conf.schema.workloads import answers_in_ids
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -26,4 +28,4 @@ class Interface:
     @property
     def output_ids(self) -> int | None:
         """Ids that a causal LM's logits are cut to; None for classifiers."""
-        return self.vocabulary if self.workload == "causal-lm" else None
+        return self.vocabulary if answers_in_ids(self.workload) else None

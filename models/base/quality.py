@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from conf.schema.workloads import answers_in_ids
+
 BASELINE = "baseline_"  # begins the names of figures of a guess that reads no input, among those of a model
 
 
@@ -18,7 +20,7 @@ class Quality(NamedTuple):
 
 def main_metric(workload: str) -> str:
     """Name of the figure that models of a workload are compared by: less is better for `bits_per_byte`."""
-    return "bits_per_byte" if workload == "causal-lm" else "accuracy"
+    return "bits_per_byte" if answers_in_ids(workload) else "accuracy"
 
 
 def retention(workload: str, student: Mapping[str, float], teacher: str) -> float:
@@ -31,14 +33,14 @@ def retention(workload: str, student: Mapping[str, float], teacher: str) -> floa
         student: The student's figures, as `quality` gives them.
         teacher: `parent` or `root`.
     """
-    if workload == "causal-lm":
+    if answers_in_ids(workload):
         return math.exp(student[f"{teacher}_nll"] - student["nll"])
     return student["accuracy"] / max(student[f"{teacher}_accuracy"], 1e-12)
 
 
 def baseline_name(workload: str) -> str:
     """The guess that reads no input, by which models of a workload are measured."""
-    return "unigram" if workload == "causal-lm" else "majority class"
+    return "unigram" if answers_in_ids(workload) else "majority class"
 
 
 def baseline_figures(metrics: Mapping[str, float]) -> dict[str, float]:

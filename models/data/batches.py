@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.errors import UserError
+from conf.schema.workloads import answers_in_ids
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, SplitName, shuffled
 
 
@@ -176,7 +177,7 @@ class TrainingBatches:
     def at(self, step: int) -> Batch:
         """The batch of `step`: a function of seed and step alone."""
         chosen = self.numbers(step)
-        if self.info.workload != "causal-lm":
+        if not answers_in_ids(self.info.workload):
             return _example_batch(self.split, self.info, chosen)
         if self.info.completions:
             return _completion_batch(self.split, self.info, chosen)

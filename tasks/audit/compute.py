@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from conf.schema.ladder import Ladder
+from conf.schema.workloads import answers_in_ids
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device, use_threads
 from models.data.batches import evaluation_batches, evaluation_documents
@@ -35,7 +36,7 @@ def audited(records: Mapping[str, StageRecord], inputs: StageInputs, precision: 
     settings = ladder.audit
     limits = Limits(settings.min_count, settings.min_documents)
     figures = overall(rows, settings.thresholds, limits, settings.resamples)
-    asked = SliceSettings(limits, settings.resamples, settings.smallest, settings.false_discovery, ladder.workload != "causal-lm")
+    asked = SliceSettings(limits, settings.resamples, settings.smallest, settings.false_discovery, not answers_in_ids(ladder.workload))
     groups = groups_of(rows, _kinds(rows, corpus, kept, ladder), asked)
     _worst_of_slices(figures, groups)
     examples = worst_examples(rows, corpus, kept, ladder, split, settings.worst)
@@ -79,7 +80,7 @@ def _asked(
 
 def _kinds(rows: AuditRows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder) -> dict[str, Any]:
     kinds: dict[str, Any] = {"slice": (rows.slice, corpus.info.slice_names)}
-    if ladder.workload == "causal-lm" and corpus.tokenizer_folder is not None:
+    if answers_in_ids(ladder.workload) and corpus.tokenizer_folder is not None:
         ids = kept.kept if kept else range(corpus.info.vocabulary or 0)
         classes = token_classes(corpus.tokenizer_folder, ids, ladder.data.source == "python-stdlib")
         kinds["token"] = (classes[rows.target], CLASSES)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema.ladder import Ladder
+from conf.schema.workloads import answers_in_ids
 from models.data import tokenizers
 from models.data.batches import Batch, evaluation_batches
 from models.data.corpus import Corpus, SplitName
@@ -120,7 +121,7 @@ def worst_examples(
         position = int(rows.position[row])
         image = given if corpus.info.image_shape is not None else None
         image = image if image is None or corpus.info.pixels is None else corpus.info.pixels.undone(image)
-        ids = given[max(position + 1 - CONTEXT, 0) : position + 1] if ladder.workload == "causal-lm" else given
+        ids = given[max(position + 1 - CONTEXT, 0) : position + 1] if answers_in_ids(ladder.workload) else given
         made.append(
             Example(
                 kind,

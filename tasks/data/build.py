@@ -17,6 +17,7 @@ from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.schema.data import Data, DatasetData, FilesData, PictureData
 from conf.schema.ladder import Ladder
+from conf.schema.workloads import answers_in_ids
 from models.data import tokenizers
 from models.data.chat import spoken
 from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
@@ -82,7 +83,7 @@ def build_corpus(
     if spool.empty:
         notes.append(f"{spool.empty:,} empty documents left out")
     label_names, labels = (), {}
-    if workload != "causal-lm":
+    if not answers_in_ids(workload):
         label_names, labels = class_ids(spool.labels, spool.class_names, data, len(teacher_classes or ()))
         if teacher_classes:
             label_names, labels = as_teacher(label_names, labels, teacher_classes, numbered=bool(spool.class_names))
@@ -148,7 +149,7 @@ def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, label_names: Seq
     transfer = given == TRANSFER
     given = np.where(transfer, np.uint8(NONE), given)
     _check_given(given, ladder.data)
-    if ladder.workload == "causal-lm" or not spool.labels.unlabelled:
+    if answers_in_ids(ladder.workload) or not spool.labels.unlabelled:
         parts = split_documents(places, given, ladder.data, transfer=transfer)
     else:
         parts = split_documents(places, given, ladder.data, classes < 0, transfer)

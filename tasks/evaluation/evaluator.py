@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema.measures.evaluation import Evaluation
+from conf.schema.workloads import answers_in_ids
 from models.architectures.checkpoint import load_model
 from models.architectures.token_answers import TokenAnswers
 from models.base.device import resolve_device, use_threads
@@ -70,7 +71,7 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
         answers = np.asarray(vocabulary.kept, dtype=np.int32)[answers]
     judged = quality(columns, corpus, split)
     figures = judged.metrics | {f"{BASELINE}{key}": value for key, value in _baseline(whole, split, ladder.evaluation.examples).items()}
-    if ladder.workload != "causal-lm":
+    if not answers_in_ids(ladder.workload):
         figures["distinct_answers"] = float(len(np.unique(columns.predicted)))
     return Measured(judged._replace(metrics=figures), [sample._asdict() for sample in samples], answers)
 

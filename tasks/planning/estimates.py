@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.training import Training
+from conf.schema.workloads import answers_in_ids
 from models.architectures.shapes import Size
 from models.base.interface import Interface
 from models.losses.chunked import CHUNK_ELEMENTS
@@ -60,7 +61,7 @@ def cache_bytes(ladder: Ladder, cached: Sequence[bool], positions: int, interfac
         interface: Of the data.
         examples: Of the training data.
     """
-    rows = positions if interface.workload == "causal-lm" else 1
+    rows = positions if answers_in_ids(interface.workload) else 1
     answers, outputs = answers_of(ladder, cached, AnswerCaches(examples)), outputs_of(interface)
     kinds = zip(ladder.stages, cached, answers, strict=True)
     return sum(sum(each.new) * rows * estimated_bytes(stage.signals, outputs) for stage, stored, each in kinds if stored)

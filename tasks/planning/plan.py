@@ -11,6 +11,7 @@ from conf.home import Home, free_bytes
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import CheckpointTeacher
+from conf.schema.workloads import answers_in_ids
 from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.base.interface import Interface
@@ -223,7 +224,7 @@ def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Siz
         return f"signals live ({choice.reason})"
     if file:
         return f"signals cached ({choice.reason}): {describe(stage.signals)} at most, read from the root's answers, no copy"
-    text, rows = f"signals cached ({choice.reason}): {describe(stage.signals)}", size.tokens if interface.workload == "causal-lm" else 1
+    text, rows = f"signals cached ({choice.reason}): {describe(stage.signals)}", size.tokens if answers_in_ids(interface.workload) else 1
     each = estimated_bytes(stage.signals, outputs_of(interface))
     if corpus is None:
         return f"{text}, about {each:.0f} bytes each"

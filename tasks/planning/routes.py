@@ -14,6 +14,7 @@ from conf.schema.route import Route
 from conf.schema.stage.compatibility import check_objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage, Teachers
+from conf.schema.workloads import answers_in_ids
 from models.data.corpus import CorpusInfo
 from tasks.planning.matching import direct, taught, with_stages
 from tasks.training.signal_policy import MOST_FULL
@@ -118,7 +119,7 @@ def one_cache(stages: list[Stage], ladder: Ladder, info: CorpusInfo | None) -> S
 
 def _outputs(ladder: Ladder, info: CorpusInfo | None) -> int | None:
     """Ids or classes of an answer; 0 where they are certainly few, None where they are not known yet."""
-    if ladder.workload != "causal-lm":
+    if not answers_in_ids(ladder.workload):
         return len(info.label_names) if info else 0
     return info.vocabulary if info else (0 if ladder.tokenizer.kind == "bytes" else None)
 

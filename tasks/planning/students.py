@@ -18,6 +18,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Shape, Student, is_settled
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
+from conf.schema.workloads import answers_in_ids
 from models.base.files import weights_sha256
 from models.base.interface import Interface
 from tasks.runtime.runs.run_registry import Context
@@ -113,7 +114,7 @@ def _gguf_config(teacher: CheckpointTeacher, context: Context) -> Any:
 
 def _like_the_teacher(ladder: Ladder, interface: Interface, config: Any, vocabulary: int | None) -> Interface:
     """The interface with the classes, the image and the vocabulary that the teacher has."""
-    classes = interface.classes if ladder.data.classes or ladder.workload == "causal-lm" else int(config.num_labels)
+    classes = interface.classes if ladder.data.classes or answers_in_ids(ladder.workload) else int(config.num_labels)
     image = interface.image_shape
     side = getattr(config, "image_size", None)
     if image is not None and isinstance(side, int):

@@ -15,6 +15,7 @@ from conf.home import Home
 from conf.schema.ladder import Ladder
 from conf.schema.measures.audit import LEAST_DOCUMENTS
 from conf.schema.shipping.promotion import PromotionRules
+from conf.schema.workloads import answers_in_ids
 from models.base.files import weight_files
 from models.evaluation.bootstrap import BootstrapEstimate, Figure, Limits, resample
 from models.evaluation.paired import DocumentScores, without
@@ -156,7 +157,7 @@ def _scores(version: Version, record: DataRecord, data: HeldOut, asked: Contest)
 
 def _quality(scores: dict[str, DocumentScores], asked: Contest) -> dict[str, Any]:
     """Figures of both models and their paired difference, and whether the challenger may be worse by more than delta."""
-    language = asked.ladder.workload == "causal-lm"
+    language = answers_in_ids(asked.ladder.workload)
     own, rules = scores[CHALLENGER], asked.rules
     rows = int(own.rows.sum())
     found: dict[str, Any] = {"metric": "bits_per_byte" if language else "accuracy", "rows": rows, "documents": len(own.document)}

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from conf.schema.workloads import answers_in_ids
 from models.base.quality import baseline_figures, baseline_name
 from tasks.records.format import NONE, human, percent, seconds
 from tasks.records.run import RunRecord, StageRecord
@@ -54,7 +55,7 @@ def not_run(record: RunRecord) -> list[str]:
 
 def quality_of(record: RunRecord) -> QualityMetric:
     """The metric by which the run's models are judged."""
-    return BITS if record.workload == "causal-lm" else ACCURACY
+    return BITS if answers_in_ids(record.workload) else ACCURACY
 
 
 def score(quality: QualityMetric, metrics: dict[str, float]) -> str:

@@ -16,6 +16,7 @@ from conf.loading.messages import describe
 from conf.schema.choice.search import RANGE, flattened
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
+from conf.schema.workloads import answers_in_ids
 
 Value = Any  # of a setting, as YAML gives it
 REFUSED = {
@@ -85,7 +86,7 @@ def default_space(ladder: Ladder, stages: Sequence[Stage]) -> dict[str, Any]:
     }
     if all(stage.teachers != ("none",) for stage in stages):
         space["objective.alpha"] = {"low": 0.3, "high": 1.0}
-        if ladder.workload != "causal-lm":
+        if not answers_in_ids(ladder.workload):
             space["objective.temperature"] = {"low": 1.0, "high": 6.0, "log": True}
     return space
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from conf.errors import UserError
+from conf.schema.workloads import answers_in_ids
 from models.base.quality import baseline_figures, baseline_name, learned_nothing
 from tasks.records.format import percent
 from tasks.records.run import StageRecord
@@ -60,7 +61,7 @@ def poor(metrics: Mapping[str, float], workload: str) -> str | None:
     guess = baseline_figures(metrics)
     if not guess:
         return None
-    if workload == "causal-lm":
+    if answers_in_ids(workload):
         worse = not metrics["nll"] < guess["nll"]
         figures = f"{metrics['nll']:.3f} nats a token, unigram frequencies {guess['nll']:.3f}"
     else:
@@ -70,4 +71,4 @@ def poor(metrics: Mapping[str, float], workload: str) -> str | None:
 
 
 def _rows(workload: str) -> str:
-    return "tokens" if workload == "causal-lm" else "examples"
+    return "tokens" if answers_in_ids(workload) else "examples"

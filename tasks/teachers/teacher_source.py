@@ -15,6 +15,7 @@ from typing import Any
 from conf.errors import TransientError, UserError
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
+from conf.schema.workloads import answers_in_ids
 from models.architectures.gguf import SUFFIX
 from models.base.files import file_sha256, weights_sha256
 from models.data.classes import classes_in
@@ -87,7 +88,7 @@ def teacher_classes(ladder: Ladder, context: Context) -> tuple[str, ...] | None:
     teacher = ladder.teacher
     if isinstance(teacher, AnswersTeacher):
         return teacher.classes or None
-    if ladder.workload == "causal-lm" or not isinstance(teacher, CheckpointTeacher):
+    if answers_in_ids(ladder.workload) or not isinstance(teacher, CheckpointTeacher):
         return None
     if teacher.classes is not None or teacher.training is not None:  # a head that is trained follows the data
         return teacher.classes if teacher.training is None else None

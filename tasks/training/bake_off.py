@@ -13,6 +13,7 @@ from typing import Any
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
+from conf.schema.workloads import answers_in_ids
 from models.base.numerics import NUMERICS
 from models.data.corpus import CorpusInfo
 from tasks.evaluation.evaluate import SPLIT
@@ -86,7 +87,7 @@ def with_costs(record: StageRecord, choice: TeacherChoice) -> StageRecord:
 
 def trial_metric(ladder: Ladder) -> str:
     """The metric that trials are judged by."""
-    return "bits_per_byte" if ladder.workload == "causal-lm" else "accuracy"
+    return "bits_per_byte" if answers_in_ids(ladder.workload) else "accuracy"
 
 
 def quiet_inputs(inputs: StageInputs) -> StageInputs:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from conf.errors import LadderError
 from conf.home import disk_errors
 from conf.schema.stage.signals import Signals
+from conf.schema.workloads import answers_in_ids
 from models.architectures.token_answers import TokenAnswers
 from models.base.files import read_json
 from models.base.numerics import NUMERICS
@@ -157,7 +158,7 @@ def logits_of(teacher: nn.Module, corpus: Corpus, device: str, precision: str) -
     """The teacher as it would answer live: frozen, under autocast where training is."""
     teacher.eval().requires_grad_(False)
     interface = corpus.interface
-    vocabulary = interface.vocabulary if interface.workload == "causal-lm" else None
+    vocabulary = interface.vocabulary if answers_in_ids(interface.workload) else None
 
     def logits(batch: Batch) -> Tensor:
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):

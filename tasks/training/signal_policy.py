@@ -12,6 +12,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.stage.compatibility import check_members, check_objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
+from conf.schema.workloads import answers_in_ids
 from models.base.interface import Interface
 from models.data.corpus import CorpusInfo
 from tasks.training.teaching import planned_teaching
@@ -106,7 +107,7 @@ def check_signals(ladder: Ladder, interface: Interface) -> None:
 
 def outputs_of(interface: Interface) -> int:
     """Ids or classes that a model's answer has."""
-    return (interface.vocabulary if interface.workload == "causal-lm" else None) or interface.classes
+    return (interface.vocabulary if answers_in_ids(interface.workload) else None) or interface.classes
 
 
 def estimated_bytes(signals: Signals, outputs: int) -> float:

@@ -13,6 +13,7 @@ from torch import nn
 
 from conf.home import disk_errors
 from conf.schema.ladder import Ladder
+from conf.schema.workloads import answers_in_ids
 from models.architectures.checkpoint import load_model
 from models.architectures.packing import check_packing
 from models.architectures.shapes import Size, count
@@ -88,7 +89,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     validate = validator(corpus, ladder.evaluation, interface, device, precision)
     initial = validate(model.to(device)) if teacher is not None or work.pretrained else {}
     size = count(model, interface.sequence_length)
-    unit = "tok" if interface.workload == "causal-lm" else "ex"
+    unit = "tok" if answers_in_ids(interface.workload) else "ex"
     batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not _needs_teacher(work))
     forwards = [int(count(above[t.folder], interface.sequence_length).forward_flops) for t in work.teachers]
     cached = _cached(work, above, corpus, batches, device, precision, context)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, get_args
 
 from conf.errors import UserError
 from conf.schema.stage.objective import CLASSIFICATION_ONLY, DENSE_ONLY, SOFTMAX_FREE, ObjectiveKind
+from conf.schema.workloads import answers_in_ids
 
 if TYPE_CHECKING:
     from conf.schema.stage.objective import Objective
@@ -27,9 +28,9 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
         UserError: Naming the setting, the allowed values and the remedy.
     """
     kind = objective.kind
-    if kind in CLASSIFICATION_ONLY and workload == "causal-lm":
+    if kind in CLASSIFICATION_ONLY and answers_in_ids(workload):
         raise UserError.about(f"{key}.kind", kind, f"any other kind; {kind} is for classification", "Choose another.")
-    if objective.class_weights != "none" and workload == "causal-lm":
+    if objective.class_weights != "none" and answers_in_ids(workload):
         allowed = "none, for causal-lm; weights of classes are for classification"
         raise UserError.about(f"{key}.class_weights", objective.class_weights, allowed, "Leave it out.")
     if objective.standardize and kind in SOFTMAX_FREE:
@@ -38,7 +39,7 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
         raise UserError.about(f"{key}.combine", "mean", f"sum, for {kind}, which has no probabilities to average", "Set it to sum.")
     for index, feature in enumerate(objective.features):
         where = f"{key}.features[{index}].kind"
-        if feature.kind == "minilm" and workload == "causal-lm":
+        if feature.kind == "minilm" and answers_in_ids(workload):
             raise UserError.about(where, "minilm", "hidden, for causal-lm; minilm is for encoders", "Choose hidden.")
         if teachers > 1:
             raise UserError.about(where, feature.kind, "no feature with several teachers", "Set teachers to [parent] or [root].")

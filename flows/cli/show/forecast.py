@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from conf.schema.workloads import answers_in_ids
 from tasks.planning.proposals.forecast import AHEAD, LIKELY, FarStage, LadderForecast
 from tasks.records.format import estimate, human, operations, percent
 from tasks.report.terminal import WIDE, table_of, text_of
@@ -52,12 +53,12 @@ def _all(forecast: LadderForecast) -> list[FarStage]:
 
 
 def _metric(forecast: LadderForecast) -> str:
-    return "bits per byte on the validation split" if forecast.workload == "causal-lm" else "accuracy on the validation split"
+    return "bits per byte on the validation split" if answers_in_ids(forecast.workload) else "accuracy on the validation split"
 
 
 def _row(stage: FarStage, name: str, forecast: LadderForecast) -> list[str]:
     _, _, loss = max(stage.measured, key=lambda each: (each[0], -each[1]))
-    ends = (stage.low, stage.high) if forecast.workload == "causal-lm" else (stage.high, stage.low)
+    ends = (stage.low, stage.high) if answers_in_ids(forecast.workload) else (stage.high, stage.low)
     return [
         name,
         human(stage.parameters),
@@ -71,4 +72,4 @@ def _row(stage: FarStage, name: str, forecast: LadderForecast) -> list[str]:
 
 
 def _score(loss: float, forecast: LadderForecast) -> str:
-    return f"{loss:.3f}" if forecast.workload == "causal-lm" else percent(max(1 - loss, 0.0))
+    return f"{loss:.3f}" if answers_in_ids(forecast.workload) else percent(max(1 - loss, 0.0))

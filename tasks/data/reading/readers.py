@@ -12,6 +12,7 @@ from typing import Any
 from conf.errors import UserError
 from conf.schema.data import Columns, DatasetData, FilesData
 from conf.schema.ladder import Workload
+from conf.schema.workloads import answers_in_ids
 from models.data.corpus import SplitName
 from models.data.images import PixelArray, ReadImage
 from tasks.data.reading.conversations import row_conversation
@@ -70,7 +71,7 @@ def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
     if columns.conversations:
         contents = ["messages"] if columns.messages is not None else ["prompt", "completion"]
     wanted = {content: getattr(columns, content) for content in contents}
-    if workload != "causal-lm":
+    if not answers_in_ids(workload):
         wanted["label"] = columns.label
     if columns.slice is not None:
         wanted["slice"] = columns.slice
@@ -110,7 +111,7 @@ def row_document(
     Raises:
         UserError: Its text is empty or no text, its image no image, or its label neither number nor text.
     """
-    label = None if workload == "causal-lm" else clean_label(row[columns.label], columns, origin)
+    label = None if answers_in_ids(workload) else clean_label(row[columns.label], columns, origin)
     group = _slice(row, columns, class_names)
     if read_image is not None:
         if row[columns.image] is None or row[columns.image] == "":
@@ -194,7 +195,7 @@ def row_documents(
     names: dict[str, Sequence[str]] = {name: found for name, each in (features or {}).items() if (found := getattr(each, "names", None))}
     none = no_label(data, columns.label in names)
     for origin, row in rows:
-        if none and workload != "causal-lm" and label_in(row, columns, origin, none) is None:
+        if none and not answers_in_ids(workload) and label_in(row, columns, origin, none) is None:
             row = {**row, columns.label: None}
         if data.missing == "drop" and (role := missing_role(row, columns, workload)) is not None:
             dropped[role] += 1

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from conf.schema.workloads import answers_in_ids
 from tasks.records import format as fmt
 from tasks.records.audit import AuditFigure, AuditGroup, AuditRecord
 from tasks.records.run import RunRecord, StageRecord
@@ -43,7 +44,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
         return None
     from tasks.report.plots.reliability import reliability_svg
 
-    errors = record.workload != "causal-lm"
+    errors = not answers_in_ids(record.workload)
     plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := reliability_svg(record, layout))]
     return {
         "intervals": {stage.name: ends for stage, audit in students if (ends := _interval(stage, audit, errors))},
