@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 
 from conf.errors import UserError
 from conf.home import home
-from conf.loading.introspect import suggest
+from conf.loading.load import suggest
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
 from flows.parameters import LadderChoice, Note, OptionalSeed, Overrides, Person, RunTitle, StageName, TeacherNames, request_of, resolve

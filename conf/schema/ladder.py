@@ -27,7 +27,7 @@ from conf.schema.shipping.exports import Export
 from conf.schema.shipping.monitoring import Monitoring
 from conf.schema.shipping.promotion import PromotionRules
 from conf.schema.shipping.redistill import Redistill
-from conf.schema.stage.compatibility import check_objective
+from conf.schema.stage.compatibility import check_objective, check_on_policy
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
 from conf.schema.teaching_checks import check_teaching
@@ -283,6 +283,8 @@ class Ladder(Settings):
                 kind = stage.signals.kind if stage.signals.source == "cached" else "live"
                 kind = "answers" if self.has_token_answers(stage) else kind
                 check_objective(stage.objective, self.workload, kind, key=f"stages[{index}].objective", teachers=several)
+                if stage.signals.on_policy:
+                    check_on_policy(stage, self.workload, self.data, answers=kind == "answers", key=f"stages[{index}]")
             except UserError as error:
                 raise ValueError(str(error)) from error
         return self

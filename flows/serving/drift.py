@@ -9,7 +9,6 @@ from uuid import UUID
 from conf.atomic import write_atomic
 from conf.home import Home
 from tasks.runtime.logs import log
-from tasks.runtime.prefect_client import AWAY
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -70,11 +69,8 @@ async def offer_automation(home: Home, client: PrefectClient, deployment: UUID) 
 
 
 def is_automated() -> bool:
-    """Whether a configured server has the automation, switched on; no where none answers."""
+    """Whether a configured server has the automation, switched on."""
     from prefect.client.orchestration import get_client
 
-    try:
-        with get_client(sync_client=True) as client:
-            return any(each.enabled for each in client.read_automations_by_name(NAME))
-    except AWAY:
-        return False
+    with get_client(sync_client=True) as client:
+        return any(each.enabled for each in client.read_automations_by_name(NAME))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema.stage.objective import Objective, Schedule
+from conf.schema.stage.signals import Signals
 from conf.schema.stage.training import Training
 
 
@@ -147,3 +149,53 @@ def steps_asked(objective: Objective, turns: Turns, seed: int, steps: int, done:
     times = _times_kept(count, objective.keep, seed, 1 << last.bit_length())  # few sizes, so that a search finds them in the cache
     asked = (times[last] - times[first]).tolist()
     return tuple(steps for steps, size in zip(asked, turns.sizes, strict=True) for _ in range(size))
+
+
+class WritingSteps(NamedTuple):
+    """Which steps learn from text that the student writes, spread evenly, and when it is written.
+
+    A buffer of batches is written at once. Its batches are trained on in turn, and again until each has been used often enough.
+
+    Attributes:
+        steps: Of the schedule.
+        fraction: Share of them.
+        buffer: Batches written at once.
+        reuse: Steps that learn from each.
+    """
+
+    steps: int
+    fraction: float
+    buffer: int
+    reuse: int
+
+    @classmethod
+    def of(cls, signals: Signals, steps: int) -> WritingSteps:
+        """Those of a stage's settings; none where the data are the text."""
+        return cls(steps, signals.fraction if signals.on_policy else 0.0, signals.buffer, signals.reuse)
+
+    def before(self, step: int) -> int:
+        """Such steps among the first ones."""
+        return math.floor(step * self.fraction)
+
+    def has(self, step: int) -> bool:
+        """Whether a step is one of them."""
+        return self.before(step + 1) > self.before(step)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """Number of the buffer of such a step, and which of its batches."""
+        number, within = divmod(self.before(step), self.buffer * self.reuse)
+        return number, within % self._size(number)
+
+    def prompts(self, step: int) -> list[int]:
+        """Steps whose batches give the prompts of the buffer of a step: its own and those of the next such steps, one for each batch."""
+        following = (each for each in itertools.count(step) if self.has(each))
+        return list(itertools.islice(following, self._size(self.place(step)[0])))
+
+    def written(self, done: int) -> int:
+        """Batches written in the first steps."""
+        number, within = divmod(self.before(done), self.buffer * self.reuse)
+        return number * self.buffer + (self._size(number) if within else 0)
+
+    def _size(self, number: int) -> int:
+        """Batches of a buffer: no more than there are steps left to use them."""
+        return max(min(self.buffer, self.before(self.steps) - number * self.buffer * self.reuse), 1)

@@ -20,6 +20,7 @@ from conf.atomic import write_atomic
 from models.base.files import checkpoint_steps, fsync_tree, read_json
 
 HASH = "sha256"  # key of the hash in a file; checkpoints of older versions have none
+BESIDE = "beside.safetensors"
 DAMAGED = (SafetensorError, OSError, ValueError, KeyError)
 
 
@@ -30,12 +31,15 @@ class Checkpoints:
         """`say` is told of checkpoints that cannot be used."""
         self.folder = folder
         self.say = say
+        self.beside: dict[str, torch.Tensor] = {}  # tensors beside model and optimizer, of the checkpoint that was loaded
 
     def steps(self) -> list[int]:
         """Steps at which a whole checkpoint exists, oldest first."""
         return checkpoint_steps(self.folder)
 
-    def save(self, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
+    def save(
+        self, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, Any], beside: dict[str, torch.Tensor] | None = None
+    ) -> None:
         """Write the checkpoint of `step` finished steps; on return it survives a crash, and older ones but one are gone."""
         temporary = self.folder / f"writing-{step}"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -46,6 +50,8 @@ class Checkpoints:
             {f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()},
             temporary / "optimizer.safetensors",
         )
+        if beside:
+            _save_tensors(beside, temporary / BESIDE)
         text = json.dumps({HASH: _hash_of_state(state), "state": state})
         (temporary / "state.json").write_text(text, encoding="utf-8")
         fsync_tree(temporary)
@@ -67,6 +73,7 @@ class Checkpoints:
                 weights = _load_tensors(folder / "model.safetensors")
                 moments = _load_tensors(folder / "optimizer.safetensors")
                 state = _load_state(folder / "state.json")
+                beside = _load_tensors(folder / BESIDE) if (folder / BESIDE).exists() else {}
                 if math.isfinite(state.get("best", math.inf)):
                     _load_tensors(self.folder / "best.safetensors")
             except DAMAGED as error:  # a damaged disk; the one before it is as good a start
@@ -79,6 +86,7 @@ class Checkpoints:
                 index, name = key.split(".", 1)
                 restored.setdefault(int(index), {})[name] = tensor
             optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
+            self.beside = beside
             return step, state
         return None
 

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from conf.errors import RunCancelled, TrainingDiverged
+from conf.errors import RunCancelled, TrainingDiverged, UserError
 from conf.schema.stage.training import Training
 from models.architectures.attention import single_precision_gradient
 from models.architectures.gated import lean_gates
@@ -30,6 +30,7 @@ from models.losses.schedules import Turns, learning_rate_at, teachers_asked, val
 from models.losses.taid import Taid, advance
 from models.signals.sources import SignalSource, split_head
 from models.training.checkpoints import Checkpoints
+from models.training.on_policy import OnPolicyBatches
 from models.training.step import Plan, StudentInTraining, check_batch_statistics, gradients, recomputed
 
 CURVE_POINTS = 1000
@@ -102,7 +103,7 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
 
 def train(
     model: nn.Module,
-    batches: TrainingBatches,
+    batches: TrainingBatches | OnPolicyBatches,
     plan: Plan,
     *,
     signals: SignalSource | Sequence[SignalSource] | None = None,
@@ -117,7 +118,7 @@ def train(
 
     Args:
         model: On any device; moved to the plan's.
-        batches: Addressed by step.
+        batches: Addressed by step; those that the model writes itself hold that model.
         plan: Schedule, objective, seed, device, precision.
         signals: One source for each teacher; None to learn from labels alone.
         features: Losses on hidden states and attention of both models; hooked to `model` and to a teacher among `signals`.
@@ -137,6 +138,10 @@ def train(
     sources = () if signals is None else (signals,) if callable(signals) else tuple(signals)
     accelerator = accelerator_for(plan.device, plan.precision)
     check_batch_statistics(model, t, processes=accelerator.num_processes)
+    own = batches if isinstance(batches, OnPolicyBatches) else None
+    if own is not None and accelerator.num_processes > 1:
+        allowed = "live or cached, for a training on several processes, of which each would write"
+        raise UserError.about("signals.source", "on-policy", allowed, "Start it without a launcher.")
     whole = model if features is None else nn.ModuleDict({"student": model, "features": features.to(accelerator.device)})
     optimizer = torch.optim.AdamW(parameter_groups(whole, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
     plain, state = model, Progress()
@@ -149,6 +154,8 @@ def train(
     if loaded is not None:
         first, raw = loaded
         state = Progress(**raw)
+    if own is not None and checkpoints is not None:
+        own.load(checkpoints.beside)
     began, earlier, earlier_tokens = time.monotonic(), state.seconds, state.tokens
     step = first
     half = plan.device == "cpu" and plan.precision == "bf16"
@@ -185,7 +192,7 @@ def train(
             if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped or stop):
                 if before_checkpoint:
                     before_checkpoint()
-                checkpoints.save(step, whole, optimizer.optimizer, asdict(state))
+                checkpoints.save(step, whole, optimizer.optimizer, asdict(state), own.state() if own else None)
             if stop:
                 raise RunCancelled(f"at step {step} of {t.steps}")
     if t.patience is not None and checkpoints and validate:

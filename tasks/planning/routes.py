@@ -103,6 +103,8 @@ def one_cache(stages: list[Stage], ladder: Ladder, info: CorpusInfo | None) -> S
         UserError: None do, such as for losses that need the teacher's features.
     """
     outputs, first, reasons = _outputs(ladder, info), stages[0].signals, list[str]()
+    if writing := [stage.name for stage in stages if stage.signals.on_policy]:
+        raise _impossible("root-cached", f"stages that learn from the data; {writing[0]} writes its own text", LEAVE_OUT)
     kinds = [first.kind, *(["full"] if outputs is not None and outputs <= MOST_FULL else []), "top-k"]
     for kind in dict.fromkeys(kinds):
         if kind == "top-k" and outputs is not None and first.k > outputs:

@@ -11,7 +11,7 @@ from conf.schema.choice.search import METRICS, MORE_IS_BETTER, SearchSettings
 from conf.schema.ladder import Ladder
 from tasks.planning.matching import shortened
 from tasks.search.space import Dimension, Value, applied, dimensions
-from tasks.training.identity import numeric_settings
+from tasks.training.identity import known_settings, numeric_settings
 
 LEAST_STEPS = 50  # of a stage on the lowest rung, or all that it has
 
@@ -85,7 +85,7 @@ class SearchPlan:
 
 
 def _of_stage(stage: Any) -> dict[str, Any]:
-    return numeric_settings(stage) | {"teachers": list(stage.teachers), "signals": stage.signals.model_dump(mode="json")}
+    return numeric_settings(stage) | {"teachers": list(stage.teachers), "signals": known_settings(stage.signals)}
 
 
 def plan_search(ladder: Ladder) -> SearchPlan:

@@ -22,7 +22,7 @@ from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry
 from tasks.store.fingerprint import fingerprint
-from tasks.training.signal_policy import choose
+from tasks.training.signal_policy import settled_signals
 from tasks.training.teaching import trial_steps
 
 KIND, FILE = "choice", "choice.json"  # part of the store, and the file in its folders
@@ -30,12 +30,11 @@ KIND, FILE = "choice", "choice.json"  # part of the store, and the file in its f
 
 def trial_stage(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Stage:
     """The stage as its trials train it: fewer steps, none of them left out; signals as they are chosen for the stage itself."""
-    source = "cached" if choose(stage, ladder, info).cached else "live"
     changed = {"steps": trial_steps(stage), "patience": None}
     return stage.model_copy(
         update={
             "training": stage.training.model_copy(update=changed),
-            "signals": stage.signals.model_copy(update={"source": source}),
+            "signals": settled_signals(stage, ladder, info),
         }
     )
 

@@ -4,7 +4,8 @@ A stage costs three forward passes of the student over every example that it tra
 each teacher over every example that this teacher answers. A live teacher answers in the steps in which the objective asks it, one that
 hands over in its own alone; members of a rung are trainings, and teachers, of their own, and so are the trials that choose a teacher. The
 stored answers of one are computed once for each distinct example, whichever stages and steps need them. Importance for pruning,
-evaluation and the few examples that check a cache are not counted. All counts are whole numbers, so that every caller has the same.
+evaluation and the few examples that check a cache are not counted. A text that the student writes costs it one more forward pass, and
+counts as long as an example of the data. All counts are whole numbers, so that every caller has the same.
 No torch.
 """
 
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import Objective
+from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
+from conf.schema.stage.training import Training
 from models.base.device import precision_of
 from models.data.corpus import Corpus, shuffled
-from models.losses.schedules import Turns, steps_asked
+from models.losses.schedules import Turns, WritingSteps, steps_asked
 from tasks.training.identity import identity_of_signals
 from tasks.training.signal_policy import examples_of
 from tasks.training.teaching import Teaching, has_trials, member_seed, planned_teaching, trial_steps
@@ -126,12 +129,14 @@ class Answers(NamedTuple):
         needed: Examples of each, as if no answer were stored before.
         new: Examples of each whose answer no earlier stage has stored.
         trial_steps: Steps that the student itself is trained in all trials together that choose its teacher.
+        written: Texts that the student writes, with all its members and in all trials.
     """
 
     teachers: tuple[int, ...]
     needed: tuple[int, ...]
     new: tuple[int, ...]
     trial_steps: int = 0
+    written: int = 0
 
 
 class StageFlops(NamedTuple):
@@ -180,16 +185,22 @@ class AnswerCaches:
         return self.examples.distinct(*own), self.examples.distinct(*stored) - before
 
 
-def training_flops(forward: int, examples: int, answers: Iterable[tuple[int, int]] = ()) -> StageFlops:
+def training_flops(forward: int, examples: int, answers: Iterable[tuple[int, int]] = (), written: int = 0) -> StageFlops:
     """Operations of one training.
 
     Args:
         forward: Of the student, for one example.
         examples: That it trains on, repeated ones as often as they come.
         answers: Forward operations of each teacher for one example, and how many examples it answers.
+        written: Examples that the student writes itself.
     """
     spent = sum(teacher * count for teacher, count in answers)
-    return StageFlops(STUDENT_PASSES * forward * examples, spent, spent)
+    return StageFlops(forward * (STUDENT_PASSES * examples + written), spent, spent)
+
+
+def written_examples(signals: Signals, training: Training, done: int) -> int:
+    """Texts that a student writes in the first `done` steps of its schedule."""
+    return training.batch_size * WritingSteps.of(signals, training.steps).written(done)
 
 
 def live_answers(objective: Objective, turns: Turns, seed: int, steps: int, done: int, batch_size: int) -> tuple[int, ...]:
@@ -217,20 +228,24 @@ def answers_of(
     """
     found = []
     for place, (stage, stored) in enumerate(zip(ladder.stages, cached, strict=True)):
-        asked, steps, trials = list[tuple[int, int, int]](), stage.training.steps, 0
+        asked, steps, trials, written = list[tuple[int, int, int]](), stage.training.steps, 0, 0
         prices = _Asking(ladder, stage, caches if stored else None, names)
         teacher = None
         if has_trials(stage, place):
             short = trial_steps(stage)
+            lasting = stage.training.model_copy(update={"steps": short})
             teacher = (chosen[place] if chosen else None) or 0
             for above in reversed(range(place + 1)):
                 asked += prices.asked(planned_teaching(ladder, place, above), 0, short, short)
                 trials += short
+                written += written_examples(stage.signals, lasting, short)
         teaching = planned_teaching(ladder, place, teacher)
+        done = steps if taken is None else taken[place]
         for member in range(stage.members):
-            asked += prices.asked(teaching, member, steps, steps if taken is None else taken[place])
+            asked += prices.asked(teaching, member, steps, done)
+            written += written_examples(stage.signals, stage.training, done)
         places, needed, new = zip(*asked, strict=True) if asked else ((), (), ())
-        found.append(Answers(places, needed, new, trials))
+        found.append(Answers(places, needed, new, trials, written))
     return found
 
 
@@ -288,7 +303,7 @@ def ladder_flops(
         prices = [forwards[t].used if stage.student.vocabulary == "used" else forwards[t].whole for t in answers.teachers]
         needed = sum(price * count for price, count in zip(prices, answers.needed, strict=True))
         trained = (steps * stage.members + answers.trial_steps) * stage.training.batch_size
-        spent = training_flops(forwards[place + 1].whole, trained, zip(prices, answers.new, strict=True))
+        spent = training_flops(forwards[place + 1].whole, trained, zip(prices, answers.new, strict=True), answers.written)
         costs.append(spent._replace(needed=needed))
     return costs
 

@@ -23,6 +23,7 @@ from tasks.store.fingerprint import fingerprint
 
 T = TypeVar("T")
 LEAST_DOCUMENTS_BEFORE = 10
+WRITING = ("fraction", "buffer", "reuse", "prompt", "tokens", "sampling_temperature")  # settings of text that the student writes
 
 
 def settings_hash(ladder: Ladder, kind: Kind = "ladder") -> str:
@@ -107,6 +108,8 @@ def stage_identity(
         settings["student"]["checkpoint"] = file_sha256(Path(str(stage.student.path)) / "config.json")  # its weights are in `sha256`
     if signals is not None:
         settings["signals"] = identity_of_signals(signals)
+    elif stage.signals.on_policy:
+        settings["signals"] = {"source": stage.signals.source, **{name: getattr(stage.signals, name) for name in WRITING}}
     borrowed = {"parent": parent} if parent and parent not in teachers[:1] and stage.student.initialisation != "random" else {}
     return {"kind": "stage", "numerics": NUMERICS, **settings, "data": data, "teachers": list(teachers), **(teaching or {}), **borrowed}
 

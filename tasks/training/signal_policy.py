@@ -52,6 +52,8 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
         return Choice(False, "alpha is 0, so no teacher is asked")
     if stage.teachers == ("none",):
         return Choice(False, "no teacher is asked")
+    if signals.on_policy:
+        return Choice(False, "the student writes the text")
     if ladder.has_token_answers(stage) and signals.source != "cached":
         return Choice(False, "the root's answers are a file")
     if signals.source != "auto":
@@ -76,6 +78,13 @@ def chosen_signals(stage: Stage, ladder: Ladder, info: CorpusInfo) -> Signals | 
     return stage.signals if choose(stage, ladder, info).cached else None
 
 
+def settled_signals(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Signals:
+    """A stage's signals with the choice of `auto` made; a student that writes its text goes on to."""
+    if stage.signals.on_policy:
+        return stage.signals
+    return stage.signals.model_copy(update={"source": "cached" if choose(stage, ladder, info).cached else "live"})
+
+
 def size_of_signals(signals: Signals, outputs: int) -> int:
     """Ids or draws of a row; every output for `full`."""
     return {"sampled": signals.draws, "top-k": signals.k}.get(signals.kind, outputs)
@@ -95,7 +104,7 @@ def check_signals(ladder: Ladder, interface: Interface) -> None:
     outputs = outputs_of(interface)
     for index, stage in enumerate(ladder.stages):
         signals, key = stage.signals, f"stages[{index}].signals"
-        if signals.source == "live":
+        if signals.source in ("live", "on-policy"):
             continue
         if signals.kind == "top-k" and signals.k > outputs:
             what = f"at most the {outputs} ids or classes of the data"

@@ -180,7 +180,22 @@ def student_work(
     objective, turns = stage.objective, teaching.turns if teachers else None
     if teaching.has_members:  # of which one teacher at a time is asked
         objective = objective.model_copy(update={"combine": "mean"})
-    return Work(stage.name, "stage", identity, stage.training, objective, seed, make, teachers, used, signals, weights, parent, turns)
+    return Work(
+        stage.name,
+        "stage",
+        identity,
+        stage.training,
+        objective,
+        seed,
+        make,
+        teachers,
+        used,
+        signals,
+        weights,
+        parent,
+        turns,
+        writing=stage.signals if stage.signals.on_policy else None,
+    )
 
 
 def _rung(lineage: Sequence[StageRecord], voice: Voice) -> StageRecord:

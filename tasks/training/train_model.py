@@ -13,6 +13,7 @@ from torch import nn
 
 from conf.home import disk_errors
 from conf.schema.ladder import Ladder
+from conf.schema.stage.signals import Signals
 from conf.schema.workloads import answers_in_ids
 from models.architectures.checkpoint import load_model
 from models.architectures.packing import check_packing
@@ -28,6 +29,7 @@ from models.signals.sources import SignalSource, live, split_head, uniform
 from models.students.vocabulary import VocabularyMap, fit_vocabulary, reduce_corpus, student_vocabulary
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
+from models.training.on_policy import OnPolicyBatches
 from tasks.evaluation.evaluator import validator
 from tasks.records.run import DataRecord
 from tasks.runtime import cancellation as stopping
@@ -37,7 +39,7 @@ from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.curves import CurveLogger, points_of
 from tasks.tracking.recorder import recorder_of
-from tasks.training.cost_model import live_answers, training_flops
+from tasks.training.cost_model import live_answers, training_flops, written_examples
 from tasks.training.initialise import IMPORTANCE
 from tasks.training.kept import kept_name, write_kept
 from tasks.training.published import write_published
@@ -115,7 +117,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
 
         trained = train(
             model,
-            batches,
+            batches if work.writing is None else OnPolicyBatches(batches, model, work.writing, work.training.steps, precision),
             plan,
             signals=signals,
             features=features,
@@ -202,7 +204,8 @@ def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTr
     write_kept(finished.model, work.keep, finished.checkpoints, folder)
     for file in finished.kept:
         shutil.copy(file, folder / file.name)
-    flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, finished.answers)
+    written = written_examples(work.writing or Signals(), work.training, trained.steps)
+    flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, finished.answers, written)
     record = record_of(
         folder,
         work.name,
@@ -214,7 +217,8 @@ def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTr
         seconds=trained.seconds,
         early_stopped=trained.early_stopped,
         vocabulary=len(finished.vocabulary.kept) if finished.vocabulary else None,
-        signals="; ".join(each.text for each in finished.cached) or ("live" if _needs_teacher(work) else None),
+        signals="; ".join(each.text for each in finished.cached)
+        or (("on-policy" if work.writing else "live") if _needs_teacher(work) else None),
         signal_seconds=sum(each.seconds for each in finished.cached),
         all_signal_seconds=sum(each.all_seconds for each in finished.cached),
         answers_asked=sum(each.examples for each in finished.cached) if finished.cached else None,

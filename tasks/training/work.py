@@ -43,6 +43,7 @@ class Work:
         parent: The model that the untrained one is built from; None: its nearest teacher.
         turns: Of the teachers; None: there is none.
         keep: Steps after which the weights are kept, beside the finished ones.
+        writing: Settings of the text that the student writes; None: it learns from the data alone.
         pretrained: The model begins with weights that were trained before; its quality is then measured before the first step.
     """
 
@@ -61,6 +62,7 @@ class Work:
     turns: Turns | None = None
     keep: tuple[int, ...] = ()
     pretrained: bool = False
+    writing: Signals | None = None
 
 
 def require_started(context: Context, name: str, remedy: str) -> None:

@@ -9,7 +9,9 @@ from conf.schema.stage.objective import CLASSIFICATION_ONLY, DENSE_ONLY, SOFTMAX
 from conf.schema.workloads import answers_in_ids
 
 if TYPE_CHECKING:
+    from conf.schema.data import CommonData
     from conf.schema.stage.objective import Objective
+    from conf.schema.stage.stage import Stage
 
 SPARSE = ("top-k", "sampled", "answers")  # signals that do not hold every id's probability
 
@@ -67,6 +69,53 @@ def _check_sparse(objective: Objective, signals_kind: str, key: str, teachers: i
     if signals_kind == "sampled" and {temperature.start, temperature.end} - {1.0, None}:
         raise UserError.about(
             f"{key}.temperature", temperature.start, "1 with sampled signals, which estimate the teacher at that temperature alone", remedy
+        )
+
+
+def check_on_policy(stage: Stage, workload: str, data: CommonData, *, answers: bool = False, key: str = "") -> None:
+    """Refuse text that the student writes where nothing could learn from it.
+
+    Args:
+        stage: With signals on-policy.
+        workload: The ladder's.
+        data: The ladder's; a prompt and a text must fit its `sequence_length`.
+        answers: The root's answers are a file.
+        key: Dotted key of the stage, such as `stages[1]`.
+
+    Raises:
+        UserError: Naming the setting, the allowed values and the remedy.
+    """
+    signals, objective, longest = stage.signals, stage.objective, data.sequence_length
+    source, other = f"{key}.signals.source", "Set it to live or cached."
+    if workload != "causal-lm":
+        raise UserError.about(source, "on-policy", f"live, cached or auto, for {workload}; only language models write text", other)
+    if stage.teachers == ("none",):
+        raise UserError.about(source, "on-policy", "live, without a teacher, who alone can judge what a student writes", other)
+    if answers:
+        raise UserError.about(source, "on-policy", "live or cached, below answers from a file, which hold none to new text", other)
+    if not data.cross_document_attention:
+        raise UserError.about(source, "on-policy", "live, cached or auto, with data.cross_document_attention false", other)
+    alpha = objective.alpha
+    if alpha.start == 0 or alpha.end == 0:
+        raise UserError.about(
+            f"{key}.objective.alpha", 0.0, "above 0 throughout, with signals on-policy: a text has no labels", "Raise it."
+        )
+    if objective.features:
+        allowed = "none, with signals on-policy"
+        raise UserError.about(f"{key}.objective.features", objective.features[0].kind, allowed, "Leave them out, or set signals to live.")
+    columns = getattr(data, "columns", None)
+    if columns is not None and columns.conversations:
+        if signals.prompt is not None:
+            allowed = "none, for rows that have prompts of their own"
+            raise UserError.about(f"{key}.signals.prompt", signals.prompt, allowed, "Leave it out.")
+        return
+    prompt = longest // 2 if signals.prompt is None else signals.prompt
+    if prompt >= longest:
+        raise UserError.about(f"{key}.signals.prompt", prompt, f"below data.sequence_length, {longest}", "Shorten it.")
+    if signals.tokens is not None and prompt + signals.tokens > longest:
+        allowed = f"at most {longest - prompt}, which data.sequence_length leaves after a prompt of {prompt}"
+        raise UserError.about(
+            f"{key}.signals.tokens", signals.tokens, allowed, "Lower it, shorten signals.prompt, or lengthen the sequences."
         )
 
 

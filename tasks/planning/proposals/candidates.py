@@ -120,5 +120,6 @@ def _taught(stage: Stage, teachers: str, cached: bool, ladder: Ladder, info: Cor
     Raises:
         UserError: There is none.
     """
-    signals = one_cache([stage], ladder, info) if cached else stage.signals.model_copy(update={"source": "live"})
+    live = stage.signals if stage.signals.on_policy else stage.signals.model_copy(update={"source": "live"})
+    signals = one_cache([stage], ladder, info) if cached else live
     return stage.model_copy(update={"teachers": (teachers,), "signals": signals})

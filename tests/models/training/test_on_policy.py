@@ -1,0 +1,158 @@
+"""Batches that the student writes: which steps, what is written, its loss, and a resumed training."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.signals import Signals
+from conf.schema.stage.training import Training
+from models.data.batches import IGNORE, UNLABELLED, TrainingBatches
+from models.data.corpus import Corpus
+from models.engines.sampling import draw
+from models.losses.schedules import WritingSteps
+from models.signals.sources import live
+from models.training.checkpoints import Checkpoints
+from models.training.loop import Plan, Step, Trained, train
+from models.training.on_policy import OnPolicyBatches, text_batch
+from models.training.rollout import Written, write
+
+Settings = Callable[..., Training]
+Make = Callable[..., nn.Module]
+
+
+class Killed(BaseException):
+    """What ends an attempt."""
+
+
+def signals(**changes: object) -> Signals:
+    return Signals.model_validate({"source": "on-policy", "prompt": 8, **changes})
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_steps_are_spread_evenly_and_written_ahead_no_further_than_they_are_used() -> None:
+    steps = WritingSteps(10, 0.5, 2, 3)
+    assert [step for step in range(10) if steps.has(step)] == [1, 3, 5, 7, 9]
+    assert [steps.place(step) for step in (1, 3, 5, 7, 9)] == [(0, 0), (0, 1), (0, 0), (0, 1), (0, 0)]
+    assert steps.prompts(1) == [1, 3]
+    assert [steps.written(done) for done in (0, 1, 2, 10)] == [0, 0, 2, 2]
+    short = WritingSteps(5, 1.0, 4, 1)
+    assert [short.place(step) for step in range(5)] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]
+    assert short.prompts(4) == [4]
+    assert [short.written(done) for done in range(6)] == [0, 4, 4, 4, 4, 5]
+    assert not any(WritingSteps.of(Signals(), 8).has(step) for step in range(8))
+
+
+def test_draws_follow_the_probabilities() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.2, 0.0]).log().repeat(4000, 1)
+    chance = (torch.arange(4000) + 0.5) / 4000
+    assert torch.bincount(draw(logits, 1.0, chance), minlength=4).tolist() == [2000, 1200, 800, 0]
+    sharp = draw(logits, 0.5, chance).bincount(minlength=4) / 4000
+    assert torch.allclose(sharp, torch.tensor([0.25, 0.09, 0.04, 0.0]) / 0.38, atol=1e-3)
+    assert draw(logits, 0.0, chance).unique().tolist() == [0]
+    assert draw(logits[:1], 1.0, torch.tensor([1 - 2**-24])).tolist() == [2], "never an id without probability"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_is_written_is_what_the_whole_text_would_be_continued_with(prose: Corpus, model_for: Make, family: str) -> None:
+    """Rows of prompts of several lengths, one of which ends early, against a model that reads each row anew, without any cache."""
+    model = model_for(prose).train() if family == "llama" else _gpt2()
+    prompts = [torch.tensor(list(text.encode())) for text in ("the quick", "fox", "lazy dogs jump", "over it")]
+    most = [20, 17, 20, 12]
+    written = write(model, prompts, most, end_id=None, vocabulary=250, temperature=0.0, seed=3)
+    assert model.training
+    model.eval()
+    for row, prompt in enumerate(prompts):
+        own = prompt.tolist()
+        while len(own) < most[row]:
+            with torch.no_grad():
+                own.append(int(model(input_ids=torch.tensor([own])).logits[0, -1, :250].argmax()))
+        assert written.ids[row, : most[row]].tolist() == own
+    assert written.lengths.tolist() == most
+    end = int(written.ids[1, 8])
+    ended = write(model, prompts, most, end_id=end, vocabulary=250, temperature=0.0, seed=3)
+    for row in range(4):
+        after = [at for at in range(len(prompts[row]), most[row]) if written.ids[row, at] == end]
+        length = after[0] + 1 if after else most[row]
+        assert ended.lengths[row] == length
+        assert torch.equal(ended.ids[row, :length], written.ids[row, :length])
+
+
+def _gpt2() -> nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=258, n_positions=32)).train()
+
+
+def test_what_counts_is_what_the_student_wrote_up_to_the_end_id() -> None:
+    written = Written(torch.arange(12).reshape(2, 6), torch.tensor([2, 3]), torch.tensor([4, 5]))
+    batch = text_batch(written)
+    assert batch.inputs["input_ids"].tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
+    assert batch.targets.tolist() == [[IGNORE, UNLABELLED, UNLABELLED, IGNORE], [IGNORE, IGNORE, UNLABELLED, UNLABELLED]]
+    assert batch.valid == 4
+
+
+def test_batches_of_the_data_and_of_the_student_take_turns(prose: Corpus, model_for: Make) -> None:
+    data, model = TrainingBatches(prose, 4, 0), model_for(prose)
+    batches = OnPolicyBatches(data, model, signals(fraction=0.5, buffer=2), 8, "fp32")
+    for step in range(4):
+        found, given = batches.at(step), data.at(step)
+        ids = found.inputs["input_ids"]
+        assert torch.equal(ids[:, :8], given.inputs["input_ids"][:, :8])
+        assert bool((found.targets == UNLABELLED).any()) == (step % 2 == 1)
+        if step % 2 == 0:
+            assert torch.equal(found.targets, given.targets)
+    assert {int(length) for length in batches.state()["lengths"]} <= set(range(9, 25))
+
+
+Run = Callable[..., tuple[Trained, dict[str, Tensor], list[Step]]]
+
+
+@pytest.fixture
+def run(prose: Corpus, training: Settings, model_for: Make) -> Run:
+    """Train on the student's own text, and be killed after a step if told so."""
+
+    def run_(folder: Path | None, kill_at: int | None = None, precision: str = "fp32", kind: str = "reverse-kl", steps: int = 9, **changes):
+        seen = list[Step]()
+
+        def on_step(step: Step) -> None:
+            seen.append(step)
+            if step.step == kill_at:
+                raise Killed
+
+        model = model_for(prose, seed=2)
+        torch.manual_seed(torch.seed())
+        settings = training(steps=steps, checkpoint_every=1, precision=precision, accumulation=2, learning_rate=1e-2)
+        trained = train(
+            model,
+            OnPolicyBatches(TrainingBatches(prose, 8, 0), model, signals(**changes), steps, precision),
+            Plan(settings, Objective.model_validate({"kind": kind, "alpha": 0.5}), 0, prose.info.vocabulary, "cpu", precision),
+            signals=live(model_for(prose, seed=1, hidden=32), prose.info.vocabulary, precision),
+            checkpoints=Checkpoints(folder) if folder else None,
+            on_step=on_step,
+        )
+        return trained, weights(model), seen
+
+    return run_
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_killed_within_a_buffers_life_ends_with_the_same_bits(run: Run, tmp_path: Path, precision: str) -> None:
+    shape = {"precision": precision, "fraction": 0.75, "buffer": 2, "reuse": 2}
+    whole, expected, steps = run(tmp_path / "whole", **shape)
+    for kill in (3, 4, 6):
+        with pytest.raises(Killed):
+            run(tmp_path / str(kill), kill_at=kill, **shape)
+        trained, found, _ = run(tmp_path / str(kill), **shape)
+        assert trained.resumed_at == kill - 1
+        assert (trained.tokens, trained.curve["train"][-1]["loss"]) == (whole.tokens, whole.curve["train"][-1]["loss"])
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert math.isfinite(steps[-1].loss)
