@@ -16,11 +16,13 @@ from urllib.parse import unquote
 from conf.errors import UserError
 from conf.loading.load import load, shipped
 from conf.schema.data import DatasetData, FilesData
+from conf.schema.generate import Generate
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 
 _served: tuple[Path, ...] | None = None  # the roots of this process, which runs what a server asked for; None: it may read all files
 REMEDY = "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
+ENDPOINTS = "LADDER_ENDPOINTS"  # addresses that served runs may ask for texts, separated by commas
 RECORDED = ("models:/", "runs:/")
 
 
@@ -87,6 +89,8 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
         _require("tokenizer.chat_template", template, _full(template, base), roots, remedy)
     if own and own.data == ladder.data:
         return
+    if ladder.data.generate is not None:
+        _confine_generation(ladder.data.generate, base, roots, remedy)
     for index, rows in enumerate(ladder.data.transfer):
         for place, pattern in enumerate(rows.paths):
             _check_pattern(f"data.transfer[{index}].paths[{place}]", pattern, base, roots, remedy)
@@ -99,6 +103,19 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
                 _check_folder(f"data.sources[{index}].dataset", each.dataset, base, roots, remedy)
     if isinstance(ladder.data, DatasetData):
         _check_folder("data.name", ladder.data.name, base, roots, remedy)
+
+
+def _confine_generation(settings: Generate, base: Path, roots: Sequence[Path], remedy: str) -> None:
+    """Files inside the roots, and an address that the server's owner has named: it gets texts, and the key."""
+    for place, pattern in enumerate(settings.prompts.paths):
+        _check_pattern(f"data.generate.prompts.paths[{place}]", pattern, base, roots, remedy)
+    judge = settings.selection.perplexity
+    if judge is not None and judge.model != "student":
+        _check_model("data.generate.selection.perplexity.model", judge.model, base, roots, remedy)
+    named = [url for url in os.environ.get(ENDPOINTS, "").split(",") if url]
+    if settings.endpoint is not None and settings.endpoint.url not in named:
+        allowed = f"an address that {ENDPOINTS} names, where the deployments are served: {', '.join(named) or 'none'}"
+        raise UserError.about("data.generate.endpoint.url", settings.endpoint.url, allowed, "Set the variable there.")
 
 
 def _check_model(key: str, path: str, base: Path, roots: Sequence[Path], remedy: str) -> None:

@@ -10,6 +10,7 @@ from conf.errors import ExportRefused, GateStopped
 from conf.loading.load import to_yaml
 from conf.schema.ladder import Ladder
 from flows.gate_policies import run_with_policy
+from flows.generating.generate import with_generated
 from flows.parameters import (
     LadderChoice,
     Note,
@@ -82,7 +83,7 @@ def distill(
         inputs, teacher = begin(run, settings)
         teacher = bench_model(teacher, settings, run.context)
         lineage = [run.keep(record_model(teacher, [], inputs))]
-        inputs = on_route(lineage[0], inputs, run)
+        inputs = on_route(lineage[0], with_generated(lineage[0], inputs, run), run)
         settings = inputs.ladder
         for stage in settings.stages:
             made = run_with_policy(stage, lineage, inputs, run)

@@ -12,6 +12,7 @@ from conf.home import home
 from conf.loading.load import suggest
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
+from flows.generating.generate import with_generated
 from flows.parameters import LadderChoice, Note, OptionalSeed, Overrides, Person, RunTitle, StageName, TeacherNames, request_of, resolve
 from flows.run_labels import label_run
 from flows.steps import cancellable, prepare_data, record_model
@@ -57,6 +58,7 @@ def one_stage(
         lineage: list[StageRecord] = []
         for model in resolved.teachers:
             lineage.append(run.keep(record_model(model, lineage, inputs)))
+        inputs = with_generated(lineage[0], inputs, run)
         for made in run_with_policy(single.stages[0], lineage, inputs, run):
             run.keep(made)
         return conclude(run, single)

@@ -15,6 +15,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import Arm
 from flows.distill import begin, conclude
 from flows.gate_policies import run_with_policy
+from flows.generating.generate import with_generated
 from flows.parameters import LadderChoice, Note, OptionalBudget, OptionalSeed, Overrides, Person, RunTitle, request_of, resolve
 from flows.routing.choose import choose_route
 from flows.run_labels import untagged
@@ -66,6 +67,7 @@ def prove(
     with LadderRun.open(resolved) as run:
         inputs, teacher = begin(run, settings)
         root = run.keep(record_model(teacher, [], inputs))
+        inputs = with_generated(root, inputs, run)
         arms = arms_of(settings, inputs.data, run.context)
         for note in arms.notes:
             log.info("%s", note)

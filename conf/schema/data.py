@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from conf.schema.base import Choices, Settings, setting
+from conf.schema.generate import Generate
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 
@@ -122,6 +123,9 @@ class CommonData(Settings):
         "left out; none: no others",
         "tables",
         added=True,
+    )
+    generate: Generate | None = setting(
+        None, "Answers that a teacher writes to prompts, for training alone as those of `transfer` (causal-lm); none: no such", added=True
     )
 
     @field_validator("unlabelled", mode="before")
@@ -247,8 +251,8 @@ class FilesData(PictureData):
         """The settings of one of several sources as if it were the only one."""
         columns = {"columns": source.columns or self.columns}
         if source.dataset is None:
-            return self.model_copy(update={"sources": (), "paths": source.paths, "transfer": (), **columns})
-        shared = {name: getattr(self, name) for name in PictureData.model_fields} | columns | {"transfer": ()}
+            return self.model_copy(update={"sources": (), "paths": source.paths, "transfer": (), "generate": None, **columns})
+        shared = {name: getattr(self, name) for name in PictureData.model_fields} | columns | {"transfer": (), "generate": None}
         named = {"name": source.dataset, "subset": source.subset, "split": source.split, "revision": source.revision}
         return DatasetData.model_construct(None, **{"source": "dataset", "splits": self.splits, **named, **shared})
 
@@ -278,7 +282,9 @@ def transfer_data(data: CommonData, place: int) -> FilesData:
     """One table of `data.transfer` as settings of files, with the ladder's columns unless it has its own."""
     rows = data.transfer[place]
     columns = rows.columns or getattr(data, "columns", None) or Columns()
-    shared = {name: getattr(data, name) for name in PictureData.model_fields if hasattr(data, name) and name != "transfer"}
+    shared = {
+        name: getattr(data, name) for name in PictureData.model_fields if hasattr(data, name) and name not in ("transfer", "generate")
+    }
     return FilesData.model_construct(None, source="files", paths=rows.paths, columns=columns, splits=None, sources=(), **shared)
 
 

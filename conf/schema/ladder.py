@@ -157,6 +157,10 @@ class Ladder(Settings):
             )
         if self.data.transfer and self.data.source == "digits":
             raise ValueError("data.transfer: got some; allowed: none, for data.source digits, whose images are no files. Leave it out.")
+        if self.data.generate is not None and self.workload != "causal-lm":
+            raise ValueError(f"data.generate: got some; allowed: none, for workload {self.workload}. Leave it out.")
+        if self.data.generate is not None and self.data.generate.endpoint is None and self.teacher.source == "answers":
+            raise ValueError("data.generate.endpoint: got none; allowed: one, for teacher.source answers, which writes nothing. Set it.")
         if self.workload == "causal-lm" and self.data.max_labels is not None:
             raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload causal-lm. Leave it out.")
         columns = getattr(self.data, "columns", None)

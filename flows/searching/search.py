@@ -18,6 +18,7 @@ from conf.schema.base import NAME_PATTERN
 from conf.schema.choice.search import METRICS
 from conf.schema.ladder import Ladder
 from flows.distill import begin
+from flows.generating.generate import with_generated
 from flows.parameters import (
     LadderChoice,
     Note,
@@ -97,6 +98,7 @@ def search_settings(
         study = open_study(plan, run.context.paths)
         inputs, teacher = begin(run, settings)
         lineage = [run.keep(record_model(teacher, [], inputs))]
+        inputs = with_generated(lineage[0], inputs, run)
         for stage in plan.above:
             lineage.append(run.keep(_made(stage, lineage, inputs)))
         with Workers(at_once(settings)) as workers:

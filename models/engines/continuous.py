@@ -74,6 +74,7 @@ class ContinuousBatch:
         self._joint = "position_ids" in names and can_join(self._model.config)
         self._most = most if self._joint else 1
         self._new: queue.SimpleQueue[_Writing | None] = queue.SimpleQueue()
+        self._admission = threading.Lock()  # held while answers of one group are queued: the same group always makes the same batches
         self._closed = threading.Event()
         self._state = _State()
         self._thread = threading.Thread(target=self._run, name="batch", daemon=True)
@@ -81,8 +82,14 @@ class ContinuousBatch:
 
     def submit(self, prompt: Sequence[int], settings: GenerationSettings, emit: Emit, generation: Generation) -> None:
         """Queue an answer; `emit` is called by the batch's thread with every token, or with an error."""
-        text = GrowingText(self._tokenizer, settings.stop)
-        self._new.put(_Writing(list(prompt), settings, emit, generation, text, Sampler(settings)))
+        self.submit_group([(prompt, settings, emit, generation)])
+
+    def submit_group(self, group: Sequence[tuple[Sequence[int], GenerationSettings, Emit, Generation]]) -> None:
+        """Queue answers as `submit`, all before the next one is begun."""
+        with self._admission:
+            for prompt, settings, emit, generation in group:
+                text = GrowingText(self._tokenizer, settings.stop)
+                self._new.put(_Writing(list(prompt), settings, emit, generation, text, Sampler(settings)))
         if self._closed.is_set():
             self._cancel_waiting()
 
@@ -126,7 +133,7 @@ class ContinuousBatch:
         rows: list[_Writing] = []
         while len(rows) < room:
             try:
-                row = self._new.get(block=wait and not rows)
+                row = self._new.get() if wait and not rows else self._queued()
             except queue.Empty:
                 break
             if row is None:
@@ -136,6 +143,15 @@ class ContinuousBatch:
             else:
                 rows.append(row)
         return rows
+
+    def _queued(self) -> _Writing | None:
+        """The next one that waits, after the whole of a group that is being queued.
+
+        Raises:
+            queue.Empty: None waits.
+        """
+        with self._admission:
+            return self._new.get(block=False)
 
     def _begin(self, rows: list[_Writing]) -> None:
         """Read prompts, and join them to the batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -170,4 +171,14 @@ class TorchLanguageModel(LanguageModel):
         """Continue a prompt; `emit` is called by the thread of the batch, and must not block."""
         generation = Generation()
         self._batch.submit(prompt, settings, emit, generation)
+        return generation
+
+    def start_group(
+        self, prompts: Sequence[Sequence[int]], settings: Sequence[GenerationSettings], emit: Callable[[int, Token | BaseException], None]
+    ) -> Generation:
+        """Continue prompts together, in batches that depend on this group alone if nothing else is written; `emit` gets the place, too."""
+        generation = Generation()
+        self._batch.submit_group(
+            [(prompt, each, partial(emit, place), generation) for place, (prompt, each) in enumerate(zip(prompts, settings, strict=True))]
+        )
         return generation

@@ -15,9 +15,10 @@ from typing import Any
 from conf.errors import RunCancelled, TransientError, UserError, reason_of
 from conf.schema.generate import Endpoint
 
-KEY = "data.generate.teacher"  # setting that an error names, unless the caller gives another
+KEY = "data.generate.endpoint"  # setting that an error names, unless the caller gives another
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between tries, doubled each time
 LONGEST_REQUEST = 600.0  # seconds of a Retry-After that are waited; a server that asks for more ends the run
+OF_ONE = (400, 413, 422)  # HTTP states of a request that is wrong, and not its address or key
 AGAIN = (408, 409, 425, 429)  # HTTP states after which the same request may succeed, besides 5xx
 
 
@@ -42,6 +43,10 @@ class Usage:
     def price(self, endpoint: Endpoint) -> float:
         """Price of all tokens, in the endpoint's currency."""
         return (self.read * endpoint.price_in + self.written * endpoint.price_out) / 1e6
+
+
+class RequestRefused(UserError):
+    """The endpoint refuses one request, whose prompt may be too long for it; others may pass."""
 
 
 class _TryAgain(Exception):
@@ -87,7 +92,8 @@ class EndpointClient:
             chat: Ask /chat/completions; None: as the settings say.
 
         Raises:
-            UserError: The endpoint refuses the request, the key or the model.
+            RequestRefused: The endpoint refuses this request.
+            UserError: It refuses the key, the address or the model.
             TransientError: It gave no usable answer after all tries.
             RunCancelled: `close` was called.
         """
@@ -165,7 +171,9 @@ class EndpointClient:
             allowed, remedy = f"a key that it knows, in the variable {self.endpoint.key}", "Set the variable."
         elif status == 404:
             remedy = "Correct url, model or api."
-        return UserError.about(self._key, f"{self.endpoint.model} at {self.endpoint.url}", allowed, f"{remedy} It says: {reason}")
+        found = f"{self.endpoint.model} at {self.endpoint.url}"
+        kind = RequestRefused if status in OF_ONE else UserError
+        return kind.about(self._key, found, allowed, f"{remedy} It says: {reason}")
 
     def _clean(self, error: BaseException) -> str:
         """The words of an error, never with the key in them."""
@@ -173,17 +181,14 @@ class EndpointClient:
         return words.replace(self._secret, "***") if len(self._secret) > 4 else words
 
     def _count(self, answer: Mapping[str, Any]) -> None:
-        told = answer.get("usage")
-        usage = told if isinstance(told, dict) else {}
-        read, written = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
-        known = isinstance(read, int) and isinstance(written, int)
+        read, written = tokens_of(answer)
         with self._lock:
             self.usage = replace(
                 self.usage,
                 requests=self.usage.requests + 1,
-                read=self.usage.read + (read if isinstance(read, int) else 0),
-                written=self.usage.written + (written if isinstance(written, int) else 0),
-                uncounted=self.usage.uncounted + (not known),
+                read=self.usage.read + (read or 0),
+                written=self.usage.written + (written or 0),
+                uncounted=self.usage.uncounted + (read is None or written is None),
             )
 
 
@@ -196,6 +201,14 @@ def text_of(answer: Mapping[str, Any]) -> tuple[str, str]:
 def _content(choice: Mapping[str, Any]) -> Any:
     message = choice.get("message")
     return message.get("content", 0) if isinstance(message, dict) else choice.get("text", 0)
+
+
+def tokens_of(answer: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Tokens of prompt and answer, as the endpoint counts them; None where it does not."""
+    told = answer.get("usage")
+    usage = told if isinstance(told, dict) else {}
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return read if isinstance(read, int) else None, written if isinstance(written, int) else None
 
 
 def seconds_to_wait(header: str | None) -> float | None:

@@ -44,7 +44,7 @@ def corpus_identity(
         UserError: As `tasks.data.reading.sources.source_hash`.
     """
     # The hash of the content stands for where the content lies.
-    left = ("paths", "name", "subset", "revision", *IMAGE_SETTINGS)
+    left = ("paths", "name", "subset", "revision", "generate", *IMAGE_SETTINGS)  # generated rows are tables of `transfer` by now
     settings = {name: value for name, value in known_settings(ladder.data).items() if name not in left}
     if isinstance(ladder.data, FilesData) and ladder.data.splits and ladder.data.splits.column is None:
         settings.pop("splits", None)  # which file is which split counts in the hash of the source

@@ -22,6 +22,7 @@ from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
 from tasks.lifecycle.mlflow_ends import DATA, SUMMARY, close_earlier, close_in_mlflow, log_data, log_summary, mlflow_run_of
 from tasks.lifecycle.new_run import edited, new_lock
 from tasks.lifecycle.request import ResolvedRequest, kept_before
+from tasks.records.choice.generation import GenerationRecord
 from tasks.records.choice.route import RouteDecision
 from tasks.records.run import DataRecord, RunRecord, StageRecord, Status
 from tasks.runtime import cancellation
@@ -134,6 +135,10 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         self.save(self.record.model_copy(update={"data": data}))
         self.recorder.attempt(DATA, self.context.mlflow_run_id, partial(log_data, record=self.record))
         return data
+
+    def keep_generation(self, made: tuple[GenerationRecord, ...]) -> None:
+        """Set the rounds of generated rows, as far as they have come."""
+        self.save(self.record.model_copy(update={"generation": made}))
 
     def keep(self, model: StageRecord) -> StageRecord:
         """Add a finished model to the record: the teacher first, then the stages in order."""

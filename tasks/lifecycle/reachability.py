@@ -97,6 +97,8 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
         if record.data:
             for data in (record.data, *record.data.also.values()):
                 reached[data.fingerprint[:SHOWN]] = record.run
+        for made in record.generation:  # else the rows would be paid again
+            reached |= {one[:SHOWN]: record.run for one in (made.fingerprint, made.answers_fingerprint)}
         models = [*record.models, *_proved(home, record), *_piloted(home, record)]
         while models:
             model = models.pop()

@@ -13,6 +13,7 @@ from models.data.corpus import Corpus
 from tasks.records.audit import AuditRecord
 from tasks.records.base import Record
 from tasks.records.bench import ModelBench
+from tasks.records.choice.generation import GenerationRecord
 from tasks.records.choice.route import RouteDecision
 from tasks.records.choice.teacher import TeacherChoice
 from tasks.records.data import DataCounts
@@ -204,6 +205,7 @@ class RunRecord(Record):
         version: Version of the ladder's model in MLflow's registry that its last student is, as `NAME/VERSION`; None: it is none.
         prefect_api: Address of the Prefect server that this run talks to, its own embedded one included.
         route: The choice of the route by pilots, where the ladder's `route` is auto.
+        generation: Rounds of `data.generate`.
     """
 
     run: str
@@ -250,6 +252,7 @@ class RunRecord(Record):
     unrecorded: tuple[str, ...] = ()
     waiting: str | None = None
     route: RouteDecision | None = None
+    generation: tuple[GenerationRecord, ...] = ()
     environment: dict[str, Any] = Field(default={})
 
     @property

@@ -1,4 +1,4 @@
-"""Progress of a training: a bar on a terminal, lines in a log, data for Prefect."""
+"""Progress of a work of many steps: a bar on a terminal, lines in a log, data for Prefect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,13 +35,12 @@ class ShownTraining:
 BOARD: list[ShownTraining] = []  # trainings of this run, the one under way last
 
 
-class TrainingProgress(AbstractContextManager["TrainingProgress"]):
-    """Shows step, loss, tokens a second and time left; pass `on_step` to the training. Never waits for Prefect."""
+class ShownProgress(AbstractContextManager["ShownProgress"]):
+    """A bar on a terminal, and data for Prefect, for which it never waits."""
 
-    def __init__(self, name: str, steps: int, unit: str) -> None:
-        self.name, self.steps, self.unit = name, steps, unit
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps = name, steps
         self.began = self.last_line = time.monotonic()
-        self.first: int | None = None
         self.shown = _shown(name)
         self.bar: Progress | None = None
         if console.is_terminal:
@@ -49,7 +48,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             self.bar = Progress(*(c if not isinstance(c, str) else TextColumn(c) for c in columns), TimeRemainingColumn(), console=console)
             self.task = self.bar.add_task(name, total=steps, figures="")
 
-    def __enter__(self) -> TrainingProgress:
+    def __enter__(self) -> Self:
         if self.bar:
             self.bar.start()
         return self
@@ -58,16 +57,29 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         if self.bar:
             self.bar.stop()
 
+    def show(self, done: int, figures: str, words: str) -> None:
+        """Show how many steps are done."""
+        if self.bar:
+            self.bar.update(self.task, completed=done, figures=figures)
+        self.shown.description = f"{self.name}: {words}"
+        self.shown.percent = 100 * done / self.steps
+
+
+class TrainingProgress(ShownProgress):
+    """Shows step, loss, tokens a second and time left; pass `on_step` to the training."""
+
+    def __init__(self, name: str, steps: int, unit: str) -> None:
+        super().__init__(name, steps)
+        self.unit = unit
+        self.first: int | None = None
+
     def on_step(self, step: Step) -> None:
         """Show a step."""
         if self.first is None:
             self.first = step.step - 1
         moment, done = time.monotonic(), step.step == self.steps
         figures = f"loss {step.loss:.3f} {rate(step.tokens_per_second)} {self.unit}/s"
-        if self.bar:
-            self.bar.update(self.task, completed=step.step, figures=figures)
-        self.shown.description = f"{self.name}: step {step.step} of {self.steps}, {figures}"
-        self.shown.percent = 100 * step.step / self.steps
+        self.show(step.step, figures, f"step {step.step} of {self.steps}, {figures}")
         if done or moment - self.last_line >= LINE_SECONDS:
             self.last_line = moment
             left = (self.steps - step.step) * (moment - self.began) / max(step.step - self.first, 1)

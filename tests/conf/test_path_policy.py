@@ -217,6 +217,18 @@ class TestSettings:
             "Move it there, or set LADDER_ROOTS to the folders that runs may read, where the deployments are served."
         )
 
+    def test_prompts_and_endpoints_of_generation(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        prompts, url = "data.generate.prompts.paths=[text.txt]", "data.generate.endpoint={url: 'http://127.0.0.1:1/v1', model: m}"
+        loaded = load(str(root / "ladder.yaml"), [prompts])
+        confine("ladder.yaml", loaded.ladder, loaded.base, [root])
+        assert "inside the allowed folders" in refused(root, "data.generate.prompts.paths=[../forbidden/text.txt]")
+        judge = "data.generate.selection.perplexity.model=../forbidden/model"
+        assert "inside the allowed folders" in refused(root, prompts, judge)
+        assert "LADDER_ENDPOINTS" in refused(root, prompts, url)
+        monkeypatch.setenv("LADDER_ENDPOINTS", "http://127.0.0.1:2/v1,http://127.0.0.1:1/v1")
+        loaded = load(str(root / "ladder.yaml"), [prompts, url])
+        confine("ladder.yaml", loaded.ladder, loaded.base, [root])
+
     def test_a_whole_ladder_is_confined_like_a_file(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(root)
         loaded = load_whole(load(str(root / "ladder.yaml"), [teacher("/etc")]).ladder)

@@ -122,7 +122,7 @@ def source_hash(data: Data, base: Path, workload: Workload = "causal-lm") -> str
         return own
     prints = [own]
     for place in range(len(data.transfer)):
-        with _renamed({"data.paths": f"data.transfer[{place}].paths"}):
+        with renamed({"data.paths": f"data.transfer[{place}].paths"}):
             files = list(file_contents(transfer_data(data, place), base, workload))
             prints.append(hash_files((str(number), path) for number, (_, path) in enumerate(files)))
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()
@@ -191,7 +191,7 @@ def _transferred(
     for place, rows in enumerate(data.transfer):
         own = transfer_data(data, place)
         columns = {"data.columns": f"data.transfer[{place}].columns"} if rows.columns else {}
-        with _renamed({"data.paths": f"data.transfer[{place}].paths"} | columns):
+        with renamed({"data.paths": f"data.transfer[{place}].paths"} | columns):
             opened = open_source(own, workload, base, images)
             for document in opened.documents:
                 label = numbers.get(document.label, document.label) if isinstance(document.label, str) else document.label
@@ -204,11 +204,11 @@ def _named(place: int, columns: bool = False) -> AbstractContextManager[None]:
     keys = {"data.name": "dataset", "data.subset": "subset", "data.split": "split", "data.revision": "revision"}
     if columns:
         keys["data.columns"] = "columns"
-    return _renamed({plain: f"data.sources[{place}].{key}" for plain, key in keys.items()})
+    return renamed({plain: f"data.sources[{place}].{key}" for plain, key in keys.items()})
 
 
 @contextmanager
-def _renamed(keys: Mapping[str, str]) -> Iterator[None]:
+def renamed(keys: Mapping[str, str]) -> Iterator[None]:
     """Let errors name other keys of settings than the readers do."""
     try:
         yield

@@ -1,0 +1,142 @@
+"""Find or make the rows that a teacher writes for training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conf.schema.data import Columns, TransferRows
+from conf.schema.generate import Generate
+from conf.schema.ladder import Ladder
+from tasks.data.reading.conversations import columns_of
+from tasks.generation.answers import Written, write_all
+from tasks.generation.prompts import AskedPrompts, read_prompts
+from tasks.generation.rules import function_of
+from tasks.generation.scores import perplexities_of
+from tasks.generation.select import Row, Selected, select
+from tasks.records.choice.generation import GenerationRecord
+from tasks.records.run import StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.runs.run_registry import store_of
+from tasks.runtime.stage_inputs import StageInputs
+from tasks.store.cached import Entry, Write, find_or_compute
+from tasks.store.fingerprint import fingerprint
+from tasks.training.identity import numeric_settings
+
+KIND = "generated"  # part of the store
+ROWS, DROPPED, RECORD = "rows.jsonl", "dropped.jsonl", "record.json"
+SLICE = "generated"  # of rows, where the data have a column of slices
+
+
+def generate_data(root: StageRecord, inputs: StageInputs) -> GenerationRecord:
+    """Find or write the answers to all prompts, select, and store the rows.
+
+    Args:
+        root: The root teacher, which writes unless an endpoint does.
+        inputs: Of all stages; its corpus holds the ladder's own documents.
+
+    Raises:
+        UserError: Of prompts, rules or an endpoint that refuses.
+        TransientError: The endpoint is away; what arrived is kept.
+    """
+    settings = inputs.ladder.data.generate
+    assert settings is not None
+    return _round(settings, read_prompts(settings, Path(inputs.context.base), inputs.data.corpus()), root, inputs)
+
+
+def _round(settings: Generate, asked: AskedPrompts, root: StageRecord, inputs: StageInputs) -> GenerationRecord:
+    written = write_all(settings, asked.prompts, root, inputs)
+    function, source = function_of(settings.selection.function)
+    judge, judge_hash = perplexities_of(settings, inputs, None)
+    columns = columns_of(inputs.ladder.data)
+    identity = {
+        "kind": KIND,
+        "answers": written.fingerprint,
+        "prompts": fingerprint({"prompts": [[p.text, p.values, p.reference] for p in asked.prompts]}),
+        "rules": numeric_settings(settings.selection) | {"max_repeating": settings.max_repeating},
+        "function": source,
+        "perplexity": judge_hash,
+        "columns": columns.model_dump(mode="json"),
+    }
+    entry = Entry(KIND, inputs.ladder.name, identity, _read)
+
+    def compute() -> Write:
+        chosen = select(settings, asked.prompts, written.answers, function, judge)
+        record = _record(settings, asked, written, chosen, root, inputs, entry.fingerprint)
+        return lambda folder: _write(folder, chosen, record, columns)
+
+    found = find_or_compute(store_of(inputs.context), entry, inputs.context.made, compute)
+    update = {"folder": str(found.folder), "reused": found.reused, "left_out": asked.left_out, "written": written.written}
+    record = _read(found.folder).model_copy(update={**update, "retries": written.retries})
+    log.info("generate: %s%s", record.words, " (found in the store)" if found.reused else "")
+    return record
+
+
+def with_rows(ladder: Ladder, records: Sequence[GenerationRecord]) -> Ladder:
+    """The ladder whose training documents the rows of some rounds have joined."""
+    settings = ladder.data.generate
+    assert settings is not None
+    rows = tuple(TransferRows(paths=(str(Path(record.folder) / ROWS),), weight=settings.weight) for record in records)
+    return ladder.model_copy(update={"data": ladder.data.model_copy(update={"generate": None, "transfer": (*ladder.data.transfer, *rows)})})
+
+
+def row_of(prompt: str, text: str, columns: Columns) -> dict[str, Any]:
+    """A row in the ladder's own columns: a conversation, a prompt with its completion, or one text."""
+    group = {columns.slice: SLICE} if columns.slice is not None else {}
+    if columns.messages is not None:
+        return {columns.messages: [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}], **group}
+    if columns.prompt is not None and columns.completion is not None:
+        return {columns.prompt: prompt, columns.completion: text, **group}
+    return {columns.text: prompt + text, **group}
+
+
+def _record(
+    settings: Generate,
+    asked: AskedPrompts,
+    written: Written,
+    chosen: Selected,
+    root: StageRecord,
+    inputs: StageInputs,
+    own: str,
+) -> GenerationRecord:
+    answers = [answer for samples in written.answers for answer in samples]
+    endpoint = settings.endpoint
+    tokens, read = sum(answer.written for answer in answers), sum(answer.read for answer in answers)
+    return GenerationRecord(
+        teacher=f"{endpoint.model} at {endpoint.url}" if endpoint else root.name,
+        fingerprint=own,
+        answers_fingerprint=written.fingerprint,
+        folder="",
+        prompts=len(asked.prompts),
+        answers=len(answers),
+        kept=len(chosen.rows),
+        dropped=chosen.counts,
+        tokens=tokens,
+        read=read,
+        seconds=written.seconds,
+        price=(read * endpoint.price_in + tokens * endpoint.price_out) / 1e6 if endpoint else 0.0,
+        currency=inputs.ladder.economics.currency,
+        uncounted=sum(not answer.read and answer.finish != "refused" for answer in answers) if endpoint else 0,
+        samples=chosen.samples(),
+    )
+
+
+def _write(folder: Path, chosen: Selected, record: GenerationRecord, columns: Columns) -> None:
+    _write_lines(folder / ROWS, [row_of(row.prompt.text, row.text, columns) for row in chosen.rows])
+    _write_lines(folder / DROPPED, [_dropped(rule, row) for rule, rows in chosen.dropped.items() for row in rows])
+    (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _dropped(rule: str, row: Row) -> dict[str, Any]:
+    return {"rule": rule, "prompt": row.prompt.text, "completion": row.text}
+
+
+def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _read(folder: Path) -> GenerationRecord:
+    return GenerationRecord.model_validate_json((folder / RECORD).read_bytes())

@@ -1,0 +1,156 @@
+"""Read the prompts of `data.generate`, and leave out those that hold held-out documents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import numpy as np
+
+from conf.errors import UserError
+from conf.schema.data import Columns, FilesData
+from conf.schema.generate import Generate, Prompts
+from models.data import tokenizers
+from models.data.corpus import Corpus
+from models.data.lines import line_hashes
+from models.engines.prompts import PromptEncoder
+from tasks.data.reading.files import list_files
+from tasks.data.reading.sources import renamed
+from tasks.data.reading.tables import TABLES, read_rows
+from tasks.data.reading.text_files import read_text
+from tasks.records.format import percent
+
+KEY = "data.generate.prompts"
+LINE = "prompt"  # column of a text file's lines
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt.
+
+    Attributes:
+        text: As the teacher gets it.
+        values: Of the columns in it.
+        reference: The right answer; None: not known.
+    """
+
+    text: str
+    values: tuple[str, ...]
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class AskedPrompts:
+    """The prompts that are asked, in an order that depends on their content and the seed alone, and why others are not."""
+
+    prompts: tuple[Prompt, ...]
+    left_out: dict[str, int]
+
+
+def read_prompts(settings: Generate, base: Path, corpus: Corpus) -> AskedPrompts:
+    """Read all prompts; equal and empty ones, and those that hold held-out documents, are left out and counted.
+
+    Args:
+        settings: Files, template, limit and seed.
+        base: Folder that relative paths count from.
+        corpus: Whose held-out documents no prompt may hold.
+
+    Raises:
+        UserError: A file or a column is missing, nothing is left, or too many prompts hold held-out documents.
+    """
+    left_out: Counter[str] = Counter()
+    found: dict[str, Prompt] = {}
+    for prompt in _read(settings.prompts, base):
+        if not prompt.text.strip():
+            left_out["empty"] += 1
+        elif prompt.text in found:
+            left_out["equal"] += 1
+        else:
+            found[prompt.text] = prompt
+    kept = _without_held_out(list(found.values()), corpus)
+    if count := len(found) - len(kept):
+        left_out["held-out"] = count
+        if count > settings.max_held_out * len(found):
+            allowed = f"at most {percent(settings.max_held_out)} of the prompts with text of held-out documents"
+            remedy = "Leave these prompts out: who learns the answers to held-out questions cannot be judged by them."
+            raise UserError.about(f"{KEY}.paths", f"{count:,} of {len(found):,} ({percent(count / len(found))})", allowed, remedy)
+    if not kept:
+        raise UserError.about(f"{KEY}.paths", ", ".join(settings.prompts.paths), "files with prompts", "None is left to ask.")
+    kept.sort(key=lambda prompt: seed_of(settings.seed, prompt.text))
+    return AskedPrompts(tuple(kept[: settings.prompts.most]), dict(left_out))
+
+
+def seed_of(seed: int, prompt: str, sample: int = 0) -> int:
+    """A number below 2^31 that depends on these three alone: the seed of an answer, or the place of a prompt among others."""
+    return int.from_bytes(blake2b(f"{seed}\0{sample}\0{prompt}".encode(errors="surrogatepass"), digest_size=4).digest()) >> 1
+
+
+def filled(template: str, row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The text of a prompt, and the values in it; a missing value is empty."""
+    text, values = "", []
+    for before, name, _, _ in Formatter().parse(template):
+        text += before
+        if name is not None:
+            value = row[name]
+            values.append("" if value is None else str(value))
+            text += values[-1]
+    return text, tuple(values)
+
+
+def _read(settings: Prompts, base: Path) -> Iterator[Prompt]:
+    data = FilesData.model_construct(None, source="files", paths=settings.paths, columns=Columns(), splits=None, sources=())
+    wanted = {f"{{{name}}}": name for name in settings.fields} | ({"reference": settings.reference} if settings.reference else {})
+    with renamed({"data.paths": f"{KEY}.paths", "data.columns.reference": f"{KEY}.reference", "data.columns": f"{KEY}.template"}):
+        for _, name, path, _ in list_files(data, base, "causal-lm"):
+            rows: Iterable[Mapping[str, Any]]
+            if path.suffix.lower() in TABLES:
+                rows = (row for _, row in read_rows(name, path, wanted))
+            elif settings.reference or set(settings.fields) != {LINE}:
+                allowed = f"tables with the columns {', '.join(wanted.values())}; a line of a text file is {{{LINE}}}"
+                raise UserError.about(f"{KEY}.paths", name, allowed, "Correct the template, or name a table.")
+            else:
+                rows = ({LINE: line} for line in read_text(name, path).splitlines())
+            for row in rows:
+                text, values = filled(settings.template, row)
+                reference = row[settings.reference] if settings.reference else None
+                yield Prompt(text, values, None if reference is None else str(reference))
+
+
+def _without_held_out(prompts: list[Prompt], corpus: Corpus) -> list[Prompt]:
+    """The prompts whose lines, from 24 characters on, stand in no document of valid or test, and that begin no conversation of these."""
+    if corpus.tokenizer_folder is None:
+        return prompts
+    tokenizer = tokenizers.load(corpus.tokenizer_folder)
+    encoder = PromptEncoder(tokenizer)
+    texts, begun = list[str](), set[tuple[int, ...]]()
+    for split in (corpus.split("valid"), corpus.split("test")):
+        for number in range(len(split)):
+            first, last = split.offsets[number], split.offsets[number + 1]
+            ids = split.values[first:last].tolist()
+            texts.append(str(tokenizer.decode(ids, skip_special_tokens=True)))
+            if split.counted is not None:
+                answer = np.flatnonzero(split.counted[first:last])
+                begun.add(tuple(ids[: int(answer[0])] if len(answer) else ids))
+    lines = {*line_hashes(texts, 1.0).tolist()}
+    whole = {plain(text) for text in texts}
+
+    def is_held_out(prompt: Prompt) -> bool:
+        own = [prompt.text, *prompt.values]
+        if any(text in whole for text in map(plain, own) if text) or lines.intersection(line_hashes(own, 1.0).tolist()):
+            return True
+        if not begun:
+            return False
+        asked = encoder.ids([{"role": "user", "content": prompt.text}]) if encoder.chat else encoder.ids(prompt.text)
+        return tuple(asked) in begun
+
+    return [prompt for prompt in prompts if not is_held_out(prompt)]
+
+
+def plain(text: str) -> str:
+    """A text without regard to case and space."""
+    return " ".join(text.casefold().split())
