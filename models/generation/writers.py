@@ -37,7 +37,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WrittenAnswer:
     """One answer.
 
     Attributes:
@@ -55,7 +55,7 @@ class Answer:
     logprob: float | None = None
 
 
-Emit = Callable[[Ask, Answer], None]
+Emit = Callable[[Ask, WrittenAnswer], None]
 ShouldStop = Callable[[], bool]
 
 
@@ -127,7 +127,7 @@ class ModelWriter(Writer):
             generation.cancel()
         answers = {place: _answer(written, len(ids[place])) for place, written in zip(order, tokens, strict=True)}
         for place, ask in enumerate(asks):
-            emit(ask, answers.get(place) or Answer("", "refused", len(ids[place])))
+            emit(ask, answers.get(place) or WrittenAnswer("", "refused", len(ids[place])))
 
     def _ids(self, prompt: str) -> list[int]:
         messages: list[Message] = [{"role": "user", "content": prompt}]
@@ -138,9 +138,9 @@ class ModelWriter(Writer):
         self._model.close()
 
 
-def _answer(tokens: Sequence[Token], read: int) -> Answer:
+def _answer(tokens: Sequence[Token], read: int) -> WrittenAnswer:
     known = [token.logprob for token in tokens if token.logprob is not None]
-    return Answer(
+    return WrittenAnswer(
         "".join(token.text for token in tokens),
         "length" if tokens[-1].finish == "length" else "stop",
         read,
@@ -173,7 +173,7 @@ class EndpointWriter(Writer):
             TransientError: The endpoint gave no answer after all tries; those that arrived were handed over.
             UserError: It refuses the key, the address, the model, or every prompt.
         """
-        waiting, running = list(reversed(asks)), dict[Future[Answer], Ask]()
+        waiting, running = list(reversed(asks)), dict[Future[WrittenAnswer], Ask]()
         pool = ThreadPoolExecutor(self.client.endpoint.concurrency, thread_name_prefix="endpoint")
         failed: BaseException | None = None
         refused: list[tuple[Ask, RequestRefused]] = []
@@ -196,7 +196,7 @@ class EndpointWriter(Writer):
                         failed = failed or error
                 if refused and self._answered.is_set():
                     for ask, _ in refused:
-                        emit(ask, Answer("", "refused"))
+                        emit(ask, WrittenAnswer("", "refused"))
                     refused.clear()
                 elif len(refused) >= max(self.client.endpoint.concurrency, REFUSALS):
                     failed = failed or refused[0][1]
@@ -207,7 +207,7 @@ class EndpointWriter(Writer):
                 self.client.close()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _ask(self, ask: Ask) -> Answer:
+    def _ask(self, ask: Ask) -> WrittenAnswer:
         settings = self._settings
         body: dict[str, object] = {"max_tokens": settings.max_tokens, "temperature": settings.temperature, "seed": ask.seed}
         if settings.top_p < 1:
@@ -219,7 +219,7 @@ class EndpointWriter(Writer):
         found = self.client.ask({**content, **body}, once=ask.key)
         text, finish = text_of(found)
         read, written = tokens_of(found)
-        return Answer(text, "length" if finish == "length" else "stop", read or 0, written or 0)
+        return WrittenAnswer(text, "length" if finish == "length" else "stop", read or 0, written or 0)
 
     def close(self) -> None:
         """Close the connections."""

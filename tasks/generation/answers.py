@@ -18,7 +18,7 @@ from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from models.data.tokenizers import tokenizer_hash
 from models.engines.base import GenerationSettings
-from models.generation.writers import Answer, Ask, Writer
+from models.generation.writers import Ask, Writer, WrittenAnswer
 from tasks.data.reading.conversations import columns_of
 from tasks.generation.progress import WritingProgress
 from tasks.generation.prompts import Prompt, seed_of
@@ -37,7 +37,7 @@ META = "answers.json"
 
 
 @dataclass(frozen=True)
-class Written:
+class AnswerSet:
     """All answers to some prompts.
 
     Attributes:
@@ -49,7 +49,7 @@ class Written:
     """
 
     fingerprint: str
-    answers: list[list[Answer]]
+    answers: list[list[WrittenAnswer]]
     written: int
     retries: int
     seconds: float
@@ -62,7 +62,7 @@ def teacher_identity(settings: Generate, root: StageRecord) -> dict[str, Any]:
     return {"weights": root.weights_sha256, "tokenizer": tokenizer_hash(Path(root.folder)), "numerics": NUMERICS}
 
 
-def write_all(settings: Generate, prompts: Sequence[Prompt], root: StageRecord, inputs: StageInputs) -> Written:
+def write_all(settings: Generate, prompts: Sequence[Prompt], root: StageRecord, inputs: StageInputs) -> AnswerSet:
     """Find or write the answers to prompts; those that are in the store with other prompts are copied.
 
     Raises:
@@ -103,7 +103,7 @@ def write_all(settings: Generate, prompts: Sequence[Prompt], root: StageRecord, 
     answers = read_answers(found.folder / FILE)
     listed = [answers[ask.key] for ask in asks]
     grouped = [listed[first : first + settings.samples] for first in range(0, len(listed), settings.samples)]
-    return Written(entry.fingerprint, grouped, made["written"], made["retries"], float(read_json(found.folder / META)["seconds"]))
+    return AnswerSet(entry.fingerprint, grouped, made["written"], made["retries"], float(read_json(found.folder / META)["seconds"]))
 
 
 def _log_start(settings: Generate, root: StageRecord, asks: int, resumed: int, copied: int) -> None:
@@ -128,7 +128,7 @@ def _write(settings: Generate, asks: Sequence[Ask], root: StageRecord, inputs: S
             spool.sync(moment - last)
             last = moment
 
-        def emit(ask: Ask, answer: Answer) -> None:
+        def emit(ask: Ask, answer: WrittenAnswer) -> None:
             if ask.key not in spool.answers:
                 spool.add(ask.key, answer)
                 progress.add(answer)
@@ -183,9 +183,9 @@ def _chat(inputs: StageInputs) -> bool:
     return columns_of(inputs.ladder.data).conversations and inputs.ladder.tokenizer.chat_template != "none"
 
 
-def _stored(store: Store, how: dict[str, Any]) -> dict[str, Answer]:
+def _stored(store: Store, how: dict[str, Any]) -> dict[str, WrittenAnswer]:
     """Answers in the store of the same teacher, sampled in the same way, to whatever prompts."""
-    found: dict[str, Answer] = {}
+    found: dict[str, WrittenAnswer] = {}
     for path in (store.home.store / KIND).glob(f"*/{MANIFEST}"):
         with suppress(OSError, ValueError, KeyError, TypeError):  # damaged, of another version, or removed meanwhile
             if read_json(path.with_name(META))["how"] == how:

@@ -11,11 +11,11 @@ from conf.schema.data import Columns, TransferRows
 from conf.schema.generate import Generate
 from conf.schema.ladder import Ladder
 from tasks.data.reading.conversations import columns_of
-from tasks.generation.answers import Written, write_all
+from tasks.generation.answers import AnswerSet, write_all
 from tasks.generation.prompts import AskedPrompts, read_prompts
 from tasks.generation.rules import function_of
 from tasks.generation.scores import perplexities_of
-from tasks.generation.select import Row, Selected, select
+from tasks.generation.select import ChosenRow, Selected, select
 from tasks.records.choice.generation import GenerationRecord
 from tasks.records.run import StageRecord
 from tasks.runtime.logs import log
@@ -95,7 +95,7 @@ def row_of(prompt: str, text: str, columns: Columns) -> dict[str, Any]:
 def _record(
     settings: Generate,
     asked: AskedPrompts,
-    written: Written,
+    written: AnswerSet,
     chosen: Selected,
     root: StageRecord,
     inputs: StageInputs,
@@ -129,7 +129,7 @@ def _write(folder: Path, chosen: Selected, record: GenerationRecord, columns: Co
     (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
 
 
-def _dropped(rule: str, row: Row) -> dict[str, Any]:
+def _dropped(rule: str, row: ChosenRow) -> dict[str, Any]:
     return {"rule": rule, "prompt": row.prompt.text, "completion": row.text}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from models.generation.writers import Answer
+from models.generation.writers import WrittenAnswer
 from tasks.records.format import estimate, rate
 from tasks.runtime.logs import NOT_ON_TERMINAL, log
 from tasks.runtime.progress import LINE_SECONDS, ShownProgress
@@ -22,7 +22,7 @@ class WritingProgress(ShownProgress):
         super().__init__("generate", answers)
         self.teacher, self.tokens, self.done = teacher, 0, 0
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: WrittenAnswer) -> None:
         """Show one more answer."""
         self.done += 1
         self.tokens += answer.written

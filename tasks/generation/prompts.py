@@ -1,4 +1,4 @@
-"""Read the prompts of `data.generate`, and leave out those that hold held-out documents."""
+"""Read the prompts of `data.generate`; those of held-out documents are left out."""
 
 from __future__ import annotations
 

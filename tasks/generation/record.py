@@ -1,4 +1,4 @@
-"""Records a round of `data.generate` in MLflow: a child run with figures and samples."""
+"""Record a round of `data.generate` in MLflow: a child run with its figures."""
 
 from __future__ import annotations
 

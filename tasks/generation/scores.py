@@ -1,4 +1,4 @@
-"""Perplexities of answers under a checkpoint, or under the student of the last round."""
+"""Perplexities of answers under a checkpoint, or the last round's student."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from conf.errors import UserError, reason_of
 from conf.schema.generate import Generate, Selection
-from models.generation.writers import Answer
+from models.generation.writers import WrittenAnswer
 from tasks.generation.prompts import Prompt, plain
 from tasks.generation.rules import Keep, NearDuplicates, answer_in, majority, repeated
 from tasks.records.choice.generation import KeptSample
@@ -19,7 +19,7 @@ Perplexities = Callable[[Sequence[tuple[str, str]]], Sequence[float]]  # of comp
 
 
 @dataclass(frozen=True)
-class Row:
+class ChosenRow:
     """A prompt and an answer."""
 
     prompt: Prompt
@@ -30,10 +30,10 @@ class Row:
 class Selected:
     """The rows that are kept, and the others by rule."""
 
-    rows: list[Row] = field(default_factory=list)
-    dropped: dict[str, list[Row]] = field(default_factory=dict)
+    rows: list[ChosenRow] = field(default_factory=list)
+    dropped: dict[str, list[ChosenRow]] = field(default_factory=dict)
 
-    def drop(self, rule: str, row: Row) -> None:
+    def drop(self, rule: str, row: ChosenRow) -> None:
         """Count a row as dropped."""
         self.dropped.setdefault(rule, []).append(row)
 
@@ -55,7 +55,7 @@ class Selected:
 def select(
     settings: Generate,
     prompts: Sequence[Prompt],
-    answers: Sequence[Sequence[Answer]],
+    answers: Sequence[Sequence[WrittenAnswer]],
     function: Keep | None = None,
     perplexities: Perplexities | None = None,
 ) -> Selected:
@@ -80,7 +80,7 @@ def select(
         worst = made.dropped["repeating"][0].text[:80]
         remedy = f"Raise temperature, take a better teacher, or raise selection.max_repeated. One of them begins {worst!r}."
         raise UserError.about("data.generate", found, f"at most {percent(settings.max_repeating)}", remedy)
-    rows: list[Row] = []
+    rows: list[ChosenRow] = []
     for prompt, kept, asked in zip(prompts, groups, map(len, answers), strict=True):
         rows += _agreed(rules, prompt, kept, asked, made)
     made.rows = _filtered(_distinct(rules, rows, made), function, made)
@@ -95,7 +95,7 @@ def select(
     return made
 
 
-def _single(rules: Selection, prompt: Prompt, samples: Iterable[Answer], made: Selected) -> list[str]:
+def _single(rules: Selection, prompt: Prompt, samples: Iterable[WrittenAnswer], made: Selected) -> list[str]:
     """The samples of a prompt that pass the rules of single answers."""
     kept = []
     for answer in samples:
@@ -117,7 +117,7 @@ def _single(rules: Selection, prompt: Prompt, samples: Iterable[Answer], made: S
         else:
             kept.append(answer.text)
             continue
-        made.drop(rule, Row(prompt, answer.text))
+        made.drop(rule, ChosenRow(prompt, answer.text))
     return kept
 
 
@@ -125,9 +125,9 @@ def _is_right(rules: Selection, prompt: Prompt, text: str) -> bool:
     return prompt.reference is not None and answer_in(text, rules.answer) == answer_in(prompt.reference, None)
 
 
-def _agreed(rules: Selection, prompt: Prompt, texts: Sequence[str], asked: int, made: Selected) -> list[Row]:
+def _agreed(rules: Selection, prompt: Prompt, texts: Sequence[str], asked: int, made: Selected) -> list[ChosenRow]:
     """The rows of a prompt: all samples, or one of those that agree where enough of all samples that were asked for do."""
-    rows = [Row(prompt, text) for text in texts]
+    rows = [ChosenRow(prompt, text) for text in texts]
     if rules.agreement is None or not rows:
         return rows
     answers = [answer_in(text, rules.answer) for text in texts]
@@ -144,9 +144,9 @@ def _agreed(rules: Selection, prompt: Prompt, texts: Sequence[str], asked: int, 
     return [rows[chosen]]
 
 
-def _distinct(rules: Selection, rows: Iterable[Row], made: Selected) -> list[Row]:
+def _distinct(rules: Selection, rows: Iterable[ChosenRow], made: Selected) -> list[ChosenRow]:
     """The rows without those that equal an earlier one, or nearly do; what a prompt says counts, its template does not."""
-    seen, kept = set[tuple[str, str]](), list[Row]()
+    seen, kept = set[tuple[str, str]](), list[ChosenRow]()
     near = NearDuplicates(rules.duplicates) if rules.duplicates is not None else None
     for row in rows:
         key = (plain(row.prompt.text), plain(row.text))
@@ -160,7 +160,7 @@ def _distinct(rules: Selection, rows: Iterable[Row], made: Selected) -> list[Row
     return kept
 
 
-def _filtered(rows: Sequence[Row], function: Keep | None, made: Selected) -> list[Row]:
+def _filtered(rows: Sequence[ChosenRow], function: Keep | None, made: Selected) -> list[ChosenRow]:
     if function is None:
         return list(rows)
     kept = []
@@ -177,7 +177,7 @@ def _filtered(rows: Sequence[Row], function: Keep | None, made: Selected) -> lis
     return kept
 
 
-def _within(rules: Selection, rows: Sequence[Row], found: Sequence[float], made: Selected) -> Iterable[Row]:
+def _within(rules: Selection, rows: Sequence[ChosenRow], found: Sequence[float], made: Selected) -> Iterable[ChosenRow]:
     assert rules.perplexity is not None
     for row, perplexity in zip(rows, found, strict=True):
         if perplexity < rules.perplexity.least:

@@ -1,4 +1,4 @@
-"""Answers in one file of JSON lines, as they are written: what is in it is never asked for again."""
+"""Answers as JSON lines, as they are written; none of them is asked for again."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from models.generation.writers import Answer
+from models.generation.writers import WrittenAnswer
 
 FILE = "answers.jsonl"
 
 
-def read_answers(path: Path) -> dict[str, Answer]:
+def read_answers(path: Path) -> dict[str, WrittenAnswer]:
     """Key -> answer; a line that a killed process left unfinished is no answer."""
     return dict(_lines(path)) if path.is_file() else {}
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Answer]]:
+def _lines(path: Path) -> Iterator[tuple[str, WrittenAnswer]]:
     with path.open("rb") as stream:
         for line in stream:
             if line.endswith(b"\n"):
                 plain = json.loads(line)
-                yield plain.pop("key"), Answer(**plain)
+                yield plain.pop("key"), WrittenAnswer(**plain)
 
 
-def write_answers(path: Path, answers: Sequence[tuple[str, Answer]]) -> None:
+def write_answers(path: Path, answers: Sequence[tuple[str, WrittenAnswer]]) -> None:
     """Write a whole file of answers."""
     with path.open("wb") as stream:
         for key, answer in answers:
             stream.write(_line(key, answer))
 
 
-def _line(key: str, answer: Answer) -> bytes:
+def _line(key: str, answer: WrittenAnswer) -> bytes:
     return (json.dumps({"key": key, **asdict(answer)}) + "\n").encode()
 
 
@@ -63,7 +63,7 @@ class AnswerSpool:
         assert self._stream is not None
         self._stream.close()
 
-    def add(self, key: str, answer: Answer) -> None:
+    def add(self, key: str, answer: WrittenAnswer) -> None:
         """Keep an answer; call `sync` before it counts as kept."""
         assert self._stream is not None
         self.answers[key] = answer

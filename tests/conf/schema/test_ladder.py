@@ -58,6 +58,7 @@ def test_all_settings_classes_are_reached() -> None:
         *("Shape", "Training", "Stage", "Student", "Objective", "Alpha", "AnswersTeacher", "Temperature", "Gate", "Evaluation", "Compute"),
         *("Splits", "WeightedSource", "Resize", "Feature", "Signals", "Bench", "Economics", "Range", "Audit", "AuditLimit", "Comparison"),
         *("Monitoring", "WindowColumns", "PromotionRules", "Redistill", "TransferRows", "SearchSettings", "Routing"),
+        *("Generate", "Endpoint", "Prompts", "Selection", "Perplexity"),
         "Export",
     }
 

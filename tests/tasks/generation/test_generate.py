@@ -94,7 +94,7 @@ def test_an_interrupted_writing_goes_on_with_the_same_text(
 
 
 def test_a_torn_line_is_cut_before_the_next(tmp_path: Path) -> None:
-    answer = writers.Answer("text\n", "stop", 1, 2, -0.5)
+    answer = writers.WrittenAnswer("text\n", "stop", 1, 2, -0.5)
     with AnswerSpool(tmp_path) as spool:
         spool.add("one", answer)
         spool.sync(1.5)
