@@ -1,4 +1,4 @@
-"""Progress of a work of many steps: a bar on a terminal, lines in a log, data for Prefect."""
+"""Progress of long work: a bar on a terminal, lines in a log, data for Prefect."""
 
 from __future__ import annotations
 
