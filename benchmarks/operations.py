@@ -22,7 +22,8 @@ import psutil
 import yaml
 
 from benchmarks.common import spread
-from conf.loading.load import load, to_yaml
+from conf.loading.load import load
+from conf.loading.yaml_output import to_yaml
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600.0

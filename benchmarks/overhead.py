@@ -31,7 +31,8 @@ from uuid import UUID
 
 from benchmarks.common import fresh_model, machine, plan_for, shape_of, spread
 from conf.home import home
-from conf.loading.load import load, to_yaml
+from conf.loading.load import load
+from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 
 TARGET = 1.05

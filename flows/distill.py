@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from conf.errors import ExportRefused, GateStopped
-from conf.loading.load import to_yaml
+from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 from flows.gate_policies import run_with_policy
 from flows.generating.generate import with_generated

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 
 from conf.errors import UserError
 from conf.home import home
-from conf.loading.load import suggest
+from conf.loading.introspect import suggest
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
 from flows.generating.generate import with_generated

@@ -42,13 +42,13 @@ from tasks.redistill.prepare import (
     make_ready,
     require_wanted,
     rows_folder,
+    teachers_answers,
 )
 from tasks.redistill.show import markdown, publish
 from tasks.registry.texts import judgement_lines
 from tasks.registry.versions import Version, find_version
 from tasks.runtime import cancellation
 from tasks.runtime.logs import log
-from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.runs.run_registry import full_record, list_runs
 from tasks.tracking.null import NullTracker
 from tasks.tracking.recorder import tracker_of
@@ -97,18 +97,11 @@ def consider(report: WindowReport) -> Redistillation | None:
     pending = decisions.open_decision(decisions.decisions(home(), report.name), report.cause)
     if not report.trigger and pending is None:
         return None
-    if pending is None and is_served() and _is_automated():
+    if pending is None and is_served() and is_automated():
         log.info("redistill %s: the automation %s starts it", report.name, AUTOMATION)
         return None
     diagnosis = report.diagnosis if pending is None else pending.diagnosis
     return back_to_work(Drop(report.name, report.cause, diagnosis, report.why, MONITOR, (), report.mlflow_run_id))
-
-
-def _is_automated() -> bool:
-    try:
-        return is_automated()
-    except AWAY:
-        return False
 
 
 def back_to_work(drop: Drop) -> Redistillation:
@@ -212,7 +205,7 @@ def _ready(drop: Drop, paths: Home, origin: ChampionRun, champion: Version, caus
     Raises:
         UserError: As `make_ready`, the ladder cannot run, or the budget is too short.
     """
-    answer = None if origin.settings.workload == "causal-lm" else partial(_teachers_answers, origin)
+    answer = None if origin.settings.workload == "causal-lm" else partial(teachers_answers, origin)
     ready = make_ready(drop, paths, origin, champion, cause, folder, answer)
     budget = origin.now.ladder.redistill.budget
     with beside_form(inline_ladder=_inline(origin)):
@@ -229,26 +222,6 @@ def _inline(origin: ChampionRun) -> Any:
 def _request(origin: ChampionRun, overrides: Sequence[str], budget: str | None = None) -> RunRequest:
     before = () if origin.inline else origin.record.overrides
     return RunRequest(origin.record.source, (*before, *overrides), budget=budget, inline_ladder=_inline(origin))
-
-
-def _teachers_answers(origin: ChampionRun, rows: Sequence[str]) -> list[str]:
-    """The root teacher's answers to texts, or to images at their places."""
-    from models.engines.base import Classifier
-    from models.engines.load import load_engine
-
-    log.info("asking the teacher about %d held-out rows without label", len(rows))
-    engine = load_engine(Path(origin.teacher.folder), origin.settings.workload, key="teacher")
-    assert isinstance(engine, Classifier)
-    answers: list[str] = []
-    for first in range(0, len(rows), 64):
-        batch: Sequence[Any] = rows[first : first + 64]
-        if engine.images:
-            from PIL import Image
-
-            batch = [Image.open(place) for place in batch]
-        answers += [prediction.label for prediction in engine.predict(batch)]
-    engine.close()
-    return answers
 
 
 def _run(paths: Home, drop: Drop, decision: Redistillation, origin: ChampionRun) -> Redistillation:

@@ -24,6 +24,7 @@ from conf.errors import UserError, foreign_errors
 from conf.loading.introspect import at, suggest
 from conf.loading.messages import describe
 from conf.loading.short_forms import written_out
+from conf.loading.yaml_output import escaped, to_yaml
 from conf.loading.yaml_text import check_growth, check_nesting, read_yaml_text
 from conf.schema.ladder import Ladder
 
@@ -131,35 +132,6 @@ def _write_out(raw: DictConfig, base: Path) -> None:
         raw[key] = value
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes values so that `OmegaConf.load` reads them back unchanged."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # OmegaConf takes more texts for numbers, such as 1e5, than PyYAML expects and quotes; ends of lines it folds.
-    plain = text[:1].isalpha() and text.isprintable()
-    return dumper.represent_scalar("tag:yaml.org,2002:str", _escaped(text), style=None if plain else '"')
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def _escaped(text: str) -> str:
-    """The text, written so that OmegaConf reads no interpolation into it."""
-    return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
-
-
-def to_yaml(ladder: Ladder) -> str:
-    """Every setting of a ladder, defaults included, as YAML that loads again."""
-    return yaml.dump(ladder.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
-
-
-def in_one_line(value: Any) -> str:
-    """A value as YAML in one line, which loads again as it is."""
-    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=10**6, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
 def merge(defaults: Any, stage: Any) -> Any:
     """`stage` over `defaults`, mapping by mapping; lists and values of the stage win whole."""
     if not (isinstance(defaults, dict) and isinstance(stage, dict)):
@@ -243,7 +215,7 @@ def _settle(raw: DictConfig | ListConfig) -> dict[str, OmegaConfBaseException]:
         try:
             if isinstance(text, str):
                 value = copy.deepcopy(holder[place])
-                holder[place] = _escaped(value) if isinstance(value, str) else value
+                holder[place] = escaped(value) if isinstance(value, str) else value
             if isinstance(holder[place], DictConfig | ListConfig):
                 broken |= _settle(holder[place])
         except OmegaConfBaseException as error:

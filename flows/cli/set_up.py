@@ -69,7 +69,8 @@ def explain(
 ) -> None:
     """Describe a setting: meaning, unit, type, bounds, default; or print a ladder with every short form written out."""
     from conf.loading.explain import explain_key
-    from conf.loading.load import load, shipped, to_yaml
+    from conf.loading.load import load, shipped
+    from conf.loading.yaml_output import to_yaml
 
     if key not in shipped() and not key.endswith((".yaml", ".yml")):
         typer.echo(explain_key(key))

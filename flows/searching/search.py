@@ -13,7 +13,7 @@ from pydantic import Field
 
 from conf.errors import UserError
 from conf.home import home
-from conf.loading.load import to_yaml
+from conf.loading.yaml_output import to_yaml
 from conf.schema.base import NAME_PATTERN
 from conf.schema.choice.search import METRICS
 from conf.schema.ladder import Ladder

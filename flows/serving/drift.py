@@ -9,6 +9,7 @@ from uuid import UUID
 from conf.atomic import write_atomic
 from conf.home import Home
 from tasks.runtime.logs import log
+from tasks.runtime.prefect_client import AWAY
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -69,8 +70,11 @@ async def offer_automation(home: Home, client: PrefectClient, deployment: UUID) 
 
 
 def is_automated() -> bool:
-    """Whether a configured server has the automation, switched on."""
+    """Whether a configured server has the automation, switched on; no where none answers."""
     from prefect.client.orchestration import get_client
 
-    with get_client(sync_client=True) as client:
-        return any(each.enabled for each in client.read_automations_by_name(NAME))
+    try:
+        with get_client(sync_client=True) as client:
+            return any(each.enabled for each in client.read_automations_by_name(NAME))
+    except AWAY:
+        return False

@@ -13,7 +13,7 @@ from filelock import FileLock
 from conf.atomic import write_atomic
 from conf.errors import ExportRefused, UserError
 from conf.home import Home, disk_errors
-from conf.loading.load import suggest
+from conf.loading.introspect import suggest
 from conf.schema.ladder import Ladder
 from conf.schema.shipping.exports import Export
 from tasks.export.deliver import check_free, deliver

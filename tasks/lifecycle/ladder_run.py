@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 
 from conf.errors import LadderError, StoreError
 from conf.home import Home, home, protect
-from conf.loading.load import to_yaml
+from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 from conf.served import configured_api
 from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim

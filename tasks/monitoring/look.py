@@ -5,7 +5,6 @@ Shapes: n rows of a window.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,14 +19,13 @@ from conf.home import Home
 from conf.schema.shipping.monitoring import Monitoring
 from models.monitoring.calibration import confidences
 from models.monitoring.features import Described
-from tasks.data.reading.labels import class_name
+from tasks.monitoring.contents import Content, contents_of
 from tasks.monitoring.decide import Values, judge, yardsticks
 from tasks.monitoring.history import alone, next_number, read_history, write_entry
 from tasks.monitoring.reference import Reference, Watched, find_or_compute_reference, find_or_compute_teacher_reference
 from tasks.monitoring.shifts import shifts_of, slice_figures
 from tasks.monitoring.windows import Window, list_windows, pack_keys, read_window, unpack_keys
 from tasks.records.monitoring import ShiftFigures, Signal, SliceFigures, WindowEntry, WindowReport
-from tasks.records.window import WindowRow
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import now
 
@@ -176,7 +174,7 @@ class _Watch:
         ]
         if repeated:
             problems.append(f"{repeated:,} of {len(window.rows):,} rows came in an earlier window; they are counted once.")
-        rows = self._contents(pairs, window, problems)
+        rows = contents_of(pairs, window, self.seen, problems)
         values, shifts, slices = self._figures(rows, problems)
         fresh = [key for _, key, _, _ in rows if key not in self.seen_keys]
         named = [key for _, key, _, label in rows if label >= 0]
@@ -194,58 +192,7 @@ class _Watch:
         entry = judge(draft, values, self.measures, self.settings, before)
         return entry.model_copy(update={"seen": pack_keys(fresh), "labelled": pack_keys(named)})
 
-    def _contents(self, pairs: Sequence[tuple[WindowRow, bytes]], window: Window, problems: list[str]) -> list[tuple[Any, bytes, str, int]]:
-        """Content, id, slice and class of each row that the model can be given."""
-        info, read = self.seen.data.corpus().info, self._reader(window)
-        names = {class_name(name): place for place, name in enumerate(info.label_names)}
-        found, broken, strange = [], [], Counter[str]()
-        for row, key in pairs:
-            try:
-                content = read(row.input)
-            except (UserError, ValueError, TypeError) as error:
-                broken.append(str(error))
-                continue
-            label = -1
-            if row.label is not None and info.classes:
-                label = names.get(class_name(row.label), -1)
-                strange[str(row.label)] += label < 0
-            found.append((content, key, row.slice or "all", label))
-        resized = Counter(content.size for content, *_ in found if not isinstance(content, str) and content.size != self._size)
-        if resized and self._size is not None:
-            (width, height), count = resized.most_common(1)[0]
-            own = f"{self._size[0]} x {self._size[1]}"
-            problems.append(
-                f"{resized.total():,} of {len(found):,} pictures have another size than the {own} that the model learned from, such as "
-                f"{width} x {height} ({count:,} of them); they are scaled."
-            )
-        if broken:
-            problems.append(f"{len(broken):,} of {len(pairs):,} inputs cannot be given to the model, the first: {broken[0]}")
-        if wrong := {name: count for name, count in strange.items() if count}:
-            shown = ", ".join(sorted(wrong)[:8])
-            problems.append(f"{sum(wrong.values()):,} labels are none of the classes, such as {shown}; their rows count as unlabelled.")
-        return found
-
-    @cached_property
-    def _size(self) -> tuple[int, int] | None:
-        """Width and height of the pictures that the model learned from; None for texts, and where every picture is scaled anyway."""
-        shape = self.seen.data.corpus().info.image_shape
-        scaled = getattr(self.seen.ladder.data, "resize", None) is not None or self.seen.ladder.teacher.source == "checkpoint"
-        return None if shape is None or scaled else (shape[2], shape[1])
-
-    def _reader(self, window: Window) -> Callable[[Any], Any]:
-        """From the input of a row to a text or a picture."""
-        info = self.seen.data.corpus().info
-        if info.completions:
-            raise UserError.about("monitoring.windows", window.path.name, "windows of texts", "Windows of conversations cannot be judged.")
-        if info.workload == "image-classification":
-            from models.data.images import open_picture
-
-            return lambda value: open_picture(value, "input", window.path.name, window.path.parent)
-        return _text
-
-    def _figures(
-        self, rows: Sequence[tuple[Any, bytes, str, int]], problems: list[str]
-    ) -> tuple[Values, tuple[ShiftFigures, ...], dict[str, SliceFigures]]:
+    def _figures(self, rows: Sequence[Content], problems: list[str]) -> tuple[Values, tuple[ShiftFigures, ...], dict[str, SliceFigures]]:
         """Values for each signal, shifts and slices of a window's rows."""
         if not rows:
             return Values({}), (), {}
@@ -282,7 +229,7 @@ class _Watch:
     def _shadow(
         self,
         given: GivenCorpus,
-        rows: Sequence[tuple[Any, bytes, str, int]],
+        rows: Sequence[Content],
         labels: NDArray[np.int64],
         answers: NDArray[np.int64] | None,
         problems: list[str],
@@ -305,10 +252,3 @@ class _Watch:
         if known.any():
             values["teacher"] = (found == labels[chosen]).astype(np.float64)[known]
         return values
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"an input of type {type(value).__name__} where a text belongs")
-    value.encode()  # half of a surrogate pair is no text
-    return value

@@ -23,6 +23,7 @@ from tasks.redistill.decisions import MONITOR, begun_this_week, folder_of
 from tasks.redistill.plan import REFRESH, ChampionRun, overrides_of
 from tasks.redistill.transfer import Answerer, WindowData, gather, window_files, write_window_data
 from tasks.registry.versions import Version, find_version
+from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import now
 from tasks.tracking.null import NullTracker
 from tasks.tracking.tracker import Tracker
@@ -181,3 +182,23 @@ def rows_folder(home: Home, name: str, cause: str) -> Path:
     """Folder of the rows of a cause."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", cause).strip("-.")[-60:]
     return folder_of(home, name) / "rows" / f"{slug}-{hashlib.sha256(cause.encode()).hexdigest()[:8]}"
+
+
+def teachers_answers(origin: ChampionRun, rows: Sequence[str]) -> list[str]:
+    """The root teacher's answers to texts, or to images at their places."""
+    from models.engines.base import Classifier
+    from models.engines.load import load_engine
+
+    log.info("asking the teacher about %d held-out rows without label", len(rows))
+    engine = load_engine(Path(origin.teacher.folder), origin.settings.workload, key="teacher")
+    assert isinstance(engine, Classifier)
+    answers: list[str] = []
+    for first in range(0, len(rows), 64):
+        batch: Sequence[Any] = rows[first : first + 64]
+        if engine.images:
+            from PIL import Image
+
+            batch = [Image.open(place) for place in batch]
+        answers += [prediction.label for prediction in engine.predict(batch)]
+    engine.close()
+    return answers

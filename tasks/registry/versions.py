@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from conf.errors import UserError
 from conf.home import Home, disk_errors
-from conf.loading.load import suggest
+from conf.loading.introspect import suggest
 from models.base.files import weights_sha256
 from tasks.records.run import RunRecord, StageRecord, stage_record
 from tasks.runtime.runs.run_registry import full_record, list_runs

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from conf.errors import UserError
 from conf.loading.introspect import at, class_at, field_at, suggest
-from conf.loading.load import in_one_line
 from conf.loading.messages import describe
+from conf.loading.yaml_output import in_one_line
 from conf.schema.choice.search import RANGE, flattened
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from conf.errors import UserError
 from conf.home import Home, sqlite_address
-from conf.loading.load import in_one_line
+from conf.loading.yaml_output import in_one_line
 from tasks.records.routes.search import RungScore, SearchedTrial
 from tasks.search.plan import SearchPlan
 from tasks.search.space import Dimension, Value

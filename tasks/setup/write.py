@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import UserError
-from conf.loading.load import in_one_line
+from conf.loading.yaml_output import in_one_line
 from tasks.setup.guesses import Draft
 
 WIDTH = 110  # characters of a line; a longer comment stands above its key

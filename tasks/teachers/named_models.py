@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.loading.load import suggest
+from conf.loading.introspect import suggest
 from tasks.records.run import RunRecord, StageRecord, stage_record
 from tasks.runtime.runs.run_registry import full_record, list_runs
 from tasks.store.cached import find_stored

@@ -134,6 +134,17 @@ def latency_metrics(bench: ModelBench) -> dict[str, float]:
     return figures
 
 
+def dataset_of(info: CorpusInfo, content_hash: str, folder: Path) -> dict[str, str]:
+    """A corpus as fields of MLflow's data set: its content hash as digest, its folder as source, its columns and size."""
+    return {
+        "digest": content_hash[:36],
+        "source_type": "local",
+        "source": json.dumps({"uri": str(folder)}),
+        "schema": json.dumps(schema_of(info)),
+        "profile": json.dumps(profile_of(info)),
+    }
+
+
 def schema_of(info: CorpusInfo) -> dict[str, Any]:
     """A corpus's columns in the form that MLflow's page of a dataset shows."""
     if info.image_shape is not None:

@@ -6,6 +6,7 @@ Functions of an explicit client. A child run has the status FINISHED if and only
 from __future__ import annotations
 
 import getpass
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,6 +62,26 @@ def reopen(client: MlflowClient, run_id: str) -> bool:
     return True
 
 
+def find_or_create_experiment(client: MlflowClient, name: str, location: str | None) -> str:
+    """Id of an experiment, which is restored from MLflow's trash, or made with its artifacts at `location`."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # The tag has MLflow's page open on training runs, not on its view of chat traces.
+        return client.create_experiment(name, artifact_location=location, tags={"mlflow.experimentKind": "custom_model_development"})
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def describe(client: MlflowClient, run_id: str, resolved_yaml: str, params: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """Log settings and environment of a ladder run, once; the parameters come last and tell that the rest is there."""
+    if client.get_run(run_id).data.params:
+        return
+    client.log_text(run_id, resolved_yaml, "ladder.yaml")
+    client.log_text(run_id, json.dumps(dict(environment), indent=1, sort_keys=True, default=str), "environment.json")
+    log_params(client, run_id, params)
+
+
 def find_ladder(client: MlflowClient, run: str, ladder: str) -> str | None:
     """Id of the parent run with the tag `ladder.run`; None where there is none."""
     experiment = client.get_experiment_by_name(ladder)
@@ -76,6 +97,24 @@ def find_child(client: MlflowClient, parent: Run, name: str, fingerprint: str) -
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
     found = client.search_runs([parent.info.experiment_id], query, max_results=10)
     return max(found, key=lambda run: (run.info.status == "FINISHED", len(run.data.metrics), run.info.run_id), default=None)
+
+
+def open_child(
+    client: MlflowClient, parent_run_id: str, name: str, fingerprint: str, tags: Mapping[str, str], reused_from: str | None
+) -> StageRun:
+    """The run of a teacher or stage under a ladder run: found, and opened again unless it is finished, or made."""
+    parent = client.get_run(parent_run_id)
+    found = find_child(client, parent, name, fingerprint)
+    if found is None:
+        own = {"mlflow.parentRunId": parent_run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}
+        own |= {key: parent.data.tags[key] for key in ("mlflow.user", "mlflow.source.name") if key in parent.data.tags}
+        own |= {"ladder.reused_from": reused_from} if reused_from else {}
+        return StageRun(client.create_run(parent.info.experiment_id, tags={**own, **tags}, run_name=name).info.run_id)
+    if found.info.status == "FINISHED":
+        return StageRun(found.info.run_id, "finished", last_steps(found))
+    client.update_run(found.info.run_id, status="RUNNING")
+    set_tags(client, found.info.run_id, tags)
+    return StageRun(found.info.run_id, "continued", last_steps(found))
 
 
 def close_children(client: MlflowClient, parent_run_id: str, status: RunStatus) -> None:

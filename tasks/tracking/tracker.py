@@ -80,16 +80,9 @@ class Tracker:
     def experiment(self, ladder: str) -> str:
         """Id of the ladder's experiment, which is made, or restored from MLflow's trash."""
         with setup_lock(self.home):
-            found = self.client.get_experiment_by_name(ladder)
-            if found is None:
-                # Without a location, a database puts artifacts into ./mlruns of the working directory; a server knows its own.
-                place = None if is_server(self.address) else (self.home.mlflow / "artifacts" / ladder).as_uri()
-                # The tag has MLflow's page open on training runs, not on its view of chat traces.
-                tags = {"mlflow.experimentKind": "custom_model_development"}
-                return self.client.create_experiment(ladder, artifact_location=place, tags=tags)
-            if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            return found.experiment_id
+            # Without a location, a database puts artifacts into ./mlruns of the working directory; a server knows its own.
+            location = None if is_server(self.address) else (self.home.mlflow / "artifacts" / ladder).as_uri()
+            return runs.find_or_create_experiment(self.client, ladder, location)
 
     @_translated
     def open_ladder(
@@ -121,7 +114,7 @@ class Tracker:
         """
         if continue_id is not None and runs.reopen(self.client, continue_id):
             runs.set_tags(self.client, continue_id, tags or {})
-            self._describe(continue_id, resolved_yaml, params, environment)
+            runs.describe(self.client, continue_id, resolved_yaml, params, environment)
             return continue_id
         plain = {f"environment.{key}": str(value) for key, value in environment.items() if isinstance(value, str | int | float)}
         own = {
@@ -133,16 +126,8 @@ class Tracker:
         commit = {"mlflow.source.git.commit": str(environment["git_commit"])} if environment.get("git_commit") else {}
         experiment_id = self.experiment(ladder)
         run_id = self.client.create_run(experiment_id, tags={**plain, **own, **commit, **(tags or {})}, run_name=run).info.run_id
-        self._describe(run_id, resolved_yaml, params, environment)
+        runs.describe(self.client, run_id, resolved_yaml, params, environment)
         return run_id
-
-    def _describe(self, run_id: str, resolved_yaml: str, params: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Log settings and environment of a ladder run; the parameters come last and tell that the rest is there."""
-        if self.client.get_run(run_id).data.params:
-            return
-        self.client.log_text(run_id, resolved_yaml, "ladder.yaml")
-        self.client.log_text(run_id, json.dumps(dict(environment), indent=1, sort_keys=True, default=str), "environment.json")
-        runs.log_params(self.client, run_id, params)
 
     @_translated
     def find_ladder(self, run: str, ladder: str) -> str | None:
@@ -172,23 +157,11 @@ class Tracker:
             tags: More tags, such as `prefect.flow_run_id`.
             reused_from: The run that computed it, when it is not computed now.
         """
-        parent = self.client.get_run(parent_run_id)
         lineage = {"ladder.teacher_run_id": ",".join(teacher_run_ids)} if teacher_run_ids else {}
-        found = runs.find_child(self.client, parent, name, fingerprint)
-        if found is None:
-            own = {"mlflow.parentRunId": parent_run_id, "ladder.stage": name, "ladder.fingerprint": fingerprint}
-            own |= {key: parent.data.tags[key] for key in ("mlflow.user", "mlflow.source.name") if key in parent.data.tags}
-            own |= {"ladder.reused_from": reused_from} if reused_from else {}
-            made = self.client.create_run(parent.info.experiment_id, tags={**own, **lineage, **(tags or {})}, run_name=name)
-            stage = StageRun(made.info.run_id)
-        elif found.info.status == "FINISHED":
-            return StageRun(found.info.run_id, "finished", runs.last_steps(found))
-        else:
-            self.client.update_run(found.info.run_id, status="RUNNING")
-            runs.set_tags(self.client, found.info.run_id, {**lineage, **(tags or {})})
-            stage = StageRun(found.info.run_id, "continued", runs.last_steps(found))
-        runs.log_params(self.client, stage.run_id, settings)
-        models.link_teachers(self.client, stage.run_id, teacher_run_ids)
+        stage = runs.open_child(self.client, parent_run_id, name, fingerprint, {**lineage, **(tags or {})}, reused_from)
+        if stage.state != "finished":
+            runs.log_params(self.client, stage.run_id, settings)
+            models.link_teachers(self.client, stage.run_id, teacher_run_ids)
         return stage
 
     @_translated
@@ -201,15 +174,8 @@ class Tracker:
         """Record the data of a run: the corpus's content hash as digest, its folder as source, its size as profile."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        dataset = Dataset(
-            name=name,
-            digest=corpus.content_hash[:36],
-            source_type="local",
-            source=json.dumps({"uri": str(corpus.folder)}),
-            schema=json.dumps(flavour.schema_of(corpus.info)),
-            profile=json.dumps(flavour.profile_of(corpus.info)),
-        )
-        inputs = [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])]
+        about = flavour.dataset_of(corpus.info, corpus.content_hash, corpus.folder)
+        inputs = [DatasetInput(Dataset(name=name, **about), tags=[InputTag("mlflow.data.context", "training")])]
         runs.again_after_race(lambda: self.client.log_inputs(run_id, datasets=inputs))
 
     @_translated

@@ -12,7 +12,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import UserError
-from conf.loading.load import load, to_yaml
+from conf.loading.load import load
+from conf.loading.yaml_output import to_yaml
 from tests.conf.tiny import TINY
 
 ODD: list[Any] = [None, True, "", "x", "\0", "\u2028", "a\x1b[31m", "${name}", "${", "${oc.env:HOME}", "~", "/", "1e400", "!!bool maybe"]

@@ -39,7 +39,7 @@ def search(
     by: By = None,
 ) -> None:
     """Search better settings by trials; the winner is confirmed on fresh seeds and the test split."""
-    from conf.loading.load import in_one_line
+    from conf.loading.yaml_output import in_one_line
     from flows.cli.launch import launch
     from tasks.lifecycle.request import RunRequest, naming
 

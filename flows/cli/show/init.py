@@ -40,7 +40,7 @@ def init_text(made: NewLadder, taken: list[str]) -> str:
 
 
 def _value(settings: object, key: str) -> str:
-    from conf.loading.load import in_one_line
+    from conf.loading.yaml_output import in_one_line
 
     for part in key.split("."):
         settings = settings[part] if isinstance(settings, dict) and part in settings else {}

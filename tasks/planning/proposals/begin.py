@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from conf.errors import UserError, foreign_errors
-from conf.loading.load import load_text, to_yaml
+from conf.loading.load import load_text
+from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import size_name

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from conf.atomic import write_atomic
 from conf.errors import UserError, reason_of
 from conf.home import Home, disk_errors, require_readable
-from conf.loading.load import suggest
+from conf.loading.introspect import suggest
 from conf.locks import is_held
 from tasks.records.base import Record
 from tasks.records.run import Kind, RunRecord, StageRecord, Status

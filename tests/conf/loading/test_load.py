@@ -10,7 +10,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conf.loading.load import SHIPPED, load, merge, shipped, to_yaml
+from conf.loading.load import SHIPPED, load, merge, shipped
+from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import TrainedTeacher
 from tests.conf.tiny import TINY, refused, write

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from conf.loading.load import load, to_yaml
+from conf.loading.load import load
+from conf.loading.yaml_output import to_yaml
 from conf.schema.data import DatasetData, DigitsData, FilesData
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher

@@ -12,9 +12,8 @@ from conf.errors import TrainingDiverged
 from conf.schema.stage.objective import Objective
 from conf.schema.stage.training import Training
 from models.architectures import attention
-from models.data.batches import IGNORE, Batch, TrainingBatches, evaluation_batches
+from models.data.batches import IGNORE, Batch, TrainingBatches
 from models.data.corpus import Corpus
-from models.evaluation.evaluation import collect
 from models.losses.schedules import learning_rate_at
 from models.signals.sources import SignalSource, live
 from models.training import step as training_step
@@ -239,63 +238,6 @@ def test_an_exploding_loss_stops_the_training_and_names_the_step(
     assert f"at step {last + 1}, learning rate {learning_rate_at(lesson, last):.3g}. " in str(caught.value)
     assert 3 * math.log(258) > steps[-1].loss
     assert_last_checkpoint_is_good(checkpoints, model_for(prose), last)
-
-
-def held_out_nll(corpus: Corpus) -> Callable[[nn.Module], dict[str, float]]:
-    def validate(model: nn.Module) -> dict[str, float]:
-        columns = collect(model, {}, evaluation_batches(corpus, "valid", 8, 8), corpus.info.vocabulary, torch.device("cpu"), "fp32")
-        return {"nll": float(columns.nll.mean(dtype=np.float64))}
-
-    return validate
-
-
-@pytest.fixture
-def overfitted(lm_corpus: Callable[..., Corpus]) -> Corpus:
-    """Held-out text shares a few letters with the training text and nothing else: it is learned first and unlearned then."""
-    return lm_corpus([list(b"abcdefgh" * 40)], [list(b"hgfedcba" * 12)], length=16)
-
-
-def test_early_stopping_returns_to_the_best_weights(overfitted: Corpus, training: Settings, model_for: Make, tmp_path: Path) -> None:
-    lesson = training(steps=60, learning_rate=1e-2, validate_every=2, patience=3, checkpoint_every=4)
-    validate = held_out_nll(overfitted)
-
-    def run(folder: Path, stop_after: int | None = None) -> tuple[Trained, nn.Module]:
-        def on_step(step: Step) -> None:
-            if step.step == stop_after:
-                raise InterruptedError
-
-        model, batches = model_for(overfitted), TrainingBatches(overfitted, 8, 0)
-        plan = plan_for(overfitted, lesson)
-        return train(model, batches, plan, checkpoints=Checkpoints(folder), validate=validate, on_step=on_step), model
-
-    trained, model = run(tmp_path / "whole")
-    course = [point["nll"] for point in trained.curve["valid"]]
-    best = course.index(min(course))
-    assert trained.early_stopped
-    assert trained.steps == 2 * (best + 1 + 3) < 60
-    assert best > 0
-    assert validate(model)["nll"] == min(course) < course[-1]
-    for stop in (2 * best + 1, 2 * best + 3, trained.steps - 1):
-        with pytest.raises(InterruptedError):
-            run(tmp_path / str(stop), stop)
-        resumed, again = run(tmp_path / str(stop))
-        assert resumed.resumed_at
-        assert (resumed.steps, resumed.early_stopped) == (trained.steps, True)
-        assert equal(weights(again), weights(model))
-    finished, last = run(tmp_path / "whole")
-    assert (finished.steps, finished.early_stopped, finished.resumed_at) == (trained.steps, True, trained.steps)
-    assert equal(weights(last), weights(model))
-
-
-def test_a_training_to_its_last_step_with_patience_ends_with_the_best_weights_too(
-    overfitted: Corpus, training: Settings, model_for: Make, tmp_path: Path
-) -> None:
-    lesson = training(steps=30, learning_rate=1e-2, validate_every=2, patience=30)
-    model, validate = model_for(overfitted), held_out_nll(overfitted)
-    batches = TrainingBatches(overfitted, 8, 0)
-    trained = train(model, batches, plan_for(overfitted, lesson), checkpoints=Checkpoints(tmp_path / "work"), validate=validate)
-    assert (trained.steps, trained.early_stopped) == (30, False)
-    assert validate(model)["nll"] == min(point["nll"] for point in trained.curve["valid"])
 
 
 @pytest.mark.parametrize(("precision", "used"), [("bf16", True), ("fp32", False)])

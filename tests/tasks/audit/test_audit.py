@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as parquet
 import pytest
 
 from conf.errors import UserError
@@ -16,9 +14,8 @@ from conf.loading.load import load
 from conf.schema.measures.audit import Audit as Settings
 from conf.schema.measures.audit import AuditLimit
 from conf.schema.stage.gate import Gate
-from models.evaluation.audit_rows import AuditRows, Predictions, TeacherComparison
 from tasks.audit.audit import audit_identity, control_work, read_audit
-from tasks.audit.worst_examples import AFTER, TOGETHER, Example, chosen, write_worst
+from tasks.audit.worst_examples import TOGETHER
 from tasks.evaluation.gate import judge
 from tasks.records.audit import AuditFigure, AuditGroup, AuditRecord
 from tasks.records.run import StageRecord
@@ -260,49 +257,6 @@ def test_a_verdict_is_no_pass_where_nothing_was_judged(tmp_path: Path) -> None:
 )
 def test_a_figure_reads(name: str, given: dict[str, Any], text: str) -> None:
     assert section.shown(AuditFigure(**given), name) == text
-
-
-# ---- the worst examples ----
-
-
-def rows(position: list[int] | None = None) -> AuditRows:
-    target, parent, student = [0] * 8, [1, 1, 1, 0, 0, 0, 0, 1], [1, 1, 2, 1, 2, 0, 1, 1]
-    sure = {"student": [0.6, 0.9, 0.9, 0.5, 0.8, 1.0, 0.7, 0.95], "parent": [0.9, 0.7, 0.9, 0.9, 0.9, 0.9, 0.9, 0.99]}
-    zero = np.zeros(8, dtype=np.int32)
-    models = {
-        name: Predictions(np.array(predicted, dtype=np.int32), np.array(sure[name], np.float32), zero + np.float32(1), zero + np.float32(1))
-        for name, predicted in (("student", student), ("parent", parent))
-    }
-    at = np.arange(8, dtype=np.int32)
-    flat = np.zeros(8, np.float32)
-    place = np.array(position or [0] * 8, dtype=np.int32)
-    return AuditRows(np.array(target, np.int32), zero, at, place, at.astype(np.int64), models, {"parent": TeacherComparison(flat, flat)})
-
-
-def test_the_surest_come_first_and_halves_fill_each_other() -> None:
-    assert chosen(rows(), 4) == [(TOGETHER, 7), (TOGETHER, 1), (AFTER, 4), (AFTER, 6)]
-    assert chosen(rows(), 100) == [(TOGETHER, 7), (TOGETHER, 1), (TOGETHER, 0), (AFTER, 4), (AFTER, 6), (AFTER, 3)]
-    assert chosen(rows(), 5) == [(TOGETHER, 7), (TOGETHER, 1), (TOGETHER, 0), (AFTER, 4), (AFTER, 6)]
-    assert chosen(rows(), 0) == []
-
-
-def test_a_language_models_frequent_mistake_does_not_fill_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.audit.worst_examples.ALIKE", 1)
-    assert chosen(rows(list(range(8))), 100) == [(TOGETHER, 7), (AFTER, 4), (AFTER, 6)]
-
-
-def test_the_file_has_the_inputs(tmp_path: Path) -> None:
-    image = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 2, 2)
-    models = ({"student": "7", "parent": "7"}, {"student": 0.9, "parent": 0.8})
-    examples = [Example(TOGETHER, 3, 4, 0, "a", "1", *models, image=image), Example(AFTER, 5, 6, 9, "a", "1", *models, text="x" * 500)]
-    write_worst(tmp_path / "w.parquet", examples)
-    table = parquet.read_table(tmp_path / "w.parquet").to_pylist()
-    assert np.array(table[0]["pixels"]).reshape(table[0]["shape"]) == pytest.approx(image)
-    assert (table[1]["text"], table[1]["position"], table[1]["student_answer"]) == ("x" * 500, 9, "7")
-    assert examples[0].shown()["picture"].startswith("data:image/png;base64,")
-    assert len(examples[1].shown()["text"]) == 120
-    write_worst(tmp_path / "none.parquet", [])
-    assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
 
 
 def test_old_records_and_settings_still_load() -> None:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.loading.load import load, to_yaml
+from conf.loading.load import load
+from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 from conf.schema.stage.student import Shape
 from flows.cli.app import app

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from conf.home import Home
-from conf.loading.load import load_whole, to_yaml
+from conf.loading.load import load_whole
+from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model

@@ -9,7 +9,8 @@ import pytest
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.loading.load import load, to_yaml
+from conf.loading.load import load
+from conf.loading.yaml_output import to_yaml
 from tasks.lifecycle.new_run import edited, new_lock
 from tasks.lifecycle.request import ResolvedRequest, RunRequest, kept_before, naming
 from tasks.records.run import RunRecord

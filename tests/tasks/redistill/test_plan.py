@@ -11,7 +11,8 @@ import pytest
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.loading.load import Loaded, load, load_whole, to_yaml
+from conf.loading.load import Loaded, load, load_whole
+from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 from tasks.records.monitoring import WindowReport
 from tasks.records.run import StageRecord

@@ -10,7 +10,7 @@ import pytest
 
 from conf.errors import UserError
 from conf.home import Home
-from conf.loading.load import to_yaml
+from conf.loading.yaml_output import to_yaml
 from tasks.records.run import StageRecord
 from tasks.registry.judge import Contest, contest, judge
 from tasks.registry.versions import Version
