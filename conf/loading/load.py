@@ -25,7 +25,7 @@ from conf.loading.introspect import at, suggest
 from conf.loading.messages import describe
 from conf.loading.short_forms import written_out
 from conf.loading.yaml_output import escaped, to_yaml
-from conf.loading.yaml_text import check_growth, check_nesting, read_yaml_text
+from conf.loading.yaml_text import LOADER, check_growth, check_nesting, read_yaml_text
 from conf.schema.ladder import Ladder
 
 SHIPPED = Path(__file__).parents[1] / "ladders"
@@ -48,7 +48,7 @@ def shipped() -> dict[str, Path]:
 @functools.cache
 def stage_names(ladder: str) -> tuple[str, ...]:
     """Names of the stages of a shipped ladder, as its file has them."""
-    stages = yaml.load(shipped()[ladder].read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    stages = yaml.load(shipped()[ladder].read_text(encoding="utf-8"), Loader=LOADER)["stages"]
     return tuple(str(stage["name"] if isinstance(stage, dict) else stage) for stage in stages)
 
 

@@ -214,7 +214,7 @@ def test_the_printed_yaml_loads_to_the_same_ladder(name: str, tmp_path: Path) ->
 
 
 @example(text="A\x85", rate=1.0, alpha=0.0, seed=0)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     text=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20) | st.text(alphabet="${}\\:ab1e.-?'\" \n", max_size=12),
     rate=st.floats(min_value=1e-300, max_value=10),

@@ -10,7 +10,7 @@ ALONE = (f"mark {FAULTY}",)
 
 
 def test_a_planted_fault_is_flagged_in_its_slice_and_a_remedy_removes_the_flag(tmp_path: Path) -> None:
-    found = outcomes(0, tmp_path, faults=("flipped",), remedies=("correct-only",))
+    found = outcomes(0, tmp_path, faults=("flipped",), remedies=("correct-only",), steps=80)
     assert found["flipped"].flagged == ALONE
     assert found["flipped, correct-only"].flagged == ()
     assert found["flipped, correct-only"].inherited < found["flipped"].inherited / 4
