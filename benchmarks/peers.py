@@ -52,7 +52,13 @@ SIDES = ("trl", "live", "cached")
 
 
 def prepare(pair: str, folder: Path, steps: int, precision: str) -> None:
-    """Write both models, the ids and the corpus of a pair; dump the teacher's signals, and say what that took."""
+    """Write a pair; dump the teacher's signals, and say what that took."""
+    write_pair(pair, folder, steps)
+    _dump(pair, folder, steps, precision)
+
+
+def write_pair(pair: str, folder: Path, steps: int) -> None:
+    """Write both models, the ids and the corpus of a pair."""
     batch, length = PAIRS[pair]
     teacher, ids, vocabulary = _smollm2() if pair == "smollm2" else _bytes()
     interface = Interface("causal-lm", length, vocabulary, 0, 0)
@@ -67,7 +73,6 @@ def prepare(pair: str, folder: Path, steps: int, precision: str) -> None:
     info = CorpusInfo("causal-lm", length, vocabulary, 0, 0, (), ("all",), None, dict.fromkeys(SPLITS, 1), lengths)
     (folder / "corpus").mkdir()
     write_corpus(folder / "corpus", info, dict.fromkeys(SPLITS, split))
-    _dump(pair, folder, steps, precision)
 
 
 def _dump(pair: str, folder: Path, steps: int, precision: str) -> None:
