@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 SHOWN = 500  # characters of a value, or of a library's error, that a message repeats
 
@@ -24,7 +25,7 @@ class UserError(LadderError):
     exit_code = 2
 
     @classmethod
-    def about(cls, key: str, value: object, allowed: str, remedy: str) -> UserError:
+    def about(cls, key: str, value: object, allowed: str, remedy: str) -> Self:
         """Build the message of every bad input.
 
         Args:

@@ -101,7 +101,8 @@ class CommonData(Settings):
     )
     missing: Literal["error", "drop"] = setting(
         "error",
-        "Rows without text or image: error refuses the first; drop leaves out these and rows without label, counted in log and record",
+        "Rows without text or image: error refuses the first; drop leaves out these, rows without label and images that cannot be read, "
+        "counted in log and record",
         added=True,
     )
     unlabelled: tuple[str, ...] = setting((), "Values of the label column that stand for no label, such as -100", "labels", added=True)
@@ -170,7 +171,7 @@ class Resize(Settings):
 class PictureData(CommonData):
     """Settings of the data sources that read pictures, besides others."""
 
-    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification", "image-classification")
+    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification", "image-classification", "image-text")
 
     resize: Resize | None = setting(
         None, "Size that images are brought to; none: that of a checkpoint teacher's image processor, else all must have one size"

@@ -22,6 +22,7 @@ from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
 from conf.schema.measures.evaluation import Evaluation
 from conf.schema.measures.proof import Comparison
+from conf.schema.picture_checks import check_image_text
 from conf.schema.route import ROUTE_TEXT, Route
 from conf.schema.shipping.exports import Export
 from conf.schema.shipping.monitoring import Monitoring
@@ -31,8 +32,9 @@ from conf.schema.stage.compatibility import check_objective, check_on_policy
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
 from conf.schema.teaching_checks import check_teaching
+from conf.schema.workloads import answers_in_ids
 
-Workload = Literal["causal-lm", "sequence-classification", "image-classification"]
+Workload = Literal["causal-lm", "sequence-classification", "image-classification", "image-text"]
 
 LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
@@ -42,6 +44,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "causal-lm": ("llama",),
     "sequence-classification": ("bert", "llama"),
     "image-classification": ("vit",),
+    "image-text": (),
 }
 
 
@@ -146,7 +149,7 @@ class Ladder(Settings):
         shapes["teacher.shape"] = self.teacher.shape
         for key, shape in shapes.items():
             if shape is not None and shape.family not in FAMILIES[self.workload]:
-                allowed = " or ".join(FAMILIES[self.workload])
+                allowed = " or ".join(FAMILIES[self.workload]) or "a student's config or a checkpoint, but no shape"
                 raise ValueError(
                     f"{key}.family: got {shape.family!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."
                 )
@@ -161,10 +164,10 @@ class Ladder(Settings):
             raise ValueError(f"data.generate: got some; allowed: none, for workload {self.workload}. Leave it out.")
         if self.data.generate is not None and self.data.generate.endpoint is None and self.teacher.source == "answers":
             raise ValueError("data.generate.endpoint: got none; allowed: one, for teacher.source answers, which writes nothing. Set it.")
-        if self.workload == "causal-lm" and self.data.max_labels is not None:
-            raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload causal-lm. Leave it out.")
+        if answers_in_ids(self.workload) and self.data.max_labels is not None:
+            raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload {self.workload}. Leave it out.")
         columns = getattr(self.data, "columns", None)
-        if self.workload != "causal-lm" and columns is not None and columns.conversations:
+        if not answers_in_ids(self.workload) and columns is not None and columns.conversations:
             raise ValueError(f"data.columns: got conversations; allowed: text and label, for workload {self.workload}. Leave them out.")
         if self.workload != "causal-lm" and not self.data.cross_document_attention:
             raise ValueError(f"data.cross_document_attention: got false; allowed: true, for workload {self.workload}. Leave it out.")
@@ -177,11 +180,23 @@ class Ladder(Settings):
         return self
 
     @model_validator(mode="after")
+    def _pictures_with_texts(self) -> Ladder:
+        if self.workload == "image-text":
+            check_image_text(self.teacher, self.tokenizer, self.data, self.exports, self.stages)
+        for index, stage in enumerate(self.stages):
+            if stage.student.vision != "own" and self.workload != "image-text":
+                found = stage.student.vision
+                raise ValueError(
+                    f"stages[{index}].student.vision: got {found!r}; allowed: own, for workload {self.workload}. Leave it out."
+                )
+        return self
+
+    @model_validator(mode="after")
     def _class_weights_need_classes(self) -> Ladder:
-        if self.workload == "causal-lm" and self.teacher.source != "answers" and self.teacher.class_weights != "none":
+        if answers_in_ids(self.workload) and self.teacher.source != "answers" and self.teacher.class_weights != "none":
             raise ValueError(
-                f"teacher.class_weights: got {self.teacher.class_weights!r}; allowed: none, for causal-lm; weights of classes are for "
-                "classification. Leave it out."
+                f"teacher.class_weights: got {self.teacher.class_weights!r}; allowed: none, for {self.workload}; weights of classes are "
+                "for classification. Leave it out."
             )
         return self
 

@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from conf.errors import UserError
+
 IN_IDS = ("causal-lm", "image-text")
 WITH_PICTURES = ("image-classification", "image-text")
+
+
+UNSERVED = ("image-text",)  # whose students are used by transformers or MLflow alone
+
+
+def refuse_unserved(workload: str, key: str, value: object, what: str) -> None:
+    """Refuse to serve, export, measure or watch a model of a workload for which that is not there.
+
+    Args:
+        workload: The model's.
+        key: Dotted key or option to blame.
+        value: The value to show.
+        what: In the message, such as `an export`.
+
+    Raises:
+        UserError: It is one of those.
+    """
+    if workload in UNSERVED:
+        remedy = "Its folder, and its record in MLflow, load with transformers."
+        raise UserError.about(key, value, f"{what} of another workload than {workload}", remedy)
 
 
 def answers_in_ids(workload: str) -> bool:

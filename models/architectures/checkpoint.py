@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from conf.errors import UserError, foreign_errors
 from conf.schema.workloads import answers_in_ids
 from models.architectures.answers import ANSWERS, load_answers
+from models.architectures.composite import language_config
 from models.architectures.folder_checks import check_config, check_names, check_shards
 from models.architectures.shapes import AUTO_CLASSES, build
 from models.architectures.token_answers import load_token_answers
@@ -104,7 +105,8 @@ def load_model(
         return load_token_answers(folder) if workload == "causal-lm" else load_answers(folder)
     check_folder(folder, key)
     model, info = from_folder(folder, workload, config or read_config(folder, key), key, dtype=dtype or "auto")
-    model.config.use_cache = False  # nothing here generates, and filling a cache costs time at every forward pass
+    for part in (model.config, language_config(model.config)):
+        part.use_cache = False  # nothing here generates, and filling a cache costs time at every forward pass
     missing = sorted(info["missing_keys"])
     if missing:
         wrapped = next((name for name in sorted(info["unexpected_keys"]) if name.endswith(tuple(f".{each}" for each in missing))), None)
@@ -237,7 +239,7 @@ def save_model(model: nn.Module, folder: Path, tokenizer_folder: Path | None) ->
 
     transformers.utils.logging.disable_progress_bar()
     saved = cast(Any, model)
-    settings = [saved.config, saved.generation_config] if saved.can_generate() else []
+    settings = [saved.config, language_config(saved.config), saved.generation_config] if saved.can_generate() else []
     for each in settings:
         each.use_cache = True  # for users who generate; training never asks for the cache
     saved.save_pretrained(folder)
@@ -266,6 +268,7 @@ def check_interface(model: nn.Module, interface: Interface, folder: Path, key: s
             f"{interface.classes} classes, as the data have",
             "Set data.classes, or use another.",
         )
+    config = language_config(config)
     if interface.vocabulary is not None and config.vocab_size < interface.vocabulary:
         raise UserError.about(
             key,

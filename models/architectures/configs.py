@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from conf.errors import UserError, foreign_errors
+from conf.schema.workloads import answers_in_ids
+from models.architectures.composite import has_vision, language_config, parts_of
 from models.architectures.folder_checks import faults
 from models.architectures.shapes import AUTO_CLASSES, build
-from models.base.interface import Interface
+from models.base.interface import Interface, Picture
 
 # Keys of a config.json that the data, or Ladder itself, decide.
 DECIDED = {
@@ -33,7 +35,7 @@ def positions_of(model: nn.Module) -> int | None:
 
     A table of positions with a padding row (RoBERTa and its kin) begins behind that row.
     """
-    config: Any = model.config
+    config: Any = language_config(model.config)
     limits = [stated for name in LENGTHS if isinstance(stated := getattr(config, name, None), int) and stated > 0]
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None:
@@ -69,8 +71,8 @@ def fitted_config(given: Mapping[str, Any], interface: Interface, key: str) -> A
         settings["num_key_value_heads"] = settings["num_attention_heads"]
     with foreign_errors(f"{key}.model_type", given["model_type"], "a configuration that transformers knows"):
         config = transformers.AutoConfig.for_model(given["model_type"], **copy.deepcopy(settings))  # it writes into nested settings
-    fit_interface(config, interface)
-    _fit_positions(config, settings, interface, key)
+    fit_interface(config, interface, key)
+    _fit_positions(language_config(config), _language_settings(config, settings), interface, key)
     without_dropout(config, settings)
     return config
 
@@ -133,15 +135,20 @@ def patch_of(given: Mapping[str, Any]) -> int | None:
     return patch if isinstance(patch, int) and not hasattr(config, "depths") else None
 
 
-def fit_interface(config: Any, interface: Interface) -> None:
+def fit_interface(config: Any, interface: Interface, key: str = "student") -> None:
     """Give a configuration the vocabulary, special ids, classes and image size of the data, and let a language model see the past alone."""
     if interface.workload == "causal-lm" and getattr(config, "is_decoder", True) is False:  # BERT and its kin
         config.is_decoder = True
-    if interface.workload != "causal-lm":
+    if not answers_in_ids(interface.workload):
         config.num_labels = interface.classes
+    if interface.picture is not None:
+        _fit_picture(config, interface.picture, key)
     if interface.image_shape is not None:
         config.num_channels, config.image_size, _ = interface.image_shape
     else:
+        whole, config = config, language_config(config)
+        if whole is not config:
+            whole.pad_token_id, whole.eos_token_id, whole.bos_token_id = interface.pad_id, interface.end_id, interface.begin_id
         config.vocab_size, config.pad_token_id = interface.vocabulary, interface.pad_id
         config.eos_token_id, config.bos_token_id = interface.end_id, interface.begin_id
         for name in ("cls_token_id", "sep_token_id"):  # ModernBERT's, which name ids of its own vocabulary
@@ -149,6 +156,24 @@ def fit_interface(config: Any, interface: Interface) -> None:
                 setattr(config, name, interface.end_id)
     if hasattr(config, "use_cache"):
         config.use_cache = False
+
+
+def _fit_picture(config: Any, picture: Picture, key: str) -> None:
+    """Give a vision-language model the id in whose places the features of a picture come.
+
+    Raises:
+        UserError: It reads text alone.
+    """
+    names = [name for name in ("image_token_id", "image_token_index") if hasattr(config, name)]
+    if not has_vision(config) or not names:
+        allowed = "an architecture that reads pictures and text, such as idefics3 or llava, with text_config and vision_config"
+        raise UserError.about(f"{key}.model_type", config.model_type, allowed, "Choose another.")
+    setattr(config, names[0], picture.id)
+
+
+def _language_settings(config: Any, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The given settings of the part that reads text."""
+    return settings.get("text_config", {}) if has_vision(config) else settings
 
 
 def _fit_positions(config: Any, settings: Mapping[str, Any], interface: Interface, key: str) -> None:
@@ -168,6 +193,11 @@ def _fit_positions(config: Any, settings: Mapping[str, Any], interface: Interfac
 
 def without_dropout(config: Any, given: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Set every rate of dropout to 0 that `given` does not set."""
+    for part in parts_of(config):
+        _without_rates(part, given)
+
+
+def _without_rates(config: Any, given: Mapping[str, Any]) -> None:
     for name, value in config.to_dict().items():
         rate = isinstance(value, float) and not isinstance(value, bool) and any(word in name for word in ("drop", "pdrop"))
         if rate and name not in given:

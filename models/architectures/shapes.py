@@ -14,6 +14,7 @@ from torch import nn
 from conf.errors import UserError
 from conf.schema.stage.student import Shape
 from models.architectures.answers import StoredAnswers
+from models.architectures.composite import language_config
 from models.architectures.operations import forward_operations, positions
 from models.architectures.token_answers import TokenAnswers
 from models.base.interface import Interface
@@ -22,6 +23,7 @@ AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
     "sequence-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
+    "image-text": "AutoModelForImageTextToText",
 }
 
 
@@ -128,6 +130,7 @@ def count(model: nn.Module, sequence_length: int) -> Size:
 
 
 def _width_and_layers(config: Any) -> tuple[int, int]:
+    config = language_config(config)
     widths, depths = getattr(config, "hidden_sizes", None), getattr(config, "depths", None)
     width = getattr(config, "hidden_size", None) or (widths[-1] if widths else 1)
     layers = getattr(config, "num_hidden_layers", None) or (sum(depths) if depths else 1)

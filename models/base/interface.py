@@ -8,6 +8,23 @@ from conf.schema.workloads import answers_in_ids
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture beside a text, as a vision-language model takes it.
+
+    Attributes:
+        id: The id in whose places the features of the picture come.
+        count: How many of them a picture has.
+        shape: Of its `pixel_values`, (m, ...): m is 1, or the number of its patches.
+        marks: Name of the input that marks these ids by 1 and others by 0; None: the model takes none.
+    """
+
+    id: int
+    count: int
+    shape: tuple[int, ...]
+    marks: str | None = None
+
+
+@dataclass(frozen=True)
 class Interface:
     """Inputs and outputs of a model, set by the data: equal for the teacher and every student."""
 
@@ -19,6 +36,7 @@ class Interface:
     classes: int = 0
     image_shape: tuple[int, int, int] | None = None
     prefix: tuple[int, ...] = ()  # ids that begin a text, where the tokenizer puts any before it
+    picture: Picture | None = None  # beside a text
 
     @property
     def begin_id(self) -> int | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from conf.errors import UserError
 from conf.schema.workloads import answers_in_ids
-from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, SplitName, shuffled
+from models.data.corpus import PIXELS, SPLITS, Corpus, CorpusInfo, Split, SplitName, shuffled
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,36 @@ class Batch:
     Attributes:
         inputs: Keyword arguments of the model's forward: `input_ids` (B, L) and, where classifiers' examples are padded,
             `attention_mask` (B, L), or, where attention stays within a document, `position_ids` (B, L), 0 where one begins;
-            or `pixel_values` (B, C, H, W).
+            or `pixel_values` (B, C, H, W). Beside ids those of a vision-language model, see `Split.pictures`.
         targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is the id that the logits at t predict; (B,) classes else.
             `IGNORE` where a position does not count; `UNLABELLED` where an example has no class and counts for teachers alone.
         slices: (B,) index of each example's slice; training leaves it empty.
         places: (B,) int64, of windows of packed documents: where the first target stands in the corpus, its splits one after another; where
             that does not count, it may be outside the document. None: there are no windows.
+        merged: Names of inputs (B, m, ...) that the model takes as (B * m, ...): patches of pictures.
     """
 
     inputs: dict[str, Tensor]
     targets: Tensor
     slices: Tensor
     places: Tensor | None = None
+    merged: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> dict[str, Tensor]:
+        """The inputs as the model's forward takes them."""
+        return {name: value.flatten(0, 1) if name in self.merged else value for name, value in self.inputs.items()}
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch({k: v.to(device) for k, v in self.inputs.items()}, self.targets.to(device), self.slices, self.places)
+        return replace(self, inputs={k: v.to(device) for k, v in self.inputs.items()}, targets=self.targets.to(device))
 
     def part(self, index: int, parts: int) -> Batch:
         """Micro-batch `index` of `parts` equal ones."""
         rows = slice(index * len(self.targets) // parts, (index + 1) * len(self.targets) // parts)
         places = None if self.places is None else self.places[rows]
-        return Batch({k: v[rows] for k, v in self.inputs.items()}, self.targets[rows], self.slices[rows], places)
+        inputs = {k: v[rows] for k, v in self.inputs.items()}
+        return replace(self, inputs=inputs, targets=self.targets[rows], slices=self.slices[rows], places=places)
 
     @property
     def valid(self) -> int:
@@ -120,7 +128,28 @@ def _completion_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64])
     for row, (begin, length) in enumerate(zip(split.offsets[chosen], lengths, strict=True)):
         windows[row, :length] = split.values[begin : begin + length]
         counted[row, :length] = split.counted[begin : begin + length]
-    return next_token_batch(windows, lengths, np.asarray(split.slices[chosen]), counted)
+    batch = next_token_batch(windows, lengths, np.asarray(split.slices[chosen]), counted)
+    return batch if info.picture is None else _with_pictures(batch, split, info, chosen)
+
+
+def _with_pictures(batch: Batch, split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
+    """The batch with each document's picture; (B, ...) where a picture is one piece, else (B, m, ...)."""
+    inputs, merged = dict(batch.inputs), []
+    for name, stored in split.pictures.items():
+        if name == PIXELS:
+            values = np.asarray(stored[chosen])
+            values = values.astype(np.float32, copy=False) if info.pixels is None else info.pixels.of(values)
+        else:  # alike for all
+            values = np.repeat(np.asarray(stored), len(chosen), axis=0)
+        if values.shape[1] == 1:
+            values = values[:, 0]
+        else:
+            merged.append(name)
+        inputs[name] = torch.from_numpy(values)
+    picture = info.picture
+    if picture is not None and picture.marks is not None:
+        inputs[picture.marks] = (inputs["input_ids"] == picture.id).long()
+    return replace(batch, inputs=inputs, merged=tuple(merged))
 
 
 def document_positions(places: NDArray[np.int64], offsets: NDArray[np.int64], given: int = 1) -> NDArray[np.int64]:

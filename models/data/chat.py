@@ -104,12 +104,16 @@ class ChatEncoder:
     def _concatenated(self, prompt: str, completion: str) -> EncodedConversation:
         """The beginning of a text (the tokenizer's own, or the end id), prompt, completion, end id."""
         end = tokenizers.special_ids(self.tokenizer)[0]
-        before = tokenizers.surroundings(self.tokenizer)[0] or [end]
+        before = self._beginning() or [end]
         text = prompt + completion
         ids, places = self._tokenised(text, special=False)
         whole = (len(text), len(text) + 1)  # where the end id stands
         span = Span(len(prompt), len(text) + 1, len(completion.encode()))
         return self._cut([*before, *ids, end], [*[(0, 0)] * len(before), *places, whole], text, [span])
+
+    def _beginning(self) -> list[int]:
+        """Ids before a prompt."""
+        return tokenizers.surroundings(self.tokenizer)[0]
 
     def _tokenised(self, text: str, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids, and the characters that each stands for; `special`: special strings are special ids."""
@@ -123,7 +127,7 @@ class ChatEncoder:
         )
         return cast(list[int], encoding["input_ids"]), cast(list[tuple[int, int]], encoding["offset_mapping"])
 
-    def _rendered(self, messages: list[dict[str, str]]) -> tuple[str, list[Span]]:
+    def _rendered(self, messages: list[dict[str, Any]]) -> tuple[str, list[Span]]:
         """The text of a conversation, and its completions.
 
         Where the template marks them with `{% generation %}`, the marks count; else a turn begins where the prompt before it, with
@@ -151,17 +155,17 @@ class ChatEncoder:
         if len(bounds) != len(turns):
             remedy = f"It marks {len(bounds)} answers of {len(turns)} in {_start(json.dumps(messages, ensure_ascii=False))}."
             raise UserError.about("tokenizer.chat_template", _start(self._template), "a template that marks every answer", remedy)
-        sizes = [len(messages[index]["content"].encode()) for index in turns]
+        sizes = [len(_words(messages[index]["content"]).encode()) for index in turns]
         return text, [Span(start, end, size) for (start, end), size in zip(bounds, sizes, strict=True)]
 
     @property
     def _template(self) -> str:
         return str(self.tokenizer.get_chat_template())
 
-    def _apply(self, messages: list[dict[str, str]], opened: bool = False) -> str:
+    def _apply(self, messages: list[dict[str, Any]], opened: bool = False) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened))
 
-    def _marked(self, messages: list[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:
+    def _marked(self, messages: list[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         names: dict[str, Any] = dict(self.tokenizer.special_tokens_map)
@@ -223,6 +227,11 @@ def spoken(text: str) -> str:
     content = json.loads(text)
     parts = [message["content"] for message in content.get("messages", ())] or [content["prompt"], content["completion"]]
     return "\n".join(parts)
+
+
+def _words(content: str | list[dict[str, str]]) -> str:
+    """The text of a message: as it is, or of its parts."""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _without_template(tokenizer: PreTrainedTokenizerBase) -> UserError:

@@ -9,20 +9,24 @@ Shapes: n documents, t tokens in all, C H W channels, height and width of an ima
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import field as dataclass_field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base.interface import Interface
+from models.base.interface import Interface, Picture
 
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 FIELDS = ("values", "offsets", "labels", "slices", "sizes")
 COUNTED = "counted"  # field of completions alone
+PICTURE = "picture."  # begins the names of files of a picture's inputs
+PIXELS = "pixel_values"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Split:
         slices: (n,) int32 indices into `Corpus.slice_names`.
         sizes: (n,) int64 UTF-8 bytes of each document's text, of its completions alone where `counted` is there; 0 for images.
         counted: (t,) uint8, 1 for each id that a model is to predict: those of completions, in `CorpusInfo.completions`; None: all ids.
+        pictures: Inputs of a vision-language model beside its ids, by their names: `pixel_values` (n, m, ...), as `values` of images; the
+            others (1, m, ...) alike for all documents. Empty: documents are texts alone, or images alone.
     """
 
     values: NDArray[np.generic]
@@ -45,6 +51,7 @@ class Split:
     slices: NDArray[np.int32]
     sizes: NDArray[np.int64]
     counted: NDArray[np.uint8] | None = None
+    pictures: Mapping[str, NDArray[Any]] = dataclass_field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -54,12 +61,18 @@ class Split:
         folder.mkdir(parents=True)
         for field in (*FIELDS, *([] if self.counted is None else [COUNTED])):
             np.save(folder / f"{field}.npy", getattr(self, field), allow_pickle=False)
+        for name, values in self.pictures.items():
+            np.save(folder / f"{PICTURE}{name}.npy", values, allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> Split:
         """Map the arrays of `folder` into memory, read-only."""
         fields = (*FIELDS, *([COUNTED] if (folder / f"{COUNTED}.npy").is_file() else []))
-        return cls(**{field: np.load(folder / f"{field}.npy", mmap_mode="r", allow_pickle=False) for field in fields})
+        arrays = {field: np.load(folder / f"{field}.npy", mmap_mode="r", allow_pickle=False) for field in fields}
+        shown = {
+            path.stem.removeprefix(PICTURE): np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob(f"{PICTURE}*.npy")
+        }
+        return cls(**arrays, pictures=shown)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -115,6 +128,7 @@ class CorpusInfo:
     completions: bool = False  # a document is a prompt with its completions, one to a window; `Split.counted` tells them apart
     cross_document_attention: bool = True  # whether attention in a training window crosses from one document into the next
     prefix: tuple[int, ...] = ()  # ids that the tokenizer begins a text with, at the head of every document of causal-lm
+    picture: Picture | None = None  # of a document beside its text
 
     @property
     def classes(self) -> int:
@@ -141,8 +155,9 @@ class Corpus:
         for field in ("label_names", "slice_names", "image_shape"):
             raw[field] = None if raw[field] is None else tuple(raw[field])
         raw["prefix"] = tuple(raw.get("prefix", ()))
-        pixels = raw.pop("pixels", None)
-        return CorpusInfo(**raw, pixels=pixels and Pixels(pixels["factor"], tuple(pixels["mean"]), tuple(pixels["std"])))
+        pixels, picture = raw.pop("pixels", None), raw.pop("picture", None)
+        scaling = pixels and Pixels(pixels["factor"], tuple(pixels["mean"]), tuple(pixels["std"]))
+        return CorpusInfo(**raw, pixels=scaling, picture=picture and Picture(**{**picture, "shape": tuple(picture["shape"])}))
 
     def split(self, name: SplitName) -> Split:
         """The documents of one split, mapped into memory."""
@@ -153,7 +168,15 @@ class Corpus:
         """Inputs and outputs that the data need of every model."""
         info = self.info
         return Interface(
-            info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape, info.prefix
+            info.workload,
+            info.sequence_length,
+            info.vocabulary,
+            info.end_id,
+            info.pad_id,
+            info.classes,
+            info.image_shape,
+            info.prefix,
+            info.picture,
         )
 
     @property
@@ -170,7 +193,7 @@ class Corpus:
 
 
 # Fields that came later are written where they say something: the hash of a corpus is that of its files, and older ones keep theirs.
-LATER = {"pixels": None, "completions": False, "cross_document_attention": True, "prefix": ()}
+LATER = {"pixels": None, "completions": False, "cross_document_attention": True, "prefix": (), "picture": None}
 
 
 @lru_cache(maxsize=4)

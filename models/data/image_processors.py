@@ -119,12 +119,13 @@ def arithmetic(processor: Any, channels: int) -> Pixels | None:
     remedy = f"Its image processor cannot take {channels}."
     with foreign_errors("data.channels", channels, "the number of channels that the teacher takes", remedy):
         whole, bare = pixels(processor, picture), bare_pixels(processor, picture)
-    done = _settings(processor, whole.shape[0])
+    done = scaling_of(processor, whole.shape[0])
     fits = bare.dtype == np.uint8 and bare.shape == whole.shape
     return done if fits and np.allclose(done.of(bare), whole, atol=TOLERANCE) else None
 
 
-def _settings(processor: Any, channels: int) -> Pixels:
+def scaling_of(processor: Any, channels: int) -> Pixels:
+    """What the settings of a processor say of scale, mean and deviation."""
     factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
     if not processor.do_normalize:
         return Pixels(factor, (0.0,) * channels, (1.0,) * channels)

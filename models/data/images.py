@@ -25,7 +25,12 @@ GREY = {"1", "L"}
 COLOUR = {"RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr", "HSV", "LAB"}
 DEEP = {"I;16", "I;16L", "I;16B"}  # grey of 16 bits
 PixelArray = NDArray[np.uint8] | NDArray[np.float32]
+BROKEN = "readable image"  # what a row lacks whose image cannot be read
 ReadImage = Callable[[Any, str], tuple[PixelArray, str]]  # of a value and its place: pixels and the hash of the content
+
+
+class UnreadableImage(UserError):
+    """An image is none, broken, or of a kind that is not read."""
 
 
 class ImageReader:
@@ -134,12 +139,12 @@ def open_picture(value: Any, key: str, origin: str, folder: Path = Path(), most_
     except FileNotFoundError as error:
         raise _no_file(value, origin, key) from error
     except UnidentifiedImageError as error:
-        raise UserError.about(key, origin, allowed, "Mend or leave out the image: Pillow knows no such format.") from error
+        raise UnreadableImage.about(key, origin, allowed, "Mend or leave out the image: Pillow knows no such format.") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError.about(key, origin, allowed, f"Mend or leave out the image: {reason}.") from error
+        raise UnreadableImage.about(key, origin, allowed, f"Mend or leave out the image: {reason}.") from error
     except TypeError:
-        raise UserError.about(key, origin, "grey or colour images", f"{origin} holds {type(value).__name__}.") from None
+        raise UnreadableImage.about(key, origin, "grey or colour images", f"{origin} holds {type(value).__name__}.") from None
     if picture.mode in DEEP:
         return Image.fromarray((np.asarray(picture, dtype=np.uint16) // 257).astype(np.uint8))
     if picture.mode not in GREY | COLOUR:

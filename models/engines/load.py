@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.errors import UserError
+from conf.schema.workloads import refuse_unserved
 from models.engines.base import Classifier, EngineKind, LanguageModel
 
 
@@ -24,6 +25,7 @@ def load_engine(
     Raises:
         UserError: It is no such model, or the engine is not installed.
     """
+    refuse_unserved(workload, key, str(place), "a model")
     if kind == "torch":
         from models.engines.torch_engine import load
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from conf.errors import UserError
+from conf.schema.workloads import refuse_unserved
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "hf": (),
@@ -30,6 +31,7 @@ def check_format(name: str, kind: str, workload: str, key: str) -> None:
     Raises:
         UserError: In one sentence, with the remedy.
     """
+    refuse_unserved(workload, key, name, "an export")
     family = "gguf" if name.startswith("gguf") else name
     missing = [package for package in PACKAGES[family] if find_spec(package) is None]
     if missing:

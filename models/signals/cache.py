@@ -54,10 +54,12 @@ class CachePart:
 
 
 def keys_of(batch: Batch) -> Keys:
-    """The key of each example of a batch: a hash of its pixels, or of its ids without padding and of the positions that count."""
+    """The key of each example of a batch: a hash of its pixels, and of its ids without padding and of the positions that count."""
+    texts = [b""] * len(batch.targets)
     if "pixel_values" in batch.inputs:
         texts = [image.tobytes() for image in batch.inputs["pixel_values"].cpu().numpy()]
-    else:
+    if "input_ids" in batch.inputs:
+        pictures = texts
         ids, mask = batch.inputs["input_ids"].cpu().numpy().astype("<u4"), batch.inputs.get("attention_mask")
         if mask is not None:
             texts = [row[:length].tobytes() for row, length in zip(ids, mask.sum(dim=1).tolist(), strict=True)]
@@ -66,6 +68,7 @@ def keys_of(batch: Batch) -> Keys:
         if "position_ids" in batch.inputs:
             positions = batch.inputs["position_ids"].cpu().numpy().astype("<u4")
             texts = [text + places.tobytes() for text, places in zip(texts, positions, strict=True)]
+        texts = [picture + text for picture, text in zip(pictures, texts, strict=True)]
     return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=16).digest() for text in texts), dtype=KEY)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -108,7 +109,8 @@ def fill_cache(
 def select_examples(batch: Batch, places: Sequence[int]) -> Batch:
     """Some examples of a batch."""
     windows = None if batch.places is None else batch.places[places]
-    return Batch({name: value[places] for name, value in batch.inputs.items()}, batch.targets[places], batch.slices[places], windows)
+    inputs = {name: value[places] for name, value in batch.inputs.items()}
+    return replace(batch, inputs=inputs, targets=batch.targets[places], slices=batch.slices[places], places=windows)
 
 
 def _groups(batch: Batch, vocabulary: int) -> list[Batch]:

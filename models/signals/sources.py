@@ -38,7 +38,7 @@ def rows(model: nn.Module, batch: Batch, vocabulary: int | None) -> Tensor:
     Returns:
         (N, V) logits: N = B * L for causal-lm, B for classifiers.
     """
-    logits = cast(Any, model)(**batch.inputs).logits
+    logits = cast(Any, model)(**batch.arguments).logits
     return logits if vocabulary is None else logits[..., :vocabulary].flatten(0, 1)
 
 
@@ -51,7 +51,7 @@ def hidden_rows(model: nn.Module, batch: Batch, plain: nn.Module | None = None) 
         plain: The model within the wrapper; None: there is none.
     """
     with _headless(plain or model):
-        return cast(Any, model)(**batch.inputs).logits.flatten(0, 1)
+        return cast(Any, model)(**batch.arguments).logits.flatten(0, 1)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import nn
 
 from conf.errors import UserError
 from models.architectures.checkpoint import check_finite, check_folder, read_config
+from models.architectures.composite import language_config
 from models.architectures.configs import LENGTHS, OFFSET_POSITIONS, fit_interface, without_dropout
 from models.base.interface import Interface
 from models.students.new_head import load_with_head
@@ -25,11 +26,12 @@ def existing_config(folder: Path, interface: Interface, key: str) -> Any:
     """
     check_folder(folder, f"{key}.path")
     config = read_config(folder, f"{key}.path")
-    ids = getattr(config, "vocab_size", None) or 0
+    language = language_config(config)
+    ids = getattr(language, "vocab_size", None) or 0
     if interface.vocabulary is not None and ids < interface.vocabulary:
         remedy = "A student answers in the ids of its teacher: choose one with the same tokenizer."
         raise UserError.about(f"{key}.path", f"{folder} with {ids} ids", f"at least the {interface.vocabulary} here", remedy)
-    have = next((limit for name in LENGTHS if (limit := getattr(config, name, None)) is not None), None)
+    have = next((limit for name in LENGTHS if (limit := getattr(language, name, None)) is not None), None)
     if have is not None and config.model_type in OFFSET_POSITIONS:
         have -= (config.pad_token_id or 0) + 1
     if interface.image_shape is None and have is not None and have < interface.sequence_length:
@@ -39,10 +41,10 @@ def existing_config(folder: Path, interface: Interface, key: str) -> Any:
         )
     if interface.image_shape is not None:
         _check_image(config, interface.image_shape, folder, key)
-    vocabulary = getattr(config, "vocab_size", None)
-    fit_interface(config, interface)
+    vocabulary = getattr(language, "vocab_size", None)
+    fit_interface(config, interface, f"{key}.path")
     if vocabulary is not None:
-        config.vocab_size = vocabulary  # rows beyond the tokenizer's stay, and are cut from the answers
+        language.vocab_size = vocabulary  # rows beyond the tokenizer's stay, and are cut from the answers
     without_dropout(config)
     return config
 

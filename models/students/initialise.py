@@ -13,10 +13,12 @@ from torch import nn
 
 from conf.errors import UserError
 from conf.schema.stage.student import Student
+from models.architectures.composite import language_config
 from models.architectures.configs import build_from, fitted_config
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.batches import Batch
+from models.multimodal.vision import copy_vision, freeze_vision, with_teachers_vision
 from models.students.existing import existing_config, load_existing
 from models.students.first_weights import answer_evenly
 from models.students.importance import Importance
@@ -67,17 +69,24 @@ def make_student(
     Raises:
         UserError: `layers` or `prune` does not fit the shapes, or the vocabulary is larger than the teacher's.
     """
-    if interface.vocabulary is not None and interface.vocabulary > (theirs := cast(Any, teacher).config.vocab_size):
+    if interface.vocabulary is not None and interface.vocabulary > (theirs := language_config(cast(Any, teacher).config).vocab_size):
         remedy = "A student answers in ids that its teacher knows: give both the same vocabulary."
         raise UserError.about(f"{key}.vocabulary", f"{interface.vocabulary} ids", f"at most the teacher's {theirs}", remedy)
     if student.source == "checkpoint":
-        return Initialised(load_existing(Path(str(student.path)), interface, seed, key))
+        existing = load_existing(Path(str(student.path)), interface, seed, key)
+        if student.vision == "frozen":
+            freeze_vision(existing)
+        return Initialised(existing)
     if student.initialisation == "prune":
         assert student.shape is not None
         return Initialised(*prune(student.shape, teacher, interface, batches, key, measured=measured))
     model = random_model(student_config(student, teacher, interface, key), interface.workload, seed)
     if student.initialisation == "layers":
         _copy_layers(model, teacher, interface, key)
+    if student.vision != "own":
+        copy_vision(model, teacher, key)
+    if student.vision == "frozen":
+        freeze_vision(model)
     return Initialised(model)
 
 
@@ -91,6 +100,8 @@ def student_config(student: Student, teacher: nn.Module | None, interface: Inter
         return existing_config(Path(str(student.path)), interface, key)
     if isinstance(student.config, dict):
         config = fitted_config(student.config, interface, f"{key}.config")
+        if student.vision != "own" and teacher is not None:
+            config = with_teachers_vision(config, cast(Any, teacher).config, key)
     else:
         assert student.shape is not None, "students are settled when a run or a plan begins"
         if student.initialisation == "prune" and teacher is not None:

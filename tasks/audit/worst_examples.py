@@ -19,12 +19,13 @@ from conf.schema.ladder import Ladder
 from conf.schema.workloads import answers_in_ids
 from models.data import tokenizers
 from models.data.batches import Batch, evaluation_batches
-from models.data.corpus import Corpus, SplitName
+from models.data.corpus import PIXELS, Corpus, SplitName
 from models.evaluation.audit_figures import shared
 from models.evaluation.audit_rows import AuditRows
 from models.students.vocabulary import VocabularyMap
 
 TOGETHER, AFTER = "wrong with its teacher", "right before, wrong after"
+COLOURED = 3  # dimensions of the pixels of an image
 CONTEXT = 64  # tokens before the one in question
 ALIKE = 5  # most examples of a language model with the same label and the same answer
 SHOWN, SHOWN_CHARACTERS, SHOWN_PIXELS = 12, 120, 32
@@ -115,13 +116,13 @@ def worst_examples(
     def answer(index: int) -> str:
         return corpus.info.label_names[index] if corpus.info.label_names else text([index])
 
-    made = []
+    made, shown = [], corpus.info.picture and corpus.info.picture.id
     for kind, row in wanted:
-        given = inputs[int(rows.example[row])]
+        ids, image = inputs[int(rows.example[row])]
         position = int(rows.position[row])
-        image = given if corpus.info.image_shape is not None else None
         image = image if image is None or corpus.info.pixels is None else corpus.info.pixels.undone(image)
-        ids = given[max(position + 1 - CONTEXT, 0) : position + 1] if answers_in_ids(ladder.workload) else given
+        if ids is not None and answers_in_ids(ladder.workload):
+            ids = ids[max(position + 1 - CONTEXT, 0) : position + 1]
         made.append(
             Example(
                 kind,
@@ -132,7 +133,7 @@ def worst_examples(
                 answer(int(rows.target[row])),
                 {name: answer(int(each.predicted[row])) for name, each in rows.predictions.items()},
                 {name: round(float(each.confidence[row]), 4) for name, each in rows.predictions.items()},
-                None if image is not None else text([int(i) for i in ids]),
+                None if ids is None else text([int(i) for i in ids if int(i) != shown]),
                 image,
             )
         )
@@ -150,12 +151,16 @@ def _inputs(corpus: Corpus, split: SplitName, ladder: Ladder, wanted: set[int]) 
     return found
 
 
-def _input(batch: Batch, place: int) -> Any:
-    if "pixel_values" in batch.inputs:
-        return batch.inputs["pixel_values"][place].numpy()
-    ids = batch.inputs["input_ids"][place]
-    mask = batch.inputs.get("attention_mask")
-    return (ids if mask is None else ids[mask[place].bool()]).numpy()
+def _input(batch: Batch, place: int) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """The ids and the pixels of an example, of a picture in tiles those of the first."""
+    ids = image = None
+    if PIXELS in batch.inputs and PIXELS not in batch.merged:
+        image = batch.inputs[PIXELS][place].numpy()
+        image = image[0] if image.ndim > COLOURED else image
+    if "input_ids" in batch.inputs:
+        ids, mask = batch.inputs["input_ids"][place], batch.inputs.get("attention_mask")
+        ids = (ids if mask is None else ids[mask[place].bool()]).numpy()
+    return ids, image
 
 
 def write_worst(path: Path, examples: list[Example]) -> None:

@@ -18,6 +18,7 @@ from conf.errors import UserError
 from conf.schema.data import Data, DatasetData, FilesData, PictureData
 from conf.schema.ladder import Ladder
 from conf.schema.workloads import answers_in_ids
+from models.base.interface import Picture
 from models.data import tokenizers
 from models.data.chat import spoken
 from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
@@ -26,6 +27,7 @@ from models.data.images import ImageReader
 from models.data.lines import shared_lines
 from tasks.data.duplicates import count_duplicates
 from tasks.data.encode import Finished, Numbering, encode_spool, lines_of, training_texts
+from tasks.data.picture_texts import PictureTexts
 from tasks.data.reading.conversations import chat_encoder, columns_of, cut_notes
 from tasks.data.reading.images import digit_pixels
 from tasks.data.reading.labels import as_teacher, class_ids, label_notes, unlearned_note, unnamed_note
@@ -72,11 +74,17 @@ def build_corpus(
             return build_corpus(ladder, base, teacher_folder, folder, progress, teacher_classes, Path(temporary))
     data, workload = ladder.data, ladder.workload
     images = ImageReader(data, teacher_folder) if workload == "image-classification" and isinstance(data, PictureData) else None
-    spool = None if images else open_spool(work / "spool")  # the spool lacks the sizes that a reader of images finds
+    pairs = None
+    if workload == "image-text":
+        assert teacher_folder is not None, "the schema asks for a checkpoint"
+        pairs = PictureTexts(ladder, base, teacher_folder, work)
+    reader = pairs.reader if pairs else images
+    spool = None if reader else open_spool(work / "spool")  # the spool lacks the sizes that a reader of images finds
     if spool is None:
         progress(f"reading {data.source}")
         # An empty text teaches no language, and alone in a part it would leave nothing to judge by.
-        spool = write_spool(open_source(data, workload, base, images), work / "spool", keep_empty=workload != "causal-lm")
+        source = open_source(data, workload, base, reader)
+        spool = write_spool(pairs.put_aside(source) if pairs else source, work / "spool", keep_empty=workload != "causal-lm")
     if not spool.documents:
         raise no_documents(data)
     notes = [f"{count:,} rows without {role} left out" for role, count in spool.dropped.items()]
@@ -100,15 +108,23 @@ def build_corpus(
     documents = {name: int((parts == index).sum()) for index, name in enumerate(SPLITS)}
     progress(f"{sum(documents.values()):,} documents: {', '.join(f'{count:,} {name}' for name, count in documents.items())}")
 
-    tokenizer = chat = None
-    if workload != "image-classification":
+    tokenizer = chat = pixels = None
+    if pairs is not None:
+        tokenizer, chat = pairs.tokenizer, pairs.encoder
+        pairs.processor.save_pretrained(str(folder / "tokenizer"))  # with its tokenizer
+    elif workload != "image-classification":
         tokenizer = _tokenizer(ladder, spool, parts, teacher_folder, work / "tokenizer", progress)
         chat = chat_encoder(tokenizer, ladder, base, teacher_folder)
         tokenizers.save(tokenizer, folder / "tokenizer")
+    if tokenizer is not None:
         progress(f"tokenising with {tokenizers.id_count(tokenizer):,} ids")
     encoder = chat or (None if tokenizer is None else text_encoder(tokenizer, ladder))
     times = _times(spool, parts, data, progress) if data.transfer or (isinstance(data, FilesData) and data.sources) else None
     finished = encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder), times)
+    shown = None
+    if pairs is not None:
+        shown, pixels = pairs.picture, pairs.pixels
+        pairs.write(work / "splits", parts, times)
     written: dict[SplitName, Split] = {name: Split.load(work / "splits" / name) for name in SPLITS}
     if chat is not None:
         remarks = cut_notes(finished.cut, finished.cut_ids, written)
@@ -124,17 +140,17 @@ def build_corpus(
     if data.max_labels is not None:
         (folder / "train" / "labels.npy").unlink()
         np.save(folder / "train" / "labels.npy", written["train"].labels, allow_pickle=False)
-    pixels = None
     if images is not None:
         pixels = images.pixels
         images.processor.save_pretrained(str(folder / "image_processor"))
     elif workload == "image-classification":
         pixels = digit_pixels(teacher_folder)
-    info = _info(ladder, tokenizer, label_names, slice_names, written, pixels)
+    info = _info(ladder, tokenizer, label_names, slice_names, written, pixels, shown)
     write_info(folder, info)
     if label_names:
         counts = counts.model_copy(update=label_counts(written["train"]))
-    counts = _with_texts(counts, None if chat else finished, info, work / "splits")
+    if pairs is None:  # questions about pictures are few and come again
+        counts = _with_texts(counts, None if chat else finished, info, work / "splits")
     for words in (counts.labels_in_words, counts.cut_in_words, counts.shared_in_words):
         if words:
             progress(words)
@@ -274,6 +290,7 @@ def _info(
     slice_names: tuple[str, ...],
     splits: dict[SplitName, Split],
     pixels: Pixels | None,
+    picture: Picture | None,
 ) -> CorpusInfo:
     end_id, pad_id = (None, None) if tokenizer is None else tokenizers.special_ids(tokenizer)
     texts = ladder.workload == "causal-lm" and not columns_of(ladder.data).conversations  # a template begins conversations itself
@@ -293,4 +310,5 @@ def _info(
         cross_document_attention=ladder.data.cross_document_attention,
         completions=columns_of(ladder.data).conversations,
         pixels=pixels,
+        picture=picture,
     )

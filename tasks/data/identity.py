@@ -9,6 +9,7 @@ from typing import Any
 
 from conf.schema.data import DatasetData, FilesData, WeightedSource
 from conf.schema.ladder import Ladder
+from conf.schema.workloads import reads_pictures
 from tasks.data.reading.files import file_suffixes
 from tasks.data.reading.sources import source_hash
 from tasks.training.identity import known_settings
@@ -35,7 +36,8 @@ def corpus_identity(
         ladder: The ladder; its data, tokenizer and workload count.
         base: Folder that relative paths count from.
         teacher_tokenizer_hash: `models.data.tokenizers.tokenizer_hash` of the teacher's folder, for tokenizer.kind teacher.
-        image_processor: `models.data.image_processors.processor_hash` of the teacher's folder, for images.
+        image_processor: `models.data.image_processors.processor_hash` of the teacher's folder, for images; beside texts that of the
+            whole processor.
         teacher_classes: Names of the teacher's classes, whose numbers the data follow; None: the data's own.
         prefix: Ids that the teacher's tokenizer begins a text with, for causal-lm.
         chat_template: Text of the chat template of conversations; None: they have none, or the tokenizer's configuration holds it.
@@ -83,7 +85,7 @@ def _source_identity(source: WeightedSource) -> dict[str, Any]:
 
 def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, Any]:
     """The identity of the pixels of images; empty for text, and for digits that no processor changes: their fingerprints stay."""
-    if ladder.workload != "image-classification" or (ladder.data.source == "digits" and image_processor is None):
+    if not reads_pictures(ladder.workload) or (ladder.data.source == "digits" and image_processor is None):
         return {}
     settings = ladder.data.model_dump(mode="json")
     return {"images": {"reading": IMAGES, "processor": image_processor, **{key: settings.get(key) for key in IMAGE_SETTINGS}}}

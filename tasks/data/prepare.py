@@ -22,6 +22,7 @@ from models.data import tokenizers
 from models.data.corpus import Corpus, CorpusInfo
 from models.data.image_processors import normalises, processor_hash
 from models.losses.class_weights import weights_of
+from models.multimodal.processors import processor_files_hash
 from tasks.data.build import build_corpus
 from tasks.data.identity import corpus_identity
 from tasks.data.reading.conversations import columns_of, template_of
@@ -51,6 +52,10 @@ def _identity(ladder: Ladder, base: Path, folder: Path | None, classes: tuple[st
     if ladder.workload == "image-classification":
         counts = folder is not None and (ladder.data.source != "digits" or normalises(folder))
         return corpus_identity(ladder, base, None, processor_hash(folder) if folder and counts else None, classes)
+    if ladder.workload == "image-text":
+        assert folder is not None, "the schema asks for a checkpoint"
+        template = template_of(ladder, base, folder)
+        return corpus_identity(ladder, base, tokenizers.tokenizer_hash(folder), processor_files_hash(folder), None, (), template)
     texts = ladder.workload == "causal-lm" and not columns_of(ladder.data).conversations
     prefix = tokenizers.frame(tokenizers.load_teacher(folder))[0] if folder and texts else []
     template = template_of(ladder, base, folder) if columns_of(ladder.data).conversations else None

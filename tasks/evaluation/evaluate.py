@@ -122,6 +122,7 @@ def summary(record: StageRecord) -> str:
     if "bits_per_byte" in metrics:
         main = f"{metrics['bits_per_byte']:.3f} bits/byte"
         main += f" ({baseline_name('causal-lm')} {guess['bits_per_byte']:.3f})" if guess else ""
+        main += f", {percent(metrics['exact_match'])} of answers exact" if "exact_match" in metrics else ""
     else:
         main = f"accuracy {percent(metrics['accuracy'])}"
         main += f" ({baseline_name('')} {percent(guess['accuracy'])})" if guess else ""

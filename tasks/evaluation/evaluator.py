@@ -20,12 +20,13 @@ from models.base.device import resolve_device, use_threads
 from models.base.interface import Interface
 from models.base.quality import BASELINE, Quality
 from models.base.task_figures import TaskFigures
-from models.data.batches import evaluation_batches
+from models.data.batches import evaluation_batches, evaluation_documents
 from models.data.corpus import Corpus, SplitName
 from models.evaluation.baselines import baseline
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
 from models.evaluation.harness import run_task
+from models.multimodal.exact_match import exact_match
 from models.students.vocabulary import fit_vocabulary, read_kept, reduce_corpus
 from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
@@ -71,6 +72,9 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
         answers = np.asarray(vocabulary.kept, dtype=np.int32)[answers]
     judged = quality(columns, corpus, split)
     figures = judged.metrics | {f"{BASELINE}{key}": value for key, value in _baseline(whole, split, ladder.evaluation.examples).items()}
+    if ladder.workload == "image-text":
+        documents = evaluation_documents(corpus, split, ladder.evaluation.examples)
+        figures["exact_match"] = exact_match(columns.correct, corpus.split(split), documents)
     if not answers_in_ids(ladder.workload):
         figures["distinct_answers"] = float(len(np.unique(columns.predicted)))
     return Measured(judged._replace(metrics=figures), [sample._asdict() for sample in samples], answers)

@@ -20,6 +20,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
+from conf.schema.workloads import refuse_unserved
 from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from models.monitoring.features import Described
@@ -104,6 +105,7 @@ def watched(home: Home, version: Version) -> Watched:
     Raises:
         UserError: One of them is gone.
     """
+    refuse_unserved(version.workload, "MODEL", version.label, "a version")
     record = full_record(home, version.run)
     settings = home.runs / version.run / "ladder.yaml"
     if record is None or not settings.is_file():

@@ -149,7 +149,7 @@ def _forward_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Train
 
     def forward() -> float:
         began = time.perf_counter()
-        model(**batch.inputs).logits[..., 0].sum().item()  # waits for a GPU
+        model(**batch.arguments).logits[..., 0].sum().item()  # waits for a GPU
         return time.perf_counter() - began
 
     with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):

@@ -17,6 +17,7 @@ from conf.schema.stage.student import Shape
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from conf.schema.workloads import answers_in_ids
 from models.architectures.checkpoint import check_image
+from models.architectures.composite import language_config
 from models.architectures.gguf import read_config
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
 from models.base.device import memory_bytes
@@ -146,7 +147,7 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         check_image(teacher, image, Path(ladder.teacher.path))
     texts = ladder.workload != "image-classification"
     if texts and corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
-        interface = replace(interface, vocabulary=cast(Any, teacher).config.vocab_size)
+        interface = replace(interface, vocabulary=language_config(cast(Any, teacher).config).vocab_size)
     if corpus is None and not answers_in_ids(ladder.workload) and not ladder.data.classes:
         interface = replace(interface, classes=_classes(ladder, teacher) or interface.classes)
     check_signals(ladder, interface)

@@ -13,6 +13,7 @@ from conf.home import Home
 from conf.loading.load import Loaded, load, load_whole
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
+from conf.schema.workloads import refuse_unserved
 from tasks.records.run import TEACHER, RunRecord, StageRecord, stage_record
 from tasks.registry.versions import Version
 from tasks.runtime.runs.run_registry import full_record
@@ -64,6 +65,7 @@ def champion_run(home: Home, champion: Version) -> ChampionRun:
     Raises:
         UserError: Its record, its settings or its data are not in this home.
     """
+    refuse_unserved(champion.workload, "NAME", champion.label, "a champion")
     record = full_record(home, champion.run)
     path = home.runs / champion.run / "ladder.yaml"
     data = record.data if record is not None else None

@@ -41,8 +41,9 @@ METRICS = {
     "perplexity": ("perplexity", "Perplexity per token"),
     "nll": ("nll", "Negative log-likelihood in nats"),
     "ece": ("ece", "Expected calibration error"),
+    "exact_match": ("exact_match", "Exact answers"),
 }
-OF_WORKLOAD = {"causal-lm": ("bits_per_byte", "perplexity", "nll")}
+OF_WORKLOAD = {"causal-lm": ("bits_per_byte", "perplexity", "nll"), "image-text": ("exact_match", "bits_per_byte", "perplexity", "nll")}
 OTHERS = ("accuracy", "macro_f1", "nll", "ece")
 SHOWN = ("student", "objective", "signals", "training", "seed")  # of the identity, in this order
 WORST = 5
@@ -165,7 +166,7 @@ def figures_of(ladder: Ladder) -> tuple[str, ...]:
 
 def model_figures(key: str, record: StageRecord, root: StageRecord) -> tuple[str, str, str]:
     """A figure of the student, of the root and of the guess that reads no input, for readers."""
-    kind = tables.ACCURACY if key in ("accuracy", "macro_f1") else tables.BITS
+    kind = tables.ACCURACY if key in ("accuracy", "macro_f1", "exact_match") else tables.BITS
     found = [figures.get(key) for figures in (record.metrics, root.metrics, baseline_figures(record.metrics))]
     student, teacher, guess = (fmt.NONE if value is None else tables.score(kind, {kind.key: value}) for value in found)
     return student, teacher, guess

@@ -15,10 +15,12 @@ from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
 from conf.schema.workloads import answers_in_ids
 from models.architectures.checkpoint import check_interface, check_sizes, skeleton
+from models.architectures.composite import language_config
 from models.architectures.configs import positions_of
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
+from models.multimodal.checks import check_features
 from models.students.new_head import missing_head
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
         raise UserError.about("teacher.path", f"{folder} with problem_type {config.problem_type}", allowed, "Use another teacher.")
     if tokenizer is not None:
         ids = tokenizers.id_count(tokenizer)
-        if ids > config.vocab_size:
-            allowed = f"a tokenizer whose largest id is below the embedding's rows, {config.vocab_size}"
+        if ids > (rows := language_config(config).vocab_size):
+            allowed = f"a tokenizer whose largest id is below the embedding's rows, {rows}"
             remedy = "Save the tokenizer that the model was trained with, or resize the model's embedding to the tokenizer."
             raise UserError.about("teacher.path", f"{folder} with a tokenizer of ids up to {ids - 1}", allowed, remedy)
     return model
@@ -92,6 +94,9 @@ def check_forward(folder: Path, model: nn.Module, corpus: Corpus) -> None:
     Raises:
         UserError: With transformers' message, or with the key, value and remedy.
     """
+    if corpus.info.picture is not None:
+        check_features(model, corpus, "teacher.path", str(folder))
+        return
     length, split = corpus.info.sequence_length, corpus.split("train")
     if corpus.info.image_shape is not None or not len(split.values):
         return

@@ -34,7 +34,15 @@ CONVERSION = 1  # raise by hand when the same file begins to give another folder
 # Files of a model folder that are kept. Pickles, code and optimizer states are left behind.
 CARD = "README.md"  # of a model: its licence is there
 RECORDED = ("models:/", "runs:/")  # beginnings of addresses in MLflow
-WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "preprocessor_config.json", CARD)
+WANTED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    CARD,
+)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "spiece.model", "chat_template*")
 
 

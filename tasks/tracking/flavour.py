@@ -23,6 +23,7 @@ TASKS = {
     "causal-lm": ("text-generation", "TextGenerationPipeline", "AutoModelForCausalLM"),
     "sequence-classification": ("text-classification", "TextClassificationPipeline", "AutoModelForSequenceClassification"),
     "image-classification": ("image-classification", "ImageClassificationPipeline", "AutoModelForImageClassification"),
+    "image-text": ("image-text-to-text", "ImageTextToTextPipeline", "AutoModelForImageTextToText"),
 }
 # Part of a pipeline -> the file that marks it in a model folder, the class that reads it, and the files that it needs.
 PARTS = {

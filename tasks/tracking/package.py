@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from conf.schema.workloads import answers_in_ids, reads_pictures
 from tasks.tracking import flavour
 
 if TYPE_CHECKING:
@@ -76,13 +77,19 @@ def write_package(folder: Path, parts: Path, about: About, target: Path) -> None
         artifact_path=about.place,
         run_id=about.run_id,
         model_id=about.model_id,
-        flavors={"transformers": flavour.flavour(folder, about.workload, target), "python_function": _pyfunc(about.workload)},
+        flavors=_flavours(folder, about.workload, target),
         signature=signature(about.workload),
         saved_input_example_info={"artifact_path": EXAMPLE, "type": "json_object", "serving_input_path": SERVING_EXAMPLE},
         metadata=dict(about.facts),
         model_size_bytes=sum(path.stat().st_size for path in flavour.model_files(folder)),
     )
     described.save(str(target / "MLmodel"))
+
+
+def _flavours(folder: Path, workload: str, target: Path) -> dict[str, Any]:
+    """The forms in which MLflow loads the model; its pipelines take no processor of pictures with texts."""
+    plain = {} if workload == "image-text" else {"transformers": flavour.flavour(folder, workload, target)}
+    return {**plain, "python_function": _pyfunc(workload)}
 
 
 def _pyfunc(workload: str) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def signature(workload: str) -> ModelSignature:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Map
 
-    if workload == "causal-lm":
+    if answers_in_ids(workload):
         outputs = Schema([ColSpec(DataType.string)])
         params = [
             ParamSpec("max_new_tokens", DataType.long, 32),
@@ -127,21 +134,22 @@ def signature(workload: str) -> ModelSignature:
 
 def _neutral(folder: Path, workload: str) -> str:
     """An input that says nothing of the data: a word, or a grey picture as a PNG in base64."""
-    if workload != "image-classification":
+    if not reads_pictures(workload):
         return {"causal-lm": "The", "sequence-classification": "A text."}[workload]
     from PIL import Image
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    side = config.get("image_size") or 64
+    side = config.get("image_size") or config.get("vision_config", {}).get("image_size") or 64
     height, width = side if isinstance(side, list) else (side, side)
     file = io.BytesIO()
     Image.new("L", (width, height), 128).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    picture = base64.b64encode(file.getvalue()).decode()
+    return json.dumps({"image": picture, "prompt": "What is this?"}) if workload == "image-text" else picture
 
 
 def requirements(workload: str) -> list[str]:
     """The packages that `pyfunc_model` needs, with the versions of here; a build's own mark, such as `+cpu`, is left out."""
-    names = (*NEEDED, *(("pillow",) if workload == "image-classification" else ()))
+    names = (*NEEDED, *(("pillow",) if reads_pictures(workload) else ()))
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,20 @@ class RecordedModel(PythonModel):
             "causal-lm": transformers.AutoModelForCausalLM,
             "sequence-classification": transformers.AutoModelForSequenceClassification,
             "image-classification": transformers.AutoModelForImageClassification,
+            "image-text": transformers.AutoModelForImageTextToText,
         }[self.workload]
         self.model: Any = auto.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safe).eval()
         has_tokenizer = (Path(folder) / "tokenizer_config.json").is_file()
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safe) if has_tokenizer else None
-        images = self.workload == "image-classification"
-        self.processor: Any = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **safe) if images else None
+        reads = {"image-classification": transformers.AutoImageProcessor, "image-text": transformers.AutoProcessor}.get(self.workload)
+        self.processor: Any = reads.from_pretrained(folder, backend="pil", **safe) if reads else None
 
     def predict(self, model_input: list[str], params: dict[str, Any] | None = None) -> list[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer each row.
 
         Args:
-            model_input: Prompts, texts, or image files in base64.
+            model_input: Prompts, texts, or image files in base64; of a model of pictures with texts JSON objects of `image`, a file in
+                base64, and `prompt`.
             params: For a language model `max_new_tokens`, `temperature` (0: the likeliest token), `top_p`, `seed`; for a classifier
                 `top_k`.
 
@@ -60,7 +63,9 @@ class RecordedModel(PythonModel):
         settings = params or {}
         with torch.no_grad():
             if self.workload == "causal-lm":
-                return [self._continued(row, place, settings) for place, row in enumerate(model_input)]
+                return [self._continued(self._prompt(row), place, settings) for place, row in enumerate(model_input)]
+            if self.workload == "image-text":
+                return [self._continued(self._question(row, place), place, settings) for place, row in enumerate(model_input)]
             answers = []
             for start in range(0, len(model_input), AT_ONCE):
                 rows = model_input[start : start + AT_ONCE]
@@ -68,10 +73,28 @@ class RecordedModel(PythonModel):
                 answers += self._classes(self.model(**inputs).logits.float().softmax(-1), int(settings.get("top_k", 5)))
             return answers
 
-    def _continued(self, prompt: str, place: int, settings: dict[str, Any]) -> str:
+    def _prompt(self, row: str) -> dict[str, Any]:
+        return {"input_ids": self.tokenizer(row, return_tensors="pt")["input_ids"]}
+
+    def _question(self, row: str, place: int) -> dict[str, Any]:
+        try:
+            asked = json.loads(row)
+            image, prompt = str(asked["image"]), str(asked["prompt"])
+        except (ValueError, KeyError, TypeError):
+            raise _refused(f"row {place} is no JSON object of image and prompt") from None
+        parts = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text = f"{self.processor.image_token}{prompt}"
+        if self.processor.chat_template is not None:
+            text = self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+        own = {"add_special_tokens": False} if self.processor.chat_template is not None else {}  # which the template has written
+        inputs = self.processor(text=[text], images=[self._picture(image, place, "RGB")], return_tensors="pt", **own)
+        return {name: value for name, value in inputs.items() if name != "attention_mask"}
+
+    def _continued(self, inputs: dict[str, Any], place: int, settings: dict[str, Any]) -> str:
         most, temperature = int(settings.get("max_new_tokens", 32)), float(settings.get("temperature", 0.0))
-        ids = self.tokenizer(prompt, return_tensors="pt")["input_ids"]
-        positions = getattr(self.model.config, "max_position_embeddings", None)
+        ids = inputs["input_ids"]
+        config = getattr(self.model.config, "text_config", self.model.config)
+        positions = getattr(config, "max_position_embeddings", None)
         if ids.shape[1] == 0:
             raise _refused(f"row {place} has no tokens: send a prompt")
         if most < 1 or (positions is not None and most > positions):
@@ -84,7 +107,7 @@ class RecordedModel(PythonModel):
         chosen = {"temperature": temperature, "top_p": float(settings.get("top_p", 1.0)), "top_k": 0} if temperature else {}
         pad = self.model.generation_config.pad_token_id
         whole = self.model.generate(
-            ids,
+            **inputs,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=most if positions is None else min(most, positions - ids.shape[1]),
             do_sample=bool(temperature),
@@ -97,20 +120,22 @@ class RecordedModel(PythonModel):
         return self.tokenizer(rows, padding=True, truncation=True, return_tensors="pt")
 
     def _pictures(self, rows: list[str], start: int) -> Any:
-        from PIL import Image
-
-        mode, pictures = "L" if getattr(self.model.config, "num_channels", 3) == 1 else "RGB", []
-        for place, row in enumerate(rows, start):
-            try:
-                picture = Image.open(io.BytesIO(base64.b64decode(row, validate=True))).convert(mode)
-            except (binascii.Error, OSError, ValueError, Image.DecompressionBombError):
-                raise _refused(f"row {place} is no image file in base64") from None
-            pictures.append(picture)
+        mode = "L" if getattr(self.model.config, "num_channels", 3) == 1 else "RGB"
+        pictures = [self._picture(row, place, mode) for place, row in enumerate(rows, start)]
         if mode == "L":  # without an axis for it, a processor takes the height for the channels
             import numpy as np
 
             return self.processor([np.asarray(picture)[None] for picture in pictures], return_tensors="pt")
         return self.processor(pictures, return_tensors="pt")
+
+    @staticmethod
+    def _picture(row: str, place: int, mode: str) -> Any:
+        from PIL import Image
+
+        try:
+            return Image.open(io.BytesIO(base64.b64decode(row, validate=True))).convert(mode)
+        except (binascii.Error, OSError, ValueError, Image.DecompressionBombError):
+            raise _refused(f"row {place} is no image file in base64") from None
 
     def _classes(self, probabilities: torch.Tensor, most: int) -> list[dict[str, Any]]:
         names, found = self.model.config.id2label, []

@@ -14,6 +14,7 @@ from typing import Any, cast
 from torch import nn
 
 from models.architectures.checkpoint import save_model
+from models.architectures.composite import language_config
 from models.data.corpus import Corpus
 from models.data.image_processors import FILE as PROCESSOR
 from models.data.image_processors import plain
@@ -63,7 +64,7 @@ def _generate_as(parent: Path, model: nn.Module, vocabulary: VocabularyMap | Non
     if vocabulary is not None and not (parent / KEPT).is_file():
         ends = [int(vocabulary.table[end]) for end in ends if end is not None and end < len(vocabulary.table)]
     if own.eos_token_id in ends and len(ends) > 1:
-        own.eos_token_id = [end for end in ends if end is not None and 0 <= end < student.config.vocab_size]
+        own.eos_token_id = [end for end in ends if end is not None and 0 <= end < language_config(student.config).vocab_size]
     for key in SAMPLING:
         setattr(own, key, getattr(given, key))
 

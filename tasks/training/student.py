@@ -114,7 +114,12 @@ def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:
     def make(teacher: nn.Module | None, aside: Path) -> nn.Module:
         from models.architectures.checkpoint import load_model
 
-        return load_model(Path(extension.student.folder), ladder.workload)
+        model = load_model(Path(extension.student.folder), ladder.workload)
+        if work.identity["student"].get("vision") == "frozen":
+            from models.multimodal.vision import freeze_vision
+
+            freeze_vision(model)
+        return model
 
     return replace(work, identity={**work.identity, "extension": more}, training=training, seed=work.seed + extension.number, make=make)
 

@@ -21,8 +21,9 @@ METRICS: dict[str, tuple[str, ...]] = {  # by workload; the first is the default
     "causal-lm": ("bits_per_byte", "nll", "perplexity"),
     "sequence-classification": ("accuracy", "macro_f1", "nll", "ece"),
     "image-classification": ("accuracy", "macro_f1", "nll", "ece"),
+    "image-text": ("bits_per_byte", "nll", "perplexity", "exact_match"),
 }
-MORE_IS_BETTER = ("accuracy", "macro_f1")
+MORE_IS_BETTER = ("accuracy", "macro_f1", "exact_match")
 
 
 class SearchSettings(Settings):

@@ -126,6 +126,12 @@ class Student(Settings):
         "teacher", "teacher: every id of the tokenizer; used: the ids that the data use, all bytes and specials (causal-lm)"
     )
 
+    vision: Literal["own", "kept", "frozen"] = setting(
+        "own",
+        "own: its own vision part; kept: the teacher's, copied and trained on; frozen: the same, not trained (image-text)",
+        added=True,
+    )
+
     @field_validator("config", mode="before")
     @classmethod
     def _mapping_or_path(cls, value: Any) -> Any:
@@ -156,6 +162,8 @@ class Student(Settings):
                     f"got a checkpoint and initialisation {self.initialisation!r}; allowed: a checkpoint, which has first weights. "
                     "Leave out initialisation."
                 )
+            if self.vision == "kept":
+                raise ValueError("got a checkpoint and vision 'kept'; allowed: own or frozen, as it has its own. Leave it out.")
             if self.vocabulary == "used":
                 raise ValueError("got a checkpoint and vocabulary 'used'; allowed: teacher, as it has its own ids. Leave out vocabulary.")
             return self
@@ -167,6 +175,10 @@ class Student(Settings):
             raise ValueError(f"got {found}; allowed: one of shape, parameters and config, or source: checkpoint with path. Give one.")
         if isinstance(self.config, dict) and not isinstance(self.config.get("model_type"), str):
             raise ValueError(f"got config {self.config!r}; allowed: a mapping with model_type. Add it, such as model_type: qwen3.")
+        if self.vision != "own" and isinstance(self.config, dict) and "vision_config" in self.config:
+            raise ValueError(
+                f"got vision {self.vision!r} and config.vision_config; allowed: one of them. The vision part is the teacher's."
+            )
         if self.config is not None and self.initialisation == "prune":
             raise ValueError("got config and initialisation 'prune'; allowed: random or layers, for a config. Give a shape, or random.")
         if self.parameters is not None and (self.initialisation == "layers" or self.vocabulary == "used"):

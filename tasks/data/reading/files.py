@@ -16,6 +16,7 @@ from conf.errors import UserError, reason_of
 from conf.path_policy import check_read
 from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
+from conf.schema.workloads import reads_pictures
 from models.data.corpus import SplitName
 from models.data.images import ImageReader, named_files
 from tasks.data.reading.columns import NoLabelColumn
@@ -90,7 +91,7 @@ def file_contents(data: FilesData, base: Path, workload: Workload) -> Iterator[t
     for split, name, path, source in list_files(data, base, workload):
         group = split or (source and source.name)
         yield f"{group}\0{name}" if group else name, path
-        if workload == "image-classification" and path.suffix.lower() in TABLES:
+        if reads_pictures(workload) and path.suffix.lower() in TABLES:
             column = ((source and source.columns) or data.columns).image
             yield from named_files(((origin, row[column]) for origin, row in read_rows(name, path, {"image": column})), path.parent)
 
@@ -114,7 +115,7 @@ def file_documents(
     tables = [file for file in files if file.path.suffix.lower() in TABLES]
     wanted = wanted_of(data, workload)
     without = _without_labels(tables, wanted)
-    places = picture_places(data, files, base) if images is not None else {}
+    places = picture_places(data, files, base) if workload == "image-classification" else {}
     read: Counter[str] = Counter()
     for split, name, path, source in files:
         found: Iterable[Document]
@@ -122,6 +123,9 @@ def file_documents(
             if path.suffix.lower() in TABLES:
                 rows = read_rows(name, path, wanted) if without is None else _rows(name, path, wanted, without)
                 found = row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
+            elif workload == "image-text":
+                allowed = "tables, whose rows hold an image, a prompt and a completion"
+                raise UserError.about("data.paths", name, allowed, "Leave the file out, or name it in a table's column.")
             elif images is not None:
                 image, key = images.read(str(path), name, "data.paths")
                 label, part = places[path]

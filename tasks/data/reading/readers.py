@@ -14,7 +14,7 @@ from conf.schema.data import Columns, DatasetData, FilesData
 from conf.schema.ladder import Workload
 from conf.schema.workloads import answers_in_ids
 from models.data.corpus import SplitName
-from models.data.images import PixelArray, ReadImage
+from models.data.images import BROKEN, PixelArray, ReadImage, UnreadableImage
 from tasks.data.reading.conversations import row_conversation
 from tasks.data.reading.labels import Label, class_name, clean_label
 from tasks.data.reading.tables import Row
@@ -42,7 +42,8 @@ class Document:
         slice: Group that it is reported under.
         origin: Where a person finds it, such as `reviews.csv:12`.
         text: Its text, for text workloads.
-        image: (C, H, W) for image workloads: bytes as `tasks.data.reading.images` stores them, or float32.
+        image: (C, H, W) for image workloads: bytes as `tasks.data.reading.images` stores them, or float32. Beside a text the
+            `pixel_values` (m, ...) of a vision-language model.
         label: Its class as the source writes it; None where the source has none.
         split: The split that the source puts it in; None: the hash of its key decides.
         weight: Times that it is read in an epoch, if it trains.
@@ -70,6 +71,7 @@ def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
     contents = ["image" if workload == "image-classification" else "text"]
     if columns.conversations:
         contents = ["messages"] if columns.messages is not None else ["prompt", "completion"]
+        contents += ["image"] if workload == "image-text" else []
     wanted = {content: getattr(columns, content) for content in contents}
     if not answers_in_ids(workload):
         wanted["label"] = columns.label
@@ -118,6 +120,9 @@ def row_document(
             remedy = f"{origin} has none: data.missing=drop leaves such rows out."
             raise UserError.about("data.columns.image", columns.image, "an image in every row", remedy)
         image, key = read_image(row[columns.image], origin)
+        if workload == "image-text":
+            text = row_conversation(row, columns, origin)
+            return Document(content_key(key + text), group, origin, text=text, image=image, split=split)
         return Document(key, group, origin, image=image, label=label, split=split)
     text = row_conversation(row, columns, origin) if columns.conversations else row[columns.text]
     try:
@@ -203,4 +208,11 @@ def row_documents(
         if column is not None:
             word = row[column]
             split = split_named(names[column][word] if column in names and isinstance(word, int) else word, column, origin)
-        yield row_document(row, columns, workload, origin, names.get(columns.slice or "", ()), read_image, split)
+        try:
+            document = row_document(row, columns, workload, origin, names.get(columns.slice or "", ()), read_image, split)
+        except UnreadableImage:
+            if data.missing != "drop":
+                raise
+            dropped[BROKEN] += 1
+            continue
+        yield document

@@ -20,7 +20,8 @@ FIGURES = {
     tables.BITS.key: {"bits_per_byte": "bits/byte", "perplexity": "perplexity a token", "nll": "nll, nats/token", "accuracy": "next token"},
     tables.ACCURACY.key: {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "nll, nats", "ece": "ECE"},
 }
-SHARES = frozenset({"accuracy", "macro_f1"})
+EXACT = "exact_match"
+SHARES = frozenset({"accuracy", "macro_f1", EXACT})
 
 
 def section(
@@ -40,7 +41,9 @@ def section(
 
 
 def _figures(record: RunRecord) -> dict[str, Any]:
-    shown = FIGURES[tables.quality_of(record).key]
+    shown = dict(FIGURES[tables.quality_of(record).key])
+    if any(EXACT in model.metrics for model in record.models):
+        shown[EXACT] = "exact answers"
     known = [(model.name, model.metrics) for model in record.models]
     guess = tables.baseline_of(record)
     rows = [[name, *(_shown(key, figures.get(key)) for key in shown)] for name, figures in [*known, *([guess] if guess else [])]]
