@@ -12,6 +12,7 @@ from conf.schema.generate import Generate
 from conf.schema.ladder import Ladder
 from tasks.data.reading.conversations import columns_of
 from tasks.generation.answers import AnswerSet, write_all
+from tasks.generation.check import check_rules
 from tasks.generation.prompts import AskedPrompts, read_prompts
 from tasks.generation.rules import function_of
 from tasks.generation.scores import perplexities_of
@@ -47,6 +48,7 @@ def generate_data(root: StageRecord, inputs: StageInputs) -> GenerationRecord:
 
 
 def _round(settings: Generate, asked: AskedPrompts, root: StageRecord, inputs: StageInputs) -> GenerationRecord:
+    check_rules(settings)  # before anything is paid
     written = write_all(settings, asked.prompts, root, inputs)
     function, source = function_of(settings.selection.function)
     judge, judge_hash = perplexities_of(settings, inputs, None)

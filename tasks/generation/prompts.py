@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -65,7 +65,7 @@ def read_prompts(settings: Generate, base: Path, corpus: Corpus) -> AskedPrompts
     """
     left_out: Counter[str] = Counter()
     found: dict[str, Prompt] = {}
-    for prompt in _read(settings.prompts, base):
+    for prompt in all_prompts(settings.prompts, base):
         if not prompt.text.strip():
             left_out["empty"] += 1
         elif prompt.text in found:
@@ -102,7 +102,12 @@ def filled(template: str, row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]
     return text, tuple(values)
 
 
-def _read(settings: Prompts, base: Path) -> Iterator[Prompt]:
+def all_prompts(settings: Prompts, base: Path) -> Iterator[Prompt]:
+    """The prompts of all files, in their order, equal and empty ones among them.
+
+    Raises:
+        UserError: A file or a column is missing.
+    """
     data = FilesData.model_construct(None, source="files", paths=settings.paths, columns=Columns(), splits=None, sources=())
     wanted = {f"{{{name}}}": name for name in settings.fields} | ({"reference": settings.reference} if settings.reference else {})
     with renamed({"data.paths": f"{KEY}.paths", "data.columns.reference": f"{KEY}.reference", "data.columns": f"{KEY}.template"}):
@@ -127,26 +132,28 @@ def _without_held_out(prompts: list[Prompt], corpus: Corpus) -> list[Prompt]:
         return prompts
     tokenizer = tokenizers.load(corpus.tokenizer_folder)
     encoder = PromptEncoder(tokenizer)
-    texts, begun = list[str](), set[tuple[int, ...]]()
+    texts, begun = list[str](), set[str]()
+
+    def text_of(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
     for split in (corpus.split("valid"), corpus.split("test")):
         for number in range(len(split)):
             first, last = split.offsets[number], split.offsets[number + 1]
             ids = split.values[first:last].tolist()
-            texts.append(str(tokenizer.decode(ids, skip_special_tokens=True)))
+            texts.append(text_of(ids))
             if split.counted is not None:
                 answer = np.flatnonzero(split.counted[first:last])
-                begun.add(tuple(ids[: int(answer[0])] if len(answer) else ids))
-    lines = {*line_hashes(texts, 1.0).tolist()}
-    whole = {plain(text) for text in texts}
+                texts.append(text_of(ids[: int(answer[0])] if len(answer) else ids))
+                begun.add(plain(texts[-1]))
+    lines, whole = {*line_hashes(texts, 1.0).tolist()}, {plain(text) for text in texts}
 
     def is_held_out(prompt: Prompt) -> bool:
         own = [prompt.text, *prompt.values]
         if any(text in whole for text in map(plain, own) if text) or lines.intersection(line_hashes(own, 1.0).tolist()):
             return True
-        if not begun:
-            return False
-        asked = encoder.ids([{"role": "user", "content": prompt.text}]) if encoder.chat else encoder.ids(prompt.text)
-        return tuple(asked) in begun
+        asked = [{"role": "user", "content": prompt.text}] if encoder.chat else prompt.text
+        return bool(begun) and plain(text_of(encoder.ids(asked))) in begun
 
     return [prompt for prompt in prompts if not is_held_out(prompt)]
 

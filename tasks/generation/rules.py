@@ -62,15 +62,8 @@ class NearDuplicates:
     """
 
     def __init__(self, threshold: float) -> None:
-        try:
-            from datasketch import MinHashLSH
-        except ImportError as error:
-            raise UserError.about(
-                "data.generate.selection.duplicates",
-                threshold,
-                "none, where the package datasketch is not installed",
-                "Run `pip install datasketch`.",
-            ) from error
+        from datasketch import MinHashLSH
+
         self._index, self._count = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), 0
 
     def is_like_another(self, text: str) -> bool:

@@ -32,6 +32,7 @@ from models.training.step import check_batch_statistics
 from tasks.data.prepare import check_patches, patches_of, shapes_of
 from tasks.data.reading.sources import first_image_shape
 from tasks.evaluation.harness_tasks import check_tasks
+from tasks.generation.check import check_generation
 from tasks.lifecycle.request import kept_before
 from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.fit import check_checkpoint
@@ -138,6 +139,8 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     """
     kept_before(ladder, context.start_at)
     check_tasks(ladder, Path(context.base))
+    if ladder.data.generate is not None:
+        check_generation(ladder.data.generate, Path(context.base))
     image = corpus.info.image_shape if corpus else expected_image(ladder, context)
     interface = expected_interface(ladder, corpus, image)
     check_patches(ladder, image)

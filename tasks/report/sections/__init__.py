@@ -43,7 +43,7 @@ from tasks.report.sections import (
     settings,
     slices,
 )
-from tasks.report.sections.choice import route, search, teachers
+from tasks.report.sections.choice import generation, route, search, teachers
 
 Section = Callable[[RunRecord], Mapping[str, Any] | None]
 
@@ -54,6 +54,7 @@ SECTIONS: dict[str, Section] = {
     "search": search.section,
     "proof": proof.section,
     "route": route.section,
+    "generation": generation.section,
     "costs": costs.section,
     "economics": economics.section,
     "bench": bench.section,
