@@ -10,6 +10,7 @@ from conf.schema.base import Choices, Settings, setting
 from conf.schema.generate import Generate
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
+PROMPT = "{prompt}"  # in `columns.rationale_prompt`
 
 
 class Columns(Settings):
@@ -26,18 +27,42 @@ class Columns(Settings):
         None, "Column that holds a prompt, whose answer is in `completion`, in place of `text` (causal-lm)", "column name", added=True
     )
     completion: str | None = setting(None, "Column that holds the answer to `prompt`; it alone is learned", "column name", added=True)
+    rationale: str | None = setting(
+        None,
+        "Column that holds the reasoning behind `completion`, which training rows teach as a second task (objective.rationale); none: "
+        "answers alone",
+        "column name",
+        added=True,
+    )
+    rationale_prompt: str = setting(
+        f"{PROMPT}\nReasoning:\n", f"Prompt of the second task; {PROMPT} stands for the row's own prompt", "text", added=True
+    )
 
     @model_validator(mode="after")
     def _a_prompt_has_a_completion(self) -> Columns:
         if (self.prompt is None) != (self.completion is None) or (self.prompt is not None and self.messages is not None):
             given = ", ".join(name for name in ("messages", "prompt", "completion") if getattr(self, name) is not None)
             raise ValueError(f"got {given}; allowed: messages, or prompt and completion. Add or drop one.")
+        if self.rationale is not None and self.prompt is None:
+            raise ValueError(
+                f"rationale: got {self.rationale!r}; allowed: with prompt and completion, which it explains. Name them, or leave it out."
+            )
+        if self.rationale_prompt.count(PROMPT) != 1 or not self.rationale_prompt.replace(PROMPT, "").strip():
+            raise ValueError(
+                f"rationale_prompt: got {self.rationale_prompt!r}; allowed: {PROMPT} once, with words that tell the task from that of the "
+                "answer. Correct it."
+            )
         return self
 
     @property
     def conversations(self) -> bool:
         """Whether rows are conversations, or prompts with completions, and not texts."""
         return self.messages is not None or self.prompt is not None
+
+    def explained(self, prompt: str) -> str:
+        """The prompt of the second task, which asks for the reasoning behind the answer to a prompt."""
+        before, _, after = self.rationale_prompt.partition(PROMPT)
+        return before + prompt + after
 
 
 class Splits(Settings):
@@ -277,6 +302,12 @@ class DatasetData(PictureData):
     )
     revision: str | None = setting(None, "Git revision of a hub dataset", "revision")
     columns: Columns = setting(Columns(), "Names of the columns")
+
+
+def has_rationales(data: CommonData) -> bool:
+    """Whether any rows of a source, or of `data.transfer`, may bear a rationale."""
+    tables = [data, *getattr(data, "sources", ()), *data.transfer]
+    return any(columns is not None and columns.rationale is not None for each in tables if (columns := getattr(each, "columns", None)))
 
 
 def transfer_data(data: CommonData, place: int) -> FilesData:

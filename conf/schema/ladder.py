@@ -16,7 +16,7 @@ from conf.schema.answer_checks import check_answers, is_by_root
 from conf.schema.base import Settings, setting
 from conf.schema.choice.routing import Routing
 from conf.schema.choice.search import SearchSettings
-from conf.schema.data import Data, Tokenizer, sources_for
+from conf.schema.data import Data, Tokenizer, has_rationales, sources_for
 from conf.schema.measures.audit import Audit, check_gate
 from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
@@ -198,6 +198,17 @@ class Ladder(Settings):
                 f"teacher.class_weights: got {self.teacher.class_weights!r}; allowed: none, for {self.workload}; weights of classes are "
                 "for classification. Leave it out."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_need_rationales(self) -> Ladder:
+        if has_rationales(self.data):
+            return self
+        weights = {f"stages[{index}].objective.rationale": stage.objective.rationale for index, stage in enumerate(self.stages)}
+        weights["teacher.rationale"] = None if isinstance(self.teacher, AnswersTeacher) else self.teacher.rationale
+        for key, weight in weights.items():
+            if weight is not None:
+                raise ValueError(f"{key}: got {weight:g}; allowed: with data.columns.rationale. Name the column, or leave it out.")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from conf.schema.base import Choices, Settings, setting
-from conf.schema.stage.objective import ClassWeights, class_weights, plain_class_weights
+from conf.schema.stage.objective import ClassWeights, class_weights, plain_class_weights, rationale_weight
 from conf.schema.stage.student import Shape
 from conf.schema.stage.training import Training
 
@@ -27,6 +27,7 @@ class TrainedTeacher(Settings):
         allowed="trial, true or false",
     )
     class_weights: ClassWeights = class_weights("Weights of classes in its cross-entropy (classification), as objective.class_weights")
+    rationale: float | None = rationale_weight("Weight of rationales in its training, as objective.rationale")
     keep: tuple[float, ...] = setting(
         (),
         "Shares of its training after which its weights are kept, the early checkpoints of stages with teachers: checkpoints",
@@ -94,6 +95,7 @@ class CheckpointTeacher(Settings):
     class_weights: ClassWeights = class_weights(
         "Weights of classes in its cross-entropy where it is trained on (classification), as objective.class_weights"
     )
+    rationale: float | None = rationale_weight("Weight of rationales where it is trained on, as objective.rationale")
 
     _plain_class_weights = field_validator("class_weights", mode="before")(plain_class_weights)
 
@@ -103,6 +105,10 @@ class CheckpointTeacher(Settings):
             raise ValueError(
                 f"class_weights: got {self.class_weights!r}; allowed: none, where the checkpoint teaches as it is. "
                 "Set training, or leave it out."
+            )
+        if self.rationale is not None and self.training is None:
+            raise ValueError(
+                f"rationale: got {self.rationale:g}; allowed: none, where the checkpoint teaches as it is. Set training, or leave it out."
             )
         return self
 

@@ -5,13 +5,14 @@ Shape legend: B examples of a batch, L sequence length, N rows that a loss is ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from conf.errors import UserError
 from conf.schema.workloads import answers_in_ids
@@ -32,6 +33,7 @@ class Batch:
         places: (B,) int64, of windows of packed documents: where the first target stands in the corpus, its splits one after another; where
             that does not count, it may be outside the document. None: there are no windows.
         merged: Names of inputs (B, m, ...) that the model takes as (B * m, ...): patches of pictures.
+        rationale: (B,) bool, whether an example is the reasoning behind a completion, a task of its own; None: none is.
     """
 
     inputs: dict[str, Tensor]
@@ -39,6 +41,7 @@ class Batch:
     slices: Tensor
     places: Tensor | None = None
     merged: tuple[str, ...] = ()
+    rationale: Tensor | None = None
 
     @property
     def arguments(self) -> dict[str, Tensor]:
@@ -53,8 +56,22 @@ class Batch:
         """Micro-batch `index` of `parts` equal ones."""
         rows = slice(index * len(self.targets) // parts, (index + 1) * len(self.targets) // parts)
         places = None if self.places is None else self.places[rows]
+        kind = None if self.rationale is None else self.rationale[rows]
         inputs = {k: v[rows] for k, v in self.inputs.items()}
-        return replace(self, inputs=inputs, targets=self.targets[rows], slices=self.slices[rows], places=places)
+        return replace(self, inputs=inputs, targets=self.targets[rows], slices=self.slices[rows], places=places, rationale=kind)
+
+    def trimmed(self) -> Batch:
+        """The same batch without positions after the last that counts, where there are rationales: a part may hold short answers alone."""
+        if self.rationale is None:
+            return self
+        length = int((self.targets != IGNORE).any(0).nonzero().max()) + 1
+        return replace(self, inputs={k: v[:, :length] for k, v in self.inputs.items()}, targets=self.targets[:, :length])
+
+    def task(self, rationale: bool) -> Batch:
+        """The same batch, in which the examples of one task alone count."""
+        assert self.rationale is not None
+        other = (self.rationale != rationale).to(self.targets.device)
+        return replace(self, targets=self.targets.masked_fill(other[:, None], IGNORE))
 
     @property
     def valid(self) -> int:
@@ -152,6 +169,18 @@ def _with_pictures(batch: Batch, split: Split, info: CorpusInfo, chosen: NDArray
     return replace(batch, inputs=inputs, merged=tuple(merged))
 
 
+def _joined(answers: Batch, rationales: Batch, pad_id: int) -> Batch:
+    """Examples of both tasks, the rationales behind the answers, padded to the longest."""
+    width = max(answers.targets.shape[1], rationales.targets.shape[1])
+
+    def together(values: Sequence[Tensor], filler: int) -> Tensor:
+        return torch.cat([functional.pad(value, (0, width - value.shape[1]), value=filler) for value in values])
+
+    ids = together([answers.inputs["input_ids"], rationales.inputs["input_ids"]], pad_id)
+    targets, slices = together([answers.targets, rationales.targets], IGNORE), torch.cat([answers.slices, rationales.slices])
+    return Batch({"input_ids": ids}, targets, slices, rationale=torch.arange(len(ids)) >= len(answers.targets))
+
+
 def document_positions(places: NDArray[np.int64], offsets: NDArray[np.int64], given: int = 1) -> NDArray[np.int64]:
     """Positions within their documents of inputs at (B, L) places of a split, counted from where a document, or the window, begins.
 
@@ -175,13 +204,16 @@ class TrainingBatches:
         batch_size: Examples of a step.
         seed: Of the order.
         labelled: Draw classifiers' examples with a label alone: who learns without a teacher spends no step on the others.
+        rationales: Add the rationale of each drawn row that has one, as a further example of the step: rows and their order stay.
     """
 
-    def __init__(self, corpus: Corpus, batch_size: int, seed: int, labelled: bool = False) -> None:
+    def __init__(self, corpus: Corpus, batch_size: int, seed: int, labelled: bool = False, rationales: bool = False) -> None:
         self.info = corpus.info
         self.split = corpus.split("train")
         self.batch_size = batch_size
         self.seed = seed
+        self.rationales = corpus.rationales if rationales else None
+        self.explained = None if self.rationales is None else np.diff(self.rationales.offsets) > 0
         length = self.info.sequence_length
         windows = self.packed = self.info.workload == "causal-lm" and not self.info.completions
         self.drawn = np.flatnonzero(self.split.labels >= 0) if labelled and self.info.classes else None  # numbers of those with a label
@@ -209,7 +241,12 @@ class TrainingBatches:
         if not answers_in_ids(self.info.workload):
             return _example_batch(self.split, self.info, chosen)
         if self.info.completions:
-            return _completion_batch(self.split, self.info, chosen)
+            batch = _completion_batch(self.split, self.info, chosen)
+            own = chosen[:0] if self.explained is None else chosen[self.explained[chosen]]
+            if self.rationales is None or not len(own):
+                return batch
+            assert self.info.pad_id is not None
+            return _joined(batch, _completion_batch(self.rationales, self.info, own), self.info.pad_id)
         length = self.info.sequence_length
         places = chosen[:, None] * length + np.arange(length + 1)
         windows = np.asarray(self.split.values[places], dtype=np.int64)

@@ -74,9 +74,13 @@ class ChatEncoder:
 
     def documents(self, texts: Sequence[str]) -> Encoded:
         """Encode conversations as documents of a corpus."""
-        each = self.conversations(texts)
-        counts, cut, sizes = (np.array(values, dtype=np.int64) for values in zip(*((len(e.ids), e.cut, e.size) for e in each), strict=True))
-        return Encoded(np.concatenate([e.ids for e in each]), counts, cut, np.concatenate([e.counted for e in each]), sizes)
+        return _together(self.conversations(texts))
+
+    def rationales(self, texts: Sequence[str]) -> Encoded:
+        """Encode the second task of each conversation: the prompt that asks for its reasoning, and this; empty where it has none."""
+        found = [json.loads(text).get("rationale") for text in texts]
+        nothing = EncodedConversation(np.empty(0, dtype=self.dtype), np.empty(0, dtype=np.uint8), 0, 0)
+        return _together([nothing if content is None else self._document(content) for content in found])
 
     def conversations(self, texts: Sequence[str]) -> list[EncodedConversation]:
         """Encode conversations, one by one.
@@ -193,6 +197,11 @@ class ChatEncoder:
         return EncodedConversation(np.array(ids[kept], dtype=self.dtype), counted, size, max(len(ids) - self.length, 0))
 
 
+def _together(each: Sequence[EncodedConversation]) -> Encoded:
+    counts, cut, sizes = (np.array(values, dtype=np.int64) for values in zip(*((len(e.ids), e.cut, e.size) for e in each), strict=True))
+    return Encoded(np.concatenate([e.ids for e in each]), counts, cut, np.concatenate([e.counted for e in each]), sizes)
+
+
 def use_template(tokenizer: PreTrainedTokenizerBase, template: str | None, messages: bool) -> bool:
     """Give a tokenizer a chat template, and say whether conversations are concatenated without one.
 
@@ -216,16 +225,28 @@ def use_template(tokenizer: PreTrainedTokenizerBase, template: str | None, messa
     return plain
 
 
-def conversation_text(messages: Sequence[dict[str, str]] | None = None, prompt: str = "", completion: str = "") -> str:
-    """The text by which a conversation travels, and which is its content."""
-    plain = {"messages": list(messages)} if messages is not None else {"prompt": prompt, "completion": completion}
+def conversation_text(
+    messages: Sequence[dict[str, str]] | None = None, prompt: str = "", completion: str = "", rationale: tuple[str, str] | None = None
+) -> str:
+    """The text by which a conversation travels, and which is its content; `rationale`: the prompt that asks for it, and its text."""
+    plain: dict[str, Any] = {"messages": list(messages)} if messages is not None else {"prompt": prompt, "completion": completion}
+    if rationale is not None:
+        plain["rationale"] = dict(zip(("prompt", "completion"), rationale, strict=True))
     return json.dumps(plain, ensure_ascii=False)
+
+
+def without_rationale(text: str) -> str:
+    """The text of the same conversation without its rationale, which decides no split: rows are held out with and without one alike."""
+    content = json.loads(text)
+    content.pop("rationale", None)
+    return json.dumps(content, ensure_ascii=False)
 
 
 def spoken(text: str) -> str:
     """All that is said in a conversation, for a tokenizer that is trained on it."""
     content = json.loads(text)
     parts = [message["content"] for message in content.get("messages", ())] or [content["prompt"], content["completion"]]
+    parts += content.get("rationale", {}).values()
     return "\n".join(parts)
 
 

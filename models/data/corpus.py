@@ -27,6 +27,7 @@ FIELDS = ("values", "offsets", "labels", "slices", "sizes")
 COUNTED = "counted"  # field of completions alone
 PICTURE = "picture."  # begins the names of files of a picture's inputs
 PIXELS = "pixel_values"
+RATIONALES = "rationales"  # folder beside the splits
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class CorpusInfo:
     cross_document_attention: bool = True  # whether attention in a training window crosses from one document into the next
     prefix: tuple[int, ...] = ()  # ids that the tokenizer begins a text with, at the head of every document of causal-lm
     picture: Picture | None = None  # of a document beside its text
+    rationales: int = 0  # training documents of completions that have a rationale, see `Corpus.rationales`
 
     @property
     def classes(self) -> int:
@@ -164,6 +166,11 @@ class Corpus:
         return Split.load(self.folder / name)
 
     @property
+    def rationales(self) -> Split | None:
+        """The second task of each training document, the reasoning behind its completion; of one without it the document is empty."""
+        return Split.load(self.folder / RATIONALES) if self.info.rationales else None
+
+    @property
     def interface(self) -> Interface:
         """Inputs and outputs that the data need of every model."""
         info = self.info
@@ -193,7 +200,7 @@ class Corpus:
 
 
 # Fields that came later are written where they say something: the hash of a corpus is that of its files, and older ones keep theirs.
-LATER = {"pixels": None, "completions": False, "cross_document_attention": True, "prefix": (), "picture": None}
+LATER = {"pixels": None, "completions": False, "cross_document_attention": True, "prefix": (), "picture": None, "rationales": 0}
 
 
 @lru_cache(maxsize=4)
@@ -202,10 +209,12 @@ def shuffled(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
-def write_corpus(folder: Path, info: CorpusInfo, splits: dict[SplitName, Split]) -> None:
+def write_corpus(folder: Path, info: CorpusInfo, splits: dict[SplitName, Split], rationales: Split | None = None) -> None:
     """Write a corpus into an existing empty folder."""
     for name, split in splits.items():
         split.save(folder / name)
+    if rationales is not None:
+        rationales.save(folder / RATIONALES)
     write_info(folder, info)
 
 

@@ -30,8 +30,9 @@ def used_ids(corpus: Corpus) -> tuple[int, ...]:
         UserError: The corpus's tokenizer is no BPE.
     """
     present = np.zeros(corpus.info.vocabulary or 0, dtype=bool)
-    for name in SPLITS:
-        values = corpus.split(name).values
+    rationales = corpus.rationales
+    for split in (*map(corpus.split, SPLITS), *([] if rationales is None else [rationales])):
+        values = split.values
         for start in range(0, len(values), 2**24):  # bounds the memory that a large corpus takes
             present[np.unique(values[start : start + 2**24]).astype(np.int64)] = True
     special = [i for i in (corpus.info.end_id, corpus.info.pad_id, *corpus.info.prefix) if i is not None]

@@ -111,7 +111,15 @@ class ReducedCorpus(Corpus):
 
     def split(self, name: SplitName) -> Split:
         """The documents of one split, their ids looked up as they are read."""
-        split = super().split(name)
+        return self._mapped(super().split(name))
+
+    @property
+    def rationales(self) -> Split | None:
+        """The second task of training documents, likewise."""
+        split = super().rationales
+        return None if split is None else self._mapped(split)
+
+    def _mapped(self, split: Split) -> Split:
         return replace(split, values=cast(Any, MappedIds(split.values, self.vocabulary)))
 
 

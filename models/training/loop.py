@@ -50,6 +50,7 @@ class Step(NamedTuple):
     grad_norm: float  # before clipping
     tokens_per_second: float  # valid rows a second, since this attempt began
     valid: dict[str, float] | None  # figures of a validation after this step
+    rationale: float | None = None  # loss of the rationales alone, per valid row of theirs; None: there are none
 
 
 @dataclass
@@ -184,7 +185,8 @@ def train(
             speed = (state.tokens - earlier_tokens) / max(state.seconds - earlier, 1e-9)
             if at is not None and at.settings.kind == "taid":
                 state.taid = advance(state.taid, losses.kd, step, t.steps)
-            report = Step(step, *losses, rate, at.alpha if at else 0.0, at.temperature if at else 1.0, norm, speed, valid)
+            alpha, temperature = (at.alpha, at.temperature) if at else (0.0, 1.0)
+            report = Step(step, *losses[:4], rate, alpha, temperature, norm, speed, valid, losses.rationale)
             _remember(state, report, t.steps)
             if on_step:
                 on_step(report)
@@ -253,6 +255,8 @@ def _validation(
 def _remember(state: Progress, report: Step, steps: int) -> None:
     point = report._asdict()
     valid = point.pop("valid")
+    if report.rationale is None:
+        del point["rationale"]
     if report.step % max(1, steps // CURVE_POINTS) == 0 or report.step == 1:
         state.curve["train"].append(point)
     if valid is not None:

@@ -29,12 +29,22 @@ from models.signals.sources import SignalSource, hidden_rows, rows
 
 
 class Losses(NamedTuple):
-    """Losses of a step in nats per valid row, cross-entropies per labelled row, at the weights before it."""
+    """Losses of a step in nats per valid row, cross-entropies per labelled row, at the weights before it; of answers, but `rationale`."""
 
-    loss: float
+    loss: float  # with that of rationales, times their weight
     ce: float
     kd: float  # T^2 times the divergence
     teacher_ce: float | None
+    rationale: float | None = None  # the same loss per valid row of rationales; None: there are none
+
+
+class _Task(NamedTuple):
+    """Rows that are averaged together: those of the whole step, on every process alike."""
+
+    rationale: bool | None  # None: there is one task
+    weight: float  # of its mean in the loss
+    valid: int
+    labelled: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Plan:
     precision: str = "fp32"  # bf16 or fp32; resolved, never auto
     class_weights: tuple[float, ...] | None = None  # of classes in the cross-entropy; None: all alike
     turns: Turns | None = None  # of the teachers; None: all teach throughout
+    rationale: float = 1.0  # weight of the mean over the rationales' rows beside that over the answers', where a batch holds any
 
 
 class StudentInTraining(NamedTuple):
@@ -125,29 +136,52 @@ def gradients(
     """
     student.model.train()
     processes, parts = accelerator.num_processes, plan.training.accumulation
-    valid, labelled = max(batch.valid, 1), max(batch.labelled, 1)  # of the whole step, on every process alike
+    tasks = _tasks(batch, plan)
     mine = batch.part(accelerator.process_index, processes) if processes > 1 else batch
-    totals, width = torch.zeros(4, dtype=torch.float64), 1
+    totals, width = torch.zeros(len(tasks), 4, dtype=torch.float64), 1
     used = _weighted(at or StepObjective(plan.objective or Objective(), 0.0, 1.0), plan, batch)
     for index in range(parts):
-        micro = (mine.part(index, parts) if parts > 1 else mine).to(accelerator.device)
+        micro = (mine.part(index, parts) if parts > 1 else mine).trimmed().to(accelerator.device)
         last = index == parts - 1
         with nullcontext() if last else accelerator.no_sync(student.model):
             # Data-parallel training averages gradients over processes; the sum is wanted.
-            sums, width = _micro_loss(accelerator, student, micro, plan, sources, used, processes / valid)
-            accelerator.backward(sums.total)
-        totals += torch.stack([s.detach().double() for s in sums]).cpu() / torch.tensor([processes / valid, 1.0, 1.0, 1.0])
+            scales = [task.weight * processes / task.valid for task in tasks]
+            found, width = _micro_loss(accelerator, student, micro, plan, sources, used, list(zip(tasks, scales, strict=True)))
+            accelerator.backward(_total([sums for sums in found if sums is not None]))
+        for place, sums in enumerate(found):
+            if sums is not None:
+                scaled = torch.tensor([scales[place], 1.0, 1.0, 1.0])
+                totals[place] += torch.stack([s.detach().double() for s in sums]).cpu() / scaled
     own = list(student.features.parameters()) if student.features else []
     if processes > 1:
         totals = cast(Tensor, accelerator.reduce(totals.to(accelerator.device), "sum")).cpu()
         for parameter in own:
             parameter.grad = cast(Tensor, accelerator.reduce(parameter.grad, "mean"))
-    loss, ce, kd, teacher_ce = (totals / torch.tensor([valid, labelled, valid, labelled])).tolist()
-    if at is not None and not math.isfinite(kd):
+    means = (totals / torch.tensor([[task.valid, task.labelled, task.valid, task.labelled] for task in tasks])).tolist()
+    (_, ce, kd, teacher_ce), loss = means[0], sum(task.weight * mean[0] for task, mean in zip(tasks, means, strict=True))
+    if at is not None and not all(math.isfinite(mean[2]) for mean in means):
         for index in range(parts):
             _check_support(student, mine.part(index, parts).to(accelerator.device), plan, sources, at)
     norm = float(cast(Tensor, accelerator.clip_grad_norm_([*student.model.parameters(), *own], plan.training.clip)))
-    return Losses(loss, ce, kd, teacher_ce if sources and not math.isnan(teacher_ce) else None), norm, width
+    known = teacher_ce if sources and not math.isnan(teacher_ce) else None
+    return Losses(loss, ce, kd, known, means[1][0] if len(means) > 1 else None), norm, width
+
+
+def _tasks(batch: Batch, plan: Plan) -> tuple[_Task, ...]:
+    """The answers of a step, and its rationales where it holds any: `L = L_answer + weight L_rationale`, each the mean over its own rows.
+
+    A rationale has more tokens than an answer, so one mean over all rows would lose the weight. Hsieh et al. 2023, "Distilling
+    Step-by-Step", arXiv:2305.02301, equation 3.
+    """
+    if batch.rationale is None:
+        return (_Task(None, 1.0, max(batch.valid, 1), max(batch.labelled, 1)),)
+    weights = {False: 1.0, True: plan.rationale} if plan.rationale else {False: 1.0}
+    each = [(kind, weight, batch.task(kind)) for kind, weight in weights.items()]
+    return tuple(_Task(kind, weight, max(own.valid, 1), max(own.labelled, 1)) for kind, weight, own in each)
+
+
+def _total(found: Sequence[LossSums]) -> Tensor:
+    return found[0].total if len(found) == 1 else torch.stack([sums.total for sums in found]).sum()
 
 
 @torch.no_grad()
@@ -175,23 +209,32 @@ def _micro_loss(
     plan: Plan,
     sources: Sequence[SignalSource],
     at: StepObjective,
-    scale: float,
-) -> tuple[LossSums, int]:
-    """The loss of a micro-batch as sums over valid rows, `total` times `scale`; and the number of ids or classes."""
-    targets = micro.targets.flatten()
+    tasks: Sequence[tuple[_Task, float]],
+) -> tuple[list[LossSums | None], int]:
+    """The losses of a micro-batch, and the number of ids or classes.
+
+    Of each task the sums over its valid rows, `total` times the task's scale; None where the micro-batch holds none of it.
+    """
     with accelerator.autocast():
         if student.head is not None:
-            hidden = hidden_rows(student.model, micro, student.plain)
-            signals = [source(micro) for source in sources]
-            sums = chunked_loss(hidden, student.head, signals, targets, at, vocabulary=plan.vocabulary, scale=scale)
-            width = plan.vocabulary or 1
+            states, width = hidden_rows(student.model, micro, student.plain), plan.vocabulary or 1
         else:
-            logits = rows(student.model, micro, plan.vocabulary)
-            signals = [source(micro) for source in sources]
-            width = logits.shape[-1]
-            with torch.autocast(accelerator.device.type, enabled=False):
-                sums = distillation_loss(logits, signals, targets, at)
-                sums = sums._replace(total=sums.total * scale)
-    if student.features is not None:
-        sums = sums._replace(total=sums.total + scale * student.features.loss(micro))
-    return sums, width
+            states = rows(student.model, micro, plan.vocabulary)
+            width = states.shape[-1]
+        signals, found = [source(micro) for source in sources], list[LossSums | None]()
+        for task, scale in tasks:
+            own = micro if task.rationale is None else micro.task(task.rationale)
+            if task.rationale is not None and not own.valid:
+                found.append(None)
+                continue
+            targets = own.targets.flatten()
+            if student.head is not None:
+                sums = chunked_loss(states, student.head, signals, targets, at, vocabulary=plan.vocabulary, scale=scale)
+            else:
+                with torch.autocast(accelerator.device.type, enabled=False):
+                    sums = distillation_loss(states, signals, targets, at)
+                    sums = sums._replace(total=sums.total * scale)
+            if student.features is not None:
+                sums = sums._replace(total=sums.total + scale * student.features.loss(own))
+            found.append(sums)
+    return found, width

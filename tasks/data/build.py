@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from conf.atomic import write_atomic
 from conf.errors import UserError
-from conf.schema.data import Data, DatasetData, FilesData, PictureData
+from conf.schema.data import Data, DatasetData, FilesData, PictureData, has_rationales
 from conf.schema.ladder import Ladder
 from conf.schema.workloads import answers_in_ids
 from models.base.interface import Picture
 from models.data import tokenizers
 from models.data.chat import spoken
-from models.data.corpus import SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
+from models.data.corpus import RATIONALES, SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
 from models.data.encoder import Encoder
 from models.data.images import ImageReader
 from models.data.lines import shared_lines
 from tasks.data.duplicates import count_duplicates
 from tasks.data.encode import Finished, Numbering, encode_spool, lines_of, training_texts
 from tasks.data.picture_texts import PictureTexts
-from tasks.data.reading.conversations import chat_encoder, columns_of, cut_notes
+from tasks.data.reading.conversations import chat_encoder, columns_of, cut_notes, no_rationales, rationale_notes
 from tasks.data.reading.images import digit_pixels
 from tasks.data.reading.labels import as_teacher, class_ids, label_notes, unlearned_note, unnamed_note
 from tasks.data.reading.readers import SPLIT_WORDS
@@ -120,14 +120,19 @@ def build_corpus(
         progress(f"tokenising with {tokenizers.id_count(tokenizer):,} ids")
     encoder = chat or (None if tokenizer is None else text_encoder(tokenizer, ladder))
     times = _times(spool, parts, data, progress) if data.transfer or (isinstance(data, FilesData) and data.sources) else None
-    finished = encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder), times)
+    explained = has_rationales(data)
+    finished = encode_spool(spool, parts, encoder, numbering, work / "splits", processes_of(ladder), times, explained)
     shown = None
     if pairs is not None:
         shown, pixels = pairs.picture, pairs.pixels
         pairs.write(work / "splits", parts, times)
     written: dict[SplitName, Split] = {name: Split.load(work / "splits" / name) for name in SPLITS}
+    reasons = Split.load(work / "splits" / RATIONALES) if explained else None
+    if reasons is not None and not len(reasons.values):
+        raise no_rationales(data)
     if chat is not None:
         remarks = cut_notes(finished.cut, finished.cut_ids, written)
+        remarks += [] if reasons is None else rationale_notes(reasons, finished.cut[RATIONALES])
         counts = counts.model_copy(update={"notes": (*counts.notes, *remarks)})
         for remark in remarks:
             progress(remark)
@@ -135,7 +140,7 @@ def build_corpus(
         _check_length(written["train"], data)
     else:
         written["train"] = hide_labels(written["train"], data)
-    for name in SPLITS:
+    for name in (*SPLITS, *([] if reasons is None else [RATIONALES])):
         _link(work / "splits" / name, folder / name)
     if data.max_labels is not None:
         (folder / "train" / "labels.npy").unlink()
@@ -146,6 +151,8 @@ def build_corpus(
     elif workload == "image-classification":
         pixels = digit_pixels(teacher_folder)
     info = _info(ladder, tokenizer, label_names, slice_names, written, pixels, shown)
+    if reasons is not None:
+        info = replace(info, rationales=int((np.diff(reasons.offsets) > 0).sum()))
     write_info(folder, info)
     if label_names:
         counts = counts.model_copy(update=label_counts(written["train"]))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from conf.atomic import write_atomic
 from conf.errors import LadderError
 from models.data.chat import ChatEncoder
-from models.data.corpus import SPLITS, SplitName
+from models.data.corpus import RATIONALES, SPLITS, SplitName
 from models.data.corpus_writer import LINES, Rows, SplitWriter
 from models.data.encode_worker import EncodeJob, encode_job
 from models.data.encoder import Encoded, Encoder
@@ -32,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 ALONE_BYTES = 8 << 20  # so much text is encoded before another process has started
 NOTED_BYTES = 32 << 20  # of text, after which progress is noted
 FINISHED = "finished.json"
+
+REASONING = len(SPLITS)  # in place of a part: the rationales of the training part
 
 AnyEncoder = Encoder | ChatEncoder
 
@@ -60,7 +62,7 @@ class Finished:
         except (OSError, ValueError):
             return cls()
 
-    def count(self, name: SplitName, documents: Encoded) -> None:
+    def count(self, name: str, documents: Encoded) -> None:
         """Count documents and ids that are cut in a split."""
         self.cut[name] = self.cut.get(name, 0) + int(np.count_nonzero(documents.cut))
         self.cut_ids[name] = self.cut_ids.get(name, 0) + int(documents.cut.sum())
@@ -96,6 +98,7 @@ def encode_spool(
     folder: Path,
     processes: int,
     times: NDArray[np.uint8] | None = None,
+    rationales: bool = False,
 ) -> Finished:
     """Write the documents of every part into `folder/<split>`, after those that an earlier process has finished.
 
@@ -108,6 +111,7 @@ def encode_spool(
         processes: Most processes that encode. The written files do not depend on it.
         times: (n,) how often each document is written, see `tasks.data.splits.readings`: once each, then those that come again, and so on.
             None: once.
+        rationales: Whether those of the training part are written too, into `folder/rationales`, in its order.
 
     Raises:
         LadderError: A process failed.
@@ -115,10 +119,11 @@ def encode_spool(
     folder.mkdir(parents=True, exist_ok=True)
     finished = Finished.read(folder)
     dtype, shape = (spool.image_type or "uint8", spool.image_shape or ()) if encoder is None else (encoder.dtype, ())
+    names = (*SPLITS, *([RATIONALES] if rationales else []))
     with ExitStack() as stack:
-        writers: dict[SplitName, SplitWriter] = {
+        writers = {
             name: stack.enter_context(SplitWriter(folder / name, dtype, shape, finished.rows.get(name), isinstance(encoder, ChatEncoder)))
-            for name in SPLITS
+            for name in names
         }
 
         def note() -> None:
@@ -126,14 +131,14 @@ def encode_spool(
             finished.note(folder)
 
         unnoted = 0
-        every = stack.enter_context(_Encoding(spool, _parts_by_reading(parts, times), encoder, processes))
+        every = stack.enter_context(_Encoding(spool, _parts_by_reading(parts, times), encoder, processes, rationales))
         for portion, of, encoded in every.results(finished.portions):
             for part, documents in encoded.items():
-                records = portion.records[of == part]
+                records = portion.records[of == (TRAIN if part == REASONING else part)]
                 sizes = records["size"] if encoder else np.zeros(len(records))
                 sizes = sizes if documents.sizes is None else documents.sizes
-                finished.count(SPLITS[part], documents)
-                writers[SPLITS[part]].append(documents, numbering.labels[records["label"]], numbering.slices[records["slice"]], sizes)
+                finished.count(names[part], documents)
+                writers[names[part]].append(documents, numbering.labels[records["label"]], numbering.slices[records["slice"]], sizes)
             finished.portions += 1
             unnoted += int(portion.records["size"].sum())
             if unnoted >= NOTED_BYTES:
@@ -164,8 +169,8 @@ def _job(spool: Spool, parts: Parts, portion: Portion) -> EncodeJob:
 class _Encoding:
     """The results of all portions in their order; at its end no process is left."""
 
-    def __init__(self, spool: Spool, readings: list[Parts], encoder: AnyEncoder | None, processes: int) -> None:
-        self._spool, self._readings, self._encoder = spool, readings, encoder
+    def __init__(self, spool: Spool, readings: list[Parts], encoder: AnyEncoder | None, processes: int, rationales: bool) -> None:
+        self._spool, self._readings, self._encoder, self._rationales = spool, readings, encoder, rationales
         alone = not isinstance(encoder, Encoder) or processes < 2 or spool.bytes < ALONE_BYTES
         self._workers = [] if alone else [_Worker(encoder) for _ in range(processes)]
 
@@ -182,11 +187,7 @@ class _Encoding:
         for number, (portion, parts) in enumerate(self._portions(skipped)):
             of = parts[portion.first : portion.first + len(portion.records)]
             if not self._workers:
-                yield (
-                    portion,
-                    of,
-                    encode_job(self._encoder, _job(self._spool, parts, portion)) if self._encoder else self._images(portion, of),
-                )
+                yield portion, of, self._here(portion, parts) if self._encoder else self._images(portion, of)
                 continue
             worker = self._workers[number % len(self._workers)]
             done = self._take(waiting) if len(waiting) == len(self._workers) else None
@@ -209,6 +210,15 @@ class _Encoding:
     def _take(waiting: deque[tuple[Portion, Parts, _Worker]]) -> tuple[Portion, Parts, dict[int, Encoded]]:
         portion, of, worker = waiting.popleft()
         return portion, of, worker.receive()
+
+    def _here(self, portion: Portion, parts: Parts) -> dict[int, Encoded]:
+        """The documents by part, encoded in this process, with the rationales of the training part."""
+        job, encoder = _job(self._spool, parts, portion), self._encoder
+        assert encoder is not None
+        encoded = encode_job(encoder, job)
+        if self._rationales and isinstance(encoder, ChatEncoder) and TRAIN in encoded:
+            encoded[REASONING] = encoder.rationales(job.texts()[TRAIN])
+        return encoded
 
     def _images(self, portion: Portion, of: Parts) -> dict[int, Encoded]:
         shape = self._spool.image_shape or ()

@@ -10,7 +10,9 @@ from typing import Any
 
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
+from conf.schema.stage.objective import weight_of_rationales
 from conf.schema.stage.training import Training
+from conf.schema.teacher import AnswersTeacher
 from models.base.device import precision_of
 from models.data.corpus import Corpus
 from tasks.records.run import TEACHER, DataRecord
@@ -67,15 +69,21 @@ def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
 
     from tasks.runtime.environment import processor
 
-    stages = [[stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training)] for stage in ladder.stages]
-    teacher = ladder.teacher.model_dump(mode="json", exclude={"training": True})
-    own = None if ladder.teacher.training is None else _speed(ladder, ladder.teacher.training)
+    stages = [
+        [stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training, stage.objective.rationale)]
+        for stage in ladder.stages
+    ]
+    teacher = ladder.teacher.model_dump(mode="json", exclude={"training", "rationale"})
+    own = None
+    if not isinstance(ladder.teacher, AnswersTeacher) and ladder.teacher.training is not None:
+        own = _speed(ladder, ladder.teacher.training, ladder.teacher.rationale)
     machine = [processor(), version("torch"), ladder.compute.threads, ladder.compute.device]
     return {"format": FORMAT, "stages": stages, "teacher": teacher, "training": own, "data": data.content_hash, "machine": machine}
 
 
-def _speed(ladder: Ladder, training: Training) -> list[Any]:
-    return [training.batch_size, training.accumulation, training.recompute, precision_of(ladder, training)]
+def _speed(ladder: Ladder, training: Training, rationale: float | None = None) -> list[Any]:
+    own = [] if rationale is None else [rationale]
+    return [training.batch_size, training.accumulation, training.recompute, precision_of(ladder, training), *own]
 
 
 def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, StepSeconds]:
@@ -88,45 +96,48 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, St
     from models.students.vocabulary import reduce_corpus, resize_vocabulary, student_vocabulary
 
     use_threads(ladder)
-    whole, first = data.corpus(), ladder.stages[0].training
+    whole, first = data.corpus(), ladder.stages[0]
     cut = student_vocabulary("used", whole) if any(stage.student.vocabulary == "used" for stage in ladder.stages) else None
 
     def random(config: Any) -> Any:
         return random_model(config, ladder.workload, 0)
 
-    def timed(model: Any, corpus: Corpus, training: Training, trains: bool = True) -> StepSeconds:
-        step = _step_seconds(ladder, corpus, model, training) if trains else 0.0
-        forward = used = _forward_seconds(ladder, corpus, model, training)
+    def timed(model: Any, corpus: Corpus, training: Training, rationale: float | None, trains: bool = True) -> StepSeconds:
+        explained = weight_of_rationales(rationale) > 0
+        step = _step_seconds(ladder, corpus, model, training, explained) if trains else 0.0
+        forward = used = _forward_seconds(ladder, corpus, model, training, explained)
         if cut is not None and corpus is whole:
-            used = _forward_seconds(ladder, reduce_corpus(whole, cut), resize_vocabulary(model, cut), training)
+            used = _forward_seconds(ladder, reduce_corpus(whole, cut), resize_vocabulary(model, cut), training, explained)
         return StepSeconds(step, forward, used)
 
     if ladder.teacher.source == "train":
-        measured = {TEACHER: timed(random(config_for(ladder.teacher.shape, whole.interface)), whole, ladder.teacher.training)}
+        made, own = random(config_for(ladder.teacher.shape, whole.interface)), ladder.teacher
+        measured = {TEACHER: timed(made, whole, own.training, own.rationale)}
     elif ladder.teacher.source == "checkpoint" and ladder.teacher.training is not None:
         source, info = resolve_checkpoint(ladder.teacher, context), whole.info
         made = load_to_train(source, whole.interface, info.label_names, ladder.seed, ladder.teacher.classes)
-        measured = {TEACHER: timed(made.model, whole, ladder.teacher.training)}
+        measured = {TEACHER: timed(made.model, whole, ladder.teacher.training, ladder.teacher.rationale)}
     else:
         model = load_model(Path(prepare_teacher(StageInputs(ladder, data, context)).folder), ladder.workload)
-        reads = isinstance(model, TokenAnswers)  # they are looked up in a file, in no time beside a training step
-        measured = {TEACHER: StepSeconds(0.0, 0.0, 0.0) if reads else timed(model, whole, first, trains=False)}
+        if isinstance(model, TokenAnswers):  # they are looked up in a file, in no time beside a training step
+            measured = {TEACHER: StepSeconds(0.0, 0.0, 0.0)}
+        else:
+            measured = {TEACHER: timed(model, whole, first.training, first.objective.rationale, trains=False)}
     for stage in ladder.stages:
         corpus = reduce_corpus(whole, cut if stage.student.vocabulary == "used" else None)
-        measured[stage.name] = timed(
-            random(student_config(stage.student, None, corpus.interface, f"{stage.name}.student")), corpus, stage.training
-        )
+        model = random(student_config(stage.student, None, corpus.interface, f"{stage.name}.student"))
+        measured[stage.name] = timed(model, corpus, stage.training, stage.objective.rationale)
     return measured
 
 
-def _step_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training) -> float:
+def _step_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training, rationales: bool) -> float:
     """Seconds of a training step on the ladder's own batches, from labels alone."""
     from models.base.device import resolve_device
     from models.data.batches import TrainingBatches
     from models.training.loop import Plan, Step, train
 
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, training)
-    batches, moments = TrainingBatches(corpus, training.batch_size, 0), list[float]()
+    batches, moments = TrainingBatches(corpus, training.batch_size, 0, rationales=rationales), list[float]()
 
     def on_step(step: Step) -> None:
         moments.append(time.perf_counter())
@@ -136,7 +147,7 @@ def _step_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training
     return (moments[-1] - moments[WARM - 1]) / TIMED
 
 
-def _forward_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training) -> float:
+def _forward_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training, rationales: bool) -> float:
     """Seconds of a forward pass without gradient over one example, in micro-batches of the training."""
     import torch
 
@@ -145,7 +156,9 @@ def _forward_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Train
 
     device, precision = resolve_device(ladder.compute.device), precision_of(ladder, training)
     model.to(device).eval()
-    batch = TrainingBatches(corpus, training.batch_size, 0).at(0).part(0, training.accumulation).to(torch.device(device))
+    whole = TrainingBatches(corpus, training.batch_size, 0, rationales=rationales).at(0)
+    place = training.accumulation - 1 if rationales else 0  # the last one holds the rationales, which are longer
+    batch = whole.part(place, training.accumulation).to(torch.device(device))
 
     def forward() -> float:
         began = time.perf_counter()

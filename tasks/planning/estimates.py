@@ -25,12 +25,13 @@ class TrainingEstimate(NamedTuple):
 
 
 def estimate(
-    training: Training, size: Size, flops: float, speed: float, teachers: Sequence[Size], vocabulary: int, precision: str
+    training: Training, examples: int, size: Size, flops: float, speed: float, teachers: Sequence[Size], vocabulary: int, precision: str
 ) -> TrainingEstimate:
     """Estimate a training.
 
     Args:
         training: Its schedule.
+        examples: That it trains on, repeated ones as often as they come.
         size: Of the model that is trained.
         flops: Operations, those of its teachers included.
         speed: FLOP/s to expect.
@@ -38,8 +39,8 @@ def estimate(
         vocabulary: Ids of a language model, 0 for others.
         precision: `bf16` or `fp32`.
     """
-    positions = training.steps * training.batch_size * size.tokens
-    micro = training.batch_size // training.accumulation * size.tokens
+    positions = examples * size.tokens
+    micro = -(-examples // training.steps) // training.accumulation * size.tokens
     bytes_each = 2 if precision == "bf16" else 4
     # Weights, gradients and AdamW's two moments in fp32; the frozen teacher; activations of a layer as Korthikanti et al. 2022
     # (arXiv:2205.05198) count them without the attention matrix, of every layer, or of one and the values between all of them; five

@@ -25,7 +25,7 @@ from tasks.teachers.answer_file import answers_file
 from tasks.teachers.answers import answers_identity
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
 from tasks.training.bake_off import KIND, choice_entry, read_choice, trial_stage
-from tasks.training.cost_model import Forward, training_flops
+from tasks.training.cost_model import Forward, examples_trained, training_examples, training_flops
 from tasks.training.identity import fine_tuning_identity, stage_identity, teacher_identity
 from tasks.training.signal_policy import chosen_signals
 from tasks.training.teaching import planned_teaching
@@ -80,10 +80,17 @@ class PlanInputs:
     data_hash: str
     throughput: Throughput
 
-    def estimate(self, name: str, training: Training, size: Size, flops: float, teachers: list[Size]) -> TrainingEstimate:
+    def examples(self, training: Training, rationale: float | None) -> int:
+        """Examples of a training that gives rationales a weight."""
+        return examples_trained(self.ladder, training, rationale, training_examples(self.corpus, cached=False))
+
+    def estimate(
+        self, name: str, training: Training, rationale: float | None, size: Size, flops: float, teachers: list[Size]
+    ) -> TrainingEstimate:
         """Tokens, time and memory of a training."""
         vocabulary, speed = expected_interface(self.ladder, self.corpus).vocabulary or 0, self.throughput.of(name, size.width)
-        return estimate(training, size, flops, speed, teachers, vocabulary, precision_of(self.ladder, training))
+        examples = self.examples(training, rationale)
+        return estimate(training, examples, size, flops, speed, teachers, vocabulary, precision_of(self.ladder, training))
 
 
 def plan_teacher(inputs: PlanInputs, size: Size | None, notes: list[str]) -> tuple[ModelPlan, str]:
@@ -93,8 +100,8 @@ def plan_teacher(inputs: PlanInputs, size: Size | None, notes: list[str]) -> tup
         assert size is not None
         training = ladder.teacher.training
         identity = teacher_identity(ladder, ladder.teacher, precision_of(ladder, training), inputs.data_hash)
-        flops = training_flops(Forward.of(size).whole, training.steps * training.batch_size).total
-        estimated = inputs.estimate(TEACHER, training, size, flops, [])
+        flops = training_flops(Forward.of(size).whole, inputs.examples(training, ladder.teacher.rationale)).total
+        estimated = inputs.estimate(TEACHER, training, ladder.teacher.rationale, size, flops, [])
         return plan_model(inputs, "teacher", TEACHER, identity, size, None, estimated, context.fresh and context.start_at is None)
     if isinstance(ladder.teacher, AnswersTeacher):
         return _plan_answers(inputs, ladder.teacher, notes)
@@ -141,8 +148,8 @@ def _plan_fine_tuning(
         notes.append(str(error))
         checkpoint, data = {}, UNKNOWN
     identity = fine_tuning_identity(ladder, teacher, checkpoint, training, precision_of(ladder, training), data)
-    flops = training_flops(Forward.of(size).whole, training.steps * training.batch_size).total
-    estimated = inputs.estimate(TEACHER, training, size, flops, [])
+    flops = training_flops(Forward.of(size).whole, inputs.examples(training, teacher.rationale)).total
+    estimated = inputs.estimate(TEACHER, training, teacher.rationale, size, flops, [])
     return plan_model(inputs, "teacher", TEACHER, identity, size, None, estimated, context.fresh and context.start_at is None)
 
 

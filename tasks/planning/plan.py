@@ -9,6 +9,7 @@ from typing import Literal
 from conf.errors import UserError
 from conf.home import Home, free_bytes
 from conf.schema.ladder import Ladder
+from conf.schema.stage.objective import weight_of_rationales
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import CheckpointTeacher
 from conf.schema.workloads import answers_in_ids
@@ -138,7 +139,7 @@ def _plan_stages(
                 stage.signals if choice.cached else None,
                 teaching.identity(),
             )
-            estimated = inputs.estimate(stage.name, stage.training, size, cost.total / stage.members, teachers)
+            estimated = inputs.estimate(stage.name, stage.training, stage.objective.rationale, size, cost.total / stage.members, teachers)
             members.append(plan_model(inputs, "stage", stage.name, identity, size, above, estimated, context.fresh and reached))
         plans.append(plan_of_rung([plan for plan, _ in members], cost.total))
         lineage.append(tuple(weights for _, weights in members))
@@ -229,6 +230,8 @@ def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Siz
     if corpus is None:
         return f"{text}, about {each:.0f} bytes each"
     examples = min(stage.training.steps * stage.training.batch_size, examples_of(corpus.info))
+    if weight_of_rationales(stage.objective.rationale):
+        examples += examples * corpus.info.rationales // examples_of(corpus.info)
     return f"{text}, about {each:.0f} bytes each and {byte_size(examples * rows * each)} in all for each teacher"
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import ARMS, ROUTE_ARMS, Arm, RouteArm
-from conf.schema.stage.objective import Alpha, Objective
 from conf.schema.stage.stage import Teachers
 from models.data.corpus import CorpusInfo
 from tasks.planning.matching import (
@@ -190,7 +189,7 @@ def _scratch_matched(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int
 
 def _label_smoothing(ladder: Ladder, forwards: ForwardFlops, taken: Sequence[int] | None) -> Ladder:
     stage = _scratch_matched(ladder, forwards, taken).stages[0]
-    smoothed = Objective(alpha=Alpha(start=ladder.proof.smoothing), class_weights=stage.objective.class_weights)
+    smoothed = stage.objective.of_labels(ladder.proof.smoothing)
     return with_stages(ladder, stage.model_copy(update={"objective": smoothed}))
 
 

@@ -112,7 +112,8 @@ def _teacher(origin: ChampionRun, folder: Path | None, refreshed: bool) -> dict[
     ladder, teacher = origin.settings, origin.settings.teacher
     made: dict[str, Any] = {"source": "checkpoint"}
     if isinstance(teacher, CheckpointTeacher):
-        made |= teacher.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"training", "sha256", "class_weights"})
+        left = {"training", "sha256", "class_weights", "rationale"}
+        made |= teacher.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude=left)
     if folder is not None:
         made |= {"path": str(folder)}
         made.pop("revision", None)
@@ -123,6 +124,8 @@ def _teacher(origin: ChampionRun, folder: Path | None, refreshed: bool) -> dict[
         made["training"] = training.model_dump(mode="json", exclude_none=True)
         if teacher.source != "answers" and teacher.class_weights != "none":
             made["class_weights"] = teacher.model_dump(mode="json")["class_weights"]
+        if teacher.source != "answers" and teacher.rationale is not None:
+            made["rationale"] = teacher.rationale
     return made
 
 

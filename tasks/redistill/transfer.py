@@ -219,5 +219,6 @@ def _as_row(example: WindowExample, columns: Columns, ladder: Ladder) -> dict[st
     if columns.messages is not None:
         return {columns.messages: [*example.content, {"role": "assistant", "content": example.label}], **group}
     if columns.prompt is not None and columns.completion is not None:
-        return {columns.prompt: example.content, columns.completion: example.label, **group}
+        unexplained = {} if columns.rationale is None else {columns.rationale: None}  # a request comes without one
+        return {columns.prompt: example.content, columns.completion: example.label, **unexplained, **group}
     return {columns.text: example.content + (example.label or ""), **group}

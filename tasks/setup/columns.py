@@ -16,6 +16,7 @@ TEXT_NAMES = ("text", "content", "body", "review", "sentence", "document", "mess
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "stars", "rating", "kind", "y")
 PROMPT_NAMES = ("prompt", "instruction", "question")
 ANSWER_NAMES = ("completion", "response", "answer", "output")
+RATIONALE_NAMES = ("rationale", "reasoning", "explanation", "chain_of_thought", "solution", "steps")
 MOST_CLASSES = 100
 
 
@@ -64,7 +65,12 @@ def _conversations(data: DataLook, draft: Draft) -> dict[str, str]:
     if prompt is None or answer is None:
         return {}
     draft.reasons["data.columns"] = f"{answer.name!r} answers {prompt.name!r}, and alone is learned"
-    return {"prompt": prompt.name, "completion": answer.name}
+    found = {"prompt": prompt.name, "completion": answer.name}
+    reasons = next((names[name] for name in RATIONALE_NAMES if name in names and names[name].kind == "text"), None)
+    if reasons is None:
+        return found
+    draft.reasons["data.columns"] = f"{answer.name!r} answers {prompt.name!r}; the reasoning in {reasons.name!r} is a second task"
+    return {**found, "rationale": reasons.name}
 
 
 def _chat_template(teacher: TeacherLook, columns: dict[str, str], draft: Draft) -> None:

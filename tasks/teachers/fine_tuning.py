@@ -43,4 +43,15 @@ def fine_tuning_work(teacher: CheckpointTeacher, training: Training, inputs: Sta
         return made.model
 
     weights = teacher.class_weights
-    return Work(TEACHER, "teacher", identity, training, None, ladder.seed, make, class_weights=weights, pretrained=True)
+    return Work(
+        TEACHER,
+        "teacher",
+        identity,
+        training,
+        None,
+        ladder.seed,
+        make,
+        class_weights=weights,
+        pretrained=True,
+        rationale=teacher.rationale,
+    )

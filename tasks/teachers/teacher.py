@@ -49,4 +49,7 @@ def teacher_work(ladder: Ladder, teacher: TrainedTeacher, data: DataRecord) -> W
         return random_model(config_for(teacher.shape, interface), interface.workload, ladder.seed)
 
     steps = kept_steps(ladder)
-    return Work(TEACHER, "teacher", identity, teacher.training, None, ladder.seed, make, class_weights=teacher.class_weights, keep=steps)
+    weights, rationale = teacher.class_weights, teacher.rationale
+    return Work(
+        TEACHER, "teacher", identity, teacher.training, None, ladder.seed, make, class_weights=weights, keep=steps, rationale=rationale
+    )

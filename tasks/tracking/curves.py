@@ -152,6 +152,8 @@ def points_of(step: Step) -> dict[str, float]:
     }
     if step.teacher_ce is not None:
         point |= {"train/teacher_ce": step.teacher_ce, "train/alpha": step.alpha, "train/temperature": step.temperature}
+    if step.rationale is not None:
+        point["train/rationale"] = step.rationale
     return point | valid_points(step.valid or {})
 
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.schema.data import has_rationales
 from conf.schema.ladder import Ladder
-from conf.schema.stage.objective import Objective
+from conf.schema.stage.objective import Objective, weight_of_rationales
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
 from conf.schema.stage.training import Training
 from models.base.device import precision_of
-from models.data.corpus import Corpus, shuffled
+from models.data.corpus import RATIONALES, Corpus, shuffled
 from models.losses.schedules import Turns, WritingSteps, steps_asked
 from tasks.training.identity import identity_of_signals
 from tasks.training.signal_policy import examples_of
@@ -65,10 +66,21 @@ class TrainingExamples(NamedTuple):
     Attributes:
         number: How many; None: the data are not prepared yet.
         duplicates: Number of each example whose input an earlier one has, and the number of the first of them.
+        rationales: How many bear a rationale, which is an example of its own.
     """
 
     number: int | None
     duplicates: tuple[tuple[int, int], ...] = ()
+    rationales: int = 0
+
+    def explained(self, ladder: Ladder, weight: float | None, rows: int) -> int:
+        """Rationales among so many drawn rows of a training that weighs them; in part of an epoch as many as are to be expected.
+
+        Data that are not prepared yet count as if every row had one.
+        """
+        if not has_rationales(ladder.data) or not weight_of_rationales(weight):
+            return 0
+        return rows if self.number is None else rows * self.rationales // self.number
 
     def distinct(self, asked: Mapping[int, int], parts: Collection[EpochPart] = ()) -> int:
         """Distinct examples among the first so many of the shuffled epoch of each seed, and in parts of epochs; see `parts_of`.
@@ -113,12 +125,18 @@ def training_examples(corpus: Corpus | None, cached: bool) -> TrainingExamples:
     if corpus is None:
         return TrainingExamples(None)
     if not cached:
-        return TrainingExamples(examples_of(corpus.info))
+        return TrainingExamples(examples_of(corpus.info), rationales=corpus.info.rationales)
     from models.data.batches import TrainingBatches
     from models.signals.fill import duplicates
 
     batches = TrainingBatches(corpus, KEYED_AT_ONCE, 0)
-    return TrainingExamples(batches.examples, tuple(duplicates(batches).items()))
+    return TrainingExamples(batches.examples, tuple(duplicates(batches).items()), corpus.info.rationales)
+
+
+def examples_trained(ladder: Ladder, training: Training, rationale: float | None, examples: TrainingExamples) -> int:
+    """Examples of a whole training, repeated ones as often as they come: its rows, and their rationales where it weighs them."""
+    rows = training.steps * training.batch_size
+    return rows + examples.explained(ladder, rationale, rows)
 
 
 class Answers(NamedTuple):
@@ -229,7 +247,7 @@ def answers_of(
     found = []
     for place, (stage, stored) in enumerate(zip(ladder.stages, cached, strict=True)):
         asked, steps, trials, written = list[tuple[int, int, int]](), stage.training.steps, 0, 0
-        prices = _Asking(ladder, stage, caches if stored else None, names)
+        prices = _Asking(ladder, stage, caches.examples, caches if stored else None, names)
         teacher = None
         if has_trials(stage, place):
             short = trial_steps(stage)
@@ -254,6 +272,7 @@ class _Asking(NamedTuple):
 
     ladder: Ladder
     stage: Stage
+    examples: TrainingExamples
     caches: AnswerCaches | None
     names: Sequence[Any] | None
 
@@ -263,13 +282,21 @@ class _Asking(NamedTuple):
         voices, turns = teaching
         if self.caches is None:
             live = live_answers(self.stage.objective, turns, seed, steps, done, batch)
-            return [(voice.place, examples, examples) for voice, examples in zip(voices, live, strict=True)]
+            every = [rows + self._explained(rows) for rows in live]
+            return [(voice.place, examples, examples) for voice, examples in zip(voices, every, strict=True)]
         found = []
         for voice, span in zip(voices, turns.spans(steps), strict=False):  # without teachers there is none
             name = voice.place if self.names is None else self.names[voice.place]
-            key = _cache_key(self.ladder, self.stage, voice._replace(place=name))
-            found.append((voice.place, *self.caches.add(key, seed, range(span.start * batch, span.stop * batch))))
+            key, rows = _cache_key(self.ladder, self.stage, voice._replace(place=name)), range(span.start * batch, span.stop * batch)
+            needed, new = self.caches.add(key, seed, rows)
+            if self._explained(len(rows)):  # whose answers a training without rationales does not ask for
+                own, added = self.caches.add((key, RATIONALES), seed, rows)
+                needed, new = needed + self._explained(own), new + self._explained(added)
+            found.append((voice.place, needed, new))
         return found
+
+    def _explained(self, rows: int) -> int:
+        return self.examples.explained(self.ladder, self.stage.objective.rationale, rows)
 
 
 def ladder_flops(
@@ -302,7 +329,8 @@ def ladder_flops(
         steps = stage.training.steps if taken is None else taken[place]
         prices = [forwards[t].used if stage.student.vocabulary == "used" else forwards[t].whole for t in answers.teachers]
         needed = sum(price * count for price, count in zip(prices, answers.needed, strict=True))
-        trained = (steps * stage.members + answers.trial_steps) * stage.training.batch_size
+        rows = (steps * stage.members + answers.trial_steps) * stage.training.batch_size
+        trained = rows + examples.explained(ladder, stage.objective.rationale, rows)
         spent = training_flops(forwards[place + 1].whole, trained, zip(prices, answers.new, strict=True), answers.written)
         costs.append(spent._replace(needed=needed))
     return costs

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from conf.schema.base import is_unset
 from conf.schema.ladder import Ladder
 from conf.schema.measures.audit import LEAST_DOCUMENTS
-from conf.schema.stage.objective import Alpha, Objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
 from conf.schema.stage.training import Training
@@ -144,6 +143,8 @@ def fine_tuning_identity(
     named: dict[str, Any] = {"classes": list(teacher.classes)} if teacher.classes else {}
     if teacher.class_weights != "none":
         named["class_weights"] = teacher.class_weights
+    if teacher.rationale is not None:
+        named["rationale"] = teacher.rationale
     settings = {"training": _training(training, precision, ladder.evaluation.examples), "seed": ladder.seed, "data": data}
     return {"kind": "teacher", "numerics": NUMERICS, "checkpoint": checkpoint, **named, **settings}
 
@@ -157,5 +158,4 @@ def identity_of_signals(signals: Signals) -> dict[str, Any]:
 
 def untaught(stage: Stage) -> Stage:
     """The untaught control: the same student with the same first weights, data and steps, trained from labels alone."""
-    alone = Objective(alpha=Alpha(start=0.0), class_weights=stage.objective.class_weights)
-    return stage.model_copy(update={"teachers": ("none",), "objective": alone, "signals": Signals()})
+    return stage.model_copy(update={"teachers": ("none",), "objective": stage.objective.of_labels(), "signals": Signals()})

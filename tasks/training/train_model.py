@@ -13,6 +13,7 @@ from torch import nn
 
 from conf.home import disk_errors
 from conf.schema.ladder import Ladder
+from conf.schema.stage.objective import weight_of_rationales
 from conf.schema.stage.signals import Signals
 from conf.schema.workloads import answers_in_ids
 from models.architectures.checkpoint import load_model
@@ -39,7 +40,7 @@ from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.curves import CurveLogger, points_of
 from tasks.tracking.recorder import recorder_of
-from tasks.training.cost_model import live_answers, training_flops, written_examples
+from tasks.training.cost_model import examples_trained, live_answers, training_examples, training_flops, written_examples
 from tasks.training.initialise import IMPORTANCE
 from tasks.training.kept import kept_name, write_kept
 from tasks.training.published import write_published
@@ -60,6 +61,7 @@ class FinishedTraining(NamedTuple):
     cached: tuple[CachedSignals, ...]  # caches of its teachers' answers; none: they answered live
     answers: tuple[tuple[int, int], ...]  # of each teacher: operations of a forward pass, and the examples that it answered
     checkpoints: Checkpoints
+    examples: int  # that it trained on, repeated ones as often as they came
 
 
 def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoints: Path) -> FinishedTraining:
@@ -72,7 +74,8 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     weights = (
         weights_of(work.class_weights, corpus.info.label_names, training_counts(corpus).tolist(), work.name) if interface.classes else None
     )
-    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision, weights, work.turns)
+    rationale = weight_of_rationales(work.rationale)
+    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision, weights, work.turns, rationale)
     parent = work.parent or next(iter(work.teachers), None)
     # On their device before importance is measured on them.
     dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
@@ -92,7 +95,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     initial = validate(model.to(device)) if teacher is not None or work.pretrained else {}
     size = count(model, interface.sequence_length)
     unit = "tok" if answers_in_ids(interface.workload) else "ex"
-    batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not _needs_teacher(work))
+    batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not _needs_teacher(work), rationales=rationale > 0)
     forwards = [int(count(above[t.folder], interface.sequence_length).forward_flops) for t in work.teachers]
     cached = _cached(work, above, corpus, batches, device, precision, context)
     if cached:
@@ -127,9 +130,11 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
             before_checkpoint=curves.flush if curves else None,
             should_stop=stopping.requested,
         )
-    examples = tuple(each.examples for each in cached) or _live_examples(work, trained.steps)
-    answers = tuple(zip(forwards, examples, strict=True))
-    return FinishedTraining(model, trained, size, vocabulary, initial, tuple(checkpoints.glob(IMPORTANCE)), cached, answers, aside)
+    epoch, done = training_examples(corpus, cached=False), work.training.model_copy(update={"steps": trained.steps})
+    live_ones = (rows + epoch.explained(ladder, work.rationale, rows) for rows in _live_rows(work, trained.steps))
+    answers = tuple(zip(forwards, tuple(each.examples for each in cached) or tuple(live_ones), strict=True))
+    examples, kept = examples_trained(ladder, done, work.rationale, epoch), tuple(checkpoints.glob(IMPORTANCE))
+    return FinishedTraining(model, trained, size, vocabulary, initial, kept, cached, answers, aside, examples)
 
 
 def _cached(
@@ -184,8 +189,8 @@ def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Feat
     return Features(work.objective.features, model, above[work.teachers[0].folder], work.seed)
 
 
-def _live_examples(work: Work, done: int) -> tuple[int, ...]:
-    """Examples that each teacher has answered beside the student, in the steps done."""
+def _live_rows(work: Work, done: int) -> tuple[int, ...]:
+    """Rows that each teacher has answered beside the student, in the steps done; their rationales come on top."""
     if work.objective is None or work.turns is None:
         return ()
     return live_answers(work.objective, work.turns, work.seed, work.training.steps, done, work.training.batch_size)
@@ -205,7 +210,7 @@ def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTr
     for file in finished.kept:
         shutil.copy(file, folder / file.name)
     written = written_examples(work.writing or Signals(), work.training, trained.steps)
-    flops = training_flops(int(size.forward_flops), trained.steps * work.training.batch_size, finished.answers, written)
+    flops = training_flops(int(size.forward_flops), finished.examples, finished.answers, written)
     record = record_of(
         folder,
         work.name,

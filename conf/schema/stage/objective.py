@@ -77,6 +77,16 @@ def class_weights(text: str) -> Any:
     return setting("none", text, "ratio", added=True, allowed=CLASS_WEIGHTS)
 
 
+def rationale_weight(text: str) -> Any:
+    """The setting of the weight of rationales in a training."""
+    return setting(None, text, "ratio", added=True, ge=0, le=1e3)
+
+
+def weight_of_rationales(given: float | None) -> float:
+    """The weight that a setting of it stands for."""
+    return 1.0 if given is None else given
+
+
 def plain_class_weights(value: Any) -> Any:
     """A mapping with its names as texts, which YAML may have read as numbers; the weights checked."""
     if not isinstance(value, dict):
@@ -120,7 +130,16 @@ class Objective(Settings):
         "Weights of classes in the cross-entropy (classification): balanced: rows / (classes x rows of the class); or by name, 1 for others"
     )
 
+    rationale: float | None = rationale_weight(
+        "Weight of the mean loss over the tokens of rationales (data.columns.rationale) beside that over the answers'; 0: answers alone; "
+        "none: 1 where the data hold rationales"
+    )
+
     _plain_class_weights = field_validator("class_weights", mode="before")(plain_class_weights)
+
+    def of_labels(self, smoothing: float = 0.0) -> Objective:
+        """The objective of a control without teachers, with the same weights of classes and rationales."""
+        return Objective(alpha=Alpha(start=smoothing), class_weights=self.class_weights, rationale=self.rationale)
 
     @field_validator("handover")
     @classmethod

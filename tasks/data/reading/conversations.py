@@ -32,7 +32,9 @@ def row_conversation(row: Mapping[str, Any], columns: Columns, origin: str) -> s
         prompt, completion = (_text(row, columns, role, origin) for role in ("prompt", "completion"))
         if not completion:
             raise UserError.about("data.columns.completion", columns.completion, "a column of text", f"{origin} has none.")
-        return conversation_text(prompt=prompt, completion=completion)
+        rationale = _rationale(row, columns, origin)
+        explained = None if rationale is None else (columns.explained(prompt), rationale)
+        return conversation_text(prompt=prompt, completion=completion, rationale=explained)
     value = row[columns.messages]
     if isinstance(value, str):  # CSV
         try:
@@ -67,6 +69,14 @@ def _text(row: Mapping[str, Any], columns: Columns, role: str, origin: str) -> s
     if not isinstance(row[name], str):
         raise UserError.about(f"data.columns.{role}", name, "a column of text", f"{origin} holds {row[name]!r:.40}.")
     return row[name]
+
+
+def _rationale(row: Mapping[str, Any], columns: Columns, origin: str) -> str | None:
+    """The reasoning of a row; None where its cell is empty, or NaN."""
+    value = None if columns.rationale is None else row[columns.rationale]
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    return _text(row, columns, "rationale", origin)
 
 
 def _no_messages(columns: Columns, found: str) -> UserError:
@@ -109,6 +119,26 @@ def chat_encoder(tokenizer: PreTrainedTokenizerBase, ladder: Ladder, base: Path,
         return None
     plain = use_template(tokenizer, template_of(ladder, base, teacher), columns.messages is not None)
     return ChatEncoder(tokenizer, ladder.data.sequence_length + 1, plain)
+
+
+def rationale_notes(rationales: Split, cut: int) -> list[str]:
+    """Remarks on the training rows with and without a rationale.
+
+    Args:
+        rationales: As written, a document for each training document.
+        cut: Those that are longer than a window.
+    """
+    given, rows = int((np.diff(rationales.offsets) > 0).sum()), len(rationales)
+    notes = [f"{given:,} of {rows:,} training rows have a rationale, a second task; the others teach their answer alone"]
+    if cut:
+        notes.append(f"{cut:,} of {given:,} rationales are, with their prompt, longer than data.sequence_length and cut")
+    return notes
+
+
+def no_rationales(data: Data) -> UserError:
+    """The error about training rows of which none has a rationale."""
+    remedy = "Every cell is empty: name another column, or leave it out."
+    return UserError.about("data.columns.rationale", columns_of(data).rationale, "a column with some text in training rows", remedy)
 
 
 def cut_notes(cut: Mapping[str, int], ids: Mapping[str, int], splits: Mapping[SplitName, Split]) -> list[str]:

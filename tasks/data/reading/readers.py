@@ -13,6 +13,7 @@ from conf.errors import UserError
 from conf.schema.data import Columns, DatasetData, FilesData
 from conf.schema.ladder import Workload
 from conf.schema.workloads import answers_in_ids
+from models.data.chat import without_rationale
 from models.data.corpus import SplitName
 from models.data.images import BROKEN, PixelArray, ReadImage, UnreadableImage
 from tasks.data.reading.conversations import row_conversation
@@ -72,6 +73,7 @@ def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
     if columns.conversations:
         contents = ["messages"] if columns.messages is not None else ["prompt", "completion"]
         contents += ["image"] if workload == "image-text" else []
+        contents += [] if columns.rationale is None else ["rationale"]
     wanted = {content: getattr(columns, content) for content in contents}
     if not answers_in_ids(workload):
         wanted["label"] = columns.label
@@ -81,11 +83,11 @@ def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
 
 
 def missing_role(row: Mapping[str, Any], columns: Columns, workload: Workload) -> str | None:
-    """`text`, `image` or `label` if the row has none: no value, NaN or an empty text."""
+    """`text`, `image` or `label` if the row has none: no value, NaN or an empty text; a rationale may be missing."""
     for role, name in wanted_columns(columns, workload).items():
         value = row[name]
         empty = not value.strip() if isinstance(value, str) and role == "label" else isinstance(value, str) and not value
-        if role != "slice" and (value is None or empty or (isinstance(value, float) and math.isnan(value))):
+        if role not in ("slice", "rationale") and (value is None or empty or (isinstance(value, float) and math.isnan(value))):
             return role
     return None
 
@@ -129,7 +131,8 @@ def row_document(
         if not isinstance(text, str) or not (text or workload == "causal-lm"):
             remedy = f"{origin} holds {text!r}: data.missing=drop leaves such rows out."
             raise UserError.about("data.columns.text", columns.text, "a column of text in every row", remedy)
-        return Document(content_key(text), group, origin, text=text, label=label, split=split)
+        key = content_key(text if columns.rationale is None else without_rationale(text))
+        return Document(key, group, origin, text=text, label=label, split=split)
     except UnicodeEncodeError as error:  # JSON may write half of a surrogate pair
         raise unreadable(origin, f"the text is not Unicode: {error.reason}") from error
 

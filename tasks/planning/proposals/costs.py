@@ -15,7 +15,7 @@ from tasks.planning.proposals.measured import are_cached
 from tasks.planning.throughput import Throughput
 from tasks.records.base import Record
 from tasks.records.run import TEACHER
-from tasks.training.cost_model import AnswerCaches, Forward, StageFlops, TrainingExamples, answers_of, ladder_flops
+from tasks.training.cost_model import AnswerCaches, Forward, StageFlops, TrainingExamples, answers_of, examples_trained, ladder_flops
 
 FP32_BYTES = 4.0  # of a weight of a teacher that only answers
 
@@ -82,7 +82,8 @@ def costs_of(candidate: Candidate, shipped: tuple[int, ...], speeds: Speeds) -> 
         vocabulary = speeds.interface.vocabulary or 0
         beside = [] if cached else teachers
         speed = speeds.throughput.of(stage.name, size.width)
-        estimated = estimate(training, size, cost.total, speed, beside, vocabulary, precision_of(ladder, training))
+        examples = examples_trained(ladder, training, stage.objective.rationale, speeds.examples)
+        estimated = estimate(training, examples, size, cost.total, speed, beside, vocabulary, precision_of(ladder, training))
         proposals.append(
             StageProposal(
                 name=stage.name,

@@ -112,7 +112,7 @@ def propose(ladder: Ladder, wanted: Wanted, ground: Ground, context: Context, th
     """
     tokens = wanted.tokens if wanted.tokens is not None else ground.tokens
     students = settle_rungs(ladder, wanted, context, ground.corpus, tokens)
-    examples = training_examples(ground.corpus, True) if ground.corpus else TrainingExamples(ground.rows)
+    examples = training_examples(ground.corpus, True) if ground.corpus else TrainingExamples(ground.rows, rationales=ground.rows or 0)
     interface = ground.corpus.interface if ground.corpus else teacher_and_interface(ladder, context)[1]
     speeds = Speeds(throughput or expected_throughput(context.paths, ladder), interface, examples)
     free = free_bytes(context.paths)

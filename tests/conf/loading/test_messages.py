@@ -101,7 +101,8 @@ class TestMessages:
             ("data.python-stdlib=x", "data.python-stdlib: unknown key, with the value 'x'", "`ladder explain data` describes them."),
             (
                 "teacher.checkpoint=x",
-                "teacher.checkpoint: unknown key, with the value 'x'; allowed: source, shape, training, allow_poor, class_weights, keep.",
+                "teacher.checkpoint: unknown key, with the value 'x'; allowed: source, shape, training, allow_poor, class_weights, "
+                "rationale, keep.",
                 "",
             ),
             ("defaults.objective.alfa=1", "defaults.objective.alfa: unknown key, with the value 1; allowed: kind, alpha,", "'alpha'"),
