@@ -49,7 +49,8 @@ def corpus_in(folder: Path, every: int = 3) -> Corpus:
     encoder = ChatEncoder(tokenizer, 65, plain=True)
     answers, rationales = split_of(encoder.documents(texts)), split_of(encoder.rationales(texts))
     end_id, pad_id = tokenizers.special_ids(tokenizer)
-    counts, tokens = dict[str, int].fromkeys(SPLITS, ROWS), dict[str, int].fromkeys(SPLITS, len(answers.values))
+    counts: dict[str, int] = dict.fromkeys(SPLITS, ROWS)
+    tokens: dict[str, int] = {name: len(answers.values) for name in SPLITS}
     reasons = int((np.diff(rationales.offsets) > 0).sum())
     info = CorpusInfo(
         "causal-lm", 64, len(tokenizer), end_id, pad_id, (), ("all",), None, counts, tokens, completions=True, rationales=reasons
