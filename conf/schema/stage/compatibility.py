@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from conf.errors import UserError
-from conf.schema.stage.objective import CLASSIFICATION_ONLY, DENSE_ONLY, SOFTMAX_FREE, ObjectiveKind
+from conf.schema.data import has_rationales
+from conf.schema.stage.objective import CLASSIFICATION_ONLY, DENSE_ONLY, SOFTMAX_FREE, ObjectiveKind, weight_of_rationales
 from conf.schema.workloads import answers_in_ids
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ def check_on_policy(stage: Stage, workload: str, data: CommonData, *, answers: b
     if objective.features:
         allowed = "none, with signals on-policy"
         raise UserError.about(f"{key}.objective.features", objective.features[0].kind, allowed, "Leave them out, or set signals to live.")
+    weight = weight_of_rationales(objective.rationale)
+    if weight and has_rationales(data):
+        allowed = "0, with signals on-policy: the student writes answers"
+        raise UserError.about(f"{key}.objective.rationale", weight, allowed, "Set it to 0, or signals to live.")
     columns = getattr(data, "columns", None)
     if columns is not None and columns.conversations:
         if signals.prompt is not None:

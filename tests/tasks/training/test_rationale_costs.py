@@ -94,6 +94,13 @@ def test_rows_without_a_rationale_are_one_example(tmp_path: Path) -> None:
     assert student.flops == plan.stages[0].flops == 3 * own * drawn + root * (documents + info.rationales)
 
 
+def test_texts_that_the_student_writes_have_no_rationale(tmp_path: Path) -> None:
+    writes = {"signals": {"source": "on-policy"}}
+    with pytest.raises(ValueError, match=r"stages\[0\]\.objective\.rationale: got 1\.0; allowed: 0, with signals on-policy"):
+        ladder_in(tmp_path, 0, writes)
+    assert ladder_in(tmp_path, 0, {**writes, "objective": {"rationale": 0.0}}).stages[0].signals.on_policy
+
+
 @pytest.mark.parametrize(("weight", "counts"), [(None, 10), (0.0, 0), (2.5, 10)])
 def test_unknown_data_count_as_if_every_row_had_one(tmp_path: Path, weight: float | None, counts: int) -> None:
     ladder = ladder_in(tmp_path, 0, {})
