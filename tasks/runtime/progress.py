@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -35,7 +34,7 @@ class ShownTraining:
 BOARD: list[ShownTraining] = []  # trainings of this run, the one under way last
 
 
-class ShownProgress(AbstractContextManager["ShownProgress"]):
+class ShownProgress:
     """A bar on a terminal, and data for Prefect, for which it never waits."""
 
     def __init__(self, name: str, steps: int) -> None:
