@@ -202,6 +202,8 @@ class Ladder(Settings):
 
     @model_validator(mode="after")
     def _weights_need_rationales(self) -> Ladder:
+        if has_rationales(self.data) and self.workload != "causal-lm":
+            raise ValueError(f"data.columns.rationale: got some; allowed: none, for workload {self.workload}. Leave it out.")
         if has_rationales(self.data):
             return self
         weights = {f"stages[{index}].objective.rationale": stage.objective.rationale for index, stage in enumerate(self.stages)}
