@@ -118,7 +118,7 @@ def _made(
     student = train_student(stage, lineage, inputs, extension, 0, choice)
     judged = evaluate_model(student, lineage, inputs, precision_of(ladder, stage.training))
     judged = bench_model(judged, ladder, inputs.context)
-    if ladder.audit.enabled:
+    if ladder.audits:
         judged = _audited(judged, stage, lineage, inputs)
     decided = decide(judged, stage, lineage, ladder.audit.thresholds)
     whole = decided if decided.gate == "stopped" else with_members(decided, _members(stage, lineage, inputs, choice))

@@ -104,6 +104,15 @@ class TransferRows(Settings):
     weight: float = setting(1.0, "Times that they are read in an epoch; 2.5: twice, and half of them once more", "times", gt=0, le=100)
 
 
+class ScoredPairs(Settings):
+    """Tables of pairs of texts with a score of their likeness, by which embeddings are judged; nothing trains on them."""
+
+    paths: tuple[str, ...] = setting(..., "Tables or glob patterns; relative ones count from the ladder's YAML file", "paths", min_length=1)
+    first: str = setting("sentence1", "Column of the first text", "column name", min_length=1)
+    second: str = setting("sentence2", "Column of the second text", "column name", min_length=1)
+    score: str = setting("score", "Column of the score: the higher, the more alike, on any scale", "column name", min_length=1)
+
+
 class CommonData(Settings):
     """Settings of every data source."""
 
@@ -154,6 +163,10 @@ class CommonData(Settings):
         None, "Answers that a teacher writes to prompts, for training alone as those of `transfer` (causal-lm); none: no such", added=True
     )
 
+    pairs: ScoredPairs | None = setting(
+        None, "Pairs of texts with scores, by whose rank each model is judged (embedding); none: no pairs", added=True
+    )
+
     @field_validator("unlabelled", mode="before")
     @classmethod
     def _numbers_as_text(cls, value: Any) -> Any:
@@ -196,7 +209,7 @@ class Resize(Settings):
 class PictureData(CommonData):
     """Settings of the data sources that read pictures, besides others."""
 
-    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification", "image-classification", "image-text")
+    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification", "image-classification", "image-text", "embedding")
 
     resize: Resize | None = setting(
         None, "Size that images are brought to; none: that of a checkpoint teacher's image processor, else all must have one size"

@@ -17,6 +17,7 @@ from conf.schema.base import Settings, setting
 from conf.schema.choice.routing import Routing
 from conf.schema.choice.search import SearchSettings
 from conf.schema.data import Data, Tokenizer, has_rationales, sources_for
+from conf.schema.embedding_checks import check_embedding, with_embedding_defaults
 from conf.schema.measures.audit import Audit, check_gate
 from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
@@ -34,7 +35,7 @@ from conf.schema.teacher import AnswersTeacher, Teacher
 from conf.schema.teaching_checks import check_teaching
 from conf.schema.workloads import answers_in_ids
 
-Workload = Literal["causal-lm", "sequence-classification", "image-classification", "image-text"]
+Workload = Literal["causal-lm", "sequence-classification", "image-classification", "image-text", "embedding"]
 
 LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
@@ -45,6 +46,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "sequence-classification": ("bert", "llama"),
     "image-classification": ("vit",),
     "image-text": (),
+    "embedding": ("bert", "llama"),
 }
 
 
@@ -128,6 +130,11 @@ class Ladder(Settings):
         """YAML reads a bare `off` as false."""
         return {**value, "tracking": "off"} if isinstance(value, dict) and value.get("tracking") is False else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _embeddings_have_objectives_of_their_own(cls, value: Any) -> Any:
+        return with_embedding_defaults(value) if isinstance(value, dict) and value.get("workload") == "embedding" else value
+
     @model_validator(mode="after")
     def _names_differ(self) -> Ladder:
         names = [stage.name for stage in self.stages]
@@ -192,6 +199,11 @@ class Ladder(Settings):
         return self
 
     @model_validator(mode="after")
+    def _embeddings_fit(self) -> Ladder:
+        check_embedding(self.workload, self.data, self.teacher, self.stages)
+        return self
+
+    @model_validator(mode="after")
     def _class_weights_need_classes(self) -> Ladder:
         if answers_in_ids(self.workload) and self.teacher.source != "answers" and self.teacher.class_weights != "none":
             raise ValueError(
@@ -247,8 +259,19 @@ class Ladder(Settings):
     @model_validator(mode="after")
     def _gates_need_their_audit(self) -> Ladder:
         for index, stage in enumerate(self.stages):
-            check_gate(f"stages[{index}].gate", stage.gate.audit_bounds(self.audit.thresholds), self.audit)
+            limits = stage.gate.audit_bounds(self.audit.thresholds)
+            if limits and self.workload == "embedding":
+                raise ValueError(
+                    f"stages[{index}].gate.{limits[0].setting}: needs an audit of answers; allowed: none, for workload embedding, whose "
+                    "models give no answers that are right or wrong. Use min_parent_retention or min_root_retention."
+                )
+            check_gate(f"stages[{index}].gate", limits, self.audit)
         return self
+
+    @property
+    def audits(self) -> bool:
+        """Whether students are audited: embeddings are no answers, which are right or wrong."""
+        return self.audit.enabled and self.workload != "embedding"
 
     @model_validator(mode="after")
     def _tasks_suit_the_workload(self) -> Ladder:

@@ -1,4 +1,4 @@
-"""Traits of workloads: whether models read pictures, and answer in ids."""
+"""Traits of workloads: what models read, and how they answer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from conf.errors import UserError
 
 IN_IDS = ("causal-lm", "image-text")
 WITH_PICTURES = ("image-classification", "image-text")
+WITH_CLASSES = ("sequence-classification", "image-classification")
 
 
-UNSERVED = ("image-text",)  # whose students are used by transformers or MLflow alone
+UNSERVED = ("image-text", "embedding")  # whose students are used by their own libraries or MLflow alone
 
 
 def refuse_unserved(workload: str, key: str, value: object, what: str) -> None:
@@ -36,3 +37,8 @@ def answers_in_ids(workload: str) -> bool:
 def reads_pictures(workload: str) -> bool:
     """Whether models of a workload take pictures, alone or beside a text."""
     return workload in WITH_PICTURES
+
+
+def has_classes(workload: str) -> bool:
+    """Whether rows have a class, which models of a workload tell."""
+    return workload in WITH_CLASSES

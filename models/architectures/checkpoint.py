@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import UserError, foreign_errors
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.architectures.answers import ANSWERS, load_answers
 from models.architectures.composite import language_config
 from models.architectures.folder_checks import check_config, check_names, check_shards
@@ -21,6 +21,9 @@ from models.architectures.shapes import AUTO_CLASSES, build
 from models.architectures.token_answers import load_token_answers
 from models.base.files import weight_files
 from models.base.interface import Interface
+from models.embeddings.encoder import SentenceEncoder
+from models.embeddings.pooling import pooling_of, set_pooling
+from models.embeddings.sentence_folder import read_dense, read_pooling
 
 WEIGHTS = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -104,7 +107,7 @@ def load_model(
     if (folder / ANSWERS).is_file() and not (folder / "config.json").is_file():
         return load_token_answers(folder) if workload == "causal-lm" else load_answers(folder)
     check_folder(folder, key)
-    model, info = from_folder(folder, workload, config or read_config(folder, key), key, dtype=dtype or "auto")
+    model, info = from_folder(folder, workload, config or read_config(folder, key, workload), key, dtype=dtype or "auto")
     for part in (model.config, language_config(model.config)):
         part.use_cache = False  # nothing here generates, and filling a cache costs time at every forward pass
     missing = sorted(info["missing_keys"])
@@ -128,7 +131,7 @@ def from_folder(folder: Path, workload: str, config: Any, key: str, **options: A
     transformers.utils.logging.disable_progress_bar()  # one bar for each of our models is of no use
     auto = getattr(transformers, AUTO_CLASSES[workload])
     with foreign_errors(key, str(folder), f"a model that {AUTO_CLASSES[workload]} loads"):
-        return auto.from_pretrained(
+        model, info = auto.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
@@ -137,10 +140,20 @@ def from_folder(folder: Path, workload: str, config: Any, key: str, **options: A
             output_loading_info=True,
             **options,
         )
+    return (_encoder(folder, config, model, info, key), info) if workload == "embedding" else (model, info)
 
 
-def read_config(folder: Path, key: str = "teacher.path") -> Any:
-    """The configuration of a checked folder.
+def _encoder(folder: Path, config: Any, body: nn.Module, info: dict[str, Any], key: str) -> SentenceEncoder:
+    """A sentence encoder of a loaded body; a pooler that its files lack is no loss, as no embedding needs it."""
+    info["missing_keys"] = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    model = SentenceEncoder(config, body)
+    if model.projection is not None and pooling_of(config).dense:
+        model.projection.load_state_dict(read_dense(folder, key))
+    return model
+
+
+def read_config(folder: Path, key: str = "teacher.path", workload: str | None = None) -> Any:
+    """The configuration of a checked folder; for embedding with the pooling that is described beside it.
 
     Raises:
         UserError: transformers does not know it.
@@ -148,7 +161,12 @@ def read_config(folder: Path, key: str = "teacher.path") -> Any:
     import transformers
 
     with foreign_errors(key, str(folder / "config.json"), "the configuration of a model that transformers knows"):
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if workload == "embedding":
+        if not isinstance(getattr(config, "hidden_size", None), int):
+            raise UserError.about(key, f"{folder}, a {config.model_type}", "an encoder of texts with one width of states", "Use another.")
+        set_pooling(config, read_pooling(folder, key))
+    return config
 
 
 def check_sizes(folder: Path, model: nn.Module, key: str = "teacher.path") -> None:
@@ -166,7 +184,8 @@ def check_sizes(folder: Path, model: nn.Module, key: str = "teacher.path") -> No
 
     if getattr(cast(Any, model).config, "quantization_config", None) is not None:
         return
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    named = model.body if isinstance(model, SentenceEncoder) else model
+    wanted = {name: list(tensor.shape) for name, tensor in named.state_dict().items()}
     for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
@@ -226,7 +245,7 @@ def skeleton(folder: Path, workload: str) -> nn.Module:
     Raises:
         UserError: transformers does not know such a model, or not for this workload.
     """
-    config = read_config(folder)
+    config = read_config(folder, workload=workload)
     with foreign_errors("teacher.path", str(folder), f"a model that {AUTO_CLASSES[workload]} loads"), torch.device("meta"):
         return build(config, workload)
 
@@ -261,7 +280,7 @@ def check_interface(model: nn.Module, interface: Interface, folder: Path, key: s
     config = cast(Any, model).config
     if interface.image_shape is not None:
         check_image(model, interface.image_shape, folder, key)
-    if not answers_in_ids(interface.workload) and config.num_labels != interface.classes:
+    if has_classes(interface.workload) and config.num_labels != interface.classes:
         raise UserError.about(
             key,
             f"{folder} with {config.num_labels} classes",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError, foreign_errors
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.architectures.composite import has_vision, language_config, parts_of
 from models.architectures.folder_checks import faults
 from models.architectures.shapes import AUTO_CLASSES, build
@@ -139,7 +139,7 @@ def fit_interface(config: Any, interface: Interface, key: str = "student") -> No
     """Give a configuration the vocabulary, special ids, classes and image size of the data, and let a language model see the past alone."""
     if interface.workload == "causal-lm" and getattr(config, "is_decoder", True) is False:  # BERT and its kin
         config.is_decoder = True
-    if not answers_in_ids(interface.workload):
+    if has_classes(interface.workload):
         config.num_labels = interface.classes
     if interface.picture is not None:
         _fit_picture(config, interface.picture, key)

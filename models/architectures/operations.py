@@ -20,7 +20,8 @@ WITH_FORMULA = {
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "smollm3", "gpt2", "gpt_neox"),
     *("bert", "distilbert", "roberta", "electra", "vit"),
 }
-FIRST_TOKEN_ONLY = {"pooler", "pre_classifier", "classifier"}  # modules of an encoder that see one position of a sequence
+# Modules of an encoder that see one position of a sequence, or one embedding of it.
+FIRST_TOKEN_ONLY = {"pooler", "pre_classifier", "classifier", "projection"}
 USUAL_IMAGE = 224  # pixels, of an image model whose configuration does not say
 
 

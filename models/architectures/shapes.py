@@ -13,17 +13,20 @@ from torch import nn
 
 from conf.errors import UserError
 from conf.schema.stage.student import Shape
+from conf.schema.workloads import has_classes
 from models.architectures.answers import StoredAnswers
 from models.architectures.composite import language_config
 from models.architectures.operations import forward_operations, positions
 from models.architectures.token_answers import TokenAnswers
 from models.base.interface import Interface
+from models.embeddings.encoder import SentenceEncoder
 
 AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
     "sequence-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
     "image-text": "AutoModelForImageTextToText",
+    "embedding": "AutoModel",
 }
 
 
@@ -68,7 +71,7 @@ def config_for(shape: Shape, interface: Interface) -> Any:
         # otherwise spend their first hundreds of steps on a plateau (docs/LOG.md).
         "initializer_range": shape.hidden_size**-0.5,
     }
-    if interface.workload != "causal-lm":
+    if has_classes(interface.workload):
         common["num_labels"] = interface.classes
     if shape.family == "vit":
         assert interface.image_shape is not None
@@ -109,6 +112,8 @@ def build(config: Any, workload: str) -> nn.Module:
     """A model with fresh weights (torch's global generator decides them), in fp32 and with torch's fused attention where it has that."""
     import transformers
 
+    if workload == "embedding":
+        return SentenceEncoder(config)
     auto = getattr(transformers, AUTO_CLASSES[workload])
     return cast(nn.Module, auto.from_config(config, dtype=torch.float32))
 

@@ -35,8 +35,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Hash of a folder's weights: of its one safetensors file, or of the list of its shards' hashes."""
-    hashes = [file_sha256(path) for path in weight_files(folder)]
+    """Hash of a folder's weights: of its one safetensors file, or of the list of its shards' hashes.
+
+    The dense layer of a sentence encoder, in a folder of its own, counts as one more shard.
+    """
+    dense = sorted(folder.glob("*_Dense/*.safetensors")) if (folder / "modules.json").is_file() else []
+    hashes = [file_sha256(path) for path in (*weight_files(folder), *dense)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 

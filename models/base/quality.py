@@ -10,6 +10,9 @@ from conf.schema.workloads import answers_in_ids
 
 BASELINE = "baseline_"  # begins the names of figures of a guess that reads no input, among those of a model
 
+EQUAL = 1e-6  # of cosines, that are computed in single precision
+UNLIKE = 0.05  # rank correlation of cosines below which two models rank texts independently of each other
+
 
 class Quality(NamedTuple):
     """Figures over all held-out rows, and the same per slice (with `count`, rows of the slice)."""
@@ -20,13 +23,14 @@ class Quality(NamedTuple):
 
 def main_metric(workload: str) -> str:
     """Name of the figure that models of a workload are compared by: less is better for `bits_per_byte`."""
-    return "bits_per_byte" if answers_in_ids(workload) else "accuracy"
+    return "bits_per_byte" if answers_in_ids(workload) else "similarity" if workload == "embedding" else "accuracy"
 
 
 def retention(workload: str, student: Mapping[str, float], teacher: str) -> float:
     """How much of a teacher's quality a student keeps; 1: all, above 1: it is better.
 
-    Classification: accuracy of the student over the teacher's. Causal-lm: perplexity of the teacher over the student's.
+    Classification: accuracy of the student over the teacher's. Causal-lm: perplexity of the teacher over the student's. Embedding: rank
+    correlation with the scores of pairs over the teacher's, or without pairs the rank correlation of cosines with the teacher's.
 
     Args:
         workload: The ladder's.
@@ -35,12 +39,16 @@ def retention(workload: str, student: Mapping[str, float], teacher: str) -> floa
     """
     if answers_in_ids(workload):
         return math.exp(student[f"{teacher}_nll"] - student["nll"])
+    if workload == "embedding":
+        if "spearman" in student:
+            return student["spearman"] / max(student[f"{teacher}_spearman"], 1e-12)
+        return student["similarity" if teacher == "root" else f"similarity_{teacher}"]
     return student["accuracy"] / max(student[f"{teacher}_accuracy"], 1e-12)
 
 
 def baseline_name(workload: str) -> str:
     """The guess that reads no input, by which models of a workload are measured."""
-    return "unigram" if answers_in_ids(workload) else "majority class"
+    return "unigram" if answers_in_ids(workload) else "mean embedding" if workload == "embedding" else "majority class"
 
 
 def baseline_figures(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -59,6 +67,10 @@ def learned_nothing(metrics: Mapping[str, float]) -> str | None:
     guess = baseline_figures(metrics)
     if not guess:
         return None
+    if "similarity" in metrics:
+        worse = metrics["similarity"] < UNLIKE and metrics["cosine"] <= guess["cosine"] + EQUAL
+        near = f"(cosine {metrics['cosine']:.3f}, the mean's {guess['cosine']:.3f})"
+        return f"its embeddings are no nearer to the root's than their mean {near}, and rank texts otherwise" if worse else None
     if metrics.get("distinct_answers") == 1:
         return f"it gives the same class for every input (majority class {100 * guess['accuracy']:.1f} %)"
     if "bits_per_byte" in metrics:

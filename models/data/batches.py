@@ -324,6 +324,12 @@ def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, bat
         yield made(split, info, chosen[at : at + batch_size])
 
 
+def pair_batches(corpus: Corpus, batch_size: int) -> Iterator[Batch]:
+    """Batches of the texts of all scored pairs, the two of a pair one after the other."""
+    for at in range(0, len(corpus.pairs), batch_size):
+        yield _example_batch(corpus.pairs, corpus.info, np.arange(at, min(at + batch_size, len(corpus.pairs))))
+
+
 def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -> NDArray[np.int64]:
     """Number of the document that each held-out example of `evaluation_batches` comes from, in the same order."""
     split = corpus.split(split_name)

@@ -28,6 +28,7 @@ COUNTED = "counted"  # field of completions alone
 PICTURE = "picture."  # begins the names of files of a picture's inputs
 PIXELS = "pixel_values"
 RATIONALES = "rationales"  # folder beside the splits
+PAIRS, PAIR_SCORES = "pairs", "scores.npy"  # folder of scored pairs, two documents each, and the file of their scores
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,21 @@ class Corpus:
     def rationales(self) -> Split | None:
         """The second task of each training document, the reasoning behind its completion; of one without it the document is empty."""
         return Split.load(self.folder / RATIONALES) if self.info.rationales else None
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether it holds scored pairs of texts."""
+        return (self.folder / PAIRS).is_dir()
+
+    @cached_property
+    def pairs(self) -> Split:
+        """The texts of the scored pairs, the two of a pair one after the other."""
+        return Split.load(self.folder / PAIRS)
+
+    @cached_property
+    def pair_scores(self) -> NDArray[np.float64]:
+        """(P,) scores of the pairs."""
+        return np.load(self.folder / PAIRS / PAIR_SCORES, allow_pickle=False)
 
     @property
     def interface(self) -> Interface:

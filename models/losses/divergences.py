@@ -197,6 +197,48 @@ def logit_mse(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     return centred.masked_fill(ruled_out, 0.0).pow(2).sum(-1) / count[..., 0]
 
 
+def cosine(teacher: Tensor, student: Tensor) -> Tensor:
+    """`1 - cos(e_t, e_s)` of embeddings, in [0, 2]; their lengths do not matter.
+
+    Args:
+        teacher: (..., D).
+        student: (..., D).
+
+    Returns:
+        (...) values; 0 where both point the same way.
+    """
+    return 1 - functional.cosine_similarity(student, teacher, dim=-1)
+
+
+def mse(teacher: Tensor, student: Tensor) -> Tensor:
+    """`|e_s - e_t|^2 / D` of embeddings, as the MSELoss of sentence-transformers. Reimers and Gurevych 2020, arXiv:2004.09813.
+
+    Args:
+        teacher: (..., D).
+        student: (..., D).
+
+    Returns:
+        (...) values >= 0.
+    """
+    return (student - teacher).pow(2).mean(-1)
+
+
+def similarities(embeddings: Tensor) -> Tensor:
+    """Cosines of each row with all others; a row's own place is ruled out.
+
+    Forward KL between two such matrices, divided by a temperature, compares how each row ranks the others of its batch, whatever the
+    number of features and their rotation. Peng et al. 2019, "Correlation Congruence", arXiv:1904.01802; SEED, arXiv:2101.04731.
+
+    Args:
+        embeddings: (N, D) of the rows of one batch.
+
+    Returns:
+        (N, N) cosines, -inf on the diagonal.
+    """
+    unit = functional.normalize(embeddings, dim=-1)
+    return (unit @ unit.T).masked_fill(torch.eye(len(unit), dtype=torch.bool, device=unit.device), -torch.inf)
+
+
 def standardized(logits: Tensor) -> Tensor:
     """Logits as z-scores of their row, `(z - mean) / (1e-7 + std)`: scale and offset no longer matter.
 
@@ -245,9 +287,12 @@ DIVERGENCES: dict[str, Divergence] = {
     "dkd": lambda t, s, y, o: dkd(t, s, y, o.target_weight, o.other_weight),
     "logit-mse": lambda t, s, y, o: logit_mse(t, s),
     "taid": lambda t, s, y, o: forward_kl(t, s),
+    "cosine": lambda t, s, y, o: cosine(t, s),
+    "mse": lambda t, s, y, o: mse(t, s),
+    "similarity-kl": lambda t, s, y, o: forward_kl(t, s),  # of the similarities of rows, in place of logits
 }
-WITHOUT_TEMPERATURE = ("logit-mse",)
-WITHOUT_SQUARE = ("tvd", "logit-mse")  # T^2 belongs to KL forms alone
+WITHOUT_TEMPERATURE = ("logit-mse", "cosine", "mse")
+WITHOUT_SQUARE = ("tvd", "logit-mse", "cosine", "mse")  # T^2 belongs to KL forms alone
 
 
 def infinite_for(objective: Objective) -> tuple[bool, bool]:

@@ -142,6 +142,8 @@ def _dense(student_logits: Tensor, teachers: Sequence[Tensor], targets: Tensor |
     labels = [each.argmax(-1) if targets is None else targets for each in teachers]
     if settings.kind == "taid":
         teachers = [d.interpolated(each, student_logits, at.taid_share) for each in teachers]
+    if settings.kind == "similarity-kl":
+        student_logits, teachers = d.similarities(student_logits), [d.similarities(each) for each in teachers]
     student, scaled = _scaled(student_logits, at), [_scaled(each, at) for each in teachers]
     if settings.combine == "mean" and len(scaled) > 1:
         scaled = [log_mean(scaled)]

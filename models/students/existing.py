@@ -15,17 +15,18 @@ from models.architectures.checkpoint import check_finite, check_folder, read_con
 from models.architectures.composite import language_config
 from models.architectures.configs import LENGTHS, OFFSET_POSITIONS, fit_interface, without_dropout
 from models.base.interface import Interface
+from models.embeddings.pooling import Pooling, pooling_of, set_pooling, size_of
 from models.students.new_head import load_with_head
 
 
-def existing_config(folder: Path, interface: Interface, key: str) -> Any:
-    """The configuration of a checkpoint, fitted to the data.
+def existing_config(folder: Path, interface: Interface, key: str, teacher: Any | None = None) -> Any:
+    """The configuration of a checkpoint, fitted to the data; that of a sentence encoder also to the teacher's embeddings.
 
     Raises:
         UserError: The folder is no model, has fewer ids or positions than the data need, or reads other images.
     """
     check_folder(folder, f"{key}.path")
-    config = read_config(folder, f"{key}.path")
+    config = read_config(folder, f"{key}.path", interface.workload)
     language = language_config(config)
     ids = getattr(language, "vocab_size", None) or 0
     if interface.vocabulary is not None and ids < interface.vocabulary:
@@ -46,6 +47,8 @@ def existing_config(folder: Path, interface: Interface, key: str) -> Any:
     if vocabulary is not None:
         language.vocab_size = vocabulary  # rows beyond the tokenizer's stay, and are cut from the answers
     without_dropout(config)
+    if interface.workload == "embedding" and teacher is not None and size_of(config) != size_of(teacher):
+        set_pooling(config, Pooling(pooling_of(config).mode, size_of(teacher), pooling_of(teacher).normalize))
     return config
 
 
@@ -57,12 +60,14 @@ def _check_image(config: Any, shape: tuple[int, int, int], folder: Path, key: st
         raise UserError.about(f"{key}.path", given, f"{channels} channels and {side} pixels, as the data have", "Choose another.")
 
 
-def load_existing(folder: Path, interface: Interface, seed: int, key: str) -> nn.Module:
+def load_existing(folder: Path, interface: Interface, seed: int, key: str, teacher: Any | None = None) -> nn.Module:
     """Load a checkpoint as student, in fp32; weights of its head that are missing or do not fit are a function of the seed.
+
+    A sentence encoder keeps its own pooling, and its own projection where that gives as many numbers as the teacher of this configuration.
 
     Raises:
         UserError: As `existing_config`, or weights beside the head are missing.
     """
-    config = existing_config(folder, interface, key)
+    config = existing_config(folder, interface, key, teacher)
     check_finite(folder, key=f"{key}.path")
     return load_with_head(folder, interface.workload, config, seed, f"{key}.path")[0]

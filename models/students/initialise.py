@@ -18,6 +18,7 @@ from models.architectures.configs import build_from, fitted_config
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.batches import Batch
+from models.embeddings.pooling import pool_like
 from models.multimodal.vision import copy_vision, freeze_vision, with_teachers_vision
 from models.students.existing import existing_config, load_existing
 from models.students.first_weights import answer_evenly
@@ -73,7 +74,7 @@ def make_student(
         remedy = "A student answers in ids that its teacher knows: give both the same vocabulary."
         raise UserError.about(f"{key}.vocabulary", f"{interface.vocabulary} ids", f"at most the teacher's {theirs}", remedy)
     if student.source == "checkpoint":
-        existing = load_existing(Path(str(student.path)), interface, seed, key)
+        existing = load_existing(Path(str(student.path)), interface, seed, key, cast(Any, teacher).config)
         if student.vision == "frozen":
             freeze_vision(existing)
         return Initialised(existing)
@@ -96,8 +97,15 @@ def student_config(student: Student, teacher: nn.Module | None, interface: Inter
     Raises:
         UserError: The teacher cannot be pruned to this shape, or the configuration or the checkpoint does not fit the data.
     """
+    config = _own_config(student, teacher, interface, key)
+    if interface.workload == "embedding" and student.source != "checkpoint":
+        pool_like(config, None if teacher is None else cast(Any, teacher).config)
+    return config
+
+
+def _own_config(student: Student, teacher: nn.Module | None, interface: Interface, key: str) -> Any:
     if student.source == "checkpoint":
-        return existing_config(Path(str(student.path)), interface, key)
+        return existing_config(Path(str(student.path)), interface, key, None if teacher is None else cast(Any, teacher).config)
     if isinstance(student.config, dict):
         config = fitted_config(student.config, interface, f"{key}.config")
         if student.vision != "own" and teacher is not None:

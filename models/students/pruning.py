@@ -26,6 +26,7 @@ from conf.schema.stage.student import Shape
 from models.architectures.shapes import build
 from models.base.interface import Interface
 from models.data.batches import Batch
+from models.embeddings.pooling import pool_like
 from models.students.importance import LAYOUTS, Importance, measure_importance
 
 HIDDEN, HEADS, KEYS, UNITS, IDS, WHOLE = "hidden", "heads", "keys", "units", "ids", "whole"
@@ -42,6 +43,7 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
         r"[qk]_norm\.weight": (WHOLE,),
         r"norm\.weight": (HIDDEN,),
         r"score\.weight": (WHOLE, HIDDEN),
+        r"projection\.(weight|bias)": (WHOLE, HIDDEN),
     },
     "bert": {
         r"word_embeddings\.weight": (IDS, HIDDEN),
@@ -54,6 +56,7 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
         r"pooler\.dense\.(weight|bias)": (HIDDEN, HIDDEN),
         r"output\.dense\.(weight|bias)": (HIDDEN, UNITS),
         r"classifier\.(weight|bias)": (WHOLE, HIDDEN),
+        r"projection\.(weight|bias)": (WHOLE, HIDDEN),
     },
 }
 RMS_NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight", "norm.weight")
@@ -132,6 +135,8 @@ def pruned_config(shape: Shape, teacher: Any, interface: Interface) -> Any:
             "use_cache": False,
         }
     )
+    if interface.workload == "embedding":
+        pool_like(config, teacher)
     if teacher.model_type != "bert":
         config.num_key_value_heads = shape.key_value_heads or shape.heads
         config.head_dim = shape.features_of_a_head
@@ -231,7 +236,10 @@ def narrow(teacher: nn.Module, config: Any, kept: KeptIndices, importance: Impor
     theirs, head = teacher.state_dict(), _head_dim(config)
     prefix = cast(Any, teacher).base_model_prefix
     cut: dict[str, Tensor] = {}
-    for name in model.state_dict():
+    for name, own in model.state_dict().items():
+        if name not in theirs:  # the projection of an encoder whose teacher needs none: each kept channel to its place
+            cut[name] = torch.zeros_like(own).index_put((kept.hidden, torch.arange(own.shape[1])), torch.ones(()))
+            continue
         tensor = theirs[name].detach().cpu().float()
         for axis, meaning in enumerate(axes_of(name, config.model_type)[: tensor.ndim]):
             chosen = _indices(meaning, name, kept, head)

@@ -19,6 +19,7 @@ from conf.schema.stage.student import Shape
 from models.architectures.configs import DECIDED, fitted_config, without_ignored
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
+from models.embeddings.pooling import pool_like
 
 TOLERANCE = 0.03  # of the number of parameters
 CLOSE = 0.005  # wanted of a feed-forward width that is a round number
@@ -88,7 +89,11 @@ class Family:
     def config(self, sizes: Sizes) -> Any:
         """The student's configuration."""
         made = self.settings(sizes)
-        return config_for(made, self.interface) if isinstance(made, Shape) else fitted_config(made, self.interface, f"{self.key}.config")
+        shaped = isinstance(made, Shape)
+        config = config_for(made, self.interface) if shaped else fitted_config(made, self.interface, f"{self.key}.config")
+        if self.interface.workload == "embedding":
+            pool_like(config, self.teacher)
+        return config
 
     def parameters(self, sizes: Sizes) -> int:
         """All parameters, a tied matrix once; counted without memory."""

@@ -124,7 +124,7 @@ def train(
         signals: One source for each teacher; None to learn from labels alone.
         features: Losses on hidden states and attention of both models; hooked to `model` and to a teacher among `signals`.
         checkpoints: Where to write checkpoints, and to go on from; None: neither.
-        validate: Gives the figures of a validation, among them `nll`, which patience watches.
+        validate: Gives the figures of a validation, among them `nll`, or of embeddings `distance`, which patience watches.
         on_step: Called after each step.
         before_checkpoint: Called before a checkpoint is written, so that no record of a finished step can be lost.
         should_stop: Called after each step; once it returns True, on any of several processes, a checkpoint is written and training ends.
@@ -242,8 +242,9 @@ def _validation(
 ) -> dict[str, float]:
     figures = validate(model)
     if t.patience is not None:
-        if figures["nll"] < state.best:
-            state.best, state.worse = figures["nll"], 0
+        watched = figures["nll"] if "nll" in figures else figures["distance"]
+        if watched < state.best:
+            state.best, state.worse = watched, 0
             if checkpoints:
                 checkpoints.save_best(model)
         else:

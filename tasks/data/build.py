@@ -17,7 +17,7 @@ from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.schema.data import Data, DatasetData, FilesData, PictureData, has_rationales
 from conf.schema.ladder import Ladder
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.base.interface import Picture
 from models.data import tokenizers
 from models.data.chat import spoken
@@ -27,6 +27,7 @@ from models.data.images import ImageReader
 from models.data.lines import shared_lines
 from tasks.data.duplicates import count_duplicates
 from tasks.data.encode import Finished, Numbering, encode_spool, lines_of, training_texts
+from tasks.data.pairs import write_pairs
 from tasks.data.picture_texts import PictureTexts
 from tasks.data.reading.conversations import chat_encoder, columns_of, cut_notes, no_rationales, rationale_notes
 from tasks.data.reading.images import digit_pixels
@@ -84,14 +85,16 @@ def build_corpus(
         progress(f"reading {data.source}")
         # An empty text teaches no language, and alone in a part it would leave nothing to judge by.
         source = open_source(data, workload, base, reader)
-        spool = write_spool(pairs.put_aside(source) if pairs else source, work / "spool", keep_empty=workload != "causal-lm")
+        spool = write_spool(
+            pairs.put_aside(source) if pairs else source, work / "spool", keep_empty=workload not in ("causal-lm", "embedding")
+        )
     if not spool.documents:
         raise no_documents(data)
     notes = [f"{count:,} rows without {role} left out" for role, count in spool.dropped.items()]
     if spool.empty:
         notes.append(f"{spool.empty:,} empty documents left out")
     label_names, labels = (), {}
-    if not answers_in_ids(workload):
+    if has_classes(workload):
         label_names, labels = class_ids(spool.labels, spool.class_names, data, len(teacher_classes or ()))
         if teacher_classes:
             label_names, labels = as_teacher(label_names, labels, teacher_classes, numbered=bool(spool.class_names))
@@ -140,6 +143,11 @@ def build_corpus(
         _check_length(written["train"], data)
     else:
         written["train"] = hide_labels(written["train"], data)
+    if data.pairs is not None:
+        assert isinstance(encoder, Encoder)
+        note = write_pairs(data, base, encoder, folder, spool.column("place")[parts == TRAIN])
+        counts = counts.model_copy(update={"notes": (*counts.notes, note)})
+        progress(note)
     for name in (*SPLITS, *([] if reasons is None else [RATIONALES])):
         _link(work / "splits" / name, folder / name)
     if data.max_labels is not None:
@@ -172,7 +180,7 @@ def _divide(spool: Spool, ladder: Ladder, numbering: Numbering, label_names: Seq
     transfer = given == TRANSFER
     given = np.where(transfer, np.uint8(NONE), given)
     _check_given(given, ladder.data)
-    if answers_in_ids(ladder.workload) or not spool.labels.unlabelled:
+    if not has_classes(ladder.workload) or not spool.labels.unlabelled:
         parts = split_documents(places, given, ladder.data, transfer=transfer)
     else:
         parts = split_documents(places, given, ladder.data, classes < 0, transfer)

@@ -10,6 +10,7 @@ from typing import Any
 from conf.schema.data import DatasetData, FilesData, WeightedSource
 from conf.schema.ladder import Ladder
 from conf.schema.workloads import reads_pictures
+from tasks.data.pairs import pairs_hash
 from tasks.data.reading.files import file_suffixes
 from tasks.data.reading.sources import source_hash
 from tasks.training.identity import known_settings
@@ -56,6 +57,8 @@ def corpus_identity(
         settings["transfer"] = [known_settings(rows.model_copy(update={"paths": ()})) for rows in ladder.data.transfer]
     if all(settings.get(name) is None for name in (*DRAWN, "sources", "transfer")):
         settings.pop("seed", None)
+    pairs = {} if ladder.data.pairs is None else {"pairs": pairs_hash(ladder.data, base)}
+    settings.pop("pairs", None)
     pictures = _image_identity(ladder, image_processor)
     tokenizer: dict[str, Any] | None = None
     if ladder.workload != "image-classification":
@@ -73,6 +76,7 @@ def corpus_identity(
         "source": source_hash(ladder.data, base, ladder.workload),
         "preparation": _preparation(ladder, base),
         **pictures,
+        **pairs,
         **({"classes": list(teacher_classes)} if teacher_classes else {}),
         **({"prefix": list(prefix)} if prefix else {}),
     }

@@ -123,6 +123,10 @@ def summary(record: StageRecord) -> str:
         main = f"{metrics['bits_per_byte']:.3f} bits/byte"
         main += f" ({baseline_name('causal-lm')} {guess['bits_per_byte']:.3f})" if guess else ""
         main += f", {percent(metrics['exact_match'])} of answers exact" if "exact_match" in metrics else ""
+    elif "similarity" in metrics:
+        main = f"similarity {metrics['similarity']:.3f} to the root, cosine {metrics['cosine']:.3f}"
+        main += f" ({baseline_name('embedding')} {guess['cosine']:.3f})" if guess else ""
+        main += f", Spearman {metrics['spearman']:.3f} on {int(metrics['pairs']):,} pairs" if "spearman" in metrics else ""
     else:
         main = f"accuracy {percent(metrics['accuracy'])}"
         main += f" ({baseline_name('')} {percent(guess['accuracy'])})" if guess else ""

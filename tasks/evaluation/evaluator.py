@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema.measures.evaluation import Evaluation
-from conf.schema.workloads import answers_in_ids
 from models.architectures.checkpoint import load_model
 from models.architectures.token_answers import TokenAnswers
 from models.base.device import resolve_device, use_threads
@@ -23,6 +22,7 @@ from models.base.task_figures import TaskFigures
 from models.data.batches import evaluation_batches, evaluation_documents
 from models.data.corpus import Corpus, SplitName
 from models.evaluation.baselines import baseline
+from models.evaluation.embedding_quality import embedding_validator, judge_embeddings
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
 from models.evaluation.harness import run_task
@@ -54,6 +54,18 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
         if known.folder not in models:
             place = Path(known.folder)
             models[known.folder] = fit_vocabulary(load_model(place, ladder.workload), place, vocabulary).to(device)
+    if ladder.workload == "embedding":
+        judged = judge_embeddings(
+            models[record.folder],
+            {name: models[teacher.folder] for name, teacher in teachers.items()},
+            corpus,
+            split,
+            ladder.evaluation.examples,
+            ladder.evaluation.batch_size,
+            device,
+            precision,
+        )
+        return Measured(judged, [], np.empty((2, 0), dtype=np.int32))
     columns = collect(
         models[record.folder],
         {name: models[teacher.folder] for name, teacher in teachers.items()},
@@ -75,7 +87,7 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
     if ladder.workload == "image-text":
         documents = evaluation_documents(corpus, split, ladder.evaluation.examples)
         figures["exact_match"] = exact_match(columns.correct, corpus.split(split), documents)
-    if not answers_in_ids(ladder.workload):
+    if corpus.info.classes:
         figures["distinct_answers"] = float(len(np.unique(columns.predicted)))
     return Measured(judged._replace(metrics=figures), [sample._asdict() for sample in samples], answers)
 
@@ -110,10 +122,19 @@ def _tokenizer_folder(model: Path, corpus: Corpus) -> Path:
 
 
 def validator(
-    corpus: Corpus, evaluation: Evaluation, interface: Interface, device: str, precision: str
+    corpus: Corpus,
+    evaluation: Evaluation,
+    interface: Interface,
+    device: str,
+    precision: str,
+    teacher: nn.Module | None = None,
+    kind: str = "cosine",
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A quick validation on a quarter of the held-out examples that the final evaluation uses."""
+    """A quick validation on a quarter of the held-out examples that the final evaluation uses; of embeddings by those of a teacher."""
     examples = max(evaluation.examples // 4, 1)
+    if interface.workload == "embedding":
+        assert teacher is not None, "the schema refuses other trainings"
+        return embedding_validator(corpus, teacher, examples, evaluation.batch_size, device, precision, kind)
 
     def validate(model: nn.Module) -> dict[str, float]:
         batches = evaluation_batches(corpus, "valid", examples, evaluation.batch_size)

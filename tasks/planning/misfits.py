@@ -8,7 +8,7 @@ from pathlib import Path
 from conf.schema.data import DatasetData, FilesData
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.architectures.checkpoint import check_finite
 from models.base.files import weight_files
 from models.data.classes import are_placeholders
@@ -49,7 +49,7 @@ def check_labels(ladder: Ladder, context: Context) -> list[str]:
         UserError: As `class_ids` and `match_classes`.
     """
     data = ladder.data
-    if answers_in_ids(ladder.workload) or not isinstance(data, FilesData | DatasetData):
+    if not has_classes(ladder.workload) or not isinstance(data, FilesData | DatasetData):
         return []
     look = look_at_labels(data, ladder.workload, Path(context.base))
     if look is None or (not look.whole and not look.tally.counts):

@@ -15,7 +15,7 @@ from conf.errors import TransientError, UserError
 from conf.schema.ladder import Ladder
 from conf.schema.stage.student import Shape
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.architectures.checkpoint import check_image
 from models.architectures.composite import language_config
 from models.architectures.gguf import read_config
@@ -55,7 +55,7 @@ def expected_interface(ladder: Ladder, corpus: Corpus | None, image: tuple[int, 
     """
     if corpus is not None:
         return corpus.interface
-    classes = 0 if answers_in_ids(ladder.workload) else ladder.data.classes or CLASSES
+    classes = (ladder.data.classes or CLASSES) if has_classes(ladder.workload) else 0
     if ladder.workload == "image-classification" and image is None:
         side = math.lcm(*(patch for _, patch in patches_of(ladder)))
         image = DIGITS if ladder.data.source == "digits" else (3, side, side)
@@ -151,7 +151,7 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     texts = ladder.workload != "image-classification"
     if texts and corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
         interface = replace(interface, vocabulary=language_config(cast(Any, teacher).config).vocab_size)
-    if corpus is None and not answers_in_ids(ladder.workload) and not ladder.data.classes:
+    if corpus is None and has_classes(ladder.workload) and not ladder.data.classes:
         interface = replace(interface, classes=_classes(ladder, teacher) or interface.classes)
     check_signals(ladder, interface)
     used = len(used_ids(corpus)) if corpus is not None and any(stage.student.vocabulary == "used" for stage in ladder.stages) else None

@@ -18,7 +18,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Shape, Student, is_settled
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.base.files import weights_sha256
 from models.base.interface import Interface
 from tasks.runtime.runs.run_registry import Context
@@ -98,7 +98,7 @@ def teacher_and_interface(ladder: Ladder, context: Context) -> tuple[Any, Interf
         return config_for(teacher.shape, interface), interface
     from models.architectures.checkpoint import read_config
 
-    config, vocabulary = read_config(folder), interface.vocabulary
+    config, vocabulary = read_config(folder, workload=ladder.workload), interface.vocabulary
     if ladder.tokenizer.kind == "teacher" and ladder.workload != "image-classification":
         from models.data.tokenizers import id_count, load_teacher
 
@@ -114,7 +114,7 @@ def _gguf_config(teacher: CheckpointTeacher, context: Context) -> Any:
 
 def _like_the_teacher(ladder: Ladder, interface: Interface, config: Any, vocabulary: int | None) -> Interface:
     """The interface with the classes, the image and the vocabulary that the teacher has."""
-    classes = interface.classes if ladder.data.classes or answers_in_ids(ladder.workload) else int(config.num_labels)
+    classes = interface.classes if ladder.data.classes or not has_classes(ladder.workload) else int(config.num_labels)
     image = interface.image_shape
     side = getattr(config, "image_size", None)
     if image is not None and isinstance(side, int):

@@ -42,8 +42,16 @@ METRICS = {
     "nll": ("nll", "Negative log-likelihood in nats"),
     "ece": ("ece", "Expected calibration error"),
     "exact_match": ("exact_match", "Exact answers"),
+    "similarity": ("similarity", "Rank correlation of cosines between texts with the root's"),
+    "cosine": ("cosine", "Mean cosine to the root's embeddings"),
+    "mse": ("mse", "Mean squared difference from the root's embeddings"),
+    "spearman": ("spearman_cosine", "Spearman's rank correlation on scored pairs"),
 }
-OF_WORKLOAD = {"causal-lm": ("bits_per_byte", "perplexity", "nll"), "image-text": ("exact_match", "bits_per_byte", "perplexity", "nll")}
+OF_WORKLOAD = {
+    "causal-lm": ("bits_per_byte", "perplexity", "nll"),
+    "image-text": ("exact_match", "bits_per_byte", "perplexity", "nll"),
+    "embedding": ("similarity", "cosine", "mse", "spearman"),
+}
 OTHERS = ("accuracy", "macro_f1", "nll", "ece")
 SHOWN = ("student", "objective", "signals", "training", "seed")  # of the identity, in this order
 WORST = 5
@@ -180,15 +188,17 @@ def data_name(ladder: Ladder) -> str:
 def limits(record: StageRecord) -> list[str]:
     """Known faults of a student: flags of its audit, missed bounds of its gate, weakest slices."""
     unknown = "No audit was run: which errors it has of its teachers is not known."
+    if "cosine" in record.metrics:
+        unknown = "Embeddings are no answers that are right or wrong: no audit of inherited errors applies to them."
     found = [f"Audit against {record.audit.parent} and the root: {verdict(record.audit)}" if record.audit else unknown]
     found += [f"It has learned nothing: {why}."] if (why := learned_nothing(record.metrics)) else []
     found += [f"Its gate: {reason}." for reason in record.gate_reasons]
     found += [f"A person decided: {record.decision}."] if record.decision else []
     for name, other in record.also.items():
-        metric = tables.BITS if "bits_per_byte" in other.metrics else tables.ACCURACY
+        metric = tables.metric_in(other.metrics)
         kept = "" if other.retention.root is None else f", {fmt.percent(other.retention.root)} of the root's quality"
         found.append(f"On {name}, data that no training saw: {tables.score(metric, other.metrics)} {metric.unit}{kept}.")
-    quality = tables.ACCURACY if "accuracy" in record.metrics and "bits_per_byte" not in record.metrics else tables.BITS
+    quality = tables.metric_in(record.metrics)
     judged = [(name, figures) for name, figures in record.slices.items() if quality.key in figures]
     worst = sorted(judged, key=lambda item: item[1][quality.key], reverse=quality is tables.BITS)[:WORST]
     if worst:

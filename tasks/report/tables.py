@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from rich import box
@@ -34,6 +35,9 @@ class QualityMetric(NamedTuple):
 
 BITS = QualityMetric("bits_per_byte", "bits/byte", "bits per byte (lower is better)", "perplexity ratio")
 ACCURACY = QualityMetric("accuracy", "accuracy", "accuracy in % (higher is better)", "accuracy ratio")
+SIMILARITY = QualityMetric(
+    "similarity", "similarity", "rank correlation of cosines with the root's (higher is better)", "ratio of rank correlations"
+)
 NO_MODEL = ("not run", "baseline")  # origins of rows that are none of a finished model
 BROKEN = {
     "parameters": "params",
@@ -55,11 +59,16 @@ def not_run(record: RunRecord) -> list[str]:
 
 def quality_of(record: RunRecord) -> QualityMetric:
     """The metric by which the run's models are judged."""
-    return BITS if answers_in_ids(record.workload) else ACCURACY
+    return BITS if answers_in_ids(record.workload) else SIMILARITY if record.workload == "embedding" else ACCURACY
+
+
+def metric_in(metrics: Mapping[str, float]) -> QualityMetric:
+    """The metric by which a model with these figures is judged."""
+    return next((each for each in (BITS, SIMILARITY, ACCURACY) if each.key in metrics), BITS)
 
 
 def score(quality: QualityMetric, metrics: dict[str, float]) -> str:
-    """The quality in `metrics`: bits per byte with three decimals, accuracy in per cent."""
+    """The quality in `metrics`: bits per byte and similarity with three decimals, accuracy in per cent."""
     value = metrics.get(quality.key)
     if value is None:
         return NONE
@@ -132,7 +141,7 @@ def render_rich(record: RunRecord) -> Table:
 
 def is_numeric(header: str) -> bool:
     """Whether a column of `rows` holds numbers, to be aligned on the right."""
-    return header in NUMERIC | {BITS.unit, ACCURACY.unit}
+    return header in NUMERIC | {BITS.unit, ACCURACY.unit, SIMILARITY.unit}
 
 
 def render_markdown(record: RunRecord) -> str:

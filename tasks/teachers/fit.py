@@ -13,7 +13,7 @@ from torch import nn
 from conf.errors import UserError, foreign_errors
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.architectures.checkpoint import check_interface, check_sizes, skeleton
 from models.architectures.composite import language_config
 from models.architectures.configs import positions_of
@@ -42,7 +42,7 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
     """
     model = skeleton(folder, ladder.workload)
     config, training = cast(Any, model).config, getattr(ladder.teacher, "training", None)
-    lacks = missing_head(model, folder) if not answers_in_ids(ladder.workload) and training is None else None
+    lacks = missing_head(model, folder) if has_classes(ladder.workload) and training is None else None
     if lacks is not None:
         found = f"{folder}, which has no head for classes ({lacks} is missing)"
         remedy = "Train it on your data before it teaches: teacher.training={steps: 500}. It gets a head for their classes."

@@ -39,7 +39,7 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
         loaded = load_model(source, ladder.workload)
         check_forward(source, loaded, data.corpus())
         size = count(loaded, ladder.data.sequence_length)
-        return lambda folder: _write(folder, source, entry.fingerprint, size, pad)
+        return lambda folder: _write(folder, source, entry.fingerprint, size, pad, ladder.workload)
 
     found = find_or_compute(store, entry, context.made, compute, fresh=context.is_fresh(TEACHER))
     if found.reused:
@@ -47,8 +47,8 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
     return read_record(found)
 
 
-def _write(folder: Path, source: Path, fingerprint: str, size: Size, pad: int | None) -> None:
-    copy_checkpoint(source, folder)
+def _write(folder: Path, source: Path, fingerprint: str, size: Size, pad: int | None, workload: str) -> None:
+    copy_checkpoint(source, folder, workload)
     if pad is not None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}, indent=2), encoding="utf-8")

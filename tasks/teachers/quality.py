@@ -23,7 +23,7 @@ def accept_teacher(record: StageRecord, inputs: StageInputs) -> StageRecord:
         UserError: It is poor, or a figure of its answers is not a number; with its figures.
     """
     workload = inputs.ladder.workload
-    if any(math.isnan(record.metrics.get(key, 0.0)) for key in ("nll", "accuracy")):
+    if any(math.isnan(record.metrics.get(key, 0.0)) for key in ("nll", "accuracy", "cosine")):
         remedy = "Its weights or its numbers are damaged; bf16 may be too narrow for it: training.precision=fp32."
         raise UserError.about("teacher", f"answers with NaN on held-out {_rows(workload)}", "finite answers", remedy)
     why = poor(record.metrics, workload)
@@ -61,7 +61,9 @@ def poor(metrics: Mapping[str, float], workload: str) -> str | None:
     guess = baseline_figures(metrics)
     if not guess:
         return None
-    if answers_in_ids(workload):
+    if workload == "embedding":
+        worse, figures = learned_nothing(metrics) is not None, "the same embedding for every text"
+    elif answers_in_ids(workload):
         worse = not metrics["nll"] < guess["nll"]
         figures = f"{metrics['nll']:.3f} nats a token, unigram frequencies {guess['nll']:.3f}"
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from conf.errors import TransientError, UserError
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.architectures.gguf import SUFFIX
 from models.base.files import file_sha256, weights_sha256
 from models.data.classes import classes_in
@@ -96,7 +97,7 @@ def teacher_classes(ladder: Ladder, context: Context) -> tuple[str, ...] | None:
     teacher = ladder.teacher
     if isinstance(teacher, AnswersTeacher):
         return teacher.classes or None
-    if answers_in_ids(ladder.workload) or not isinstance(teacher, CheckpointTeacher):
+    if not has_classes(ladder.workload) or not isinstance(teacher, CheckpointTeacher):
         return None
     if teacher.classes is not None or teacher.training is not None:  # a head that is trained follows the data
         return teacher.classes if teacher.training is None else None
@@ -109,12 +110,21 @@ def teacher_classes(ladder: Ladder, context: Context) -> tuple[str, ...] | None:
 
 
 def checkpoint_identity(folder: Path, workload: str) -> dict[str, Any]:
-    """Identity of an existing model: its weights and its configuration."""
-    return {"kind": "checkpoint", "workload": workload, "weights": weights_sha256(folder), "config": file_sha256(folder / "config.json")}
+    """Identity of an existing model: its weights and its configuration, of a sentence encoder with its modules."""
+    made = {"kind": "checkpoint", "workload": workload, "weights": weights_sha256(folder), "config": file_sha256(folder / "config.json")}
+    if workload != "embedding":
+        return made
+    from models.embeddings.sentence_folder import read_pooling
+
+    return made | {"pooling": asdict(read_pooling(folder))}
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy weights, configuration, tokenizer and card, and nothing else."""
+def copy_checkpoint(source: Path, target: Path, workload: str = "causal-lm") -> None:
+    """Copy weights, configuration, tokenizer and card, the modules of a sentence encoder, and nothing else."""
+    if workload == "embedding":
+        from models.embeddings.sentence_folder import copy_modules
+
+        copy_modules(source, target)
     for pattern in (*WANTED, *TOKENIZER):
         for path in source.glob(pattern):
             if path.is_file() and path.suffix not in (".bin", ".pt", ".pkl", ".py"):

@@ -10,7 +10,7 @@ from tasks.records.format import NONE, human, percent
 from tasks.records.run import StageRecord
 
 NOTE = "mlflow.note.content"  # the tag that MLflow's page shows as a description, in Markdown
-BITS, ACCURACY = "bits_per_byte", "accuracy"
+BITS, ACCURACY, SIMILARITY = "bits_per_byte", "accuracy", "similarity"
 
 
 def describe_model(record: StageRecord, lineage: Sequence[StageRecord], experiment_id: str, split: str = "valid") -> str:
@@ -65,7 +65,7 @@ def describe_ladder(models: Sequence[StageRecord], experiment_id: str, before: S
 
 def headline(model: StageRecord) -> dict[str, float]:
     """The few figures of a model that its ladder's run carries: `100k/accuracy`, `100k/of_parent`, `100k/of_root`."""
-    key = BITS if BITS in model.metrics else ACCURACY
+    key = next((name for name in (BITS, SIMILARITY) if name in model.metrics), ACCURACY)
     figures = {key: model.metrics.get(key), "of_parent": model.retention.parent, "of_root": model.retention.root}
     return {f"{model.name}/{name}": value for name, value in figures.items() if value is not None}
 
@@ -73,6 +73,9 @@ def headline(model: StageRecord) -> dict[str, float]:
 def _quality(model: StageRecord) -> str:
     if BITS in model.metrics:
         return f"{model.metrics[BITS]:.3f} bits per byte"
+    if SIMILARITY in model.metrics:
+        pairs = f", Spearman {model.metrics['spearman']:.3f}" if "spearman" in model.metrics else ""
+        return f"similarity {model.metrics[SIMILARITY]:.3f} to the root{pairs}"
     return f"{percent(model.metrics[ACCURACY])} right" if ACCURACY in model.metrics else "not judged"
 
 

@@ -12,7 +12,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from conf.schema.workloads import answers_in_ids, reads_pictures
+from models.embeddings.sentence_folder import copy_modules, read_pooling
 from tasks.tracking import flavour
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def write_package(folder: Path, parts: Path, about: About, target: Path) -> None
         flavour.write_parts(place, target)
     for path in flavour.model_files(parts):
         shutil.copy(path, target / path.name)
+    if about.workload == "embedding":
+        copy_modules(folder, target)
     shutil.copy(Path(__file__).with_name("pyfunc_model.py"), target / CODE)
     _write_environment(target, about.workload)
     rows = [about.example[:LONGEST] if about.example else _neutral(folder, about.workload)]
@@ -89,16 +92,16 @@ def write_package(folder: Path, parts: Path, about: About, target: Path) -> None
 def _flavours(folder: Path, workload: str, target: Path) -> dict[str, Any]:
     """The forms in which MLflow loads the model; its pipelines take no processor of pictures with texts."""
     plain = {} if workload == "image-text" else {"transformers": flavour.flavour(folder, workload, target)}
-    return {**plain, "python_function": _pyfunc(workload)}
+    return {**plain, "python_function": _pyfunc(workload, folder)}
 
 
-def _pyfunc(workload: str) -> dict[str, Any]:
+def _pyfunc(workload: str, folder: Path) -> dict[str, Any]:
     """The `python_function` flavour of `pyfunc_model`; `mlflow.pyfunc.add_to_model` writes the same, and imports much more."""
     return {
         "loader_module": "mlflow.pyfunc.model",
         "python_version": platform.python_version(),
         "env": {"conda": CONDA, "virtualenv": PYTHON_ENV},
-        "config": {"workload": workload},
+        "config": {"workload": workload, **({"pooling": asdict(read_pooling(folder))} if workload == "embedding" else {})},
         "model_code_path": CODE,
         "python_model": CODE,
         "artifacts": {"model": {"path": ".", "uri": "."}},
@@ -110,7 +113,7 @@ def signature(workload: str) -> ModelSignature:
     """Inputs, outputs and parameters of `pyfunc_model`, which checks its inputs by its type hints."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Map
+    from mlflow.types.schema import Array, Map
 
     if answers_in_ids(workload):
         outputs = Schema([ColSpec(DataType.string)])
@@ -120,6 +123,10 @@ def signature(workload: str) -> ModelSignature:
             ParamSpec("top_p", DataType.double, 1.0),
             ParamSpec("seed", DataType.long, 0),
         ]
+    elif workload == "embedding":
+        made = ModelSignature(Schema([ColSpec(DataType.string)]), Schema([ColSpec(Array(DataType.double))]), ParamSchema([]))
+        made._is_signature_from_type_hint = True
+        return made
     else:
         columns: list[Any] = [
             ColSpec(DataType.string, "label"),
@@ -135,7 +142,7 @@ def signature(workload: str) -> ModelSignature:
 def _neutral(folder: Path, workload: str) -> str:
     """An input that says nothing of the data: a word, or a grey picture as a PNG in base64."""
     if not reads_pictures(workload):
-        return {"causal-lm": "The", "sequence-classification": "A text."}[workload]
+        return {"causal-lm": "The", "sequence-classification": "A text.", "embedding": "A text."}[workload]
     from PIL import Image
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

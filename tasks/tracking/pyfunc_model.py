@@ -19,6 +19,7 @@ import transformers
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from safetensors.torch import load_file
 
 AT_ONCE = 32  # rows of a forward pass
 
@@ -35,12 +36,16 @@ class RecordedModel(PythonModel):
             "sequence-classification": transformers.AutoModelForSequenceClassification,
             "image-classification": transformers.AutoModelForImageClassification,
             "image-text": transformers.AutoModelForImageTextToText,
+            "embedding": transformers.AutoModel,
         }[self.workload]
         self.model: Any = auto.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safe).eval()
         has_tokenizer = (Path(folder) / "tokenizer_config.json").is_file()
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safe) if has_tokenizer else None
         reads = {"image-classification": transformers.AutoImageProcessor, "image-text": transformers.AutoProcessor}.get(self.workload)
         self.processor: Any = reads.from_pretrained(folder, backend="pil", **safe) if reads else None
+        self.pooling: dict[str, Any] = (context.model_config or {}).get("pooling") or {}
+        dense = sorted(Path(folder).glob("*_Dense/model.safetensors"))
+        self.dense = load_file(dense[0]) if self.pooling and dense else None
 
     def predict(self, model_input: list[str], params: dict[str, Any] | None = None) -> list[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer each row.
@@ -53,7 +58,7 @@ class RecordedModel(PythonModel):
 
         Returns:
             Of a language model the continuations, without the prompts. Of a classifier for each row `label`, its probability `score`,
-            and `probabilities` of the `top_k` likeliest classes.
+            and `probabilities` of the `top_k` likeliest classes. Of a sentence encoder an embedding, a list of numbers, for each row.
 
         Raises:
             MlflowException: A row or a parameter cannot be used (HTTP 400).
@@ -69,6 +74,9 @@ class RecordedModel(PythonModel):
             answers = []
             for start in range(0, len(model_input), AT_ONCE):
                 rows = model_input[start : start + AT_ONCE]
+                if self.workload == "embedding":
+                    answers += self._embeddings(self._texts(rows))
+                    continue
                 inputs = self._pictures(rows, start) if self.processor is not None else self._texts(rows)
                 answers += self._classes(self.model(**inputs).logits.float().softmax(-1), int(settings.get("top_k", 5)))
             return answers
@@ -118,6 +126,23 @@ class RecordedModel(PythonModel):
 
     def _texts(self, rows: list[str]) -> Any:
         return self.tokenizer(rows, padding=True, truncation=True, return_tensors="pt")
+
+    def _embeddings(self, inputs: Any) -> list[list[float]]:
+        """Pooled, projected and normalised as the folder's modules say; positions of a text bear a 1 in the mask."""
+        mask = inputs["attention_mask"]
+        states = self.model(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
+        mode, weights, rows = self.pooling["mode"], mask[..., None].to(states.dtype), torch.arange(len(mask))
+        if mode in ("cls", "lasttoken"):
+            made = states[rows, mask.argmax(1) if mode == "cls" else mask.shape[1] - 1 - mask.flip(1).argmax(1)]
+        elif mode == "max":
+            made = states.masked_fill(weights == 0, -torch.inf).max(1).values
+        else:
+            count = weights.sum(1).clamp(min=1e-9)
+            made = (states * weights).sum(1) / (count if mode == "mean" else count.sqrt())
+        if self.dense is not None:
+            made = torch.nn.functional.linear(made, self.dense["linear.weight"].float(), self.dense.get("linear.bias"))
+            made = made.tanh() if self.pooling["activation"] == "tanh" else made
+        return (torch.nn.functional.normalize(made, dim=-1) if self.pooling["normalize"] else made).tolist()
 
     def _pictures(self, rows: list[str], start: int) -> Any:
         mode = "L" if getattr(self.model.config, "num_channels", 3) == 1 else "RGB"

@@ -18,6 +18,7 @@ from models.architectures.composite import language_config
 from models.data.corpus import Corpus
 from models.data.image_processors import FILE as PROCESSOR
 from models.data.image_processors import plain
+from models.embeddings.sentence_folder import limit_length
 from models.students.reduced_tokenizer import reduced_tokenizer
 from models.students.vocabulary import KEPT, VocabularyMap, write_kept
 
@@ -48,6 +49,7 @@ def write_published(model: nn.Module, folder: Path, corpus: Corpus, vocabulary: 
         write_kept(vocabulary, folder)
     if tokenizer is not None:
         _limit(folder, info.sequence_length)
+        limit_length(folder, info.sequence_length)
     if info.image_shape is not None:
         _write_processor(folder, corpus.processor_folder, info.image_shape)
 

@@ -91,7 +91,8 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     if interface.output_ids is not None and split_head(model) is None:
         log.info("%s: the head of a %s cannot be split off, so logits are computed whole: more memory", work.name, type(model).__name__)
     features = _features(work, model, above)
-    validate = validator(corpus, ladder.evaluation, interface, device, precision)
+    judge = next((above[each.folder] for each in work.teachers), None)
+    validate = validator(corpus, ladder.evaluation, interface, device, precision, judge, work.objective.kind if work.objective else "")
     initial = validate(model.to(device)) if teacher is not None or work.pretrained else {}
     size = count(model, interface.sequence_length)
     unit = "tok" if answers_in_ids(interface.workload) else "ex"

@@ -22,8 +22,9 @@ METRICS: dict[str, tuple[str, ...]] = {  # by workload; the first is the default
     "sequence-classification": ("accuracy", "macro_f1", "nll", "ece"),
     "image-classification": ("accuracy", "macro_f1", "nll", "ece"),
     "image-text": ("bits_per_byte", "nll", "perplexity", "exact_match"),
+    "embedding": ("similarity", "cosine", "mse", "spearman"),
 }
-MORE_IS_BETTER = ("accuracy", "macro_f1", "exact_match")
+MORE_IS_BETTER = ("accuracy", "macro_f1", "exact_match", "similarity", "cosine", "spearman")
 
 
 class SearchSettings(Settings):
@@ -44,10 +45,11 @@ class SearchSettings(Settings):
     )
     metric: str | None = setting(
         None,
-        "Figure on the validation split by which trials are judged; none: bits_per_byte (causal-lm), else accuracy",
+        "Figure on the validation split by which trials are judged; none: bits_per_byte (causal-lm), similarity (embedding), else accuracy",
         "name",
         identity=False,
-        allowed="bits_per_byte, nll or perplexity (causal-lm); accuracy, macro_f1, nll or ece (classification)",
+        allowed="bits_per_byte, nll or perplexity (causal-lm); accuracy, macro_f1, nll or ece (classification); "
+        "similarity, cosine, mse or spearman (embedding)",
     )
     against: Against = setting(
         "none", "A second objective, to be small: the student's parameters, or its latency; the result is a Pareto front", identity=False

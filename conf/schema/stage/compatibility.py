@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, get_args
 
 from conf.errors import UserError
 from conf.schema.data import has_rationales
-from conf.schema.stage.objective import CLASSIFICATION_ONLY, DENSE_ONLY, SOFTMAX_FREE, ObjectiveKind, weight_of_rationales
+from conf.schema.stage.objective import CLASSIFICATION_ONLY, DENSE_ONLY, EMBEDDING_ONLY, SOFTMAX_FREE, ObjectiveKind, weight_of_rationales
 from conf.schema.workloads import answers_in_ids
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
         UserError: Naming the setting, the allowed values and the remedy.
     """
     kind = objective.kind
+    if (kind in EMBEDDING_ONLY) != (workload == "embedding"):
+        others = [each for each in get_args(ObjectiveKind) if (each in EMBEDDING_ONLY) == (workload == "embedding")]
+        raise UserError.about(f"{key}.kind", kind, f"{', '.join(others)}, for workload {workload}", "Choose another.")
     if kind in CLASSIFICATION_ONLY and answers_in_ids(workload):
         raise UserError.about(f"{key}.kind", kind, f"any other kind; {kind} is for classification", "Choose another.")
     if objective.class_weights != "none" and answers_in_ids(workload):

@@ -9,11 +9,16 @@ from pydantic_core import CoreSchema
 
 from conf.schema.base import Settings, setting
 
-ObjectiveKind = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "tvd", "dkd", "logit-mse", "taid"]
+ObjectiveKind = Literal[
+    "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "tvd", "dkd", "logit-mse", "taid", "cosine", "mse", "similarity-kl"
+]
 # Restrictions of a kind, which `conf.schema.stage.compatibility` checks; a kind in none suits all workloads, and dense and top-k signals.
 CLASSIFICATION_ONLY: tuple[ObjectiveKind, ...] = ("logit-mse",)
-DENSE_ONLY: tuple[ObjectiveKind, ...] = ("dkd", "logit-mse")  # need the probability of the label, or every logit
-SOFTMAX_FREE: tuple[ObjectiveKind, ...] = ("logit-mse",)  # compare the logits' own size: no z-scores, no mean of probabilities
+EMBEDDING_ONLY: tuple[ObjectiveKind, ...] = ("cosine", "mse", "similarity-kl")  # compare embeddings, and serve no other workload
+DENSE_ONLY: tuple[ObjectiveKind, ...] = ("dkd", "logit-mse", *EMBEDDING_ONLY)  # need the probability of the label, or every number
+# Compare the numbers' own size: no z-scores, no mean of probabilities.
+SOFTMAX_FREE: tuple[ObjectiveKind, ...] = ("logit-mse", *EMBEDDING_ONLY)
+WHOLE_BATCH: tuple[ObjectiveKind, ...] = ("similarity-kl",)  # compare each row with the others of its batch
 LONGEST = 10**6  # relative length of a teacher's time
 
 
@@ -100,7 +105,9 @@ def plain_class_weights(value: Any) -> Any:
 class Objective(Settings):
     """The loss `(1 - alpha) CE + alpha T^2 D(teacher, student)`; see docs/explanation/method.md and docs/explanation/objectives.md."""
 
-    kind: ObjectiveKind = setting("forward-kl", "Divergence between teacher and student")
+    kind: ObjectiveKind = setting(
+        "forward-kl", "Divergence between teacher and student; for embedding cosine (where none is set), mse or similarity-kl"
+    )
     alpha: Alpha = setting(Alpha(start=0.9), "Weight of the teacher: a number, or {kind: cosine, start, end}", "fraction")
     temperature: Temperature = setting(Temperature(start=1.0), "Temperature: a number, or {kind: cosine, start, end}", "ratio")
     beta: float = setting(0.5, "The teacher's side of the divergence; 0: forward KL, 1: reverse KL (jsd)", "fraction", ge=0, le=1)

@@ -16,7 +16,7 @@ from conf.home import home
 from conf.loading.introspect import suggest
 from conf.schema.data import Columns, DatasetData
 from conf.schema.ladder import Workload
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.data.corpus import SplitName
 from models.data.images import ReadImage
 from tasks.data.reading.columns import check_columns
@@ -142,7 +142,7 @@ def declared_classes(dataset: Dataset, columns: Columns, workload: Workload) -> 
     """Names of the classes 0, 1, ... that the column of labels declares."""
     import datasets
 
-    feature = dataset.features.get(columns.label) if not answers_in_ids(workload) else None
+    feature = dataset.features.get(columns.label) if has_classes(workload) else None
     return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from conf.errors import UserError
 from conf.schema.data import Columns, DatasetData, FilesData
 from conf.schema.ladder import Workload
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import has_classes
 from models.data.chat import without_rationale
 from models.data.corpus import SplitName
 from models.data.images import BROKEN, PixelArray, ReadImage, UnreadableImage
@@ -75,7 +75,7 @@ def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
         contents += ["image"] if workload == "image-text" else []
         contents += [] if columns.rationale is None else ["rationale"]
     wanted = {content: getattr(columns, content) for content in contents}
-    if not answers_in_ids(workload):
+    if has_classes(workload):
         wanted["label"] = columns.label
     if columns.slice is not None:
         wanted["slice"] = columns.slice
@@ -115,7 +115,7 @@ def row_document(
     Raises:
         UserError: Its text is empty or no text, its image no image, or its label neither number nor text.
     """
-    label = None if answers_in_ids(workload) else clean_label(row[columns.label], columns, origin)
+    label = clean_label(row[columns.label], columns, origin) if has_classes(workload) else None
     group = _slice(row, columns, class_names)
     if read_image is not None:
         if row[columns.image] is None or row[columns.image] == "":
@@ -128,7 +128,7 @@ def row_document(
         return Document(key, group, origin, image=image, label=label, split=split)
     text = row_conversation(row, columns, origin) if columns.conversations else row[columns.text]
     try:
-        if not isinstance(text, str) or not (text or workload == "causal-lm"):
+        if not isinstance(text, str) or not (text or workload in ("causal-lm", "embedding")):
             remedy = f"{origin} holds {text!r}: data.missing=drop leaves such rows out."
             raise UserError.about("data.columns.text", columns.text, "a column of text in every row", remedy)
         key = content_key(text if columns.rationale is None else without_rationale(text))
@@ -203,7 +203,7 @@ def row_documents(
     names: dict[str, Sequence[str]] = {name: found for name, each in (features or {}).items() if (found := getattr(each, "names", None))}
     none = no_label(data, columns.label in names)
     for origin, row in rows:
-        if none and not answers_in_ids(workload) and label_in(row, columns, origin, none) is None:
+        if none and has_classes(workload) and label_in(row, columns, origin, none) is None:
             row = {**row, columns.label: None}
         if data.missing == "drop" and (role := missing_role(row, columns, workload)) is not None:
             dropped[role] += 1

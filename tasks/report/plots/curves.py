@@ -17,6 +17,7 @@ from tasks.report.plots.style import INK, MANY, Layout, Look, dress, figure, loo
 
 POINTS = 240  # of a drawn training curve: more than a narrow screen can show
 FEWEST = 24  # of many
+NATS, DISTANCE = "nll in nats", "distance from the teacher"
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Curve:
 
     Attributes:
         train: (n, 2) step and loss, the objective's.
-        valid: (m, 2) step and held-out nll, nats per token or example.
+        valid: (m, 2) step and held-out nll, nats per token or example, or of embeddings the distance from the teacher's.
+        unit: Of the validation.
     """
 
     train: NDArray[np.float64]
     valid: NDArray[np.float64]
+    unit: str = NATS
 
 
 def read_curve(folder: Path) -> Curve | None:
@@ -43,6 +46,8 @@ def read_curve(folder: Path) -> Curve | None:
         return None
     raw = json.loads(path.read_text(encoding="utf-8"))
     try:
+        if any("distance" in point for point in raw["valid"]):
+            return Curve(_pairs(raw["train"], "loss"), _pairs(raw["valid"], "distance"), DISTANCE)
         return Curve(_pairs(raw["train"], "loss"), _pairs(raw["valid"], "nll"))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a training curve ({error!r})") from error
@@ -87,7 +92,8 @@ def curves_svg(curves: dict[str, Curve], order: Sequence[str], layout: Layout = 
         _draw(left, right, curve, name, own[name], points)
     left.set_yscale("log")
     plain_log(left.yaxis)
-    for axes, title, unit in ((left, "Training", "loss, smoothed (log scale)"), (right, "Validation", "nll in nats (lower is better)")):
+    watched = next(iter(drawn.values())).unit
+    for axes, title, unit in ((left, "Training", "loss, smoothed (log scale)"), (right, "Validation", f"{watched} (lower is better)")):
         dress(axes, "step", unit)
         axes.set_title(title, loc="left", color=INK, fontsize=13, fontweight="bold")
     handles, labels = right.get_legend_handles_labels()
@@ -116,7 +122,8 @@ def _told(drawn: dict[str, Curve], own: dict[str, Look]) -> str:
     named = {name: curve for name, curve in drawn.items() if own[name].named}
     described = [f"{name} {_course(curve.valid)}" for name, curve in named.items() if len(curve.valid)]
     more = f"; and {len(drawn) - len(named)} more" if len(named) < len(drawn) else ""
-    courses = f" Validation loss in nats: {'; '.join(described)}{more}." if described else ""
+    unit = next(iter(drawn.values())).unit
+    courses = f" Validation {'loss in nats' if unit == NATS else f'by {unit}'}: {'; '.join(described)}{more}." if described else ""
     return f"Training loss and validation loss of each model against the step.{courses}"
 
 

@@ -28,9 +28,10 @@ def starts(record: RunRecord, curves: dict[str, Curve]) -> list[dict[str, str]]:
     found = []
     for stage in record.models:
         curve = curves.get(stage.name)
-        if "nll" in stage.initial and curve is not None and len(curve.valid):
+        before = stage.initial.get("nll", stage.initial.get("distance"))
+        if before is not None and curve is not None and len(curve.valid):
             how = "checkpoint" if "checkpoint" in stage.identity else stage.identity.get("student", {}).get("initialisation", "-")
-            found.append({"model": stage.name, "how": how, "before": f"{stage.initial['nll']:.3f}", "after": f"{curve.valid[-1, 1]:.3f}"})
+            found.append({"model": stage.name, "how": how, "before": f"{before:.3f}", "after": f"{curve.valid[-1, 1]:.3f}"})
     return found
 
 

@@ -15,7 +15,7 @@ from tasks.report import tables
 from tasks.report.reproduce import prove_command
 
 SENTENCES = 8  # shown at once
-ROWS = {tables.BITS.key: "tokens", tables.ACCURACY.key: "examples"}
+ROWS = {tables.BITS.key: "tokens", tables.ACCURACY.key: "examples", tables.SIMILARITY.key: "examples"}
 REASONS = {
     "failed": "not finished, the run failed",
     "stopped": "not run, a gate stopped the run",
@@ -107,7 +107,7 @@ def smaller(root: int, student: int) -> str:
 
 def _scored(quality: tables.QualityMetric, model: StageRecord) -> str:
     score = tables.score(quality, model.metrics)
-    return f"{score} bits per byte" if quality is tables.BITS else f"{score} accuracy"
+    return f"{score} bits per byte" if quality is tables.BITS else f"{score} {quality.unit}"
 
 
 def _judged(record: RunRecord) -> str | None:

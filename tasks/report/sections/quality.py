@@ -19,6 +19,13 @@ from tasks.report.plots.quality import Control, Interval, quality_svg
 FIGURES = {
     tables.BITS.key: {"bits_per_byte": "bits/byte", "perplexity": "perplexity a token", "nll": "nll, nats/token", "accuracy": "next token"},
     tables.ACCURACY.key: {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "nll, nats", "ece": "ECE"},
+    tables.SIMILARITY.key: {
+        "similarity": "similarity to the root",
+        "similarity_parent": "to the parent",
+        "cosine": "cosine to the root",
+        "mse": "MSE to the root",
+        "spearman": "Spearman, scored pairs",
+    },
 }
 EXACT = "exact_match"
 SHARES = frozenset({"accuracy", "macro_f1", EXACT})

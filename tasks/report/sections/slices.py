@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 from tasks.records.run import RunRecord
 from tasks.report import tables
 
-FEW = {tables.BITS.key: 1000, tables.ACCURACY.key: 30}  # tokens or examples below which a slice's figure is mostly chance
+FEW = {
+    tables.BITS.key: 1000,
+    tables.ACCURACY.key: 30,
+    tables.SIMILARITY.key: 30,
+}  # tokens or examples below which a slice's figure is mostly chance
 SHOWN = 5  # worst and best ones, above the folded whole
 
 
@@ -64,4 +68,6 @@ def slice_rows(record: RunRecord) -> list[SliceRow]:
 def _kept(quality: tables.QualityMetric, student: Mapping[str, float], root: Mapping[str, float]) -> float | None:
     if quality is tables.ACCURACY:
         return student["accuracy"] / root["accuracy"] if root.get("accuracy") and "accuracy" in student else None
+    if quality is tables.SIMILARITY:
+        return student.get("similarity")
     return math.exp(root["nll"] - student["nll"]) if "nll" in root and "nll" in student else None

@@ -57,7 +57,7 @@ def test_all_settings_classes_are_reached() -> None:
         *("Ladder", "StdlibData", "DigitsData", "FilesData", "DatasetData", "Columns", "Tokenizer", "TrainedTeacher", "CheckpointTeacher"),
         *("Shape", "Training", "Stage", "Student", "Objective", "Alpha", "AnswersTeacher", "Temperature", "Gate", "Evaluation", "Compute"),
         *("Splits", "WeightedSource", "Resize", "Feature", "Signals", "Bench", "Economics", "Range", "Audit", "AuditLimit", "Comparison"),
-        *("Monitoring", "WindowColumns", "PromotionRules", "Redistill", "TransferRows", "SearchSettings", "Routing"),
+        *("Monitoring", "WindowColumns", "PromotionRules", "Redistill", "TransferRows", "SearchSettings", "Routing", "ScoredPairs"),
         *("Generate", "Endpoint", "Prompts", "Selection", "Perplexity"),
         "Export",
     }

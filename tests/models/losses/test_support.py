@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from conf.schema.stage.objective import DENSE_ONLY, Objective, ObjectiveKind
+from conf.schema.stage.objective import DENSE_ONLY, EMBEDDING_ONLY, Objective, ObjectiveKind
 from conf.schema.stage.training import Training
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
@@ -26,7 +26,7 @@ from models.signals.sources import live
 from models.training.loop import Plan, Step, train
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-KINDS = get_args(ObjectiveKind)
+KINDS = [kind for kind in get_args(ObjectiveKind) if kind not in EMBEDDING_ONLY]
 CONTROLS = ("none", "correct-only", "confidence-gate", "correct")
 FORMS = [(kind, standardize) for kind in KINDS for standardize in (False, True) if not (standardize and kind == "logit-mse")]
 LIMITS = [("jsd", {"beta": 0.0}), ("jsd", {"beta": 1.0}), ("skew-kl", {"skew": 0.0}), ("skew-reverse-kl", {"skew": 0.0})]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from conf.schema.stage.objective import Objective, ObjectiveKind
+from conf.schema.stage.objective import EMBEDDING_ONLY, Objective, ObjectiveKind
 from models.data.batches import IGNORE, UNLABELLED
 from models.losses.chunked import Head, chunked_loss
 from models.losses.loss import HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss
 
-KINDS = get_args(ObjectiveKind)
+KINDS = [kind for kind in get_args(ObjectiveKind) if kind not in EMBEDDING_ONLY]
 LABELS = torch.tensor([1, UNLABELLED, 3, UNLABELLED, IGNORE, 0])
 LABELLED, WITHOUT = LABELS >= 0, LABELS == UNLABELLED
 

@@ -1,0 +1,103 @@
+"""A sentence encoder: a body, pooling over positions, a projection.
+
+Shape legend: B texts, L positions, H width of the states, D numbers of an embedding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.embeddings.pooling import Pooling, pooled, pooling_of
+
+
+class Embeddings(NamedTuple):
+    """The answer of a sentence encoder; under the name that other models' answers have."""
+
+    logits: Tensor  # (B, D)
+
+
+class SentenceEncoder(nn.Module):
+    """An encoder whose answer to a text is one embedding; it is published as a folder of sentence-transformers.
+
+    Args:
+        config: Of the body, with the pooling (`models.embeddings.pooling.ATTRIBUTE`).
+        body: Its weights; None: fresh ones, which torch's global generator decides.
+    """
+
+    base_model_prefix = "body"
+
+    def __init__(self, config: Any, body: nn.Module | None = None) -> None:
+        super().__init__()
+        if body is None:
+            import transformers
+
+            body = cast(nn.Module, transformers.AutoModel.from_config(config, dtype=torch.float32))
+        self.body = body
+        pooling, width = pooling_of(config), int(config.hidden_size)
+        size = pooling.size or width
+        self.projection = nn.Linear(width, size, bias=pooling.bias) if pooling.dense or size != width else None
+
+    @property
+    def config(self) -> Any:
+        """The body's configuration."""
+        return cast(Any, self.body).config
+
+    @property
+    def pooling(self) -> Pooling:
+        """How it pools."""
+        return pooling_of(self.config)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The body."""
+        return self.body
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Embeddings:
+        """Embeddings (B, D) of texts (B, L) with their mask; None: nothing is padded."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        made = pooled(self.body(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask, self.pooling.mode)
+        if self.projection is not None:
+            made = self.projection(made)
+            made = made.tanh() if self.pooling.activation == "tanh" else made
+        return Embeddings(functional.normalize(made.float(), dim=-1) if self.pooling.normalize else made)
+
+    # What training and counting ask of any model of transformers.
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """As the body."""
+        return bool(cast(Any, self.body).supports_gradient_checkpointing)
+
+    def activation_checkpointing_enable(self, settings: dict[str, Any]) -> None:
+        """As the body."""
+        cast(Any, self.body).activation_checkpointing_enable(settings)
+
+    def activation_checkpointing_disable(self) -> None:
+        """As the body."""
+        cast(Any, self.body).activation_checkpointing_disable()
+
+    def disable_input_require_grads(self) -> None:
+        """As the body."""
+        cast(Any, self.body).disable_input_require_grads()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """As the body."""
+        return cast(Any, self.body).get_input_embeddings()
+
+    def get_output_embeddings(self) -> None:
+        """None: it predicts no ids."""
+
+    def can_generate(self) -> bool:
+        """False: it writes no text."""
+        return False
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder that sentence-transformers loads, and whose body `AutoModel` loads."""
+        from models.embeddings.sentence_folder import write_encoder
+
+        write_encoder(self.body, self.projection, self.pooling, Path(folder))
