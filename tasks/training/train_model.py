@@ -107,7 +107,8 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
         signals = _live(work, above, interface, precision)
     aside = Checkpoints(checkpoints, log.warning)
     with ExitStack() as stack:
-        progress = stack.enter_context(TrainingProgress(work.name, work.training.steps, unit))
+        progress = TrainingProgress(work.name, work.training.steps, unit)
+        stack.enter_context(progress)
         stack.enter_context(disk_errors(context.paths))
         stack.enter_context(stopping.training(work.name))
         curves = stack.enter_context(stage_curves(work, context))
