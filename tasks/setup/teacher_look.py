@@ -91,6 +91,7 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
         UserError: There is no such checkpoint, or transformers does not know it.
     """
     from models.architectures.checkpoint import read_config, skeleton
+    from models.architectures.composite import has_vision
 
     try:
         teacher = CheckpointTeacher(path=path)
@@ -102,6 +103,10 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
     except NotConverted:
         return _gguf(teacher, context)
     config = read_config(folder)
+    if has_vision(config):
+        allowed = "a language model or a classifier, for which a ladder can be drafted"
+        remedy = "Of a model that reads pictures and texts write the ladder by hand: docs/how-to/images.md shows one."
+        raise UserError.about("--teacher", f"{path}, {config.model_type}", allowed, remedy)
     architecture = next(iter(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ()), "")
     workload: Workload | None = next((made for ending, made in HEADS.items() if architecture.endswith(ending)), None)
     from models.architectures.operations import is_vision

@@ -11,7 +11,7 @@ from models.base.device import precision_of
 from tasks.records.run import TEACHER
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.teachers.fit import check_checkpoint, check_corpus
+from tasks.teachers.fit import check_checkpoint, check_corpus, check_students
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
 from tasks.training.identity import fine_tuning_identity
 from tasks.training.work import Work
@@ -38,6 +38,7 @@ def fine_tuning_work(teacher: CheckpointTeacher, training: Training, inputs: Sta
 
         check_finite(source)
         made = load_to_train(source, corpus.interface, corpus.info.label_names, ladder.seed, teacher.classes)
+        check_students(made.model, ladder, corpus)
         if corpus.info.label_names:
             log.info("teacher: %s is trained on; its head is %s", source, made.head)
         return made.model

@@ -16,11 +16,12 @@ from conf.schema.teacher import CheckpointTeacher
 from conf.schema.workloads import has_classes
 from models.architectures.checkpoint import check_interface, check_sizes, skeleton
 from models.architectures.composite import language_config
-from models.architectures.configs import positions_of
+from models.architectures.configs import build_from, positions_of
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
 from models.multimodal.checks import check_features
+from models.students.initialise import student_config
 from models.students.new_head import missing_head
 
 if TYPE_CHECKING:
@@ -114,6 +115,31 @@ def check_forward(folder: Path, model: nn.Module, corpus: Corpus) -> None:
     if not torch.allclose(answers[:, :-1], other[:, :-1], rtol=1e-4, atol=1e-5, equal_nan=True):
         remedy = "Its answers depend on ids that come later: it is an encoder, which can teach sequence-classification."
         raise UserError.about("teacher.path", str(folder), "a causal language model", remedy)
+
+
+def check_students(model: nn.Module, ladder: Ladder, corpus: Corpus) -> None:
+    """Refuse students of pictures with texts that make other features of a picture than the teacher, before anything is trained.
+
+    Each is built with random weights, as the features are counted by running it.
+
+    Args:
+        model: The teacher.
+        ladder: With every student in full.
+        corpus: The prepared data.
+
+    Raises:
+        UserError: Naming the student's configuration.
+    """
+    if corpus.info.picture is None:
+        return
+    above = model
+    for index, stage in enumerate(ladder.stages):
+        key = f"stages[{index}].student"
+        if not isinstance(stage.student.config, dict):
+            return  # a checkpoint is run when its turn comes, and so are those below it
+        config = student_config(stage.student, above, corpus.interface, key)
+        above = build_from(config, ladder.workload, f"{key}.config")
+        check_features(above, corpus, f"{key}.config", config.model_type)
 
 
 def missing_pad(model: nn.Module, corpus: Corpus) -> int | None:

@@ -13,7 +13,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
-from tasks.teachers.fit import check_checkpoint, check_corpus, check_forward, missing_pad
+from tasks.teachers.fit import check_checkpoint, check_corpus, check_forward, check_students, missing_pad
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
 from tasks.training.work import read_record, record_of, require_started
 
@@ -38,6 +38,7 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
         check_finite(source)
         loaded = load_model(source, ladder.workload)
         check_forward(source, loaded, data.corpus())
+        check_students(loaded, ladder, data.corpus())
         size = count(loaded, ladder.data.sequence_length)
         return lambda folder: _write(folder, source, entry.fingerprint, size, pad, ladder.workload)
 

@@ -18,7 +18,7 @@ from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
 from conf.schema.workloads import reads_pictures
 from models.data.corpus import SplitName
-from models.data.images import ImageReader, named_files
+from models.data.images import BROKEN, ImageReader, UnreadableImage, named_files
 from tasks.data.reading.columns import NoLabelColumn
 from tasks.data.reading.images import SUFFIXES, image_files, image_places
 from tasks.data.reading.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, row_documents, wanted_of
@@ -127,7 +127,13 @@ def file_documents(
                 allowed = "tables, whose rows hold an image, a prompt and a completion"
                 raise UserError.about("data.paths", name, allowed, "Leave the file out, or name it in a table's column.")
             elif images is not None:
-                image, key = images.read(str(path), name, "data.paths")
+                try:
+                    image, key = images.read(str(path), name, "data.paths")
+                except UnreadableImage:
+                    if data.missing != "drop":
+                        raise
+                    dropped[BROKEN] += 1
+                    continue
                 label, part = places[path]
                 label = None if label in data.unlabelled else label
                 found = [Document(key, label or ONE_SLICE, name, image=image, label=label, split=split or part)]

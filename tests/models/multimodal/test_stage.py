@@ -62,7 +62,7 @@ def test_a_student_is_taught_judged_published_and_loads_in_plain_transformers(tm
 def test_a_student_that_makes_other_features_is_refused_before_its_training(tmp_path: Path) -> None:
     inputs = prepared(tmp_path, stage={"student": {"config": {**SMALL, "scale_factor": 4}}})
     with pytest.raises(UserError, match=r"stages\[0\]\.student\.config: .*a model that makes 4 features of pixels \[1, 1, 3, 16, 16\]"):
-        made(inputs)
+        prepare_teacher(inputs)
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,8 @@ from tasks.planning.plan import make_plan
 from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.setup.guesses import Question
 from tasks.setup.init import NewLadder, init_ladder
+from tasks.setup.teacher_look import look_at_teacher
+from tests.vision_models import save_model
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "room", "was", "warm", "cold")
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -142,6 +144,12 @@ def test_two_possible_columns_are_asked(folder: Path, tmp_path: Path) -> None:
     assert [question.key for question in asked] == ["data.columns.label"]
     assert ladder.data.columns.label == asked[0].choices[-1][0]
     assert {name for name, _ in asked[0].choices} == {"feel", "country"}
+
+
+def test_a_model_of_pictures_with_texts_is_left_to_its_user(tmp_path: Path) -> None:
+    save_model(tmp_path / "vlm")
+    with pytest.raises(UserError, match=r"--teacher: got .*idefics3'; allowed: a language model or a classifier"):
+        look_at_teacher("vlm", Context(run=PLAN, ladder="init", home=str(tmp_path / "home"), base=str(tmp_path)))
 
 
 def test_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:

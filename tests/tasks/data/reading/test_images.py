@@ -14,7 +14,7 @@ from conf import path_policy
 from conf.errors import UserError
 from conf.schema.data import DatasetData, FilesData, PictureData
 from models.data.images import ImageReader
-from tasks.data.reading.sources import source_hash
+from tasks.data.reading.sources import read_source, source_hash
 from tests.tasks.data.reading.pictures import class_folders, documents, levels, picture
 
 
@@ -180,6 +180,9 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     file.write_bytes(file.read_bytes()[:60] if content is None else content)
     with pytest.raises(UserError, match=r"data\.paths: got 'dog/3.png'; allowed: readable images\. Mend or leave out"):
         documents(FilesData(paths=("*/*.png",)), tmp_path)
+    source = read_source(FilesData(paths=("*/*.png",), missing="drop"), "image-classification", tmp_path)
+    assert source.dropped == {"readable image": 1}
+    assert "dog/3.png" not in {document.origin for document in source.documents}
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
