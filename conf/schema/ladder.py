@@ -231,6 +231,15 @@ class Ladder(Settings):
             check_answers(self.teacher, self.workload, self.data, self.evaluation, self.stages)
         return self
 
+    @property
+    def aligns(self) -> bool:
+        """Whether some stage can learn from a root teacher with another tokenizer."""
+        return any(stage.objective.alignment != "none" for stage in self.stages)
+
+    def is_aligned(self, stage: Stage) -> bool:
+        """Whether a stage learns from the root by an alignment of tokenizers, if they differ; so may any that a gate inserts."""
+        return stage.objective.alignment != "none" and is_by_root(stage, stage not in self.stages[1:])
+
     def has_token_answers(self, stage: Stage) -> bool:
         """Whether a stage learns from stored top-k answers of the root; so may any that a gate inserts."""
         return self.workload == "causal-lm" and self.teacher.source == "answers" and is_by_root(stage, stage not in self.stages[1:])
@@ -334,6 +343,9 @@ class Ladder(Settings):
                 several = 1 if stage.teachers in (("parent",), ("root",), ("best",), ("none",)) else 2
                 if stage.teachers == ("none",) and (stage.objective.features or stage.signals.source == "cached"):
                     raise UserError.about(f"stages[{index}].teachers", "none", "a teacher, for features and cached signals", "Name one.")
+                if stage.signals.source == "cached" and self.is_aligned(stage):
+                    allowed = "live or auto, with objective.alignment: a teacher with another tokenizer answers live alone"
+                    raise UserError.about(f"stages[{index}].signals.source", "cached", allowed, "Set it to live.")
                 # auto gives way to live where the objective asks for more than a cache holds
                 kind = stage.signals.kind if stage.signals.source == "cached" else "live"
                 kind = "answers" if self.has_token_answers(stage) else kind

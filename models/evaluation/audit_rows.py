@@ -8,7 +8,7 @@ Shape legend: N rows that count, V vocabulary or classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from conf.errors import UserError
 from models.data.batches import IGNORE, Batch
-from models.evaluation.evaluation import CHUNK_ELEMENTS, autocast, lazy_logits
+from models.evaluation.evaluation import CHUNK_ELEMENTS, AlignedLogits, autocast, lazy_logits
 from models.losses.loss import forward_kl, to_at_least_fp32
 
 TEACHERS = ("parent", "root")
@@ -100,15 +100,26 @@ def audit_rows(
                     "audit.enabled", True, "false, where held-out examples have no label", "Label them, or set audit.enabled=false."
                 )
             signals = {key: run(moved, keep) for key, run in forward.items()}
-            _add(parts, {key: value[keep.cpu()] for key, value in places.items()})
+            compared = _compared(signals.values(), targets)
+            _add(parts, {key: value[keep.cpu()][compared.cpu()] for key, value in places.items()})
+            targets = targets[compared]
             size = max(chunk_elements // vocabulary, 1) if vocabulary else max(len(targets), 1)
             for start in range(0, len(targets), size):
                 part = slice(start, start + size)
-                logits = {key: to_at_least_fp32(signal(part)) for key, signal in signals.items()}
+                logits = {key: to_at_least_fp32(signal(compared[part])) for key, signal in signals.items()}
                 with torch.autocast(device.type, enabled=False):
                     _add(parts, _columns({name: logits[id(model)] for name, model in models.items()}, targets[part]))
     whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
     return _rows(whole, models, documents)
+
+
+def _compared(signals: Iterable[Callable[[Tensor], Tensor]], targets: Tensor) -> Tensor:
+    """Places of the rows that are compared: beside a teacher with another tokenizer those where a span begins."""
+    begins = torch.ones_like(targets, dtype=torch.bool)
+    for signal in signals:
+        if isinstance(signal, AlignedLogits):
+            begins = begins & signal.begins
+    return begins.nonzero()[:, 0]
 
 
 def _places(batch: Batch, first: int) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.alignment.teacher import AlignedTeacher
 from models.architectures.token_answers import TokenAnswers, spread_evenly
 from models.base.quality import Quality
 from models.data.batches import IGNORE, Batch
@@ -75,12 +76,15 @@ def collect(
                 judged = {name: logits[id(teacher)] for name, teacher in teachers.items()}
                 with torch.autocast(device.type, enabled=False):
                     figures = _row_figures(logits[id(model)], judged, targets[part])
+                figures["accuracy"] = (figures["predicted"] == targets[part]).double()
+                for prefix, each in (("", model), *((f"{name}.", teacher) for name, teacher in teachers.items())):
+                    if isinstance(signal := signals[id(each)], AlignedLogits):
+                        signal.correct(figures, prefix, part)
                 for key, value in figures.items():
                     parts.setdefault(key, []).append(value.cpu())
     whole = {key: torch.cat(values).numpy() for key, values in parts.items()}
     against = {name: {k: whole[f"{name}.{k}"] for k in AGAINST} for name in teachers}
-    correct = (whole["predicted"] == whole["target"]).astype(np.float64)
-    return RowFigures(whole["nll"], correct, whole["predicted"], whole["target"], whole["confidence"], whole["slice"], against)
+    return RowFigures(whole["nll"], whole["accuracy"], whole["predicted"], whole["target"], whole["confidence"], whole["slice"], against)
 
 
 def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], Callable[[slice], Tensor]]:
@@ -88,6 +92,8 @@ def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Te
     model.eval()
     if isinstance(model, TokenAnswers):
         return lambda batch, keep: _listed(model, batch, keep)
+    if isinstance(model, AlignedTeacher):
+        return lambda batch, keep: AlignedLogits(model, batch, keep)
     head = split_head(model) if vocabulary is not None else None
     if head is None:
 
@@ -105,6 +111,30 @@ def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Te
         return lambda part: HiddenSignal(hidden[part], weight, bias).logits
 
     return chunked
+
+
+class AlignedLogits:
+    """Answers of a teacher with another tokenizer to the rows of a batch, as logits of the student's ids.
+
+    Its nll are by the chain rule. Its choices are compared where a span begins alone: elsewhere it is known that its token goes on.
+
+    Attributes:
+        begins: (N,) whether a span begins with the row.
+    """
+
+    def __init__(self, model: AlignedTeacher, batch: Batch, keep: Tensor) -> None:
+        self._log_p, self._nll, self.begins = (each[keep] for each in model.answers(batch))
+
+    def __call__(self, part: slice | Tensor) -> Tensor:
+        """Logits of some rows."""
+        return self._log_p[part]
+
+    def correct(self, figures: dict[str, Tensor], prefix: str, part: slice) -> None:
+        """Put right the figures of some rows under a prefix: those that cannot be compared become NaN."""
+        figures[f"{prefix}nll"] = self._nll[part]
+        for name in ("accuracy", "agreement", "kl"):
+            if f"{prefix}{name}" in figures:
+                figures[f"{prefix}{name}"] = torch.where(self.begins[part], figures[f"{prefix}{name}"], torch.nan)
 
 
 def _listed(model: TokenAnswers, batch: Batch, keep: Tensor) -> Callable[[slice], Tensor]:
@@ -158,7 +188,7 @@ def ids_per_byte(part: Split, documents: np.ndarray, prefix: int = 0) -> float:
 
 def _figures(columns: RowFigures, mask: np.ndarray, per_byte: float, classes: int) -> dict[str, float]:
     nll = float(columns.nll[mask].mean(dtype=np.float64))
-    figures = {"nll": nll, "accuracy": float(columns.correct[mask].mean())}
+    figures = {"nll": nll} | _means({"accuracy": columns.correct}, mask)
     if classes:
         figures["macro_f1"] = macro_f1(columns.predicted[mask], columns.target[mask])
         figures["ece"] = expected_calibration_error(columns.confidence[mask], columns.correct[mask])
@@ -166,10 +196,20 @@ def _figures(columns: RowFigures, mask: np.ndarray, per_byte: float, classes: in
         figures["bits_per_byte"] = nll / math.log(2) * per_byte
         figures["perplexity"] = math.exp(min(nll, 700.0))
     for name, values in columns.against.items():
-        means = {key: float(values[key][mask].mean(dtype=np.float64)) for key in AGAINST}
-        figures |= {f"agreement_{name}": means["agreement"], f"kl_{name}": means["kl"]}
-        figures |= {f"{name}_nll": means["nll"], f"{name}_accuracy": means["accuracy"]}
+        named = {"agreement": f"agreement_{name}", "kl": f"kl_{name}", "nll": f"{name}_nll", "accuracy": f"{name}_accuracy"}
+        figures |= _means({own: values[key] for key, own in named.items()}, mask)
     return figures
+
+
+def _means(columns: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
+    """Means over rows of a mask that can be compared; no figure where there is none."""
+    found = {}
+    for name, values in columns.items():
+        some = values[mask]
+        some = some[~np.isnan(some)]
+        if len(some):
+            found[name] = float(some.mean(dtype=np.float64))
+    return found
 
 
 def macro_f1(predicted: np.ndarray, target: np.ndarray) -> float:

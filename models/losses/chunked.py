@@ -26,6 +26,7 @@ from models.losses.loss import (
     HiddenSignal,
     LossSums,
     Signal,
+    SortedSignal,
     SparseSignal,
     StepObjective,
     TeacherSignal,
@@ -172,7 +173,7 @@ def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepO
     if not _closed_form(signals, at):
         return _by_autograd(logits, signals, targets, at, wanted)
     teacher = signals[0] if signals else None
-    dense = teacher.logits if teacher is not None and not isinstance(teacher, SparseSignal) else None
+    dense = teacher.logits if isinstance(teacher, TeacherSignal | HiddenSignal) else None
     banned = isinstance(teacher, TeacherSignal) or (isinstance(teacher, HiddenSignal) and teacher.bias is not None)
     sums = None
     size = max(BLOCK_ELEMENTS // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
@@ -198,7 +199,8 @@ def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepO
 def _closed_form(signals: Sequence[Signal], at: StepObjective) -> bool:
     settings = at.settings
     plain = settings.kind == "forward-kl" and settings.wrong_teacher == "none" and not settings.standardize
-    return at.class_weights is None and (not signals or (len(signals) == 1 and plain))
+    known = len(signals) == 1 and plain and not isinstance(signals[0], SortedSignal)
+    return at.class_weights is None and (not signals or known)
 
 
 def _by_autograd(

@@ -21,6 +21,7 @@ from conf.schema.stage.objective import Objective
 from models.data.batches import IGNORE, UNLABELLED
 from models.losses import divergences as d
 from models.losses.divergences import DIVERGENCES, WITHOUT_SQUARE, WITHOUT_TEMPERATURE, cross_entropy, forward_kl
+from models.losses.sorted import SortedSignal, sorted_distance
 from models.losses.sparse import SparseSignal, lumped, sparse_forward_kl, tempered
 from models.losses.teacher_controls import log_mean, moved_to_label, teacher_weights
 
@@ -45,7 +46,7 @@ class HiddenSignal(NamedTuple):
         return functional.linear(self.hidden.to(self.weight.dtype), self.weight, bias)
 
 
-Signal = TeacherSignal | HiddenSignal | SparseSignal
+Signal = TeacherSignal | HiddenSignal | SparseSignal | SortedSignal
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class LossSums(NamedTuple):
     total: Tensor  # (), carries the gradient
     ce: Tensor  # (), detached
     kd: Tensor  # (), the divergence, times T^2 where that applies, detached
-    teacher_ce: Tensor  # (), the teachers' own cross-entropy, detached; NaN where signals are sparse
+    teacher_ce: Tensor  # (), the teachers' own cross-entropy, detached; NaN where signals are sparse or sorted
 
 
 def distillation_loss(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> LossSums:
@@ -123,16 +124,19 @@ def divergence_sum(student_logits: Tensor, signals: Sequence[Signal], targets: T
         targets: (N,) labels in [0, V); None: there are none, and the cross-entropy is 0.
         at: The objective at this step.
     """
-    dense = [to_at_least_fp32(signal.logits) for signal in signals if not isinstance(signal, SparseSignal)]
+    dense = [to_at_least_fp32(signal.logits) for signal in signals if not isinstance(signal, SparseSignal | SortedSignal)]
     sparse = [signal for signal in signals if isinstance(signal, SparseSignal)]
+    by_rank = [signal for signal in signals if isinstance(signal, SortedSignal)]
     total = torch.zeros((), dtype=student_logits.dtype, device=student_logits.device)
     for signal in sparse:
         total = total + _square(at) * _sparse(student_logits, signal, at).sum()
+    for signal in by_rank:  # whatever the divergence to other teachers
+        total = total + sorted_distance(signal, student_logits).sum()
     if dense:
         total = total + len(dense) * _dense(student_logits, dense, targets, at).sum()
     with torch.no_grad():
         own = [total.new_zeros(()) if targets is None else cross_entropy(logits, targets).sum() for logits in dense]
-    teacher_ce = torch.stack(own).mean() if not sparse else total.new_full((), torch.nan)
+    teacher_ce = torch.stack(own).mean() if dense and len(dense) == len(signals) else total.new_full((), torch.nan)
     return total / len(signals), teacher_ce.detach()
 
 
@@ -186,6 +190,8 @@ def select_rows(signal: Signal, rows: Tensor | slice) -> Signal:
         return TeacherSignal(signal.logits[rows])
     if isinstance(signal, HiddenSignal):
         return HiddenSignal(signal.hidden[rows], signal.weight, signal.bias)
+    if isinstance(signal, SortedSignal):
+        return SortedSignal(signal.log_probs[rows], signal.rest[rows])
     return SparseSignal(signal.ids[rows], signal.log_probs[rows], signal.log_residual[rows])
 
 
@@ -200,6 +206,7 @@ __all__ = [
     "HiddenSignal",
     "LossSums",
     "Signal",
+    "SortedSignal",
     "SparseSignal",
     "StepObjective",
     "TeacherSignal",

@@ -16,7 +16,7 @@ from torch import Tensor
 from conf.errors import UserError
 from models.data.batches import IGNORE
 from models.losses.divergences import infinite_for
-from models.losses.loss import Signal, SparseSignal, StepObjective
+from models.losses.loss import Signal, SortedSignal, SparseSignal, StepObjective
 
 FINITE = "jsd with beta between 0 and 1, skew-kl or skew-reverse-kl with skew above 0, tvd or taid"
 
@@ -37,6 +37,8 @@ def check_support(student_logits: Tensor, signals: Sequence[Signal], targets: Te
     student = student_logits[keep] == -torch.inf
     by_teacher, by_student = infinite_for(at.settings)
     for signal in signals:
+        if isinstance(signal, SortedSignal):
+            continue  # an L1 distance is finite
         if isinstance(signal, SparseSignal):
             ids, log_probs, alone = signal.ids[keep], signal.log_probs[keep], signal.log_residual[keep] == -torch.inf
             listed = torch.zeros_like(student, dtype=log_probs.dtype).scatter_add_(-1, ids, log_probs.exp()) > 0

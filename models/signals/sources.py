@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from models.alignment.teacher import AlignedTeacher
 from models.architectures.token_answers import TokenAnswers
 from models.data.batches import Batch
 from models.losses.chunked import Head, head_of
@@ -90,16 +91,19 @@ def split_head(model: nn.Module) -> Head | None:
     return head if alike else None
 
 
-def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") -> SignalSource:
+def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32", alignment: str = "bytes") -> SignalSource:
     """The teacher itself as source of signals; its weights are frozen and never change.
 
     Args:
         teacher: On its device.
         vocabulary: Of a causal LM, which hands over hidden states where its head can be split off; None for classifiers.
         precision: `bf16` where it will run under bf16 autocast: its matrices are then rounded once, as autocast would at every batch.
+        alignment: Of a teacher with another tokenizer: `bytes` or `uld`.
     """
     if isinstance(teacher, TokenAnswers):
         return stored(teacher)
+    if isinstance(teacher, AlignedTeacher):
+        return _aligned(teacher, alignment)
     teacher.eval().requires_grad_(False)
     head = split_head(teacher) if vocabulary is not None else None
     if precision == "bf16":
@@ -116,6 +120,13 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32") ->
             return HiddenSignal(torch.cat([hidden_rows(teacher, batch.part(index, parts)) for index in range(parts)]), weight, bias)
 
     return source
+
+
+def _aligned(teacher: AlignedTeacher, alignment: str) -> SignalSource:
+    teacher.eval().requires_grad_(False)
+    if alignment == "uld":
+        return teacher.largest
+    return lambda batch: TeacherSignal(teacher.answers(batch).log_p)
 
 
 def stored(answers: TokenAnswers, most: int | None = None) -> SignalSource:

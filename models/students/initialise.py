@@ -13,6 +13,7 @@ from torch import nn
 
 from conf.errors import UserError
 from conf.schema.stage.student import Student
+from models.alignment.teacher import AlignedTeacher
 from models.architectures.composite import language_config
 from models.architectures.configs import build_from, fitted_config
 from models.architectures.shapes import build, config_for
@@ -70,7 +71,11 @@ def make_student(
     Raises:
         UserError: `layers` or `prune` does not fit the shapes, or the vocabulary is larger than the teacher's.
     """
-    if interface.vocabulary is not None and interface.vocabulary > (theirs := language_config(cast(Any, teacher).config).vocab_size):
+    # The ids of a teacher with another tokenizer are no measure.
+    theirs = interface.vocabulary if isinstance(teacher, AlignedTeacher) else None
+    if interface.vocabulary is not None and interface.vocabulary > (
+        theirs := theirs or language_config(cast(Any, teacher).config).vocab_size
+    ):
         remedy = "A student answers in ids that its teacher knows: give both the same vocabulary."
         raise UserError.about(f"{key}.vocabulary", f"{interface.vocabulary} ids", f"at most the teacher's {theirs}", remedy)
     if student.source == "checkpoint":

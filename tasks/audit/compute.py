@@ -14,6 +14,7 @@ from torch import nn
 
 from conf.schema.ladder import Ladder
 from conf.schema.workloads import answers_in_ids
+from models.alignment.load import fit_tokenizer
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device, use_threads
 from models.data.batches import evaluation_batches, evaluation_documents
@@ -65,7 +66,8 @@ def _asked(
     for record in records.values():
         if record.folder not in loaded:
             model = load_model(Path(record.folder), ladder.workload)
-            loaded[record.folder] = fit_vocabulary(model, Path(record.folder), kept).to(device).eval()
+            fitted = fit_vocabulary(model, Path(record.folder), kept)
+            loaded[record.folder] = fit_tokenizer(fitted, Path(record.folder), corpus).to(device).eval()
     examples = ladder.evaluation.examples
     rows = audit_rows(
         {name: loaded[record.folder] for name, record in records.items()},

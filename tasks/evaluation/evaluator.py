@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema.measures.evaluation import Evaluation
+from models.alignment.load import fit_tokenizer
+from models.alignment.teacher import plain
 from models.architectures.checkpoint import load_model
 from models.architectures.token_answers import TokenAnswers
 from models.base.device import resolve_device, use_threads
@@ -53,7 +55,8 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
     for known in (record, *teachers.values()):
         if known.folder not in models:
             place = Path(known.folder)
-            models[known.folder] = fit_vocabulary(load_model(place, ladder.workload), place, vocabulary).to(device)
+            own = fit_vocabulary(load_model(place, ladder.workload), place, vocabulary)
+            models[known.folder] = fit_tokenizer(own, place, corpus).to(device)
     if ladder.workload == "embedding":
         judged = judge_embeddings(
             models[record.folder],
@@ -78,7 +81,9 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
     if ladder.workload == "causal-lm" and ladder.evaluation.samples and not isinstance(models[record.folder], TokenAnswers):
         folder = _tokenizer_folder(Path(record.folder), whole)
         beginnings = prompts(whole, split, ladder.evaluation.samples)
-        samples = continuations(models[record.folder], folder, beginnings, ladder.evaluation.sample_tokens, begun=whole.info.completions)
+        samples = continuations(
+            plain(models[record.folder]), folder, beginnings, ladder.evaluation.sample_tokens, begun=whole.info.completions
+        )
     answers = np.stack([columns.predicted, columns.target]).astype(np.int32)
     if vocabulary is not None:
         answers = np.asarray(vocabulary.kept, dtype=np.int32)[answers]

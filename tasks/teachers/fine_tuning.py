@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.errors import UserError
 from conf.schema.stage.training import Training
 from conf.schema.teacher import CheckpointTeacher
 from models.base.device import precision_of
@@ -12,6 +13,7 @@ from tasks.records.run import TEACHER
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.fit import check_checkpoint, check_corpus, check_students
+from tasks.teachers.other_tokenizer import other_tokenizer
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
 from tasks.training.identity import fine_tuning_identity
 from tasks.training.work import Work
@@ -28,6 +30,9 @@ def fine_tuning_work(teacher: CheckpointTeacher, training: Training, inputs: Sta
     """
     ladder, data = inputs.ladder, inputs.data
     source, corpus = resolve_checkpoint(teacher, inputs.context), data.corpus()
+    if other_tokenizer(source, ladder, corpus) is not None:
+        allowed = "none, for a teacher whose tokenizer is not that of the data"
+        raise UserError.about("teacher.training", "steps", allowed, "Train it apart, or set tokenizer.kind=teacher.")
     check_corpus(source, check_checkpoint(source, ladder), teacher, corpus)
     checkpoint = checkpoint_identity(source, ladder.workload)
     identity = fine_tuning_identity(ladder, teacher, checkpoint, training, precision_of(ladder, training), data.content_hash)

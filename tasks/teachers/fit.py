@@ -52,7 +52,7 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
         check_sizes(folder, model)
     if ladder.workload == "image-classification":
         return model
-    if ladder.tokenizer.kind == "bytes":
+    if ladder.tokenizer.kind == "bytes" and not ladder.aligns:
         made = tokenizers.bytes_tokenizer()
         _compare_vocabulary(folder, made if ladder.workload == "causal-lm" else tokenizers.append_end(made))
     own = ladder.tokenizer.kind == "teacher" and any((folder / name).is_file() for name in TOKENIZER)
@@ -60,7 +60,8 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
     most, length = positions_of(model), ladder.data.sequence_length
     if most is not None and tokenizer is not None and ladder.workload == "causal-lm":
         most -= max(len(tokenizers.frame(tokenizer)[0]) - 1, 0)  # a held-out text has its whole beginning before the first predicted id
-    if most is not None and length > most:
+    counts = ladder.tokenizer.kind == "teacher" or not ladder.aligns  # else a sequence is not so many ids of the teacher
+    if most is not None and counts and length > most:
         allowed = f"sequence_length <= {most}, the positions of the teacher in {folder}"
         raise UserError.about("data.sequence_length", length, allowed, f"Set data.sequence_length={most}; longer texts are cut or split.")
     if training is None and getattr(config, "problem_type", None) in ("regression", "multi_label_classification"):
@@ -101,7 +102,8 @@ def check_forward(folder: Path, model: nn.Module, corpus: Corpus) -> None:
     length, split = corpus.info.sequence_length, corpus.split("train")
     if corpus.info.image_shape is not None or not len(split.values):
         return
-    ids = torch.from_numpy(np.resize(split.values.astype(np.int64), (1, length)))
+    most = int(getattr(cast(Any, model).config, "vocab_size", 0)) or int(split.values.max()) + 1
+    ids = torch.from_numpy(np.resize(split.values.astype(np.int64), (1, length))) % most  # a teacher may have other ids
     language = corpus.info.workload == "causal-lm"
     body = cast(Any, model).base_model if language else model  # without the head, whose logits take memory
     allowed, remedy = (
@@ -110,7 +112,7 @@ def check_forward(folder: Path, model: nn.Module, corpus: Corpus) -> None:
     )
     with foreign_errors("teacher.path", str(folder), allowed, remedy), torch.no_grad():
         answers = body.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
-        ids[0, -1] = (ids[0, -1] + 1) % int(split.values.max() + 1)
+        ids[0, -1] = (ids[0, -1] + 1) % min(int(split.values.max() + 1), most)
         other = body(input_ids=ids, attention_mask=torch.ones_like(ids))[0] if language else answers
     if not torch.allclose(answers[:, :-1], other[:, :-1], rtol=1e-4, atol=1e-5, equal_nan=True):
         remedy = "Its answers depend on ids that come later: it is an encoder, which can teach sequence-classification."
@@ -170,5 +172,6 @@ def _compare_vocabulary(teacher: Path, own: PreTrainedTokenizerBase) -> None:
             "teacher.path",
             f"{teacher} with a vocabulary of {size} ids",
             f"the students' vocabulary, which has {len(own)} ids here",
-            "Teacher and students must share one vocabulary: set tokenizer.kind=teacher.",
+            "Teacher and students must share one vocabulary: set tokenizer.kind=teacher. "
+            "For causal-lm they may differ with objective.alignment.",
         )

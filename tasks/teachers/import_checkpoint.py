@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from conf.schema.teacher import CheckpointTeacher
+from models.alignment.load import write_own
 from models.architectures.checkpoint import check_finite, load_model
 from models.architectures.shapes import Size, count
 from tasks.records.run import TEACHER, StageRecord, stage_record
@@ -14,6 +15,7 @@ from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.teachers.fit import check_checkpoint, check_corpus, check_forward, check_students, missing_pad
+from tasks.teachers.other_tokenizer import other_tokenizer
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
 from tasks.training.work import read_record, record_of, require_started
 
@@ -27,9 +29,13 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
     ladder, data, context = inputs.ladder, inputs.data, inputs.context
     source, store = resolve_checkpoint(teacher, context), store_of(context)
     model = check_checkpoint(source, ladder)
-    check_corpus(source, model, teacher, data.corpus())
+    own = other_tokenizer(source, ladder, data.corpus())
+    if own is None:
+        check_corpus(source, model, teacher, data.corpus())
     pad = missing_pad(model, data.corpus())
     identity = checkpoint_identity(source, ladder.workload)
+    if own is not None:
+        identity = {**identity, "tokenizer": own}
     entry = Entry("teacher", TEACHER, identity if pad is None else {**identity, "pad": pad}, stage_record)
 
     def compute() -> Write:
@@ -40,7 +46,7 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
         check_forward(source, loaded, data.corpus())
         check_students(loaded, ladder, data.corpus())
         size = count(loaded, ladder.data.sequence_length)
-        return lambda folder: _write(folder, source, entry.fingerprint, size, pad, ladder.workload)
+        return lambda folder: _write(folder, source, entry.fingerprint, size, pad, ladder.workload, own)
 
     found = find_or_compute(store, entry, context.made, compute, fresh=context.is_fresh(TEACHER))
     if found.reused:
@@ -48,8 +54,10 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
     return read_record(found)
 
 
-def _write(folder: Path, source: Path, fingerprint: str, size: Size, pad: int | None, workload: str) -> None:
+def _write(folder: Path, source: Path, fingerprint: str, size: Size, pad: int | None, workload: str, own: str | None) -> None:
     copy_checkpoint(source, folder, workload)
+    if own is not None:
+        write_own(folder, own)
     if pad is not None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}, indent=2), encoding="utf-8")

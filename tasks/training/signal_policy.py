@@ -54,6 +54,8 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
         return Choice(False, "no teacher is asked")
     if signals.on_policy:
         return Choice(False, "the student writes the text")
+    if ladder.is_aligned(stage):
+        return Choice(False, f"alignment {stage.objective.alignment}: the teacher's ids are others, so it answers live")
     if ladder.has_token_answers(stage) and signals.source != "cached":
         return Choice(False, "the root's answers are a file")
     if signals.source != "auto":

@@ -16,6 +16,8 @@ from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import weight_of_rationales
 from conf.schema.stage.signals import Signals
 from conf.schema.workloads import answers_in_ids
+from models.alignment.load import fit_tokenizer
+from models.alignment.teacher import plain
 from models.architectures.checkpoint import load_model
 from models.architectures.packing import check_packing
 from models.architectures.shapes import Size, count
@@ -80,14 +82,16 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     # On their device before importance is measured on them.
     dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
     above = {
-        folder: fit_vocabulary(load_model(Path(folder), interface.workload, dtype=dtype), Path(folder), vocabulary).to(device)
+        folder: fit_tokenizer(
+            fit_vocabulary(load_model(Path(folder), interface.workload, dtype=dtype), Path(folder), vocabulary), Path(folder), corpus
+        ).to(device)
         for folder in folders
     }
     teacher = above[parent.folder] if parent is not None else None
     model = work.make(teacher, checkpoints)
     if not corpus.info.cross_document_attention:
         for each in (model.to(device), *above.values()):
-            check_packing(each)
+            check_packing(plain(each))
     if interface.output_ids is not None and split_head(model) is None:
         log.info("%s: the head of a %s cannot be split off, so logits are computed whole: more memory", work.name, type(model).__name__)
     features = _features(work, model, above)
@@ -97,7 +101,7 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
     size = count(model, interface.sequence_length)
     unit = "tok" if answers_in_ids(interface.workload) else "ex"
     batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not _needs_teacher(work), rationales=rationale > 0)
-    forwards = [int(count(above[t.folder], interface.sequence_length).forward_flops) for t in work.teachers]
+    forwards = [int(count(plain(above[t.folder]), interface.sequence_length).forward_flops) for t in work.teachers]
     cached = _cached(work, above, corpus, batches, device, precision, context)
     if cached:
         teacher = None
@@ -181,7 +185,9 @@ def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precisi
     objective = work.objective
     if objective is not None and not work.teachers and (objective.alpha.start or objective.alpha.end):
         return [uniform(outputs_of(interface))]
-    return [live(above[t.folder], interface.output_ids, precision) for t in work.teachers] if _needs_teacher(work) else None
+    if objective is None or not _needs_teacher(work):
+        return None
+    return [live(above[t.folder], interface.output_ids, precision, objective.alignment) for t in work.teachers]
 
 
 def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Features | None:

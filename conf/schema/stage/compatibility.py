@@ -43,6 +43,7 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
         raise UserError.about(f"{key}.standardize", True, f"false, for {kind}, which compares the logits' own size", "Set it to false.")
     if objective.combine == "mean" and kind in SOFTMAX_FREE:
         raise UserError.about(f"{key}.combine", "mean", f"sum, for {kind}, which has no probabilities to average", "Set it to sum.")
+    _check_alignment(objective, workload, key)
     for index, feature in enumerate(objective.features):
         where = f"{key}.features[{index}].kind"
         if feature.kind == "minilm" and answers_in_ids(workload):
@@ -53,6 +54,23 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
             raise UserError.about(where, feature.kind, f"no feature with cached signals ({signals_kind})", "Set signals to live.")
     if signals_kind in SPARSE:
         _check_sparse(objective, signals_kind, key, teachers)
+
+
+def _check_alignment(objective: Objective, workload: str, key: str) -> None:
+    """Refuse settings that a teacher with another tokenizer cannot serve."""
+    alignment, temperature = objective.alignment, objective.temperature
+    if alignment == "none":
+        return
+    if workload != "causal-lm":
+        raise UserError.about(f"{key}.alignment", alignment, f"none, for {workload}; it is for causal-lm", "Leave it out.")
+    if objective.features:
+        allowed = f"no feature with alignment {alignment}, for a teacher whose positions are others"
+        raise UserError.about(f"{key}.features", objective.features[0].kind, allowed, "Leave it out.")
+    if alignment == "uld" and {temperature.start, temperature.end} - {1.0, None}:
+        raise UserError.about(f"{key}.temperature", temperature.start, "1 with alignment uld", "Leave it out, or choose bytes.")
+    if alignment == "text" and (objective.alpha.start or objective.alpha.end):
+        remedy = "Set alpha to 0: the teacher's texts, of data.generate, are the labels. Or choose bytes."
+        raise UserError.about(f"{key}.alpha", objective.alpha.start, "0 with alignment text, which asks no teacher", remedy)
 
 
 def _check_sparse(objective: Objective, signals_kind: str, key: str, teachers: int) -> None:

@@ -19,6 +19,7 @@ DENSE_ONLY: tuple[ObjectiveKind, ...] = ("dkd", "logit-mse", *EMBEDDING_ONLY)  #
 # Compare the numbers' own size: no z-scores, no mean of probabilities.
 SOFTMAX_FREE: tuple[ObjectiveKind, ...] = ("logit-mse", *EMBEDDING_ONLY)
 WHOLE_BATCH: tuple[ObjectiveKind, ...] = ("similarity-kl",)  # compare each row with the others of its batch
+Alignment = Literal["none", "bytes", "uld", "text"]
 LONGEST = 10**6  # relative length of a teacher's time
 
 
@@ -114,6 +115,13 @@ class Objective(Settings):
     skew: float = setting(0.1, "Share mixed into the second distribution (skew-kl, skew-reverse-kl)", "fraction", ge=0, lt=1)
     target_weight: float = setting(1.0, "Weight of the label's probability (dkd)", "ratio", ge=0, le=1e3)
     other_weight: float = setting(8.0, "Weight of the other classes (dkd)", "ratio", ge=0, le=1e3)
+    alignment: Alignment = setting(
+        "none",
+        "For a root teacher with another tokenizer than the students': bytes: its probabilities of the same bytes; uld: its sorted "
+        "probabilities where both tokenizations have a boundary; text: it is not asked, its texts are the labels; none: there is none "
+        "(causal-lm)",
+        added=True,
+    )
     standardize: bool = setting(False, "Compare z-scores of each row's logits instead of logits; temperature 2 suits them")
     combine: Literal["sum", "mean"] = setting(
         "sum", "Several teachers: sum: mean of the divergences to each; mean: divergence to the mean of their probabilities"

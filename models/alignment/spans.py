@@ -1,0 +1,153 @@
+"""Windows of a student's ids in their teacher's ids, aligned by bytes.
+
+Both sequences are laid over one stream: the bytes of the text, and one place for each end of a document and each other special id that
+both tokenizers have. A student's id that begins a text has no place: the teacher's own beginning stands for it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from models.alignment.byte_tokens import ByteTokens
+
+
+class Token(NamedTuple):
+    """A predicted token of the teacher.
+
+    Attributes:
+        sequence: The sequence that it is in.
+        before: Position there whose logits predict it.
+        index: Its id.
+        start: Its first place in the stream of its window.
+        end: The place after its last.
+    """
+
+    sequence: int
+    before: int
+    index: int
+    start: int
+    end: int
+
+
+class Row(NamedTuple):
+    """A row of the student, as its teacher sees it.
+
+    Attributes:
+        number: Among the rows of the batch.
+        target: The student's id.
+        first: The teacher's token in which its bytes begin.
+        begun: Bytes of that token before them; none: a span begins here, as both tokenizations have a boundary.
+        last: The token in which they end.
+        left: Bytes of that token up to their end; none: they end with it.
+    """
+
+    number: int
+    target: int
+    first: int
+    begun: bytes
+    last: int
+    left: bytes
+
+
+@dataclass
+class Aligned:
+    """A batch in its teacher's ids.
+
+    Attributes:
+        sequences: What the teacher reads.
+        tokens: All that it predicts.
+        rows: The student's rows with a place in the stream.
+        fixed: Rows without one, and their ids: they follow with certainty, such as the beginning of a text from the end of another.
+    """
+
+    sequences: list[list[int]] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    fixed: list[tuple[int, int]] = field(default_factory=list)
+
+
+class _Window(NamedTuple):
+    """A window as pieces, a text or a teacher's special id each, and the places at which its ids begin and end."""
+
+    pieces: list[bytes | int]
+    bounds: list[int]
+
+
+def align(windows: Sequence[Sequence[int]], length: int, student: ByteTokens, teacher: ByteTokens, apart: bool = False) -> Aligned:
+    """Lay windows of a student and their teacher's ids over one another.
+
+    Args:
+        windows: Ids of each window, without padding; row t of a window is to predict its id t + 1.
+        length: L, rows of a window.
+        student: Its tokenizer.
+        teacher: Its tokenizer.
+        apart: The teacher reads each document by itself.
+    """
+    shared = {word: index for index, word in teacher.spelt.items()}
+    known = {index: shared[word] for index, word in student.spelt.items() if word in shared} | {student.end: teacher.end}
+    cut = [_pieces(ids, student, known) for ids in windows]
+    encoded = iter(teacher.encode([piece for window in cut for piece in window.pieces if isinstance(piece, bytes)]))
+    found = Aligned()
+    for number, (ids, window) in enumerate(zip(windows, cut, strict=True)):
+        first = len(found.tokens)
+        _read(window, encoded, teacher, apart, found)
+        _place(ids, window.bounds, number * length, found, first, teacher)
+    return found
+
+
+def _pieces(ids: Sequence[int], student: ByteTokens, known: dict[int, int]) -> _Window:
+    pieces: list[bytes | int] = []
+    bounds, begins = [0], True
+    for index in ids:
+        structural = index in student.prefix or index == student.end
+        if structural and (begins or index != student.end):
+            bounds.append(bounds[-1])
+            continue
+        begins = False
+        if index in known:
+            pieces.append(known[index])
+            bounds.append(bounds[-1] + 1)
+            continue
+        text = student.spelt[index].encode() if index in student.spelt else student.bytes_of[index]
+        bounds.append(bounds[-1] + len(text))
+        if pieces and isinstance(pieces[-1], bytes):
+            pieces[-1] += text
+        else:
+            pieces.append(text)
+    return _Window(pieces, bounds)
+
+
+def _read(window: _Window, encoded: Iterator[list[int]], teacher: ByteTokens, apart: bool, found: Aligned) -> None:
+    """Add the teacher's sequences and tokens of a window."""
+    beginning = [*(teacher.prefix or (teacher.end,))]
+    sequence, place = list(beginning), 0
+    found.sequences.append(sequence)
+    for piece in window.pieces:
+        ids = next(encoded) if isinstance(piece, bytes) else [piece]
+        for index in ids:
+            after = place + (len(teacher.bytes_of[index]) if isinstance(piece, bytes) else 1)
+            found.tokens.append(Token(len(found.sequences) - 1, len(sequence) - 1, index, place, after))
+            sequence.append(index)
+            place = after
+        if piece == teacher.end and apart:
+            sequence = list(beginning)
+            found.sequences.append(sequence)
+        elif piece == teacher.end:
+            sequence += teacher.prefix
+
+
+def _place(ids: Sequence[int], bounds: list[int], number: int, found: Aligned, first: int, teacher: ByteTokens) -> None:
+    """Add the rows of a window, whose tokens are those from `first` on."""
+    starts = [token.start for token in found.tokens[first:]]
+    for row, (target, start, end) in enumerate(zip(ids[1:], bounds[1:-1], bounds[2:], strict=True)):
+        if start == end:
+            found.fixed.append((number + row, target))
+            continue
+        begin, last = first + bisect_right(starts, start) - 1, first + bisect_left(starts, end) - 1
+        opening, closing = found.tokens[begin], found.tokens[last]
+        begun = teacher.bytes_of[opening.index][: start - opening.start]
+        left = teacher.bytes_of[closing.index][: end - closing.start] if end < closing.end else b""
+        found.rows.append(Row(number + row, target, begin, begun, last, left))
