@@ -20,14 +20,14 @@ class Token(NamedTuple):
     Attributes:
         sequence: The sequence that it is in.
         before: Position there whose logits predict it.
-        index: Its id.
+        id: Of the token.
         start: Its first place in the stream of its window.
         end: The place after its last.
     """
 
     sequence: int
     before: int
-    index: int
+    id: int
     start: int
     end: int
 
@@ -148,6 +148,6 @@ def _place(ids: Sequence[int], bounds: list[int], number: int, found: Aligned, f
             continue
         begin, last = first + bisect_right(starts, start) - 1, first + bisect_left(starts, end) - 1
         opening, closing = found.tokens[begin], found.tokens[last]
-        begun = teacher.bytes_of[opening.index][: start - opening.start]
-        left = teacher.bytes_of[closing.index][: end - closing.start] if end < closing.end else b""
+        begun = teacher.bytes_of[opening.id][: start - opening.start]
+        left = teacher.bytes_of[closing.id][: end - closing.start] if end < closing.end else b""
         found.rows.append(Row(number + row, target, begin, begun, last, left))

@@ -142,7 +142,7 @@ class AlignedTeacher(nn.Module):
         """Log-probabilities of the student's ids, and nll, of the rows of a group."""
         p, first, device = group.log_p.exp(), group.first, group.log_p.device
         tokens = aligned.tokens[first : first + len(p)]
-        own = group.log_p.gather(1, torch.tensor([[token.index] for token in tokens], device=device))[:, 0]
+        own = group.log_p.gather(1, torch.tensor([[token.id] for token in tokens], device=device))[:, 0]
         places: dict[bytes, dict[int, None]] = {}
         for row in group.rows:
             places.setdefault(row.begun, {})[row.first - first] = None
@@ -179,7 +179,7 @@ class AlignedTeacher(nn.Module):
         crossing = [n for n, row in enumerate(group.rows) if row.last > row.first]
         for number in crossing:
             row = group.rows[number]
-            origin = self._projection.goes(aligned.tokens[row.first].index, len(row.begun))
+            origin = self._projection.goes(aligned.tokens[row.first].id, len(row.begun))
             moved = torch.minimum(chain[number], mass[number, origin])
             mass[number, origin] -= moved
             mass[number, row.target] += moved

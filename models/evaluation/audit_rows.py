@@ -8,7 +8,7 @@ Shape legend: N rows that count, V vocabulary or classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from conf.errors import UserError
 from models.data.batches import IGNORE, Batch
-from models.evaluation.evaluation import CHUNK_ELEMENTS, AlignedLogits, autocast, lazy_logits
+from models.evaluation.evaluation import CHUNK_ELEMENTS, AlignedLogits, LazyLogits, autocast, lazy_logits
 from models.losses.loss import forward_kl, to_at_least_fp32
 
 TEACHERS = ("parent", "root")
@@ -113,7 +113,7 @@ def audit_rows(
     return _rows(whole, models, documents)
 
 
-def _compared(signals: Iterable[Callable[[Tensor], Tensor]], targets: Tensor) -> Tensor:
+def _compared(signals: Iterable[LazyLogits], targets: Tensor) -> Tensor:
     """Places of the rows that are compared: beside a teacher with another tokenizer those where a span begins."""
     begins = torch.ones_like(targets, dtype=torch.bool)
     for signal in signals:

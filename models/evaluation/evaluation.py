@@ -25,6 +25,7 @@ from models.signals.sources import hidden_rows, rows, split_head
 
 ECE_BINS = 15
 CHUNK_ELEMENTS = 64 * 49152  # logits judged at once, of each model
+LazyLogits = Callable[[slice | Tensor], Tensor]  # from rows to their logits
 AGAINST = ("nll", "accuracy", "agreement", "kl")
 
 
@@ -87,7 +88,7 @@ def collect(
     return RowFigures(whole["nll"], whole["accuracy"], whole["predicted"], whole["target"], whole["confidence"], whole["slice"], against)
 
 
-def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], Callable[[slice], Tensor]]:
+def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], LazyLogits]:
     """How a model's logits are had a few rows at a time: those of a large vocabulary would not fit as a whole."""
     model.eval()
     if isinstance(model, TokenAnswers):
@@ -97,7 +98,7 @@ def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Te
     head = split_head(model) if vocabulary is not None else None
     if head is None:
 
-        def whole(batch: Batch, keep: Tensor) -> Callable[[slice], Tensor]:
+        def whole(batch: Batch, keep: Tensor) -> LazyLogits:
             logits = rows(model, batch, vocabulary)[keep]
             return lambda part: logits[part]
 
@@ -106,7 +107,7 @@ def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Te
     if torch.is_autocast_enabled(head.weight.device.type):  # cast once, and not for each part
         weight = weight.to(torch.get_autocast_dtype(head.weight.device.type))
 
-    def chunked(batch: Batch, keep: Tensor) -> Callable[[slice], Tensor]:
+    def chunked(batch: Batch, keep: Tensor) -> LazyLogits:
         hidden = hidden_rows(model, batch)[keep]
         return lambda part: HiddenSignal(hidden[part], weight, bias).logits
 
@@ -137,7 +138,7 @@ class AlignedLogits:
                 figures[f"{prefix}{name}"] = torch.where(self.begins[part], figures[f"{prefix}{name}"], torch.nan)
 
 
-def _listed(model: TokenAnswers, batch: Batch, keep: Tensor) -> Callable[[slice], Tensor]:
+def _listed(model: TokenAnswers, batch: Batch, keep: Tensor) -> LazyLogits:
     parts = [part[keep] for part in model.answers(batch.places, batch.targets)]
     return lambda part: spread_evenly(parts[0][part], parts[1][part], parts[2][part], model.config.vocab_size)
 

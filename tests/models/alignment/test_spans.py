@@ -30,7 +30,7 @@ def test_rows_are_where_a_search_of_all_boundaries_finds_them(student: str, teac
         return
     found = align([window], len(window), own, theirs)
     data = b"".join(own.bytes_of[index] for index in window)
-    read = [token.index for token in found.tokens]
+    read = [token.id for token in found.tokens]
     assert b"".join(theirs.bytes_of[index] for index in read) == data
     assert found.sequences == [[*(theirs.prefix or [theirs.end]), *read]]
     ends, their_ends = positions(student, window), positions(teacher, read)
@@ -53,7 +53,7 @@ def test_ends_are_the_teachers_ends_and_a_beginning_is_its_own() -> None:
     begin = list(theirs.prefix)
     assert found.sequences == [[*begin, *the, theirs.end, *begin, *cat, theirs.end, *begin]]
     ends = [row for row in found.rows if row.target == own.end]
-    assert [found.tokens[row.first].index for row in ends] == [theirs.end, theirs.end]
+    assert [found.tokens[row.first].id for row in ends] == [theirs.end, theirs.end]
     assert not any(row.begun or row.left for row in ends)
     apart = align([window], len(window), own, theirs, apart=True)
     assert apart.sequences[:2] == [[*begin, *the, theirs.end], [*begin, *cat, theirs.end]]

@@ -78,7 +78,7 @@ def test_probabilities_sum_to_one_and_a_text_costs_what_its_own_tokens_cost(teac
     found = above._aligned(batch)
     for number, sequence in enumerate(found.sequences):
         logs = above.model(input_ids=torch.tensor([sequence])).logits[0].log_softmax(-1)
-        own = -sum(float(logs[token.before, token.index]) for token in found.tokens if token.sequence == number)
+        own = -sum(float(logs[token.before, token.id]) for token in found.tokens if token.sequence == number)
         window = slice(number * LENGTH, (number + 1) * LENGTH)
         inside = answers.nll[window][rows[window]].sum()
         assert float(inside) == pytest.approx(own, rel=1e-4)
