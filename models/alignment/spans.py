@@ -14,7 +14,7 @@ from typing import NamedTuple
 from models.alignment.byte_tokens import ByteTokens
 
 
-class Token(NamedTuple):
+class TeacherToken(NamedTuple):
     """A predicted token of the teacher.
 
     Attributes:
@@ -32,7 +32,7 @@ class Token(NamedTuple):
     end: int
 
 
-class Row(NamedTuple):
+class AlignedRow(NamedTuple):
     """A row of the student, as its teacher sees it.
 
     Attributes:
@@ -64,8 +64,8 @@ class Aligned:
     """
 
     sequences: list[list[int]] = field(default_factory=list)
-    tokens: list[Token] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    tokens: list[TeacherToken] = field(default_factory=list)
+    rows: list[AlignedRow] = field(default_factory=list)
     fixed: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -129,7 +129,7 @@ def _read(window: _Window, encoded: Iterator[list[int]], teacher: ByteTokens, ap
         ids = next(encoded) if isinstance(piece, bytes) else [piece]
         for index in ids:
             after = place + (len(teacher.bytes_of[index]) if isinstance(piece, bytes) else 1)
-            found.tokens.append(Token(len(found.sequences) - 1, len(sequence) - 1, index, place, after))
+            found.tokens.append(TeacherToken(len(found.sequences) - 1, len(sequence) - 1, index, place, after))
             sequence.append(index)
             place = after
         if piece == teacher.end and apart:
@@ -150,4 +150,4 @@ def _place(ids: Sequence[int], bounds: list[int], number: int, found: Aligned, f
         opening, closing = found.tokens[begin], found.tokens[last]
         begun = teacher.bytes_of[opening.id][: start - opening.start]
         left = teacher.bytes_of[closing.id][: end - closing.start] if end < closing.end else b""
-        found.rows.append(Row(number + row, target, begin, begun, last, left))
+        found.rows.append(AlignedRow(number + row, target, begin, begun, last, left))

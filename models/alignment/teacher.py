@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from conf.errors import UserError
 from models.alignment.byte_tokens import ByteTokens
 from models.alignment.projection import Projection
-from models.alignment.spans import Aligned, Row, align
+from models.alignment.spans import Aligned, AlignedRow, align
 from models.architectures.configs import positions_of
 from models.data.batches import Batch
 from models.losses.loss import SortedSignal
@@ -26,8 +26,8 @@ ELEMENTS = 256 * 49152  # the teacher's logits at once
 LEAST = 1e-10  # probability of an id that no token of the teacher goes to
 
 
-class Answers(NamedTuple):
-    """Answers of a teacher to all rows of a batch; of rows that do not count, any values.
+class RowAnswers(NamedTuple):
+    """RowAnswers of a teacher to all rows of a batch; of rows that do not count, any values.
 
     Attributes:
         log_p: (N, V) log-probabilities of the student's ids.
@@ -45,7 +45,7 @@ class _Group(NamedTuple):
 
     log_p: Tensor
     first: int
-    rows: list[Row]
+    rows: list[AlignedRow]
 
 
 class AlignedTeacher(nn.Module):
@@ -68,7 +68,7 @@ class AlignedTeacher(nn.Module):
         """The teacher's configuration."""
         return cast(Any, self.model).config
 
-    def answers(self, batch: Batch) -> Answers:
+    def answers(self, batch: Batch) -> RowAnswers:
         """What the teacher says of every row, without gradient."""
         aligned, rows, device = self._aligned(batch), batch.targets.numel(), batch.targets.device
         log_p = torch.zeros(rows, self._vocabulary, device=device)
@@ -80,7 +80,7 @@ class AlignedTeacher(nn.Module):
         for number, target in aligned.fixed:
             log_p[number] = torch.full((self._vocabulary,), LEAST, device=device).log()
             log_p[number, target] = 0.0
-        return Answers(log_p, nll, begins)
+        return RowAnswers(log_p, nll, begins)
 
     def largest(self, batch: Batch) -> SortedSignal:
         """The teacher's probabilities where a span begins, the largest first; other rows do not count."""
