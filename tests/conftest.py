@@ -5,6 +5,7 @@ Trainings take turns by locks in the temporary folder, so each test process has 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -14,6 +15,16 @@ import pytest
 
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "true"})
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure() -> None:
+    """Libraries and tests are objects that stay: no collection goes through them while they are made, or afterwards."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ find them, the templates only lay them out.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -102,6 +103,7 @@ def mlflow_page(record: RunRecord) -> str | None:
     return run_url(base, record.mlflow_experiment_id, record.mlflow_run_id) if base else None
 
 
+@functools.cache
 def templates() -> Environment:
     """The templates, with the filters that all of them may use."""
     environment = Environment(

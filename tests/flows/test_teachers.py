@@ -40,10 +40,10 @@ def test_a_registered_model_teaches(finished, tiny, tmp_path):
     shown = finished.json("show")
     client = MlflowClient(f"sqlite:///{finished.home}/mlflow/mlflow.db")
     run = client.get_run(shown["stages"][0]["mlflow_run_id"])
-    client.create_registered_model("tiny")
+    client.create_registered_model("chosen")
     model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
-    version = client.create_model_version("tiny", model.artifact_location, run.info.run_id, model_id=model.model_id)
-    finished("run", from_checkpoint(tiny, f"models:/tiny/{version.version}", tmp_path / "from-registry.yaml"))
+    version = client.create_model_version("chosen", model.artifact_location, run.info.run_id, model_id=model.model_id)
+    finished("run", from_checkpoint(tiny, f"models:/chosen/{version.version}", tmp_path / "from-registry.yaml"))
     assert finished.json("show")["teacher"]["weights_sha256"] == shown["stages"][0]["weights_sha256"]
 
 
