@@ -50,9 +50,16 @@ def test_digits_learn_from_full_signals(cli, tmp_path: Path) -> None:
     path.write_text(CACHED)
     assert "one: signals cached (as set): full, about 20 bytes each" in cli("plan", path).out
     cli("run", path)
-    first = cli.hashes()
     assert all(text.startswith("full, 20.0 bytes each, ") for text in signals(cli.home).values())
     assert len(list((cli.home / "store" / "signals").glob("*/manifest.json"))) == 2  # each student's teacher is the one above it
+
+
+@pytest.mark.slow
+def test_answers_asked_anew_teach_the_same(cli, tmp_path: Path) -> None:
+    path = tmp_path / "cached.yaml"
+    path.write_text(CACHED)
+    cli("run", path)
+    first = cli.hashes()
     cli("run", path, "--fresh", "--start-at", "one")
     assert cli.hashes() == first
 

@@ -68,11 +68,11 @@ def test_a_killed_run_is_continued_with_the_numerics_of_now(old: Cli):
 
 def test_with_the_same_numerics_everything_is_reused(old: Cli):
     then, before = replace(old, program=NUMERICS_OF_THEN), results(old)
-    done = then.json("runs")[1]
+    done = old.json("runs")[1]
     again = then("run", old.home.parent / "tiny.yaml")
     assert "data: found in the store" in again.err
     assert actions(again.err) == dict.fromkeys(NAMES, "reused")
-    assert {stage["reused_from"] for stage in then.json("show")["stages"]} == {done["run"]}
+    assert {stage["reused_from"] for stage in old.json("show")["stages"]} == {done["run"]}
     made = results(old) - before
     assert {path.parent.name for path in made} == {"audit"}, "their intervals are formed in another way since"
     assert results(old) > before

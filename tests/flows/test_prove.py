@@ -75,6 +75,7 @@ def test_a_proof_reuses_the_run_is_continued_after_a_kill_and_computes_nothing_t
         assert imported & {"torch", "transformers", "sklearn"} == set()
 
 
+@pytest.mark.slow
 def test_a_pilot_of_a_ladder_in_its_own_file_says_how_far_to_trust_it(finished, tiny):
     arms = "proof.arms=[direct,label-smoothing]"
     done = finished("prove", tiny, "--pilot", "--seeds", "2", arms, "stages.three.training.steps=40")
