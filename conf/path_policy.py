@@ -84,6 +84,8 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
     for index, task in enumerate(ladder.evaluation.tasks):
         if "/" in task or task.endswith((".yaml", ".yml")):  # else a name that lm-eval has
             _check_folder(f"evaluation.tasks[{index}]", task, base, roots, remedy, local=True)
+    if ladder.tokenizer.path is not None and not (own and own.tokenizer == ladder.tokenizer):
+        _check_folder("tokenizer.path", ladder.tokenizer.path, base, roots, remedy)
     template = ladder.tokenizer.chat_template
     if template is not None and "{" not in template and not (own and own.tokenizer == ladder.tokenizer):
         _require("tokenizer.chat_template", template, _full(template, base), roots, remedy)

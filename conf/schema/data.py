@@ -343,13 +343,21 @@ def sources_for(workload: str) -> list[str]:
 
 
 class Tokenizer(Settings):
-    """The tokenizer, the same for the teacher and every student."""
+    """The tokenizer of the data: that of every student, and of the teacher but for objective.alignment."""
 
-    kind: Literal["bytes", "teacher", "bpe"] = setting(
-        "bytes", "bytes: UTF-8 bytes and specials; teacher: the checkpoint's own; bpe: trained on the training documents"
+    kind: Literal["bytes", "teacher", "bpe", "folder"] = setting(
+        "bytes",
+        "bytes: UTF-8 bytes and specials; teacher: the checkpoint's own; bpe: trained on the training documents; folder: that of `path`",
     )
     vocabulary: int | None = setting(
         None, "Size of the vocabulary: required for bpe; for teacher, used by `plan` alone", "ids", ge=259, le=10_000_000
+    )
+    path: str | None = setting(
+        None,
+        "Folder of a Hugging Face tokenizer, such as that of a student's checkpoint (folder; causal-lm)",
+        "path",
+        added=True,
+        min_length=1,
     )
     chat_template: str | None = setting(
         None,
@@ -357,6 +365,18 @@ class Tokenizer(Settings):
         "completion one after another; not set: the tokenizer's own, if it has one",
         added=True,
     )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it exists before the data are prepared: a checkpoint's, or a folder's."""
+        return self.kind in ("teacher", "folder")
+
+    @model_validator(mode="after")
+    def _folder_needs_a_path(self) -> Tokenizer:
+        if (self.kind == "folder") != (self.path is not None):
+            found = "without a path" if self.path is None else f"with the path {self.path!r}"
+            raise ValueError(f"got kind {self.kind!r} {found}; allowed: kind folder with a path. Add or leave out the path.")
+        return self
 
     @model_validator(mode="after")
     def _bpe_needs_a_size(self) -> Tokenizer:

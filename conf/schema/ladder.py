@@ -178,6 +178,8 @@ class Ladder(Settings):
             raise ValueError(f"data.columns: got conversations; allowed: text and label, for workload {self.workload}. Leave them out.")
         if self.workload != "causal-lm" and not self.data.cross_document_attention:
             raise ValueError(f"data.cross_document_attention: got false; allowed: true, for workload {self.workload}. Leave it out.")
+        if self.tokenizer.kind == "folder" and self.workload != "causal-lm":
+            raise ValueError(f"tokenizer.kind: got 'folder'; allowed: bytes, bpe or teacher, for workload {self.workload}. Change it.")
         brings = self.teacher.source == "checkpoint" or (self.teacher.source == "answers" and self.teacher.tokenizer is not None)
         if self.tokenizer.kind == "teacher" and not brings and self.workload != "image-classification":
             raise ValueError(

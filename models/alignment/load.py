@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -19,6 +20,11 @@ OWN = "own_tokenizer.json"  # in the folder of a teacher in the store whose toke
 def write_own(folder: Path, tokenizer_hash: str) -> None:
     """Note in a teacher's folder that its tokenizer is another one."""
     (folder / OWN).write_text(json.dumps({"tokenizer": tokenizer_hash}), encoding="utf-8")
+
+
+def joint_hash(weights: str, tokenizer_hash: str) -> str:
+    """Hash of a model with a tokenizer of its own, on which its answers in others' ids depend, too."""
+    return hashlib.sha256(f"{weights} with the tokenizer {tokenizer_hash}".encode()).hexdigest()
 
 
 def fit_tokenizer(model: nn.Module, folder: Path, corpus: Corpus) -> nn.Module:

@@ -19,7 +19,7 @@ from models.alignment.byte_tokens import ByteTokens
 from models.alignment.projection import Projection
 from models.alignment.spans import Aligned, AlignedRow, align
 from models.architectures.configs import positions_of
-from models.data.batches import Batch
+from models.data.batches import IGNORE, Batch
 from models.losses.loss import SortedSignal
 
 ELEMENTS = 256 * 49152  # the teacher's logits at once
@@ -100,8 +100,10 @@ class AlignedTeacher(nn.Module):
         inputs, targets = batch.inputs["input_ids"].tolist(), batch.targets.tolist()
         windows = []
         for ids, wanted in zip(inputs, targets, strict=True):
-            last = max((place for place, target in enumerate(wanted) if target >= 0), default=-1)
-            windows.append([*ids[: last + 1], wanted[last]] if last >= 0 else [])
+            last = max((place for place, target in enumerate(wanted) if target != IGNORE), default=-1)
+            # An id without a label, at the end of a text that a student writes, is not among the inputs; any id tells what goes before it.
+            after = wanted[last] if wanted[last] >= 0 else self._student.end
+            windows.append([*ids[: last + 1], after] if last >= 0 else [])
         return align(windows, batch.targets.shape[1], self._student, self._own, "position_ids" in batch.inputs)
 
     def _groups(self, aligned: Aligned, device: torch.device) -> Iterator[_Group]:

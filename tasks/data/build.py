@@ -261,7 +261,7 @@ def _tokenizer(
     ladder: Ladder, spool: Spool, parts: Parts, teacher_folder: Path | None, folder: Path, progress: Progress
 ) -> PreTrainedTokenizerBase:
     """The tokenizer; one that is trained is kept in `folder` until the corpus is finished."""
-    if ladder.tokenizer.kind == "teacher":
+    if ladder.tokenizer.is_given:
         assert teacher_folder is not None, "the teacher's folder is known before the data are prepared"
         return tokenizers.load_teacher(teacher_folder)
     if ladder.tokenizer.kind == "bytes":

@@ -62,10 +62,10 @@ def corpus_identity(
     pictures = _image_identity(ladder, image_processor)
     tokenizer: dict[str, Any] | None = None
     if ladder.workload != "image-classification":
-        tokenizer = {"kind": ladder.tokenizer.kind}
+        tokenizer = {"kind": "teacher" if ladder.tokenizer.is_given else ladder.tokenizer.kind}  # the same, wherever it lies
         if ladder.tokenizer.kind == "bpe":
             tokenizer["vocabulary"] = ladder.tokenizer.vocabulary
-        if ladder.tokenizer.kind == "teacher":
+        if ladder.tokenizer.is_given:
             tokenizer["teacher"] = teacher_tokenizer_hash
         if chat_template is not None:
             tokenizer["chat_template"] = hashlib.sha256(chat_template.encode()).hexdigest()

@@ -63,7 +63,17 @@ def _identity(ladder: Ladder, base: Path, folder: Path | None, classes: tuple[st
 
 
 def teacher_folder(ladder: Ladder, context: Context) -> Path | None:
-    """Folder of the checkpoint whose tokenizer is asked for, or that takes images; None where another tokenizer serves."""
+    """Folder of the tokenizer that is asked for, of a checkpoint as a rule, or of one that takes images; None where another serves.
+
+    Raises:
+        UserError: There is no tokenizer in `tokenizer.path`.
+    """
+    if ladder.tokenizer.path is not None:
+        folder = Path(context.base) / os.path.expanduser(ladder.tokenizer.path)
+        if not (folder / "tokenizer.json").is_file():
+            remedy = f"There is no {folder / 'tokenizer.json'}."
+            raise UserError.about("tokenizer.path", ladder.tokenizer.path, "a folder with tokenizer.json", remedy)
+        return folder
     if isinstance(ladder.teacher, AnswersTeacher):
         own = ladder.teacher.tokenizer if ladder.tokenizer.kind == "teacher" else None
         return None if own is None else Path(context.base) / os.path.expanduser(own)

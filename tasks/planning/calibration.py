@@ -87,6 +87,7 @@ def _speed(ladder: Ladder, training: Training, rationale: float | None = None) -
 
 
 def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, StepSeconds]:
+    from models.alignment.load import fit_tokenizer
     from models.architectures.checkpoint import load_model
     from models.architectures.shapes import config_for
     from models.architectures.token_answers import TokenAnswers
@@ -118,7 +119,8 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, St
         made = load_to_train(source, whole.interface, info.label_names, ladder.seed, ladder.teacher.classes)
         measured = {TEACHER: timed(made.model, whole, ladder.teacher.training, ladder.teacher.rationale)}
     else:
-        model = load_model(Path(prepare_teacher(StageInputs(ladder, data, context)).folder), ladder.workload)
+        folder = Path(prepare_teacher(StageInputs(ladder, data, context)).folder)
+        model = fit_tokenizer(load_model(folder, ladder.workload), folder, whole)
         if isinstance(model, TokenAnswers):  # they are looked up in a file, in no time beside a training step
             measured = {TEACHER: StepSeconds(0.0, 0.0, 0.0)}
         else:
@@ -151,6 +153,7 @@ def _forward_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Train
     """Seconds of a forward pass without gradient over one example, in micro-batches of the training."""
     import torch
 
+    from models.alignment.teacher import AlignedTeacher
     from models.base.device import resolve_device
     from models.data.batches import TrainingBatches
 
@@ -162,7 +165,8 @@ def _forward_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Train
 
     def forward() -> float:
         began = time.perf_counter()
-        model(**batch.arguments).logits[..., 0].sum().item()  # waits for a GPU
+        answers = model.answers(batch).log_p if isinstance(model, AlignedTeacher) else model(**batch.arguments).logits
+        answers[..., 0].sum().item()  # waits for a GPU
         return time.perf_counter() - began
 
     with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):

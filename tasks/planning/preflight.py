@@ -23,13 +23,13 @@ from models.architectures.shapes import Size, build, config_for, count, with_use
 from models.base.device import memory_bytes
 from models.base.interface import Interface
 from models.data.corpus import Corpus
-from models.data.tokenizers import BYTES_VOCABULARY
+from models.data.tokenizers import BYTES_VOCABULARY, id_count, load_teacher
 from models.export.formats import check_format
 from models.export.gguf_tokenizer import check_tokenizer
 from models.students.initialise import layer_sources, student_on_meta
 from models.students.reduced_tokenizer import used_ids
 from models.training.step import check_batch_statistics
-from tasks.data.prepare import check_patches, patches_of, shapes_of
+from tasks.data.prepare import check_patches, patches_of, shapes_of, teacher_folder
 from tasks.data.reading.sources import first_image_shape
 from tasks.evaluation.harness_tasks import check_tasks
 from tasks.generation.check import check_generation
@@ -151,6 +151,8 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     texts = ladder.workload != "image-classification"
     if texts and corpus is None and teacher is not None and ladder.tokenizer.kind == "teacher" and not ladder.tokenizer.vocabulary:
         interface = replace(interface, vocabulary=language_config(cast(Any, teacher).config).vocab_size)
+    if corpus is None and ladder.tokenizer.kind == "folder":
+        interface = replace(interface, vocabulary=id_count(load_teacher(cast(Path, teacher_folder(ladder, context)))))
     if corpus is None and has_classes(ladder.workload) and not ladder.data.classes:
         interface = replace(interface, classes=_classes(ladder, teacher) or interface.classes)
     check_signals(ladder, interface)

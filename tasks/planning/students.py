@@ -21,6 +21,7 @@ from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from conf.schema.workloads import has_classes
 from models.base.files import weights_sha256
 from models.base.interface import Interface
+from tasks.data.prepare import teacher_folder
 from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.teacher_source import NotConverted, gguf_file, resolve_checkpoint
 
@@ -99,10 +100,10 @@ def teacher_and_interface(ladder: Ladder, context: Context) -> tuple[Any, Interf
     from models.architectures.checkpoint import read_config
 
     config, vocabulary = read_config(folder, workload=ladder.workload), interface.vocabulary
-    if ladder.tokenizer.kind == "teacher" and ladder.workload != "image-classification":
+    if ladder.tokenizer.is_given and ladder.workload != "image-classification":
         from models.data.tokenizers import id_count, load_teacher
 
-        vocabulary = id_count(load_teacher(folder))
+        vocabulary = id_count(load_teacher(teacher_folder(ladder, context) or folder))
     return config, _like_the_teacher(ladder, interface, config, vocabulary)
 
 
@@ -159,11 +160,18 @@ def _check_tokenizer(ladder: Ladder, folder: Path, key: str, context: Context) -
 
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return
-    allowed, remedy = "a checkpoint with the ladder's tokenizer", "Choose one that was made with the teacher's tokenizer."
+    allowed, remedy = (
+        "a checkpoint with the ladder's tokenizer",
+        "Choose one that was made with it, or set tokenizer.kind: folder with its folder as path.",
+    )
     if ladder.tokenizer.kind == "bpe":
-        raise UserError.about(f"{key}.path", str(folder), f"{allowed}, which is trained here", "Use tokenizer.kind teacher or bytes.")
+        raise UserError.about(
+            f"{key}.path", str(folder), f"{allowed}, which is trained here", "Use tokenizer.kind teacher, bytes or folder."
+        )
     teacher, ours = ladder.teacher, tokenizers.load(folder).get_vocab()
-    if ladder.tokenizer.kind == "bytes" or not isinstance(teacher, CheckpointTeacher):
+    if ladder.tokenizer.kind == "folder":
+        theirs = tokenizers.load_teacher(cast(Path, teacher_folder(ladder, context))).get_vocab()
+    elif ladder.tokenizer.kind == "bytes" or not isinstance(teacher, CheckpointTeacher):
         theirs = tokenizers.bytes_tokenizer().get_vocab()
     else:
         try:

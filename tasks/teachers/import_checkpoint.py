@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from conf.schema.teacher import CheckpointTeacher
-from models.alignment.load import write_own
+from models.alignment.load import joint_hash, write_own
 from models.architectures.checkpoint import check_finite, load_model
 from models.architectures.shapes import Size, count
 from tasks.records.run import TEACHER, StageRecord, stage_record
@@ -18,6 +18,11 @@ from tasks.teachers.fit import check_checkpoint, check_corpus, check_forward, ch
 from tasks.teachers.other_tokenizer import other_tokenizer
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
 from tasks.training.work import read_record, record_of, require_started
+
+COMPARED = (
+    "bits per byte and retention compare all bytes by the tokens of each model; agreement, divergence, accuracy and audits compare "
+    "the rows where both tokenizations have a boundary"
+)
 
 
 def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageRecord:
@@ -32,6 +37,8 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
     own = other_tokenizer(source, ladder, data.corpus())
     if own is None:
         check_corpus(source, model, teacher, data.corpus())
+    else:
+        log.info("teacher: its tokenizer is not that of its students: %s", COMPARED)
     pad = missing_pad(model, data.corpus())
     identity = checkpoint_identity(source, ladder.workload)
     if own is not None:
@@ -62,4 +69,6 @@ def _write(folder: Path, source: Path, fingerprint: str, size: Size, pad: int | 
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}, indent=2), encoding="utf-8")
     record = record_of(folder, TEACHER, fingerprint, size)
+    if own is not None:
+        record = record.model_copy(update={"weights_sha256": joint_hash(record.weights_sha256, own)})
     (folder / "record.json").write_text(record.model_dump_json(indent=1), encoding="utf-8")

@@ -92,7 +92,7 @@ def template_of(ladder: Ladder, base: Path, teacher: Path | None) -> str | None:
     """
     given = ladder.tokenizer.chat_template
     if given is None:
-        beside = None if teacher is None or ladder.tokenizer.kind != "teacher" else teacher / TEMPLATE_FILE
+        beside = None if teacher is None or not ladder.tokenizer.is_given else teacher / TEMPLATE_FILE
         return beside.read_text(encoding="utf-8") if beside is not None and beside.is_file() else None
     if "{" in given or given == PLAIN:
         return given

@@ -13,7 +13,7 @@ from conf.schema.stage.objective import Alpha, Objective
 from models.alignment.byte_tokens import ByteTokens
 from models.alignment.teacher import AlignedTeacher
 from models.data import tokenizers
-from models.data.batches import IGNORE, Batch, next_token_batch
+from models.data.batches import IGNORE, UNLABELLED, Batch, next_token_batch
 from models.losses.chunked import Head, chunked_loss
 from models.losses.loss import Signal, StepObjective, TeacherSignal, distillation_loss
 from models.signals.sources import live
@@ -176,3 +176,25 @@ def test_a_window_beyond_the_teachers_positions_is_refused() -> None:
     above = AlignedTeacher(model_of(own, positions=20), own, student, student.count)
     with pytest.raises(UserError, match=r"data\.sequence_length: got 'a window of \d+ ids of the teacher'; allowed: windows of at most 20"):
         above.answers(batch_of(student))
+
+
+def test_a_text_of_the_student_without_labels_is_answered_as_one_with_them() -> None:
+    """Its last id is not among the inputs; what the teacher says of it does not depend on it."""
+    above, batch = aligned("merges", "bytes"), batch_of(of("bytes"))
+    part = batch.part(0, 2)
+    written = Batch(part.inputs, torch.full_like(part.targets, UNLABELLED), part.slices)
+    known, found = above.answers(part), above.answers(written)
+    whole = above._aligned(part).rows
+    last = whole[-1]
+    # Where its last token begins, with and without the id that is not known, depends on it; before that nothing does.
+    before = [row.number for row in whole if row.first < last.first]
+    torch.testing.assert_close(found.log_p[before], known.log_p[before], rtol=1e-5, atol=1e-5)
+    assert bool(found.begins[-1])
+    text = part.inputs["input_ids"][0, 1:].tolist()
+    (ids,) = of("merges").encode([bytes(text)])
+    p = above.model(input_ids=torch.tensor([[of("merges").end, *ids]])).logits[0, -1].softmax(-1)
+    mass = torch.zeros(258)
+    for index, word in enumerate(of("merges").bytes_of):
+        if word:
+            mass[word[0]] += p[index]
+    torch.testing.assert_close(found.log_p[-1].exp()[:256], mass[:256] / (mass.sum() + p[0] + p[1]), rtol=1e-4, atol=1e-6)
