@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import Arm
+from conf.schema.workloads import refuse_unjudged
 from flows.distill import begin, conclude
 from flows.gate_policies import run_with_policy
 from flows.generating.generate import with_generated
@@ -64,6 +65,7 @@ def prove(
     request = request_of(ladder, overrides=overrides, seed=seed, fresh=fresh, budget=budget, name=name, note=note, by=by, proof=True)
     resolved = resolve(request)
     settings = resolved.ladder
+    refuse_unjudged(settings.workload, "ladder", settings.name, "a proof")
     with LadderRun.open(resolved) as run:
         inputs, teacher = begin(run, settings)
         root = run.keep(record_model(teacher, [], inputs))

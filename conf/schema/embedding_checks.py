@@ -34,7 +34,7 @@ def _with_kind(stage: Any) -> Any:
 
 
 def check_embedding(
-    workload: str, data: CommonData, teacher: TrainedTeacher | CheckpointTeacher | AnswersTeacher, stages: Sequence[Stage]
+    workload: str, data: CommonData, teacher: TrainedTeacher | CheckpointTeacher | AnswersTeacher, stages: Sequence[Stage], route: str
 ) -> None:
     """Refuse settings that embeddings do not have: labels, trained or stored teachers, and everything that needs probabilities.
 
@@ -56,6 +56,11 @@ def check_embedding(
     for name, value in (("max_labels", data.max_labels), ("unlabelled", data.unlabelled), ("classes", data.classes)):
         if value:
             raise ValueError(f"data.{name}: got {value}; allowed: none, for workload embedding, which has no labels. Leave it out.")
+    if route not in ("as-written", "direct", "self"):
+        raise ValueError(
+            f"route: got {route!r}; allowed: as-written, direct or self, for workload embedding, where no "
+            "answer is right or wrong. Change it."
+        )
     for index, stage in enumerate(stages):
         _check_stage(stage, f"stages[{index}]")
 

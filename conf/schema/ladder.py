@@ -202,7 +202,7 @@ class Ladder(Settings):
 
     @model_validator(mode="after")
     def _embeddings_fit(self) -> Ladder:
-        check_embedding(self.workload, self.data, self.teacher, self.stages)
+        check_embedding(self.workload, self.data, self.teacher, self.stages, self.route)
         return self
 
     @model_validator(mode="after")

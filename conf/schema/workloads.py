@@ -9,7 +9,10 @@ WITH_PICTURES = ("image-classification", "image-text")
 WITH_CLASSES = ("sequence-classification", "image-classification")
 
 
-UNSERVED = ("image-text", "embedding")  # whose students are used by their own libraries or MLflow alone
+# Workloads whose students are not served, exported or watched here -> what uses them.
+UNSERVED = {"image-text": "transformers", "embedding": "sentence-transformers"}
+UNTIMED = ("image-text",)  # whose speed is not measured
+UNJUDGED = ("embedding",)  # whose answers are neither right nor wrong, so that two models cannot be compared row by row
 
 
 def refuse_unserved(workload: str, key: str, value: object, what: str) -> None:
@@ -25,8 +28,25 @@ def refuse_unserved(workload: str, key: str, value: object, what: str) -> None:
         UserError: It is one of those.
     """
     if workload in UNSERVED:
-        remedy = "Its folder, and its record in MLflow, load with transformers."
+        remedy = f"Its folder loads with {UNSERVED[workload]}, and its record with MLflow."
         raise UserError.about(key, value, f"{what} of another workload than {workload}", remedy)
+
+
+def refuse_unjudged(workload: str, key: str, value: object, what: str) -> None:
+    """Refuse to compare models of a workload by rows that each of them answers rightly or wrongly.
+
+    Args:
+        workload: The models'.
+        key: Dotted key or option to blame.
+        value: The value to show.
+        what: In the message, such as `a proof`.
+
+    Raises:
+        UserError: Its answers are neither.
+    """
+    if workload in UNJUDGED:
+        allowed = f"{what} of a workload whose answers are right or wrong; those of {workload} are neither"
+        raise UserError.about(key, value, allowed, "Compare two runs by their figures: `ladder compare RUN RUN`.")
 
 
 def answers_in_ids(workload: str) -> bool:

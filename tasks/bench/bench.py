@@ -15,7 +15,7 @@ from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.home import disk_errors, home
 from conf.schema.ladder import Ladder
-from conf.schema.workloads import UNSERVED, refuse_unserved
+from conf.schema.workloads import UNTIMED, refuse_unserved
 from models.base.device import hardware, resolve_device
 from tasks.records.bench import ModelBench, RunBench
 from tasks.records.format import milliseconds, rate
@@ -48,7 +48,7 @@ def bench_model(record: StageRecord, ladder: Ladder, context: Context) -> StageR
     """Measure a model shortly, by itself, unless `bench.after_stage` is off; an unsupported model is skipped with a warning."""
     if not ladder.bench.after_stage or record.identity.get("kind") == "answers":  # which nothing computes here
         return record
-    if ladder.workload in UNSERVED:
+    if ladder.workload in UNTIMED:
         log.info("%s: its speed is not measured, for workload %s", record.name, ladder.workload)
         return record
 
@@ -94,7 +94,8 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
         UserError: The run has no finished model, or a request does not fit a model.
     """
     models = record.models
-    refuse_unserved(ladder.workload, "RUN", record.run, "a measured run")
+    if ladder.workload in UNTIMED:
+        refuse_unserved(ladder.workload, "RUN", record.run, "a measured run")
     if not models:
         raise UserError.about("RUN", record.run, "a run with a finished model", "This one ended before its teacher was ready.")
     missing = [model.name for model in models if not (Path(model.folder) / "config.json").is_file()]

@@ -15,7 +15,7 @@ from conf.home import Home
 from conf.schema.ladder import Ladder
 from conf.schema.measures.audit import LEAST_DOCUMENTS
 from conf.schema.shipping.promotion import PromotionRules
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import answers_in_ids, refuse_unjudged
 from models.base.files import weight_files
 from models.evaluation.bootstrap import BootstrapEstimate, Figure, Limits, resample
 from models.evaluation.paired import DocumentScores, without
@@ -98,6 +98,7 @@ def judge(asked: Contest, path: str | None = None) -> Judgement:
     Raises:
         UserError: The data or a model cannot be read.
     """
+    refuse_unjudged(asked.ladder.workload, "MODEL", asked.challenger.label, "a comparison")
     data, rules = held_out(asked.home, asked.challenger, asked.champion, path), asked.rules
     left_out, notes = _left_out(data, asked)
     scores = {name: without(_scores(version, data.corpora[name], data, asked), left_out) for name, version in asked.versions.items()}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from conf.errors import UserError
 from conf.schema.ladder import Workload
+from conf.schema.workloads import has_classes
 from models.data.classes import fold
 from tasks.data.reading.labels import stands_for_none
 from tasks.setup.data_look import ColumnLook, DataLook
@@ -33,7 +34,7 @@ def choose_columns(teacher: TeacherLook, data: DataLook, workload: Workload, ask
         chosen["image"] = next(column.name for column in data.columns if column.kind == "image")
     else:
         chosen["text"] = _pick("text", _text_candidates(data), TEXT_NAMES, ask)
-    if workload != "causal-lm":
+    if has_classes(workload):
         labels = [column for column in label_candidates(data, teacher) if column.name not in chosen.values()]
         if not labels:
             found = ", ".join(column.name for column in data.columns)

@@ -18,7 +18,7 @@ FEW_ROWS = 5_000  # of which the usual share held out is too few
 RATIO = 3.0  # between the sizes of stages where none are given
 WINDOW, LONGEST = 256, 512  # tokens: of a window of packed documents, and at most of a text that is one example
 BATCH = 32
-EPOCHS = {"causal-lm": 1, "sequence-classification": 3, "image-classification": 10}
+EPOCHS = {"causal-lm": 1, "sequence-classification": 3, "image-classification": 10, "embedding": 3}
 TRAIN_SHARE = 0.9  # of the data
 STEPS = (100, 5000)  # least and most
 
@@ -46,7 +46,11 @@ def draft_ladder(name: str, teacher: TeacherLook, data: DataLook, sizes: Sequenc
     draft.settings["stages"] = _stages(teacher, sizes, draft)
     draft.settings["defaults"] = {"training": _training(data, workload, length, draft), "gate": {"policy": "warn"}}
     draft.reasons["defaults.gate"] = "with a bound such as min_parent_retention: 0.9, policy: stop ends a run that misses it"
-    if workload != "causal-lm":
+    if workload == "embedding":
+        draft.settings["defaults"]["objective"] = {"kind": "cosine"}
+        draft.reasons["defaults.objective"] = "pulls each embedding to the teacher's; similarity-kl compares texts with one another instead"
+        draft.reasons["data.pairs"] = "pairs of texts with a score, {paths: [pairs.csv]}, judge each model by the rank of its cosines"
+    elif workload != "causal-lm":
         draft.settings["defaults"]["objective"] = {"alpha": 0.7, "temperature": 2.0}
         draft.reasons["defaults.objective"] = "alpha weighs the teacher, 1 - alpha the labels"
     return draft
@@ -63,6 +67,17 @@ def _workload(teacher: TeacherLook, data: DataLook, ask: Ask, draft: Draft) -> W
     if teacher.workload == "sequence-classification":
         draft.reasons["workload"] = f"the teacher is a {teacher.kind}"
         return "sequence-classification"
+    if teacher.workload == "embedding":
+        draft.reasons["workload"] = f"the teacher's folder is one of sentence-transformers ({teacher.kind} with pooling)"
+        if labels and labels[0].name.casefold() in LABEL_NAMES:
+            choices = (
+                ("embedding", "the teacher gives embeddings, and does as it is"),
+                ("sequence-classification", f"the data have classes in {labels[0].name!r}; the teacher would be trained on them"),
+            )
+            if ask(Question("workload", "Which task shall the models learn?", choices)) == "sequence-classification":
+                draft.reasons["workload"] = f"chosen, as the data have classes in {labels[0].name!r}"
+                return "sequence-classification"
+        return "embedding"
     if teacher.workload is None:  # an encoder without a head
         draft.reasons["workload"] = f"the teacher is a {teacher.kind}, an encoder, which classifies once it has a head"
         return "sequence-classification"

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from conf.errors import UserError
 from conf.schema.ladder import Workload
 from conf.schema.teacher import CheckpointTeacher
+from conf.schema.workloads import has_classes
 from models.architectures.configs import positions_of
 from models.data.classes import classes_in
+from models.embeddings.sentence_folder import is_sentence_folder
 from tasks.records.format import human
 from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.fit import TOKENIZER
@@ -72,7 +74,7 @@ class TeacherLook:
             parts.append(f"{self.vocabulary:,} ids")
         if self.positions:
             parts.append(f"{self.positions:,} positions")
-        if self.workload not in (None, "causal-lm"):
+        if self.workload is not None and has_classes(self.workload):
             parts.append(f"{self.config.num_labels} classes" + (f": {shown(self.classes)}" if self.classes else ""))
         if self.folder is None:
             parts.append("a GGUF file, which the first run converts")
@@ -107,13 +109,16 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
         allowed = "a language model or a classifier, for which a ladder can be drafted"
         remedy = "Of a model that reads pictures and texts write the ladder by hand: docs/how-to/images.md shows one."
         raise UserError.about("--teacher", f"{path}, {config.model_type}", allowed, remedy)
+    sentences = is_sentence_folder(folder)
     architecture = next(iter(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ()), "")
     workload: Workload | None = next((made for ending, made in HEADS.items() if architecture.endswith(ending)), None)
+    if sentences:
+        workload = "embedding"
     from models.architectures.operations import is_vision
 
     vision = is_vision(config)
     built = skeleton(folder, workload or ("image-classification" if vision else "sequence-classification"))
-    labels = classes_in(folder) if workload not in (None, "causal-lm") else ()
+    labels = classes_in(folder) if workload is not None and has_classes(workload) else ()
     numbered = all(name == f"LABEL_{index}" for index, name in enumerate(labels))
     return TeacherLook(
         path=path,

@@ -34,6 +34,8 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
     if (kind in EMBEDDING_ONLY) != (workload == "embedding"):
         others = [each for each in get_args(ObjectiveKind) if (each in EMBEDDING_ONLY) == (workload == "embedding")]
         raise UserError.about(f"{key}.kind", kind, f"{', '.join(others)}, for workload {workload}", "Choose another.")
+    if workload == "embedding" and signals_kind != "live":
+        raise UserError.about(f"{key}.kind", kind, f"no {kind} with cached signals ({signals_kind})", "Set signals to live.")
     if kind in CLASSIFICATION_ONLY and answers_in_ids(workload):
         raise UserError.about(f"{key}.kind", kind, f"any other kind; {kind} is for classification", "Choose another.")
     if objective.class_weights != "none" and answers_in_ids(workload):

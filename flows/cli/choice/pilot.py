@@ -17,6 +17,7 @@ def foretell_ladder(ladder: Ladder, base: Path) -> LadderForecast:
         UserError: The ladder cannot run, or is too short for pilots.
     """
     from conf.home import home, require_space
+    from conf.schema.workloads import refuse_unjudged
     from tasks.data.prepare import prepare_data
     from tasks.planning.proposals.forecast import check_length, foretell
     from tasks.planning.routes import routed
@@ -25,6 +26,7 @@ def foretell_ladder(ladder: Ladder, base: Path) -> LadderForecast:
     from tasks.runtime.stage_inputs import StageInputs
     from tasks.teachers.teacher import prepare_teacher
 
+    refuse_unjudged(ladder.workload, "--pilot", ladder.name, "a ladder")
     context = Context(run=PLAN, ladder=ladder.name, home=str(home().root), base=str(base))
     check_length(ladder)
     require_space(home())
