@@ -30,7 +30,7 @@ from tasks.bench import bench
 from tasks.data import prepare
 from tasks.evaluation import evaluate, gate
 from tasks.export import run_exports
-from tasks.generation import generate
+from tasks.generation import failures, generate
 from tasks.registry import candidates
 from tasks.report import publish
 from tasks.report import record_model as recording
@@ -171,6 +171,8 @@ def _student_run_name(parameters: dict[str, Any]) -> str:
 
 
 prepare_data = step(prepare.prepare_data, "data", "data: {ladder.data.source}", **RETRY)
+read_prompts = step(generate.read_prompts, "prompts", "prompts: {inputs.ladder.name}")
+judge_student = step(failures.judge_student, "failures", "failures of {student.name}")
 generate_data = step(generate.generate_data, "generate", "generate: {inputs.ladder.name}")
 prepare_teacher = step(teacher.prepare_teacher, "teacher", "teacher: {inputs.ladder.teacher.source}", **RETRY)
 train_student = step(student.train_student, "student", _student_run_name)

@@ -172,6 +172,28 @@ class Generate(Settings):
     batch_size: int = setting(16, "Answers that the root teacher writes at once", "answers", identity=False, ge=1, le=4096)
     selection: Selection = setting(Selection(), "Rules that drop answers")
     weight: float = setting(1.0, "Times that a row is read in an epoch; 2.5: twice, and half of them once more", "times", gt=0, le=100)
+    rounds: int = setting(
+        1,
+        "Rounds; after each the first stage's student is trained and answers, and the prompts that it gets wrong, or where it is "
+        "farthest from its teacher, are the next ones",
+        "rounds",
+        ge=1,
+        le=100,
+    )
+    per_round: int | None = setting(
+        None, "Prompts of a round, where there are several; none: an equal share of all", "prompts", ge=1, le=10**9
+    )
+    held: int = setting(
+        100, "Prompts that only judge the students of rounds, at most half of all; drawn by `seed`", "prompts", ge=1, le=10**6
+    )
+    least_gain: float = setting(
+        0.01,
+        "Smallest gain of a round's student on held prompts that makes another round worth its price: of the share of right answers where "
+        "there is `prompts.reference`, else of the loss on the teacher's answers, in nats a token",
+        "score",
+        ge=0,
+        le=10,
+    )
     max_held_out: float = setting(
         0.01, "Largest share of prompts that hold held-out documents; these are left out, a larger share is refused", "fraction", ge=0, le=1
     )

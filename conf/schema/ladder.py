@@ -171,6 +171,8 @@ class Ladder(Settings):
             raise ValueError(f"data.generate: got some; allowed: none, for workload {self.workload}. Leave it out.")
         if self.data.generate is not None and self.data.generate.endpoint is None and self.teacher.source == "answers":
             raise ValueError("data.generate.endpoint: got none; allowed: one, for teacher.source answers, which writes nothing. Set it.")
+        if self.data.generate is not None and self.data.generate.rounds > 1 and self.route == "auto":
+            raise ValueError("data.generate.rounds: got several; allowed: 1, with route auto, whose stages are chosen later. Change one.")
         if answers_in_ids(self.workload) and self.data.max_labels is not None:
             raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload {self.workload}. Leave it out.")
         columns = getattr(self.data, "columns", None)

@@ -21,7 +21,13 @@ BATCH = 8  # answers at once, of like length
 MOST_LOSS = 700.0  # nats a token, beyond which e^x is no number
 
 
-def mean_losses(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], chat: bool = False) -> list[float]:
+def mean_losses(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    chat: bool = False,
+    ended: Sequence[bool] | None = None,
+) -> list[float]:
     """Mean cross-entropy of each answer's tokens and of its end, in nats a token.
 
     The end of an answer that the model's positions have no room for is left out, and so is a beginning of its prompt.
@@ -31,13 +37,14 @@ def mean_losses(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Seq
         tokenizer: Its own.
         pairs: Prompts and answers.
         chat: Prompts are messages of a person.
+        ended: Whether the end of each answer counts; None: of all.
     """
     encoder, end, most = PromptEncoder(tokenizer), tokenizers.special_ids(tokenizer)[0], positions_of(model)
     rows: list[tuple[list[int], int]] = []  # ids, and how many of them the prompt has
-    for prompt, text in pairs:
+    for (prompt, text), whole in zip(pairs, ended or [True] * len(pairs), strict=True):
         before = encoder.ids([{"role": "user", "content": prompt}] if chat else prompt)
         (found,) = tokenizers.encode(tokenizer, [text])
-        after = [*found.tolist(), end]
+        after = [*found.tolist(), *([end] if whole or not len(found) else [])]
         if most is not None:
             after = after[: max(most // 2, 1)]
             before = before[-max(most - len(after), 1) :]

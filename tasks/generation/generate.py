@@ -11,9 +11,10 @@ from conf.schema.data import Columns, TransferRows
 from conf.schema.generate import Generate
 from conf.schema.ladder import Ladder
 from tasks.data.reading.conversations import columns_of
+from tasks.generation import prompts
 from tasks.generation.answers import AnswerSet, write_all
 from tasks.generation.check import check_rules
-from tasks.generation.prompts import AskedPrompts, read_prompts
+from tasks.generation.prompts import AskedPrompts
 from tasks.generation.rules import function_of
 from tasks.generation.scores import perplexities_of
 from tasks.generation.select import ChosenRow, Selected, select
@@ -31,12 +32,25 @@ ROWS, DROPPED, RECORD = "rows.jsonl", "dropped.jsonl", "record.json"
 SLICE = "generated"  # of rows, where the data have a column of slices
 
 
-def generate_data(root: StageRecord, inputs: StageInputs) -> GenerationRecord:
-    """Find or write the answers to all prompts, select, and store the rows.
+def read_prompts(inputs: StageInputs) -> AskedPrompts:
+    """All prompts of the ladder, but those that hold documents held out of its own corpus.
+
+    Raises:
+        UserError: As `tasks.generation.prompts.read_prompts`.
+    """
+    settings = inputs.ladder.data.generate
+    assert settings is not None
+    return prompts.read_prompts(settings, Path(inputs.context.base), inputs.data.corpus())
+
+
+def generate_data(root: StageRecord, inputs: StageInputs, asked: AskedPrompts, student: StageRecord | None = None) -> GenerationRecord:
+    """Find or write the answers to prompts, select, and store the rows.
 
     Args:
         root: The root teacher, which writes unless an endpoint does.
-        inputs: Of all stages; its corpus holds the ladder's own documents.
+        inputs: Of all stages.
+        asked: The prompts.
+        student: Of the last round, whose perplexity a rule may ask for.
 
     Raises:
         UserError: Of prompts, rules or an endpoint that refuses.
@@ -44,14 +58,10 @@ def generate_data(root: StageRecord, inputs: StageInputs) -> GenerationRecord:
     """
     settings = inputs.ladder.data.generate
     assert settings is not None
-    return _round(settings, read_prompts(settings, Path(inputs.context.base), inputs.data.corpus()), root, inputs)
-
-
-def _round(settings: Generate, asked: AskedPrompts, root: StageRecord, inputs: StageInputs) -> GenerationRecord:
     check_rules(settings)  # before anything is paid
     written = write_all(settings, asked.prompts, root, inputs)
     function, source = function_of(settings.selection.function)
-    judge, judge_hash = perplexities_of(settings, inputs, None)
+    judge, judge_hash = perplexities_of(settings, inputs, student)
     columns = columns_of(inputs.ladder.data)
     identity = {
         "kind": KIND,

@@ -52,8 +52,8 @@ def weights_of(folder: Path) -> str:
     return fingerprint({path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))})
 
 
-def losses_of(folder: Path, pairs: Sequence[tuple[str, str]], inputs: StageInputs) -> list[float]:
-    """Mean cross-entropy of each answer under a model, in nats of its own tokens."""
+def losses_of(folder: Path, pairs: Sequence[tuple[str, str]], inputs: StageInputs, ended: Sequence[bool] | None = None) -> list[float]:
+    """Mean cross-entropy of each answer under a model, in nats of its own tokens; see `mean_losses`."""
     from models.architectures.checkpoint import load_model
     from models.data import tokenizers
     from models.generation.perplexity import mean_losses
@@ -61,4 +61,4 @@ def losses_of(folder: Path, pairs: Sequence[tuple[str, str]], inputs: StageInput
     tokenizer = tokenizers.load_teacher(folder)
     chat = columns_of(inputs.ladder.data).conversations and tokenizer.chat_template is not None
     model = load_model(folder, "causal-lm").to(resolve_device(inputs.ladder.compute.device)).eval().requires_grad_(False)
-    return mean_losses(model, tokenizer, pairs, chat)
+    return mean_losses(model, tokenizer, pairs, chat, ended)

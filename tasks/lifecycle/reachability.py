@@ -99,7 +99,8 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
                 reached[data.fingerprint[:SHOWN]] = record.run
         for made in record.generation:  # else the rows would be paid again
             reached |= {one[:SHOWN]: record.run for one in (made.fingerprint, made.answers_fingerprint)}
-        models = [*record.models, *_proved(home, record), *_piloted(home, record)]
+        rounds = [model for made in record.generation if made.student for model in _stored(home, made.student[:SHOWN])]
+        models = [*record.models, *_proved(home, record), *_piloted(home, record), *rounds]
         while models:
             model = models.pop()
             models += model.members

@@ -39,6 +39,8 @@ class GenerationRecord(Record):
         uncounted: Answers of an endpoint that did not count its tokens.
         retries: Tries of this run that failed.
         samples: A few that were kept, and of each rule a few that it dropped.
+        decision: Whether another round is worth its price, in words; None: there is one round alone.
+        student: Fingerprint of this round's student.
         score: Of the student of this round on held prompts, the higher the better; None: it was not asked.
     """
 
@@ -63,6 +65,8 @@ class GenerationRecord(Record):
     retries: int = 0
     samples: tuple[KeptSample, ...] = ()
     score: float | None = None
+    decision: str | None = None
+    student: str | None = None
 
     @property
     def words(self) -> str:

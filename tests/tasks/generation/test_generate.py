@@ -14,12 +14,18 @@ from models.generation import writers
 from tasks.data.identity import corpus_identity
 from tasks.data.prepare import prepare_data
 from tasks.generation import generate as module
-from tasks.generation.generate import ROWS, generate_data, with_rows
+from tasks.generation.generate import ROWS, generate_data, read_prompts, with_rows
 from tasks.generation.spool import AnswerSpool, read_answers
+from tasks.records.choice.generation import GenerationRecord
 from tasks.records.run import StageRecord
 from tasks.runtime import cancellation
+from tasks.runtime.stage_inputs import StageInputs
 from tests.endpoints import FakeEndpoint, endpoint
 from tests.tasks.generation.conftest import Made
+
+
+def generated(root: StageRecord, inputs: StageInputs) -> GenerationRecord:
+    return generate_data(root, inputs, read_prompts(inputs))
 
 
 def rows_of(record: Any) -> list[dict[str, Any]]:
@@ -28,7 +34,7 @@ def rows_of(record: Any) -> list[dict[str, Any]]:
 
 def test_the_root_writes_and_its_rows_train(root: StageRecord, inputs: Made) -> None:
     given = inputs()
-    made = generate_data(root, given)
+    made = generated(root, given)
     assert (made.prompts, made.answers, made.written, made.reused) == (10, 10, 10, False)
     assert made.kept + sum(made.dropped.values()) == 10
     assert made.tokens > 10
@@ -45,29 +51,29 @@ def test_the_root_writes_and_its_rows_train(root: StageRecord, inputs: Made) -> 
 
 
 def test_what_is_stored_is_not_written_again(root: StageRecord, inputs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = generate_data(root, inputs())
+    first = generated(root, inputs())
     (Path(inputs().context.base) / "prompts.txt").write_text("say a\nsay b\nsay k\n")
-    more = generate_data(root, inputs())
+    more = generated(root, inputs())
     assert (more.answers, more.written) == (3, 1)  # two answers are those of the first time
     texts = {row["prompt"]: row["completion"] for row in rows_of(first)}
     assert all(texts[row["prompt"]] == row["completion"] for row in rows_of(more) if row["prompt"] in texts)
     monkeypatch.setattr(writers.ModelWriter, "write", None)
-    other = generate_data(root, inputs(selection={"min_length": 2}))  # a rule: selected anew, not written anew
+    other = generated(root, inputs(selection={"min_length": 2}))  # a rule: selected anew, not written anew
     assert (other.written, other.reused) == (0, False)
-    assert generate_data(root, inputs()).reused
+    assert generated(root, inputs()).reused
 
 
 def test_an_answer_depends_on_its_prompt_and_not_on_its_batch(root: StageRecord, inputs: Made, tmp_path: Path) -> None:
-    one = rows_of(generate_data(root, inputs(batch_size=1)))
+    one = rows_of(generated(root, inputs(batch_size=1)))
     (tmp_path / "home" / "store" / "answers").rename(tmp_path / "aside")
     (tmp_path / "home" / "store" / "generated").rename(tmp_path / "aside-too")
-    assert rows_of(generate_data(root, inputs(batch_size=7))) == one
+    assert rows_of(generated(root, inputs(batch_size=7))) == one
 
 
 def test_an_interrupted_writing_goes_on_with_the_same_text(
     root: StageRecord, inputs: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = rows_of(generate_data(root, inputs()))
+    whole = rows_of(generated(root, inputs()))
     for kind in ("answers", "generated"):
         (tmp_path / "home" / "store" / kind).rename(tmp_path / kind)
     parts = list[int]()
@@ -82,12 +88,12 @@ def test_an_interrupted_writing_goes_on_with_the_same_text(
 
     monkeypatch.setattr(writers.ModelWriter, "write", counted)
     with pytest.raises(RunCancelled):
-        generate_data(root, inputs())
+        generated(root, inputs())
     monkeypatch.undo()
     (spool,) = (tmp_path / "home" / "store" / "checkpoints").glob("*/answers.jsonl")
     assert len(read_answers(spool)) == 8  # one part of 4 batches
     spool.write_bytes(spool.read_bytes() + b'{"key": "torn')  # as a killed process leaves it
-    again = generate_data(root, inputs())
+    again = generated(root, inputs())
     assert again.written == 2
     assert rows_of(again) == whole
     assert not spool.exists()
@@ -121,15 +127,15 @@ class TestEndpoint:
         with endpoint(lambda prompt: f"{prompt} it is") as server:
             server.troubles = [None] * 4 + [503] * 4
             with pytest.raises(TransientError, match="no usable answer in 2 tries"):
-                generate_data(root, inputs(**self.settings(server)))
+                generated(root, inputs(**self.settings(server)))
             answered = sum(server.asked.values())
             assert 4 <= answered < 10
-            made = generate_data(root, inputs(**self.settings(server)))
+            made = generated(root, inputs(**self.settings(server)))
             assert made.written == 10 - answered
             assert set(server.asked.values()) == {1}
             assert made.price == sum(row.written for row in read_answers(next(self.stored(inputs))).values())
             assert server.most <= 3
-        assert generate_data(root, inputs(**self.settings(server))).reused  # the endpoint is away, and not needed
+        assert generated(root, inputs(**self.settings(server))).reused  # the endpoint is away, and not needed
 
     @staticmethod
     def stored(inputs: Made) -> Any:
@@ -141,7 +147,7 @@ class TestEndpoint:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
         with endpoint(lambda prompt: f"{prompt} it is") as server:
             server.troubles = [503]
-            generate_data(root, inputs(**self.settings(server)))
+            generated(root, inputs(**self.settings(server)))
             assert server.keys == {"Bearer sk-very-secret"}
         assert "very-secret" not in caplog.text
         assert not any(b"very-secret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -149,19 +155,19 @@ class TestEndpoint:
     def test_a_prompt_that_is_refused_is_counted_and_all_of_them_are_an_error(self, root: StageRecord, inputs: Made) -> None:
         with endpoint(lambda prompt: f"{prompt} it is") as server:
             server.troubles = [None] * 5 + [400]
-            made = generate_data(root, inputs(**self.settings(server)))
+            made = generated(root, inputs(**self.settings(server)))
             assert made.dropped == {"refused": 1}
             server.troubles = [400] * 20
             with pytest.raises(UserError, match="HTTP 400"):
-                generate_data(root, inputs(seed=1, **self.settings(server)))
+                generated(root, inputs(seed=1, **self.settings(server)))
             assert server.tried < 20
 
     def test_another_model_is_another_teacher(self, root: StageRecord, inputs: Made) -> None:
         with endpoint(lambda prompt: f"{prompt} it is") as server:
-            generate_data(root, inputs(**self.settings(server)))
-            generate_data(root, inputs(**self.settings(server, timeout=3.0, concurrency=1, price_out=0.0)))
+            generated(root, inputs(**self.settings(server)))
+            generated(root, inputs(**self.settings(server, timeout=3.0, concurrency=1, price_out=0.0)))
             assert server.tried == 10  # none of these changes an answer
-            generate_data(root, inputs(**self.settings(server, model="other")))
+            generated(root, inputs(**self.settings(server, model="other")))
             assert server.tried == 20
 
 
