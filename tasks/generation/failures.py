@@ -23,7 +23,7 @@ from tasks.store.fingerprint import fingerprint
 KIND, FILE = "failures", "failures.json"
 
 
-class Judged(Record):
+class JudgedStudent(Record):
     """A student's answers, judged.
 
     Attributes:
@@ -35,7 +35,9 @@ class Judged(Record):
     failures: tuple[float, ...]
 
 
-def judge_student(student: StageRecord, root: StageRecord, held: Sequence[Prompt], others: Sequence[Prompt], inputs: StageInputs) -> Judged:
+def judge_student(
+    student: StageRecord, root: StageRecord, held: Sequence[Prompt], others: Sequence[Prompt], inputs: StageInputs
+) -> JudgedStudent:
     """Find or compute how a round's student answers.
 
     With references it is asked: right answers come last, and of wrong ones those that it is least sure of come first. Without them, the
@@ -68,13 +70,13 @@ def judge_student(student: StageRecord, root: StageRecord, held: Sequence[Prompt
     return _read(find_or_compute(store_of(inputs.context), entry, inputs.context.made, compute).folder)
 
 
-def _read(folder: Path) -> Judged:
-    return Judged.model_validate(read_json(folder / FILE))
+def _read(folder: Path) -> JudgedStudent:
+    return JudgedStudent.model_validate(read_json(folder / FILE))
 
 
 def _judge(
     student: StageRecord, root: StageRecord, held: Sequence[Prompt], others: Sequence[Prompt], settings: Generate, inputs: StageInputs
-) -> Judged:
+) -> JudgedStudent:
     known = settings.prompts.reference is not None
     asked = [*held, *others] if known else list(others)
     log.info("generate: %s answers %s prompts", student.name, f"{len(asked):,}")
@@ -82,11 +84,11 @@ def _judge(
     if known:
         right = [_is_right(settings, prompt, answer) for prompt, answer in zip(asked, answers, strict=True)]
         own = [(0.0 if correct else 1.0) + _doubt(answer) for correct, answer in zip(right, answers, strict=True)]
-        return Judged(score=sum(right[: len(held)]) / len(held), failures=tuple(own[len(held) :]))
+        return JudgedStudent(score=sum(right[: len(held)]) / len(held), failures=tuple(own[len(held) :]))
     taught = write_all(settings, held, root, inputs).answers
     pairs = [(prompt.text, samples[0].text) for prompt, samples in zip(held, taught, strict=True) if samples[0].text]
     losses = losses_of(Path(student.folder), pairs, inputs) if pairs else [0.0]
-    return Judged(score=-sum(losses) / len(losses), failures=tuple(_distances(root, others, answers, settings, inputs)))
+    return JudgedStudent(score=-sum(losses) / len(losses), failures=tuple(_distances(root, others, answers, settings, inputs)))
 
 
 def greedy(settings: Generate) -> Generate:

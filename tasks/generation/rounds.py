@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conf.schema.generate import Generate
-from tasks.generation.failures import Judged
+from tasks.generation.failures import JudgedStudent
 from tasks.generation.prompts import AskedPrompts, Prompt
 from tasks.records.choice.generation import GenerationRecord
 from tasks.records.format import money
@@ -52,7 +52,7 @@ class Rounds:
         best = max(range(len(scores)), key=lambda place: -1e30 if (score := scores[place]) is None else score)
         return self.records[: best + 1]
 
-    def judge(self, student: StageRecord, judged: Judged) -> GenerationRecord:
+    def judge(self, student: StageRecord, judged: JudgedStudent) -> GenerationRecord:
         """Take the score of a round's student, decide whether there is another round, and choose its prompts."""
         self.student = student
         *earlier, last = self.records

@@ -13,7 +13,7 @@ import torch
 from conf.schema.generate import Generate
 from models.architectures.checkpoint import load_model
 from models.generation.perplexity import perplexities
-from tasks.generation.failures import Judged, judge_student
+from tasks.generation.failures import JudgedStudent, judge_student
 from tasks.generation.generate import generate_data, read_prompts
 from tasks.generation.prompts import AskedPrompts, Prompt
 from tasks.generation.rounds import Rounds
@@ -44,7 +44,7 @@ def played(rounds: Rounds, *scores: float) -> list[str]:
         asked.append(" ".join(prompt.text for prompt in rounds.prompts.prompts))
         rounds.add(record(price=1.5))
         failures = tuple(float(place) for place in range(len(rounds.unused)))
-        rounds.judge(model_record("small"), Judged(score=score, failures=failures))
+        rounds.judge(model_record("small"), JudgedStudent(score=score, failures=failures))
     return asked
 
 
