@@ -78,6 +78,12 @@ class AlsoRecord(Record):
     few: bool
 
 
+COMPARED = (
+    "its tokenizer is not that of its students, so bits per byte and retention compare the same bytes by each model's own tokens, and "
+    "agreement, divergence, its accuracy and audits the tokens before which both tokenizations have a boundary"
+)
+
+
 class StageRecord(Record):
     """A model of the ladder, the root teacher included: its identity, folder, cost and quality.
 
@@ -160,6 +166,11 @@ class StageRecord(Record):
     choice: TeacherChoice | None = None
     mlflow_run_id: str | None = None
     prefect_run_id: str | None = None
+
+    @property
+    def compared(self) -> str | None:
+        """How a teacher whose tokenizer is not that of its students is compared with them; None: ids are shared."""
+        return COMPARED if "tokenizer" in self.identity else None
 
 
 def stage_record(folder: Path) -> StageRecord:

@@ -9,7 +9,7 @@ from conf.schema.teacher import CheckpointTeacher
 from models.alignment.load import joint_hash, write_own
 from models.architectures.checkpoint import check_finite, load_model
 from models.architectures.shapes import Size, count
-from tasks.records.run import TEACHER, StageRecord, stage_record
+from tasks.records.run import COMPARED, TEACHER, StageRecord, stage_record
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
@@ -18,11 +18,6 @@ from tasks.teachers.fit import check_checkpoint, check_corpus, check_forward, ch
 from tasks.teachers.other_tokenizer import other_tokenizer
 from tasks.teachers.teacher_source import checkpoint_identity, copy_checkpoint, resolve_checkpoint
 from tasks.training.work import read_record, record_of, require_started
-
-COMPARED = (
-    "bits per byte and retention compare all bytes by the tokens of each model; agreement, divergence, accuracy and audits compare "
-    "the rows where both tokenizations have a boundary"
-)
 
 
 def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageRecord:
@@ -38,7 +33,7 @@ def import_checkpoint(teacher: CheckpointTeacher, inputs: StageInputs) -> StageR
     if own is None:
         check_corpus(source, model, teacher, data.corpus())
     else:
-        log.info("teacher: its tokenizer is not that of its students: %s", COMPARED)
+        log.info("teacher: %s", COMPARED)
     pad = missing_pad(model, data.corpus())
     identity = checkpoint_identity(source, ladder.workload)
     if own is not None:

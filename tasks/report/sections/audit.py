@@ -47,7 +47,10 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
     errors = not answers_in_ids(record.workload)
     plots = [(layout, Markup(svg)) for layout in ("wide", "narrow") if (svg := reliability_svg(record, layout))]
     return {
-        "intervals": {stage.name: ends for stage, audit in students if (ends := _interval(stage, audit, errors))},
+        # Beside a teacher with another tokenizer an audit has a part of the rows, and the metric all.
+        "intervals": {}
+        if record.teacher and record.teacher.compared
+        else {stage.name: ends for stage, audit in students if (ends := _interval(stage, audit, errors))},
         "students": [_student(stage, audit, errors) for stage, audit in students],
         "plots": plots,
         "unit": _unit(errors),

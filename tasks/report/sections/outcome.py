@@ -56,7 +56,8 @@ def verdicts(record: RunRecord) -> list[str]:
     if root:
         sentence = f"The root {root.name} has {fmt.human(root.parameters)} parameters and scores {_scored(quality, root)}"
         poor = [f"it is poor, and teaches as teacher.allow_poor lets it: {root.poor}"] if root.poor else _nothing(root)
-        sentences.append(f"{'; '.join([sentence, *poor])}.")
+        compared = [root.compared] if root.compared else []
+        sentences.append(f"{'; '.join([sentence, *poor, *compared])}.")
     sentences += [_verdict(stage, root, quality) for stage in record.stages]
     missing = tables.not_run(record)
     names = ", ".join(missing) if len(missing) <= SENTENCES else f"{missing[0]} to {missing[-1]}, {len(missing)} models"

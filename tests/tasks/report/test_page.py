@@ -16,7 +16,7 @@ from tasks.report.reproduce import reproduction
 from tasks.report.sections import SECTIONS, outcome, samples, slices
 from tasks.report.sections.costs import costs
 from tasks.report.sections.slices import slice_rows
-from tests.factories import data_record, run_record
+from tests.factories import data_record, model_record, run_record
 from tests.tasks.reports import MODULES, PACKAGES, SETTINGS, Page, long_ladder, run
 
 
@@ -279,3 +279,10 @@ def test_remarks_on_the_data_stand_among_the_results() -> None:
     remark = "3 documents of the given split test (25.0 %) stand in train too; they are kept in both"
     record = run_record(data=data_record(counts=DataCounts(notes=(remark,))))
     assert f"Data: {remark}." in outcome.verdicts(record)
+
+
+def test_a_root_with_another_tokenizer_is_said_to_be_compared_by_bytes() -> None:
+    root = model_record("teacher", metrics={"nll": 1.0, "bits_per_byte": 1.0, "perplexity": 2.7})
+    assert not any("tokenizer" in sentence for sentence in outcome.verdicts(run_record("tiny-1", root)))
+    other = root.model_copy(update={"identity": {"tokenizer": "a hash"}})
+    assert "its tokenizer is not that of its students, so bits per byte" in outcome.verdicts(run_record("tiny-1", other))[0]
