@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from conf.errors import UserError
-from conf.schema.data import Data, Tokenizer
+from conf.schema.data import Data, PictureData, Tokenizer
 from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import ClassWeights
 from conf.schema.stage.student import Shape
@@ -143,8 +143,10 @@ def prepare_like(corpus: Corpus, key: str, source: Data, ladder: Ladder, context
         UserError: As of a corpus, or a class that the ladder's data do not have.
     """
     began = time.monotonic()
-    length = {"sequence_length": corpus.info.sequence_length}
-    other = ladder.model_copy(update={"data": source.model_copy(update=length), "tokenizer": Tokenizer(kind="teacher")})
+    form: dict[str, Any] = {"sequence_length": corpus.info.sequence_length}
+    if corpus.info.image_shape and corpus.info.image_shape[0] == 1 and isinstance(source, PictureData):
+        form["channels"] = 1  # pictures in files are read in colour, where nothing else is said
+    other = ladder.model_copy(update={"data": source.model_copy(update=form), "tokenizer": Tokenizer(kind="teacher")})
     folder, classes = corpus.tokenizer_folder, corpus.info.label_names or None
     if ladder.workload == "image-classification":
         own = corpus.folder / "image_processor"

@@ -11,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -117,6 +118,26 @@ def test_the_flow_pauses_for_a_person_who_decides(two: tuple[Cli, list[str]]) ->
     assert (json.loads(newest.read_text())["by"], json.loads(newest.read_text())["reason"]) == ("Cy", "as it is")
     pages = ask_prefect("POST", f"{api}/artifacts/filter", json={"artifacts": {"key": {"any_": ["ladder-promotion"]}}}).json()
     assert any("tiny/2: promoted" in page["data"] for page in pages)
+
+
+@pytest.mark.slow
+def test_fresh_pictures_in_a_folder_for_each_class_judge_two_students(two: tuple[Cli, list[str]], tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    cli, (good, poor) = two
+    digits: Any = load_digits()
+    for place, (image, label) in enumerate(zip(digits.images[:300], digits.target[:300], strict=True)):
+        folder = tmp_path / "fresh" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 255 / 16).round().astype("uint8")).save(folder / f"{place}.png")
+    if aliases(cli).get("champion") != "1":
+        cli("promote", good, "--force", "--reason", "to begin with")
+    refused = cli("promote", poor, "--data", f"{tmp_path}/fresh/*/*.png", code=3)
+    assert f"judged on fresh rows of {tmp_path}/fresh" in refused.out
+    assert "tiny/2 was not promoted: it may be worse than tiny/1 by " in refused.err
+    (tmp_path / "fresh" / "7").rename(tmp_path / "fresh" / "seven")
+    other = cli("promote", poor, "--data", f"{tmp_path}/fresh/*/*.png", code=2).err
+    assert "--data: got " in other
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from flows.model_server.serving import LiveModel, ModelSource, Serving, loader
 from flows.model_server.switching import Follower
 from flows.model_server.window_log import Redact, WindowLog
 from flows.serving.server_processes import listen
+from models.engines.base import EngineKind
 from tests.published import published_folder
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -70,6 +71,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         workload: str,
         *,
         folder: Path | None = None,
+        kind: EngineKind = "torch",
         token: str | None = None,
         batch: int = 16,
         max_length: int | None = None,
@@ -87,6 +89,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             "tiny/1",
             folder or published_folder(tmp_path / "one", workload, template=template),
             workload,
+            kind,
             aliases=("tiny@champion",),
         )
         serving = Serving(load(source), metrics)

@@ -5,6 +5,7 @@ import base64
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from flows.model_server.batching import RowBatcher
 from flows.model_server.metrics import Metrics
 from models.engines.base import Classifier, Prediction
 from models.engines.load import load_engine
+from tasks.export.write import write_files
 from tests.flows.model_server.conftest import Running, Serve
+from tests.published import published_folder
 
 
 def engine_of(running: Running, workload: str) -> Classifier:
@@ -53,6 +56,21 @@ def test_images_come_as_base64_or_as_data_urls(serve: Serve) -> None:
     (wanted,) = engine_of(running, "image-classification").predict([image])
     answer = running.post("/predict", {"inputs": [encoded(image), f"data:image/png;base64,{encoded(image)}"]}).json()
     for found in answer["predictions"]:
+        assert found["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-5)
+
+
+@pytest.mark.slow  # a graph is traced
+def test_an_onnx_export_answers_images_as_the_student(serve: Serve, tmp_path: Path) -> None:
+    student, export = published_folder(tmp_path / "student", "image-classification"), tmp_path / "onnx"
+    export.mkdir()
+    write_files("onnx", student, "image-classification", export)
+    running = serve("image-classification", folder=export, kind="onnx")
+    own = load_engine(student, "image-classification")
+    assert isinstance(own, Classifier)
+    images = [Image.fromarray(np.roll(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16, i)) for i in range(9)]
+    answer = running.post("/predict", {"inputs": [encoded(image) for image in images]}).json()
+    for wanted, found in zip(own.predict(images), answer["predictions"], strict=True):
+        assert found["label"] == wanted.label
         assert found["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-5)
 
 
