@@ -1,7 +1,8 @@
 """A tokenizer as a map between ids and bytes, exact in both directions.
 
-Two tokenizers are compared by the bytes that their ids stand for. That takes a token for every byte that UTF-8 uses, as byte-level BPE
-has, and byte fallback: then every text, and every part of one, has ids that give back its bytes.
+Two tokenizers are compared by the bytes that their ids stand for. That takes tokens for bytes, as byte-level BPE has, and byte fallback:
+then every text, and every part of one, has ids that give back its bytes. A byte-level BPE may lack some rare bytes, which its texts did not
+have; such a byte stays without an id.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ SPACE = "\u2581"  # for a blank in tokens of SentencePiece
 STRAY = re.compile("[\udc80-\udcff]+|[^\udc80-\udcff]+")
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 USED = [byte for byte in range(0xF5) if byte not in (0xC0, 0xC1)]  # bytes that occur in UTF-8
+COMMON = [9, 10, *range(32, 127)]  # tab, line feed and printable ASCII
+MOST_LACKING = len(USED) // 10
+GAP = -1  # in the place of a byte without an id
 
 
 class NoBytes(ValueError):
@@ -38,7 +42,7 @@ class ByteTokens:
         tokenizer: With `tokenizer.json`, byte-level or with byte fallback.
 
     Raises:
-        NoBytes: It is neither, or lacks some bytes.
+        NoBytes: It is neither, or lacks tokens of common bytes, or of many.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -66,8 +70,9 @@ class ByteTokens:
             if self.bytes_of[index]:
                 self.id_of.setdefault(self.bytes_of[index], index)
         lacking = [byte for byte in USED if bytes([byte]) not in self.id_of]
-        if lacking:
+        if len(lacking) > MOST_LACKING or set(lacking) & set(COMMON):
             raise NoBytes(f"has no token for {len(lacking)} of the bytes of UTF-8, the first is 0x{lacking[0]:02X}")
+        self._failing: dict[str, bool] = {}
         self._raw, self._plain = raw, tokenizers.encoder_of(tokenizer)
 
     @cached_property
@@ -79,7 +84,7 @@ class ByteTokens:
         return Encoder(self._plain.dtype, json.dumps(exact), self._plain.forbidden)
 
     def encode(self, texts: Sequence[bytes]) -> list[list[int]]:
-        """Ids of each text, whose bytes are exactly those of the text; a text may begin and end within a letter."""
+        """Ids of each text, whose bytes are exactly those of the text, with `GAP` for a byte that has none; it may end within a letter."""
         parts = [(number, part) for number, text in enumerate(texts) for part in STRAY.findall(text.decode("utf-8", "surrogateescape"))]
         whole = iter(self._encoder.ids([part for _, part in parts if not _is_stray(part)]))
         found: list[list[int]] = [[] for _ in texts]
@@ -89,17 +94,29 @@ class ByteTokens:
         return found
 
     def _exact(self, text: str, data: bytes, ids: list[int]) -> list[int]:
-        """The ids, if they give back the text; else those of its halves."""
-        if b"".join(self.bytes_of[index] for index in ids) == data:
+        """The ids, if they give back the text; else those of its parts, cut around letters that fail by themselves, or in its middle."""
+        if self._joined(ids) == data:
             return ids
         if len(text) == 1:
             return self._spelt(data)
-        halves = (text[: len(text) // 2], text[len(text) // 2 :])
-        again = zip(halves, self._encoder.ids(halves), strict=True)
-        return [index for half, some in again for index in self._exact(half, half.encode(), [int(each) for each in some])]
+        odd = "".join(letter for letter in dict.fromkeys(text) if self._fails(letter))
+        middle = len(text) // 2
+        parts = [part for part in re.split(f"([{re.escape(odd)}])", text) if part] if odd else [text[:middle], text[middle:]]
+        again = zip(parts, self._encoder.ids(parts), strict=True)
+        return [index for part, some in again for index in self._exact(part, part.encode(), [int(each) for each in some])]
+
+    def _fails(self, letter: str) -> bool:
+        """Whether the ids of a letter do not give it back."""
+        if letter not in self._failing:
+            (ids,) = self._encoder.ids([letter])
+            self._failing[letter] = self._joined(ids.tolist()) != letter.encode()
+        return self._failing[letter]
+
+    def _joined(self, ids: Sequence[int]) -> bytes:
+        return b"".join(self.bytes_of[index] for index in ids)
 
     def _spelt(self, data: bytes) -> list[int]:
-        return [self.id_of[bytes([byte])] for byte in data]
+        return [self.id_of.get(bytes([byte]), GAP) for byte in data]
 
 
 def _is_stray(part: str) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.alignment.byte_tokens import ByteTokens
+from models.alignment.byte_tokens import GAP, ByteTokens
 
 
 class Node(NamedTuple):
@@ -32,7 +32,8 @@ class Projection:
     """Teacher's tokens, ordered by their bytes, with the student's id for every rest of one.
 
     A rest goes to the student's id of the same bytes, where there is one, else to the first id of the student's own encoding of it. The
-    teacher's end goes to the student's, and a special string that both have to itself; other specials, and ids without text, go nowhere.
+    teacher's end goes to the student's, and a special string that both have to itself; other specials, ids without text, and rests whose
+    first byte the student has no id for, go nowhere.
     """
 
     def __init__(self, teacher: ByteTokens, student: ByteTokens) -> None:
@@ -53,6 +54,7 @@ class Projection:
             first, last = bisect_left(self._words, begun), bisect_left(self._words, begun + self._beyond)
             more = next((place for place in range(first, last) if self._words[place] != begun), last)
             ids, into = self._ids[more:last], self._into([word[len(begun) :] for word in self._words[more:last]])
+            ids, into = [index for index, other in zip(ids, into, strict=True) if other != GAP], [other for other in into if other != GAP]
             if not begun:  # of several ids of the same bytes the one that is written alike
                 into = [self._alike.get(index, other) for index, other in zip(ids, into, strict=True)]
                 ids, into = [*ids, *self.specials], [*into, *self.specials.values()]

@@ -9,9 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
-from models.alignment.byte_tokens import ByteTokens
+from models.alignment.byte_tokens import GAP, ByteTokens
 
 
 class TeacherToken(NamedTuple):
@@ -59,14 +60,15 @@ class Aligned:
     Attributes:
         sequences: What the teacher reads.
         tokens: All that it predicts.
-        rows: The student's rows with a place in the stream.
-        fixed: Rows without one, and their ids: they follow with certainty, such as the beginning of a text from the end of another.
+        rows: The student's rows that the teacher answers.
+        fixed: The others, with their id and how many bytes it has: none for the beginning of a text, which follows with certainty from the
+            end of another, else such with bytes that the teacher has no token for.
     """
 
     sequences: list[list[int]] = field(default_factory=list)
     tokens: list[TeacherToken] = field(default_factory=list)
     rows: list[AlignedRow] = field(default_factory=list)
-    fixed: list[tuple[int, int]] = field(default_factory=list)
+    fixed: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 class _Window(NamedTuple):
@@ -128,6 +130,9 @@ def _read(window: _Window, encoded: Iterator[list[int]], teacher: ByteTokens, ap
     for piece in window.pieces:
         ids = next(encoded) if isinstance(piece, bytes) else [piece]
         for index in ids:
+            if index == GAP:
+                place += 1
+                continue
             after = place + (len(teacher.bytes_of[index]) if isinstance(piece, bytes) else 1)
             found.tokens.append(TeacherToken(len(found.sequences) - 1, len(sequence) - 1, index, place, after))
             sequence.append(index)
@@ -143,11 +148,19 @@ def _place(ids: Sequence[int], bounds: list[int], number: int, found: Aligned, f
     """Add the rows of a window, whose tokens are those from `first` on."""
     starts = [token.start for token in found.tokens[first:]]
     for row, (target, start, end) in enumerate(zip(ids[1:], bounds[1:-1], bounds[2:], strict=True)):
-        if start == end:
-            found.fixed.append((number + row, target))
-            continue
         begin, last = first + bisect_right(starts, start) - 1, first + bisect_left(starts, end) - 1
-        opening, closing = found.tokens[begin], found.tokens[last]
+        covered = found.tokens[begin : last + 1] if begin >= first else []
+        if start == end or not _without_gap(covered, start, end):
+            found.fixed.append((number + row, target, end - start))
+            continue
+        opening, closing = covered[0], covered[-1]
         begun = teacher.bytes_of[opening.id][: start - opening.start]
         left = teacher.bytes_of[closing.id][: end - closing.start] if end < closing.end else b""
         found.rows.append(AlignedRow(number + row, target, begin, begun, last, left))
+
+
+def _without_gap(tokens: Sequence[TeacherToken], start: int, end: int) -> bool:
+    """Whether the tokens cover all from one place of the stream to another."""
+    if not tokens or not tokens[0].start <= start < tokens[0].end or end > tokens[-1].end:
+        return False
+    return all(one.end == other.start for one, other in pairwise(tokens))

@@ -8,6 +8,7 @@ Shape legend: B windows, L rows of one, N = B * L, R tokens of a group of sequen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import UserError
-from models.alignment.byte_tokens import ByteTokens
+from models.alignment.byte_tokens import GAP, ByteTokens
 from models.alignment.projection import Projection
 from models.alignment.spans import Aligned, AlignedRow, align
 from models.architectures.configs import positions_of
@@ -23,6 +24,7 @@ from models.data.batches import IGNORE, Batch
 from models.losses.loss import SortedSignal
 
 ELEMENTS = 256 * 49152  # the teacher's logits at once
+BYTE = math.log(256)  # nats of a byte that the teacher has no token for: all are alike to it
 LEAST = 1e-10  # probability of an id that no token of the teacher goes to
 
 
@@ -77,9 +79,9 @@ class AlignedTeacher(nn.Module):
             numbers = torch.tensor([row.number for row in group.rows], device=device)
             log_p[numbers], nll[numbers] = self._projected(group, aligned)
             begins[numbers] = torch.tensor([not row.begun for row in group.rows], device=device)
-        for number, target in aligned.fixed:
+        for number, target, size in aligned.fixed:  # the text itself is the target
             log_p[number] = torch.full((self._vocabulary,), LEAST, device=device).log()
-            log_p[number, target] = 0.0
+            log_p[number, target], nll[number] = 0.0, size * BYTE
         return RowAnswers(log_p, nll, begins)
 
     def largest(self, batch: Batch) -> SortedSignal:
@@ -182,6 +184,10 @@ class AlignedTeacher(nn.Module):
         for number in crossing:
             row = group.rows[number]
             origin = self._projection.goes(aligned.tokens[row.first].id, len(row.begun))
+            if origin == GAP:  # the token goes nowhere, and its part of the whole is missing
+                mass[number] *= 1 - chain[number]
+                mass[number, row.target] += chain[number]
+                continue
             moved = torch.minimum(chain[number], mass[number, origin])
             mass[number, origin] -= moved
             mass[number, row.target] += moved

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from models.alignment.byte_tokens import ByteTokens, NoBytes
+from models.alignment.byte_tokens import GAP, ByteTokens, NoBytes
 from models.data import tokenizers
-from tests.models.alignment.tokens import KINDS, merges, of, sentence_pieces
+from tests.models.alignment.tokens import KINDS, merges, of, sentence_pieces, without_moons
 
 UNICODE = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
     ["e\u0301te\u0301", "▁ ▁the", "<|user|> <|end|> </s>", "\r\n\t"]
@@ -44,6 +44,13 @@ def test_a_normaliser_does_not_change_bytes() -> None:
     assert tokenizers.encode(composed, [text])[0].tolist() != tokenizers.encode(merges(), [text])[0].tolist()
     tokens = ByteTokens(composed)
     assert b"".join(tokens.bytes_of[index] for index in tokens.encode([text.encode()])[0]) == text.encode()
+
+
+def test_a_rare_byte_may_lack_an_id() -> None:
+    tokens = ByteTokens(without_moons())
+    (ids,) = tokens.encode(["the 🌙 then".encode()])
+    moon = "🌙".encode()
+    assert ids == [*tokens.encode([b"the "])[0], GAP, *(tokens.id_of[bytes([byte])] for byte in moon[1:]), *tokens.encode([b" then"])[0]]
 
 
 def test_a_tokenizer_without_bytes_is_refused() -> None:

@@ -66,7 +66,7 @@ def test_a_beginning_of_the_students_follows_with_certainty() -> None:
     window = [begin, *own.encode([b"the cat"])[0], own.end, begin, *own.encode([b"the"])[0]]
     found = align([window], len(window), own, theirs)
     assert found.sequences == [[theirs.end, *b"the cat", theirs.end, *b"the"]]
-    assert [target for _, target in found.fixed] == [begin]
+    assert [(target, size) for _, target, size in found.fixed] == [(begin, 0)]
     assert window[found.fixed[0][0] + 1] == begin
 
 

@@ -11,13 +11,14 @@ from torch import Tensor
 from conf.errors import UserError
 from conf.schema.stage.objective import Alpha, Objective
 from models.alignment.byte_tokens import ByteTokens
+from models.alignment.spans import align
 from models.alignment.teacher import AlignedTeacher
 from models.data import tokenizers
 from models.data.batches import IGNORE, UNLABELLED, Batch, next_token_batch
 from models.losses.chunked import Head, chunked_loss
 from models.losses.loss import Signal, StepObjective, TeacherSignal, distillation_loss
 from models.signals.sources import live
-from tests.models.alignment.tokens import TEXTS, merges, of
+from tests.models.alignment.tokens import TEXTS, merges, of, without_moons
 
 LENGTH = 30
 
@@ -198,3 +199,20 @@ def test_a_text_of_the_student_without_labels_is_answered_as_one_with_them() -> 
         if word:
             mass[word[0]] += p[index]
     torch.testing.assert_close(found.log_p[-1].exp()[:256], mass[:256] / (mass.sum() + p[0] + p[1]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_byte_that_the_teacher_has_no_token_for_is_taken_from_the_text() -> None:
+    own, student = ByteTokens(without_moons()), of("bytes")
+    above = AlignedTeacher(model_of(own), own, student, 258)
+    window = np.array([[student.end, *"a 🌙 the".encode()]])
+    answers = above.answers(next_token_batch(window, np.array([window.shape[1]]), np.zeros(1, dtype=np.int32)))
+    assert answers.log_p[2].argmax() == 0xF0
+    assert float(answers.log_p[2].exp()[0xF0]) == 1.0
+    assert float(answers.nll[2]) == pytest.approx(8 * np.log(2))
+    assert answers.begins.tolist() == [True, True, False, True, True, True, True, True, False, False]
+    torch.testing.assert_close(answers.log_p.exp().sum(-1), torch.ones(10), rtol=0, atol=1e-5)
+    merged = ByteTokens(merges())  # a student whose ids hold that byte and more
+    rows = align([[merged.end, *merged.encode(["a 🌙 the".encode()])[0]]], 20, merged, own)
+    texts = [merged.bytes_of[target] for _, target, _ in rows.fixed]
+    assert texts
+    assert all(b"\xf0" in text for text in texts)

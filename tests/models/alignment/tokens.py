@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from models.alignment.byte_tokens import ByteTokens
@@ -36,6 +36,17 @@ def sentence_pieces() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", additional_special_tokens=["<|user|>"]
     )
+
+
+@cache
+def without_moons() -> Any:
+    """Merges that lack the first byte of letters such as the moon, and one that no text here has."""
+    letters = sorted(letter for letter, byte in tokenizers.byte_letters().items() if byte not in (0x04, 0xF0))
+    words = {word: index for index, word in enumerate(["<|end|>", *letters, "th", "the"])}
+    backend = Tokenizer(models.BPE(vocab=words, merges=[("t", "h"), ("th", "e")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")
 
 
 KINDS = {"bytes": bytes_alone, "merges": merges, "more merges": lambda: merges(420), "sentence pieces": sentence_pieces}
