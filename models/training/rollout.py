@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -22,6 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from models.engines.sampling import draw
 
 SHRINK = 2  # rows that are finished leave the batch once so many times fewer are left
+FEW = 4_000_000  # parameters below which a processor writes faster in fp32: rounding costs more than reading half the bytes saves
 
 
 class Written(NamedTuple):
@@ -40,9 +41,12 @@ class _Reserved(DynamicLayer):
         self._most = most
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Reserve."""
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self._keys, self._values = (each.new_empty(*each.shape[:2], self._most, each.shape[3]) for each in (key_states, value_states))
+        """Reserve; in fp32 on a processor, whose attention of one position is slow in bf16."""
+        self.device = key_states.device
+        self.dtype = torch.float32 if self.device.type == "cpu" else key_states.dtype
+        self._keys, self._values = (
+            each.new_empty(*each.shape[:2], self._most, each.shape[3], dtype=self.dtype) for each in (key_states, value_states)
+        )
         self.keys, self.values = self._keys[:, :, :0], self._values[:, :, :0]
         self.is_initialized = True
 
@@ -67,10 +71,11 @@ class _Reader:
     """Reads ids in turn and gives the logits after the last one; without a cache it reads everything again."""
 
     def __init__(self, model: nn.Module, most: int) -> None:
-        names = inspect.signature(type(model).forward).parameters
-        self._model = cast(Any, model)
+        forward = cast(Any, type(model)).forward  # without a wrapper that would set another precision
+        names = inspect.signature(forward).parameters
+        self._forward = partial(forward, model)
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
-        self._cache = DynamicCache(config=self._model.config) if "past_key_values" in names else None
+        self._cache = DynamicCache(config=cast(Any, model).config) if "past_key_values" in names else None
         if self._cache is not None:
             self._cache.layers = [_Reserved(most) if type(layer) is DynamicLayer else layer for layer in self._cache.layers]
         self._read: Tensor | None = None
@@ -78,9 +83,9 @@ class _Reader:
     def __call__(self, ids: Tensor) -> Tensor:
         """(R, V) logits after (R, n) further ids."""
         if self._cache is not None:
-            return self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, **self._last).logits[:, -1]
+            return self._forward(input_ids=ids, past_key_values=self._cache, use_cache=True, **self._last).logits[:, -1]
         self._read = ids if self._read is None else torch.cat([self._read, ids], 1)
-        return self._model(input_ids=self._read, **self._last).logits[:, -1]
+        return self._forward(input_ids=self._read, **self._last).logits[:, -1]
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the rows."""
@@ -112,7 +117,7 @@ def write(
         vocabulary: Ids of the tokenizer; surplus ones of a padded head are never written. None: all.
         temperature: Divisor of the logits; 0: the most probable id.
         seed: Of the draws.
-        precision: `bf16` for autocast: weights are then rounded once for the whole text.
+        precision: `bf16` for autocast, with weights that are rounded once for the whole text; not for small models on a processor.
     """
     device, random = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     starts = torch.tensor([len(prompt) for prompt in prompts])
@@ -123,7 +128,8 @@ def write(
     lengths, rows, training = limits.clone(), torch.arange(len(prompts)), model.training
     model.eval()
     reader, first = _Reader(model, ids.shape[1]), 0
-    with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
+    half = precision == "bf16" and (device.type != "cpu" or sum(each.numel() for each in model.parameters()) >= FEW)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
         for column in range(int(starts.min()), ids.shape[1]):
             scores = reader(ids[rows, first:column].to(device))[:, :vocabulary].float()
             chance = torch.rand(len(prompts), generator=random)  # a row's own, whoever is left beside it
