@@ -16,6 +16,7 @@ from conf.schema.answer_checks import check_answers, is_by_root
 from conf.schema.base import Settings, setting
 from conf.schema.choice.routing import Routing
 from conf.schema.choice.search import SearchSettings
+from conf.schema.compute import Compute
 from conf.schema.data import Data, Tokenizer, has_rationales, sources_for
 from conf.schema.embedding_checks import check_embedding, with_embedding_defaults
 from conf.schema.measures.audit import Audit, check_gate
@@ -48,17 +49,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "image-text": (),
     "embedding": ("bert", "llama"),
 }
-
-
-class Compute(Settings):
-    """Device, threads and concurrency."""
-
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU where there is one", identity=False)
-    threads: int | None = setting(None, "Processor threads; none: one for each core", "threads", identity=False, ge=1, le=4_096)
-    at_once: int | None = setting(
-        1, "Trainings at the same time on this machine; further runs wait; none: no limit", "trainings", identity=False, ge=1, le=4_096
-    )
-    restarts: int = setting(0, "How often `ladder serve` restarts a run whose process died", "restarts", identity=False, ge=0, le=100)
 
 
 class Ladder(Settings):
@@ -98,7 +88,7 @@ class Ladder(Settings):
     routing: Routing = setting(Routing(), "Choice of the route by pilots, where `route` is auto", identity=False, added=True)
     evaluation: Evaluation = setting(Evaluation(), "Evaluation on held-out documents")
     audit: Audit = setting(Audit(), "Audit of errors that each student inherits from its teachers", identity=False)
-    compute: Compute = setting(Compute(), "Device, threads and concurrency", identity=False)
+    compute: Compute = setting(Compute(), "Device, threads, concurrency and worker processes", identity=False)
     bench: Bench = setting(Bench(), "Measurement of latency and memory", identity=False)
     economics: Economics = setting(Economics(), "Prices and traffic, for the break-even", identity=False)
     proof: Comparison = setting(Comparison(), "Comparison of `ladder prove`", identity=False)

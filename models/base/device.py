@@ -23,6 +23,7 @@ from conf.errors import UserError
 from conf.home import home
 from conf.schema.ladder import Ladder
 from conf.schema.stage.training import Training
+from models.base.processes import process_count
 
 GPU_DEVICES = ("nvidia*", "kfd", "dxg", "dri/renderD*")  # in /dev
 CPU_SETTING = "ATEN_CPU_CAPABILITY"  # the one variable that changes torch's answer about the processor
@@ -102,7 +103,7 @@ def _key() -> dict[str, Any] | None:
 
 def use_threads(ladder: Ladder) -> None:
     """Apply `compute.threads`."""
-    if ladder.compute.threads:
+    if ladder.compute.threads and process_count() == 1:  # workers have theirs from their launcher
         import torch
 
         torch.set_num_threads(ladder.compute.threads)

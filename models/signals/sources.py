@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.alignment.teacher import AlignedTeacher
 from models.architectures.token_answers import TokenAnswers
+from models.base.sharding import is_sharded
 from models.data.batches import Batch
 from models.losses.chunked import Head, head_of
 from models.losses.loss import HiddenSignal, Signal, SparseSignal, TeacherSignal
@@ -67,12 +68,12 @@ def _headless(model: nn.Module) -> Iterator[None]:
 
 
 def split_head(model: nn.Module) -> Head | None:
-    """The head of a causal LM whose logits are `head(hidden)` and nothing else; None for any other model.
+    """The head of a causal LM whose logits are `head(hidden)` and nothing else; None for any other model, and one spread over processes.
 
     The model itself is run, on two tokens, rather than a list of names consulted. Scaled logits (Granite, Cohere) pass: without the
     head the hidden states are scaled instead. Soft-capped ones (Gemma 2) do not, and small logits would not show it.
     """
-    head = head_of(model) if hasattr(model, "get_output_embeddings") else None
+    head = head_of(model) if hasattr(model, "get_output_embeddings") and not is_sharded(model) else None
     if head is None or getattr(cast(Any, model).config, "final_logit_softcapping", None) is not None:
         return None
     kind, alike = _ALIKE.get(model, (None, False))

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from conf.atomic import write_atomic
 from models.base.files import checkpoint_steps, fsync_tree, read_json
+from models.base.sharding import is_sharded, spread_like, whole, whole_state
 
 HASH = "sha256"  # key of the hash in a file; checkpoints of older versions have none
 BESIDE = "beside.safetensors"
@@ -38,18 +39,35 @@ class Checkpoints:
         return checkpoint_steps(self.folder)
 
     def save(
-        self, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, Any], beside: dict[str, torch.Tensor] | None = None
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: Optimizer,
+        state: dict[str, Any],
+        beside: dict[str, torch.Tensor] | None = None,
+        writes: bool = True,
     ) -> None:
-        """Write the checkpoint of `step` finished steps; on return it survives a crash, and older ones but one are gone."""
+        """Write the checkpoint of `step` finished steps; on return it survives a crash, and older ones but one are gone.
+
+        Args:
+            step: Finished steps.
+            model: Of this process; one that is spread over processes is gathered by all of them.
+            optimizer: Its optimizer.
+            state: Of the training, beside the tensors.
+            beside: Tensors of what is neither, such as a buffer of texts.
+            writes: Whether this process writes; of several one does.
+        """
+        weights = _weights(model)
+        moments = {
+            f"{i}.{k}": whole(torch.as_tensor(v)) for i, values in optimizer.state_dict()["state"].items() for k, v in values.items()
+        }
+        if not writes:
+            return
         temporary = self.folder / f"writing-{step}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _save_tensors(_unshared(model.state_dict()), temporary / "model.safetensors")
-        moments = optimizer.state_dict()["state"]
-        _save_tensors(
-            {f"{i}.{k}": torch.as_tensor(v) for i, values in moments.items() for k, v in values.items()},
-            temporary / "optimizer.safetensors",
-        )
+        _save_tensors(weights, temporary / "model.safetensors")
+        _save_tensors(moments, temporary / "optimizer.safetensors")
         if beside:
             _save_tensors(beside, temporary / BESIDE)
         text = json.dumps({HASH: _hash_of_state(state), "state": state})
@@ -80,28 +98,32 @@ class Checkpoints:
                 self.say(f"damaged checkpoint {folder}: {error}; training goes on from the one before, or begins anew")
                 shutil.rmtree(folder)
                 continue
-            model.load_state_dict(weights, strict=False)
+            _put(weights, model)
+            parameters = [each for group in optimizer.param_groups for each in group["params"]]
             restored: dict[int, dict[str, torch.Tensor]] = {}
             for key, tensor in moments.items():
                 index, name = key.split(".", 1)
-                restored.setdefault(int(index), {})[name] = tensor
+                like = parameters[int(index)]
+                restored.setdefault(int(index), {})[name] = spread_like(tensor, like) if tensor.shape == like.shape else tensor
             optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
             self.beside = beside
             return step, state
         return None
 
-    def save_best(self, model: nn.Module) -> None:
+    def save_best(self, model: nn.Module, writes: bool = True) -> None:
         """Keep the weights of the best validation so far (early stopping returns to them)."""
-        self.save_weights(model, "best")
+        self.save_weights(model, "best", writes)
 
     def load_best(self, model: nn.Module) -> None:
         """Return to the weights of the best validation; raises as `load_weights`."""
         self.load_weights(model, "best")
 
-    def save_weights(self, model: nn.Module, name: str) -> None:
-        """Keep the weights as they are now under a name, until the folder is removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / f"{name}.safetensors", lambda path: _save_tensors(_unshared(model.state_dict()), path))
+    def save_weights(self, model: nn.Module, name: str, writes: bool = True) -> None:
+        """Keep the weights as they are now under a name, until the folder is removed; for `writes` see `save`."""
+        weights = _weights(model)
+        if writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.folder / f"{name}.safetensors", lambda path: _save_tensors(weights, path))
 
     def load_weights(self, model: nn.Module, name: str) -> None:
         """Return to weights that were kept.
@@ -109,7 +131,18 @@ class Checkpoints:
         Raises:
             ValueError: They are not those that were written.
         """
-        model.load_state_dict(_load_tensors(self.folder / f"{name}.safetensors"), strict=False)
+        _put(_load_tensors(self.folder / f"{name}.safetensors"), model)
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights and buffers of a model, whole, each once."""
+    return whole_state(model) if is_sharded(model) else _unshared(model.state_dict())
+
+
+def _put(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
+    """Give a model these weights, spread over processes as its own are."""
+    own = model.state_dict()
+    model.load_state_dict({name: spread_like(tensor, own[name]) for name, tensor in weights.items()}, strict=False)
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from conf.errors import RunCancelled, TrainingDiverged, UserError
 from conf.schema.stage.training import Training
 from models.architectures.attention import single_precision_gradient
 from models.architectures.gated import lean_gates
+from models.base.sharding import is_sharded, shard
 from models.data.batches import IGNORE, TrainingBatches
 from models.losses.features import Features
 from models.losses.loss import StepObjective
@@ -143,12 +145,15 @@ def train(
     if own is not None and accelerator.num_processes > 1:
         allowed = "live or cached, for a training on several processes, of which each would write"
         raise UserError.about("signals.source", "on-policy", allowed, "Start it without a launcher.")
+    plain, state = model, Progress()
+    # Checked before autocast wraps it, or processes share it: in half precision large logits are not exactly those of the head.
+    head = split_head(plain) if plan.vocabulary is not None else None
+    sharded = plan.strategy == "fsdp" and accelerator.num_processes > 1
+    if sharded:
+        shard(model.to(accelerator.device), accelerator.device)
     whole = model if features is None else nn.ModuleDict({"student": model, "features": features.to(accelerator.device)})
     optimizer = torch.optim.AdamW(parameter_groups(whole, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
-    plain, state = model, Progress()
-    # Checked before autocast wraps it: in half precision large logits are not exactly those of the head.
-    head = split_head(plain) if plan.vocabulary is not None else None
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, optimizer = (model, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(model, optimizer)
     student = StudentInTraining(model, plain, head, features)
     loaded = checkpoints.load(whole, optimizer.optimizer) if checkpoints else None
     first = 0
@@ -181,7 +186,7 @@ def train(
             state.seconds = earlier + time.monotonic() - began
             valid = None
             if validate and (step % t.validate_every == 0 or step == t.steps):
-                valid = _validation(plain, validate, t, state, checkpoints)
+                valid = _validation(accelerator, plain, validate, t, state, checkpoints)
             speed = (state.tokens - earlier_tokens) / max(state.seconds - earlier, 1e-9)
             if at is not None and at.settings.kind == "taid":
                 state.taid = advance(state.taid, losses.kd, step, t.steps)
@@ -194,9 +199,11 @@ def train(
             if checkpoints and (step % t.checkpoint_every == 0 or step == t.steps or state.stopped or stop):
                 if before_checkpoint:
                     before_checkpoint()
-                checkpoints.save(step, whole, optimizer.optimizer, asdict(state), own.state() if own else None)
+                kept = own.state() if own else None
+                checkpoints.save(step, whole, optimizer.optimizer, asdict(state), kept, writes=accelerator.is_main_process)
             if stop:
                 raise RunCancelled(f"at step {step} of {t.steps}")
+    accelerator.wait_for_everyone()
     if t.patience is not None and checkpoints and validate:
         checkpoints.load_best(plain)
     plain.eval()
@@ -238,15 +245,22 @@ def _asked(sources: Sequence[SignalSource], plan: Plan, step: int) -> Sequence[S
 
 
 def _validation(
-    model: nn.Module, validate: Callable[[nn.Module], dict[str, float]], t: Training, state: Progress, checkpoints: Checkpoints | None
+    accelerator: Accelerator,
+    model: nn.Module,
+    validate: Callable[[nn.Module], dict[str, float]],
+    t: Training,
+    state: Progress,
+    checkpoints: Checkpoints | None,
 ) -> dict[str, float]:
-    figures = validate(model)
+    """The figures of a validation, which the first process makes for all: all must stop at the same step."""
+    made = [validate(model) if accelerator.is_main_process or is_sharded(model) else {}]
+    figures = broadcast_object_list(made)[0] if accelerator.num_processes > 1 else made[0]
     if t.patience is not None:
         watched = figures["nll"] if "nll" in figures else figures["distance"]
         if watched < state.best:
             state.best, state.worse = watched, 0
             if checkpoints:
-                checkpoints.save_best(model)
+                checkpoints.save_best(model, writes=accelerator.is_main_process)
         else:
             state.worse += 1
             state.stopped = state.worse >= t.patience

@@ -17,10 +17,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from conf.errors import UserError
+from conf.schema.compute import Strategy
 from conf.schema.stage.objective import Objective
 from conf.schema.stage.training import Training
+from models.base.sharding import whole
 from models.data.batches import Batch
-from models.losses.chunked import Head, chunked_loss
+from models.losses.chunked import Head, chunked_loss, head_of
 from models.losses.features import Features
 from models.losses.loss import LossSums, StepObjective, distillation_loss
 from models.losses.schedules import Turns
@@ -60,6 +62,7 @@ class Plan:
     class_weights: tuple[float, ...] | None = None  # of classes in the cross-entropy; None: all alike
     turns: Turns | None = None  # of the teachers; None: all teach throughout
     rationale: float = 1.0  # weight of the mean over the rationales' rows beside that over the answers', where a batch holds any
+    strategy: Strategy = "ddp"  # of several processes
 
 
 class StudentInTraining(NamedTuple):
@@ -162,7 +165,7 @@ def gradients(
     if at is not None and not all(math.isfinite(mean[2]) for mean in means):
         for index in range(parts):
             _check_support(student, mine.part(index, parts).to(accelerator.device), plan, sources, at)
-    norm = float(cast(Tensor, accelerator.clip_grad_norm_([*student.model.parameters(), *own], plan.training.clip)))
+    norm = float(whole(cast(Tensor, accelerator.clip_grad_norm_([*student.model.parameters(), *own], plan.training.clip))))
     known = teacher_ce if sources and not math.isnan(teacher_ce) else None
     return Losses(loss, ce, kd, known, means[1][0] if len(means) > 1 else None), norm, width
 
@@ -218,8 +221,9 @@ def _micro_loss(
     with accelerator.autocast():
         if student.head is not None:
             states, width = hidden_rows(student.model, micro, student.plain), plan.vocabulary or 1
+            head = head_of(student.plain) or student.head  # whole from here on, where the student is spread over processes
         else:
-            states = rows(student.model, micro, plan.vocabulary)
+            states, head = rows(student.model, micro, plan.vocabulary), None
             width = states.shape[-1]
         signals, found = [source(micro) for source in sources], list[LossSums | None]()
         for task, scale in tasks:
@@ -228,8 +232,8 @@ def _micro_loss(
                 found.append(None)
                 continue
             targets = own.targets.flatten()
-            if student.head is not None:
-                sums = chunked_loss(states, student.head, signals, targets, at, vocabulary=plan.vocabulary, scale=scale)
+            if head is not None:
+                sums = chunked_loss(states, head, signals, targets, at, vocabulary=plan.vocabulary, scale=scale)
             else:
                 with torch.autocast(accelerator.device.type, enabled=False):
                     sums = distillation_loss(states, signals, targets, at)

@@ -38,6 +38,11 @@ def find_or_train(work: Work, inputs: StageInputs) -> StageRecord:
         _log_reason(store, entry, context)
         _claim(checkpoints, context, fresh)
         with training_slot(inputs.ladder.compute.at_once, context.run):
+            if inputs.ladder.compute.launcher != "local":
+                from tasks.training.workers.launch import train_by_workers
+
+                write, resumed_at = train_by_workers(work, inputs, entry.fingerprint, checkpoints)
+                return write
             finished = train_model(work, inputs.ladder, inputs.data.corpus(), context, checkpoints)
         resumed_at = finished.trained.resumed_at
         return lambda folder: write_model(folder, work, entry.fingerprint, finished, inputs.data)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +25,8 @@ from models.architectures.packing import check_packing
 from models.architectures.shapes import Size, count
 from models.base.device import precision_of, resolve_device, use_threads
 from models.base.interface import Interface
+from models.base.processes import process_count, process_rank
+from models.base.sharding import gathered
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.evaluation.baselines import training_counts
@@ -66,9 +70,29 @@ class FinishedTraining(NamedTuple):
     examples: int  # that it trained on, repeated ones as often as they came
 
 
-def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, checkpoints: Path) -> FinishedTraining:
-    """Train a model, from where its checkpoints in a folder stand."""
+def train_model(
+    work: Work,
+    ladder: Ladder,
+    corpus: Corpus,
+    context: Context,
+    checkpoints: Path,
+    *,
+    show: Callable[[Step], None] | None = None,
+    should_stop: Callable[[], bool] = stopping.requested,
+) -> FinishedTraining:
+    """Train a model, from where its checkpoints in a folder stand.
+
+    Args:
+        work: The model to make.
+        ladder: Its ladder.
+        corpus: The data.
+        context: The run.
+        checkpoints: Their folder.
+        show: Takes the steps in place of a bar or lines, in the first of several processes.
+        should_stop: See `train`.
+    """
     use_threads(ladder)
+    writes = process_rank() == 0
     vocabulary = student_vocabulary(work.vocabulary, corpus)
     corpus = reduce_corpus(corpus, vocabulary)
     interface = corpus.interface
@@ -77,7 +101,8 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
         weights_of(work.class_weights, corpus.info.label_names, training_counts(corpus).tolist(), work.name) if interface.classes else None
     )
     rationale = weight_of_rationales(work.rationale)
-    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision, weights, work.turns, rationale)
+    strategy = ladder.compute.strategy if process_count() > 1 else "ddp"
+    plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision, weights, work.turns, rationale, strategy)
     parent = work.parent or next(iter(work.teachers), None)
     # On their device before importance is measured on them.
     dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
@@ -109,18 +134,20 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
         signals = [each.source for each in cached]
     else:
         signals = _live(work, above, interface, precision)
+    spare = copy.deepcopy(model).cpu() if strategy == "fsdp" else None
     aside = Checkpoints(checkpoints, log.warning)
     with ExitStack() as stack:
-        progress = TrainingProgress(work.name, work.training.steps, unit)
-        stack.enter_context(progress)
+        own = TrainingProgress(work.name, work.training.steps, unit) if show is None and writes else None
+        shown = stack.enter_context(own).on_step if own else show
         stack.enter_context(disk_errors(context.paths))
         stack.enter_context(stopping.training(work.name))
-        curves = stack.enter_context(stage_curves(work, context))
+        curves = stack.enter_context(stage_curves(work, context)) if writes else None
 
         def on_step(step: Step) -> None:
             if step.step in work.keep:
-                aside.save_weights(model, kept_name(step.step))
-            progress.on_step(step)
+                aside.save_weights(model, kept_name(step.step), writes)
+            if shown:
+                shown(step)
             if curves:
                 curves.add(step.step, points_of(step))
 
@@ -134,8 +161,9 @@ def train_model(work: Work, ladder: Ladder, corpus: Corpus, context: Context, ch
             validate=validate,
             on_step=on_step,
             before_checkpoint=curves.flush if curves else None,
-            should_stop=stopping.requested,
+            should_stop=should_stop,
         )
+    model = gathered(model, spare) if spare is not None else model
     epoch, done = training_examples(corpus, cached=False), work.training.model_copy(update={"steps": trained.steps})
     live_ones = (rows + epoch.explained(ladder, work.rationale, rows) for rows in _live_rows(work, trained.steps))
     answers = tuple(zip(forwards, tuple(each.examples for each in cached) or tuple(live_ones), strict=True))

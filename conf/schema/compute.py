@@ -1,0 +1,60 @@
+"""Settings of devices, threads, concurrency, and worker processes of a training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from conf.schema.base import Settings, setting
+
+Strategy = Literal["ddp", "fsdp"]
+
+
+class Compute(Settings):
+    """Device, threads, concurrency, and the processes that share a training; none of it is in a fingerprint."""
+
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU where there is one", identity=False)
+    threads: int | None = setting(None, "Processor threads; none: one for each core", "threads", identity=False, ge=1, le=4_096)
+    at_once: int | None = setting(
+        1, "Trainings at the same time on this machine; further runs wait; none: no limit", "trainings", identity=False, ge=1, le=4_096
+    )
+    restarts: int = setting(0, "How often `ladder serve` restarts a run whose process died", "restarts", identity=False, ge=0, le=100)
+    launcher: Literal["local", "torchrun"] = setting(
+        "local",
+        "local: a training runs in the process of its run; torchrun: in `workers` processes, started by torch.distributed.run",
+        identity=False,
+        added=True,
+    )
+    workers: int = setting(
+        1,
+        "Processes that share each training, one for each GPU where there are any (torchrun)",
+        "processes",
+        identity=False,
+        added=True,
+        ge=1,
+        le=4_096,
+    )
+    strategy: Strategy = setting(
+        "ddp",
+        "ddp: every worker holds the whole student; fsdp: its weights, gradients and moments are spread over the workers (torchrun)",
+        identity=False,
+        added=True,
+    )
+    max_failures: int = setting(
+        1,
+        "How often all workers of a training are started anew, from its last checkpoint, after one has died (torchrun)",
+        "failures",
+        identity=False,
+        added=True,
+        ge=0,
+        le=1_000,
+    )
+
+    @model_validator(mode="after")
+    def _workers_have_a_launcher(self) -> Compute:
+        if self.workers > 1 and self.launcher == "local":
+            raise ValueError(f"got workers {self.workers} with launcher 'local'; allowed: 1. Set launcher: torchrun, or leave workers out.")
+        if self.strategy == "fsdp" and self.launcher == "local":
+            raise ValueError("got strategy 'fsdp' with launcher 'local'; allowed: ddp. Set launcher: torchrun, or leave strategy out.")
+        return self

@@ -1,0 +1,73 @@
+"""A model whose weights, gradients and moments are spread over the processes of a training (FSDP2, torch's `fully_shard`).
+
+Every process holds a part of each tensor; a layer's whole weights exist while it computes. Zhao et al. 2023, arXiv:2304.11277. What torch
+needs for it is imported where several processes train.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def shard(model: nn.Module, device: torch.device) -> nn.Module:
+    """Spread a model over all processes, layer by layer, in place.
+
+    What lies outside the layers, embeddings and head among it, stays whole from the forward pass to the backward pass: the loss multiplies
+    hidden states with the head outside the model.
+
+    Args:
+        model: On `device`; equal in all processes.
+        device: Of this process.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    layers = set(getattr(model, "_no_split_modules", None) or ())
+    for module in list(model.modules()):
+        if module is not model and type(module).__name__ in layers:
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    return model
+
+
+def _is_spread(tensor: Tensor) -> bool:
+    if not torch.distributed.is_initialized():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a model's weights are spread over processes."""
+    return any(_is_spread(parameter) for parameter in model.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that is spread; all processes must ask for it together."""
+    return tensor.full_tensor() if _is_spread(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers of a spread model, whole, each tied weight once; all processes must ask for them together."""
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    once = {name for name, _ in model.named_parameters()}
+    return {name: whole(tensor) for name, tensor in model.state_dict().items() if name in once or name not in every}
+
+
+def gathered(model: nn.Module, spare: nn.Module) -> nn.Module:
+    """The spread model as an ordinary one: `spare`, an equal model of this process, with its weights; all processes must ask together."""
+    spare.load_state_dict(whole_state(model), strict=False)
+    return spare.eval()
+
+
+def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor spread as another one is; unchanged where that is whole."""
+    if not _is_spread(like):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
