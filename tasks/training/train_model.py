@@ -78,7 +78,7 @@ def train_model(
     checkpoints: Path,
     *,
     show: Callable[[Step], None] | None = None,
-    should_stop: Callable[[], bool] = stopping.requested,
+    should_stop: Callable[[], bool] | None = None,
 ) -> FinishedTraining:
     """Train a model, from where its checkpoints in a folder stand.
 
@@ -89,7 +89,7 @@ def train_model(
         context: The run.
         checkpoints: Their folder.
         show: Takes the steps in place of a bar or lines, in the first of several processes.
-        should_stop: See `train`.
+        should_stop: See `train`; None: asked of the run.
     """
     use_threads(ladder)
     writes = process_rank() == 0
@@ -161,7 +161,7 @@ def train_model(
             validate=validate,
             on_step=on_step,
             before_checkpoint=curves.flush if curves else None,
-            should_stop=should_stop,
+            should_stop=should_stop or stopping.requested,
         )
     model = gathered(model, spare) if spare is not None else model
     epoch, done = training_examples(corpus, cached=False), work.training.model_copy(update={"steps": trained.steps})
