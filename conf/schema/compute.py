@@ -1,4 +1,4 @@
-"""Settings of devices, threads, concurrency, and worker processes of a training."""
+"""Settings of devices, threads, concurrency and worker processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The place of this process among those that share a training, as torch.distributed.run sets it in the environment."""
+"""Place of this process among those of a training, from the environment.
+
+Variables as torch.distributed.run sets them.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A model whose weights, gradients and moments are spread over the processes of a training (FSDP2, torch's `fully_shard`).
+"""Spread a model's weights, gradients and moments over processes (FSDP2).
 
-Every process holds a part of each tensor; a layer's whole weights exist while it computes. Zhao et al. 2023, arXiv:2304.11277. What torch
-needs for it is imported where several processes train.
+Torch's `fully_shard`: every process holds a part of each tensor; a layer's whole weights exist while it computes. Zhao et al. 2023,
+arXiv:2304.11277. What torch needs for it is imported where several processes train.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Steps and log lines of the first worker, passed to the run that started it through a file of JSON lines."""
+"""Steps and log lines of the first worker, passed to its run in a file."""
 
 from __future__ import annotations
 

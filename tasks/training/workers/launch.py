@@ -1,4 +1,4 @@
-"""Train a model in several processes that torch.distributed.run starts, watches and starts anew.
+"""Train a model in several processes, started by torch.distributed.run.
 
 The run itself trains nothing then: it writes the work into a folder, starts the launcher, shows the steps of the first worker, passes a
 request to stop on, and takes the finished model's folder. Work and inputs travel by cloudpickle, between processes of one installation.

@@ -1,4 +1,4 @@
-"""One of the processes that share a training; started by torch.distributed.run with the folder of its order."""
+"""One of the processes that share a training; gets the folder of its order."""
 
 from __future__ import annotations
 
