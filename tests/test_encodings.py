@@ -20,10 +20,12 @@ def without_encoding(source: str) -> Iterator[int]:
             continue
         method = isinstance(node.func, ast.Attribute)
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name not in ("open", "read_text", "write_text"):
+            continue
         owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
         modes = [*node.args[0 if method else 1 :][:1], *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
         as_text = not any("b'" in ast.unparse(mode) for mode in modes)
-        if (method and name in ("read_text", "write_text")) or (name == "open" and as_text and owner not in OTHERS and "(" not in owner):
+        if method if name != "open" else as_text and owner not in OTHERS and "(" not in owner:
             yield node.lineno
 
 

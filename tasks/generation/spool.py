@@ -50,7 +50,7 @@ class AnswerSpool:
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._clock = folder / FILE, folder / "seconds"
         self.answers = read_answers(self._path)
-        self.seconds = float(self._clock.read_text()) if self._clock.is_file() else 0.0
+        self.seconds = float(self._clock.read_text(encoding="utf-8")) if self._clock.is_file() else 0.0
         self._stream: IO[bytes] | None = None
 
     def __enter__(self) -> AnswerSpool:
@@ -75,4 +75,4 @@ class AnswerSpool:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self.seconds += seconds
-        self._clock.write_text(repr(self.seconds))
+        self._clock.write_text(repr(self.seconds), encoding="utf-8")
