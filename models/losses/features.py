@@ -73,12 +73,12 @@ class Features(nn.Module):
         super().__init__()
         self.settings = tuple(settings)
         self._seen: list[dict[str, Tensor]] = [{}, {}]
-        widths = [cast(Any, model).config.hidden_size for model in (student, teacher)]
+        wanted = {each.kind for each in settings}
+        widths = [_width(model) for model in (student, teacher)] if "hidden" in wanted else []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.projectors = nn.ModuleList(nn.Linear(*widths, bias=False) for each in settings if each.kind == "hidden")
-        self.heads = cast(Any, student).config.num_attention_heads
-        wanted = {each.kind for each in settings}
+        self.heads = _heads(student) if "minilm" in wanted else 1
         for model, seen in zip((student, teacher), self._seen, strict=True):
             if "hidden" in wanted:
                 cast(Any, model).base_model.register_forward_hook(_keeps_hidden(seen))
@@ -113,6 +113,32 @@ class Features(nn.Module):
         kept = [{name: value.float() for name, value in seen.items() if name != "hidden"} for seen in (student, teacher)]
         pairs = [((s["query"], s["key"]), (s["value"], s["value"])) for s in kept]
         return sum((_summed(relation_loss(s, t, self.heads, mask), batch) for s, t in zip(*pairs, strict=True)), torch.zeros(()))
+
+
+def _width(model: nn.Module) -> int:
+    """Features of a model's states.
+
+    Raises:
+        UserError: They differ from part to part, as in a network of convolutions.
+    """
+    width = getattr(cast(Any, model).config, "hidden_size", None)
+    if not isinstance(width, int):
+        allowed = f"models whose states have one width; not {type(model).__name__}"
+        raise UserError.about("objective.features.kind", "hidden", allowed, "Leave the feature out.")
+    return width
+
+
+def _heads(student: nn.Module) -> int:
+    """Heads of a student's attention.
+
+    Raises:
+        UserError: It has none.
+    """
+    heads = getattr(cast(Any, student).config, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        allowed = f"encoders with attention (BERT, ViT); not {type(student).__name__}"
+        raise UserError.about("objective.features.kind", "minilm", allowed, "Leave the feature out.")
+    return heads
 
 
 def _keeps_hidden(seen: dict[str, Tensor]) -> Any:

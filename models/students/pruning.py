@@ -157,8 +157,11 @@ def check_prune(shape: Shape, teacher: nn.Module, interface: Interface, key: str
     """
     config = cast(Any, teacher).config
     kind = config.model_type
+    supported = {"bert": "bert", "llama": ", ".join(name for name in LAYOUTS if name != "bert")}.get(shape.family, "")
+    if not supported:
+        allowed = f"random or layers, for shape.family {shape.family}, of which nothing is pruned"
+        raise UserError.about(f"{key}.initialisation", "prune", allowed, "Choose another.")
     if kind not in LAYOUTS or (shape.family == "bert") != (kind == "bert"):
-        supported = ", ".join(name for name in LAYOUTS if (name == "bert") == (shape.family == "bert"))
         remedy = f"The teacher is of type {kind}; use initialisation=random."
         raise UserError.about(f"{key}.initialisation", "prune", f"for shape.family {shape.family} a teacher of type {supported}", remedy)
     for name, ours, most in _limits(shape, config, interface):
