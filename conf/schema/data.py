@@ -317,9 +317,9 @@ class DatasetData(PictureData):
     columns: Columns = setting(Columns(), "Names of the columns")
 
 
-def has_rationales(data: CommonData) -> bool:
-    """Whether any rows of a source, or of `data.transfer`, may bear a rationale."""
-    tables = [data, *getattr(data, "sources", ()), *data.transfer]
+def has_rationales(data: CommonData, own: bool = False) -> bool:
+    """Whether any rows of a source, or of `data.transfer`, may bear a rationale; `own`: by the columns of `data` itself."""
+    tables = [data] if own else [data, *getattr(data, "sources", ()), *data.transfer]
     return any(columns is not None and columns.rationale is not None for each in tables if (columns := getattr(each, "columns", None)))
 
 

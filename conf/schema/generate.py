@@ -63,22 +63,29 @@ class Prompts(Settings):
         'Text of a prompt, with columns of a table in braces, such as "Question: {question}\\nAnswer:"; a line of a text file is {prompt}',
         "text",
     )
+    learned: str | None = setting(
+        None,
+        "Text of the prompt in the row that is learned, where the teacher is asked in other words, such as to think step by step; none: "
+        "that of `template`",
+        "text",
+        added=True,
+    )
     reference: str | None = setting(
         None, "Column with the right answer, for `selection.reference` and the student's failures", "column name"
     )
     most: int | None = setting(None, "Use at most this many prompts, drawn by `seed`; none: all", "prompts", ge=1, le=10**9)
 
-    @field_validator("template")
+    @field_validator("template", "learned")
     @classmethod
-    def _columns_in_braces(cls, value: str) -> str:
-        if not fields_of(value):
+    def _columns_in_braces(cls, value: str | None) -> str | None:
+        if value is not None and not fields_of(value):
             raise ValueError(f'got {value!r}; allowed: a text with a column in braces, such as "Question: {{question}}". Add one.')
         return value
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The columns that the template names."""
-        return fields_of(self.template)
+        """The columns that the templates name."""
+        return tuple(dict.fromkeys((*fields_of(self.template), *fields_of(self.learned or ""))))
 
 
 def fields_of(template: str) -> tuple[str, ...]:
@@ -168,6 +175,14 @@ class Generate(Settings):
     temperature: float = setting(1.0, "Divisor of the logits; 0 takes the most probable token", "ratio", ge=0, le=2)
     top_p: float = setting(1.0, "Probability of the nucleus that is sampled from", "probability", gt=0, le=1)
     stop: tuple[str, ...] = setting((), "Texts that end an answer and do not belong to it", "texts", max_length=4)
+    rationale_before: str | None = setting(
+        None,
+        'Text such as "Answer:": of an answer, what stands before its last occurrence is the rationale (data.columns.rationale), and what '
+        "follows is learned as the answer; none: all is the answer",
+        "text",
+        added=True,
+        min_length=1,
+    )
     seed: int = setting(0, "Seed of the draws; each answer has its own, of this number, its prompt and its sample", "seed", ge=0, lt=2**31)
     batch_size: int = setting(16, "Answers that the root teacher writes at once", "answers", identity=False, ge=1, le=4096)
     selection: Selection = setting(Selection(), "Rules that drop answers")

@@ -210,6 +210,10 @@ class Ladder(Settings):
     def _weights_need_rationales(self) -> Ladder:
         if has_rationales(self.data) and self.workload != "causal-lm":
             raise ValueError(f"data.columns.rationale: got some; allowed: none, for workload {self.workload}. Leave it out.")
+        generate = self.data.generate
+        if generate is not None and generate.rationale_before is not None and not has_rationales(self.data, own=True):
+            given = f"got {generate.rationale_before!r}; allowed: with data.columns.rationale"
+            raise ValueError(f"data.generate.rationale_before: {given}. Name the column, or leave it out.")
         if has_rationales(self.data):
             return self
         weights = {f"stages[{index}].objective.rationale": stage.objective.rationale for index, stage in enumerate(self.stages)}

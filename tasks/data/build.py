@@ -132,7 +132,9 @@ def build_corpus(
     written: dict[SplitName, Split] = {name: Split.load(work / "splits" / name) for name in SPLITS}
     reasons = Split.load(work / "splits" / RATIONALES) if explained else None
     if reasons is not None and not len(reasons.values):
-        raise no_rationales(data)
+        if data.generate is None:
+            raise no_rationales(data)
+        reasons = None  # those that will be generated are not here yet
     if chat is not None:
         remarks = cut_notes(finished.cut, finished.cut_ids, written)
         remarks += [] if reasons is None else rationale_notes(reasons, finished.cut[RATIONALES])

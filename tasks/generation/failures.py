@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from conf.schema.generate import Generate
@@ -10,7 +11,7 @@ from models.base.files import read_json
 from models.generation.writers import WrittenAnswer
 from tasks.generation.answers import write_all
 from tasks.generation.prompts import Prompt
-from tasks.generation.rules import answer_in
+from tasks.generation.rules import answer_in, parted
 from tasks.generation.scores import losses_of
 from tasks.records.base import Record
 from tasks.records.run import StageRecord
@@ -53,12 +54,15 @@ def judge_student(
     """
     settings = inputs.ladder.data.generate
     assert settings is not None
+    mark = [] if settings.rationale_before is None else [settings.rationale_before]
     identity = {
         "kind": KIND,
         "student": student.weights_sha256,
         "root": root.weights_sha256,
-        "prompts": fingerprint({"each": [[[p.text, p.reference] for p in part] for part in (held, others)]}),
-        "how": [settings.max_tokens, list(settings.stop), settings.selection.answer, settings.prompts.reference],
+        "prompts": fingerprint(
+            {"each": [[[p.text, p.reference, *([] if p.learned is None else [p.learned])] for p in part] for part in (held, others)]}
+        ),
+        "how": [settings.max_tokens, list(settings.stop), settings.selection.answer, settings.prompts.reference, *mark],
         "teacher": None if settings.endpoint is None else [settings.endpoint.url, settings.endpoint.model],
     }
 
@@ -80,13 +84,15 @@ def _judge(
     known = settings.prompts.reference is not None
     asked = [*held, *others] if known else list(others)
     log.info("generate: %s answers %s prompts", student.name, f"{len(asked):,}")
-    answers = [first for first, *_ in write_all(greedy(settings), asked, student, inputs).answers] if asked else []
+    plain = [replace(prompt, text=prompt.row) for prompt in asked]  # a student is asked as it learns
+    answers = [first for first, *_ in write_all(greedy(settings), plain, student, inputs).answers] if asked else []
     if known:
         right = [_is_right(settings, prompt, answer) for prompt, answer in zip(asked, answers, strict=True)]
         own = [(0.0 if correct else 1.0) + _doubt(answer) for correct, answer in zip(right, answers, strict=True)]
         return JudgedStudent(score=sum(right[: len(held)]) / len(held), failures=tuple(own[len(held) :]))
     taught = write_all(settings, held, root, inputs).answers
-    pairs = [(prompt.text, samples[0].text) for prompt, samples in zip(held, taught, strict=True) if samples[0].text]
+    mark, firsts = settings.rationale_before, [samples[0].text for samples in taught]
+    pairs = [(prompt.row, parted(text, mark)[1]) for prompt, text in zip(held, firsts, strict=True) if text]
     losses = losses_of(Path(student.folder), pairs, inputs) if pairs else [0.0]
     return JudgedStudent(score=-sum(losses) / len(losses), failures=tuple(_distances(root, others, answers, settings, inputs)))
 
@@ -113,6 +119,6 @@ def _distances(
     own = [-(answer.logprob or 0.0) for answer in answers]
     if settings.endpoint is not None or not answers:
         return own
-    pairs = [(prompt.text, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
+    pairs = [(prompt.row, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
     ended = [answer.finish == "stop" for answer in answers]
     return [theirs - mine for theirs, mine in zip(losses_of(Path(root.folder), pairs, inputs, ended), own, strict=True)]

@@ -15,7 +15,7 @@ from tasks.generation import prompts
 from tasks.generation.answers import AnswerSet, write_all
 from tasks.generation.check import check_rules
 from tasks.generation.prompts import AskedPrompts
-from tasks.generation.rules import function_of
+from tasks.generation.rules import function_of, parted
 from tasks.generation.scores import perplexities_of
 from tasks.generation.select import ChosenRow, Selected, select
 from tasks.records.choice.generation import GenerationRecord
@@ -71,13 +71,14 @@ def generate_data(root: StageRecord, inputs: StageInputs, asked: AskedPrompts, s
         "function": source,
         "perplexity": judge_hash,
         "columns": columns.model_dump(mode="json"),
+        **_learned(settings, asked),
     }
     entry = Entry(KIND, inputs.ladder.name, identity, _read)
 
     def compute() -> Write:
         chosen = select(settings, asked.prompts, written.answers, function, judge)
         record = _record(settings, asked, written, chosen, root, inputs, entry.fingerprint)
-        return lambda folder: _write(folder, chosen, record, columns)
+        return lambda folder: _write(folder, chosen, record, columns, settings.rationale_before)
 
     found = find_or_compute(store_of(inputs.context), entry, inputs.context.made, compute)
     update = {"folder": str(found.folder), "reused": found.reused, "left_out": asked.left_out, "written": written.written}
@@ -94,13 +95,25 @@ def with_rows(ladder: Ladder, records: Sequence[GenerationRecord]) -> Ladder:
     return ladder.model_copy(update={"data": ladder.data.model_copy(update={"generate": None, "transfer": (*ladder.data.transfer, *rows)})})
 
 
-def row_of(prompt: str, text: str, columns: Columns) -> dict[str, Any]:
-    """A row in the ladder's own columns: a conversation, a prompt with its completion, or one text."""
+def _learned(settings: Generate, asked: AskedPrompts) -> dict[str, Any]:
+    """The part of an identity that says what of prompts and answers is learned; empty where all is."""
+    made: dict[str, Any] = {}
+    if settings.rationale_before is not None:
+        made["rationale_before"] = settings.rationale_before
+    if settings.prompts.learned is not None:
+        made["learned"] = fingerprint({"prompts": [prompt.row for prompt in asked.prompts]})
+    return made
+
+
+def row_of(prompt: str, text: str, columns: Columns, mark: str | None = None) -> dict[str, Any]:
+    """A row in the ladder's own columns: a conversation, a prompt with its completion, or one text; `mark` parts off its rationale."""
     group = {columns.slice: SLICE} if columns.slice is not None else {}
     if columns.messages is not None:
         return {columns.messages: [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}], **group}
     if columns.prompt is not None and columns.completion is not None:
-        return {columns.prompt: prompt, columns.completion: text, **group}
+        rationale, answer = parted(text, mark)
+        explained = {} if columns.rationale is None else {columns.rationale: rationale}
+        return {columns.prompt: prompt, columns.completion: answer, **explained, **group}
     return {columns.text: prompt + text, **group}
 
 
@@ -135,8 +148,8 @@ def _record(
     )
 
 
-def _write(folder: Path, chosen: Selected, record: GenerationRecord, columns: Columns) -> None:
-    _write_lines(folder / ROWS, [row_of(row.prompt.text, row.text, columns) for row in chosen.rows])
+def _write(folder: Path, chosen: Selected, record: GenerationRecord, columns: Columns, mark: str | None) -> None:
+    _write_lines(folder / ROWS, [row_of(row.prompt.row, row.text, columns, mark) for row in chosen.rows])
     _write_lines(folder / DROPPED, [_dropped(rule, row) for rule, rows in chosen.dropped.items() for row in rows])
     (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
 

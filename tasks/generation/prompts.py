@@ -37,11 +37,18 @@ class Prompt:
         text: As the teacher gets it.
         values: Of the columns in it.
         reference: The right answer; None: not known.
+        learned: The prompt in the row that is learned; None: the same.
     """
 
     text: str
     values: tuple[str, ...]
     reference: str | None = None
+    learned: str | None = None
+
+    @property
+    def row(self) -> str:
+        """The prompt in the row, as a student gets it."""
+        return self.text if self.learned is None else self.learned
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,8 @@ def all_prompts(settings: Prompts, base: Path) -> Iterator[Prompt]:
             for row in rows:
                 text, values = filled(settings.template, row)
                 reference = row[settings.reference] if settings.reference else None
-                yield Prompt(text, values, None if reference is None else str(reference))
+                learned = None if settings.learned is None else filled(settings.learned, row)[0]
+                yield Prompt(text, values, None if reference is None else str(reference), learned)
 
 
 def _without_held_out(prompts: list[Prompt], corpus: Corpus) -> list[Prompt]:
@@ -149,10 +157,10 @@ def _without_held_out(prompts: list[Prompt], corpus: Corpus) -> list[Prompt]:
     lines, whole = {*line_hashes(texts, 1.0).tolist()}, {plain(text) for text in texts}
 
     def is_held_out(prompt: Prompt) -> bool:
-        own = [prompt.text, *prompt.values]
+        own = [prompt.text, prompt.row, *prompt.values]
         if any(text in whole for text in map(plain, own) if text) or lines.intersection(line_hashes(own, 1.0).tolist()):
             return True
-        asked = [{"role": "user", "content": prompt.text}] if encoder.chat else prompt.text
+        asked = [{"role": "user", "content": prompt.row}] if encoder.chat else prompt.row
         return bool(begun) and plain(text_of(encoder.ids(asked))) in begun
 
     return [prompt for prompt in prompts if not is_held_out(prompt)]

@@ -31,6 +31,14 @@ def repeated(text: str) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
+def parted(text: str, mark: str | None) -> tuple[str, str]:
+    """The rationale and the answer of a text: what stands before and after the last `mark`; the whole text is an answer without one."""
+    if mark is None or mark not in text:
+        return "", text
+    before, _, after = text.rpartition(mark)
+    return before.strip(), after.rstrip()
+
+
 def answer_in(text: str, pattern: str | None) -> str:
     """The answer in a text, without regard to case and space: the last match of the pattern, its last group; the whole text where none."""
     if pattern is not None:

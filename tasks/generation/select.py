@@ -9,7 +9,7 @@ from conf.errors import UserError, reason_of
 from conf.schema.generate import Generate, Selection
 from models.generation.writers import WrittenAnswer
 from tasks.generation.prompts import Prompt, plain
-from tasks.generation.rules import Keep, NearDuplicates, answer_in, majority, repeated
+from tasks.generation.rules import Keep, NearDuplicates, answer_in, majority, parted, repeated
 from tasks.records.choice.generation import KeptSample
 from tasks.records.format import percent
 
@@ -73,7 +73,7 @@ def select(
     """
     rules, made = settings.selection, Selected()
     written = sum(answer.finish != "refused" and bool(answer.text.strip()) for samples in answers for answer in samples)
-    groups = [_single(rules, prompt, samples, made) for prompt, samples in zip(prompts, answers, strict=True)]
+    groups = [_single(rules, prompt, samples, made, settings.rationale_before) for prompt, samples in zip(prompts, answers, strict=True)]
     loops = len(made.dropped.get("repeating", ()))
     if written >= FEW and loops > settings.max_repeating * written:
         found = f"{loops:,} of {written:,} answers ({percent(loops / written)}) that repeat themselves"
@@ -82,7 +82,7 @@ def select(
         raise UserError.about("data.generate", found, f"at most {percent(settings.max_repeating)}", remedy)
     rows: list[ChosenRow] = []
     for prompt, kept, asked in zip(prompts, groups, map(len, answers), strict=True):
-        rows += _agreed(rules, prompt, kept, asked, made)
+        rows += _agreed(rules, prompt, kept, asked, made, settings.rationale_before)
     made.rows = _filtered(_distinct(rules, rows, made), function, made)
     if rules.perplexity is not None and perplexities is not None:
         made.rows = list(_within(rules, made.rows, perplexities([(row.prompt.text, row.text) for row in made.rows]), made))
@@ -95,7 +95,7 @@ def select(
     return made
 
 
-def _single(rules: Selection, prompt: Prompt, samples: Iterable[WrittenAnswer], made: Selected) -> list[str]:
+def _single(rules: Selection, prompt: Prompt, samples: Iterable[WrittenAnswer], made: Selected, mark: str | None) -> list[str]:
     """The samples of a prompt that pass the rules of single answers."""
     kept = []
     for answer in samples:
@@ -112,7 +112,9 @@ def _single(rules: Selection, prompt: Prompt, samples: Iterable[WrittenAnswer], 
             rule = "short"
         elif rules.max_length is not None and len(text) > rules.max_length:
             rule = "long"
-        elif rules.reference and not _is_right(rules, prompt, text):
+        elif mark is not None and not (mark in text and parted(text, mark)[1].strip()):
+            rule = "unparted"
+        elif rules.reference and not _is_right(rules, prompt, parted(text, mark)[1]):
             rule = "wrong"
         else:
             kept.append(answer.text)
@@ -125,12 +127,12 @@ def _is_right(rules: Selection, prompt: Prompt, text: str) -> bool:
     return prompt.reference is not None and answer_in(text, rules.answer) == answer_in(prompt.reference, None)
 
 
-def _agreed(rules: Selection, prompt: Prompt, texts: Sequence[str], asked: int, made: Selected) -> list[ChosenRow]:
+def _agreed(rules: Selection, prompt: Prompt, texts: Sequence[str], asked: int, made: Selected, mark: str | None) -> list[ChosenRow]:
     """The rows of a prompt: all samples, or one of those that agree where enough of all samples that were asked for do."""
     rows = [ChosenRow(prompt, text) for text in texts]
     if rules.agreement is None or not rows:
         return rows
-    answers = [answer_in(text, rules.answer) for text in texts]
+    answers = [answer_in(parted(text, mark)[1], rules.answer) for text in texts]
     answer, _ = majority(answers)
     agree = answers.count(answer)
     if not answer or agree / asked < rules.agreement:
