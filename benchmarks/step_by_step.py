@@ -49,8 +49,8 @@ from tasks.records.format import operations
 
 LETTERS = 9  # of a word
 ROWS, LENGTH, BATCH = 3000, 32, 32
-TEST = 0.3  # share of the rows that are judged
-DECODED = 20  # answers that are decoded, too
+TEST = 0.2  # share of the rows that are judged
+DECODED = 5  # answers that are decoded, too
 SHAPE = Shape.model_validate({"hidden_size": 48, "layers": 2, "heads": 4, "feed_forward": 96})
 LABELS, LONGER, RATIONALES = ARMS = ("labels", "labels, longer", "rationales")
 
