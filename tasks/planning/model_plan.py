@@ -10,6 +10,7 @@ from conf.errors import UserError
 from conf.schema.ladder import Ladder
 from conf.schema.stage.training import Training
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher, TrainedTeacher
+from models.alignment.load import joint_hash
 from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.data.corpus import Corpus
@@ -23,6 +24,7 @@ from tasks.store.fingerprint import changes, fingerprint
 from tasks.store.store import Store
 from tasks.teachers.answer_file import answers_file
 from tasks.teachers.answers import answers_identity
+from tasks.teachers.other_tokenizer import other_tokenizer
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
 from tasks.training.bake_off import KIND, choice_entry, read_choice, trial_stage
 from tasks.training.cost_model import Forward, examples_trained, training_examples, training_flops
@@ -156,8 +158,12 @@ def _plan_fine_tuning(
 def _plan_import(inputs: PlanInputs, teacher: CheckpointTeacher, size: Size | None, notes: list[str]) -> tuple[ModelPlan, str]:
     weights, teacher_fingerprint, action = UNKNOWN, None, "import"
     try:
-        identity = checkpoint_identity(resolve_checkpoint(teacher, inputs.context), inputs.ladder.workload)
-        weights, teacher_fingerprint = identity["weights"], fingerprint(identity)
+        folder = resolve_checkpoint(teacher, inputs.context)
+        identity = checkpoint_identity(folder, inputs.ladder.workload)
+        weights, own = identity["weights"], inputs.corpus and other_tokenizer(folder, inputs.ladder, inputs.corpus)
+        if own:
+            identity, weights = {**identity, "tokenizer": own}, joint_hash(weights, own)
+        teacher_fingerprint = fingerprint(identity)
         action = "reuse" if inputs.store.peek("teacher", teacher_fingerprint, stage_record) else "import"
     except UserError as error:
         notes.append(str(error))

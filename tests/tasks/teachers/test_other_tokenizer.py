@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from conf.errors import UserError
+from conf.home import Home
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
 from models.alignment.load import OWN, fit_tokenizer
@@ -24,6 +25,7 @@ from models.data import tokenizers
 from models.data.corpus import Corpus
 from tasks.audit.compute import audited
 from tasks.evaluation.evaluator import measure
+from tasks.planning.plan import make_plan
 from tasks.planning.preflight import check_ladder
 from tasks.records.run import StageRecord
 from tasks.runtime.runs.run_registry import Context
@@ -233,7 +235,9 @@ def test_a_folder_of_a_tokenizer_is_asked_for_and_must_be_there(folder: Path) ->
 
 
 def test_two_tokenizers_of_the_same_weights_are_two_teachers(folder: Path) -> None:
-    first = imported(inputs_in(ladder_of(), folder))
+    first = imported(inputs := inputs_in(ladder_of(), folder))
+    planned = make_plan(inputs.ladder, folder, Home(folder / "home")).teacher
+    assert (planned.action, planned.fingerprint) == ("reuse", first.fingerprint)
     other = tokenizers.load(folder / "teacher")
     other.add_tokens(["zzz"])
     other.save_pretrained(folder / "teacher")
