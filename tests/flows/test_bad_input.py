@@ -96,7 +96,9 @@ def test_starting_at_an_unknown_stage(bare):
 
 
 def test_an_unknown_ladder(bare):
-    refused(bare, "digit", says=("ladder: got 'digit'", "digits, llama-1b, python-stdlib, sentiment, smollm2", "Did you mean 'digits'"))
+    refused(
+        bare, "digit", says=("ladder: got 'digit'", "digits, llama-1b, minilm, python-stdlib, sentiment, smollm2", "Did you mean 'digits'")
+    )
     refused(bare, "nowhere/my.yaml", says=("ladder: got 'nowhere/my.yaml'", "path of a YAML file"))
 
 

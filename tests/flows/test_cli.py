@@ -138,7 +138,7 @@ def test_the_shell_completes_commands_ladders_runs_and_stages(undisturbed: Cli):
     home = undisturbed.home
     run = undisturbed.json("runs")[0]["run"]
     assert completed(home, "pro") == ["prove", "promote"]
-    assert completed(home, "run", "") == ["digits", "llama-1b", "python-stdlib", "sentiment", "smollm2"]
+    assert completed(home, "run", "") == ["digits", "llama-1b", "minilm", "python-stdlib", "sentiment", "smollm2"]
     assert completed(home, "plan", "s") == ["sentiment", "smollm2"]
     assert completed(home, "show", "ti") == completed(home, "rerun", "") == completed(home, "bench", "") == [run]
     assert completed(home, "compare", run, "") == [run]
@@ -216,12 +216,12 @@ def test_a_command_that_looks_imports_no_library_that_it_does_not_use(finished: 
 
 def test_every_shipped_ladder_loads():
     paths = sorted(SHIPPED.glob("*.yaml"))
-    assert [path.stem for path in paths] == ["digits", "llama-1b", "python-stdlib", "sentiment", "smollm2"]
+    assert [path.stem for path in paths] == ["digits", "llama-1b", "minilm", "python-stdlib", "sentiment", "smollm2"]
     assert [load(path.stem).ladder.name for path in paths] == [path.stem for path in paths]
 
 
 def test_list_names_every_shipped_ladder(bare):
-    assert [row["name"] for row in bare.json("list")] == ["digits", "llama-1b", "python-stdlib", "sentiment", "smollm2"]
+    assert [row["name"] for row in bare.json("list")] == ["digits", "llama-1b", "minilm", "python-stdlib", "sentiment", "smollm2"]
     assert "llama-1b" in bare("list").out
 
 

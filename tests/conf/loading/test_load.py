@@ -34,7 +34,7 @@ class TestSources:
     def test_an_unknown_ladder(self) -> None:
         message = refused("digit")
         assert message == (
-            "ladder: got 'digit'; allowed: a shipped ladder (digits, llama-1b, python-stdlib, sentiment, smollm2) "
+            "ladder: got 'digit'; allowed: a shipped ladder (digits, llama-1b, minilm, python-stdlib, sentiment, smollm2) "
             "or the path of a YAML file. "
             "Did you mean 'digits'? `ladder list` shows the shipped ones."
         )

@@ -291,7 +291,7 @@ def test_the_defaults_of_a_student_are_random_weights() -> None:
 
 
 def test_shipped_ladders_are_counted() -> None:
-    assert set(shipped()) == {"digits", "llama-1b", "python-stdlib", "sentiment", "smollm2"}
+    assert set(shipped()) == {"digits", "llama-1b", "minilm", "python-stdlib", "sentiment", "smollm2"}
 
 
 def test_warmup_and_decay_share_the_steps() -> None:

@@ -66,7 +66,7 @@ class TestSizes:
         monkeypatch.setattr(
             "tasks.teachers.teacher_source.find_spec", lambda name: None
         )  # its teacher, where it is installed, is 500 MB to convert
-        for name in ("digits", "llama-1b", "python-stdlib", "sentiment", "smollm2"):
+        for name in ("digits", "llama-1b", "minilm", "python-stdlib", "sentiment", "smollm2"):
             loaded = load(name)
             root, sizes = check_ladder(loaded.ladder, context(tmp_path))
             assert root is not None
