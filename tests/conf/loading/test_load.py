@@ -19,7 +19,7 @@ from tests.conf.tiny import TINY, refused, write
 
 class TestSources:
     def test_every_shipped_ladder_loads_by_its_name(self) -> None:
-        assert len(shipped()) == 5
+        assert len(shipped()) == 6
         for name in shipped():
             loaded = load(name)
             assert loaded.ladder.name == name
