@@ -170,6 +170,7 @@ def show_json(record: RunRecord) -> dict[str, Any]:
         "teacher": _model_json(record.teacher) if record.teacher else None,
         "stages": stages,
         **{name: values[name] for name in rest},
+        "generation": values["generation"],
         "proof": proof.model_dump(mode="json") if (proof := read_proof(record)) else None,
         "search": search.model_dump(mode="json") if (search := read_search(record)) else None,
         "exports": [each.model_dump(mode="json") for each in read_exports(record)],
@@ -185,6 +186,7 @@ def show_text(record: RunRecord) -> str:
     lines += [f"by {record.by}"] if record.by else []
     now = f", {found}" if (found := standing(home(), record.version)) else ""
     lines += [f"{record.stages[-1].name} is {record.version} in MLflow's registry{now}"] if record.version else []
+    lines += ["; ".join(filter(None, (f"round {made.number}: {made.words}", made.decision))) for made in record.generation]
     lines += [f"{stage.name}: {stage.decision}" for stage in record.stages if stage.decision]
     places = [f"{m.name}: {m.folder}" for m in (record.teacher, *record.stages) if m]
     places = [*elsewhere(record), *places]
