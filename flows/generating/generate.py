@@ -28,7 +28,7 @@ def with_generated(root: StageRecord, inputs: StageInputs, run: LadderRun) -> St
     while rounds.goes_on:
         made = rounds.add(generate_data(root, inputs, rounds.prompts, rounds.student))
         run.keep_generation(rounds.records)
-        given = replace(inputs, data=prepare_data(with_rows(inputs.ladder, rounds.records), run.context))
+        given = replace(inputs, data=prepare_data(with_rows(inputs.ladder, rounds.records, inputs.data), run.context))
         if settings.rounds > 1:
             quiet = quiet_inputs(given)
             own = replace(quiet, context=run.context.model_copy(update={"mlflow_run_id": None}))  # no rung of the ladder yet
@@ -36,4 +36,4 @@ def with_generated(root: StageRecord, inputs: StageInputs, run: LadderRun) -> St
             made = rounds.judge(student, judge_student(student, root, rounds.held, rounds.unused, given))
             run.keep_generation(rounds.records)
         record_generation(run.record, made, settings, run.context)
-    return replace(inputs, data=run.keep_data(prepare_data(with_rows(inputs.ladder, rounds.used), run.context)))
+    return replace(inputs, data=run.keep_data(prepare_data(with_rows(inputs.ladder, rounds.used, inputs.data), run.context)))

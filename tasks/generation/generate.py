@@ -19,7 +19,7 @@ from tasks.generation.rules import function_of, parted
 from tasks.generation.scores import perplexities_of
 from tasks.generation.select import ChosenRow, Selected, select
 from tasks.records.choice.generation import GenerationRecord
-from tasks.records.run import StageRecord
+from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
@@ -87,12 +87,22 @@ def generate_data(root: StageRecord, inputs: StageInputs, asked: AskedPrompts, s
     return record
 
 
-def with_rows(ladder: Ladder, records: Sequence[GenerationRecord]) -> Ladder:
-    """The ladder whose training documents the rows of some rounds have joined."""
+def with_rows(ladder: Ladder, records: Sequence[GenerationRecord], data: DataRecord) -> Ladder:
+    """The ladder whose training documents the rows of some rounds have joined.
+
+    Args:
+        ladder: With `data.generate`.
+        records: The rounds.
+        data: The ladder's own corpus; a tokenizer that was trained on it stays as it is, since the root knows its ids.
+    """
     settings = ladder.data.generate
     assert settings is not None
     rows = tuple(TransferRows(paths=(str(Path(record.folder) / ROWS),), weight=settings.weight) for record in records)
-    return ladder.model_copy(update={"data": ladder.data.model_copy(update={"generate": None, "transfer": (*ladder.data.transfer, *rows)})})
+    joined = ladder.data.model_copy(update={"generate": None, "transfer": (*ladder.data.transfer, *rows)})
+    tokenizer = ladder.tokenizer
+    if tokenizer.kind == "bpe":
+        tokenizer = tokenizer.model_copy(update={"kind": "folder", "path": str(data.corpus().tokenizer_folder)})
+    return ladder.model_copy(update={"data": joined, "tokenizer": tokenizer})
 
 
 def _learned(settings: Generate, asked: AskedPrompts) -> dict[str, Any]:

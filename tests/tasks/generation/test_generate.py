@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conf.errors import RunCancelled, TransientError, UserError
+from conf.schema.data import Tokenizer
 from models.generation import endpoint as endpoint_module
 from models.generation import writers
 from tasks.data.identity import corpus_identity
@@ -40,7 +42,7 @@ def test_the_root_writes_and_its_rows_train(root: StageRecord, inputs: Made) -> 
     assert made.tokens > 10
     rows = rows_of(made)
     assert {row["prompt"] for row in rows} <= {f"say {letter}" for letter in "abcdefghij"}
-    ladder = with_rows(given.ladder, [made])
+    ladder = with_rows(given.ladder, [made], given.data)
     joined = prepare_data(ladder, given.context)
     assert joined.counts is not None
     assert joined.counts.transfer == made.kept
@@ -48,6 +50,18 @@ def test_the_root_writes_and_its_rows_train(root: StageRecord, inputs: Made) -> 
     for split in ("valid", "test"):
         assert after.split(split).values.tobytes() == before.split(split).values.tobytes()
     assert len(after.split("train")) == len(before.split("train")) + made.kept
+
+
+def test_a_trained_tokenizer_stays_as_the_root_knows_it(root: StageRecord, inputs: Made) -> None:
+    plain = inputs()
+    ladder = plain.ladder.model_copy(update={"tokenizer": Tokenizer(kind="bpe", vocabulary=290)})
+    given = replace(plain, ladder=ladder, data=prepare_data(ladder, plain.context))
+    made = generated(root, given)
+    joined = prepare_data(with_rows(ladder, [made], given.data), given.context)
+    folders = [data.corpus().tokenizer_folder for data in (given.data, joined)]
+    assert len({(folder / "tokenizer.json").read_bytes() for folder in folders if folder}) == 1
+    for split in ("valid", "test"):
+        assert joined.corpus().split(split).values.tobytes() == given.data.corpus().split(split).values.tobytes()
 
 
 def test_what_is_stored_is_not_written_again(root: StageRecord, inputs: Made, monkeypatch: pytest.MonkeyPatch) -> None:

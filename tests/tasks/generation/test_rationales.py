@@ -82,7 +82,7 @@ def test_a_teacher_that_explains_itself_teaches_both_tasks(root: StageRecord, tm
         found = [json.loads(line) for line in (Path(made.folder) / ROWS).read_text().splitlines()]
         assert {row["prompt"]: row["why"] for row in found} == {f"Length of {x * 3}?": f"{x} thrice." for x in "abcdefghij"}
         assert {row["completion"] for row in found} == {" 3"}
-        corpus = prepare_data(with_rows(given.ladder, [made]), given.context).corpus()
+        corpus = prepare_data(with_rows(given.ladder, [made], given.data), given.context).corpus()
         assert corpus.info.rationales == 10 == corpus.info.documents["train"] - given.data.corpus().info.documents["train"]
         assert given.data.corpus().rationales is None
         with pytest.raises(UserError, match="unparted"):
