@@ -59,7 +59,7 @@ def written_rows(folder: Path) -> None:
     """Write `rows.jsonl`: words with answer and rationale, the same whatever the seed of a training."""
     generator = random.Random(1)
     signs = {letter: generator.choice((-1, 1)) for letter in string.ascii_letters}
-    with (folder / "rows.jsonl").open("w") as file:
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(ROWS):
             word = [generator.choice(string.ascii_letters) for _ in range(LETTERS)]
             spelled = "".join("+" if signs[letter] > 0 else "-" for letter in word)
@@ -149,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     began = time.process_time()
-    kept: dict[str, Any] = json.loads(options.kept.read_text()) if options.kept and options.kept.is_file() else {}
+    kept: dict[str, Any] = json.loads(options.kept.read_text(encoding="utf-8")) if options.kept and options.kept.is_file() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written_rows(folder)
@@ -161,7 +161,7 @@ def main() -> None:
                 kept[key] = one(labels, seed, options.steps, folder)
                 print(key, {arm: f"{100 * figures['match']:.1f} %" for arm, figures in kept[key].items()}, flush=True)
                 if options.kept:
-                    options.kept.write_text(json.dumps(kept, indent=1))
+                    options.kept.write_text(json.dumps(kept, indent=1), encoding="utf-8")
     every, seeds = f"{options.steps} steps, seed", range(options.seeds)
     table = {labels: [kept[f"{labels} labels, {every} {seed}"] for seed in seeds] for labels in options.labels}
     judged = f"on {TEST:.0%} of {ROWS:,} rows, mean and 95 % interval over {options.seeds} seeds"

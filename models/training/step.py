@@ -150,7 +150,8 @@ def gradients(
             # Data-parallel training averages gradients over processes; the sum is wanted.
             scales = [task.weight * processes / task.valid for task in tasks]
             found, width = _micro_loss(accelerator, student, micro, plan, sources, used, list(zip(tasks, scales, strict=True)))
-            accelerator.backward(_total([sums for sums in found if sums is not None]))
+            if any(sums is not None for sums in found):  # else it holds rationales without a weight
+                accelerator.backward(_total([sums for sums in found if sums is not None]))
         for place, sums in enumerate(found):
             if sums is not None:
                 scaled = torch.tensor([scales[place], 1.0, 1.0, 1.0])

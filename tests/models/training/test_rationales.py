@@ -11,12 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 from conf.errors import RunCancelled
-from conf.schema.stage.objective import Objective
+from conf.schema.stage.objective import Feature, Objective
 from conf.schema.stage.training import Training
 from models.data import tokenizers
 from models.data.batches import IGNORE, Batch, TrainingBatches
 from models.data.chat import ChatEncoder, conversation_text
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.losses.features import Features
 from models.losses.loss import StepObjective
 from models.signals.cache import MANIFEST, SignalCache, keys_of
 from models.signals.codec import FORMAT
@@ -77,10 +78,11 @@ def step_of(
     sources: list[SignalSource],
     batch: Batch,
     whole_logits: bool = False,
+    features: Features | None = None,
 ) -> Losses:
     """The gradients of one step on the model; `whole_logits`: its head is not split off."""
     plan = Plan(training, OBJECTIVE, 0, corpus.info.vocabulary, rationale=weight)
-    student = StudentInTraining(model, model, None if whole_logits else split_head(model), None)
+    student = StudentInTraining(model, model, None if whole_logits else split_head(model), features)
     at = StepObjective(OBJECTIVE, 0.4, 2.0) if sources else None
     return gradients(accelerator_for("cpu", "fp32"), student, batch, plan, sources, at)[0]
 
@@ -150,14 +152,16 @@ def test_the_gradient_is_that_of_both_means_added_with_the_weight(
 @pytest.mark.parametrize("taught", [False, True])
 def test_micro_batches_equal_one_batch(sums: Corpus, training: Settings, model_for: Make, taught: bool) -> None:
     batch, runs = batches_of(sums).at(0), []
-    sources = [live(model_for(sums, seed=1, hidden=32), sums.info.vocabulary)] if taught else []
+    teacher = model_for(sums, seed=1, hidden=32) if taught else None
+    sources = [live(teacher, sums.info.vocabulary)] if teacher is not None else []
     assert batch.rationale is not None
     parts = [batch.part(index, 4).trimmed() for index in range(4)]
     assert len({part.targets.shape for part in parts}) > 1, "a part of answers alone is shorter"
     assert any(part.rationale is not None and not part.rationale.any() for part in parts)
     for accumulation in (1, 2, 4):
         model = model_for(sums)
-        losses = step_of(sums, model, training(accumulation=accumulation), 0.7, sources, batch)
+        features = None if teacher is None else Features([Feature(weight=0.5)], model, teacher, 0)
+        losses = step_of(sums, model, training(accumulation=accumulation), 0.7, sources, batch, features=features)
         runs.append(([value or 0.0 for value in losses], [cast(torch.Tensor, p.grad).clone() for p in model.parameters()]))
     for losses, gradient in runs[1:]:
         assert losses == pytest.approx(runs[0][0], rel=1e-5)
@@ -188,6 +192,15 @@ def trained(corpus: Corpus, training: Training, model: nn.Module, rationales: bo
     plan = Plan(training, None, 0, corpus.info.vocabulary, rationale=weight)
     train(model, TrainingBatches(corpus, training.batch_size, 0, rationales=rationales), plan, on_step=steps.append, **more)
     return steps
+
+
+def test_parts_of_rationales_alone_have_no_gradient_without_a_weight(sums: Corpus, training: Settings, model_for: Make) -> None:
+    batch, model, again = batches_of(sums).at(0), model_for(sums), model_for(sums)
+    one = step_of(sums, model, training(accumulation=1), 0.0, [], batch)
+    other = step_of(sums, again, training(accumulation=4), 0.0, [], batch)
+    assert other.loss == pytest.approx(one.loss, rel=1e-5)
+    for parameter, expected in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(cast(torch.Tensor, parameter.grad), cast(torch.Tensor, expected.grad), rtol=1e-4, atol=1e-6)
 
 
 def test_a_weight_of_zero_is_a_training_on_answers_alone(sums: Corpus, training: Settings, model_for: Make) -> None:

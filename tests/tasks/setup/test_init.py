@@ -119,7 +119,8 @@ def test_an_encoder_without_a_head_and_a_column_of_splits(folder: Path, tmp_path
 @pytest.mark.parametrize("kind", ["messages", "prompt"])
 def test_conversations(folder: Path, tmp_path: Path, kind: str) -> None:
     turns = [{"role": "user", "content": "Warm or cold?"}, {"role": "assistant", "content": "Warm."}]
-    row = {"chat": turns, "id": 1} if kind == "messages" else {"instruction": "Warm or cold?", "output": "Warm.", "id": 1}
+    worked = {"instruction": "Warm or cold?", "output": "Warm.", "id": 1, "Reasoning": "It is May."}
+    row = {"chat": turns, "id": 1} if kind == "messages" else worked
     (tmp_path / "chats.jsonl").write_text((json.dumps(row) + "\n") * 40)
     initialised, ladder = made(folder, tmp_path / f"{kind}.yaml", "llama", str(tmp_path / "chats.jsonl"))
     assert isinstance(ladder.data, FilesData)
@@ -128,8 +129,9 @@ def test_conversations(folder: Path, tmp_path: Path, kind: str) -> None:
         assert columns.messages == "chat"
         assert "no chat template" in initialised.text
     else:
-        assert (columns.prompt, columns.completion) == ("instruction", "output")
-    assert ladder.data.sequence_length == 24
+        assert (columns.prompt, columns.completion, columns.rationale) == ("instruction", "output", "Reasoning")
+        assert "'Reasoning' is a second task" in initialised.text
+    assert ladder.data.sequence_length == (24 if kind == "messages" else 32)  # of all that is read
 
 
 def test_two_possible_columns_are_asked(folder: Path, tmp_path: Path) -> None:
