@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 
 from conf.schema.ladder import Ladder
-from models.data.tokenizers import bytes_tokenizer
+from models.data.tokenizers import append_end, bytes_tokenizer
 from tests.factories import END, PAD, ladder_of_file
 
 WORDS = ["<image>", "<fake_token_around_image>", "<global-img>"]
@@ -26,6 +26,7 @@ TEMPLATE = (
 )
 TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 VISION = {**TEXT, "image_size": 16, "patch_size": 4}
+CLIP = {"model_type": "clip", "text_config": {**TEXT, "hidden_size": 8}, "vision_config": {**VISION, "hidden_size": 8}}
 SMALL = {"model_type": "idefics3", "scale_factor": 2, "text_config": {"model_type": "llama", **TEXT}, "vision_config": VISION}
 
 
@@ -75,6 +76,45 @@ def save_model(folder: Path, kind: str = "idefics3", template: str | None = None
     model.save_pretrained(folder)
     processor(kind, template).save_pretrained(folder)
     return model
+
+
+def save_clip(folder: Path, siglip: bool = False) -> Any:
+    """Save a CLIP, or a SigLIP, with random weights and its processor; returns the model."""
+    torch.manual_seed(0)
+    words = append_end(bytes_tokenizer())
+    special = {"vocab_size": END + 2, "pad_token_id": PAD, "eos_token_id": END, "bos_token_id": END}
+    text = {**TEXT, "max_position_embeddings": 32, **special}
+    if siglip:
+        own: Any = transformers.SiglipConfig(text_config={**text, "projection_size": 16}, vision_config=VISION)
+    else:
+        own = transformers.CLIPConfig(text_config=text, vision_config=VISION, projection_dim=12)
+    model = transformers.AutoModel.from_config(own)
+    model.save_pretrained(folder)
+    reads = transformers.CLIPImageProcessorPil(size={"height": 16, "width": 16}, do_center_crop=False)
+    transformers.CLIPProcessor(reads, words).save_pretrained(folder)
+    return model
+
+
+def save_captions(path: Path, rows: int = 24) -> None:
+    """Write a table of pictures and texts, of which every fourth is another."""
+    made = [{"image": png(picture(number)), "text": f"kind {number % 4}"} for number in range(rows)]
+    pq.write_table(pa.Table.from_pylist(made), path)
+
+
+def captions_ladder(stage: dict[str, Any] | None = None, **settings: Any) -> Ladder:
+    """A ladder of one stage on pictures and texts."""
+    training = {"steps": 2, "batch_size": 4, "learning_rate": 1e-2, "precision": "fp32"}
+    fractions = {"valid_fraction": 0.2, "test_fraction": 0.2}
+    data = {"source": "files", "paths": ["rows.parquet"], "sequence_length": 16, **fractions, **settings.pop("data", {})}
+    plain: dict[str, Any] = {
+        "workload": "image-text-embedding",
+        "data": data,
+        "tokenizer": {"kind": "teacher"},
+        "teacher": {"source": "checkpoint", "path": "clip", "allow_poor": True},
+        "stages": [{"name": "small", "student": {"config": CLIP}, "training": training, **(stage or {})}],
+        "evaluation": {"examples": 8, "batch_size": 4},
+    }
+    return ladder_of_file(**plain | settings)
 
 
 def save_questions(path: Path, rows: int = 24, **changes: Any) -> list[dict[str, Any]]:

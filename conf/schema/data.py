@@ -209,7 +209,14 @@ class Resize(Settings):
 class PictureData(CommonData):
     """Settings of the data sources that read pictures, besides others."""
 
-    workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification", "image-classification", "image-text", "embedding")
+    workloads: ClassVar[tuple[str, ...]] = (
+        "causal-lm",
+        "sequence-classification",
+        "image-classification",
+        "image-text",
+        "embedding",
+        "image-text-embedding",
+    )
 
     resize: Resize | None = setting(
         None, "Size that images are brought to; none: that of a checkpoint teacher's image processor, else all must have one size"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from conf.schema.stage.objective import WHOLE_BATCH
+from conf.schema.workloads import makes_embeddings
 
 if TYPE_CHECKING:
     from conf.schema.data import CommonData
@@ -41,33 +42,32 @@ def check_embedding(
     Raises:
         ValueError: Naming the setting, the allowed values and the remedy.
     """
-    if workload != "embedding":
-        if data.pairs is not None:
-            raise ValueError(f"data.pairs: got some; allowed: none, for workload {workload}; pairs judge embeddings. Leave it out.")
+    if workload != "embedding" and data.pairs is not None:
+        raise ValueError(f"data.pairs: got some; allowed: none, for workload {workload}; pairs judge embeddings. Leave it out.")
+    if not makes_embeddings(workload):
         return
     if teacher.source != "checkpoint":
         raise ValueError(
-            f"teacher.source: got {teacher.source!r}; allowed: checkpoint, for workload embedding: only an encoder of sentences has "
-            "embeddings to learn from. Name one."
+            f"teacher.source: got {teacher.source!r}; allowed: checkpoint, for workload {workload}: only an encoder has embeddings to "
+            "learn from. Name one."
         )
     for name, value, usual in (("training", teacher.training, None), ("classes", teacher.classes, None)):
         if value != usual:
-            raise ValueError(f"teacher.{name}: got some; allowed: none, for workload embedding, which has no labels. Leave it out.")
+            raise ValueError(f"teacher.{name}: got some; allowed: none, for workload {workload}, which has no labels. Leave it out.")
     for name, value in (("max_labels", data.max_labels), ("unlabelled", data.unlabelled), ("classes", data.classes)):
         if value:
-            raise ValueError(f"data.{name}: got {value}; allowed: none, for workload embedding, which has no labels. Leave it out.")
+            raise ValueError(f"data.{name}: got {value}; allowed: none, for workload {workload}, which has no labels. Leave it out.")
     if route not in ("as-written", "direct", "self"):
         raise ValueError(
-            f"route: got {route!r}; allowed: as-written, direct or self, for workload embedding, where no "
+            f"route: got {route!r}; allowed: as-written, direct or self, for workload {workload}, where no "
             "answer is right or wrong. Change it."
         )
     for index, stage in enumerate(stages):
-        _check_stage(stage, f"stages[{index}]")
+        _check_stage(stage, f"stages[{index}]", f"for workload {workload}")
 
 
-def _check_stage(stage: Stage, key: str) -> None:
+def _check_stage(stage: Stage, key: str, why: str) -> None:
     objective, alpha = stage.objective, stage.objective.alpha
-    why = "for workload embedding"
     refused = [
         ("teachers", stage.teachers, stage.teachers in (("none",), ("best",), ("checkpoints",)), "parent, root, ancestors or rising"),
         ("members", stage.members, stage.members > 1, "1"),

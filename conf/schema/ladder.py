@@ -34,9 +34,9 @@ from conf.schema.stage.compatibility import check_objective, check_on_policy
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
 from conf.schema.teaching_checks import check_teaching
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import answers_in_ids, makes_embeddings
 
-Workload = Literal["causal-lm", "sequence-classification", "image-classification", "image-text", "embedding"]
+Workload = Literal["causal-lm", "sequence-classification", "image-classification", "image-text", "embedding", "image-text-embedding"]
 
 LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
@@ -48,6 +48,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "image-classification": ("vit",),
     "image-text": (),
     "embedding": ("bert", "llama"),
+    "image-text-embedding": (),
 }
 
 
@@ -123,7 +124,7 @@ class Ladder(Settings):
     @model_validator(mode="before")
     @classmethod
     def _embeddings_have_objectives_of_their_own(cls, value: Any) -> Any:
-        return with_embedding_defaults(value) if isinstance(value, dict) and value.get("workload") == "embedding" else value
+        return with_embedding_defaults(value) if isinstance(value, dict) and makes_embeddings(str(value.get("workload"))) else value
 
     @model_validator(mode="after")
     def _names_differ(self) -> Ladder:
@@ -182,10 +183,10 @@ class Ladder(Settings):
 
     @model_validator(mode="after")
     def _pictures_with_texts(self) -> Ladder:
-        if self.workload == "image-text":
-            check_image_text(self.teacher, self.tokenizer, self.data, self.exports, self.stages)
+        if self.workload in ("image-text", "image-text-embedding"):
+            check_image_text(self.workload, self.teacher, self.tokenizer, self.data, self.exports, self.stages)
         for index, stage in enumerate(self.stages):
-            if stage.student.vision != "own" and self.workload != "image-text":
+            if stage.student.vision != "own" and self.workload not in ("image-text", "image-text-embedding"):
                 found = stage.student.vision
                 raise ValueError(
                     f"stages[{index}].student.vision: got {found!r}; allowed: own, for workload {self.workload}. Leave it out."
@@ -267,9 +268,9 @@ class Ladder(Settings):
     def _gates_need_their_audit(self) -> Ladder:
         for index, stage in enumerate(self.stages):
             limits = stage.gate.audit_bounds(self.audit.thresholds)
-            if limits and self.workload == "embedding":
+            if limits and makes_embeddings(self.workload):
                 raise ValueError(
-                    f"stages[{index}].gate.{limits[0].setting}: needs an audit of answers; allowed: none, for workload embedding, whose "
+                    f"stages[{index}].gate.{limits[0].setting}: needs an audit of answers; allowed: none, for {self.workload}, whose "
                     "models give no answers that are right or wrong. Use min_parent_retention or min_root_retention."
                 )
             check_gate(f"stages[{index}].gate", limits, self.audit)
@@ -278,7 +279,7 @@ class Ladder(Settings):
     @property
     def audits(self) -> bool:
         """Whether students are audited: embeddings are no answers, which are right or wrong."""
-        return self.audit.enabled and self.workload != "embedding"
+        return self.audit.enabled and not makes_embeddings(self.workload)
 
     @model_validator(mode="after")
     def _tasks_suit_the_workload(self) -> Ladder:

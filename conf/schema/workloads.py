@@ -5,14 +5,15 @@ from __future__ import annotations
 from conf.errors import UserError
 
 IN_IDS = ("causal-lm", "image-text")
-WITH_PICTURES = ("image-classification", "image-text")
+WITH_PICTURES = ("image-classification", "image-text", "image-text-embedding")
 WITH_CLASSES = ("sequence-classification", "image-classification")
 
 
+IN_EMBEDDINGS = ("embedding", "image-text-embedding")
 # Workloads whose students are not served, exported or watched here -> what uses them.
-UNSERVED = {"image-text": "transformers", "embedding": "sentence-transformers"}
-UNTIMED = ("image-text",)  # whose speed is not measured
-UNJUDGED = ("embedding",)  # whose answers are neither right nor wrong, so that two models cannot be compared row by row
+UNSERVED = {"image-text": "transformers", "embedding": "sentence-transformers", "image-text-embedding": "transformers"}
+UNTIMED = ("image-text", "image-text-embedding")  # whose speed is not measured
+UNJUDGED = IN_EMBEDDINGS  # whose answers are neither right nor wrong, so that two models cannot be compared row by row
 
 
 def refuse_unserved(workload: str, key: str, value: object, what: str) -> None:
@@ -57,6 +58,11 @@ def answers_in_ids(workload: str) -> bool:
 def reads_pictures(workload: str) -> bool:
     """Whether models of a workload take pictures, alone or beside a text."""
     return workload in WITH_PICTURES
+
+
+def makes_embeddings(workload: str) -> bool:
+    """Whether models of a workload answer with embeddings, and learn from teachers alone."""
+    return workload in IN_EMBEDDINGS
 
 
 def has_classes(workload: str) -> bool:

@@ -67,7 +67,7 @@ def main() -> None:
     box = {"longest_edge": SIDE}
     pictures = Idefics3ImageProcessorPil(size=box, max_image_size=box, do_image_splitting=False)
     Idefics3Processor(pictures, words, image_seq_len=4).save_pretrained("my-vlm")
-    AutoModelForImageTextToText.from_config(model_config(words, vision=64, text=96, layers=3)).save_pretrained("my-vlm")
+    AutoModelForImageTextToText.from_config(model_config(words, vision=48, text=64, layers=2)).save_pretrained("my-vlm")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from models.base.interface import Interface
 from models.embeddings.encoder import SentenceEncoder
 from models.embeddings.pooling import pooling_of, set_pooling
 from models.embeddings.sentence_folder import read_dense, read_pooling
+from models.embeddings.two_towers import TwoTowers
 
 WEIGHTS = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -140,6 +141,8 @@ def from_folder(folder: Path, workload: str, config: Any, key: str, **options: A
             output_loading_info=True,
             **options,
         )
+    if workload == "image-text-embedding":
+        return TwoTowers(config, model), info
     return (_encoder(folder, config, model, info, key), info) if workload == "embedding" else (model, info)
 
 
@@ -184,7 +187,7 @@ def check_sizes(folder: Path, model: nn.Module, key: str = "teacher.path") -> No
 
     if getattr(cast(Any, model).config, "quantization_config", None) is not None:
         return
-    named = model.body if isinstance(model, SentenceEncoder) else model
+    named = model.body if isinstance(model, SentenceEncoder | TwoTowers) else model
     wanted = {name: list(tensor.shape) for name, tensor in named.state_dict().items()}
     for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:

@@ -30,8 +30,24 @@ def parts_of(config: Any) -> Iterator[Any]:
 
 def vision_tower(model: nn.Module) -> nn.Module | None:
     """The part of a vision-language model that turns pixels into features; None where it has none of the usual names."""
-    body = getattr(model, "model", model)
+    body = getattr(model, "body", None) or getattr(model, "model", model)
     return next((part for name in VISION if isinstance(part := getattr(body, name, None), nn.Module)), None)
+
+
+def text_tower(model: nn.Module) -> nn.Module | None:
+    """The part of a model of two towers that reads texts."""
+    found = getattr(getattr(model, "body", None), "text_model", None)
+    return found if isinstance(found, nn.Module) else None
+
+
+def text_operations(model: nn.Module, tokens: int) -> float:
+    """Operations of a forward pass of the text tower over a text, in the same way as `vision_operations`; 0 without one."""
+    tower = text_tower(model)
+    if tower is None:
+        return 0.0
+    own = cast(Any, model).config.text_config
+    weights = sum(m.weight.numel() for m in tower.modules() if isinstance(m, nn.Linear))
+    return 2.0 * weights * tokens + 4.0 * own.num_hidden_layers * tokens**2 * own.hidden_size
 
 
 def vision_operations(model: nn.Module) -> float:

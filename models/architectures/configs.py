@@ -141,7 +141,7 @@ def fit_interface(config: Any, interface: Interface, key: str = "student") -> No
         config.is_decoder = True
     if has_classes(interface.workload):
         config.num_labels = interface.classes
-    if interface.picture is not None:
+    if interface.picture is not None and interface.picture.count:
         _fit_picture(config, interface.picture, key)
     if interface.image_shape is not None:
         config.num_channels, config.image_size, _ = interface.image_shape

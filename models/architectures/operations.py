@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from models.architectures.composite import vision_operations
+from models.architectures.composite import text_operations, text_tower, vision_operations
 
 # Architectures whose operations follow from their layers and from `attention_operations`; formula and counter agree within 3 %
 # (tests/models/architectures/test_operations.py).
@@ -42,6 +42,8 @@ def is_vision(config: Any) -> bool:
 def forward_operations(model: nn.Module, sequence_length: int) -> float:
     """Operations of a forward pass, of a vision-language model over a sequence with a picture; works on the meta device."""
     config = cast(Any, model).config
+    if text_tower(model) is not None:
+        return text_operations(model, sequence_length) + vision_operations(model)
     if config.model_type in WITH_FORMULA:
         return by_formula(model, sequence_length)
     return float(by_counter(model, sequence_length)) + vision_operations(model)

@@ -20,6 +20,7 @@ from models.architectures.operations import forward_operations, positions
 from models.architectures.token_answers import TokenAnswers
 from models.base.interface import Interface
 from models.embeddings.encoder import SentenceEncoder
+from models.embeddings.two_towers import TwoTowers
 
 AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
@@ -27,6 +28,7 @@ AUTO_CLASSES = {
     "image-classification": "AutoModelForImageClassification",
     "image-text": "AutoModelForImageTextToText",
     "embedding": "AutoModel",
+    "image-text-embedding": "AutoModel",
 }
 
 
@@ -114,6 +116,8 @@ def build(config: Any, workload: str) -> nn.Module:
 
     if workload == "embedding":
         return SentenceEncoder(config)
+    if workload == "image-text-embedding":
+        return TwoTowers(config)
     auto = getattr(transformers, AUTO_CLASSES[workload])
     return cast(nn.Module, auto.from_config(config, dtype=torch.float32))
 

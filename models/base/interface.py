@@ -12,8 +12,8 @@ class Picture:
     """A picture beside a text, as a vision-language model takes it.
 
     Attributes:
-        id: The id in whose places the features of the picture come.
-        count: How many of them a picture has.
+        id: The id in whose places the features of the picture come; -1: there is none.
+        count: How many of them a picture has; 0: it is embedded beside the text.
         shape: Of its `pixel_values`, (m, ...): m is 1, or the number of its patches.
         marks: Name of the input that marks these ids by 1 and others by 0; None: the model takes none.
     """

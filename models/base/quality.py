@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import answers_in_ids, makes_embeddings
 
 BASELINE = "baseline_"  # begins the names of figures of a guess that reads no input, among those of a model
 
@@ -23,7 +23,7 @@ class Quality(NamedTuple):
 
 def main_metric(workload: str) -> str:
     """Name of the figure that models of a workload are compared by: less is better for `bits_per_byte`."""
-    return "bits_per_byte" if answers_in_ids(workload) else "similarity" if workload == "embedding" else "accuracy"
+    return "bits_per_byte" if answers_in_ids(workload) else "similarity" if makes_embeddings(workload) else "accuracy"
 
 
 def retention(workload: str, student: Mapping[str, float], teacher: str) -> float:
@@ -31,7 +31,7 @@ def retention(workload: str, student: Mapping[str, float], teacher: str) -> floa
 
     Classification: accuracy of the student over the teacher's. Causal-lm: perplexity of the teacher over the student's. Embedding: rank
     correlation with the scores of pairs over the teacher's; without pairs, or where the teacher ranks them no better than by chance, the
-    rank correlation of cosines with the teacher's.
+    rank correlation of cosines with the teacher's; of pictures with texts the recall over the teacher's.
 
     Args:
         workload: The ladder's.
@@ -40,7 +40,9 @@ def retention(workload: str, student: Mapping[str, float], teacher: str) -> floa
     """
     if answers_in_ids(workload):
         return math.exp(student[f"{teacher}_nll"] - student["nll"])
-    if workload == "embedding":
+    if makes_embeddings(workload):
+        if "recall" in student:
+            return student["recall"] / max(student[f"{teacher}_recall"], 1e-12)
         if student.get(f"{teacher}_spearman", 0.0) > UNLIKE:
             return student["spearman"] / student[f"{teacher}_spearman"]
         return student["similarity" if teacher == "root" else f"similarity_{teacher}"]
@@ -49,7 +51,7 @@ def retention(workload: str, student: Mapping[str, float], teacher: str) -> floa
 
 def baseline_name(workload: str) -> str:
     """The guess that reads no input, by which models of a workload are measured."""
-    return "unigram" if answers_in_ids(workload) else "mean embedding" if workload == "embedding" else "majority class"
+    return "unigram" if answers_in_ids(workload) else "mean embedding" if makes_embeddings(workload) else "majority class"
 
 
 def baseline_figures(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -27,7 +27,8 @@ class Batch:
         inputs: Keyword arguments of the model's forward: `input_ids` (B, L) and, where classifiers' examples are padded,
             `attention_mask` (B, L), or, where attention stays within a document, `position_ids` (B, L), 0 where one begins;
             or `pixel_values` (B, C, H, W). Beside ids those of a vision-language model, see `Split.pictures`.
-        targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is the id that the logits at t predict; (B,) classes else.
+        targets: (B, L) for causal-lm, already aligned: `targets[b, t]` is the id that the logits at t predict; (B,) classes else;
+            (B, 2) for embeddings of pictures and texts.
             `IGNORE` where a position does not count; `UNLABELLED` where an example has no class and counts for teachers alone.
         slices: (B,) index of each example's slice; training leaves it empty.
         places: (B,) int64, of windows of packed documents: where the first target stands in the corpus, its splits one after another; where
@@ -132,7 +133,11 @@ def _example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) ->
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text
         mask[row, : len(text)] = 1
-    return Batch({"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}, labels, slices)
+    batch = Batch({"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}, labels, slices)
+    if info.picture is None:
+        return batch
+    both = labels[:, None].expand(-1, 2).contiguous()  # the picture's embedding, and the text's
+    return _with_pictures(replace(batch, targets=both), split, info, chosen)
 
 
 def _completion_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:

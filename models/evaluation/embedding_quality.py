@@ -18,6 +18,8 @@ from models.base.quality import BASELINE, Quality
 from models.data.batches import Batch, evaluation_batches, pair_batches
 from models.data.corpus import Corpus, SplitName
 from models.evaluation.evaluation import autocast
+from models.multimodal.retrieval import recall, text_numbers
+from models.signals.sources import rows
 
 Vectors, Floats = NDArray[np.float32], NDArray[np.float64]
 MOST = 1000  # texts that are compared with one another
@@ -26,10 +28,10 @@ AGAINST = {"parent": "_parent", "root": ""}  # teacher -> end of the names of fi
 
 
 def embed(model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str) -> Vectors:
-    """Embeddings (N, D) of the texts of batches, scaled to length 1."""
+    """Embeddings (N, D) of the texts of batches, scaled to length 1; of pictures and texts (2 N, D), one after the other."""
     model.eval()
     with torch.no_grad(), autocast(device, precision):
-        found = [functional.normalize(model(**batch.to(device).inputs).logits.float(), dim=-1).cpu() for batch in batches]
+        found = [functional.normalize(rows(model, batch.to(device), None).float(), dim=-1).cpu() for batch in batches]
     return torch.cat(found).numpy()
 
 
@@ -99,7 +101,7 @@ def judge_embeddings(
         if id(each) not in known:
             known[id(each)] = embed(each, texts(), device, precision)
     vectors = {name: known[id(each)] for name, each in models.items()}
-    index = np.concatenate([batch.slices.numpy() for batch in texts()])
+    index = np.concatenate([batch.slices.numpy().repeat(batch.targets[0].numel()) for batch in texts()])
     everything = np.ones(len(index), dtype=bool)
     metrics = _figures(vectors, everything) | {f"{BASELINE}cosine": _mean_embedding(vectors["root"])}
     if corpus.has_pairs:
@@ -109,6 +111,8 @@ def judge_embeddings(
                 ranked[id(each)] = spearman(each, corpus, batch_size, device, precision)
         metrics |= {"spearman": ranked[id(model)], "pairs": float(len(corpus.pair_scores))}
         metrics |= {f"{name}_spearman": ranked[id(teacher)] for name, teacher in teachers.items()}
+    if corpus.info.picture is not None:
+        metrics |= _recall(vectors, text_numbers(texts()), bool(teachers))
     names = corpus.info.slice_names
     slices = {names[i]: {"count": float((index == i).sum()), **_figures(vectors, index == i)} for i in np.unique(index)}
     return Quality(metrics, slices)
@@ -122,6 +126,13 @@ def _figures(vectors: Mapping[str, Vectors], mask: NDArray[np.bool_]) -> dict[st
             found[f"similarity{end}"] = rank_correlation(text_cosines(own), text_cosines(vectors[name][mask]))
             found[f"mse{end}"] = float(((own - vectors[name][mask]) ** 2).mean(dtype=np.float64))
     return found
+
+
+def _recall(vectors: Mapping[str, Vectors], texts: NDArray[np.int64], taught: bool) -> dict[str, float]:
+    """Recall at 1 of a model, from pictures to texts and back, and of its teachers from pictures to texts."""
+    found = dict(zip(("recall", "recall_pictures"), recall(vectors["own"], texts), strict=True))
+    others = {name: recall(vectors[name], texts)[0] for name in vectors if name != "own"} if taught else {}
+    return found | {f"{name}_recall": value for name, value in others.items()}
 
 
 def _mean_embedding(root: Vectors) -> float:

@@ -33,10 +33,11 @@ class PictureReader(ImageReader):
     Attributes:
         pixels: Scaling from stored values to a model's; None: none. Known once a picture was read.
         inputs: Further inputs of every picture, by their names in the model's forward, (1, m, ...). Known then, too.
-        placeholder: The text that stands for a picture. Known then, too.
+        placeholder: The text that stands for a picture, if texts hold one. Known then, too.
     """
 
-    def __init__(self, data: PictureData, processor: Any) -> None:  # not the base's: the pixels are the processor's
+    def __init__(self, data: PictureData, processor: Any, writes: bool = True) -> None:  # not the base's: the pixels are the processor's
+        self.writes = writes
         self.processor, self.image_processor = processor, processor.image_processor
         self.resize: Resize | None = data.resize
         self.pixels: Pixels | None = None
@@ -72,7 +73,8 @@ class PictureReader(ImageReader):
         """Learn from the first picture how its pixels are scaled and which other inputs there are."""
         from PIL import Image
 
-        self.placeholder = placeholder(self.processor, picture)
+        if self.writes:
+            self.placeholder = placeholder(self.processor, picture)
         noise = np.random.default_rng(0).integers(0, 256, (picture.height, picture.width, 3), dtype=np.uint8)
         probe = Image.fromarray(noise)
         whole, self.inputs = self._processed(probe, "", {})

@@ -42,8 +42,12 @@ class Placeholder:
 NO_PICTURE = Placeholder("", "", 0, 0)
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, writes: bool = True) -> Any:
     """The processor in a model's folder.
+
+    Args:
+        folder: Of the model.
+        writes: Whether it has to write pictures into prompts; else it reads pictures beside texts.
 
     Raises:
         UserError: It has none, one without pictures, or one that cannot be read without torchvision.
@@ -55,7 +59,8 @@ def load(folder: Path) -> Any:
         raise UserError.about("teacher.path", str(folder), ALLOWED, remedy)
     with foreign_errors("teacher.path", str(folder), ALLOWED, "Install what it needs, or save another processor."):
         found = AutoProcessor.from_pretrained(str(folder), backend="pil", trust_remote_code=False, local_files_only=True)
-    lacks = [part for part in ("tokenizer", "image_processor", "image_token") if getattr(found, part, None) is None]
+    parts = ("tokenizer", "image_processor", *(("image_token",) if writes else ()))
+    lacks = [part for part in parts if getattr(found, part, None) is None]
     if lacks:
         remedy = f"This {type(found).__name__} has no {lacks[0]}: save the model's own processor there."
         raise UserError.about("teacher.path", str(folder), ALLOWED, remedy)

@@ -38,10 +38,10 @@ def rows(model: nn.Module, batch: Batch, vocabulary: int | None) -> Tensor:
         vocabulary: For causal-lm, ids of the tokenizer; surplus logits of a padded vocabulary are cut. None for classifiers.
 
     Returns:
-        (N, V) logits: N = B * L for causal-lm, B for classifiers.
+        (N, V) logits: N = B * L for causal-lm, B for classifiers, 2 B for embeddings of pictures and texts.
     """
     logits = cast(Any, model)(**batch.arguments).logits
-    return logits if vocabulary is None else logits[..., :vocabulary].flatten(0, 1)
+    return logits.flatten(0, -2) if vocabulary is None else logits[..., :vocabulary].flatten(0, 1)
 
 
 def hidden_rows(model: nn.Module, batch: Batch, plain: nn.Module | None = None) -> Tensor:

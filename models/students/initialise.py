@@ -20,6 +20,7 @@ from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.data.batches import Batch
 from models.embeddings.pooling import pool_like
+from models.embeddings.two_towers import copy_scale, share_space
 from models.multimodal.vision import copy_vision, freeze_vision, with_teachers_vision
 from models.students.existing import existing_config, load_existing
 from models.students.first_weights import answer_evenly
@@ -89,6 +90,8 @@ def make_student(
     model = random_model(student_config(student, teacher, interface, key), interface.workload, seed)
     if student.initialisation == "layers":
         _copy_layers(model, teacher, interface, key)
+    if interface.workload == "image-text-embedding":
+        copy_scale(model, teacher)
     if student.vision != "own":
         copy_vision(model, teacher, key)
     if student.vision == "frozen":
@@ -105,6 +108,8 @@ def student_config(student: Student, teacher: nn.Module | None, interface: Inter
     config = _own_config(student, teacher, interface, key)
     if interface.workload == "embedding" and student.source != "checkpoint":
         pool_like(config, None if teacher is None else cast(Any, teacher).config)
+    if interface.workload == "image-text-embedding" and student.source != "checkpoint" and teacher is not None:
+        share_space(config, cast(Any, teacher).config)
     return config
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
+from conf.schema.workloads import makes_embeddings
 from models.architectures.checkpoint import from_folder
 from models.base.files import weight_files
 
@@ -62,7 +63,7 @@ def load_with_head(folder: Path, workload: str, config: Any, seed: int, key: str
         torch.manual_seed(seed)
         model, info = from_folder(folder, workload, config, key, dtype=torch.float32, ignore_mismatched_sizes=True)
     new = [*info["missing_keys"], *(each if isinstance(each, str) else each[0] for each in info["mismatched_keys"])]
-    base = "" if workload == "embedding" else f"{model.base_model_prefix}."  # whose weights are named as the body names them
+    base = "" if makes_embeddings(workload) else f"{model.base_model_prefix}."  # whose weights are named as the body names them
     body = sorted(
         name for name in new if workload == "causal-lm" or (name.startswith(base) and not any(part in POOLERS for part in name.split(".")))
     )

@@ -76,7 +76,7 @@ def build_corpus(
     data, workload = ladder.data, ladder.workload
     images = ImageReader(data, teacher_folder) if workload == "image-classification" and isinstance(data, PictureData) else None
     pairs = None
-    if workload == "image-text":
+    if workload in ("image-text", "image-text-embedding"):
         assert teacher_folder is not None, "the schema asks for a checkpoint"
         pairs = PictureTexts(ladder, base, teacher_folder, work)
     reader = pairs.reader if pairs else images
@@ -113,7 +113,7 @@ def build_corpus(
 
     tokenizer = chat = pixels = None
     if pairs is not None:
-        tokenizer, chat = pairs.tokenizer, pairs.encoder
+        tokenizer, chat = pairs.tokenizer, pairs.encoder if pairs.writes else None
         pairs.processor.save_pretrained(str(folder / "tokenizer"))  # with its tokenizer
     elif workload != "image-classification":
         tokenizer = _tokenizer(ladder, spool, parts, teacher_folder, work / "tokenizer", progress)

@@ -1,4 +1,4 @@
-"""Documents of a picture, a prompt and an answer, for vision-language models."""
+"""Documents of a picture with a text: a prompt and an answer, or a caption."""
 
 from __future__ import annotations
 
@@ -46,12 +46,15 @@ class PictureTexts:
     def __init__(self, ladder: Ladder, base: Path, teacher: Path, work: Path) -> None:
         assert isinstance(ladder.data, PictureData), "the schema asks for it"
         self.data, self.length, self._file = ladder.data, ladder.data.sequence_length, work / "pictures.npy"
-        self.processor = processors.load(teacher)
+        self.writes = ladder.workload == "image-text"
+        self.processor = processors.load(teacher, self.writes)
         self.tokenizer = self.processor.tokenizer
+        self.reader = PictureReader(ladder.data, self.processor, self.writes)
+        if not self.writes:
+            return
         template = template_of(ladder, base, teacher) or self.processor.chat_template
         self.plain = use_template(self.tokenizer, template, messages=False)
         self.processor.chat_template = self.tokenizer.chat_template
-        self.reader = PictureReader(ladder.data, self.processor)
 
     @cached_property
     def encoder(self) -> PictureEncoder:
@@ -69,7 +72,7 @@ class PictureTexts:
             pictures: GrowingArray | None = None
             for document in source.documents:
                 assert document.image is not None
-                if self._is_too_long(document):
+                if self.writes and self._is_too_long(document):
                     source.dropped[ROOM] += 1
                     continue
                 if pictures is None:
@@ -113,8 +116,8 @@ class PictureTexts:
     @property
     def picture(self) -> Picture:
         """What a corpus says of its pictures."""
-        known = self.encoder.placeholder
-        return Picture(known.id, known.count, self.shape, known.marks)
+        known = self.reader.placeholder
+        return Picture(-1, 0, self.shape) if known is None else Picture(known.id, known.count, self.shape, known.marks)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

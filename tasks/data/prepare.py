@@ -52,9 +52,9 @@ def _identity(ladder: Ladder, base: Path, folder: Path | None, classes: tuple[st
     if ladder.workload == "image-classification":
         counts = folder is not None and (ladder.data.source != "digits" or normalises(folder))
         return corpus_identity(ladder, base, None, processor_hash(folder) if folder and counts else None, classes)
-    if ladder.workload == "image-text":
+    if ladder.workload in ("image-text", "image-text-embedding"):
         assert folder is not None, "the schema asks for a checkpoint"
-        template = template_of(ladder, base, folder)
+        template = template_of(ladder, base, folder) if ladder.workload == "image-text" else None
         return corpus_identity(ladder, base, tokenizers.tokenizer_hash(folder), processor_files_hash(folder), None, (), template)
     texts = ladder.workload == "causal-lm" and not columns_of(ladder.data).conversations
     prefix = tokenizers.frame(tokenizers.load_teacher(folder))[0] if folder and texts else []

@@ -126,6 +126,7 @@ def summary(record: StageRecord) -> str:
     elif "similarity" in metrics:
         main = f"similarity {metrics['similarity']:.3f} to the root, cosine {metrics['cosine']:.3f}"
         main += f" ({baseline_name('embedding')} {guess['cosine']:.3f})" if guess else ""
+        main += f", recall of texts {percent(metrics['recall'])}" if "recall" in metrics else ""
         main += f", Spearman {metrics['spearman']:.3f} on {int(metrics['pairs']):,} pairs" if "spearman" in metrics else ""
     else:
         main = f"accuracy {percent(metrics['accuracy'])}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema.measures.evaluation import Evaluation
+from conf.schema.workloads import makes_embeddings
 from models.alignment.load import fit_tokenizer
 from models.alignment.teacher import plain
 from models.architectures.checkpoint import load_model
@@ -57,7 +58,7 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
             place = Path(known.folder)
             own = fit_vocabulary(load_model(place, ladder.workload), place, vocabulary)
             models[known.folder] = fit_tokenizer(own, place, corpus).to(device)
-    if ladder.workload == "embedding":
+    if makes_embeddings(ladder.workload):
         judged = judge_embeddings(
             models[record.folder],
             {name: models[teacher.folder] for name, teacher in teachers.items()},
@@ -137,7 +138,7 @@ def validator(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A quick validation on a quarter of the held-out examples that the final evaluation uses; of embeddings by those of a teacher."""
     examples = max(evaluation.examples // 4, 1)
-    if interface.workload == "embedding":
+    if makes_embeddings(interface.workload):
         assert teacher is not None, "the schema refuses other trainings"
         return embedding_validator(corpus, teacher, examples, evaluation.batch_size, device, precision, kind)
 

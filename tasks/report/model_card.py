@@ -45,12 +45,15 @@ METRICS = {
     "similarity": ("similarity", "Rank correlation of cosines between texts with the root's"),
     "cosine": ("cosine", "Mean cosine to the root's embeddings"),
     "mse": ("mse", "Mean squared difference from the root's embeddings"),
+    "recall": ("recall_at_1", "Recall at 1, from pictures to texts"),
+    "recall_pictures": ("recall_at_1", "Recall at 1, from texts to pictures"),
     "spearman": ("spearman_cosine", "Spearman's rank correlation on scored pairs"),
 }
 OF_WORKLOAD = {
     "causal-lm": ("bits_per_byte", "perplexity", "nll"),
     "image-text": ("exact_match", "bits_per_byte", "perplexity", "nll"),
     "embedding": ("similarity", "cosine", "mse", "spearman"),
+    "image-text-embedding": ("recall", "recall_pictures", "similarity", "cosine", "mse"),
 }
 OTHERS = ("accuracy", "macro_f1", "nll", "ece")
 SHOWN = ("student", "objective", "signals", "training", "seed")  # of the identity, in this order
@@ -174,7 +177,7 @@ def figures_of(ladder: Ladder) -> tuple[str, ...]:
 
 def model_figures(key: str, record: StageRecord, root: StageRecord) -> tuple[str, str, str]:
     """A figure of the student, of the root and of the guess that reads no input, for readers."""
-    kind = tables.ACCURACY if key in ("accuracy", "macro_f1", "exact_match") else tables.BITS
+    kind = tables.ACCURACY if key in ("accuracy", "macro_f1", "exact_match", "recall", "recall_pictures") else tables.BITS
     found = [figures.get(key) for figures in (record.metrics, root.metrics, baseline_figures(record.metrics))]
     student, teacher, guess = (fmt.NONE if value is None else tables.score(kind, {kind.key: value}) for value in found)
     return student, teacher, guess

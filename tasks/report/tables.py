@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import answers_in_ids, makes_embeddings
 from models.base.quality import baseline_figures, baseline_name
 from tasks.records.format import NONE, human, percent, seconds
 from tasks.records.run import RunRecord, StageRecord
@@ -59,7 +59,7 @@ def not_run(record: RunRecord) -> list[str]:
 
 def quality_of(record: RunRecord) -> QualityMetric:
     """The metric by which the run's models are judged."""
-    return BITS if answers_in_ids(record.workload) else SIMILARITY if record.workload == "embedding" else ACCURACY
+    return BITS if answers_in_ids(record.workload) else SIMILARITY if makes_embeddings(record.workload) else ACCURACY
 
 
 def metric_in(metrics: Mapping[str, float]) -> QualityMetric:

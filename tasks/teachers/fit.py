@@ -20,7 +20,7 @@ from models.architectures.configs import build_from, positions_of
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
-from models.multimodal.checks import check_features
+from models.multimodal.checks import check_features, check_space
 from models.students.initialise import student_config
 from models.students.new_head import missing_head
 
@@ -140,8 +140,11 @@ def check_students(model: nn.Module, ladder: Ladder, corpus: Corpus) -> None:
         if not isinstance(stage.student.config, dict):
             return  # a checkpoint is run when its turn comes, and so are those below it
         config = student_config(stage.student, above, corpus.interface, key)
-        above = build_from(config, ladder.workload, f"{key}.config")
-        check_features(above, corpus, f"{key}.config", config.model_type)
+        made = build_from(config, ladder.workload, f"{key}.config")
+        check_features(made, corpus, f"{key}.config", config.model_type)
+        if not corpus.info.picture.count:
+            check_space(made, above, corpus, f"{key}.config", config.model_type)
+        above = made
 
 
 def missing_pad(model: nn.Module, corpus: Corpus) -> int | None:

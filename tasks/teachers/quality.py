@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from conf.errors import UserError
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import answers_in_ids, makes_embeddings
 from models.base.quality import baseline_figures, baseline_name, learned_nothing
 from tasks.records.format import percent
 from tasks.records.run import StageRecord
@@ -61,7 +61,7 @@ def poor(metrics: Mapping[str, float], workload: str) -> str | None:
     guess = baseline_figures(metrics)
     if not guess:
         return None
-    if workload == "embedding":
+    if makes_embeddings(workload):
         worse, figures = learned_nothing(metrics) is not None, "the same embedding for every text"
     elif answers_in_ids(workload):
         worse = not metrics["nll"] < guess["nll"]

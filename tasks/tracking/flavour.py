@@ -24,6 +24,7 @@ TASKS = {
     "sequence-classification": ("text-classification", "TextClassificationPipeline", "AutoModelForSequenceClassification"),
     "image-classification": ("image-classification", "ImageClassificationPipeline", "AutoModelForImageClassification"),
     "image-text": ("image-text-to-text", "ImageTextToTextPipeline", "AutoModelForImageTextToText"),
+    "image-text-embedding": ("zero-shot-image-classification", "ZeroShotImageClassificationPipeline", "AutoModel"),
     "embedding": ("feature-extraction", "FeatureExtractionPipeline", "AutoModel"),
 }
 # Part of a pipeline -> the file that marks it in a model folder, the class that reads it, and the files that it needs.

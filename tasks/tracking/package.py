@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from conf.schema.workloads import answers_in_ids, reads_pictures
+from conf.schema.workloads import answers_in_ids, makes_embeddings, reads_pictures
 from models.embeddings.sentence_folder import copy_modules, read_pooling
 from tasks.tracking import flavour
 
@@ -91,7 +91,7 @@ def write_package(folder: Path, parts: Path, about: About, target: Path) -> None
 
 def _flavours(folder: Path, workload: str, target: Path) -> dict[str, Any]:
     """The forms in which MLflow loads the model; its pipelines take no processor of pictures with texts."""
-    plain = {} if workload == "image-text" else {"transformers": flavour.flavour(folder, workload, target)}
+    plain = {} if workload in ("image-text", "image-text-embedding") else {"transformers": flavour.flavour(folder, workload, target)}
     return {**plain, "python_function": _pyfunc(workload, folder)}
 
 
@@ -123,7 +123,7 @@ def signature(workload: str) -> ModelSignature:
             ParamSpec("top_p", DataType.double, 1.0),
             ParamSpec("seed", DataType.long, 0),
         ]
-    elif workload == "embedding":
+    elif makes_embeddings(workload):
         made = ModelSignature(Schema([ColSpec(DataType.string)]), Schema([ColSpec(Array(DataType.double))]), ParamSchema([]))
         made._is_signature_from_type_hint = True
         return made
@@ -151,7 +151,8 @@ def _neutral(folder: Path, workload: str) -> str:
     file = io.BytesIO()
     Image.new("L", (width, height), 128).save(file, "PNG")
     picture = base64.b64encode(file.getvalue()).decode()
-    return json.dumps({"image": picture, "prompt": "What is this?"}) if workload == "image-text" else picture
+    rows = {"image-text": {"image": picture, "prompt": "What is this?"}, "image-text-embedding": {"image": picture}}
+    return json.dumps(rows[workload]) if workload in rows else picture
 
 
 def requirements(workload: str) -> list[str]:

@@ -37,11 +37,13 @@ class RecordedModel(PythonModel):
             "image-classification": transformers.AutoModelForImageClassification,
             "image-text": transformers.AutoModelForImageTextToText,
             "embedding": transformers.AutoModel,
+            "image-text-embedding": transformers.AutoModel,
         }[self.workload]
         self.model: Any = auto.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safe).eval()
         has_tokenizer = (Path(folder) / "tokenizer_config.json").is_file()
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safe) if has_tokenizer else None
-        reads = {"image-classification": transformers.AutoImageProcessor, "image-text": transformers.AutoProcessor}.get(self.workload)
+        images = self.workload == "image-classification"
+        reads = transformers.AutoImageProcessor if images else transformers.AutoProcessor if "image" in self.workload else None
         self.processor: Any = reads.from_pretrained(folder, backend="pil", **safe) if reads else None
         self.pooling: dict[str, Any] = (context.model_config or {}).get("pooling") or {}
         dense = sorted(Path(folder).glob("*_Dense/model.safetensors"))
@@ -52,13 +54,13 @@ class RecordedModel(PythonModel):
 
         Args:
             model_input: Prompts, texts, or image files in base64; of a model of pictures with texts JSON objects of `image`, a file in
-                base64, and `prompt`.
+                base64, and `prompt`; of one that embeds both of `image` or `text`.
             params: For a language model `max_new_tokens`, `temperature` (0: the likeliest token), `top_p`, `seed`; for a classifier
                 `top_k`.
 
         Returns:
             Of a language model the continuations, without the prompts. Of a classifier for each row `label`, its probability `score`,
-            and `probabilities` of the `top_k` likeliest classes. Of a sentence encoder an embedding, a list of numbers, for each row.
+            and `probabilities` of the `top_k` likeliest classes. Of a model of embeddings one, a list of numbers, for each row.
 
         Raises:
             MlflowException: A row or a parameter cannot be used (HTTP 400).
@@ -71,6 +73,8 @@ class RecordedModel(PythonModel):
                 return [self._continued(self._prompt(row), place, settings) for place, row in enumerate(model_input)]
             if self.workload == "image-text":
                 return [self._continued(self._question(row, place), place, settings) for place, row in enumerate(model_input)]
+            if self.workload == "image-text-embedding":
+                return [self._shared(row, place) for place, row in enumerate(model_input)]
             answers = []
             for start in range(0, len(model_input), AT_ONCE):
                 rows = model_input[start : start + AT_ONCE]
@@ -97,6 +101,22 @@ class RecordedModel(PythonModel):
         own = {"add_special_tokens": False} if self.processor.chat_template is not None else {}  # which the template has written
         inputs = self.processor(text=[text], images=[self._picture(image, place, "RGB")], return_tensors="pt", **own)
         return {name: value for name, value in inputs.items() if name != "attention_mask"}
+
+    def _shared(self, row: str, place: int) -> list[float]:
+        """The embedding of a picture or of a text; the model wants both, and neither changes the other's."""
+        from PIL import Image
+
+        try:
+            given = json.loads(row)
+            text, image = given.get("text"), given.get("image")
+        except (ValueError, AttributeError):
+            text = image = None
+        if (text is None) == (image is None):
+            raise _refused(f"row {place} is no JSON object of image or text")
+        picture = Image.new("RGB", (64, 64)) if image is None else self._picture(str(image), place, "RGB")
+        inputs = self.processor(text=["a" if text is None else str(text)], images=[picture], truncation=True, return_tensors="pt")
+        made = self.model(**inputs)
+        return (made.image_embeds if text is None else made.text_embeds)[0].tolist()
 
     def _continued(self, inputs: dict[str, Any], place: int, settings: dict[str, Any]) -> str:
         most, temperature = int(settings.get("max_new_tokens", 32)), float(settings.get("temperature", 0.0))

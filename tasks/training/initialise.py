@@ -11,7 +11,7 @@ from conf.atomic import write_atomic
 from conf.schema.stage.student import Student
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
-from models.multimodal.checks import check_features
+from models.multimodal.checks import check_features, check_space
 from models.students.importance import Importance
 from models.students.initialise import make_student
 from models.students.vocabulary import reduce_corpus, student_vocabulary
@@ -51,7 +51,10 @@ def initialise(student: Student, teacher: nn.Module, corpus: Corpus, seed: int, 
         log.info("judging channels, heads and layers of the teacher by %d sequences", count)
     made = make_student(student, teacher, corpus.interface, seed, key, batches=batches, measured=known)
     if corpus.info.picture is not None:
-        check_features(made.model, corpus, f"{key}.{'path' if student.source == 'checkpoint' else 'config'}", type(made.model).__name__)
+        named = f"{key}.{'path' if student.source == 'checkpoint' else 'config'}"
+        check_features(made.model, corpus, named, type(made.model).__name__)
+        if not corpus.info.picture.count:
+            check_space(made.model, teacher, corpus, named, type(made.model).__name__)
     if made.importance is not None and known is None:
         write_atomic(file, made.importance.to_json())
     return made.model

@@ -23,8 +23,9 @@ METRICS: dict[str, tuple[str, ...]] = {  # by workload; the first is the default
     "image-classification": ("accuracy", "macro_f1", "nll", "ece"),
     "image-text": ("bits_per_byte", "nll", "perplexity", "exact_match"),
     "embedding": ("similarity", "cosine", "mse", "spearman"),
+    "image-text-embedding": ("similarity", "cosine", "mse", "recall"),
 }
-MORE_IS_BETTER = ("accuracy", "macro_f1", "exact_match", "similarity", "cosine", "spearman")
+MORE_IS_BETTER = ("accuracy", "macro_f1", "exact_match", "similarity", "cosine", "spearman", "recall")
 
 
 class SearchSettings(Settings):

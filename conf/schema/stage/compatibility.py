@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 from conf.errors import UserError
 from conf.schema.data import has_rationales
 from conf.schema.stage.objective import CLASSIFICATION_ONLY, DENSE_ONLY, EMBEDDING_ONLY, SOFTMAX_FREE, ObjectiveKind, weight_of_rationales
-from conf.schema.workloads import answers_in_ids
+from conf.schema.workloads import answers_in_ids, makes_embeddings
 
 if TYPE_CHECKING:
     from conf.schema.data import CommonData
@@ -31,10 +31,10 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
         UserError: Naming the setting, the allowed values and the remedy.
     """
     kind = objective.kind
-    if (kind in EMBEDDING_ONLY) != (workload == "embedding"):
-        others = [each for each in get_args(ObjectiveKind) if (each in EMBEDDING_ONLY) == (workload == "embedding")]
+    if (kind in EMBEDDING_ONLY) != makes_embeddings(workload):
+        others = [each for each in get_args(ObjectiveKind) if (each in EMBEDDING_ONLY) == makes_embeddings(workload)]
         raise UserError.about(f"{key}.kind", kind, f"{', '.join(others)}, for workload {workload}", "Choose another.")
-    if workload == "embedding" and signals_kind != "live":
+    if makes_embeddings(workload) and signals_kind != "live":
         raise UserError.about(f"{key}.kind", kind, f"no {kind} with cached signals ({signals_kind})", "Set signals to live.")
     if kind in CLASSIFICATION_ONLY and answers_in_ids(workload):
         raise UserError.about(f"{key}.kind", kind, f"any other kind; {kind} is for classification", "Choose another.")

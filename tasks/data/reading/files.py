@@ -123,8 +123,8 @@ def file_documents(
             if path.suffix.lower() in TABLES:
                 rows = read_rows(name, path, wanted) if without is None else _rows(name, path, wanted, without)
                 found = row_documents(rows, data, workload, dropped, split, read_image=images and images.beside(path.parent))
-            elif workload == "image-text":
-                allowed = "tables, whose rows hold an image, a prompt and a completion"
+            elif workload in ("image-text", "image-text-embedding"):
+                allowed = "tables, whose rows hold an image, a prompt and a completion, or an image and a text"
                 raise UserError.about("data.paths", name, allowed, "Leave the file out, or name it in a table's column.")
             elif images is not None:
                 try:

@@ -70,6 +70,7 @@ def content_key(text: str) -> str:
 def wanted_columns(columns: Columns, workload: Workload) -> dict[str, str]:
     """Role -> name of the columns that a workload reads."""
     contents = ["image" if workload == "image-classification" else "text"]
+    contents += ["image"] if workload == "image-text-embedding" else []
     if columns.conversations:
         contents = ["messages"] if columns.messages is not None else ["prompt", "completion"]
         contents += ["image"] if workload == "image-text" else []
@@ -122,8 +123,8 @@ def row_document(
             remedy = f"{origin} has none: data.missing=drop leaves such rows out."
             raise UserError.about("data.columns.image", columns.image, "an image in every row", remedy)
         image, key = read_image(row[columns.image], origin)
-        if workload == "image-text":
-            text = row_conversation(row, columns, origin)
+        if workload in ("image-text", "image-text-embedding"):
+            text = row_conversation(row, columns, origin) if workload == "image-text" else _caption(row, columns, origin)
             return Document(content_key(key + text), group, origin, text=text, image=image, split=split)
         return Document(key, group, origin, image=image, label=label, split=split)
     text = row_conversation(row, columns, origin) if columns.conversations else row[columns.text]
@@ -135,6 +136,14 @@ def row_document(
         return Document(key, group, origin, text=text, label=label, split=split)
     except UnicodeEncodeError as error:  # JSON may write half of a surrogate pair
         raise unreadable(origin, f"the text is not Unicode: {error.reason}") from error
+
+
+def _caption(row: Mapping[str, Any], columns: Columns, origin: str) -> str:
+    value = row[columns.text]
+    if not isinstance(value, str) or not value:
+        remedy = f"{origin} holds {value!r}: data.missing=drop leaves such rows out."
+        raise UserError.about("data.columns.text", columns.text, "a column of text in every row", remedy)
+    return value
 
 
 def split_named(word: Any, column: str, origin: str) -> SplitName:

@@ -25,10 +25,12 @@ FIGURES = {
         "cosine": "cosine to the root",
         "mse": "MSE to the root",
         "spearman": "Spearman, scored pairs",
+        "recall": "picture to text",
+        "recall_pictures": "text to picture",
     },
 }
 EXACT = "exact_match"
-SHARES = frozenset({"accuracy", "macro_f1", EXACT})
+SHARES = frozenset({"accuracy", "macro_f1", EXACT, "recall", "recall_pictures"})
 
 
 def section(
