@@ -129,7 +129,8 @@ def rationale_notes(rationales: Split, cut: int) -> list[str]:
         cut: Those that are longer than a window.
     """
     given, rows = int((np.diff(rationales.offsets) > 0).sum()), len(rationales)
-    notes = [f"{given:,} of {rows:,} training rows have a rationale, a second task; the others teach their answer alone"]
+    others = "; the others teach their answer alone" if given < rows else ""
+    notes = [f"{given:,} of {rows:,} training rows have a rationale, a second task{others}"]
     if cut:
         notes.append(f"{cut:,} of {given:,} rationales are, with their prompt, longer than data.sequence_length and cut")
     return notes
