@@ -30,7 +30,7 @@ from conf.schema.shipping.exports import Export
 from conf.schema.shipping.monitoring import Monitoring
 from conf.schema.shipping.promotion import PromotionRules
 from conf.schema.shipping.redistill import Redistill
-from conf.schema.stage.compatibility import check_objective, check_on_policy
+from conf.schema.stage.compatibility import check_endpoint, check_objective, check_on_policy
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
 from conf.schema.teaching_checks import check_teaching
@@ -347,8 +347,14 @@ class Ladder(Settings):
                     raise UserError.about(f"stages[{index}].signals.source", "cached", allowed, "Set it to live.")
                 # auto gives way to live where the objective asks for more than a cache holds
                 kind = stage.signals.kind if stage.signals.source == "cached" else "live"
-                kind = "answers" if self.has_token_answers(stage) else kind
+                kind = "answers" if self.has_token_answers(stage) else "top-k" if stage.signals.endpoint is not None else kind
                 check_objective(stage.objective, self.workload, kind, key=f"stages[{index}].objective", teachers=several)
+                if stage.signals.endpoint is not None:
+                    above = self.stages[index - 1].members if index else 1
+                    check_endpoint(stage, self.workload, above, f"stages[{index}]")
+                if stage.signals.on_policy and self.compute.workers > 1:
+                    allowed = "1, with signals on-policy, where each process would write texts of its own"
+                    raise UserError.about("compute.workers", self.compute.workers, allowed, "Leave it out.")
                 if stage.signals.on_policy:
                     check_on_policy(stage, self.workload, self.data, answers=kind == "answers", key=f"stages[{index}]")
             except UserError as error:

@@ -92,6 +92,8 @@ async def prepare(document: Any, chat: bool, loaded: LiveModel) -> Completion:
             raise Refused.about("top_logprobs", body.top_logprobs, ALLOWED["top_logprobs"], "Send logprobs: true, too.")
     else:
         asked, top, usual = body.prompts, body.logprobs or 0, DEFAULT_TOKENS
+        if body.prompt_logprobs is not None and body.stream:
+            raise Refused.about("prompt_logprobs", body.prompt_logprobs, ALLOWED["prompt_logprobs"], "Leave stream out.")
     choices: list[Reply] = []
     for prompt in asked:
         ids = await _ids(engine, prompt)
@@ -159,8 +161,20 @@ async def whole(job: Completion, metrics: Metrics, windows: WindowLog) -> dict[s
     async for _ in steps(job, metrics):
         pass
     log_windows(job, windows)
-    choices = [_choice(job, index) for index in range(len(job.choices))]
+    choices = [{**_choice(job, index), **await _of_prompt(job, index)} for index in range(len(job.choices))]
     return {**job.envelope(choices, chunk=False), "usage": job.usage}
+
+
+async def _of_prompt(job: Completion, index: int) -> dict[str, Any]:
+    """Log-probabilities at each id of the prompt by id, as vLLM shapes them, where they were asked for."""
+    top, engine = getattr(job.body, "prompt_logprobs", None), job.loaded.engine
+    if top is None:
+        return {}
+    assert isinstance(engine, LanguageModel)
+    found = await asyncio.to_thread(engine.prompt_logprobs, job.choices[index].prompt, top)
+    if found is None:
+        raise Refused.about("prompt_logprobs", top, "null, for a model that does not run in PyTorch", "Leave it out.")
+    return {"prompt_logprobs": [None, *({str(number): {"logprob": value} for number, value in place.items()} for place in found)]}
 
 
 async def stream(job: Completion, metrics: Metrics, windows: WindowLog) -> AsyncGenerator[str, None]:

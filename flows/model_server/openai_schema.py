@@ -10,6 +10,7 @@ from flows.model_server.refusals import Body, Refused
 from models.engines.base import GenerationSettings
 
 MOST_LOGPROBS = 20
+MOST_PROMPT_LOGPROBS = 1024
 DEFAULT_TOKENS = 16  # of /v1/completions, as OpenAI's
 UNBOUNDED = 1024  # most tokens of an answer where neither the request nor the model sets a limit
 MOST_PROMPTS = 64
@@ -29,6 +30,7 @@ ALLOWED = {
     "stream": "true or false",
     "stream_options": "an object with include_usage",
     "logprobs": f"a whole number from 0 to {MOST_LOGPROBS} (completions), true or false (chat)",
+    "prompt_logprobs": f"a whole number from 0 to {MOST_PROMPT_LOGPROBS}, for an answer in one piece",
     "top_logprobs": f"a whole number from 0 to {MOST_LOGPROBS}, with logprobs: true",
     "n": "1",
     "best_of": "1",
@@ -109,6 +111,7 @@ class CompletionBody(Common):
 
     prompt: str | list[str] | Ids | list[Ids]
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    prompt_logprobs: int | None = Field(None, ge=0, le=MOST_PROMPT_LOGPROBS)  # as vLLM names it
     best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
     suffix: None = None

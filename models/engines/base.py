@@ -147,6 +147,10 @@ class LanguageModel(Engine):
             LadderError: The engine failed.
         """
 
+    def prompt_logprobs(self, prompt: Sequence[int], top: int) -> list[dict[int, float]] | None:
+        """Log-probabilities of the most probable ids, and of its own, at each id of a prompt after the first; None: it tells none."""
+        return None
+
     def start(self, prompt: Sequence[int], settings: GenerationSettings, emit: Callable[[Token | BaseException], None]) -> Generation:
         """Continue a prompt in the background: `emit` gets every token, or the error that ended it, from another thread."""
         generation = Generation()

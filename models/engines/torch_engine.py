@@ -144,7 +144,7 @@ class TorchLanguageModel(LanguageModel):
         self.max_length = min((each for each in (positions, max_length) if each is not None), default=None)
         self._prompts = PromptEncoder(tokenizer)
         self.chat, self.vocabulary = self._prompts.chat, tokenizers.id_count(tokenizer)
-        self._batch = ContinuousBatch(model, tokenizer, batch)
+        self._model, self._batch = model, ContinuousBatch(model, tokenizer, batch)
 
     def warm(self) -> None:
         """Write two tokens."""
@@ -157,6 +157,15 @@ class TorchLanguageModel(LanguageModel):
     def ids(self, prompt: str | Sequence[Message]) -> list[int]:
         """Ids of a text, or of a conversation."""
         return self._prompts.ids(prompt)
+
+    @torch.inference_mode()
+    def prompt_logprobs(self, prompt: Sequence[int], top: int) -> list[dict[int, float]]:
+        """Log-probabilities at each id of a prompt after the first."""
+        ids = torch.tensor([list(prompt)], device=next(self._model.parameters()).device)
+        scores = cast(Any, self._model)(input_ids=ids[:, :-1]).logits[0, :, : self.vocabulary].float().log_softmax(-1)
+        best, own = scores.topk(min(top, self.vocabulary)), scores.gather(-1, ids[0, 1:, None])
+        listed = zip(torch.cat([own, best.values], 1).tolist(), torch.cat([ids[0, 1:, None], best.indices], 1).tolist(), strict=True)
+        return [dict(zip(numbers, values, strict=True)) for values, numbers in listed]
 
     def generate(self, prompt: Sequence[int], settings: GenerationSettings, generation: Generation | None = None) -> Iterator[Token]:
         """Continue a prompt."""

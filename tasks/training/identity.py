@@ -107,8 +107,8 @@ def stage_identity(
         settings["student"]["checkpoint"] = file_sha256(Path(str(stage.student.path)) / "config.json")  # its weights are in `sha256`
     if signals is not None:
         settings["signals"] = identity_of_signals(signals)
-    elif stage.signals.on_policy:
-        settings["signals"] = {"source": stage.signals.source, **{name: getattr(stage.signals, name) for name in WRITING}}
+    elif own := _live_signals(stage.signals):
+        settings["signals"] = own
     borrowed = {"parent": parent} if parent and parent not in teachers[:1] and stage.student.initialisation != "random" else {}
     return {"kind": "stage", "numerics": NUMERICS, **settings, "data": data, "teachers": list(teachers), **(teaching or {}), **borrowed}
 
@@ -154,6 +154,16 @@ def identity_of_signals(signals: Signals) -> dict[str, Any]:
     if signals.kind == "sampled":
         return {"kind": signals.kind, "draws": signals.draws, "seed": signals.seed}
     return {"kind": signals.kind, "k": signals.k} if signals.kind == "top-k" else {"kind": signals.kind}
+
+
+def _live_signals(signals: Signals) -> dict[str, Any]:
+    """The settings of live signals that change a stage's numbers: of text that the student writes, and of an endpoint; mostly none."""
+    own: dict[str, Any] = {}
+    if signals.on_policy:
+        own = {"source": signals.source, **{name: getattr(signals, name) for name in WRITING}}
+    if signals.endpoint is not None:
+        own |= {"endpoint": numeric_settings(signals.endpoint), "k": signals.k}
+    return own
 
 
 def untaught(stage: Stage) -> Stage:

@@ -200,6 +200,7 @@ def student_work(
         parent,
         turns,
         writing=stage.signals if stage.signals.on_policy else None,
+        served=stage.signals if stage.signals.endpoint is not None else None,
         rationale=objective.rationale,
     )
 

@@ -30,6 +30,7 @@ from models.base.sharding import gathered
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.evaluation.baselines import training_counts
+from models.generation.endpoint import EndpointClient
 from models.losses.class_weights import weights_of
 from models.losses.features import Features
 from models.signals.sources import SignalSource, live, split_head, uniform
@@ -37,6 +38,7 @@ from models.students.vocabulary import VocabularyMap, fit_vocabulary, reduce_cor
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
 from models.training.on_policy import OnPolicyBatches
+from models.training.served import ServedTeacher
 from tasks.evaluation.evaluator import validator
 from tasks.records.run import DataRecord
 from tasks.runtime import cancellation as stopping
@@ -163,12 +165,23 @@ def train_model(
             before_checkpoint=curves.flush if curves else None,
             should_stop=should_stop or stopping.requested,
         )
+    for each in signals or ():
+        if isinstance(each, ServedTeacher):
+            _log_usage(work.name, each)
     model = gathered(model, spare) if spare is not None else model
     epoch, done = training_examples(corpus, cached=False), work.training.model_copy(update={"steps": trained.steps})
     live_ones = (rows + epoch.explained(ladder, work.rationale, rows) for rows in _live_rows(work, trained.steps))
     answers = tuple(zip(forwards, tuple(each.examples for each in cached) or tuple(live_ones), strict=True))
     examples, kept = examples_trained(ladder, done, work.rationale, epoch), tuple(checkpoints.glob(IMPORTANCE))
     return FinishedTraining(model, trained, size, vocabulary, initial, kept, cached, answers, aside, examples)
+
+
+def _log_usage(name: str, teacher: ServedTeacher) -> None:
+    """What the answers of an endpoint took; the client is closed."""
+    usage, endpoint = teacher.client.usage, teacher.client.endpoint
+    teacher.client.close()
+    price = f", a price of {usage.price(endpoint):.4g}" if endpoint.price_in or endpoint.price_out else ""
+    log.info("%s: %s answered %d requests, %d tokens%s", name, endpoint.model, usage.requests, usage.read + usage.written, price)
 
 
 def _cached(
@@ -215,6 +228,11 @@ def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precisi
         return [uniform(outputs_of(interface))]
     if objective is None or not _needs_teacher(work):
         return None
+    if work.served is not None and work.served.endpoint is not None:
+        client = EndpointClient(work.served.endpoint, "signals.endpoint", lambda line: log.warning("%s: %s", work.name, line))
+        again = work.served.buffer * work.training.batch_size if work.served.on_policy and work.served.reuse > 1 else 0
+        above.clear()  # its memory is the student's
+        return [ServedTeacher(client, work.served.k, outputs_of(interface), again)]
     return [live(above[t.folder], interface.output_ids, precision, objective.alignment) for t in work.teachers]
 
 
@@ -235,6 +253,12 @@ def _live_rows(work: Work, done: int) -> tuple[int, ...]:
 def _frozen_dtype(device: str, precision: str) -> torch.dtype:
     """A frozen teacher on a GPU needs no fp32 copy of its weights when it computes in bf16."""
     return torch.bfloat16 if device == "cuda" and precision == "bf16" else torch.float32
+
+
+def _live_words(work: Work) -> str:
+    """How the teachers answered beside the student, for its record."""
+    words = "on-policy" if work.writing else "live"
+    return f"{words}, top {work.served.k} of {work.served.endpoint.model}" if work.served and work.served.endpoint else words
 
 
 def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTraining, data: DataRecord) -> None:
@@ -258,8 +282,7 @@ def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTr
         seconds=trained.seconds,
         early_stopped=trained.early_stopped,
         vocabulary=len(finished.vocabulary.kept) if finished.vocabulary else None,
-        signals="; ".join(each.text for each in finished.cached)
-        or (("on-policy" if work.writing else "live") if _needs_teacher(work) else None),
+        signals="; ".join(each.text for each in finished.cached) or (_live_words(work) if _needs_teacher(work) else None),
         signal_seconds=sum(each.seconds for each in finished.cached),
         all_signal_seconds=sum(each.all_seconds for each in finished.cached),
         answers_asked=sum(each.examples for each in finished.cached) if finished.cached else None,

@@ -44,6 +44,7 @@ class Work:
         turns: Of the teachers; None: there is none.
         keep: Steps after which the weights are kept, beside the finished ones.
         writing: Settings of the text that the student writes; None: it learns from the data alone.
+        served: Settings of the signals of an endpoint, which answers in place of the teacher; None: there is none.
         rationale: Weight of rationales in the loss, where the data hold any, as set.
         pretrained: The model begins with weights that were trained before; its quality is then measured before the first step.
     """
@@ -64,6 +65,7 @@ class Work:
     keep: tuple[int, ...] = ()
     pretrained: bool = False
     writing: Signals | None = None
+    served: Signals | None = None
     rationale: float | None = None
 
 

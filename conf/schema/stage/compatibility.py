@@ -131,7 +131,13 @@ def check_on_policy(stage: Stage, workload: str, data: CommonData, *, answers: b
     if weight and has_rationales(data):
         allowed = "0, with signals on-policy: the student writes answers"
         raise UserError.about(f"{key}.objective.rationale", weight, allowed, "Set it to 0, or signals to live.")
+    if objective.alignment != "none":
+        allowed = "none, with signals on-policy: the teacher reads the ids that the student wrote"
+        raise UserError.about(f"{key}.objective.alignment", objective.alignment, allowed, "Leave it out, or set signals to live.")
     columns = getattr(data, "columns", None)
+    if columns is not None and getattr(columns, "rationale", None) is not None and weight_of_rationales(objective.rationale):
+        allowed = "0, with signals on-policy, whose texts have no rationales"
+        raise UserError.about(f"{key}.objective.rationale", objective.rationale, allowed, "Set it to 0, or set signals to live.")
     if columns is not None and columns.conversations:
         if signals.prompt is not None:
             allowed = "none, for rows that have prompts of their own"
@@ -145,6 +151,32 @@ def check_on_policy(stage: Stage, workload: str, data: CommonData, *, answers: b
         raise UserError.about(
             f"{key}.signals.tokens", signals.tokens, allowed, "Lower it, shorten signals.prompt, or lengthen the sequences."
         )
+
+
+def check_endpoint(stage: Stage, workload: str, members: int, key: str) -> None:
+    """Refuse a teacher behind an endpoint that could not answer.
+
+    Args:
+        stage: With `signals.endpoint`.
+        workload: The ladder's.
+        members: Of the stage above.
+        key: Dotted key of the stage, such as `stages[1]`.
+
+    Raises:
+        UserError: Naming the setting, the allowed values and the remedy.
+    """
+    place, signals = f"{key}.signals.endpoint", stage.signals
+    assert signals.endpoint is not None
+    for wrong, condition in (
+        (workload != "causal-lm", f"none, for workload {workload}"),
+        (signals.source not in ("live", "on-policy"), f"none, with signals.source {signals.source}"),
+        (stage.teachers not in (("parent",), ("root",)), "none, with teachers other than [parent] or [root], for which it stands"),
+        (members > 1 and stage.teachers == ("parent",), "none, below a stage with members"),
+        (stage.student.vocabulary == "used", "none, with student.vocabulary used, whose ids no server knows"),
+        (stage.members > 1, "none, with members"),
+    ):
+        if wrong:
+            raise UserError.about(place, signals.endpoint.url, condition, "Leave it out.")
 
 
 def check_members(objective: Objective, signals_kind: str, *, key: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from conf.schema.base import Settings, setting
+from conf.schema.generate import Endpoint
 
 
 class Signals(Settings):
@@ -20,7 +21,7 @@ class Signals(Settings):
         "What is stored of an answer: sampled: counts of random draws, unbiased; top-k: the most probable ids and the mass of the rest; "
         "full: everything, for small vocabularies",
     )
-    k: int = setting(50, "Ids kept of each answer (top-k)", "ids", ge=1, le=4096)
+    k: int = setting(50, "Ids kept of each answer (top-k, endpoint)", "ids", ge=1, le=4096)
     draws: int = setting(50, "Random draws from each answer (sampled)", "draws", ge=1, le=4096)
     seed: int = setting(0, "Seed of the draws (sampled)", "seed", ge=0, lt=2**31)
     fraction: float = setting(
@@ -52,6 +53,12 @@ class Signals(Settings):
     )
     sampling_temperature: float = setting(
         1.0, "Temperature of the writing; 0: always the most probable id (on-policy)", "ratio", added=True, ge=0, le=100
+    )
+    endpoint: Endpoint | None = setting(
+        None,
+        "A teacher behind OpenAI's API with the student's tokenizer: it gives the `k` most probable ids at each id of a text, and the "
+        "teacher here is not asked (live, on-policy); none: it is",
+        added=True,
     )
 
     @property

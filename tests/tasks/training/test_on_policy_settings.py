@@ -32,6 +32,9 @@ stages:
 """
 
 
+SERVED = "stages.one.signals.endpoint={url: 'http://h/v1', model: big}"
+
+
 def loaded(*overrides: str, text: str = TEXT) -> Ladder:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ladder.yaml"
@@ -50,6 +53,12 @@ def loaded(*overrides: str, text: str = TEXT) -> Ladder:
         (["stages.one.signals.prompt=32"], r"signals\.prompt: got 32; allowed: below data\.sequence_length, 32"),
         (["stages.one.signals.tokens=17"], r"signals\.tokens: got 17; allowed: at most 16, which data\.sequence_length leaves"),
         (["data.columns={prompt: q, completion: a}", "stages.one.signals.prompt=4"], r"signals\.prompt: got 4; allowed: none, for rows"),
+        (["stages.one.objective.alignment=bytes"], r"objective\.alignment: got 'bytes'; allowed: none, with signals on-policy"),
+        (["compute={launcher: torchrun, workers: 2}"], r"compute\.workers: got 2; allowed: 1, with signals on-policy"),
+        ([SERVED, "stages.one.signals.source=cached"], r"signals\.endpoint: got 'http://h/v1'; allowed: none, with signals\.source cached"),
+        ([SERVED, "stages.one.teachers=none"], r"signals\.endpoint: got 'http://h/v1'; allowed: none, with teachers other than"),
+        ([SERVED, "stages.one.members=2"], r"signals\.endpoint: got 'http://h/v1'; allowed: none, with members"),
+        ([SERVED, "stages.one.objective.kind=dkd"], r"objective\.kind: got 'dkd'; allowed: .* which do not hold every probability"),
         (["stages.one.signals.fraction=0"], r"signals\.fraction: got 0; allowed: a number in"),
     ],
 )
@@ -78,6 +87,9 @@ def test_the_identity_holds_what_is_written_and_no_other_stage_s_changes() -> No
         for change in ("fraction=0.5", "buffer=2", "reuse=2", "prompt=9", "tokens=3", "sampling_temperature=0")
     }
     assert len(own) == 8
+    served = {key(SERVED), key(SERVED, "stages.one.signals.k=7"), key(SERVED, "stages.one.signals.source=live")}
+    assert len(own | served) == 11
+    assert key(SERVED) == key(SERVED, "stages.one.signals.endpoint.retries=9", "stages.one.signals.endpoint.price_in=3")
     assert key("stages.one.signals.k=7") == key(), "settings of a cache are none of it"
     assert key(stage=1) == key("stages.two.signals.fraction=0.5", stage=1), "nor are these of a live teacher"
     assert known_settings(Signals()) == {"source": "live", "kind": "sampled", "k": 50, "draws": 50, "seed": 0}
