@@ -34,7 +34,7 @@ from conf.schema.stage.compatibility import check_endpoint, check_objective, che
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
 from conf.schema.teaching_checks import check_teaching
-from conf.schema.workloads import answers_in_ids, makes_embeddings
+from conf.schema.workloads import answers_in_ids, has_classes, makes_embeddings
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification", "image-text", "embedding", "image-text-embedding"]
 
@@ -168,7 +168,8 @@ class Ladder(Settings):
             raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload {self.workload}. Leave it out.")
         columns = getattr(self.data, "columns", None)
         if not answers_in_ids(self.workload) and columns is not None and columns.conversations:
-            raise ValueError(f"data.columns: got conversations; allowed: text and label, for workload {self.workload}. Leave them out.")
+            usual = "text and label" if has_classes(self.workload) else "text"
+            raise ValueError(f"data.columns: got conversations; allowed: {usual}, for workload {self.workload}. Leave them out.")
         if self.workload != "causal-lm" and not self.data.cross_document_attention:
             raise ValueError(f"data.cross_document_attention: got false; allowed: true, for workload {self.workload}. Leave it out.")
         if self.tokenizer.kind == "folder" and self.workload != "causal-lm":

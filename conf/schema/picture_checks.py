@@ -32,8 +32,6 @@ def check_image_text(
     if tokenizer.kind != "teacher":
         raise ValueError(f"tokenizer.kind: got {tokenizer.kind!r}; allowed: teacher, {suits}, which has that of the processor. Set it.")
     columns = getattr(data, "columns", None) or Columns()
-    if workload == "image-text-embedding" and columns.conversations:
-        raise ValueError(f"data.columns: got conversations; allowed: image and text, {suits}. Leave them out.")
     if workload == "image-text" and columns.prompt is None:
         raise ValueError(
             f"data.columns: got no prompt; allowed: prompt and completion, {suits}, beside image. Name the columns of question and answer."

@@ -12,7 +12,7 @@ from conf.schema.workloads import refuse_unserved
 from models.engines.load import load_engine
 from models.export.formats import check_format
 from tests.factories import ladder_of_file
-from tests.vision_models import SMALL, ladder
+from tests.vision_models import SMALL, captions_ladder, ladder
 
 SHAPE = {"hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32}
 TRAINED: dict[str, Any] = {"source": "train", "shape": SHAPE, "training": {"steps": 1, "batch_size": 1, "learning_rate": 1e-3}}
@@ -48,6 +48,25 @@ def test_the_ladder_of_the_tests_is_whole() -> None:
 def test_settings_that_do_not_suit_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         ladder(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"data": {"columns": {"image": "image", "prompt": "p", "completion": "c"}}},
+            r"data\.columns: got conversations; allowed: text",
+        ),
+        ({"stage": {"objective": {"kind": "forward-kl"}}}, r"objective\.kind: got 'forward-kl'; allowed: cosine, mse, similarity-kl"),
+        ({"stage": {"signals": {"source": "cached"}}}, r"signals\.source: got 'cached'"),
+        ({"stage": {"student": {"parameters": "10k"}}}, r"stages\[0\]\.student\.parameters: got some; allowed: config"),
+        ({"data": {"pairs": {"paths": ["p.csv"]}}}, r"data\.pairs: got some; allowed: none, for workload image-text-embedding"),
+        ({"stage": {"gate": {"max_ece": 0.1}}}, r"stages\[0\]\.gate\.max_ece"),
+    ],
+)
+def test_settings_that_do_not_suit_embeddings_of_pictures_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        captions_ladder(**settings)
 
 
 def test_a_vision_part_is_for_pictures_with_texts() -> None:

@@ -47,6 +47,13 @@ def test_a_students_own_vision_part_is_a_function_of_the_seed(teacher: nn.Module
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+def test_smolvlm_takes_what_idefics3_takes(teacher: nn.Module) -> None:
+    made: Any = make_student(Student(config={**SMALL, "model_type": "smolvlm"}), teacher, INTERFACE, 0, "student").model
+    ids = torch.tensor([[258, 258, 258, 258, 65, 66]])
+    pixels = torch.randn(1, 1, 3, 16, 16)
+    assert made(input_ids=ids, pixel_values=pixels).logits.shape == (1, 6, IDS)
+
+
 def test_two_architectures_share_no_vision_part(teacher: nn.Module) -> None:
     other = {"model_type": "llava", "text_config": SMALL["text_config"]}
     with pytest.raises(UserError, match=r"student\.vision: got \"the teacher's\"; allowed: own, for a llava below a idefics3"):

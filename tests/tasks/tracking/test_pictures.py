@@ -14,20 +14,26 @@ from mlflow.exceptions import MlflowException
 from transformers import AutoProcessor
 
 from tasks.tracking.package import About, write_package
-from tests.vision_models import TEMPLATE, picture, png, save_model
+from tests.vision_models import TEMPLATE, picture, png, save_clip, save_model
+
+
+def packed(folder: Path, workload: str, place: Path) -> Any:
+    """The folder of a model in MLflow's form, loaded."""
+    target, parts = place / "package", place / "parts"
+    target.mkdir()
+    parts.mkdir()
+    write_package(folder, parts, About(workload, "run", "m-1", str(target), None, {}), target)
+    for path in folder.iterdir():
+        shutil.copy(path, target)
+    return mlflow.pyfunc.load_model(str(target))
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's, of its own annotations
 @pytest.mark.parametrize("template", [None, TEMPLATE])
 def test_answers_are_those_of_transformers(tmp_path: Path, template: str | None) -> None:
-    folder, target, parts = tmp_path / "vlm", tmp_path / "package", tmp_path / "parts"
+    folder = tmp_path / "vlm"
     model = save_model(folder, "idefics3", template)
-    target.mkdir()
-    parts.mkdir()
-    write_package(folder, parts, About("image-text", "run", "m-1", str(target), None, {}), target)
-    for path in folder.iterdir():
-        shutil.copy(path, target)
-    loaded: Any = mlflow.pyfunc.load_model(str(target))
+    loaded = packed(folder, "image-text", tmp_path)
     rows = [json.dumps({"image": base64.b64encode(png(picture(n))).decode(), "prompt": f"row {n}?"}) for n in range(2)]
     found = loaded.predict(rows, params={"max_new_tokens": 3})
     own = AutoProcessor.from_pretrained(str(folder), backend="pil")
@@ -44,3 +50,19 @@ def test_answers_are_those_of_transformers(tmp_path: Path, template: str | None)
         loaded.predict(["What?"])
     with pytest.raises(MlflowException, match="row 0 is no image file in base64"):
         loaded.predict([json.dumps({"image": "bm8gaW1hZ2U=", "prompt": "x"})])
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's, of its own annotations
+def test_embeddings_are_those_of_transformers(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    model = save_clip(folder)
+    loaded = packed(folder, "image-text-embedding", tmp_path)
+    image = base64.b64encode(png(picture(1))).decode()
+    found = loaded.predict([json.dumps({"image": image}), json.dumps({"text": "kind 1"})])
+    own = AutoProcessor.from_pretrained(str(folder), backend="pil")
+    made = model(**own(text=["kind 1"], images=[picture(1)], return_tensors="pt"))
+    assert found[0] == pytest.approx(made.image_embeds[0].tolist(), abs=1e-6)
+    assert found[1] == pytest.approx(made.text_embeds[0].tolist(), abs=1e-6)
+    assert len(loaded.predict(loaded.input_example)[0]) == 12
+    with pytest.raises(MlflowException, match="row 0 is no JSON object of image or text"):
+        loaded.predict([json.dumps({"image": image, "text": "x"})])
