@@ -138,7 +138,7 @@ def metadata(record: StageRecord, lineage: Sequence[StageRecord], ladder: Ladder
         license=origin.license,
         license_name=origin.license_name,
         license_link=origin.license_link,
-        library_name="transformers",
+        library_name="sentence-transformers" if ladder.workload == "embedding" else "transformers",
         pipeline_tag=TASKS[ladder.workload][0],
         tags=tags,
         model_name=model_name(ladder, record),

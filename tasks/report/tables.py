@@ -35,9 +35,7 @@ class QualityMetric(NamedTuple):
 
 BITS = QualityMetric("bits_per_byte", "bits/byte", "bits per byte (lower is better)", "perplexity ratio")
 ACCURACY = QualityMetric("accuracy", "accuracy", "accuracy in % (higher is better)", "accuracy ratio")
-SIMILARITY = QualityMetric(
-    "similarity", "similarity", "rank correlation of cosines with the root's (higher is better)", "ratio of rank correlations"
-)
+SIMILARITY = QualityMetric("similarity", "similarity", "similarity to the root (higher is better)", "ratio of rank correlations")
 NO_MODEL = ("not run", "baseline")  # origins of rows that are none of a finished model
 BROKEN = {
     "parameters": "params",

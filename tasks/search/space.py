@@ -15,6 +15,7 @@ from conf.loading.messages import describe
 from conf.loading.yaml_output import in_one_line
 from conf.schema.choice.search import RANGE, flattened
 from conf.schema.ladder import Ladder
+from conf.schema.stage.objective import WHOLE_BATCH
 from conf.schema.stage.stage import Stage
 from conf.schema.workloads import answers_in_ids
 
@@ -79,12 +80,18 @@ class Dimension:
 
 
 def default_space(ladder: Ladder, stages: Sequence[Stage]) -> dict[str, Any]:
-    """A space that suits a workload: weight of the teacher, learning rate and weight decay; temperature and z-scores of classifiers."""
+    """A space that suits a workload: weight of the teacher, learning rate and weight decay; the temperature of classifiers.
+
+    Embeddings have no labels that the teacher could be weighed against.
+    """
     space: dict[str, Any] = {
         "training.learning_rate": {"low": 0.25, "high": 4.0, "log": True, "relative": True},
         "training.weight_decay": {"low": 0.001, "high": 1.0, "log": True},
     }
-    if all(stage.teachers != ("none",) for stage in stages):
+    if ladder.workload == "embedding":
+        if all(stage.objective.kind in WHOLE_BATCH for stage in stages):
+            space["objective.temperature"] = {"low": 0.01, "high": 0.5, "log": True}
+    elif all(stage.teachers != ("none",) for stage in stages):
         space["objective.alpha"] = {"low": 0.3, "high": 1.0}
         if not answers_in_ids(ladder.workload):
             space["objective.temperature"] = {"low": 1.0, "high": 6.0, "log": True}

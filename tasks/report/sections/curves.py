@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.records.run import RunRecord
-from tasks.report.plots.curves import Curve, curves_svg, read_curve
+from tasks.report.plots.curves import NATS, Curve, curves_svg, read_curve
 
 
 def section(record: RunRecord) -> Mapping[str, Any] | None:
@@ -20,7 +20,13 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
     if not plots and not damaged:
         return None
     without = [name for name in order if name not in curves and name not in damaged]
-    return {"plots": plots, "without": without, "damaged": damaged, "starts": starts(record, curves)}
+    return {
+        "plots": plots,
+        "without": without,
+        "damaged": damaged,
+        "starts": starts(record, curves),
+        "unit": next((curve.unit for curve in curves.values()), NATS),
+    }
 
 
 def starts(record: RunRecord, curves: dict[str, Curve]) -> list[dict[str, str]]:

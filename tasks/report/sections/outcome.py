@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.home import Home
+from conf.schema.workloads import UNJUDGED
 from models.base.quality import learned_nothing
 from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
@@ -34,7 +35,7 @@ def section(record: RunRecord) -> Mapping[str, Any] | None:
         "sentences": [sentences[0], *sentences[len(record.stages) :]] if folded else sentences,
         "folded": folded,
         "judged": _judged(record),
-        "prove": prove_command(record),
+        "prove": None if record.workload in UNJUDGED else prove_command(record),
         "unfinished": _unfinished(record),
     }
 

@@ -106,4 +106,4 @@ def _task(task: TaskFigures | None) -> str:
 def _shown(key: str, value: float | None) -> str:
     if value is None:
         return fmt.NONE
-    return fmt.percent(value) if key in SHARES else f"{value:,.3f}"
+    return fmt.percent(value) if key in SHARES else f"{value:.5f}" if key == "mse" else f"{value:,.3f}"

@@ -27,12 +27,16 @@ from models.evaluation.embedding_quality import embed
 from tasks.data.pairs import read_pairs
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import StageRecord
+from tasks.report import tables
+from tasks.report.sections import curves, outcome, quality
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.search.plan import plan_search
+from tasks.search.space import default_space
 from tasks.teachers.quality import accept_teacher
 from tasks.teachers.teacher import prepare_teacher
 from tasks.tracking.package import About, write_package
 from tasks.training.student import train_student
-from tests.factories import inputs_of
+from tests.factories import inputs_of, run_record
 
 TRAINING = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "validate_every": 3}
 TEXTS = [f"{subject} {verb} {n}" for n in range(6) for subject in ("a dog", "the market", "one ship") for verb in ("runs", "fell")]
@@ -231,3 +235,21 @@ def test_settings_that_embeddings_do_not_have(change: Change, words: str) -> Non
 
 def test_the_usual_objective_is_cosine() -> None:
     assert [stage.objective.kind for stage in ladder_of().stages] == ["cosine", "similarity-kl"]
+
+
+def test_a_search_moves_what_embeddings_have() -> None:
+    ladder = ladder_of()
+    assert set(default_space(ladder, ladder.stages)) == {"training.learning_rate", "training.weight_decay"}
+    assert "objective.temperature" in default_space(ladder, ladder.stages[1:])
+    assert plan_search(ladder).metric == "similarity"
+
+
+def test_a_report_says_what_its_figures_are(made: tuple[StageInputs, list[StageRecord]]) -> None:
+    _, (root, *students) = made
+    record = run_record("r", root, *students, workload="embedding")
+    found = {name: find(record) or {} for name, find in (("curves", curves.section), ("quality", quality.section))}
+    assert found["curves"]["unit"] == "distance from the teacher"
+    assert [line["before"] for line in found["curves"]["starts"]] == [f"{student.initial['distance']:.3f}" for student in students]
+    assert found["quality"]["tables"][0]["headers"][1:] == [*quality.FIGURES["similarity"].values()]
+    assert outcome.section(record)["prove"] is None, "no proof compares embeddings"
+    assert any(cell == "mean embedding" for row in tables.rows(record)[1] for cell in row)
