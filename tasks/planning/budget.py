@@ -162,7 +162,7 @@ def _stage_seconds(ladder: Ladder, place: int, models: Sequence[StepSeconds], an
     """Seconds of a stage: training, the teachers' answers, evaluation beside parent and root, validations, importance."""
     stage, examples = ladder.stages[place], ladder.evaluation.examples
     own, parent, root = models[place + 1], models[place], models[0]
-    total = STAGE_SECONDS + stage.members * stage.training.steps * own.step
+    total = STAGE_SECONDS + stage.members * stage.training.steps * own.step + answers.written * own.write
     for teacher, count in zip(answers.teachers, answers.new, strict=True):
         total += count * (models[teacher].used if stage.student.vocabulary == "used" else models[teacher].forward)
     total += answers.trial_steps * own.step + (place + 1) * examples * own.forward * bool(answers.trial_steps)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import weight_of_rationales
+from conf.schema.stage.stage import Stage
 from conf.schema.stage.training import Training
 from conf.schema.teacher import AnswersTeacher
 from models.base.device import precision_of
@@ -22,6 +23,7 @@ from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import prepare_teacher
 from tasks.teachers.teacher_source import resolve_checkpoint
+from tasks.training.identity import known_settings
 
 FORMAT = 2  # of a calibration: forward passes by the example
 WARM, TIMED = 2, 3  # steps before and in a measurement
@@ -36,11 +38,13 @@ class StepSeconds:
         step: Of a training step, without its teachers.
         forward: Of its forward pass over one example.
         used: The same with its head cut to the ids that the data use.
+        write: Of writing one text, where the model writes its own.
     """
 
     step: float
     forward: float
     used: float
+    write: float = 0.0
 
 
 def calibrate(ladder: Ladder, data: DataRecord, context: Context) -> tuple[dict[str, StepSeconds], bool]:
@@ -70,7 +74,7 @@ def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
     from tasks.runtime.environment import processor
 
     stages = [
-        [stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training, stage.objective.rationale)]
+        [stage.name, stage.student.model_dump(mode="json"), _speed(ladder, stage.training, stage.objective.rationale), *_writing(stage)]
         for stage in ladder.stages
     ]
     teacher = ladder.teacher.model_dump(mode="json", exclude={"training", "rationale"})
@@ -79,6 +83,11 @@ def _circumstances(ladder: Ladder, data: DataRecord) -> dict[str, Any]:
         own = _speed(ladder, ladder.teacher.training, ladder.teacher.rationale)
     machine = [processor(), version("torch"), ladder.compute.threads, ladder.compute.device]
     return {"format": FORMAT, "stages": stages, "teacher": teacher, "training": own, "data": data.content_hash, "machine": machine}
+
+
+def _writing(stage: Stage) -> list[Any]:
+    """The settings of text that the student writes; none where it does not."""
+    return [known_settings(stage.signals)] if stage.signals.on_policy else []
 
 
 def _speed(ladder: Ladder, training: Training, rationale: float | None = None) -> list[Any]:
@@ -129,6 +138,8 @@ def _measure(ladder: Ladder, data: DataRecord, context: Context) -> dict[str, St
         corpus = reduce_corpus(whole, cut if stage.student.vocabulary == "used" else None)
         model = random(student_config(stage.student, None, corpus.interface, f"{stage.name}.student"))
         measured[stage.name] = timed(model, corpus, stage.training, stage.objective.rationale)
+        if stage.signals.on_policy:
+            measured[stage.name] = replace(measured[stage.name], write=_writing_seconds(ladder, corpus, model, stage))
     return measured
 
 
@@ -147,6 +158,21 @@ def _step_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training
     few = training.model_copy(update={"steps": WARM + TIMED, "patience": None})
     train(model, batches, Plan(few, None, 0, corpus.interface.output_ids, device, precision), on_step=on_step)
     return (moments[-1] - moments[WARM - 1]) / TIMED
+
+
+def _writing_seconds(ladder: Ladder, corpus: Corpus, model: Any, stage: Stage) -> float:
+    """Seconds of writing one text, of a whole buffer at once."""
+    from models.data.batches import TrainingBatches
+    from models.training.on_policy import OnPolicyBatches
+
+    training = stage.training
+    batches = TrainingBatches(corpus, training.batch_size, 0)
+    own = OnPolicyBatches(batches, model, stage.signals, training.steps, precision_of(ladder, training))
+    first, began = next((step for step in range(training.steps) if own.steps.has(step)), None), time.perf_counter()
+    if first is None:
+        return 0.0
+    own.at(first)
+    return (time.perf_counter() - began) / (training.batch_size * len(own.steps.prompts(first)))
 
 
 def _forward_seconds(ladder: Ladder, corpus: Corpus, model: Any, training: Training, rationales: bool) -> float:

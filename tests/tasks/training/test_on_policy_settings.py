@@ -9,12 +9,14 @@ from conf.errors import UserError
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from conf.schema.stage.signals import Signals
+from tasks.planning.budget import _stage_seconds
+from tasks.planning.calibration import StepSeconds
 from tasks.planning.matching import settled
 from tasks.planning.routes import routed
 from tasks.search.plan import _of_stage
 from tasks.store.fingerprint import fingerprint
 from tasks.training.bake_off import trial_stage
-from tasks.training.cost_model import Forward, TrainingExamples, ladder_flops
+from tasks.training.cost_model import AnswerCaches, Forward, TrainingExamples, answers_of, ladder_flops
 from tasks.training.identity import known_settings, stage_identity
 from tasks.training.signal_policy import choose
 
@@ -105,6 +107,16 @@ def test_every_rewriting_of_a_ladder_keeps_the_student_writing() -> None:
     assert routed("direct", ladder).stages[0].signals == stage.signals
     with pytest.raises(UserError, match=r"route: got 'root-cached'; allowed: stages that learn from the data; one writes its own text"):
         routed("root-cached", ladder)
+
+
+def test_a_budget_counts_the_seconds_of_writing() -> None:
+    def seconds(*overrides: str) -> float:
+        ladder = loaded(*overrides)
+        (answers, _) = answers_of(ladder, [False, False], AnswerCaches(TrainingExamples(50)))
+        return _stage_seconds(ladder, 0, [StepSeconds(0, 0, 0), StepSeconds(1.0, 0.0, 0.0, write=0.25)], answers)
+
+    assert seconds() - seconds("stages.one.signals.source=live") == pytest.approx(10 * 8 * 0.25)
+    assert seconds("stages.one.signals.reuse=5") - seconds("stages.one.signals.source=live") == pytest.approx(2 * 8 * 0.25)
 
 
 def test_writing_a_text_costs_one_forward_pass_of_the_student() -> None:
