@@ -108,3 +108,30 @@ def loads_in_plain_transformers(folder: str, auto: str) -> None:
     logits = model(**tokenizer("some text", return_tensors="pt")).logits
     assert bool(logits.isfinite().all())
     assert not list(Path(folder).glob("*.bin")) + list(Path(folder).glob("*.pt"))
+
+
+@pytest.mark.slow
+def test_a_teacher_with_a_tokenizer_of_its_own_below_which_bytes_are_learned(cli, tmp_path):
+    """A whole run, its report, and an on-policy stage at the end."""
+    import transformers
+
+    from models.data import tokenizers
+
+    texts = [sentence(i) for i in range(60)]
+    own = tokenizers.train_bpe(texts, 320)
+    size = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = transformers.LlamaConfig(vocab_size=tokenizers.id_count(own), max_position_embeddings=64, eos_token_id=0, **size)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "merges")
+    tokenizers.save(own, tmp_path / "merges")
+    (tmp_path / "texts.csv").write_text("text\n" + "".join(f"{text}\n" for text in texts))
+    ladder = yaml.safe_load(text_ladder(tmp_path / "other.yaml", "causal-lm", {"paths": ["texts.csv"]}, {"kind": "bytes"}).read_text())
+    ladder["teacher"] = {"source": "checkpoint", "path": "merges", "allow_poor": True}
+    ladder["defaults"]["objective"] = {"alignment": "bytes"}
+    ladder["stages"][0]["student"].pop("initialisation")
+    ladder["stages"][1] |= {"teachers": ["root"], "signals": {"source": "on-policy"}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(ladder))
+    cli("run", tmp_path / "other.yaml")
+    shown = cli.json("show")
+    assert {"agreement_root", "kl_root", "bits_per_byte"} <= set(shown["stages"][1]["metrics"])
+    report = Path(shown["folder"], "report.html").read_text()
+    assert "its tokenizer is not that of its students" in report
