@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from conf.schema.stage.training import Training
 from models.architectures import attention
 from models.architectures.attention import single_precision_gradient
 from models.data.batches import IGNORE, UNLABELLED, TrainingBatches
-from models.data.corpus import Corpus
+from models.data.corpus import SPLITS, Corpus, write_corpus
 from models.engines.sampling import draw
 from models.losses.schedules import WritingSteps
 from models.signals.sources import live
@@ -24,6 +26,7 @@ from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
 from models.training.on_policy import OnPolicyBatches, text_batch
 from models.training.rollout import Written, write
+from tests.factories import END, corpus_in, split_of
 
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]
@@ -115,6 +118,26 @@ def test_batches_of_the_data_and_of_the_student_take_turns(prose: Corpus, model_
         if step % 2 == 0:
             assert torch.equal(found.targets, given.targets)
     assert {int(length) for length in batches.state()["lengths"]} <= set(range(9, 25))
+
+
+def test_rows_of_prompt_and_completion_are_continued_from_their_own_prompts(prose: Corpus, model_for: Make, tmp_path: Path) -> None:
+    rows = [("ab", "cdef"), ("the quick", "fox"), ("o", "ver it"), ("lazy dogs", "x")]
+    ids = [[*prompt.encode(), *answer.encode(), END] for prompt, answer in rows]
+    counted = [number >= len(prompt) for (prompt, _), each in zip(rows, ids, strict=True) for number in range(len(each))]
+    split = replace(split_of(ids, [-1] * 4, [0] * 4, [4] * 4), counted=np.array(counted, dtype=np.uint8))
+    corpus = corpus_in(tmp_path / "rows", "causal-lm", 16, dict.fromkeys(SPLITS, split))
+    description = replace(corpus.info, completions=True)
+    write_corpus(tmp_path / "completions", description, dict.fromkeys(SPLITS, split))
+    data, model = TrainingBatches(Corpus(tmp_path / "completions", "hash"), 4, 0), model_for(prose)
+    batches = OnPolicyBatches(data, model, Signals.model_validate({"source": "on-policy", "tokens": 5}), 4, "fp32")
+    found, numbers = batches.at(0), data.numbers(0)
+    for row, number in enumerate(numbers.tolist()):
+        prompt = list(rows[number][0].encode())
+        assert found.inputs["input_ids"][row, : len(prompt)].tolist() == prompt
+        counts = (found.targets[row] == UNLABELLED).nonzero()[:, 0].tolist()
+        length = int(batches.state()["lengths"][row])
+        assert length - len(prompt) <= 5
+        assert counts == list(range(len(prompt) - 1, length - 1))
 
 
 Run = Callable[..., tuple[Trained, dict[str, Tensor], list[Step]]]
