@@ -81,7 +81,14 @@ def generate_data(root: StageRecord, inputs: StageInputs, asked: AskedPrompts, s
         return lambda folder: _write(folder, chosen, record, columns, settings.rationale_before)
 
     found = find_or_compute(store_of(inputs.context), entry, inputs.context.made, compute)
-    update = {"folder": str(found.folder), "reused": found.reused, "left_out": asked.left_out, "written": written.written}
+    asked_hash = prompts.prompts_hash(settings.prompts, Path(inputs.context.base))
+    update = {
+        "source": asked_hash,
+        "folder": str(found.folder),
+        "reused": found.reused,
+        "left_out": asked.left_out,
+        "written": written.written,
+    }
     record = _read(found.folder).model_copy(update={**update, "retries": written.retries})
     log.info("generate: %s%s", record.words, " (found in the store)" if found.reused else "")
     return record

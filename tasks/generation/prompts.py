@@ -24,6 +24,7 @@ from tasks.data.reading.sources import renamed
 from tasks.data.reading.tables import TABLES, read_rows
 from tasks.data.reading.text_files import read_text
 from tasks.records.format import percent
+from tasks.store.fingerprint import fingerprint
 
 KEY = "data.generate.prompts"
 LINE = "prompt"  # column of a text file's lines
@@ -107,6 +108,15 @@ def filled(template: str, row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]
             values.append("" if value is None else str(value))
             text += values[-1]
     return text, tuple(values)
+
+
+def prompts_hash(settings: Prompts, base: Path) -> str:
+    """Hash of the content of all prompts.
+
+    Raises:
+        UserError: As `all_prompts`.
+    """
+    return fingerprint({"prompts": [[each.text, each.learned, each.reference] for each in all_prompts(settings, base)]})
 
 
 def all_prompts(settings: Prompts, base: Path) -> Iterator[Prompt]:

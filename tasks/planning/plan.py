@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from tasks.data.prepare import content_hash, counts_of, data_identity, read_corp
 from tasks.data.reading.sources import source_hash
 from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.estimates import cache_bytes
+from tasks.planning.generated import NOTE, generated_data
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
 from tasks.planning.misfits import check_labels, check_weights
 from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, plan_model, plan_of_rung, plan_teacher, planned_choice
@@ -80,6 +82,10 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
         notes += check_labels(ladder, context)
     inputs = PlanInputs(ladder, context, store, corpus, content_hash(found) if found else UNKNOWN, expected_throughput(home, ladder))
     teacher, weights = plan_teacher(inputs, root, notes)
+    if ladder.data.generate is not None:
+        rows = generated_data(ladder, context)
+        notes += [NOTE] if rows is None else []
+        inputs = replace(inputs, data_hash=UNKNOWN) if rows is None else replace(inputs, corpus=rows.corpus(), data_hash=rows.content_hash)
     notes += _unknown_sizes(ladder, root, corpus)
     choices = [choose(stage, ladder, corpus.info if corpus else None) for stage in ladder.stages]
     examples = training_examples(corpus, any(choice.cached for choice in choices))

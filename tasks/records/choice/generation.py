@@ -24,6 +24,7 @@ class GenerationRecord(Record):
         fingerprint: Of the selected rows.
         answers_fingerprint: Of all answers, which are selected anew when only a rule changes.
         folder: With `rows.jsonl`, the rows that train, and `dropped.jsonl`.
+        source: Hash of the content of all prompts.
         reused: Whether the selected rows were found in the store.
         prompts: That were asked.
         left_out: Prompts that were not, by reason: `equal`, `held-out`, `empty`.
@@ -49,6 +50,7 @@ class GenerationRecord(Record):
     fingerprint: str
     answers_fingerprint: str
     folder: str
+    source: str | None = None
     reused: bool = False
     prompts: int
     left_out: dict[str, int] = Field(default={})
