@@ -96,9 +96,17 @@ class Family:
         return config
 
     def parameters(self, sizes: Sizes) -> int:
-        """All parameters, a tied matrix once; counted without memory."""
-        with torch.device("meta"):
-            return sum(p.numel() for p in build(self.config(sizes), self.interface.workload).parameters())
+        """All parameters, a tied matrix once; counted without memory.
+
+        Raises:
+            UserError: transformers builds no model of the teacher's settings, such as an activation that it does not know.
+        """
+        config, allowed = (
+            self.config(sizes),
+            f"a size, where transformers builds models of the teacher's {self.teacher.model_type} settings",
+        )
+        with foreign_errors(f"{self.key}.parameters", "a size", allowed, "Correct the teacher's config.json."), torch.device("meta"):
+            return sum(p.numel() for p in build(config, self.interface.workload).parameters())
 
 
 def student_of_size(teacher: Any, parameters: int, interface: Interface, key: str, *, prune: bool = False) -> Shape | dict[str, Any]:
