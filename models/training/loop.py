@@ -33,7 +33,7 @@ from models.losses.taid import Taid, advance
 from models.signals.sources import SignalSource, split_head
 from models.training.checkpoints import Checkpoints
 from models.training.on_policy import OnPolicyBatches
-from models.training.step import Plan, StudentInTraining, check_batch_statistics, gradients, recomputed
+from models.training.step import Plan, StudentInTraining, check_batch_statistics, check_whole_batches, gradients, recomputed
 
 CURVE_POINTS = 1000
 
@@ -141,6 +141,7 @@ def train(
     sources = () if signals is None else (signals,) if callable(signals) else tuple(signals)
     accelerator = accelerator_for(plan.device, plan.precision)
     check_batch_statistics(model, t, processes=accelerator.num_processes)
+    check_whole_batches(plan.objective, t, accelerator.num_processes)
     own = batches if isinstance(batches, OnPolicyBatches) else None
     if own is not None and accelerator.num_processes > 1:
         allowed = "live or cached, for a training on several processes, of which each would write"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from conf.errors import UserError
 from conf.schema.compute import Strategy
-from conf.schema.stage.objective import Objective
+from conf.schema.stage.objective import WHOLE_BATCH, Objective
 from conf.schema.stage.training import Training
 from models.base.sharding import whole
 from models.data.batches import Batch
@@ -111,6 +111,21 @@ def check_batch_statistics(model: nn.Module, training: Training, key: str = "tra
         raise UserError.about(f"{key}.recompute", True, f"false, {kind}", "Leave it out.")
     if processes > 1:
         raise UserError.about("compute", f"{processes} processes", f"one process, {kind}", "Start it without a launcher.")
+
+
+def check_whole_batches(objective: Objective | None, training: Training, processes: int) -> None:
+    """Refuse to split a batch whose rows the objective compares with one another.
+
+    Raises:
+        UserError: A step is taken in micro-batches, or by several processes.
+    """
+    if objective is None or objective.kind not in WHOLE_BATCH:
+        return
+    why = f"for objective.kind {objective.kind}, which compares each row with all others of its batch"
+    if training.accumulation > 1:
+        raise UserError.about("training.accumulation", training.accumulation, f"1, {why}", "Leave it out, or lower batch_size.")
+    if processes > 1:
+        raise UserError.about("compute", f"{processes} processes", f"one process, {why}", "Start it without a launcher.")
 
 
 def gradients(

@@ -18,7 +18,7 @@ from tasks.records.routes.search import read_search
 from tasks.records.run import RunRecord, StageRecord
 from tasks.registry.history import standing
 from tasks.report import export_table, tables
-from tasks.report.tables import ACCURACY, BITS
+from tasks.report.tables import ACCURACY, BITS, SIMILARITY
 from tasks.report.terminal import WIDE, table_of, text_of
 from tasks.runtime.runs.run_registry import UnreadableRun
 from tasks.tracking.client import run_url, tracking_uri, ui_command
@@ -92,7 +92,7 @@ def runs_text(rows: list[dict[str, Any]], width: int | None = None) -> str:
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    quality = BITS if row["metric"] == BITS.key else ACCURACY
+    quality = next((each for each in (BITS, SIMILARITY) if each.key == row["metric"]), ACCURACY)
     score = NONE if row["quality"] is None else tables.score(quality, {quality.key: row["quality"]})
     done, planned = row["stages"].split("/")
     return {

@@ -5,10 +5,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from conf.errors import UserError
 from conf.schema.stage.objective import EMBEDDING_ONLY, Objective
+from conf.schema.stage.training import Training
 from models.data.batches import UNLABELLED
 from models.losses.divergences import similarities
 from models.losses.loss import StepObjective, TeacherSignal, distillation_loss
+from models.training.step import check_whole_batches
 
 
 def loss(kind: str, teacher: Tensor, student: Tensor, temperature: float = 1.0, alpha: float = 1.0) -> Tensor:
@@ -59,3 +62,12 @@ def test_similarities_need_neither_the_same_width_nor_the_same_rotation() -> Non
     wider = torch.cat([teacher, torch.zeros(6, 2, dtype=torch.float64)], dim=1)
     assert float(loss("similarity-kl", teacher, wider, 0.1)) == pytest.approx(0, abs=1e-12)
     assert torch.isinf(similarities(teacher).diagonal()).all()
+
+
+@pytest.mark.parametrize(("accumulation", "processes", "words"), [(2, 1, "accumulation: got 2; allowed: 1"), (1, 2, "got '2 processes'")])
+def test_rows_that_are_compared_stay_in_one_batch(accumulation: int, processes: int, words: str) -> None:
+    training = Training(steps=1, batch_size=4, accumulation=accumulation)
+    with pytest.raises(UserError, match=words):
+        check_whole_batches(Objective(kind="similarity-kl"), training, processes)
+    check_whole_batches(Objective(kind="cosine"), training, processes)
+    check_whole_batches(None, training, processes)
