@@ -101,11 +101,9 @@ class Family:
         Raises:
             UserError: transformers builds no model of the teacher's settings, such as an activation that it does not know.
         """
-        config, allowed = (
-            self.config(sizes),
-            f"a size, where transformers builds models of the teacher's {self.teacher.model_type} settings",
-        )
-        with foreign_errors(f"{self.key}.parameters", "a size", allowed, "Correct the teacher's config.json."), torch.device("meta"):
+        config, found = self.config(sizes), f"the {self.teacher.model_type} settings of the teacher"
+        remedy, key = "Correct the teacher's config.json.", f"{self.key}.parameters"
+        with foreign_errors(key, found, "settings that transformers builds a model of", remedy), torch.device("meta"):
             return sum(p.numel() for p in build(config, self.interface.workload).parameters())
 
 

@@ -96,7 +96,8 @@ def test_a_pruned_student_has_a_shape() -> None:
 
 
 def test_what_cannot_be() -> None:
-    with pytest.raises(UserError, match=r"^student\.parameters: got .*models of the teacher's gpt2 settings\. Correct .*KeyError"):
+    said = r"^student\.parameters: got 'the gpt2 settings of the teacher'; .*config\.json\. \(transformers said: 'x'\)"
+    with pytest.raises(UserError, match=said):
         student_of_size(AutoConfig.for_model("gpt2", activation_function="x"), 20_000_000, text(50257), "student")
     with pytest.raises(UserError, match=r"^stages\[0\]\.student\.parameters: got 300000; .*can have; the smallest has"):
         student_of_size(SMOLLM2, 300_000, text(49152), "stages[0].student")
