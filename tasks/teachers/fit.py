@@ -13,13 +13,14 @@ from torch import nn
 from conf.errors import UserError, foreign_errors
 from conf.schema.ladder import Ladder
 from conf.schema.teacher import CheckpointTeacher
-from conf.schema.workloads import has_classes
+from conf.schema.workloads import answers_in_ids, has_classes, reads_pictures
 from models.architectures.checkpoint import check_interface, check_sizes, skeleton
 from models.architectures.composite import language_config
 from models.architectures.configs import build_from, positions_of
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
+from models.multimodal import processors
 from models.multimodal.checks import check_features, check_space
 from models.students.initialise import student_config
 from models.students.new_head import missing_head
@@ -52,6 +53,8 @@ def check_checkpoint(folder: Path, ladder: Ladder) -> nn.Module:
         check_sizes(folder, model)
     if ladder.workload == "image-classification":
         return model
+    if reads_pictures(ladder.workload):
+        processors.load(folder, writes=answers_in_ids(ladder.workload))
     if ladder.tokenizer.kind == "bytes" and not ladder.aligns:
         made = tokenizers.bytes_tokenizer()
         _compare_vocabulary(folder, made if ladder.workload == "causal-lm" else tokenizers.append_end(made))

@@ -21,6 +21,7 @@ from models.signals.sources import live, rows, split_head
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.teachers.fit import check_checkpoint
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student
 from tests.factories import inputs_of
@@ -63,6 +64,23 @@ def test_a_student_that_makes_other_features_is_refused_before_its_training(tmp_
     inputs = prepared(tmp_path, stage={"student": {"config": {**SMALL, "scale_factor": 4}}})
     with pytest.raises(UserError, match=r"stages\[0\]\.student\.config: .*a model that makes 4 features of pixels \[1, 1, 3, 16, 16\]"):
         prepare_teacher(inputs)
+
+
+def test_further_held_out_questions_are_judged_too(tmp_path: Path) -> None:
+    save_questions(tmp_path / "others.parquet", 16)
+    columns = {"image": "image", "prompt": "prompt", "completion": "completion"}
+    also = {"others": {"source": "files", "paths": ["others.parquet"], "columns": columns}}
+    inputs = prepared(tmp_path, evaluation={"examples": 8, "batch_size": 4, "also": also})
+    judged = evaluate_model(prepare_teacher(inputs), [], inputs, "fp32").also["others"]
+    assert judged.metrics["exact_match"] >= 0
+    assert judged.metrics["bits_per_byte"] > 0
+
+
+def test_a_teacher_without_its_processor_is_refused_before_any_data_are_read(tmp_path: Path) -> None:
+    save_model(tmp_path / "vlm")
+    (tmp_path / "vlm" / "processor_config.json").unlink()
+    with pytest.raises(UserError, match=r"teacher\.path: .*a folder with the processor of a model"):
+        check_checkpoint(tmp_path / "vlm", ladder())
 
 
 @pytest.fixture(scope="module")
