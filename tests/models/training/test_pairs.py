@@ -21,7 +21,20 @@ from models.losses.features import Features
 from models.students.initialise import make_student
 
 REFUSED = {"gemma2": ("chunked logits",), "mamba": ("parted documents",), "resnet": ("accumulation",)}  # of students; others: nothing
+# One of each kind of student; the others run with the slow tests, and in the benchmark.
+OFTEN = {
+    "llama -> qwen3, causal-lm",
+    "llama -> mamba, causal-lm",
+    "bert -> distilbert, sequence-classification",
+    "bert -> modernbert, similarity-kl, embedding",
+    "vit -> convnext, image-classification",
+    "vit -> resnet, image-classification",
+}
 SHAPE = Shape(hidden_size=32, layers=1, heads=2, feed_forward=32, tied_embeddings=False)
+
+
+def named(pair: Pair) -> str:
+    return f"{pair.name}, {pair.interface.workload}"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +44,9 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Corpus]:
     return {workload: synthetic(place / workload, interface) for workload, interface in interfaces.items()}
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.name}, {pair.interface.workload}")
+@pytest.mark.parametrize(
+    "pair", [pytest.param(pair, id=named(pair), marks=() if named(pair) in OFTEN else pytest.mark.slow) for pair in PAIRS]
+)
 def test_a_pair_learns_and_loads_again(pair: Pair, corpora: dict[str, Corpus], tmp_path: Path) -> None:
     transformers.logging.set_verbosity_error()
     found = tried(pair, corpora[pair.interface.workload], tmp_path / "student")
