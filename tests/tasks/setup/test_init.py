@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -114,6 +115,28 @@ def test_an_encoder_without_a_head_and_a_column_of_splits(folder: Path, tmp_path
     assert isinstance(ladder.data, FilesData)
     assert ladder.data.splits is not None
     assert ladder.data.splits.column == "part"
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+def test_a_folder_of_sentence_transformers_and_a_column_of_classes(folder: Path, tmp_path: Path, choice: int) -> None:
+    shutil.copytree(folder / "body", tmp_path / "encoder")
+    modules = [{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]
+    (tmp_path / "encoder" / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "encoder" / "1_Pooling").mkdir()
+    (tmp_path / "encoder" / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "cls"}))
+    asked: list[Question] = []
+
+    def chosen(question: Question) -> str:
+        asked.append(question)
+        return question.choices[choice][0]
+
+    _, ladder = made(folder, tmp_path / "rows.yaml", str(tmp_path / "encoder"), "rows.parquet", ask=chosen)
+    assert [question.key for question in asked] == ["workload"], "classes in the data leave it open"
+    assert ladder.workload == ("embedding", "sequence-classification")[choice]
+    assert ladder.stages[0].objective.kind == ("cosine", "forward-kl")[choice]
+    assert (getattr(ladder.teacher, "training", None) is None) == (choice == 0)
+    planned = make_plan(ladder, tmp_path, Home(tmp_path / "home"))
+    assert planned.stages[0].parameters == pytest.approx(14_000, rel=0.03)
 
 
 @pytest.mark.parametrize("kind", ["messages", "prompt"])
