@@ -34,6 +34,7 @@ from tasks.store.store import MANIFEST, Store
 
 KIND = "answers"  # part of the store
 META = "answers.json"
+OWNER = "run"  # file with the name of the run that writes, whose answers `ladder clean` keeps as long as it
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def write_all(settings: Generate, prompts: Sequence[Prompt], root: StageRecord, 
         new = [ask for ask in asks if ask.key not in known]
         with disk_errors(inputs.context.paths), AnswerSpool(spool_folder) as spool:
             before = len(spool.answers)
+            (spool_folder / OWNER).write_text(inputs.context.run, encoding="utf-8")
             _log_start(settings, root, len(asks), before, len(asks) - len(new))
             if any(ask.key not in spool.answers for ask in new):
                 made["retries"] = _write(settings, new, root, inputs, spool)

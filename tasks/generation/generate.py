@@ -90,6 +90,8 @@ def generate_data(root: StageRecord, inputs: StageInputs, asked: AskedPrompts, s
         "written": written.written,
     }
     record = _read(found.folder).model_copy(update={**update, "retries": written.retries})
+    if record.uncounted and settings.endpoint is not None and (settings.endpoint.price_in or settings.endpoint.price_out):
+        log.warning("generate: the price lacks %s answers, whose tokens the endpoint did not count", f"{record.uncounted:,}")
     log.info("generate: %s%s", record.words, " (found in the store)" if found.reused else "")
     return record
 

@@ -105,6 +105,7 @@ def test_an_interrupted_writing_goes_on_with_the_same_text(
         generated(root, inputs())
     monkeypatch.undo()
     (spool,) = (tmp_path / "home" / "store" / "checkpoints").glob("*/answers.jsonl")
+    assert spool.with_name("run").read_text() == inputs().context.run  # by which `ladder clean` keeps it
     assert len(read_answers(spool)) == 8  # one part of 4 batches
     spool.write_bytes(spool.read_bytes() + b'{"key": "torn')  # as a killed process leaves it
     again = generated(root, inputs())

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from conf.errors import LadderError, UserError
 from conf.home import Home
 from tasks.lifecycle.clean import Cleaned, clean, parse_age
+from tasks.records.choice.generation import GenerationRecord
 from tasks.records.run import StageRecord
 from tasks.runtime.runs.run_registry import RunLock, load_run
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import SHOWN, Store, verify
-from tests.tasks.homes import AGE, DAY, NEW, OLD, dataset, model, names, ran, results, total
+from tests.tasks.homes import AGE, DAY, NEW, OLD, dataset, model, names, publish, ran, results, total
 
 ROOT = Path(__file__).parents[3]
 
@@ -77,6 +78,26 @@ class TestWhatGoes:
         ran(home, "a", [teacher, student, other], data)
         ran(home, "b", [teacher, student], data, NEW)
         assert names(clean(home, AGE)) == {"stage/other", "evaluation/other", "decision/other", "run/a"}
+
+    def test_generated_rows_that_a_young_run_reuses_are_not_paid_again(self, home: Home) -> None:
+        teacher, of_round = model(home, "teacher", "a"), model(home, "of-round", "a", model(home, "root", "a"))
+        identities = {(kind, name): {"kind": kind, "name": name} for kind in ("answers", "generated") for name in ("used", "unused")}
+        for (kind, name), identity in identities.items():
+            publish(home, kind, name, identity, "a")
+        used = {kind: fingerprint(identities[kind, "used"]) for kind in ("answers", "generated")}
+        made = GenerationRecord(
+            teacher="teacher",
+            fingerprint=used["generated"],
+            answers_fingerprint=used["answers"],
+            folder="",
+            prompts=1,
+            answers=1,
+            kept=1,
+            student=of_round.fingerprint,
+        )
+        ran(home, "a", [teacher])
+        ran(home, "b", [teacher], moment=NEW, generation=(made,))
+        assert names(clean(home, AGE)) == {"answers/unused", "generated/unused", "run/a"}
 
     def test_a_teacher_that_no_record_of_a_kept_run_holds(self, home: Home) -> None:
         root = model(home, "root", "a")
