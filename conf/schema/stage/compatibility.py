@@ -39,7 +39,7 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
     if kind in CLASSIFICATION_ONLY and answers_in_ids(workload):
         raise UserError.about(f"{key}.kind", kind, f"any other kind; {kind} is for classification", "Choose another.")
     if objective.class_weights != "none" and answers_in_ids(workload):
-        allowed = "none, for causal-lm; weights of classes are for classification"
+        allowed = f"none, for {workload}; weights of classes are for classification"
         raise UserError.about(f"{key}.class_weights", objective.class_weights, allowed, "Leave it out.")
     if objective.standardize and kind in SOFTMAX_FREE:
         raise UserError.about(f"{key}.standardize", True, f"false, for {kind}, which compares the logits' own size", "Set it to false.")
@@ -49,7 +49,7 @@ def check_objective(objective: Objective, workload: str, signals_kind: str = "li
     for index, feature in enumerate(objective.features):
         where = f"{key}.features[{index}].kind"
         if feature.kind == "minilm" and answers_in_ids(workload):
-            raise UserError.about(where, "minilm", "hidden, for causal-lm; minilm is for encoders", "Choose hidden.")
+            raise UserError.about(where, "minilm", f"hidden, for {workload}; minilm is for encoders", "Choose hidden.")
         if teachers > 1:
             raise UserError.about(where, feature.kind, "no feature with several teachers", "Set teachers to [parent] or [root].")
         if signals_kind != "live":
