@@ -131,9 +131,6 @@ def check_on_policy(stage: Stage, workload: str, data: CommonData, *, answers: b
     if weight and has_rationales(data):
         allowed = "0, with signals on-policy: the student writes answers"
         raise UserError.about(f"{key}.objective.rationale", weight, allowed, "Set it to 0, or signals to live.")
-    if objective.alignment != "none":
-        allowed = "none, with signals on-policy: the teacher reads the ids that the student wrote"
-        raise UserError.about(f"{key}.objective.alignment", objective.alignment, allowed, "Leave it out, or set signals to live.")
     columns = getattr(data, "columns", None)
     if columns is not None and getattr(columns, "rationale", None) is not None and weight_of_rationales(objective.rationale):
         allowed = "0, with signals on-policy, whose texts have no rationales"
@@ -174,6 +171,7 @@ def check_endpoint(stage: Stage, workload: str, members: int, key: str) -> None:
         (members > 1 and stage.teachers == ("parent",), "none, below a stage with members"),
         (stage.student.vocabulary == "used", "none, with student.vocabulary used, whose ids no server knows"),
         (stage.members > 1, "none, with members"),
+        (stage.objective.alignment != "none", "none, with objective.alignment: a server is asked by the student's own ids"),
     ):
         if wrong:
             raise UserError.about(place, signals.endpoint.url, condition, "Leave it out.")

@@ -55,7 +55,10 @@ def loaded(*overrides: str, text: str = TEXT) -> Ladder:
         (["stages.one.signals.prompt=32"], r"signals\.prompt: got 32; allowed: below data\.sequence_length, 32"),
         (["stages.one.signals.tokens=17"], r"signals\.tokens: got 17; allowed: at most 16, which data\.sequence_length leaves"),
         (["data.columns={prompt: q, completion: a}", "stages.one.signals.prompt=4"], r"signals\.prompt: got 4; allowed: none, for rows"),
-        (["stages.one.objective.alignment=bytes"], r"objective\.alignment: got 'bytes'; allowed: none, with signals on-policy"),
+        (
+            [SERVED, "stages.one.objective.alignment=bytes"],
+            r"signals\.endpoint: got 'http://h/v1'; allowed: none, with objective\.alignment",
+        ),
         (["compute={launcher: torchrun, workers: 2}"], r"compute\.workers: got 2; allowed: 1, with signals on-policy"),
         ([SERVED, "stages.one.signals.source=cached"], r"signals\.endpoint: got 'http://h/v1'; allowed: none, with signals\.source cached"),
         ([SERVED, "stages.one.teachers=none"], r"signals\.endpoint: got 'http://h/v1'; allowed: none, with teachers other than"),
