@@ -5,11 +5,12 @@ Shape legend: B texts, L positions, H width of the states, D numbers of an embed
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # what only reads a pooling goes without torch
+    from torch import Tensor
 
 ATTRIBUTE = "sentence_embedding"  # of a configuration: the settings below, while the model is in memory
 MODES = ("mean", "cls", "max", "lasttoken", "mean_sqrt_len")
@@ -72,12 +73,17 @@ def pooled(states: Tensor, mask: Tensor, mode: str) -> Tensor:
         (B, H); in fp32 for sums over positions.
     """
     if mode == "cls":
-        return states[torch.arange(len(states), device=states.device), mask.argmax(1)]
+        return _at(states, mask.argmax(1))
     if mode == "lasttoken":
         last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
-        return states[torch.arange(len(states), device=states.device), last]
-    weights = mask[..., None].to(torch.float32)
+        return _at(states, last)
+    weights = mask[..., None].float()
     if mode == "max":
-        return states.masked_fill(weights == 0, -torch.inf).max(1).values
+        return states.masked_fill(weights == 0, -math.inf).max(1).values
     total, count = (states.float() * weights).sum(1), weights.sum(1).clamp(min=1e-9)
     return total / (count if mode == "mean" else count.sqrt())
+
+
+def _at(states: Tensor, places: Tensor) -> Tensor:
+    """The state at one place of each text."""
+    return states.gather(1, places[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]

@@ -8,12 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from conf.errors import RunCancelled
 from models.engines.base import GenerationSettings, Message, Token
-from models.engines.torch_engine import TorchLanguageModel
 from models.generation.endpoint import EndpointClient, RequestRefused, text_of, tokens_of
+
+if TYPE_CHECKING:
+    from models.engines.torch_engine import TorchLanguageModel
 
 POLL_SECONDS = 0.2  # between looks whether the run shall stop
 BATCHES_A_PART = 4  # of a model of this machine; the answers of an unfinished part are written anew after an interruption
