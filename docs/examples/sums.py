@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-STEPS, BATCH = 500, 32
+STEPS, BATCH = 1000, 64
 
 
 def worked(first: int, second: int) -> dict[str, str]:
@@ -45,6 +45,7 @@ def model(words: PreTrainedTokenizerFast, texts: list[str]) -> Any:
     made: Any = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(words), max_position_embeddings=128, **size, **special))
     ids = [torch.tensor([*words(text)["input_ids"], words.eos_token_id]) for text in texts]
     optimizer = torch.optim.AdamW(made.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, STEPS)
     draw = random.Random(1)
     for _ in range(STEPS):
         chosen = draw.sample(ids, BATCH)
@@ -53,6 +54,7 @@ def model(words: PreTrainedTokenizerFast, texts: list[str]) -> Any:
         labels = batch.masked_fill(torch.arange(batch.shape[1])[None] >= lengths[:, None], -100)
         made(input_ids=batch, labels=labels).loss.backward()
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
     return made.eval()
 

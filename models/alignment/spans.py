@@ -78,7 +78,14 @@ class _Window(NamedTuple):
     bounds: list[int]
 
 
-def align(windows: Sequence[Sequence[int]], length: int, student: ByteTokens, teacher: ByteTokens, apart: bool = False) -> Aligned:
+def align(
+    windows: Sequence[Sequence[int]],
+    length: int,
+    student: ByteTokens,
+    teacher: ByteTokens,
+    apart: bool = False,
+    given: Sequence[int] | None = None,
+) -> Aligned:
     """Lay windows of a student and their teacher's ids over one another.
 
     Args:
@@ -87,6 +94,8 @@ def align(windows: Sequence[Sequence[int]], length: int, student: ByteTokens, te
         student: Its tokenizer.
         teacher: Its tokenizer.
         apart: The teacher reads each document by itself.
+        given: Of each window the first rows that do not count, such as those of a prompt, with which the teacher then begins as the student
+            does: without an end id before it; None: all count.
     """
     shared = {word: index for index, word in teacher.spelt.items()}
     known = {index: shared[word] for index, word in student.spelt.items() if word in shared} | {student.end: teacher.end}
@@ -95,7 +104,8 @@ def align(windows: Sequence[Sequence[int]], length: int, student: ByteTokens, te
     found = Aligned()
     for number, (ids, window) in enumerate(zip(windows, cut, strict=True)):
         first = len(found.tokens)
-        _read(window, encoded, teacher, apart, found)
+        counts = window.bounds[min(given[number] + 1, len(window.bounds) - 1)] if given is not None and window.bounds[1:2] != [0] else 0
+        _read(window, encoded, teacher, apart, found, counts)
         _place(ids, window.bounds, number * length, found, first, teacher)
     return found
 
@@ -122,14 +132,17 @@ def _pieces(ids: Sequence[int], student: ByteTokens, known: dict[int, int]) -> _
     return _Window(pieces, bounds)
 
 
-def _read(window: _Window, encoded: Iterator[list[int]], teacher: ByteTokens, apart: bool, found: Aligned) -> None:
-    """Add the teacher's sequences and tokens of a window."""
+def _read(window: _Window, encoded: Iterator[list[int]], teacher: ByteTokens, apart: bool, found: Aligned, counts: int) -> None:
+    """Add the teacher's sequences and tokens of a window, whose first place that counts is `counts`."""
     beginning = [*(teacher.prefix or (teacher.end,))]
     sequence, place = list(beginning), 0
     found.sequences.append(sequence)
     for piece in window.pieces:
         ids = next(encoded) if isinstance(piece, bytes) else [piece]
         for index in ids:
+            if place == 0 and not teacher.prefix and index != GAP and 0 < len(teacher.bytes_of[index]) <= counts:
+                sequence[:], place = [index], len(teacher.bytes_of[index])  # given, not predicted
+                continue
             if index == GAP:
                 place += 1
                 continue

@@ -100,13 +100,14 @@ class AlignedTeacher(nn.Module):
     def _aligned(self, batch: Batch) -> Aligned:
         """The batch in the teacher's ids; a window ends with its last target that counts."""
         inputs, targets = batch.inputs["input_ids"].tolist(), batch.targets.tolist()
-        windows = []
+        windows, given = [], []
         for ids, wanted in zip(inputs, targets, strict=True):
             last = max((place for place, target in enumerate(wanted) if target != IGNORE), default=-1)
             # An id without a label, at the end of a text that a student writes, is not among the inputs; any id tells what goes before it.
             after = wanted[last] if wanted[last] >= 0 else self._student.end
             windows.append([*ids[: last + 1], after] if last >= 0 else [])
-        return align(windows, batch.targets.shape[1], self._student, self._own, "position_ids" in batch.inputs)
+            given.append(next((place for place, target in enumerate(wanted) if target != IGNORE), 0))
+        return align(windows, batch.targets.shape[1], self._student, self._own, "position_ids" in batch.inputs, given)
 
     def _groups(self, aligned: Aligned, device: torch.device) -> Iterator[_Group]:
         """The teacher's answers, some sequences at a time."""

@@ -106,9 +106,12 @@ class ChatEncoder:
         return self._cut(ids, places, text, spans)
 
     def _concatenated(self, prompt: str, completion: str) -> EncodedConversation:
-        """The beginning of a text (the tokenizer's own, or the end id), prompt, completion, end id."""
+        """The ids by which the tokenizer begins a text, if any, prompt, completion, end id; after an empty prompt the end id begins.
+
+        So a prompt in use, as `tokenizer(prompt)` encodes it, is the one in training.
+        """
         end = tokenizers.special_ids(self.tokenizer)[0]
-        before = self._beginning() or [end]
+        before = self._beginning() or ([] if prompt else [end])
         text = prompt + completion
         ids, places = self._tokenised(text, special=False)
         whole = (len(text), len(text) + 1)  # where the end id stands

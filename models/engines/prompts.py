@@ -21,7 +21,7 @@ class PromptEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._before = tokenizers.frame(tokenizer)[0]
+        self._before = tokenizers.surroundings(tokenizer)[0]
         self._begin = self._before or [tokenizers.special_ids(tokenizer)[0]]
 
     @property

@@ -11,6 +11,7 @@ from conf.schema.data import DatasetData, FilesData, WeightedSource
 from conf.schema.ladder import Ladder
 from conf.schema.workloads import reads_pictures
 from tasks.data.pairs import pairs_hash
+from tasks.data.reading.conversations import columns_of
 from tasks.data.reading.files import file_suffixes
 from tasks.data.reading.sources import source_hash
 from tasks.training.identity import known_settings
@@ -18,6 +19,7 @@ from tasks.training.identity import known_settings
 DRAWN = ("max_documents", "max_train_documents", "max_labels")  # settings that `seed` counts for
 IMAGE_SETTINGS = ("resize", "channels")  # of the data, which count for images alone
 PREPARATION = 2  # raise by hand when the same raw data begin to give another corpus
+CONVERSATIONS = 3  # that of conversations, and of prompts with completions
 IMAGES = 1  # the same for pixels
 TABLES_BEFORE = {".jsonl", ".ndjson", ".csv", ".parquet"}  # files of rows in preparation 1
 
@@ -100,6 +102,7 @@ def _preparation(ladder: Ladder, base: Path) -> int:
 
     2: files of text and the standard library are split by content, limits are drawn, labels are read by their value, and slices have
     the names that a dataset declares.
+    3: a prompt begins as its tokenizer begins a text, without an end id before it (prompts with completions, without a template).
     """
     data = ladder.data
     match data:
@@ -111,4 +114,6 @@ def _preparation(ladder: Ladder, base: Path) -> int:
             same = ladder.workload == "image-classification"
     if data.max_documents is not None:
         same = False
+    if ladder.workload == "causal-lm" and columns_of(data).conversations:
+        return CONVERSATIONS
     return 1 if same else PREPARATION

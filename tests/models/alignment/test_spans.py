@@ -76,3 +76,17 @@ def test_a_special_string_of_both_stays_one_id_and_is_spelt_out_else() -> None:
     window = [*pieces.encode([b"cat"])[0], user, *pieces.encode([b"the"])[0]]
     assert user in align([window], 20, pieces, pieces).sequences[0]
     assert align([window], 20, pieces, other).sequences == [[other.end, *b"cat<|user|>the"]]
+
+
+def test_a_prompt_begins_without_an_end_id_for_the_teacher_too() -> None:
+    own, theirs = of("bytes"), of("merges")
+    window = [*b"the cat sat", own.end]
+    (read,) = theirs.encode([b"the cat sat"])
+    first = len(theirs.bytes_of[read[0]])
+    found = align([window], len(window), own, theirs, given=[8])
+    assert found.sequences == [[*read, theirs.end]]
+    assert [token.id for token in found.tokens] == [*read[1:], theirs.end]
+    assert [row.number for row in found.rows] == list(range(first - 1, len(window) - 1))
+    assert align([window], len(window), own, theirs, given=[first - 2]).sequences == [[theirs.end, *read, theirs.end]], "a target before"
+    sentences = of("sentence pieces")
+    assert align([window], len(window), own, sentences, given=[8]).sequences[0][: len(sentences.prefix)] == list(sentences.prefix)

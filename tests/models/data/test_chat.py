@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
@@ -18,6 +18,7 @@ from models.data import tokenizers
 from models.data.batches import IGNORE, TrainingBatches, evaluation_batches, evaluation_documents
 from models.data.chat import PLAIN, ChatEncoder, conversation_text, spoken, use_template
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.engines.prompts import PromptEncoder
 from models.evaluation.baselines import held_out_targets, training_counts
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import prompts
@@ -130,8 +131,8 @@ def test_without_a_template_prompt_and_completion_stand_one_after_another() -> N
     tokenizer = chat_tokenizer(None)
     (found,) = ChatEncoder(tokenizer, 50).conversations([conversation_text(prompt="a<|im_end|>", completion=" yes")])
     end, _ = tokenizers.special_ids(tokenizer)
-    assert (found.ids[0], found.ids[-1]) == (end, end)
-    assert decoded(tokenizer, found.ids[1:-1]) == "a<|im_end|> yes"
+    assert found.ids[-1] == end
+    assert decoded(tokenizer, found.ids[:-1]) == "a<|im_end|> yes"
     assert not np.isin(found.ids, tokenizer.convert_tokens_to_ids(["<|im_end|>"])).any(), "special strings of a text are spelt out"
     assert decoded(tokenizer, found.ids[found.counted > 0]) == " yes<|end|>"
     assert found.size == 4
@@ -143,7 +144,20 @@ def test_prompt_and_completion_take_the_template_unless_it_is_none() -> None:
     assert decoded(chat_tokenizer(), found.ids) == "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
     assert use_template(chat_tokenizer(), PLAIN, messages=False)
     (plain,) = ChatEncoder(chat_tokenizer(), 50, plain=True).conversations([text])
-    assert decoded(chat_tokenizer(), plain.ids) == "<|end|>2+24<|end|>"
+    assert decoded(chat_tokenizer(), plain.ids) == "2+24<|end|>"
+
+
+@pytest.mark.parametrize("begins", [None, "<|im_start|>", "<|end|>"], ids=["nothing", "an id of its own", "the end id"])
+def test_a_prompt_in_use_is_the_prompt_in_training(begins: str | None) -> None:
+    tokenizer = chat_tokenizer(None)
+    if begins:
+        ids = {"special_tokens": [(begins, tokenizer.convert_tokens_to_ids(begins))]}
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single=f"{begins} $A", **ids)
+    for prompt in ("2+2 is", ""):
+        (found,) = ChatEncoder(tokenizer, 50).conversations([conversation_text(prompt=prompt, completion=" 4")])
+        first = int(np.flatnonzero(found.counted)[0])
+        assert PromptEncoder(tokenizer).ids(prompt) == found.ids[:first].tolist()
+        assert not prompt or tokenizer(prompt)["input_ids"] == found.ids[:first].tolist()
 
 
 @pytest.mark.parametrize("room", [30, 12, 8, 5])
@@ -151,9 +165,9 @@ def test_long_prompts_are_cut_on_the_left(room: int) -> None:
     tokenizer = chat_tokenizer(None)
     (whole,) = ChatEncoder(tokenizer, 500).conversations([conversation_text(prompt="0123456789" * 3, completion="abcdefg")])
     (found,) = ChatEncoder(tokenizer, room).conversations([conversation_text(prompt="0123456789" * 3, completion="abcdefg")])
-    assert len(whole.ids) == 39
-    assert (len(found.ids), found.cut) == (room, 39 - room)
-    first = min(39 - room, 30)  # an id of the prompt, or of the beginning, is left to begin from
+    assert len(whole.ids) == 38
+    assert (len(found.ids), found.cut) == (room, 38 - room)
+    first = min(38 - room, 29)  # an id of the prompt, or of the beginning, is left to begin from
     assert found.ids.tolist() == whole.ids[first : first + room].tolist()
     assert found.counted.tolist() == whole.counted[first : first + room].tolist()
     assert found.counted[0] == 0
