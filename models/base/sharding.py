@@ -6,6 +6,8 @@ arXiv:2304.11277. What torch needs for it is imported where several processes tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -41,8 +43,12 @@ def _is_spread(tensor: Tensor) -> bool:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether a model's weights are spread over processes."""
-    return any(_is_spread(parameter) for parameter in model.parameters())
+    """Whether a model's weights are spread over processes, be they whole for a while or not."""
+    if not torch.distributed.is_initialized():
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -50,11 +56,26 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if _is_spread(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers of a spread model, whole, each tied weight once; all processes must ask for them together."""
+def gathered_tensors(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Whole copies of tensors that are spread, on the processor, one after another; all processes must ask for them together.
+
+    Args:
+        tensors: By name.
+        keep: Whether this process wants them; else it helps and gets nothing, and its device holds one of them at a time.
+    """
+    kept = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if keep:
+            kept[name] = full.cpu()
+    return kept
+
+
+def whole_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
+    """Weights and buffers of a spread model, each tied weight once; see `gathered_tensors`."""
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     once = {name for name, _ in model.named_parameters()}
-    return {name: whole(tensor) for name, tensor in model.state_dict().items() if name in once or name not in every}
+    return gathered_tensors({name: each for name, each in model.state_dict().items() if name in once or name not in every}, keep)
 
 
 def gathered(model: nn.Module, spare: nn.Module) -> nn.Module:

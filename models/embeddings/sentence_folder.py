@@ -7,13 +7,16 @@ normalisation, each with a folder of its own. The older of the two spellings is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.errors import UserError
+from models.base.files import weights_sha256
 from models.embeddings.pooling import ATTRIBUTE, MODES, Pooling
 
 if TYPE_CHECKING:
@@ -48,9 +51,9 @@ def read_pooling(folder: Path, key: str = "teacher.path") -> Pooling:
         return Pooling()
     found: dict[str, Any] = {"normalize": False}
     for place, kind in _modules(folder, key)[1:]:
-        if kind == "Pooling":
+        if kind == "Pooling" and not found["normalize"] and "dense" not in found:
             found |= _pooling(folder / place / "config.json", key)
-        elif kind == "Dense" and "dense" not in found:
+        elif kind == "Dense" and "dense" not in found and not found["normalize"]:
             found |= _dense(folder / place / "config.json", key)
         elif kind == "Normalize":
             found["normalize"] = True
@@ -60,6 +63,14 @@ def read_pooling(folder: Path, key: str = "teacher.path") -> Pooling:
     if "mode" not in found:
         raise UserError.about(key, f"{folder / MODULES} without Pooling", "a folder with a module of pooling", "Use another encoder.")
     return Pooling(**found)
+
+
+def model_sha256(folder: Path) -> str:
+    """Hash of a model folder's weights, and of a sentence encoder's pooling, on which its embeddings depend as much."""
+    weights = weights_sha256(folder)
+    if not is_sentence_folder(folder):
+        return weights
+    return hashlib.sha256(f"{weights} {json.dumps(asdict(read_pooling(folder)))}".encode()).hexdigest()
 
 
 def dense_file(folder: Path) -> Path | None:

@@ -166,6 +166,10 @@ class EndpointWriter(Writer):
         self.part = 16 * client.endpoint.concurrency
         self._answered = threading.Event()
 
+    def has_answered(self) -> None:
+        """Note that it answered before: a prompt that it refuses is then an answer."""
+        self._answered.set()
+
     def write(self, asks: Sequence[Ask], emit: Emit, should_stop: ShouldStop) -> None:
         """Ask for answers, several at once.
 

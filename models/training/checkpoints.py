@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from conf.atomic import write_atomic
 from models.base.files import checkpoint_steps, fsync_tree, read_json
-from models.base.sharding import is_sharded, spread_like, whole, whole_state
+from models.base.sharding import gathered_tensors, is_sharded, spread_like, whole_state
 
 HASH = "sha256"  # key of the hash in a file; checkpoints of older versions have none
 BESIDE = "beside.safetensors"
@@ -57,10 +57,9 @@ class Checkpoints:
             beside: Tensors of what is neither, such as a buffer of texts.
             writes: Whether this process writes; of several one does.
         """
-        weights = _weights(model)
-        moments = {
-            f"{i}.{k}": whole(torch.as_tensor(v)) for i, values in optimizer.state_dict()["state"].items() for k, v in values.items()
-        }
+        weights = _weights(model, writes)
+        moments = {f"{i}.{k}": torch.as_tensor(v) for i, values in optimizer.state_dict()["state"].items() for k, v in values.items()}
+        moments = gathered_tensors(moments, writes) if is_sharded(model) else moments
         if not writes:
             return
         temporary = self.folder / f"writing-{step}"
@@ -120,7 +119,7 @@ class Checkpoints:
 
     def save_weights(self, model: nn.Module, name: str, writes: bool = True) -> None:
         """Keep the weights as they are now under a name, until the folder is removed; for `writes` see `save`."""
-        weights = _weights(model)
+        weights = _weights(model, writes)
         if writes:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomic(self.folder / f"{name}.safetensors", lambda path: _save_tensors(weights, path))
@@ -134,9 +133,9 @@ class Checkpoints:
         _put(_load_tensors(self.folder / f"{name}.safetensors"), model)
 
 
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights and buffers of a model, whole, each once."""
-    return whole_state(model) if is_sharded(model) else _unshared(model.state_dict())
+def _weights(model: nn.Module, writes: bool) -> dict[str, torch.Tensor]:
+    """Weights and buffers of a model, whole, each once; of one that is spread nothing where this process does not write."""
+    return whole_state(model, writes) if is_sharded(model) else _unshared(model.state_dict())
 
 
 def _put(weights: dict[str, torch.Tensor], model: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from models.data.tokenizers import tokenizer_hash
 from models.engines.base import GenerationSettings
-from models.generation.writers import Ask, Writer, WrittenAnswer
+from models.generation.writers import Ask, EndpointWriter, Writer, WrittenAnswer
 from tasks.data.reading.conversations import columns_of
 from tasks.generation.progress import WritingProgress
 from tasks.generation.prompts import Prompt, seed_of
@@ -84,14 +84,18 @@ def write_all(settings: Generate, prompts: Sequence[Prompt], root: StageRecord, 
     spool_folder, made = store.checkpoints(entry.fingerprint), {"written": 0, "retries": 0}
 
     def compute() -> Write:
-        known = _stored(store, how)
+        # What an endpoint has answered is paid, also for other prompts; a model of this machine writes parts anew.
+        spools = (path for path in spool_folder.parent.glob(f"*/{META}") if path.parent != spool_folder and settings.endpoint)
+        known = _stored(store, how, spools)
         new = [ask for ask in asks if ask.key not in known]
         with disk_errors(inputs.context.paths), AnswerSpool(spool_folder) as spool:
             before = len(spool.answers)
             (spool_folder / OWNER).write_text(inputs.context.run, encoding="utf-8")
+            (spool_folder / META).write_text(json.dumps({"how": how}), encoding="utf-8")
             _log_start(settings, root, len(asks), before, len(asks) - len(new))
             if any(ask.key not in spool.answers for ask in new):
-                made["retries"] = _write(settings, new, root, inputs, spool)
+                before_this = any(answer.finish != "refused" for answer in known.values())
+                made["retries"] = _write(settings, new, root, inputs, spool, before_this)
                 made["written"] = len(spool.answers) - before
             answers, seconds = [(ask.key, known.get(ask.key) or spool.answers[ask.key]) for ask in asks], spool.seconds
 
@@ -114,8 +118,11 @@ def _log_start(settings: Generate, root: StageRecord, asks: int, resumed: int, c
     log.info("generate: %s answers of %s%s", f"{asks:,}", who, before)
 
 
-def _write(settings: Generate, asks: Sequence[Ask], root: StageRecord, inputs: StageInputs, spool: AnswerSpool) -> int:
-    """Write the answers that the spool lacks, part by part; returns how often an endpoint had to be asked again."""
+def _write(settings: Generate, asks: Sequence[Ask], root: StageRecord, inputs: StageInputs, spool: AnswerSpool, before: bool) -> int:
+    """Write the answers that the spool lacks, part by part; returns how often an endpoint had to be asked again.
+
+    `before`: the store has answers of this writer.
+    """
     missing = sum(ask.key not in spool.answers for ask in asks)
     with (
         cancellation.training("data.generate"),
@@ -123,6 +130,8 @@ def _write(settings: Generate, asks: Sequence[Ask], root: StageRecord, inputs: S
         WritingProgress(missing, settings.endpoint.model if settings.endpoint else root.name) as progress,
     ):
         last = time.monotonic()
+        if isinstance(writer, EndpointWriter) and (before or any(each.finish != "refused" for each in spool.answers.values())):
+            writer.has_answered()
 
         def keep() -> None:
             nonlocal last
@@ -153,7 +162,6 @@ def writer_of(settings: Generate, root: StageRecord, inputs: StageInputs) -> Ite
     options = GenerationSettings(settings.max_tokens, settings.temperature, settings.top_p, None, settings.stop)
     if settings.endpoint is not None:
         from models.generation.endpoint import EndpointClient
-        from models.generation.writers import EndpointWriter
 
         writer: Writer = EndpointWriter(EndpointClient(settings.endpoint, on_retry=lambda line: log.warning("generate: %s", line)), options)
     else:
@@ -185,11 +193,12 @@ def _chat(inputs: StageInputs) -> bool:
     return columns_of(inputs.ladder.data).conversations and inputs.ladder.tokenizer.chat_template != "none"
 
 
-def _stored(store: Store, how: dict[str, Any]) -> dict[str, WrittenAnswer]:
-    """Answers in the store of the same teacher, sampled in the same way, to whatever prompts."""
+def _stored(store: Store, how: dict[str, Any], spools: Iterable[Path]) -> dict[str, WrittenAnswer]:
+    """Answers in the store, and in the spools of interrupted runs, of the same teacher, sampled in the same way, to whatever prompts."""
     found: dict[str, WrittenAnswer] = {}
-    for path in (store.home.store / KIND).glob(f"*/{MANIFEST}"):
+    finished = [path.with_name(META) for path in (store.home.store / KIND).glob(f"*/{MANIFEST}")]
+    for path in (*finished, *spools):
         with suppress(OSError, ValueError, KeyError, TypeError):  # damaged, of another version, or removed meanwhile
-            if read_json(path.with_name(META))["how"] == how:
+            if read_json(path)["how"] == how:
                 found |= read_answers(path.with_name(FILE))
     return found

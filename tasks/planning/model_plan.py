@@ -14,6 +14,7 @@ from models.alignment.load import joint_hash
 from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.data.corpus import Corpus
+from models.embeddings.sentence_folder import model_sha256
 from tasks.planning.estimates import TrainingEstimate, estimate
 from tasks.planning.preflight import expected_interface
 from tasks.planning.throughput import Throughput
@@ -160,7 +161,7 @@ def _plan_import(inputs: PlanInputs, teacher: CheckpointTeacher, size: Size | No
     try:
         folder = resolve_checkpoint(teacher, inputs.context)
         identity = checkpoint_identity(folder, inputs.ladder.workload)
-        weights, own = identity["weights"], inputs.corpus and other_tokenizer(folder, inputs.ladder, inputs.corpus)
+        weights, own = model_sha256(folder), inputs.corpus and other_tokenizer(folder, inputs.ladder, inputs.corpus)
         if own:
             identity, weights = {**identity, "tokenizer": own}, joint_hash(weights, own)
         teacher_fingerprint = fingerprint(identity)

@@ -16,7 +16,7 @@ from filelock import FileLock
 from conf.errors import UserError
 from conf.home import Home, disk_errors
 from conf.loading.introspect import suggest
-from models.base.files import weights_sha256
+from models.embeddings.sentence_folder import model_sha256
 from tasks.records.run import RunRecord, StageRecord, stage_record
 from tasks.runtime.runs.run_registry import full_record, list_runs
 from tasks.store.cached import find_stored
@@ -226,7 +226,7 @@ def _bytes(tracker: Tracker, home: Home, label: str, fingerprint: str, expected:
         folder = tracker.resolve_model(f"models:/{label}")
     except UserError:
         raise _gone(label) from None
-    if weights_sha256(folder) != expected:
+    if model_sha256(folder) != expected:
         raise UserError.about("MODEL", label, "a version whose bytes are as they were registered", f"The weights in {folder} have changed.")
     return folder
 

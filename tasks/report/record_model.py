@@ -56,8 +56,9 @@ def _record(
         if record.audit is not None:
             tracker.log_artifact(stage.run_id, Path(record.audit.folder) / "worst.parquet")
         model = folder if (folder / "config.json").is_file() else None  # answers are no model that could be loaded
-        # Points that an earlier attempt may have lost; those of this one are all sent.
-        curve = partial(stored_curve, folder) if record.reused or record.resumed_at is not None else None
+        # Points that an earlier attempt, or a worker that has ended, may have lost; those of this process are all sent.
+        lost = record.reused or record.resumed_at is not None or ladder.compute.launcher != "local"
+        curve = partial(stored_curve, folder) if lost else None
         facts = origin_of(ladder, lineage[0] if lineage else record, context).facts()
         tracker.finish_stage(
             stage.run_id,

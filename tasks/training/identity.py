@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from conf.schema.stage.training import Training
 from conf.schema.teacher import CheckpointTeacher, TrainedTeacher
 from models.base.files import file_sha256
 from models.base.numerics import NUMERICS
+from models.embeddings.sentence_folder import is_sentence_folder, read_pooling
 from tasks.records.run import Kind
 from tasks.store.fingerprint import fingerprint
 
@@ -104,7 +106,10 @@ def stage_identity(
     settings = numeric_settings(stage) | {"training": _training(stage.training, precision, ladder.evaluation.examples)}
     settings["seed"] = ladder.stage_seed(stage)
     if stage.student.source == "checkpoint":
-        settings["student"]["checkpoint"] = file_sha256(Path(str(stage.student.path)) / "config.json")  # its weights are in `sha256`
+        existing = Path(str(stage.student.path))
+        settings["student"]["checkpoint"] = file_sha256(existing / "config.json")  # its weights are in `sha256`
+        if is_sentence_folder(existing):
+            settings["student"]["pooling"] = asdict(read_pooling(existing))
     if signals is not None:
         settings["signals"] = identity_of_signals(signals)
     elif own := _live_signals(stage.signals):

@@ -80,7 +80,6 @@ def train_model(
     checkpoints: Path,
     *,
     show: Callable[[Step], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
 ) -> FinishedTraining:
     """Train a model, from where its checkpoints in a folder stand.
 
@@ -91,7 +90,6 @@ def train_model(
         context: The run.
         checkpoints: Their folder.
         show: Takes the steps in place of a bar or lines, in the first of several processes.
-        should_stop: See `train`; None: asked of the run.
     """
     use_threads(ladder)
     writes = process_rank() == 0
@@ -163,7 +161,7 @@ def train_model(
             validate=validate,
             on_step=on_step,
             before_checkpoint=curves.flush if curves else None,
-            should_stop=should_stop or stopping.requested,
+            should_stop=stopping.requested,
         )
     for each in signals or ():
         if isinstance(each, ServedTeacher):

@@ -11,7 +11,7 @@ from conf.errors import UserError
 from conf.schema.stage.objective import ClassWeights, Objective
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.training import Training
-from models.base.files import weights_sha256
+from models.embeddings.sentence_folder import model_sha256
 from models.losses.schedules import Turns
 from tasks.records.run import StageRecord, stage_record
 from tasks.runtime.runs.run_registry import Context
@@ -87,7 +87,7 @@ def record_of(folder: Path, name: str, fingerprint: str, size: Size, **trained: 
         fingerprint=fingerprint,
         identity={},  # in the manifest
         folder="",
-        weights_sha256=weights_sha256(folder),
+        weights_sha256=model_sha256(folder),
         parameters=size.parameters,
         non_embedding=size.non_embedding,
         flops_per_token=size.forward_flops / size.tokens,

@@ -32,6 +32,7 @@ from tasks.training.workers.events import EVENTS, EventReader
 
 WORK, STOP, OUTCOME, MODEL = "work.pickle", "stop", "outcome.json", "model"
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 30.0  # after the outcome of one worker, in which the others end
 WORKER = "tasks.training.workers.worker"
 
 
@@ -95,6 +96,9 @@ def check_workers(compute: Compute, work: Work) -> None:
     """
     import torch
 
+    if compute.strategy == "fsdp" and work.objective is not None and work.objective.features:
+        allowed = f"ddp for {work.name}, whose objective has losses on hidden states or attention"
+        raise UserError.about("compute.strategy", "fsdp", allowed, "Set strategy: ddp, or leave objective.features out.")
     shares = work.training.batch_size // work.training.accumulation
     if compute.workers > shares:
         allowed = f"at most {shares}, the examples of a micro-batch of {work.name}"
@@ -143,8 +147,13 @@ def _run(folder: Path, compute: Compute, events: EventReader) -> None:
         )
     (folder / "pid").write_text(str(process.pid), encoding="utf-8")
     try:
+        ended = 0.0
         while process.poll() is None:
             events.read()
+            if not ended and (folder / OUTCOME).is_file():
+                ended = time.monotonic()
+            if ended and time.monotonic() - ended > GRACE_SECONDS:  # one worker has failed, the others wait for it
+                _kill(process.pid)
             if stopping.requested():
                 (folder / STOP).touch()
             time.sleep(POLL_SECONDS)
@@ -152,7 +161,7 @@ def _run(folder: Path, compute: Compute, events: EventReader) -> None:
     except BaseException:
         _kill(process.pid)
         raise
-    if process.returncode or not (folder / OUTCOME).is_file():
+    if not (folder / OUTCOME).is_file():
         raise LadderError(f"Workers died more often than compute.max_failures allows ({compute.max_failures}). {_last_words(said)}")
 
 

@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 import sys
+import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,31 +17,36 @@ import torch
 
 from conf.atomic import write_atomic
 from conf.errors import LadderError, RunCancelled, UserError
+from conf.home import disk_errors
 from models.base.processes import place_on_machine, process_rank
 from tasks.runtime import cancellation as stopping
 from tasks.training.train_model import train_model, write_model
 from tasks.training.workers.events import EventWriter
-from tasks.training.workers.launch import MODEL, OUTCOME, STOP, WORK, WorkerOrder, versions
+from tasks.training.workers.launch import MODEL, OUTCOME, POLL_SECONDS, STOP, WORK, WorkerOrder, versions
 
 
 def main(folder: Path) -> None:
     """Share a training; the first process writes the model and the outcome.
 
-    Whatever a user can mend or ask for is an outcome, with exit code 0; anything else ends the process with an error, after which the
-    launcher starts all workers anew.
+    Whatever a user can mend or ask for is an outcome, whichever process found it, with exit code 0; anything else ends the process with an
+    error, after which the launcher starts all workers anew.
     """
     writes = process_rank() == 0
-    resumed_at, error = None, None
     with EventWriter(folder) if writes else nullcontext() as events:
         try:
             resumed_at = _train(folder, events)
-        except LadderError as found:
-            error = found
-    if writes:
-        kind = "" if error is None else RunCancelled.__name__ if isinstance(error, RunCancelled) else type(error).__name__
-        write_atomic(folder / OUTCOME, json.dumps({"kind": kind, "text": str(error or ""), "resumed_at": resumed_at}))
+        except LadderError as error:
+            kind = RunCancelled.__name__ if isinstance(error, RunCancelled) else type(error).__name__
+            _end(folder, kind, str(error))
+        else:
+            if writes:
+                _end(folder, "", "", resumed_at)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _end(folder: Path, kind: str, text: str, resumed_at: int | None = None) -> None:
+    write_atomic(folder / OUTCOME, json.dumps({"kind": kind, "text": text, "resumed_at": resumed_at}))
 
 
 def _train(folder: Path, events: EventWriter | None) -> int | None:
@@ -50,20 +57,24 @@ def _train(folder: Path, events: EventWriter | None) -> int | None:
     if torch.cuda.is_available():
         torch.cuda.set_device(place_on_machine())
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-
-    def should_stop() -> bool:
-        return stopping.requested() or (folder / STOP).exists() or not psutil.pid_exists(order.owner)
-
+    threading.Thread(target=_watch, args=(folder, order.owner), daemon=True).start()
     if events:
         events.write(begins=True)
     inputs, show = order.inputs, events.on_step if events else None
-    corpus = inputs.data.corpus()
-    finished = train_model(order.work, inputs.ladder, corpus, inputs.context, order.checkpoints, show=show, should_stop=should_stop)
-    if process_rank() == 0:
-        shutil.rmtree(folder / MODEL, ignore_errors=True)
-        (folder / MODEL).mkdir()
-        write_model(folder / MODEL, order.work, order.fingerprint, finished, inputs.data)
+    with disk_errors(inputs.context.paths):
+        finished = train_model(order.work, inputs.ladder, inputs.data.corpus(), inputs.context, order.checkpoints, show=show)
+        if process_rank() == 0:
+            shutil.rmtree(folder / MODEL, ignore_errors=True)
+            (folder / MODEL).mkdir()
+            write_model(folder / MODEL, order.work, order.fingerprint, finished, inputs.data)
     return finished.trained.resumed_at
+
+
+def _watch(folder: Path, owner: int) -> None:
+    """Stop the training, or the filling of a cache, when the run asks for it or is gone."""
+    while psutil.pid_exists(owner) and not (folder / STOP).exists():
+        time.sleep(POLL_SECONDS)
+    stopping.cancel()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from models.base.files import weights_sha256
 from models.data import tokenizers
 from models.embeddings.encoder import SentenceEncoder
 from models.embeddings.pooling import MODES, Pooling, pooled, set_pooling
-from models.embeddings.sentence_folder import copy_modules, limit_length, module_files, read_pooling
+from models.embeddings.sentence_folder import copy_modules, limit_length, model_sha256, module_files, read_pooling
 
 TEXTS = ["a dog runs", "the market fell sharply today", "x"]
 LENGTH = 24
@@ -86,6 +86,13 @@ def test_the_projection_is_part_of_the_hash_and_of_a_copy(tmp_path: Path) -> Non
     assert weights_sha256(folder) != before
 
 
+def test_the_pooling_is_part_of_the_hash_of_the_model(tmp_path: Path) -> None:
+    ways: list[dict[str, Any]] = [{}, {"mode": "cls"}, {"normalize": False}]
+    hashes = {model_sha256(published(encoder(**way), tmp_path / str(number))) for number, way in enumerate(ways)}
+    assert len(hashes) == 3
+    assert len({weights_sha256(tmp_path / str(n) / "model") for n in range(3)}) == 1
+
+
 def test_positions_beside_the_text_do_not_count() -> None:
     states = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     left, right = torch.tensor([[0, 0, 1, 1, 1]]), torch.tensor([[1, 1, 1, 0, 0]])
@@ -103,6 +110,11 @@ def test_positions_beside_the_text_do_not_count() -> None:
         ("modules.json", [{"path": "", "type": "x.Transformer"}, {"path": "../1", "type": "x.Pooling"}], "folders such as 1_Pooling"),
         ("modules.json", [{"path": "", "type": "x.Transformer"}, {"path": "1_LSTM", "type": "x.LSTM"}], "with LSTM"),
         ("modules.json", [{"path": "", "type": "x.Transformer"}], "a folder with a module of pooling"),
+        (
+            "modules.json",
+            [{"path": path, "type": f"x.{path[2:] or 'Transformer'}"} for path in ("", "1_Pooling", "3_Normalize", "2_Dense")],
+            "a Transformer, Pooling, at most one Dense and Normalize, in this order",
+        ),
         ("1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, "mean and max"),
         ("1_Pooling/config.json", {"pooling_mode": "weightedmean"}, "one mode of pooling of mean, cls"),
         ("2_Dense/config.json", {"out_features": 6, "activation_function": "torch.nn.modules.activation.GELU"}, "Identity or Tanh"),

@@ -177,6 +177,27 @@ class TestEndpoint:
                 generated(root, inputs(seed=1, **self.settings(server)))
             assert server.tried < 20
 
+    def test_a_single_prompt_that_is_refused_is_an_answer_once_others_were_answered(
+        self, root: StageRecord, inputs: Made, tmp_path: Path
+    ) -> None:
+        with endpoint(lambda prompt: f"{prompt} it is") as server:
+            generated(root, inputs(**self.settings(server)))
+            (tmp_path / "prompts.txt").write_text("say a\nsay something longer than it takes\n")
+            server.troubles = [400]
+            assert generated(root, inputs(**self.settings(server))).dropped == {"refused": 1}
+
+    def test_what_was_paid_before_an_interruption_is_not_asked_again_for_other_prompts(
+        self, root: StageRecord, inputs: Made, tmp_path: Path
+    ) -> None:
+        with endpoint(lambda prompt: f"{prompt} it is") as server:
+            server.troubles = [None] * 4 + [503] * 4
+            with pytest.raises(TransientError, match="no usable answer in 2 tries"):
+                generated(root, inputs(**self.settings(server)))
+            answered = sum(server.asked.values())
+            (tmp_path / "prompts.txt").write_text("".join(f"say {letter}\n" for letter in "abcdefghijk"))
+            assert generated(root, inputs(**self.settings(server))).written == 11 - answered
+            assert set(server.asked.values()) == {1}
+
     def test_another_model_is_another_teacher(self, root: StageRecord, inputs: Made) -> None:
         with endpoint(lambda prompt: f"{prompt} it is") as server:
             generated(root, inputs(**self.settings(server)))

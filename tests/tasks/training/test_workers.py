@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -21,12 +22,14 @@ from safetensors.torch import load_file
 from conf.errors import LadderError, RunCancelled, UserError
 from conf.schema.compute import Compute
 from conf.schema.ladder import Ladder
+from conf.schema.stage.objective import Objective
 from models.base.files import read_json
 from tasks.records.run import StageRecord
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.teachers.teacher import prepare_teacher
+from tasks.teachers.teacher import prepare_teacher, teacher_work
 from tasks.training.student import train_student
+from tasks.training.workers.launch import check_workers
 from tests.factories import inputs_of
 
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
@@ -210,5 +213,10 @@ def test_workers_need_a_launcher_and_an_example_each(folder: Path) -> None:
         ValidationError, match=r"got workers 2 with launcher 'local'; allowed: 1. Set launcher: torchrun, or leave workers out"
     ):
         Compute(workers=2)
+    hidden = ladder_of(2, strategy="fsdp")
+    objective = Objective.model_validate({"alpha": 0.5, "features": [{"kind": "hidden"}]})
+    work = replace(teacher_work(hidden, cast(Any, hidden.teacher), inputs_in(folder, hidden, "hidden").data), objective=objective)
+    with pytest.raises(UserError, match=r"compute.strategy: got 'fsdp'; allowed: ddp for teacher, whose objective has losses on hidden"):
+        check_workers(hidden.compute, work)
     with pytest.raises(UserError, match=r"compute.workers: got 6; allowed: at most 5, the examples of a micro-batch of teacher"):
         prepare_teacher(inputs_in(folder, ladder_of(6), "six"))
