@@ -37,8 +37,9 @@ from flows.serving.environment import prepare_environment
 from models.architectures.checkpoint import load_model
 from models.architectures.shapes import count
 from models.base.statistics import interval
-from models.data.batches import TrainingBatches, evaluation_batches
+from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus, SplitName
+from models.data.held_out import evaluation_batches
 from models.evaluation.evaluation import collect, quality
 from models.signals.sources import live
 from models.students.importance import Importance

@@ -29,8 +29,9 @@ from models.architectures.configs import build_from, fitted_config
 from models.architectures.packing import check_packing
 from models.architectures.shapes import AUTO_CLASSES
 from models.base.interface import Interface
-from models.data.batches import Batch, TrainingBatches, evaluation_batches
+from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches
 from models.signals.sources import live, split_head
 from models.students.initialise import make_student
 from models.training.loop import Plan, Step, train

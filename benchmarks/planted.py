@@ -24,8 +24,9 @@ from conf.schema.stage.student import Shape
 from conf.schema.stage.training import Training
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
-from models.data.batches import TrainingBatches, evaluation_batches, evaluation_documents
+from models.data.batches import TrainingBatches
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.evaluation.audit_rows import audit_rows
 from models.evaluation.audit_slices import Group, SliceSettings, groups_of
 from models.evaluation.bootstrap import Limits

@@ -40,8 +40,9 @@ from conf.schema.stage.training import Training
 from models.architectures.shapes import count
 from models.base.statistics import Interval, interval
 from models.data import tokenizers
-from models.data.batches import IGNORE, TrainingBatches, evaluation_batches
+from models.data.batches import IGNORE, TrainingBatches
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches
 from models.evaluation.evaluation import collect
 from models.training.loop import Plan, train
 from tasks.data.build import build_corpus

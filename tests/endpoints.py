@@ -55,7 +55,8 @@ class FakeEndpoint:
 
     def _reply(self, path: str, body: dict[str, Any], trouble: Any) -> tuple[int, dict[str, str], bytes]:
         if isinstance(trouble, tuple):
-            return trouble[0], trouble[1], b'{"error": {"message": "busy"}}'
+            state, headers, *body = trouble
+            return state, headers, body[0] if body else b'{"error": {"message": "busy"}}'
         if isinstance(trouble, int):
             return trouble, {}, b'{"error": {"message": "trouble"}}'
         if trouble == "slow":

@@ -27,7 +27,7 @@ class Endpoint(Settings):
     api: Literal["completions", "chat"] = setting("completions", "completions: a prompt is a text; chat: it is a person's message")
     key: str = setting(
         "OPENAI_API_KEY",
-        "Environment variable that holds the key; a server that asks for none needs none. The key is recorded nowhere",
+        "Environment variable that holds the API key, which is in no record and no log; none: the server needs no key",
         "variable",
         identity=False,
         allowed="the name of an environment variable that ends in _API_KEY",

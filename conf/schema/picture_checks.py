@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conf.schema.data import Columns, Data, Tokenizer
+from conf.schema.data import Data, Tokenizer
 from conf.schema.shipping.exports import Export
 from conf.schema.stage.stage import Stage
+from conf.schema.tables import Columns
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher, TrainedTeacher
 
 

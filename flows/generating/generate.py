@@ -15,7 +15,7 @@ from tasks.training.bake_off import quiet_inputs
 
 
 def with_generated(root: StageRecord, inputs: StageInputs, run: LadderRun) -> StageInputs:
-    """The inputs whose corpus holds what a teacher wrote to prompts; the same inputs where the ladder asks for nothing.
+    """The inputs with the generated rows in their corpus; unchanged where the ladder has no `data.generate`.
 
     The root teacher was trained and judged on the ladder's own documents; held-out documents stay as they are. With several rounds, the
     student of the first stage is trained after each, and its failures choose the next prompts while that is worth its price. The stage

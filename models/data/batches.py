@@ -5,7 +5,7 @@ Shape legend: B examples of a batch, L sequence length, N rows that a loss is ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,10 @@ from torch.nn import functional
 
 from conf.errors import UserError
 from conf.schema.workloads import answers_in_ids
-from models.data.corpus import PIXELS, SPLITS, Corpus, CorpusInfo, Split, SplitName, shuffled
+from models.data.corpus import PIXELS, Corpus, CorpusInfo, Split, shuffled
+
+IGNORE = -100  # target of a position that does not count
+UNLABELLED = -1  # target of an example without a label, which counts for its teachers
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def next_token_batch(
     return Batch({"input_ids": ids[:, :-1].contiguous()}, targets, torch.from_numpy(slices))
 
 
-def _example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
+def example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
+    """Examples of classifiers and encoders: pixels, or texts padded to the longest."""
     labels = torch.from_numpy(np.asarray(split.labels[chosen], dtype=np.int64))
     slices = torch.from_numpy(np.asarray(split.slices[chosen], dtype=np.int32))
     if info.workload == "image-classification":
@@ -137,10 +141,10 @@ def _example_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) ->
     if info.picture is None:
         return batch
     both = labels[:, None].expand(-1, 2).contiguous()  # the picture's embedding, and the text's
-    return _with_pictures(replace(batch, targets=both), split, info, chosen)
+    return with_pictures(replace(batch, targets=both), split, info, chosen)
 
 
-def _completion_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
+def completion_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
     """Documents of prompt and completion, one to a window, padded to the longest."""
     assert info.pad_id is not None
     assert split.counted is not None
@@ -151,10 +155,10 @@ def _completion_batch(split: Split, info: CorpusInfo, chosen: NDArray[np.int64])
         windows[row, :length] = split.values[begin : begin + length]
         counted[row, :length] = split.counted[begin : begin + length]
     batch = next_token_batch(windows, lengths, np.asarray(split.slices[chosen]), counted)
-    return batch if info.picture is None else _with_pictures(batch, split, info, chosen)
+    return batch if info.picture is None else with_pictures(batch, split, info, chosen)
 
 
-def _with_pictures(batch: Batch, split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
+def with_pictures(batch: Batch, split: Split, info: CorpusInfo, chosen: NDArray[np.int64]) -> Batch:
     """The batch with each document's picture; (B, ...) where a picture is one piece, else (B, m, ...)."""
     inputs, merged = dict(batch.inputs), []
     for name, stored in split.pictures.items():
@@ -244,14 +248,14 @@ class TrainingBatches:
         """The batch of `step`: a function of seed and step alone."""
         chosen = self.numbers(step)
         if not answers_in_ids(self.info.workload):
-            return _example_batch(self.split, self.info, chosen)
+            return example_batch(self.split, self.info, chosen)
         if self.info.completions:
-            batch = _completion_batch(self.split, self.info, chosen)
+            batch = completion_batch(self.split, self.info, chosen)
             own = chosen[:0] if self.explained is None else chosen[self.explained[chosen]]
             if self.rationales is None or not len(own):
                 return batch
             assert self.info.pad_id is not None
-            return _joined(batch, _completion_batch(self.rationales, self.info, own), self.info.pad_id)
+            return _joined(batch, completion_batch(self.rationales, self.info, own), self.info.pad_id)
         length = self.info.sequence_length
         places = chosen[:, None] * length + np.arange(length + 1)
         windows = np.asarray(self.split.values[places], dtype=np.int64)
@@ -267,82 +271,3 @@ class TrainingBatches:
         if prefix:
             into = places[:, 1:] - offsets[np.searchsorted(offsets, places[:, 1:], side="right") - 1]
             batch.targets[torch.from_numpy(into < prefix)] = IGNORE
-
-
-def _held_out(count: int, limit: int) -> NDArray[np.int64]:
-    """Which of `count` are judged, ascending: the same for every model."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
-
-
-def _documents_of_windows(split: Split, info: CorpusInfo) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The document of every window of a split, and how many windows each document has."""
-    counts = -(-(np.diff(split.offsets) - len(info.prefix)) // info.sequence_length)
-    return np.repeat(np.arange(len(counts)), counts), counts
-
-
-def _windows(
-    split: Split, info: CorpusInfo, limit: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
-    """Windows that never cross documents, drawn once for all models; a document begins with its tokenizer's prefix, else with the end id.
-
-    Returns:
-        (n, b + L) ids, of which the first b are given: the document's beginning, or the ids before the window; (n,) lengths; (n,) slices;
-        (n,) the place in `Split.values` of the id after the window's first.
-    """
-    assert info.end_id is not None
-    length, beginning = info.sequence_length, info.beginning
-    given, prefix = len(beginning), len(info.prefix)
-    document, counts = _documents_of_windows(split, info)
-    start = (np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)) * length
-    chosen = _held_out(len(document), limit)
-    windows = np.zeros((len(chosen), given + length), dtype=np.int64)
-    lengths = np.zeros(len(chosen), dtype=np.int64)
-    for row, index in enumerate(chosen):
-        begin, end = split.offsets[document[index]], split.offsets[document[index] + 1]
-        first = begin + prefix + start[index]
-        text = split.values[first : min(first + length, end)]
-        windows[row, :given] = beginning if start[index] == 0 else split.values[first - given : first]
-        windows[row, given : given + len(text)] = text
-        lengths[row] = given + len(text)
-    after = split.offsets[document[chosen]] + prefix + start[chosen] - given + 1
-    return windows, lengths, split.slices[document[chosen]], after
-
-
-def evaluation_batches(corpus: Corpus, split_name: SplitName, examples: int, batch_size: int) -> Iterator[Batch]:
-    """Batches of held-out examples, the same `examples` for every model.
-
-    Causal-lm: windows of L ids within one document, drawn evenly over the split, every id predicted from those before it in its window.
-    Completions: whole documents, of which the ids of completions count.
-    """
-    info, split = corpus.info, corpus.split(split_name)
-    if info.workload == "causal-lm" and not info.completions:
-        windows, lengths, slices, after = _windows(split, info, examples)
-        before = sum(info.tokens[name] for name in SPLITS[: SPLITS.index(split_name)])
-        for at in range(0, len(windows), batch_size):
-            some = slice(at, at + batch_size)
-            batch = next_token_batch(windows[some], lengths[some], slices[some], given=len(info.beginning))
-            yield replace(batch, places=torch.from_numpy(before + after[some]))
-        return
-    chosen = _held_out(len(split), examples)
-    made = _completion_batch if info.completions else _example_batch
-    for at in range(0, len(chosen), batch_size):
-        yield made(split, info, chosen[at : at + batch_size])
-
-
-def pair_batches(corpus: Corpus, batch_size: int) -> Iterator[Batch]:
-    """Batches of the texts of all scored pairs, the two of a pair one after the other."""
-    for at in range(0, len(corpus.pairs), batch_size):
-        yield _example_batch(corpus.pairs, corpus.info, np.arange(at, min(at + batch_size, len(corpus.pairs))))
-
-
-def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -> NDArray[np.int64]:
-    """Number of the document that each held-out example of `evaluation_batches` comes from, in the same order."""
-    split = corpus.split(split_name)
-    if corpus.info.workload != "causal-lm" or corpus.info.completions:
-        return _held_out(len(split), examples)
-    document = _documents_of_windows(split, corpus.info)[0]
-    return document[_held_out(len(document), examples)]
-
-
-IGNORE = -100  # target of a position that does not count
-UNLABELLED = -1  # target of an example without a label, which counts for its teachers

@@ -6,22 +6,17 @@ Shape legend: B texts, L positions, H width of the states, D numbers of an embed
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.embeddings.body import EmbeddingModel, Embeddings
 from models.embeddings.pooling import Pooling, pooled, pooling_of
 
 
-class Embeddings(NamedTuple):
-    """The answer of a sentence encoder; under the name that other models' answers have."""
-
-    logits: Tensor  # (B, D)
-
-
-class SentenceEncoder(nn.Module):
+class SentenceEncoder(EmbeddingModel):
     """An encoder whose answer to a text is one embedding; it is published as a folder of sentence-transformers.
 
     Args:
@@ -29,23 +24,11 @@ class SentenceEncoder(nn.Module):
         body: Its weights; None: fresh ones, which torch's global generator decides.
     """
 
-    base_model_prefix = "body"
-
     def __init__(self, config: Any, body: nn.Module | None = None) -> None:
-        super().__init__()
-        if body is None:
-            import transformers
-
-            body = cast(nn.Module, transformers.AutoModel.from_config(config, dtype=torch.float32))
-        self.body = body
+        super().__init__(config, body)
         pooling, width = pooling_of(config), int(config.hidden_size)
         size = pooling.size or width
         self.projection = nn.Linear(width, size, bias=pooling.bias) if pooling.dense or size != width else None
-
-    @property
-    def config(self) -> Any:
-        """The body's configuration."""
-        return cast(Any, self.body).config
 
     @property
     def pooling(self) -> Pooling:
@@ -66,35 +49,9 @@ class SentenceEncoder(nn.Module):
             made = made.tanh() if self.pooling.activation == "tanh" else made
         return Embeddings(functional.normalize(made.float(), dim=-1) if self.pooling.normalize else made)
 
-    # What training and counting ask of any model of transformers.
-
-    @property
-    def supports_gradient_checkpointing(self) -> bool:
-        """As the body."""
-        return bool(cast(Any, self.body).supports_gradient_checkpointing)
-
-    def activation_checkpointing_enable(self, settings: dict[str, Any]) -> None:
-        """As the body."""
-        cast(Any, self.body).activation_checkpointing_enable(settings)
-
-    def activation_checkpointing_disable(self) -> None:
-        """As the body."""
-        cast(Any, self.body).activation_checkpointing_disable()
-
-    def disable_input_require_grads(self) -> None:
-        """As the body."""
-        cast(Any, self.body).disable_input_require_grads()
-
     def get_input_embeddings(self) -> nn.Module:
         """As the body."""
         return cast(Any, self.body).get_input_embeddings()
-
-    def get_output_embeddings(self) -> None:
-        """None: it predicts no ids."""
-
-    def can_generate(self) -> bool:
-        """False: it writes no text."""
-        return False
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that sentence-transformers loads, and whose body `AutoModel` loads."""

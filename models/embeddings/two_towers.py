@@ -11,62 +11,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.embeddings.encoder import Embeddings
+from models.embeddings.body import EmbeddingModel, Embeddings
 
 
-class TwoTowers(nn.Module):
-    """A model like CLIP, whose answer to a picture and its text are two embeddings of length 1.
-
-    Args:
-        config: Of the model.
-        body: Its weights; None: fresh ones, which torch's global generator decides.
-    """
-
-    base_model_prefix = "body"
-
-    def __init__(self, config: Any, body: nn.Module | None = None) -> None:
-        super().__init__()
-        if body is None:
-            import transformers
-
-            body = cast(nn.Module, transformers.AutoModel.from_config(config, dtype=torch.float32))
-        self.body = body
-
-    @property
-    def config(self) -> Any:
-        """The model's configuration."""
-        return cast(Any, self.body).config
+class TwoTowers(EmbeddingModel):
+    """A model like CLIP, whose answer to a picture and its text are two embeddings of length 1."""
 
     def forward(self, **inputs: Tensor) -> Embeddings:
         """(B, 2, D) of a batch's inputs: the picture's embedding, then the text's."""
         made = self.body(**inputs)
         return Embeddings(torch.stack([made.image_embeds, made.text_embeds], dim=1).float())
-
-    # What training and counting ask of any model of transformers.
-
-    @property
-    def supports_gradient_checkpointing(self) -> bool:
-        """As the body."""
-        return bool(cast(Any, self.body).supports_gradient_checkpointing)
-
-    def activation_checkpointing_enable(self, settings: dict[str, Any]) -> None:
-        """As the body."""
-        cast(Any, self.body).activation_checkpointing_enable(settings)
-
-    def activation_checkpointing_disable(self) -> None:
-        """As the body."""
-        cast(Any, self.body).activation_checkpointing_disable()
-
-    def disable_input_require_grads(self) -> None:
-        """As the body."""
-        cast(Any, self.body).disable_input_require_grads()
-
-    def get_output_embeddings(self) -> None:
-        """None: it predicts no ids."""
-
-    def can_generate(self) -> bool:
-        """False: it writes no text."""
-        return False
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `AutoModel` loads."""

@@ -8,8 +8,9 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.batches import IGNORE, evaluation_batches, evaluation_documents
+from models.data.batches import IGNORE
 from models.data.corpus import Corpus, SplitName
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.evaluation.evaluation import ids_per_byte, macro_f1
 
 CHUNK = 1 << 22  # ids counted at once: a mapped corpus is never in memory as a whole

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.data.batches import IGNORE, Batch, evaluation_batches, evaluation_documents
+from models.data.batches import IGNORE, Batch
 from models.data.corpus import SPLITS, Corpus, SplitName
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.evaluation.evaluation import collect, ids_per_byte
 from models.evaluation.paired import DocumentScores
 

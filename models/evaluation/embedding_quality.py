@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from conf.schema.stage.objective import WHOLE_BATCH
 from models.base.quality import BASELINE, Quality
-from models.data.batches import Batch, evaluation_batches, pair_batches
+from models.data.batches import Batch
 from models.data.corpus import Corpus, SplitName
+from models.data.held_out import evaluation_batches, pair_batches
 from models.evaluation.evaluation import autocast
 from models.multimodal.retrieval import recall, text_numbers
 from models.signals.sources import rows

@@ -179,8 +179,8 @@ class _Tally:
 
 def held_out(job: Job) -> tuple[int | None, float | None, Iterator[Rows]]:
     """Ids that logits are cut to, ids for each byte (None for classifiers), and the held-out rows, as many as may be kept on disk."""
-    from models.data.batches import evaluation_batches
     from models.data.corpus import Corpus
+    from models.data.held_out import evaluation_batches
     from models.evaluation.evaluation import ids_per_byte
     from models.students.vocabulary import read_kept, reduce_corpus
 

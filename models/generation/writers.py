@@ -198,7 +198,7 @@ class EndpointWriter(Writer):
                         emit(ask, future.result())
                     elif isinstance(error, RequestRefused):
                         refused.append((ask, error))
-                    else:  # what is asked already is waited for: it is paid
+                    else:  # requests under way are paid, so their answers are kept
                         failed = failed or error
                 if refused and self._answered.is_set():
                     for ask, _ in refused:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from conf.errors import UserError, foreign_errors
-from models.data.batches import Batch, evaluation_batches
+from models.data.batches import Batch
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches
 
 
 def check_space(model: nn.Module, teacher: nn.Module, corpus: Corpus, key: str, found: str) -> None:

@@ -2,7 +2,7 @@
 
 On-policy distillation: the student continues prompts, and its teachers' distributions are its targets at every id that it wrote
 (Agarwal et al. 2024, "On-Policy Distillation of Language Models", arXiv:2306.13649). Such an id has no label: `UNLABELLED`, so that
-alpha is 1 there. What is written is a function of seed, step and weights; the buffer is part of a checkpoint.
+alpha is 1 there. The text is a function of seed, step and weights; the buffer is part of a checkpoint.
 
 Shape legend: B examples of a batch, R rows of the buffer, T positions of its longest one.
 """

@@ -17,8 +17,8 @@ from conf.schema.workloads import answers_in_ids
 from models.alignment.load import fit_tokenizer
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device, use_threads
-from models.data.batches import evaluation_batches, evaluation_documents
 from models.data.corpus import Corpus, SplitName
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.data.token_classes import CLASSES, token_classes
 from models.evaluation.audit_figures import overall, reliability
 from models.evaluation.audit_rows import AuditRows, audit_rows

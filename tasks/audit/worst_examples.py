@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from conf.schema.ladder import Ladder
 from conf.schema.workloads import answers_in_ids
 from models.data import tokenizers
-from models.data.batches import Batch, evaluation_batches
+from models.data.batches import Batch
 from models.data.corpus import PIXELS, Corpus, SplitName
+from models.data.held_out import evaluation_batches
 from models.evaluation.audit_figures import shared
 from models.evaluation.audit_rows import AuditRows
 from models.students.vocabulary import VocabularyMap

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from conf.schema.data import CommonData, FilesData, ScoredPairs
+from conf.schema.data import CommonData, FilesData
+from conf.schema.tables import ScoredPairs
 from models.data.corpus import PAIR_SCORES, PAIRS, Split
 from models.data.encoder import Encoder
 from tasks.data.reading.files import file_contents, hash_files, list_files

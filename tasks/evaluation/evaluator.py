@@ -22,8 +22,8 @@ from models.base.device import resolve_device, use_threads
 from models.base.interface import Interface
 from models.base.quality import BASELINE, Quality
 from models.base.task_figures import TaskFigures
-from models.data.batches import evaluation_batches, evaluation_documents
 from models.data.corpus import Corpus, SplitName
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.evaluation.baselines import baseline
 from models.evaluation.embedding_quality import embedding_validator, judge_embeddings
 from models.evaluation.evaluation import collect, quality

@@ -69,7 +69,7 @@ def write_all(settings: Generate, prompts: Sequence[Prompt], root: StageRecord, 
     Raises:
         TransientError: The endpoint is away; what arrived is kept, and the same command goes on.
         UserError: The endpoint refuses to answer.
-        RunCancelled: The run was asked to stop; what is written is kept.
+        RunCancelled: The run was asked to stop; finished answers are kept.
     """
     sampling = {name: getattr(settings, name) for name in ("max_tokens", "temperature", "top_p", "stop", "seed")}
     how = {"kind": KIND, "teacher": teacher_identity(settings, root), "chat": _chat(inputs), **sampling, "stop": list(settings.stop)}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conf.schema.data import Columns, TransferRows
 from conf.schema.generate import Generate
 from conf.schema.ladder import Ladder
+from conf.schema.tables import Columns, TransferRows
 from tasks.data.reading.conversations import columns_of
 from tasks.generation import prompts
 from tasks.generation.answers import AnswerSet, write_all

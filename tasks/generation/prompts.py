@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from conf.errors import UserError
-from conf.schema.data import Columns, FilesData
+from conf.schema.data import FilesData
 from conf.schema.generate import Generate, Prompts
+from conf.schema.tables import Columns
 from models.data import tokenizers
 from models.data.corpus import Corpus
 from models.data.lines import line_hashes

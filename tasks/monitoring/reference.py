@@ -185,7 +185,7 @@ def _read_teacher(folder: Path) -> dict[str, Floats]:
 
 
 def _labels(model: Scorer, rows: int) -> NDArray[np.int64]:
-    from models.data.batches import evaluation_documents
+    from models.data.held_out import evaluation_documents
     from tasks.monitoring.scoring import SPLIT
 
     return np.asarray(model.corpus.split(SPLIT).labels)[evaluation_documents(model.corpus, SPLIT, rows)]
@@ -193,7 +193,7 @@ def _labels(model: Scorer, rows: int) -> NDArray[np.int64]:
 
 def _measure(model: Scorer, rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays and facts of a reference."""
-    from models.data.batches import evaluation_documents
+    from models.data.held_out import evaluation_documents
     from models.monitoring.calibration import confidences, fit_temperature
     from models.monitoring.features import log_frequencies
     from tasks.monitoring.scoring import SPLIT

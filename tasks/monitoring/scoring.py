@@ -21,8 +21,9 @@ from conf.schema.ladder import Ladder
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device, use_threads
 from models.data import image_processors, tokenizers
-from models.data.batches import IGNORE, evaluation_batches, evaluation_documents
+from models.data.batches import IGNORE
 from models.data.corpus import Corpus, CorpusInfo, Split, SplitName
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.evaluation.evaluation import collect
 from models.monitoring.features import Described, image_features, text_features
 from models.signals.sources import rows as logits_of

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.home import Home
-from conf.schema.data import Columns
 from conf.schema.ladder import Ladder
+from conf.schema.tables import Columns
 from tasks.data.reading.conversations import columns_of
 from tasks.data.reading.labels import class_name, stands_for_none
 from tasks.monitoring.windows import list_windows, read_window

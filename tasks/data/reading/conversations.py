@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conf.errors import UserError
-from conf.schema.data import Columns, Data, DatasetData, FilesData
+from conf.schema.data import Data, DatasetData, FilesData
 from conf.schema.ladder import Ladder
+from conf.schema.tables import Columns
 from models.data.chat import ASSISTANT, PLAIN, ChatEncoder, conversation_text, use_template
 from models.data.corpus import Split, SplitName
 from tasks.records.format import percent

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from conf.errors import TransientError, UserError
 from conf.home import home
 from conf.loading.introspect import suggest
-from conf.schema.data import Columns, DatasetData
+from conf.schema.data import DatasetData
 from conf.schema.ladder import Workload
+from conf.schema.tables import Columns
 from conf.schema.workloads import has_classes
 from models.data.corpus import SplitName
 from models.data.images import ReadImage

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from conf.errors import UserError
 from conf.schema.base import NOT_TEXT
-from conf.schema.data import Columns, Data
+from conf.schema.data import Data
+from conf.schema.tables import Columns
 from models.data.classes import are_placeholders, match_classes
 from models.data.corpus import SPLITS
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.errors import UserError
-from conf.schema.data import Columns, DatasetData, FilesData
+from conf.schema.data import DatasetData, FilesData
 from conf.schema.ladder import Workload
+from conf.schema.tables import Columns
 from conf.schema.workloads import has_classes
 from models.data.chat import without_rationale
 from models.data.corpus import SplitName

@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import UserError
-from models.data.batches import IGNORE, Batch, TrainingBatches, evaluation_batches, next_token_batch
+from models.data.batches import IGNORE, Batch, TrainingBatches, next_token_batch
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches
 
 END, PAD = 256, 257
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerFast
 from conf.errors import UserError
 from conf.schema.stage.objective import Objective
 from models.data import tokenizers
-from models.data.batches import IGNORE, TrainingBatches, evaluation_batches, evaluation_documents
+from models.data.batches import IGNORE, TrainingBatches
 from models.data.chat import PLAIN, ChatEncoder, conversation_text, spoken, use_template
 from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, write_corpus
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.engines.prompts import PromptEncoder
 from models.evaluation.baselines import held_out_targets, training_counts
 from models.evaluation.evaluation import collect, quality

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from models.data.batches import evaluation_batches, evaluation_documents
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.evaluation.audit_figures import overall
 from models.evaluation.audit_rows import AuditRows, audit_rows
 from models.evaluation.bootstrap import Limits

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.data.batches import evaluation_batches
 from models.data.corpus import SPLITS, Corpus, SplitName
+from models.data.held_out import evaluation_batches
 from models.evaluation.document_scores import document_scores
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.paired import DocumentScores, without

@@ -10,8 +10,9 @@ from torch import nn
 
 from conf.schema.stage.training import Training
 from models.base.quality import Quality, retention
-from models.data.batches import Batch, TrainingBatches, evaluation_batches
+from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches
 from models.evaluation.evaluation import RowFigures, collect, expected_calibration_error, macro_f1, quality
 from models.training.loop import Plan, train
 

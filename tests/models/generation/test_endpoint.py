@@ -113,7 +113,7 @@ def test_the_key_is_sent_and_never_repeated(monkeypatch: pytest.MonkeyPatch) -> 
         client = client_of(server.url, key="MY_API_KEY")
         client.ask({"prompt": "ab"})
         assert server.keys == {"Bearer sk-very-secret"}
-        server._reply = lambda *_: (400, {}, b'{"error": {"message": "wrong key sk-very-secret"}}')  # type: ignore[method-assign]
+        server.troubles = [(400, {}, b'{"error": {"message": "wrong key sk-very-secret"}}')]
         with pytest.raises(LadderError) as caught:
             client.ask({"prompt": "ab"})
     assert "very-secret" not in str(caught.value)

@@ -13,8 +13,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from conf.errors import UserError
 from models.architectures.composite import vision_tower
 from models.architectures.shapes import build
-from models.data.batches import TrainingBatches, evaluation_batches, evaluation_documents
+from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches, evaluation_documents
 from models.evaluation.evaluation import collect
 from models.multimodal.exact_match import exact_match
 from models.signals.sources import live, rows, split_head

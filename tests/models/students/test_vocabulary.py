@@ -12,8 +12,9 @@ from conf.schema.stage.student import Shape
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
-from models.data.batches import IGNORE, TrainingBatches, evaluation_batches
+from models.data.batches import IGNORE, TrainingBatches
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches
 from models.students.vocabulary import KEPT, VocabularyMap, read_kept, reduce_corpus, resize_vocabulary, write_kept
 
 

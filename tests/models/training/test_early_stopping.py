@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from conf.schema.stage.training import Training
-from models.data.batches import TrainingBatches, evaluation_batches
+from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches
 from models.evaluation.evaluation import collect
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train

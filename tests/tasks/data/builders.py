@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conf.schema.data import Columns, FilesData
+from conf.schema.data import FilesData
 from conf.schema.ladder import Ladder
+from conf.schema.tables import Columns
 from models.data import tokenizers
 from models.data.corpus import Corpus, CorpusInfo
 from tasks.data.build import build_corpus

@@ -28,7 +28,7 @@ from models.architectures.configs import fitted_config
 from models.architectures.shapes import build
 from models.base.interface import Interface
 from models.data import tokenizers
-from models.data.batches import evaluation_batches
+from models.data.held_out import evaluation_batches
 from models.evaluation.evaluation import collect, quality
 from models.evaluation.generation import continuations, prompts
 from tasks.data.prepare import data_identity, prepare_data

@@ -13,8 +13,9 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from conf.errors import UserError
-from models.data.batches import TrainingBatches, evaluation_batches
+from models.data.batches import TrainingBatches
 from models.data.corpus import SPLITS, Corpus
+from models.data.held_out import evaluation_batches
 from models.signals.cache import keys_of
 from models.signals.fill import select_examples
 from tasks.data.build import build_corpus

@@ -215,7 +215,7 @@ def test_generate_is_in_no_identity_of_a_corpus(inputs: Made) -> None:
 
 
 def test_rows_are_in_the_ladders_own_columns() -> None:
-    from conf.schema.data import Columns
+    from conf.schema.tables import Columns
 
     assert module.row_of("p", "c", Columns(text="body")) == {"body": "pc"}
     assert module.row_of("p", "c", Columns(messages="talk", slice="of")) == {

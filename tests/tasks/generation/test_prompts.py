@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,8 @@ from tasks.generation.prompts import AskedPrompts, filled, read_prompts, seed_of
 from tests.tasks.generation.conftest import Made
 
 
-def read(inputs: Made, path: str = "prompts.txt", **generate: object) -> AskedPrompts:
-    prompts = {"paths": [path]} | dict(generate.pop("prompts", {}))  # type: ignore[call-overload]
-    given = inputs(prompts=prompts, **generate)
+def read(inputs: Made, path: str = "prompts.txt", prompts: dict[str, Any] | None = None, **generate: object) -> AskedPrompts:
+    given = inputs(prompts={"paths": [path]} | (prompts or {}), **generate)
     assert given.ladder.data.generate is not None
     return read_prompts(given.ladder.data.generate, Path(given.context.base), given.data.corpus())
 

@@ -12,6 +12,7 @@ import pytest
 from conf.errors import UserError
 from conf.home import Home
 from conf.schema.shipping.promotion import PromotionRules
+from models.data.corpus import SPLITS
 from models.evaluation.paired import DocumentScores
 from tasks.registry.held_out import fresh_source, same_ids, trained_on
 from tasks.registry.judge import Contest, _over_limits, _quality
@@ -117,7 +118,7 @@ def test_judged_documents_that_a_model_was_trained_on_are_found(tmp_path: Path) 
     assert trained_on(own, judged, ("train", "valid")).tolist() == [1, 3]
     assert trained_on(own, own, ("valid", "test")).tolist() == []
     assert same_ids(own, judged)
-    longer = corpus_in(tmp_path / "longer", "sequence-classification", 16, {n: own.split(n) for n in ("train", "valid", "test")}, classes=2)  # type: ignore[arg-type]
+    longer = corpus_in(tmp_path / "longer", "sequence-classification", 16, {name: own.split(name) for name in SPLITS}, classes=2)
     assert not same_ids(own, longer)
 
 

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,8 +50,8 @@ def three(home: Home, tracker: Tracker, ran: Ran) -> list[RunRecord]:
     return records
 
 
-def make_champion(tracker: Tracker, home: Home, number: int, previous: int | None, **more: object) -> None:
-    promote(tracker, home, find_version(tracker, home, f"tiny/{number}"), previous and str(previous), judgement(), **more)  # type: ignore[arg-type]
+def make_champion(tracker: Tracker, home: Home, number: int, previous: int | None, **more: Any) -> None:
+    promote(tracker, home, find_version(tracker, home, f"tiny/{number}"), previous and str(previous), judgement(), **more)
 
 
 def aliases(tracker: Tracker) -> dict[str, str]:
@@ -144,12 +146,12 @@ def test_promotions_of_several_homes_at_once_never_both_win(home: Home, tracker:
     assert alias_of(tracker, "tiny") == (winner[0] if winner else "1")
 
 
-def killed(act: object) -> None:
+def killed(act: Callable[[], object]) -> None:
     """Run a function in a child process that ends as by kill -9."""
     child = os.fork()
     if child == 0:
         try:
-            act()  # type: ignore[operator]
+            act()
         finally:
             os._exit(9)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL

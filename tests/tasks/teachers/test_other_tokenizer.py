@@ -130,7 +130,8 @@ def test_a_chain_below_a_teacher_with_other_ids_is_trained_judged_and_audited(fo
 def _begins(root: StageRecord, inputs: StageInputs) -> int:
     """Rows of the held-out windows where a span begins."""
     from models.architectures.checkpoint import load_model
-    from models.data.batches import IGNORE, evaluation_batches
+    from models.data.batches import IGNORE
+    from models.data.held_out import evaluation_batches
 
     corpus = inputs.data.corpus()
     teacher = fit_tokenizer(load_model(Path(root.folder), "causal-lm"), Path(root.folder), corpus)

@@ -18,7 +18,8 @@ from conf.schema.stage.student import Shape
 from models.architectures.shapes import config_for
 from models.architectures.token_answers import spread_evenly
 from models.data import tokenizers
-from models.data.batches import TrainingBatches, evaluation_batches
+from models.data.batches import TrainingBatches
+from models.data.held_out import evaluation_batches
 from models.evaluation.evaluation import collect
 from models.losses.loss import SparseSignal
 from models.signals.codec import dense

@@ -22,7 +22,7 @@ def on_this_machine(one: socket.socket, address: Any) -> None:
     connect(one, address)
 
 
-socket.socket.connect = on_this_machine  # type: ignore[method-assign]
+setattr(socket.socket, "connect", on_this_machine)  # noqa: B010 - the method of a class, which types forbid to assign
 
 import mlflow  # noqa: E402
 import torch  # noqa: E402

@@ -20,7 +20,7 @@ from conf.schema.ladder import Ladder
 from models.architectures.checkpoint import load_model, save_model
 from models.base.quality import learned_nothing, retention
 from models.data import tokenizers
-from models.data.batches import evaluation_batches, pair_batches
+from models.data.held_out import evaluation_batches, pair_batches
 from models.embeddings.encoder import SentenceEncoder
 from models.embeddings.pooling import Pooling, set_pooling
 from models.evaluation.embedding_quality import embed

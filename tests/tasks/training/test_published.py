@@ -17,8 +17,8 @@ from torch import nn
 
 from conf.schema.ladder import Ladder
 from models.architectures.shapes import config_for
-from models.data.batches import evaluation_batches
 from models.data.corpus import Corpus
+from models.data.held_out import evaluation_batches
 from models.students.initialise import random_model
 from models.students.vocabulary import student_vocabulary
 from tasks.data.build import build_corpus

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from conf.schema.data import Columns, DatasetData
+from conf.schema.data import DatasetData
+from conf.schema.tables import Columns
 from tasks.data.reading.sources import read_source, source_hash
 from tests.tasks.data.builders import save_dataset, texts
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from conf.errors import UserError
-from conf.schema.data import Columns, FilesData
+from conf.schema.data import FilesData
+from conf.schema.tables import Columns
 from tasks.data.reading.labels import Label, LabelTally, class_ids, clean_label, label_notes, unlearned_note
 
 FILES = FilesData(paths=("x",))

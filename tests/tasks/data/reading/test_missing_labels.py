@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from conf.schema.data import Columns, DatasetData, FilesData
+from conf.schema.data import DatasetData, FilesData
+from conf.schema.tables import Columns
 from tasks.data.reading.sources import read_source
 from tests.tasks.data.builders import WRITERS, files, save_dataset, write_csv, write_jsonl
 
