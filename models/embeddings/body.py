@@ -1,4 +1,4 @@
-"""A model of transformers behind another answer: what training and counting ask of it is the body's."""
+"""Models of embeddings around a body of transformers."""
 
 from __future__ import annotations
 
