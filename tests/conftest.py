@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -43,3 +44,13 @@ def no_log_line_left_out() -> None:
         for rate in logs.log.filters:
             if isinstance(rate, logs._RateLimit):
                 rate.allowed, rate.dropped = float(logs.BURST), 0
+
+
+@pytest.fixture(autouse=True)
+def own_handlers_of_signals() -> Iterator[None]:
+    """A run that is cancelled in this process ignores SIGTERM from then on, and so would all processes that later tests start."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        if handler is not None and signal.getsignal(number) != handler:
+            signal.signal(number, handler)
