@@ -26,6 +26,7 @@ def pytest_configure() -> None:
 def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # what tests leave are few objects of large ones; looking for cycles took a twentieth of the time
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -53,6 +53,7 @@ def test_what_cannot_be_read_gets_one_message(tmp_path: Path, name: str, content
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.processes
 def test_memory_does_not_grow_with_an_array(tmp_path: Path) -> None:
     row = json.dumps({"text": "the quick brown fox " * 250})
     with (tmp_path / "big.json").open("w") as file:

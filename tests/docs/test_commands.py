@@ -125,6 +125,7 @@ def end(group: int) -> None:
     raise AssertionError(f"processes of group {group} are still there")
 
 
+@pytest.mark.processes
 def test_a_program_that_ignores_its_end_is_ended():
     script = "trap '' TERM INT; echo ready; while :; do sleep 1; done"
     process = subprocess.Popen(["bash", "-c", f'bash -c "{script}" & wait'], stdout=subprocess.PIPE, start_new_session=True)
@@ -147,6 +148,7 @@ def test_commands_stand_in_blocks_of_a_known_kind():
         assert re.findall(r"^    (?:\$ )?(?:ladder|make|prefect|mlflow|python|docker) .*$", outside, re.MULTILINE) == [], name_of(page)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "target", sorted({line.split()[1] for page in PAGES for code in commands(page, "sh checkout") for line in code.splitlines()})
 )

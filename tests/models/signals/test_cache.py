@@ -171,6 +171,7 @@ fill_cache(cache, batches, needed_keys(batches, 1000)[0], pattern, "mine", on_ex
 
 
 class TestHarm:
+    @pytest.mark.processes
     def test_a_killed_dump_goes_on_at_the_next_part(self, text: Corpus, tmp_path: Path) -> None:
         batches = TrainingBatches(text, 8, seed=0)
         whole = made(tmp_path / "whole")

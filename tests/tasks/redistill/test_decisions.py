@@ -48,6 +48,7 @@ def test_decisions_are_numbered_and_replaced_in_place(home: Home) -> None:
     assert decided(home, "c").number == 4
 
 
+@pytest.mark.processes
 def test_two_processes_never_write_the_same_number(home: Home) -> None:
     code = (
         "import sys; from pathlib import Path; from conf.home import Home; from tasks.redistill.decisions import add\n"
@@ -89,6 +90,7 @@ def test_what_began_by_itself_this_week_is_counted(home: Home) -> None:
     assert begun_this_week(found, NOW.isoformat()) == found[:2]
 
 
+@pytest.mark.processes
 def test_one_process_at_a_time_and_the_kernel_frees_the_claim_of_a_killed_one(home: Home) -> None:
     code = (
         "import sys, time; from pathlib import Path; from conf.home import Home; from tasks.redistill.decisions import claimed\n"

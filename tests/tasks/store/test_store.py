@@ -67,6 +67,7 @@ class TestPublish:
         assert store.find("stage", FINGERPRINT) is None
         assert [path for path in store.home.store.rglob("*") if path.is_file()] == []
 
+    @pytest.mark.processes
     def test_a_kill_while_it_is_written_leaves_nothing_visible(self, store: Store) -> None:
         code = """
 import sys, time
@@ -97,6 +98,7 @@ Store(Home(Path(sys.argv[1]))).publish("stage", "100k", {"kind": "stage", "seed"
 
         assert publish(store, write=look).folder.stat().st_ino == seen[0]
 
+    @pytest.mark.processes
     def test_whatever_is_visible_after_a_kill_is_whole(self, store: Store) -> None:
         code = """
 import sys
@@ -171,6 +173,7 @@ with Store(Home(Path(sys.argv[1]))).lock(sys.argv[2]):
 
 
 class TestLock:
+    @pytest.mark.processes
     def test_it_is_free_again_when_its_holder_is_killed(self, tmp_path: Path) -> None:
         said: list[str] = []
         store = Store(Home(tmp_path), said.append)
@@ -190,6 +193,7 @@ class TestLock:
             assert entered.wait(60)
         waiter.join()
 
+    @pytest.mark.processes
     def test_who_comes_second_waits_for_the_first(self, tmp_path: Path) -> None:
         said: list[str] = []
         with child(HOLD, tmp_path, FINGERPRINT, 1) as process:
@@ -200,6 +204,7 @@ class TestLock:
             assert waited > 0.5
             assert len(said) == 1
 
+    @pytest.mark.processes
     def test_another_fingerprint_is_not_waited_for(self, tmp_path: Path) -> None:
         said: list[str] = []
         with child(HOLD, tmp_path, FINGERPRINT, 60) as process:

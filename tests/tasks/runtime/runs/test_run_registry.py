@@ -71,6 +71,7 @@ class TestSaving:
         assert load_run(home, "tiny-1") == record
         assert [path.name for path in (home.runs / "tiny-1").iterdir()] == ["record.json"]
 
+    @pytest.mark.processes
     def test_a_kill_never_leaves_half_a_record(self, home: Home) -> None:
         chance = random.Random(0)
         with child(SAVING, home.root, run_record().model_dump_json()) as process:
@@ -136,6 +137,7 @@ class TestLooking:
 
 
 class TestDeadRuns:
+    @pytest.mark.processes
     def test_a_run_is_running_while_its_process_lives_and_interrupted_once_it_is_killed(self, home: Home) -> None:
         with child(ALIVE, home.root, run_record(status="running").model_dump_json()) as process:
             assert (read_line(process), read_line(process)) == ("alive", "saved")
