@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,27 +19,26 @@ from torch import Tensor
 
 from conf.errors import UserError
 from models.data.batches import IGNORE, Batch
-from models.generation.endpoint import EndpointClient
+from models.generation.answer_file import AnswerFile, Rows
+from models.generation.endpoint import EndpointClient, RequestRefused
 from models.losses.sparse import SparseSignal
 
 KEY = "signals.endpoint"
 LEAST_REST = 1e-7  # mass of the bucket where some ids are not listed: what rounding hides must not make a divergence infinite
-Rows = tuple[Tensor, Tensor]  # ids (n, K) and log-probabilities (n, K) of the first positions of a text
 
 
 class ServedTeacher:
-    """A source of signals; one request for each text.
+    """A source of signals; one request for each text, ever.
 
     Args:
         client: Of the endpoint.
         top: K, the most probable ids at each place.
         vocabulary: V, ids of the tokenizer.
-        remember: Texts whose answers are kept, for those that are asked again soon.
+        answers: Of this training, with those of interrupted attempts.
     """
 
-    def __init__(self, client: EndpointClient, top: int, vocabulary: int, remember: int = 0) -> None:
-        self.client, self._top, self._vocabulary, self._remember = client, min(top, vocabulary), vocabulary, remember
-        self._known = OrderedDict[bytes, Rows]()
+    def __init__(self, client: EndpointClient, top: int, vocabulary: int, answers: AnswerFile) -> None:
+        self.client, self._top, self._vocabulary, self._answers = client, min(top, vocabulary), vocabulary, answers
 
     def __call__(self, batch: Batch) -> SparseSignal:
         """The teacher's distributions at all rows of a batch; rows that do not count get one that means nothing.
@@ -52,34 +50,40 @@ class ServedTeacher:
         ids, counts = batch.inputs["input_ids"].cpu(), (batch.targets != IGNORE).cpu()
         lengths = (counts * torch.arange(1, counts.shape[1] + 1)).amax(1).tolist()  # up to the last that counts
         texts = [row[:length] for row, length in zip(ids, lengths, strict=True)]
+        keys = [hashlib.sha256(text.numpy().tobytes()).digest() for text in texts]
+        unknown = {key: text for key, text in zip(keys, texts, strict=True) if len(text) and self._answers.get(key) is None}
         with ThreadPoolExecutor(self.client.endpoint.concurrency) as pool:
-            answers = list(pool.map(self._answer, texts))
+            list(pool.map(self._ask, unknown, unknown.values()))
+        answers = [self._answers.get(key) for key in keys]
         listed = torch.zeros(*counts.shape, self._top, dtype=torch.long)
         log_probs = torch.full(listed.shape, -torch.inf)
         log_probs[..., 0] = 0.0
-        for row, (own, values) in enumerate(answers):
-            listed[row, : len(own)], log_probs[row, : len(own)] = own, values
+        for row, answer in enumerate(answers):
+            if answer is not None:  # a text in which nothing counts is not asked for
+                own, values = answer
+                listed[row, : len(own)], log_probs[row, : len(own)] = own, values
         rest = 1 - log_probs.double().exp().sum(-1)
         unlisted = self._top < self._vocabulary
         rest = rest.clamp(min=LEAST_REST).log().float() if unlisted else torch.full(rest.shape, -torch.inf)
         device = batch.targets.device
         return SparseSignal(listed.flatten(0, 1).to(device), log_probs.flatten(0, 1).to(device), rest.flatten().to(device))
 
-    def _answer(self, text: Tensor) -> Rows:
-        if not len(text):
-            return torch.zeros(0, self._top, dtype=torch.long), torch.zeros(0, self._top)
-        key = hashlib.sha256(text.numpy().tobytes()).digest()
-        if key in self._known:
-            return self._known[key]
+    def close(self) -> None:
+        """Let go of the endpoint and of the answers."""
+        self.client.close()
+        self._answers.close()
+
+    def _ask(self, key: bytes, text: Tensor) -> None:
         ids = text.tolist()
         # One id more, whichever: the distribution after the last one is told at its place.
         body = {"prompt": [*ids, ids[0]], "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": self._top}
-        found = self._rows(self.client.ask(body, once=f"{key.hex()}-{self._top}", chat=False), len(ids))
-        if self._remember:
-            self._known[key] = found
-            while len(self._known) > self._remember:
-                self._known.popitem(last=False)
-        return found
+        try:
+            answer = self.client.ask(body, once=f"{key.hex()}-{self._top}", chat=False)
+        except RequestRefused as error:
+            raise UserError(
+                f"{error} A text of {len(ids)} ids needs {len(ids) + 2} positions: raise the server's limit, or lower data.sequence_length."
+            ) from error
+        self._answers.add(key, self._rows(answer, len(ids)))
 
     def _rows(self, answer: Mapping[str, Any], length: int) -> Rows:
         told = answer["choices"][0].get("prompt_logprobs")

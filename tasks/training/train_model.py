@@ -30,6 +30,7 @@ from models.base.sharding import gathered
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.evaluation.baselines import training_counts
+from models.generation.answer_file import AnswerFile
 from models.generation.endpoint import EndpointClient
 from models.losses.class_weights import weights_of
 from models.losses.features import Features
@@ -133,7 +134,7 @@ def train_model(
         above.clear()  # their answers are on disk; their memory is the student's
         signals = [each.source for each in cached]
     else:
-        signals = _live(work, above, interface, precision)
+        signals = _live(work, above, interface, precision, checkpoints)
     spare = copy.deepcopy(model).cpu() if strategy == "fsdp" else None
     aside = Checkpoints(checkpoints, log.warning)
     with ExitStack() as stack:
@@ -177,7 +178,7 @@ def train_model(
 def _log_usage(name: str, teacher: ServedTeacher) -> None:
     """What the answers of an endpoint took; the client is closed."""
     usage, endpoint = teacher.client.usage, teacher.client.endpoint
-    teacher.client.close()
+    teacher.close()
     price = f", a price of {usage.price(endpoint):.4g}" if endpoint.price_in or endpoint.price_out else ""
     log.info("%s: %s answered %d requests, %d tokens%s", name, endpoint.model, usage.requests, usage.read + usage.written, price)
 
@@ -219,8 +220,11 @@ def _needs_teacher(work: Work) -> bool:
     return objective is not None and bool(work.teachers) and bool(objective.alpha.start or objective.alpha.end or objective.features)
 
 
-def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precision: str) -> list[SignalSource] | None:
-    """Live signals of the teachers; the uniform distribution where alpha smooths the labels without a teacher; None: labels alone."""
+def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precision: str, answers: Path) -> list[SignalSource] | None:
+    """Live signals of the teachers; the uniform distribution where alpha smooths the labels without a teacher; None: labels alone.
+
+    What an endpoint answers is kept in the folder `answers`.
+    """
     objective = work.objective
     if objective is not None and not work.teachers and (objective.alpha.start or objective.alpha.end):
         return [uniform(outputs_of(interface))]
@@ -228,9 +232,8 @@ def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precisi
         return None
     if work.served is not None and work.served.endpoint is not None:
         client = EndpointClient(work.served.endpoint, "signals.endpoint", lambda line: log.warning("%s: %s", work.name, line))
-        again = work.served.buffer * work.training.batch_size if work.served.on_policy and work.served.reuse > 1 else 0
         above.clear()  # its memory is the student's
-        return [ServedTeacher(client, work.served.k, outputs_of(interface), again)]
+        return [ServedTeacher(client, work.served.k, outputs_of(interface), AnswerFile(answers, process_rank()))]
     return [live(above[t.folder], interface.output_ids, precision, objective.alignment) for t in work.teachers]
 
 
