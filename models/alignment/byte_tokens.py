@@ -72,6 +72,7 @@ class ByteTokens:
         lacking = [byte for byte in USED if bytes([byte]) not in self.id_of]
         if len(lacking) > MOST_LACKING or set(lacking) & set(COMMON):
             raise NoBytes(f"has no token for {len(lacking)} of the bytes of UTF-8, the first is 0x{lacking[0]:02X}")
+        self.lacking = frozenset(lacking)
         self._failing: dict[str, bool] = {}
         self._raw, self._plain = raw, tokenizers.encoder_of(tokenizer)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -69,6 +70,15 @@ class AlignedTeacher(nn.Module):
     def config(self) -> Any:
         """The teacher's configuration."""
         return cast(Any, self.model).config
+
+    @cached_property
+    def unheard(self) -> Tensor:
+        """(V,) bool, ids of the student of which the teacher says nothing: no text, or bytes that it has no token for."""
+        student, known = self._student, self._own.spelt.values()
+        told = {index for index, word in student.spelt.items() if word in known} - {*student.prefix} | {student.end}
+        bytes_of = [student.spelt.get(index, "").encode() or student.bytes_of[index] for index in range(self._vocabulary)]
+        silent = [index in student.prefix or not text or not self._own.lacking.isdisjoint(text) for index, text in enumerate(bytes_of)]
+        return torch.tensor([each and index not in told for index, each in enumerate(silent)])
 
     def answers(self, batch: Batch) -> RowAnswers:
         """What the teacher says of every row, without gradient."""

@@ -57,10 +57,13 @@ class OnPolicyBatches:
         signals: Settings of the writing.
         steps: Of the training's schedule.
         precision: `bf16` or `fp32`, as it trains.
+        unheard: (V,) bool, ids of which its teachers say nothing: where it wrote one, the row does not count.
     """
 
-    def __init__(self, batches: TrainingBatches, model: nn.Module, signals: Signals, steps: int, precision: str) -> None:
-        self._batches, self._model, self._precision = batches, model, precision
+    def __init__(
+        self, batches: TrainingBatches, model: nn.Module, signals: Signals, steps: int, precision: str, unheard: Tensor | None = None
+    ) -> None:
+        self._batches, self._model, self._precision, self._unheard = batches, model, precision, unheard
         self._temperature, info = signals.sampling_temperature, batches.info
         self.steps = WritingSteps.of(signals, steps)
         self.writing = Writing.of(signals, min(info.sequence_length, positions_of(model) or info.sequence_length), info.completions)
@@ -76,7 +79,7 @@ class OnPolicyBatches:
             self._written, self._number = self._write(step), number
         assert self._written is not None
         size = self._batches.batch_size
-        return text_batch(Written(*(each[index * size : (index + 1) * size] for each in self._written)))
+        return text_batch(Written(*(each[index * size : (index + 1) * size] for each in self._written)), self._unheard)
 
     def state(self) -> dict[str, Tensor]:
         """The buffer; empty where nothing is written yet."""
@@ -112,10 +115,12 @@ class OnPolicyBatches:
         return [row[: last + 1] for row, last in zip(ids, first.tolist(), strict=True)]
 
 
-def text_batch(written: Written) -> Batch:
-    """A batch of (B, T) texts, in which the ids that were written count, without a label."""
+def text_batch(written: Written, unheard: Tensor | None = None) -> Batch:
+    """A batch of (B, T) texts, in which the ids that were written count, but for `unheard` ones, without a label."""
     longest = int(written.lengths.max())
     ids, position = written.ids[:, :longest], torch.arange(1, longest)
     counts = (position >= written.starts[:, None]) & (position < written.lengths[:, None])
+    if unheard is not None:
+        counts &= ~unheard[ids[:, 1:]]
     targets = torch.full(counts.shape, IGNORE).masked_fill(counts, UNLABELLED)
     return Batch({"input_ids": ids[:, :-1].contiguous()}, targets, torch.zeros(len(ids), dtype=torch.int32))

@@ -19,7 +19,7 @@ from conf.schema.stage.objective import weight_of_rationales
 from conf.schema.stage.signals import Signals
 from conf.schema.workloads import answers_in_ids
 from models.alignment.load import fit_tokenizer
-from models.alignment.teacher import plain
+from models.alignment.teacher import AlignedTeacher, plain
 from models.architectures.checkpoint import load_model
 from models.architectures.packing import check_packing
 from models.architectures.shapes import Size, count
@@ -128,6 +128,8 @@ def train_model(
     unit = "tok" if answers_in_ids(interface.workload) else "ex"
     batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not _needs_teacher(work), rationales=rationale > 0)
     forwards = [int(count(plain(above[t.folder]), interface.sequence_length).forward_flops) for t in work.teachers]
+    silent = [each.unheard for each in above.values() if isinstance(each, AlignedTeacher)]
+    unheard = torch.stack(silent).any(0) if silent else None
     cached = _cached(work, above, corpus, batches, device, precision, context)
     if cached:
         teacher = None
@@ -154,7 +156,7 @@ def train_model(
 
         trained = train(
             model,
-            batches if work.writing is None else OnPolicyBatches(batches, model, work.writing, work.training.steps, precision),
+            batches if work.writing is None else OnPolicyBatches(batches, model, work.writing, work.training.steps, precision, unheard),
             plan,
             signals=signals,
             features=features,

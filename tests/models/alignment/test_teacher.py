@@ -216,3 +216,15 @@ def test_a_byte_that_the_teacher_has_no_token_for_is_taken_from_the_text() -> No
     texts = [merged.bytes_of[target] for _, target, _ in rows.fixed]
     assert texts
     assert all(b"\xf0" in text for text in texts)
+
+
+@pytest.mark.parametrize("teacher", ["without moons", "merges", "sentence pieces"])
+@pytest.mark.parametrize("student", ["bytes", "more merges", "sentence pieces"])
+def test_what_is_unheard_is_what_has_no_row_of_the_teachers_within_a_text(teacher: str, student: str) -> None:
+    own = ByteTokens(without_moons()) if teacher == "without moons" else of(teacher)
+    theirs = of(student)
+    above = AlignedTeacher(model_of(own), own, theirs, theirs.count)
+    begin, letter = theirs.prefix or (theirs.end,), theirs.id_of[b"a"]
+    windows = [[*begin, letter, index, letter] for index in range(theirs.count)]
+    fixed = {number // len(windows[0]) for number, target, _ in align(windows, len(windows[0]), theirs, own).fixed if target != letter}
+    assert set(above.unheard.nonzero().flatten().tolist()) == fixed

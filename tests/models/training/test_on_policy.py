@@ -107,6 +107,13 @@ def test_what_counts_is_what_the_student_wrote_up_to_the_end_id() -> None:
     assert batch.valid == 4
 
 
+def test_an_id_that_no_teacher_speaks_of_does_not_count() -> None:
+    written = Written(torch.tensor([[1, 2, 3, 9, 4, 9]]), torch.tensor([2]), torch.tensor([6]))
+    unheard = torch.arange(10) == 9
+    assert text_batch(written, unheard).targets.tolist() == [[IGNORE, UNLABELLED, IGNORE, UNLABELLED, IGNORE]]
+    assert text_batch(written, unheard).inputs["input_ids"].tolist() == [[1, 2, 3, 9, 4]]
+
+
 def test_batches_of_the_data_and_of_the_student_take_turns(prose: Corpus, model_for: Make) -> None:
     data, model = TrainingBatches(prose, 4, 0), model_for(prose)
     batches = OnPolicyBatches(data, model, signals(fraction=0.5, buffer=2), 8, "fp32")
