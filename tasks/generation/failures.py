@@ -120,5 +120,5 @@ def _distances(
     if settings.endpoint is not None or not answers:
         return own
     pairs = [(prompt.row, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
-    ended = [answer.finish == "stop" for answer in answers]
+    ended = [answer.finish != "length" for answer in answers]
     return [theirs - mine for theirs, mine in zip(losses_of(Path(root.folder), pairs, inputs, ended), own, strict=True)]

@@ -69,7 +69,7 @@ def generate_data(root: StageRecord, inputs: StageInputs, asked: AskedPrompts, s
         "prompts": fingerprint({"prompts": [[p.text, p.values, p.reference] for p in asked.prompts]}),
         "rules": numeric_settings(settings.selection) | {"max_repeating": settings.max_repeating},
         "function": source,
-        "perplexity": judge_hash,
+        "perplexity": None if judge_hash is None else f"{judge_hash}, of what is learned",
         "columns": columns.model_dump(mode="json"),
         **_learned(settings, asked),
     }

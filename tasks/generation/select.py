@@ -81,11 +81,11 @@ def select(
         remedy = f"Raise temperature, take a better teacher, or raise selection.max_repeated. One of them begins {worst!r}."
         raise UserError.about("data.generate", found, f"at most {percent(settings.max_repeating)}", remedy)
     rows: list[ChosenRow] = []
-    for prompt, kept, asked in zip(prompts, groups, map(len, answers), strict=True):
-        rows += _agreed(rules, prompt, kept, asked, made, settings.rationale_before)
+    for kept, asked in zip(groups, map(len, answers), strict=True):
+        rows += _agreed(rules, kept, asked, made, settings.rationale_before)
     made.rows = _filtered(_distinct(rules, rows, made), function, made)
     if rules.perplexity is not None and perplexities is not None:
-        made.rows = list(_within(rules, made.rows, perplexities([(row.prompt.text, row.text) for row in made.rows]), made))
+        made.rows = list(_within(rules, made.rows, _judged(perplexities, made.rows, settings.rationale_before), made))
     if not made.rows:
         counts = ", ".join(f"{count:,} {rule}" for rule, count in made.counts.items())
         hint = " The answers are cut at max_tokens: raise it, or set selection.unfinished=keep." if "unfinished" in made.counts else ""
@@ -95,7 +95,7 @@ def select(
     return made
 
 
-def _single(rules: Selection, prompt: Prompt, samples: Iterable[WrittenAnswer], made: Selected, mark: str | None) -> list[str]:
+def _single(rules: Selection, prompt: Prompt, samples: Iterable[WrittenAnswer], made: Selected, mark: str | None) -> list[ChosenRow]:
     """The samples of a prompt that pass the rules of single answers."""
     kept = []
     for answer in samples:
@@ -117,7 +117,7 @@ def _single(rules: Selection, prompt: Prompt, samples: Iterable[WrittenAnswer], 
         elif rules.reference and not _is_right(rules, prompt, parted(text, mark)[1]):
             rule = "wrong"
         else:
-            kept.append(answer.text)
+            kept.append(ChosenRow(prompt, answer.text))
             continue
         made.drop(rule, ChosenRow(prompt, answer.text))
     return kept
@@ -127,12 +127,11 @@ def _is_right(rules: Selection, prompt: Prompt, text: str) -> bool:
     return prompt.reference is not None and answer_in(text, rules.answer) == answer_in(prompt.reference, None)
 
 
-def _agreed(rules: Selection, prompt: Prompt, texts: Sequence[str], asked: int, made: Selected, mark: str | None) -> list[ChosenRow]:
+def _agreed(rules: Selection, rows: list[ChosenRow], asked: int, made: Selected, mark: str | None) -> list[ChosenRow]:
     """The rows of a prompt: all samples, or one of those that agree where enough of all samples that were asked for do."""
-    rows = [ChosenRow(prompt, text) for text in texts]
     if rules.agreement is None or not rows:
         return rows
-    answers = [answer_in(parted(text, mark)[1], rules.answer) for text in texts]
+    answers = [answer_in(parted(row.text, mark)[1], rules.answer) for row in rows]
     answer, _ = majority(answers)
     agree = answers.count(answer)
     if not answer or agree / asked < rules.agreement:
@@ -177,6 +176,11 @@ def _filtered(rows: Sequence[ChosenRow], function: Keep | None, made: Selected) 
         else:
             made.drop("function", row)
     return kept
+
+
+def _judged(perplexities: Perplexities, rows: Sequence[ChosenRow], mark: str | None) -> Sequence[float]:
+    """Perplexities of what a student would learn: its own wording of the prompt, the answer without its rationale, and the end."""
+    return perplexities([(row.prompt.row, parted(row.text, mark)[1]) for row in rows])
 
 
 def _within(rules: Selection, rows: Sequence[ChosenRow], found: Sequence[float], made: Selected) -> Iterable[ChosenRow]:

@@ -183,3 +183,17 @@ def test_perplexity_bounds() -> None:
     made = select(rules, prompts, answers, None, lambda pairs: [1.5, 2.0, 9.5, float("nan")])
     assert [row.text for row in made.rows] == ["b"]
     assert made.counts == {"too easy": 1, "too strange": 2}
+
+
+def test_perplexity_is_of_what_a_student_learns() -> None:
+    rules = settings(selection={"perplexity": {"model": "somewhere", "most": 9}, "unfinished": "keep"}, rationale_before="So: ")
+    prompts = [Prompt("think, then say what 1 + 1 is", (), learned="1 + 1 ="), Prompt("and 2 + 2?", ())]
+    answers = [[WrittenAnswer("one more than one. So: two", "stop")], [WrittenAnswer("a pair of pairs. So: fo", "length")]]
+    seen: list[Any] = []
+
+    def judge(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        seen.extend(pairs)
+        return [1.0] * len(pairs)
+
+    assert len(select(rules, prompts, answers, None, judge).rows) == 2
+    assert seen == [("1 + 1 =", "two"), ("and 2 + 2?", "fo")]
