@@ -50,15 +50,17 @@ def one_stage(
         by: Who asks for it, for the record.
     """
     request = request_of(ladder, overrides=overrides, seed=seed, fresh=fresh, only=stage, teachers=teachers, name=name, note=note, by=by)
-    resolved = _single(resolve(request))
-    single = resolved.ladder
-    with LadderRun.open(resolved) as run:
+    resolved = resolve(request)
+    chosen = _single(resolved)
+    single = chosen.ladder
+    with LadderRun.open(chosen) as run:
         label_run(run.record)
         inputs = StageInputs(single, run.keep_data(prepare_data(single, run.context)), run.context)
         lineage: list[StageRecord] = []
-        for model in resolved.teachers:
+        for model in chosen.teachers:
             lineage.append(run.keep(record_model(model, lineage, inputs)))
-        inputs = with_generated(lineage[0], inputs, run)
+        whole = with_generated(lineage[0], replace(inputs, ladder=resolved.ladder), run)  # rounds train the ladder's first stage
+        inputs = replace(whole, ladder=single)
         for made in run_with_policy(single.stages[0], lineage, inputs, run):
             run.keep(made)
         return conclude(run, single)

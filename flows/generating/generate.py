@@ -36,4 +36,6 @@ def with_generated(root: StageRecord, inputs: StageInputs, run: LadderRun) -> St
             made = rounds.judge(student, judge_student(student, root, rounds.held, rounds.unused, given))
             run.keep_generation(rounds.records)
         record_generation(run.record, made, settings, run.context)
-    return replace(inputs, data=run.keep_data(prepare_data(with_rows(inputs.ladder, rounds.used, inputs.data), run.context)))
+    joined = run.keep_data(prepare_data(with_rows(inputs.ladder, rounds.used, inputs.data), run.context))
+    run.keep_generation(tuple(made.model_copy(update={"corpus": joined.fingerprint}) for made in rounds.records))
+    return replace(inputs, data=joined)

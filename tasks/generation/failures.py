@@ -30,10 +30,12 @@ class JudgedStudent(Record):
     Attributes:
         score: On held prompts: the share of right answers, or minus the mean loss on the teacher's answers, in nats a token.
         failures: For each other prompt how badly it fails, the higher the worse.
+        kept: Fingerprints in the store of this judgement and of the answers that it read: they would be paid again.
     """
 
     score: float
     failures: tuple[float, ...]
+    kept: tuple[str, ...] = ()
 
 
 def judge_student(
@@ -71,7 +73,8 @@ def judge_student(
         return lambda folder: (folder / FILE).write_text(made.model_dump_json(), encoding="utf-8")
 
     entry = Entry(KIND, inputs.ladder.name, identity, _read)
-    return _read(find_or_compute(store_of(inputs.context), entry, inputs.context.made, compute).folder)
+    found = _read(find_or_compute(store_of(inputs.context), entry, inputs.context.made, compute).folder)
+    return found.model_copy(update={"kept": (entry.fingerprint, *found.kept)})
 
 
 def _read(folder: Path) -> JudgedStudent:
@@ -85,16 +88,19 @@ def _judge(
     asked = [*held, *others] if known else list(others)
     log.info("generate: %s answers %s prompts", student.name, f"{len(asked):,}")
     plain = [replace(prompt, text=prompt.row) for prompt in asked]  # a student is asked as it learns
-    answers = [first for first, *_ in write_all(greedy(settings), plain, student, inputs).answers] if asked else []
+    written = [write_all(greedy(settings), plain, student, inputs)] if asked else []
+    answers = [first for each in written for first, *_ in each.answers]
     if known:
         right = [_is_right(settings, prompt, answer) for prompt, answer in zip(asked, answers, strict=True)]
         own = [(0.0 if correct else 1.0) + _doubt(answer) for correct, answer in zip(right, answers, strict=True)]
-        return JudgedStudent(score=sum(right[: len(held)]) / len(held), failures=tuple(own[len(held) :]))
-    taught = write_all(settings, held, root, inputs).answers
-    mark, firsts = settings.rationale_before, [samples[0].text for samples in taught]
+        score, failures = sum(right[: len(held)]) / len(held), own[len(held) :]
+        return JudgedStudent(score=score, failures=tuple(failures), kept=tuple(each.fingerprint for each in written))
+    written.append(write_all(settings, held, root, inputs))
+    mark, firsts = settings.rationale_before, [samples[0].text for samples in written[-1].answers]
     pairs = [(prompt.row, parted(text, mark)[1]) for prompt, text in zip(held, firsts, strict=True) if text]
     losses = losses_of(Path(student.folder), pairs, inputs) if pairs else [0.0]
-    return JudgedStudent(score=-sum(losses) / len(losses), failures=tuple(_distances(root, others, answers, settings, inputs)))
+    distances = _distances(root, others, answers, settings, inputs)
+    return JudgedStudent(score=-sum(losses) / len(losses), failures=tuple(distances), kept=tuple(each.fingerprint for each in written))
 
 
 def greedy(settings: Generate) -> Generate:

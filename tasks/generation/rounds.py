@@ -57,7 +57,7 @@ class Rounds:
         self.student = student
         *earlier, last = self.records
         words = self._decide(earlier[-1].score if earlier else None, judged.score)
-        made = last.model_copy(update={"score": judged.score, "decision": words, "student": student.fingerprint})
+        made = last.model_copy(update={"score": judged.score, "decision": words, "student": student.fingerprint, "judged": judged.kept})
         self.records = (*earlier, made)
         log.info("generate: round %d: %s", made.number, words)
         if self.goes_on:

@@ -98,7 +98,7 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
             for data in (record.data, *record.data.also.values()):
                 reached[data.fingerprint[:SHOWN]] = record.run
         for made in record.generation:  # else the rows would be paid again
-            reached |= {one[:SHOWN]: record.run for one in (made.fingerprint, made.answers_fingerprint)}
+            reached |= {one[:SHOWN]: record.run for one in (made.fingerprint, made.answers_fingerprint, *made.judged)}
         rounds = [model for made in record.generation if made.student for model in _stored(home, made.student[:SHOWN])]
         models = [*record.models, *_proved(home, record), *_piloted(home, record), *rounds]
         while models:

@@ -28,6 +28,8 @@ def generated_data(ladder: Ladder, context: Context) -> DataRecord | None:
         record = full_record(context.paths, short.run) if short.ladder == ladder.name else None
         if record is None or record.data is None or not record.generation or record.generation[-1].source != prompts:
             continue
+        if record.generation[-1].corpus != record.data.fingerprint:
+            continue  # killed before the rows had joined the data
         kept = kept_settings(record)
         if kept is None or any(kept.get(name) != wanted.get(name) for name in DECIDE):
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.endpoints import endpoint
-from tests.flows.driver import Cli, wait_for
+from tests.flows.driver import Cli, clean_environment, wait_for
 
 LADDER = """
 name: sums
@@ -102,3 +104,31 @@ def test_rounds_of_the_root_go_on_after_a_kill_with_the_same_rows(bare, tmp_path
     assert first["score"] is not None
     assert "held prompts" in first["decision"]
     assert "Generated rows" in Path(shown["report"]).read_text()
+
+
+STAGE = """
+import sys
+from conf.home import home
+from flows.serving.environment import prepare_environment
+prepare_environment(home())
+from flows.one_stage import one_stage
+one_stage(sys.argv[1], "least", return_state=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_stage_by_itself_is_taught_by_the_rows_that_the_ladders_first_student_chose(cli, tmp_path):
+    path = write_ladder(tmp_path, "{rounds: 2, held: 20, least_gain: 0}"[1:-1].replace(", ", "\n    "), 60)
+    text = Path(path).read_text()
+    last = "  - {name: small, student: {shape: *shape}, training: *training, gate: {policy: warn}}\n"
+    Path(path).write_text(text.replace(last, last + last.replace("small", "least")))
+    cli("run", path)
+    whole = cli.json("show")
+    env = clean_environment(LADDER_HOME=str(cli.home), LADDER_ROOTS=str(tmp_path), **cli.env)
+    subprocess.run([sys.executable, "-c", STAGE, path], env=env, check=True, timeout=300)
+    alone = cli.json("show")
+    assert (alone["status"], alone["error"]) == ("done", None)
+    assert alone["run"] != whole["run"]
+    assert [made["student"] for made in generation(alone)] == [made["student"] for made in generation(whole)]
+    assert {made["corpus"] for made in generation(alone)} == {made["corpus"] for made in generation(whole)}
+    assert alone["stages"][0]["fingerprint"] == whole["stages"][1]["fingerprint"]

@@ -42,6 +42,8 @@ class GenerationRecord(Record):
         samples: A few that were kept, and of each rule a few that it dropped.
         decision: Whether another round is worth its price, in words; None: there is one round alone.
         student: Fingerprint of this round's student.
+        judged: Fingerprints of the judgement of that student and of the answers that it read.
+        corpus: Fingerprint of the data that the rows of all rounds have joined; None: not yet.
         score: Of the student of this round on held prompts, the higher the better; None: it was not asked.
     """
 
@@ -69,6 +71,8 @@ class GenerationRecord(Record):
     score: float | None = None
     decision: str | None = None
     student: str | None = None
+    judged: tuple[str, ...] = ()
+    corpus: str | None = None
 
     @property
     def words(self) -> str:

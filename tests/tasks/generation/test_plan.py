@@ -20,22 +20,24 @@ from tests.tasks.generation.conftest import Made
 FIELDS = {"teacher": "t", "fingerprint": "f", "answers_fingerprint": "a", "folder": "", "prompts": 1, "answers": 1, "kept": 1}
 
 
-def finished(given: StageInputs, ladder: Ladder) -> None:
-    """Record a run of the ladder that wrote to the prompts as they are now."""
+def finished(given: StageInputs, ladder: Ladder, joined: bool = True) -> None:
+    """Record a run of the ladder that wrote to the prompts as they are now, and was killed before the rows had joined the data or after."""
     from tasks.generation.prompts import prompts_hash
 
     assert ladder.data.generate is not None
     home, source = Home(Path(given.context.home)), prompts_hash(ladder.data.generate.prompts, Path(given.context.base))
     folder = home.runs / "tiny-1"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "ladder.yaml").write_text(to_yaml(ladder))
-    made = GenerationRecord.model_validate(FIELDS | {"source": source})
+    made = GenerationRecord.model_validate(FIELDS | {"source": source, "corpus": given.data.fingerprint if joined else None})
     save(home, run_record("tiny-1", data=given.data, generation=(made,), folder=str(folder)))
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_the_rows_of_an_earlier_run(inputs: Made, rounds: int) -> None:
     given = inputs(rounds=rounds)
+    assert generated_data(given.ladder, given.context) is None
+    finished(given, given.ladder, joined=False)
     assert generated_data(given.ladder, given.context) is None
     finished(given, given.ladder)
     assert generated_data(given.ladder, given.context) == given.data

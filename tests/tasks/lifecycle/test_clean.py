@@ -81,10 +81,11 @@ class TestWhatGoes:
 
     def test_generated_rows_that_a_young_run_reuses_are_not_paid_again(self, home: Home) -> None:
         teacher, of_round = model(home, "teacher", "a"), model(home, "of-round", "a", model(home, "root", "a"))
-        identities = {(kind, name): {"kind": kind, "name": name} for kind in ("answers", "generated") for name in ("used", "unused")}
+        kinds = ("answers", "generated", "failures")
+        identities = {(kind, name): {"kind": kind, "name": name} for kind in kinds for name in ("used", "unused")}
         for (kind, name), identity in identities.items():
             publish(home, kind, name, identity, "a")
-        used = {kind: fingerprint(identities[kind, "used"]) for kind in ("answers", "generated")}
+        used = {kind: fingerprint(identities[kind, "used"]) for kind in kinds}
         made = GenerationRecord(
             teacher="teacher",
             fingerprint=used["generated"],
@@ -94,10 +95,11 @@ class TestWhatGoes:
             answers=1,
             kept=1,
             student=of_round.fingerprint,
+            judged=(used["failures"],),
         )
         ran(home, "a", [teacher])
         ran(home, "b", [teacher], moment=NEW, generation=(made,))
-        assert names(clean(home, AGE)) == {"answers/unused", "generated/unused", "run/a"}
+        assert names(clean(home, AGE)) == {"answers/unused", "failures/unused", "generated/unused", "run/a"}
 
     def test_a_teacher_that_no_record_of_a_kept_run_holds(self, home: Home) -> None:
         root = model(home, "root", "a")
