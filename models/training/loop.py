@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
@@ -86,7 +86,9 @@ class Trained(NamedTuple):
 def accelerator_for(device: str, precision: str) -> Accelerator:
     """An accelerator for one training; the library's process-wide state of an earlier one is reset first."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    # Some bodies have parameters that no gradient reaches, such as a pooler: of several processes none then waits for it.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no", kwargs_handlers=[unused])
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

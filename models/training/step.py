@@ -110,7 +110,7 @@ def check_batch_statistics(model: nn.Module, training: Training, key: str = "tra
     if training.recompute:
         raise UserError.about(f"{key}.recompute", True, f"false, {kind}", "Leave it out.")
     if processes > 1:
-        raise UserError.about("compute", f"{processes} processes", f"one process, {kind}", "Start it without a launcher.")
+        raise UserError.about("compute.workers", processes, f"1, {kind}", "Leave it out.")
 
 
 def check_whole_batches(objective: Objective | None, training: Training, processes: int) -> None:
@@ -125,7 +125,7 @@ def check_whole_batches(objective: Objective | None, training: Training, process
     if training.accumulation > 1:
         raise UserError.about("training.accumulation", training.accumulation, f"1, {why}", "Leave it out, or lower batch_size.")
     if processes > 1:
-        raise UserError.about("compute", f"{processes} processes", f"one process, {why}", "Start it without a launcher.")
+        raise UserError.about("compute.workers", processes, f"1, {why}", "Leave it out.")
 
 
 def gradients(

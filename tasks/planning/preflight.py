@@ -39,6 +39,7 @@ from tasks.teachers.fit import check_checkpoint
 from tasks.teachers.teacher_source import NotConverted, gguf_file, is_local, resolve_checkpoint
 from tasks.training.signal_policy import check_signals
 from tasks.training.student import larger, origin
+from tasks.training.workers.check import check_workers
 
 CLASSES = 10  # where nothing says how many there are
 DIGITS = (1, 8, 8)  # (C, H, W)
@@ -163,13 +164,18 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         return size if used is None else with_used_ids(size, model, used)
 
     root = sized(teacher) if teacher is not None else None
+    if (training := getattr(ladder.teacher, "training", None)) is not None:
+        check_workers(ladder.compute, training, None, name)
+        if teacher is not None:
+            check_batch_statistics(teacher, training, "teacher.training", ladder.compute.workers)
     sizes: list[Size] = []
     for index, stage in enumerate(ladder.stages):
         key = f"stages[{index}].student"
         if stage.student.vocabulary == "used" and used is not None:
             interface = replace(interface, vocabulary=used)
         student = student_on_meta(stage.student, teacher, interface, key)
-        check_batch_statistics(student, stage.training, f"stages[{index}].training")
+        check_workers(ladder.compute, stage.training, stage.objective, stage.name)
+        check_batch_statistics(student, stage.training, f"stages[{index}].training", ladder.compute.workers)
         sizes.append(sized(student))
         most = sizes[-2].parameters if index else root.parameters if root else getattr(ladder.teacher, "parameters", None)
         if most is not None and sizes[-1].parameters > most:

@@ -43,6 +43,10 @@ def find_or_train(work: Work, inputs: StageInputs) -> StageRecord:
 
                 write, resumed_at = train_by_workers(work, inputs, entry.fingerprint, checkpoints)
                 return write
+            if (workers := checkpoints / "workers").is_dir():
+                from tasks.training.workers.launch import end_earlier
+
+                end_earlier(workers)
             finished = train_model(work, inputs.ladder, inputs.data.corpus(), context, checkpoints)
         resumed_at = finished.trained.resumed_at
         return lambda folder: write_model(folder, work, entry.fingerprint, finished, inputs.data)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from conf import errors
-from conf.errors import LadderError, RunCancelled, UserError
+from conf.errors import LadderError, RunCancelled
 from conf.schema.compute import Compute
 from models.base.files import read_json
 from tasks.runtime import cancellation as stopping
@@ -28,6 +28,7 @@ from tasks.runtime.progress import TrainingProgress
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Write
 from tasks.training.work import Work
+from tasks.training.workers.check import check_workers
 from tasks.training.workers.events import EVENTS, EventReader
 
 WORK, STOP, OUTCOME, MODEL = "work.pickle", "stop", "outcome.json", "model"
@@ -65,9 +66,9 @@ def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoi
         LadderError: Workers died more often than `compute.max_failures`.
     """
     compute = inputs.ladder.compute
-    check_workers(compute, work)
+    check_workers(compute, work.training, work.objective, work.name)
     folder = checkpoints / "workers"
-    _end_earlier(folder)
+    end_earlier(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     order = WorkerOrder(work, inputs, fingerprint, checkpoints, os.getpid(), versions())
@@ -86,26 +87,6 @@ def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoi
             shutil.move(path, target / path.name)
 
     return write, outcome["resumed_at"]
-
-
-def check_workers(compute: Compute, work: Work) -> None:
-    """Refuse more workers than can share a step or than there are GPUs.
-
-    Raises:
-        UserError: Naming the setting.
-    """
-    import torch
-
-    if compute.strategy == "fsdp" and work.objective is not None and work.objective.features:
-        allowed = f"ddp for {work.name}, whose objective has losses on hidden states or attention"
-        raise UserError.about("compute.strategy", "fsdp", allowed, "Set strategy: ddp, or leave objective.features out.")
-    shares = work.training.batch_size // work.training.accumulation
-    if compute.workers > shares:
-        allowed = f"at most {shares}, the examples of a micro-batch of {work.name}"
-        raise UserError.about("compute.workers", compute.workers, allowed, "Lower it, or raise training.batch_size.")
-    cards = torch.cuda.device_count() if compute.device != "cpu" else 0
-    if cards and compute.workers > cards:
-        raise UserError.about("compute.workers", compute.workers, f"at most {cards}, the GPUs of this machine", "Lower it.")
 
 
 def unit_of(inputs: StageInputs) -> str:
@@ -165,7 +146,7 @@ def _run(folder: Path, compute: Compute, events: EventReader) -> None:
         raise LadderError(f"Workers died more often than compute.max_failures allows ({compute.max_failures}). {_last_words(said)}")
 
 
-def _end_earlier(folder: Path) -> None:
+def end_earlier(folder: Path) -> None:
     """End the workers of an earlier attempt, whose run died: they write the same checkpoints."""
     import psutil
 
@@ -198,4 +179,4 @@ def _last_words(path: Path) -> str:
     return f"Its last lines: {' | '.join(wanted)} (all of them: {path})" if wanted else f"It said nothing ({path})."
 
 
-__all__ = ["EVENTS", "MODEL", "OUTCOME", "STOP", "WORK", "WorkerOrder", "train_by_workers", "versions"]
+__all__ = ["EVENTS", "MODEL", "OUTCOME", "STOP", "WORK", "WorkerOrder", "end_earlier", "train_by_workers", "versions"]

@@ -64,7 +64,9 @@ def test_similarities_need_neither_the_same_width_nor_the_same_rotation() -> Non
     assert torch.isinf(similarities(teacher).diagonal()).all()
 
 
-@pytest.mark.parametrize(("accumulation", "processes", "words"), [(2, 1, "accumulation: got 2; allowed: 1"), (1, 2, "got '2 processes'")])
+@pytest.mark.parametrize(
+    ("accumulation", "processes", "words"), [(2, 1, "accumulation: got 2; allowed: 1"), (1, 2, "workers: got 2; allowed: 1,")]
+)
 def test_rows_that_are_compared_stay_in_one_batch(accumulation: int, processes: int, words: str) -> None:
     training = Training(steps=1, batch_size=4, accumulation=accumulation)
     with pytest.raises(UserError, match=words):

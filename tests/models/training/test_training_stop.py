@@ -78,6 +78,7 @@ interface = Interface(info.workload, info.sequence_length, info.vocabulary, info
 shape = Shape.model_validate({"family": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32})
 torch.manual_seed(0)
 model = build(config_for(shape, interface), info.workload)
+model.unused = torch.nn.Linear(2, 2)  # no gradient reaches it, and no process waits for one
 lesson = Training.model_validate({"steps": 50, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32"})
 steps = []
 try:

@@ -12,13 +12,17 @@ from PIL import Image
 
 from conf.errors import UserError
 from conf.loading.load import load
+from conf.schema.compute import Compute
 from conf.schema.ladder import Ladder
+from conf.schema.stage.objective import Objective
 from conf.schema.stage.student import Shape
+from conf.schema.stage.training import Training
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from tasks.planning.preflight import check_ladder, expected_interface, teacher_on_meta
 from tasks.runtime.runs.run_registry import Context
+from tasks.training.workers.check import check_workers
 
 SHAPE = {"hidden_size": 16, "layers": 3, "heads": 2, "feed_forward": 32}
 WIDTH = {"hidden_size": 8, "layers": 2, "heads": 2, "feed_forward": 16}
@@ -61,6 +65,18 @@ class TestSizes:
     def test_a_stage_larger_than_the_stage_before_it(self) -> None:
         with pytest.raises(UserError, match=r"^stages\[1\]\.student\.shape: got 'stage-1 with .* of its teacher, stage-0"):
             check_ladder(ladder(trained(SHAPE), {"shape": {**WIDTH, "layers": 1}}, {"shape": WIDTH}), context())
+
+    def test_workers_that_could_not_share_a_step_are_named_before_anything_is_trained(self) -> None:
+        student = {"shape": WIDTH}
+        many = {"launcher": "torchrun", "workers": 33, "device": "cpu"}
+        with pytest.raises(UserError, match=r"^compute\.workers: got 33; allowed: at most 32, the examples of a micro-batch of teacher"):
+            check_ladder(ladder(trained(SHAPE), student, compute=many), context())
+        small = {**trained(SHAPE), "training": {"steps": 2, "batch_size": 64}}
+        with pytest.raises(UserError, match=r"^compute\.workers: got 33; .* of a micro-batch of stage-0"):
+            check_ladder(ladder(small, student, compute=many), context())
+        objective = Objective(kind="similarity-kl")
+        with pytest.raises(UserError, match=r"^compute\.workers: got 2; allowed: 1, for objective\.kind similarity-kl"):
+            check_workers(Compute(launcher="torchrun", workers=2), Training(steps=2), objective, "one")
 
     def test_every_shipped_ladder_fits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(

@@ -29,7 +29,7 @@ from tasks.runtime import cancellation as stopping
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher, teacher_work
 from tasks.training.student import train_student
-from tasks.training.workers.launch import check_workers
+from tasks.training.workers.check import check_workers
 from tests.factories import inputs_of
 
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
@@ -218,6 +218,6 @@ def test_workers_need_a_launcher_and_an_example_each(folder: Path) -> None:
     objective = Objective.model_validate({"alpha": 0.5, "features": [{"kind": "hidden"}]})
     work = replace(teacher_work(hidden, cast(Any, hidden.teacher), inputs_in(folder, hidden, "hidden").data), objective=objective)
     with pytest.raises(UserError, match=r"compute.strategy: got 'fsdp'; allowed: ddp for teacher, whose objective has losses on hidden"):
-        check_workers(hidden.compute, work)
+        check_workers(hidden.compute, work.training, work.objective, work.name)
     with pytest.raises(UserError, match=r"compute.workers: got 6; allowed: at most 5, the examples of a micro-batch of teacher"):
         prepare_teacher(inputs_in(folder, ladder_of(6), "six"))

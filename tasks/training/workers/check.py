@@ -1,0 +1,38 @@
+"""Whether a training can be shared by worker processes."""
+
+from __future__ import annotations
+
+import torch
+
+from conf.errors import UserError
+from conf.schema.compute import Compute
+from conf.schema.stage.objective import Objective
+from conf.schema.stage.training import Training
+from models.training.step import check_whole_batches
+
+
+def check_workers(compute: Compute, training: Training, objective: Objective | None, name: str) -> None:
+    """Refuse more workers than can share a step or than there are GPUs, and what several processes cannot compute.
+
+    Args:
+        compute: With `workers`.
+        training: Of the model.
+        objective: Of the model; None: it has no teacher.
+        name: Of the model, for the message.
+
+    Raises:
+        UserError: Naming the setting.
+    """
+    check_whole_batches(objective, training, compute.workers)
+    if compute.workers == 1:
+        return
+    if compute.strategy == "fsdp" and objective is not None and objective.features:
+        allowed = f"ddp for {name}, whose objective has losses on hidden states or attention"
+        raise UserError.about("compute.strategy", "fsdp", allowed, "Set strategy: ddp, or leave objective.features out.")
+    shares = training.batch_size // training.accumulation
+    if compute.workers > shares:
+        allowed = f"at most {shares}, the examples of a micro-batch of {name}"
+        raise UserError.about("compute.workers", compute.workers, allowed, "Lower it, or raise training.batch_size.")
+    cards = torch.cuda.device_count() if compute.device != "cpu" else 0
+    if cards and compute.workers > cards:
+        raise UserError.about("compute.workers", compute.workers, f"at most {cards}, the GPUs of this machine", "Lower it.")
