@@ -45,6 +45,12 @@ class StoreError(LadderError):
     """The store could not be written, for instance because the disk is full."""
 
 
+class RemoteStoreError(StoreError):
+    """The object store of `LADDER_STORE` does not answer, refuses, or is full; what was computed stays in the home."""
+
+    exit_code = 2
+
+
 class TransientError(LadderError):
     """An external service did not answer and may do so later: a data source, a tracking server, an object store."""
 

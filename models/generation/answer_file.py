@@ -1,4 +1,4 @@
-"""Log-probabilities that an endpoint gave, in a file: none of them is paid for twice."""
+"""Log-probabilities that an endpoint gave, in a file: none is paid for twice."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.store.fingerprint import fingerprint
-from tasks.store.store import Check, Found, Store
+from tasks.store.manifest import Found
+from tasks.store.store import Check, Store
 
 Write = Callable[[Path], object]  # fills the empty folder that it is given
 
@@ -76,8 +77,8 @@ def find_or_compute(
         write = compute()
         found = store.publish(entry.kind, entry.name, entry.identity, entry.fingerprint, made, write)
         finish()
-        note_reuse(None)
-        return StoredResult(found.folder, found.manifest, reused=False)
+        note_reuse(f"reused {entry.fingerprint[:12]} of {found.manifest['run']}" if found.adopted else None)
+        return StoredResult(found.folder, found.manifest, reused=found.adopted)
 
 
 def find_stored(store: Store, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:

@@ -5,6 +5,8 @@ every file's size and SHA-256, the identity that was hashed, and the run that ma
 and a file that the manifest lacks is moved out of the folder.
 The name is for people; only the fingerprint is looked up. Locks are kernel locks: a dead process cannot hold one (they are not
 reliable on NFS).
+With `LADDER_STORE` an object store is behind it, which several machines share: a result that is not here is fetched from there, verified,
+and one that was made here is uploaded (tasks/store/remote).
 """
 
 from __future__ import annotations
@@ -15,44 +17,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from conf.atomic import fsync
-from conf.errors import reason_of
+from conf.errors import RemoteStoreError, reason_of
 from conf.home import Home, disk_errors
-from models.base.files import checkpoint_steps, file_sha256, fsync_tree, read_json
+from models.base.files import checkpoint_steps, fsync_tree, read_json
+from tasks.store.manifest import MANIFEST, SHOWN, Found, Manifest, list_files, verify
+from tasks.store.remote.results import Held, open_remote
 
-SHOWN = 20  # characters of a fingerprint in a folder's name
-MANIFEST = "manifest.json"
 VIEWS = ("README.md",)  # model cards, written again by every run: ADR 12
 Check = Callable[[Path], object]  # reads the records in a folder, and raises where they are not what they should be
-
-
-class _File(BaseModel):
-    bytes: NonNegativeInt
-    sha256: str
-
-
-class _Manifest(BaseModel):
-    fingerprint: str
-    identity: dict[str, Any]
-    name: str
-    run: str
-    ladder: str
-    files: dict[str, _File]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A verified result."""
-
-    folder: Path
-    manifest: dict[str, Any]
 
 
 class Store:
@@ -61,6 +39,7 @@ class Store:
     def __init__(self, home: Home, say: Callable[[str], None] = lambda text: None) -> None:
         self.home = home
         self.say = say
+        self.remote = open_remote(home, say)
 
     def find(self, kind: str, fingerprint: str, check: Check | None = None, *, closed: bool = True) -> Found | None:
         """The result with this fingerprint, after its files were verified; a damaged one is named and set aside.
@@ -78,10 +57,35 @@ class Store:
                 if closed:
                     self._move_foreign(folder, manifest)
                 os.utime(folder)  # it is in use: `ladder clean` goes by this time, and asks again under the fingerprint's lock
+                if self.remote is not None:
+                    self.remote.keep(kind, folder, manifest)
                 return Found(folder, manifest)
             aside = self.set_aside(folder)
             self.say(f"damaged result {folder}: {fault}; set aside as {aside}, it will be computed again")
-        return None
+        return self.fetch(kind, fingerprint, check)
+
+    def fetch(self, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:
+        """The result from the object store, verified and put into this one; None: it has none that is whole, or there is no object store.
+
+        Raises:
+            RemoteStoreError: The object store does not answer, or refuses.
+            StoreError: The disk is full.
+        """
+        held = None if self.remote is None else self.remote.look(kind, fingerprint)
+        return None if held is None else self._take(held, fingerprint, check)
+
+    def _take(self, held: Held, fingerprint: str, check: Check | None = None) -> Found | None:
+        """Copy a result from the object store; a damaged one is named, and not used."""
+        assert self.remote is not None
+        with self._writing(fingerprint) as temporary:
+            fault = self.remote.fetch(held, temporary, held.manifest.get("files", ())) or _misfit(temporary, check)
+            if fault is not None:
+                address = self.remote.bucket.address
+                self.say(f"damaged result {held.kind}/{fingerprint[:SHOWN]} in {address}: {fault}; it is not used")
+                return None
+            final = self._reveal(temporary, held.kind, held.folder_name, fingerprint)
+        self.remote.note(held.kind, held.manifest)
+        return Found(final, held.manifest)
 
     def peek(self, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:
         """The result with this fingerprint, judged by its manifest, file sizes and records alone; changes nothing. For plans."""
@@ -132,26 +136,52 @@ class Store:
         Raises:
             StoreError: The disk is full or cannot be written.
         """
-        final = self.home.store / kind / f"{name}-{fingerprint[:SHOWN]}"
+        with self._writing(fingerprint) as temporary:
+            (self.home.store / kind).mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            manifest = {"fingerprint": fingerprint, "identity": identity, "name": name, **made, "files": list_files(temporary)}
+            fsync_tree(temporary)
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            final = self._reveal(temporary, kind, f"{name}-{fingerprint[:SHOWN]}", fingerprint)
+        return self._upload(kind, Found(final, manifest))
+
+    @contextmanager
+    def _writing(self, fingerprint: str) -> Iterator[Path]:
+        """An empty folder, removed at the end unless it was renamed; the caller holds the fingerprint's lock."""
         temporary = self.home.store / "writing" / f"{fingerprint[:SHOWN]}-{os.getpid()}"
         with disk_errors(self.home):
             for left in temporary.parent.glob(f"{fingerprint[:SHOWN]}-*"):
                 shutil.rmtree(left, ignore_errors=True)  # of a process that died while it wrote: whoever publishes holds the lock
             temporary.mkdir(parents=True)
-            final.parent.mkdir(parents=True, exist_ok=True)
             try:
-                write(temporary)
-                manifest = {"fingerprint": fingerprint, "identity": identity, "name": name, **made, "files": _files(temporary)}
-                fsync_tree(temporary)
-                (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-                fsync_tree(temporary)
-                for old in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
-                    self.set_aside(old)
-                temporary.rename(final)
-                fsync(final.parent)
+                yield temporary
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        return Found(final, manifest)
+
+    def _reveal(self, temporary: Path, kind: str, name: str, fingerprint: str) -> Path:
+        """Give a whole folder its final name; an older result is set aside."""
+        final = self.home.store / kind / name
+        final.parent.mkdir(exist_ok=True)
+        fsync_tree(temporary)
+        for old in final.parent.glob(f"*-{fingerprint[:SHOWN]}"):
+            self.set_aside(old)
+        temporary.rename(final)
+        fsync(final.parent)
+        return final
+
+    def _upload(self, kind: str, found: Found) -> Found:
+        """Put a new result into the object store; where another machine was faster, its result takes the place of ours."""
+        if self.remote is None:
+            return found
+        try:
+            while (winner := self.remote.publish(kind, found.folder, found.manifest)) is not None:
+                taken = self._take(winner, found.manifest["fingerprint"])
+                if taken is not None:
+                    self.say(f"{taken.folder.name}: {winner.manifest['run']} has published it first; its result is used, ours is set aside")
+                    return Found(taken.folder, taken.manifest, adopted=True)
+        except RemoteStoreError as error:
+            self.remote.rest(error)
+        return found
 
     def latest(self, kind: str, name: str, ladder: str) -> dict[str, Any] | None:
         """Manifest of the newest result of this name in this ladder, to show later changes."""
@@ -159,7 +189,7 @@ class Store:
         for path in (self.home.store / kind).glob(f"{name}-{'?' * SHOWN}/{MANIFEST}"):
             try:
                 moment, manifest = path.stat().st_mtime, read_json(path)
-                _Manifest.model_validate(manifest)
+                Manifest.model_validate(manifest)
             except (OSError, ValueError):
                 continue  # damaged; `find` will name it when it is asked for
             if manifest["ladder"] == ladder and (newest is None or moment > newest[0]):
@@ -192,29 +222,6 @@ class Store:
             lock.release()
 
 
-def verify(folder: Path, fingerprint: str, *, hashes: bool = True) -> tuple[str | None, dict[str, Any]]:
-    """Compare a folder with its manifest; returns the damage (None: none) and the manifest."""
-    try:
-        manifest = read_json(folder / MANIFEST)
-        _Manifest.model_validate(manifest)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"its manifest is no manifest ({'.'.join(map(str, first['loc'])) or 'whole'}: {first['msg']})", {}
-    except (OSError, ValueError) as error:
-        return f"no readable manifest ({reason_of(error)})", {}
-    if manifest["fingerprint"] != fingerprint:
-        return "its manifest names another fingerprint", manifest
-    for name, known in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing", manifest
-        if path.stat().st_size != known["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, not {known['bytes']}", manifest
-        if hashes and file_sha256(path) != known["sha256"]:
-            return f"{name} differs from its recorded hash", manifest
-    return None, manifest
-
-
 def _misfit(folder: Path, check: Check | None) -> str | None:
     """Why the records of a verified folder cannot be used; None: they can."""
     try:
@@ -229,8 +236,3 @@ def _paths(folder: Path) -> list[Path]:
     """The files of a folder, but for its manifest, views, and files that are being written."""
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return [path for path in paths if path.parent != folder or (path.name not in (MANIFEST, *VIEWS) and path.suffix != ".writing")]
-
-
-def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths}

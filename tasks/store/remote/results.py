@@ -1,0 +1,235 @@
+"""Results in an object store: files, then a manifest that is created once.
+
+Objects of a result are `<kind>/<fingerprint>/<attempt>/<file>` and `<kind>/<fingerprint>/manifest-<generation>.json`. A manifest names its
+attempt and is never written again, so a writer that was away for long damages nothing. A result that replaces another, since that one
+is damaged or was computed anew, has the next generation. Docs: ADR 54.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from conf.atomic import write_atomic
+from conf.errors import RemoteStoreError
+from conf.home import Home
+from models.base.files import file_sha256, read_json
+from tasks.store.fingerprint import fingerprint as hash_of
+from tasks.store.manifest import MANIFEST, SHOWN, Manifest
+from tasks.store.remote.address import remote_address
+from tasks.store.remote.bucket import Bucket
+
+AT_ONCE = 4  # files that are copied at the same time
+TRIES = 3  # downloads of a file whose bytes are not those of its manifest
+RECORD_BYTES = 2**20  # a file up to this size may be a record, which plans read
+REST_SECONDS = 60.0  # after a failure, uploads that may wait are not tried for so long
+ATTEMPT = "attempt"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A result in the object store.
+
+    Attributes:
+        kind: Part of the store.
+        generation: Of its manifest, from 1.
+        manifest: As in a folder of the local store; empty where it cannot be read.
+        attempt: Token under which its files are.
+        fault: Why it cannot be used; None: nothing is known against it.
+    """
+
+    kind: str
+    generation: int
+    manifest: dict[str, Any]
+    attempt: str = ""
+    fault: str | None = None
+
+    @property
+    def folder_name(self) -> str:
+        """Of its folder in a local store."""
+        return f"{self.manifest['name']}-{self.manifest['fingerprint'][:SHOWN]}"
+
+
+class Remote:
+    """The object store behind the local store of a home."""
+
+    def __init__(self, bucket: Bucket, home: Home, say: Callable[[str], None]) -> None:
+        self.bucket, self.say = bucket, say
+        self.notes = home.root / "remote" / hashlib.sha256(str(bucket.address).encode()).hexdigest()[:12]
+        self._seen: dict[tuple[str, str], int] = {}  # newest generation, when it was looked up last
+        self._rests_until = 0.0
+
+    @cached_property
+    def hurried(self) -> Bucket:
+        """The same objects, for plans: tried once."""
+        return Bucket(self.bucket.address, hurried=True)
+
+    def look(self, kind: str, fingerprint: str, bucket: Bucket | None = None) -> Held | None:
+        """The newest result with this fingerprint; None: there is none.
+
+        Raises:
+            RemoteStoreError: The store does not answer, or refuses.
+        """
+        bucket, key = bucket or self.bucket, (kind, fingerprint[:SHOWN])
+        newest, generation = None, max(self._seen.get(key, 0), 1)
+        while (content := bucket.read(_manifest_name(*key, generation))) is not None:
+            newest, generation = content, generation + 1
+        self._seen[key] = generation - 1
+        return None if newest is None else _parse(kind, fingerprint, generation - 1, newest)
+
+    def fetch(self, held: Held, folder: Path, files: Iterable[str], bucket: Bucket | None = None) -> str | None:
+        """Copy files of a result into a folder, verified, and write its manifest; returns the damage (None: none).
+
+        Raises:
+            OSError: The local disk is full.
+            RemoteStoreError: The store does not answer, or refuses.
+        """
+        if held.fault is not None:
+            return held.fault
+        source, prefix = bucket or self.bucket, f"{held.kind}/{held.manifest['fingerprint'][:SHOWN]}/{held.attempt}"
+
+        def copy(name: str) -> str | None:
+            file, known = folder / name, held.manifest["files"][name]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(TRIES):
+                if not source.download(f"{prefix}/{name}", file):
+                    return f"{name} is missing"
+                if file.stat().st_size == known["bytes"] and file_sha256(file) == known["sha256"]:
+                    return None
+            return f"{name} has other bytes than its manifest says, {TRIES} times"
+
+        fault = next((found for found in _together(copy, files) if found), None)
+        if fault is None:
+            (folder / MANIFEST).write_text(json.dumps(held.manifest, indent=1), encoding="utf-8")
+        return fault
+
+    def publish(self, kind: str, folder: Path, manifest: dict[str, Any]) -> Held | None:
+        """Upload a local result and then its manifest; returns the result that another machine published meanwhile (None: ours is in).
+
+        Raises:
+            RemoteStoreError: The store does not answer, or refuses; nothing of ours is visible there.
+        """
+        key, attempt = (kind, manifest["fingerprint"][:SHOWN]), secrets.token_hex(8)
+        if key not in self._seen:
+            self.look(kind, manifest["fingerprint"])
+        generation, prefix = self._seen[key] + 1, f"{key[0]}/{key[1]}/{attempt}"
+        self._require_conditional()
+        names = list(manifest["files"])
+        _together(lambda name: self.bucket.upload(folder / name, f"{prefix}/{name}"), names)
+        content = json.dumps({**manifest, ATTEMPT: attempt}, indent=1).encode()
+        if self.bucket.create(_manifest_name(*key, generation), content):
+            self._seen[key] = generation
+            self.note(kind, manifest)
+            return None
+        self.bucket.remove(*(f"{prefix}/{name}" for name in names))
+        return self.look(kind, manifest["fingerprint"])
+
+    def keep(self, kind: str, folder: Path, manifest: dict[str, Any]) -> None:
+        """Upload a result of this home which the object store lacks, if it can be done now; it is asked once for each result."""
+        if self.is_noted(kind, manifest) or time.monotonic() < self._rests_until:
+            return
+        try:
+            held = self.look(kind, manifest["fingerprint"])
+            other = held if held and not held.fault else self.publish(kind, folder, manifest)
+        except RemoteStoreError as error:
+            self.rest(error)
+            return
+        if other is not None:
+            same = other.manifest["files"] == manifest["files"]
+            self.note(kind, manifest, same=same)
+            if not same:
+                self.say(f"{folder} stays in use, though {self.bucket.address} has another one, of {other.manifest['run']}")
+
+    def rest(self, error: RemoteStoreError) -> None:
+        """Say why nothing was uploaded, and try no upload for a while that a later run can do."""
+        self._rests_until = time.monotonic() + REST_SECONDS
+        self.say(f"{error} The next run that finds a result here uploads it.")
+
+    def note(self, kind: str, manifest: dict[str, Any], *, same: bool = True) -> None:
+        """Remember that the object store holds a result of this home; `same`: in these bytes."""
+        place = self._note(kind, manifest)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(place, json.dumps({"files": hash_of(manifest["files"]), "same": same}))
+
+    def is_noted(self, kind: str, manifest: dict[str, Any], *, same: bool = False) -> bool:
+        """Whether the object store was seen to hold this result; `same`: in the bytes that this home has."""
+        try:
+            known = read_json(self._note(kind, manifest))
+            return known["files"] == hash_of(manifest["files"]) and (known["same"] or not same)
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+
+    def _note(self, kind: str, manifest: dict[str, Any]) -> Path:
+        return self.notes / "held" / f"{kind}-{manifest['fingerprint'][:SHOWN]}.json"
+
+    def _require_conditional(self) -> None:
+        """Learn once whether the store honours conditional writes; without them, two machines may publish one result twice."""
+        place = self.notes / "conditional.json"
+        try:
+            self.bucket.once = bool(read_json(place))
+        except (OSError, ValueError):
+            self.bucket.once = self.bucket.creates_once()
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(place, json.dumps(self.bucket.once))
+            if not self.bucket.once:
+                self.say(
+                    f"{self.bucket.address} has no conditional writes: two machines may compute the same result; each is verified as ever"
+                )
+
+
+def open_remote(home: Home, say: Callable[[str], None]) -> Remote | None:
+    """The object store of `LADDER_STORE`; None where it is not set.
+
+    Raises:
+        UserError: It is no address.
+    """
+    address = remote_address()
+    return None if address is None else Remote(Bucket(address), home, say)
+
+
+def _together(work: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(work, names))
+
+
+def _manifest_name(kind: str, short: str, generation: int) -> str:
+    return f"{kind}/{short}/manifest-{generation}.json"
+
+
+def _parse(kind: str, fingerprint: str, generation: int, content: bytes) -> Held:
+    try:
+        manifest = json.loads(content)
+        Manifest.model_validate(manifest)
+        attempt = manifest.pop(ATTEMPT)
+        if manifest["fingerprint"] != fingerprint:
+            raise ValueError("it names another fingerprint")
+        if not re.fullmatch("[0-9a-f]{16}", attempt) or not all(map(_is_inside, manifest["files"])) or not _is_name(manifest["name"]):
+            raise ValueError("it names places outside its folder")
+    except ValidationError:
+        return Held(kind, generation, {}, fault="its manifest is no manifest")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        return Held(kind, generation, {}, fault=f"its manifest cannot be used ({error})")
+    return Held(kind, generation, manifest, attempt)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a file's name stays inside of its folder."""
+    path = PurePosixPath(name)
+    return (
+        path.as_posix() == name and not path.is_absolute() and ".." not in path.parts and "\\" not in name and name not in (".", MANIFEST)
+    )
+
+
+def _is_name(name: str) -> bool:
+    return _is_inside(name) and "/" not in name and not name.startswith(".")
