@@ -6,7 +6,8 @@
 1. Training from labels alone, with the live teacher and with cached answers, for every stage of `llama-1b`, random weights and ids: batches
    are doubled while they fit and gain; tokens a second, share of the fastest square product here (and of the data sheet's peak, MFU, where
    it is known), peak memory.
-2. The first stage's live pair with and without `torch.compile`.
+2. One live pair with `torch.compile`, in a process of its own that is ended after its share of the time: the first stage's, and of the toy
+   the last one's.
 3. A whole ladder: a teacher of the root's shape trained for a minute on text that the benchmark makes, its answers cached, three students,
    reports and all: seconds, losses, the cache's bytes and speed.
 
@@ -20,6 +21,7 @@ import gc
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +58,8 @@ from tasks.training.train_model import _frozen_dtype
 KINDS = ("labels", "live", "cached")
 LISTED = 50  # ids of a cached answer
 STEPS = 5
+LARGEST = {False: 256, True: 4}  # batch that is tried; True: of the toy
+LEAST_TO_COMPILE = 60.0  # seconds
 GAIN = 1.03  # a larger batch is taken on with where it is so much faster
 # Dense bf16, TFLOP/s: NVIDIA's data sheets of these cards.
 DATA_SHEET = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0}
@@ -64,8 +68,8 @@ TOY = (
     "tokenizer.vocabulary=512",
     "teacher.shape={hidden_size: 64, layers: 2, heads: 4, key_value_heads: 2, feed_forward: 128}",
     "stages.300m.student.shape={hidden_size: 48, layers: 2, heads: 4, key_value_heads: 2, feed_forward: 96}",
-    "stages.100m.student.shape={hidden_size: 32, layers: 2, heads: 4, key_value_heads: 2, feed_forward: 64}",
-    "stages.30m.student.shape={hidden_size: 16, layers: 2, heads: 2, key_value_heads: 1, feed_forward: 32}",
+    "stages.100m.student.shape={hidden_size: 32, layers: 1, heads: 4, key_value_heads: 2, feed_forward: 64}",
+    "stages.30m.student.shape={hidden_size: 16, layers: 1, heads: 2, key_value_heads: 1, feed_forward: 32}",
 )
 
 
@@ -148,37 +152,62 @@ def data_sheet(device: str) -> float | None:
     return next((value * 1e12 for card, value in DATA_SHEET.items() if card in name), None)
 
 
-def row(name: str, kind: str, speed: Speed | None, sizes: tuple[Size, Size], top: float, sheet: float | None) -> str:
-    """A line of the table."""
-    if speed is None:
-        return f"| {name} | {kind} | not even one batch fits | | | | |"
+def described(ladder: Ladder, index: int, interface: Interface) -> tuple[str, tuple[Shape, Shape], tuple[Size, Size]]:
+    """A stage's name in the table, the shapes of its teacher and student, and their sizes."""
+    shapes = pair(ladder, index)
+    sizes = (size_of(shapes[0], interface), size_of(shapes[1], interface))
+    return f"{sizes[0].parameters / 1e6:,.3g}M -> {ladder.stages[index].name}", shapes, sizes
+
+
+def row(name: str, kind: str, speed: Speed | str, sizes: tuple[Size, Size], top: float, sheet: float | None) -> str:
+    """A line of the table; of a speed that could not be measured the reason."""
+    if isinstance(speed, str):
+        return f"| {name} | {kind} | {speed} | | | | | |"
     rate = speed.tokens_per_second * flops_a_token(kind, sizes)
     mfu = f"{rate / sheet:.1%}" if sheet else "-"
-    return f"| {name} | {kind} | {speed.batch} | {speed.tokens_per_second:,.0f} | {rate / top:.1%} | {mfu} | {speed.peak_mib:,.0f} |"
+    used = f"{speed.peak_mib:,.0f} | {speed.loss:.3f}"
+    return f"| {name} | {kind} | {speed.batch} | {speed.tokens_per_second:,.0f} | {rate / top:.1%} | {mfu} | {used} |"
 
 
-def pairs(ladder: Ladder, corpus: Corpus, interface: Interface, largest: int, until: float) -> Iterator[str]:
-    """The tables of speeds, line by line."""
+def compiled(index: int, batch: int, toy: bool, seconds: float) -> Speed | str:
+    """The speed of a stage's live pair with compiled bodies, measured by a child process; or the reason why there is none."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--compiled", str(index), str(batch), *(["--toy"] if toy else [])]
+    env = os.environ | ({"TORCHINDUCTOR_COMPILE_THREADS": "1"} if toy else {})
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=env) as child:
+        try:
+            printed = child.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)  # the compilers that it started, too
+            return f"ended after {seconds:g} s, its share of the time"
+    if child.returncode:
+        return f"failed, exit code {child.returncode}"
+    found = json.loads(printed.splitlines()[-1])
+    return Speed(*found) if found else "not even one batch fits"
+
+
+def pairs(corpus: Corpus, interface: Interface, until: float, toy: bool, bound: float | None) -> Iterator[str]:
+    """The table of speeds, line by line."""
+    ladder, largest = load("llama-1b", TOY if toy else ()).ladder, LARGEST[toy]
     device = resolve_device("auto")
     top, sheet, plain = peak(automatic_precision(), device), data_sheet(device), Way("sdpa", recompute=False, compiled=False)
     peak_text = f"{top / 1e12:.2f} TFLOP/s" + (f", data sheet {sheet / 1e12:.0f}" if sheet else "")
     yield f"{machine(device)}, {automatic_precision()}, length {interface.sequence_length}; fastest square product {peak_text}.\n"
-    yield "| pair | signals | batch | tokens/s | of the fastest product | MFU | peak memory, MiB |\n|---|---|---|---|---|---|---|"
+    columns = ("pair", "signals", "batch", "tokens/s", "of the fastest product", "MFU", "peak memory, MiB", "loss")
+    yield f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
     share = (until - time.monotonic()) / (len(KINDS) * len(ladder.stages) + 1)
-    first: Speed | None = None
-    for index, stage in enumerate(ladder.stages):
-        shapes = pair(ladder, index)
-        sizes = (size_of(shapes[0], interface), size_of(shapes[1], interface))
-        name = f"{sizes[0].parameters / 1e6:,.3g}M -> {stage.name}"
+    chosen, batch = len(ladder.stages) - 1 if toy else 0, 1
+    for index in range(len(ladder.stages)):
+        name, shapes, sizes = described(ladder, index, interface)
         for kind in KINDS:
             found = best(kind, plain, time.monotonic() + share, largest, shapes, corpus, interface)
-            first = found if (index, kind) == (0, "live") else first
-            yield row(name, kind, found, sizes, top, sheet)
-    if first is not None:
-        shapes = pair(ladder, 0)
-        sizes = (size_of(shapes[0], interface), size_of(shapes[1], interface))
-        quick = timed("live", plain._replace(compiled=True), first.batch, shapes, corpus, interface)
-        yield row("the first, compiled", "live", quick, sizes, top, sheet)
+            batch = found.batch if found and (index, kind) == (chosen, "live") else batch
+            yield row(name, kind, found or "not even one batch fits", sizes, top, sheet)
+    name, _, sizes = described(ladder, chosen, interface)
+    gc.collect()
+    if device == "cuda":  # for the child
+        torch.cuda.empty_cache()
+    quick = compiled(chosen, batch, toy, bound or max(LEAST_TO_COMPILE, until - time.monotonic()))
+    yield row(f"{name}, compiled", "live", quick, sizes, top, sheet)
 
 
 def made_text(path: Path, megabytes: float) -> None:
@@ -201,19 +230,18 @@ def whole_ladder(overrides: Sequence[str], folder: Path, toy: bool, speed: float
     made_text(folder / "text.jsonl", 0.3 if toy else 40)
     batch = 4 if toy else 16
     steps = 20 if toy else max(int(60 * speed / (batch * length)), 10)
-    teacher = "stages.%s.training={steps: %d, batch_size: %d, accumulation: 1, learning_rate: 1e-3}"
+    shape = json.dumps(pair(load("llama-1b", overrides).ladder, 0)[0].model_dump(exclude_unset=True))
+    training = f"steps: {steps}, batch_size: {batch}, learning_rate: 3e-4"
+    student = "stages.%s.training={steps: %d, batch_size: %d, accumulation: 1, learning_rate: 1e-3}"
     few = 10 if toy else 30
     settings = [
         f"data.paths=[{folder / 'text.jsonl'}]",
         "tokenizer.kind=bpe",
-        "teacher.source=train",
-        "teacher.path=null",
-        f"teacher.training={{steps: {steps}, batch_size: {batch}, learning_rate: 3e-4}}",
-        "teacher.allow_poor=true",
+        f"teacher={{source: train, shape: {shape}, training: {{{training}}}, allow_poor: true}}",
         "defaults.signals={source: cached, kind: top-k, k: 50}",
         "defaults.gate.policy=warn",
         "evaluation.examples=32",
-        *(teacher % (stage, few, batch) for stage in ("300m", "100m", "30m")),
+        *(student % (stage, few, batch) for stage in ("300m", "100m", "30m")),
     ]
     began = time.monotonic()
     command = [sys.executable, "-c", "from flows.cli.app import main; main()", "run", "llama-1b", *overrides, *settings]
@@ -223,35 +251,42 @@ def whole_ladder(overrides: Sequence[str], folder: Path, toy: bool, speed: float
     path = next((folder / "home" / "runs").glob("*/record.json"))
     record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
     yield f"\nA whole ladder, {time.monotonic() - began:.0f} s, teacher trained for {steps} steps of {batch} x {length}:\n"
-    yield "| model | parameters | steps | seconds | bits per byte | signals |\n|---|---|---|---|---|---|"
-    for each in record.stages:
+    yield "| model | parameters | steps | seconds | bits per byte | signals | fingerprint |\n|---|---|---|---|---|---|---|"
+    for each in record.models:
         figures = f"{each.parameters:,} | {each.steps} | {each.seconds:.1f} | {each.metrics['bits_per_byte']:.3f}"
-        yield f"| {each.name} | {figures} | {each.signals or ''} |"
+        yield f"| {each.name} | {figures} | {each.signals or ''} | {each.fingerprint[:12]} |"
 
 
 def main() -> None:
     """Measure, print as it goes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0, help="in which all of it ends, about")
+    parser.add_argument("--minutes", type=float, help="in which all of it ends, about: 8, of the toy 2")
     parser.add_argument("--toy", action="store_true", help="small shapes, on a processor too")
+    parser.add_argument("--compile-seconds", type=float, help="bound of the compiled pair; else what the others leave, at least 60")
+    parser.add_argument("--compiled", type=int, nargs=2, metavar=("STAGE", "BATCH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    began, device = time.monotonic(), resolve_device("auto")
-    if device == "cpu" and not options.toy:
+    began, device, toy = time.monotonic(), resolve_device("auto"), options.toy
+    if device == "cpu" and not toy:
         parser.error("no GPU here: --toy runs the same with small shapes")
-    overrides = TOY if options.toy else ()
+    overrides = TOY if toy else ()
     ladder = load("llama-1b", overrides).ladder
     interface = replace(expected_interface(ladder, None), end_id=0, pad_id=0)
-    largest = 4 if options.toy else 256
+    until = began + 60 * (options.minutes or (2 if toy else 8)) / 2
+    plain = Way("sdpa", recompute=False, compiled=False)
     with tempfile.TemporaryDirectory(prefix="ladder-gpu-") as name:
-        corpus = random_corpus(Path(name), interface, max(200_000, 2 * largest * interface.sequence_length))
-        for line in pairs(ladder, corpus, interface, largest, began + 60 * options.minutes / 2):
+        corpus = random_corpus(Path(name), interface, max(200_000, 2 * LARGEST[toy] * interface.sequence_length))
+        if options.compiled:
+            index, batch = options.compiled
+            print(json.dumps(timed("live", plain._replace(compiled=True), batch, pair(ladder, index), corpus, interface)))
+            return
+        for line in pairs(corpus, interface, until, toy, options.compile_seconds):
             print(line, flush=True)
         shapes = pair(ladder, 0)
-        alone = timed("labels", Way("sdpa", recompute=False, compiled=False), 4, (shapes[0], shapes[0]), corpus, interface)
+        alone = timed("labels", plain, 4, (shapes[0], shapes[0]), corpus, interface)
         speed = alone.tokens_per_second if alone else 1000.0
-        for line in whole_ladder(overrides, Path(name), options.toy, speed, interface.sequence_length):
+        for line in whole_ladder(overrides, Path(name), toy, speed, interface.sequence_length):
             print(line, flush=True)
-    print(f"\n{time.monotonic() - began:.0f} s in all (`python -m benchmarks.gpu{' --toy' if options.toy else ''}`).")
+    print(f"\n{time.monotonic() - began:.0f} s in all (`python -m benchmarks.gpu{' --toy' if toy else ''}`).")
 
 
 if __name__ == "__main__":

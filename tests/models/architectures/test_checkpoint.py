@@ -91,6 +91,10 @@ def test_a_loaded_teacher_fills_no_cache(saved: Path) -> None:
         assert load_model(saved, "causal-lm")(input_ids=torch.arange(5)[None]).past_key_values is None
 
 
+def test_a_loaded_model_computes_attention_by_pytorchs_kernels(saved: Path) -> None:
+    assert load_model(saved, "causal-lm").config._attn_implementation == "sdpa"
+
+
 def test_saving_does_not_change_how_the_model_trains(prose: Corpus, model_for: Make, tmp_path: Path) -> None:
     model = model_for(prose)
     save_model(model, tmp_path / "model", None)
