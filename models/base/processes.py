@@ -6,6 +6,13 @@ Variables as torch.distributed.run sets them.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from conf.errors import RunCancelled
+
+POLL_SECONDS = 0.1
 
 
 def process_count() -> int:
@@ -21,3 +28,27 @@ def process_rank() -> int:
 def place_on_machine() -> int:
     """Number of this process among those on this machine, which is also that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def wait_for_all(folder: Path, name: str, should_stop: Callable[[], bool] = lambda: False) -> None:
+    """Wait until all processes of this training have come to a place; nothing where there is one.
+
+    By files, since a process may take hours until it is there, and no collective operation waits so long.
+
+    Args:
+        folder: That all processes see, of this training alone.
+        name: Of the place.
+        should_stop: Asked while waiting.
+
+    Raises:
+        RunCancelled: `should_stop` returned True.
+    """
+    if process_count() == 1:
+        return
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    (folder / f"{name}-{attempt}-{process_rank()}").touch()
+    others = [folder / f"{name}-{attempt}-{rank}" for rank in range(process_count())]
+    while not all(path.exists() for path in others):
+        if should_stop():
+            raise RunCancelled("while it waited for the other workers")
+        time.sleep(POLL_SECONDS)

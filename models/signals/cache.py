@@ -147,7 +147,9 @@ class SignalCache:
         """Which of `keys` the cache has no record of."""
         return self._places(keys) < 0
 
-    def append(self, keys: Keys, records: Sequence[bytes], rows: int, seconds: float, made_for: str) -> None:
+    def append(
+        self, keys: Keys, records: Sequence[bytes], rows: int, seconds: float, made_for: str, share: tuple[int, int] = (0, 1)
+    ) -> None:
         """Commit a part.
 
         Args:
@@ -156,12 +158,14 @@ class SignalCache:
             rows: Of all of them together.
             seconds: Time of computing them.
             made_for: Fingerprint of the model that is trained with them; empty: they were copied.
+            share: Number of this process and how many add to the cache at once, whose parts have numbers of their own.
 
         Raises:
             OSError: The disk is full; nothing of the part is left.
         """
-        numbers = [int(part.name.rpartition("-")[2]) for part in self.parts]
-        name = f"part-{max(numbers, default=-1) + 1:05d}"
+        after = max((int(part.name.rpartition("-")[2]) for part in self.parts), default=-1) + 1
+        number, writer, writers = after, *share
+        name = f"part-{number + (writer - number) % writers:05d}"
         sizes = np.array([len(record) for record in records])
         index = np.empty(len(records), dtype=INDEX)
         index["key"], index["begin"], index["bytes"] = keys, np.cumsum(sizes) - sizes, sizes

@@ -59,6 +59,7 @@ def fill_cache(
     *,
     on_example: Callable[[int], None] = lambda done: None,
     should_stop: Callable[[], bool] = lambda: False,
+    share: tuple[int, int] = (0, 1),
     part_bytes: int = PART_BYTES,
     part_seconds: float = PART_SECONDS,
 ) -> None:
@@ -72,6 +73,8 @@ def fill_cache(
         made_for: Fingerprint of the model that will be trained.
         on_example: Called with the number of examples done.
         should_stop: Called after each batch; once it returns True, finished records are committed.
+        share: Number of this process and how many fill the cache together: each takes whole batches in turn, so that every record has
+            the bits that one process would give it.
         part_bytes: A part is committed when its records take as much.
         part_seconds: A part is committed when it took as long.
 
@@ -82,12 +85,14 @@ def fill_cache(
     keys: list[Keys] = []
     records: list[bytes] = []
     done, rows, began = 0, 0, time.monotonic()
-    pending: set[bytes] = set()
+    pending: set[bytes] = set()  # keys that are or will be there, and that the cache does not know of yet
     looked = range(steps) if isinstance(steps, int) else steps
     for step in looked:
         batch = batches.at(step)
         every = keys_of(batch)
         new = [i for i, lacks in enumerate(cache.missing(every)) if lacks and not (every[i] in pending or pending.add(every[i]))]
+        if step % share[1] != share[0]:
+            new = []
         for group in _groups(select_examples(batch, new), cache.coding.vocabulary) if new else ():
             z, own = logits(group), keys_of(group)
             _refuse_nan(z)
@@ -99,9 +104,10 @@ def fill_cache(
         stop = should_stop()
         full = sum(map(len, records)) >= part_bytes or time.monotonic() - began >= part_seconds
         if records and (full or stop or step == looked[-1]):
-            cache.append(np.concatenate(keys), records, rows, time.monotonic() - began, made_for)
+            cache.append(np.concatenate(keys), records, rows, time.monotonic() - began, made_for, share)
             keys, records, rows, began = [], [], 0, time.monotonic()
-            pending.clear()
+            if share[1] == 1:
+                pending.clear()
         if stop:
             raise RunCancelled(f"while the teacher's signals were computed, {done} examples done")
 

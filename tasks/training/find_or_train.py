@@ -14,7 +14,7 @@ from tasks.runtime.training_slots import training_slot
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.fingerprint import changes
 from tasks.store.store import Store
-from tasks.training.work import Work, read_record, require_started
+from tasks.training.work import TOGETHER, Work, read_record, require_started
 
 
 def find_or_train(work: Work, inputs: StageInputs) -> StageRecord:
@@ -43,7 +43,7 @@ def find_or_train(work: Work, inputs: StageInputs) -> StageRecord:
 
                 write, resumed_at = train_by_workers(work, inputs, entry.fingerprint, checkpoints)
                 return write
-            if (workers := checkpoints / "workers").is_dir():
+            if (workers := checkpoints / TOGETHER).is_dir():
                 from tasks.training.workers.launch import end_earlier
 
                 end_earlier(workers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from conf.schema.workloads import answers_in_ids
 from models.architectures.token_answers import TokenAnswers
 from models.base.files import read_json
 from models.base.numerics import NUMERICS
+from models.base.processes import process_count, process_rank, wait_for_all
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.data.tokenizers import tokenizer_hash
@@ -77,6 +78,7 @@ def signals_for(
     device: str,
     precision: str,
     context: Context,
+    together: Path,
     span: range,
 ) -> CachedSignals:
     """Find the cache of a teacher's signals, add the answers that a training lacks, and compare a few with the teacher's.
@@ -93,6 +95,7 @@ def signals_for(
         device: Where the teacher runs.
         precision: `bf16` or `fp32`, in which it runs.
         context: The run.
+        together: Folder in which the processes of this training wait for one another; the first one holds the lock for all.
         span: Steps in which this teacher is asked.
 
     Raises:
@@ -106,17 +109,31 @@ def signals_for(
     identity = cache_identity(signals, record, corpus, precision)
     digest, store, own = fingerprint(identity), store_of(context), fingerprint(work.identity)
     logits = logits_of(teacher, corpus, device, precision)
-    with disk_errors(context.paths), stopping.training(work.name), store.lock(digest):
+    first, share = process_rank() == 0, (process_rank(), process_count())
+
+    def meet(place: str) -> None:
+        wait_for_all(together, f"{place}-{digest[:SHOWN]}-{span.start}-{span.stop}", stopping.requested)
+
+    with disk_errors(context.paths), stopping.training(work.name), store.lock(digest) if first else nullcontext():
+        steps, keys = needed_keys(batches, span)
+        if not first:
+            meet("prepared")
         found = _folder(store, identity, digest, record.name, context, batches, logits)
         cache = SignalCache.open(found.folder, digest, identity, log.warning)
-        steps, keys = needed_keys(batches, span)
-        if cache.missing(keys).any():
-            _copy_answers(cache, keys, identity, store)
+        if first:
+            if cache.missing(keys).any():
+                _copy_answers(cache, keys, identity, store)
+            meet("prepared")
         missing = int(cache.missing(keys).sum())
-        log.info("%s: signals of %s %s (%s), %s", work.name, record.name, _state(missing, len(keys)), digest[:12], describe(signals))
+        if first:
+            log.info("%s: signals of %s %s (%s), %s", work.name, record.name, _state(missing, len(keys)), digest[:12], describe(signals))
         if missing:
-            fill_cache(cache, batches, steps, logits, own, on_example=_progress(work.name, missing), should_stop=stopping.requested)
-        if steps:
+            said = _progress(work.name, -(-missing // share[1])) if first else _silent
+            fill_cache(cache, batches, steps, logits, own, on_example=said, should_stop=stopping.requested, share=share)
+        meet("filled")
+        if share[1] > 1:
+            cache = SignalCache.open(found.folder, digest, identity, log.warning)
+        if steps and first:
             check(cache, batches.at(steps[0]), logits, digest)
     computed, seconds = cache.made_for(own)
     each, copied = cache.bytes / max(cache.rows, 1), cache.made_for("")[0]
@@ -226,6 +243,10 @@ def _state(missing: int, examples: int) -> str:
     if not missing:
         return "found in the store"
     return f"to be computed for {missing:,} of {examples:,} examples"
+
+
+def _silent(done: int) -> None:
+    """Of a process whose neighbour speaks for all."""
 
 
 def _progress(name: str, missing: int) -> Callable[[int], None]:

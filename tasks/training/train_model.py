@@ -55,7 +55,7 @@ from tasks.training.kept import kept_name, write_kept
 from tasks.training.published import write_published
 from tasks.training.signal_cache import CachedSignals, signals_for
 from tasks.training.signal_policy import outputs_of
-from tasks.training.work import Work, record_of
+from tasks.training.work import TOGETHER, Work, record_of
 
 
 class FinishedTraining(NamedTuple):
@@ -130,7 +130,7 @@ def train_model(
     forwards = [int(count(plain(above[t.folder]), interface.sequence_length).forward_flops) for t in work.teachers]
     silent = [each.unheard for each in above.values() if isinstance(each, AlignedTeacher)]
     unheard = torch.stack(silent).any(0) if silent else None
-    cached = _cached(work, above, corpus, batches, device, precision, context)
+    cached = _cached(work, above, corpus, batches, device, precision, context, checkpoints / TOGETHER)
     if cached:
         teacher = None
         above.clear()  # their answers are on disk; their memory is the student's
@@ -193,13 +193,15 @@ def _cached(
     device: str,
     precision: str,
     context: Context,
+    together: Path,
 ) -> tuple[CachedSignals, ...]:
     """A cache of each teacher's answers, with all that the training will ask; none where they answer live."""
     wanted = work.signals
     if wanted is None:
         return ()
     spans = zip(work.teachers, work.turns.spans(work.training.steps), strict=True) if work.turns else ()
-    return tuple(signals_for(work, wanted, t, above[t.folder], corpus, batches, device, precision, context, span) for t, span in spans)
+    given = (corpus, batches, device, precision, context, together)
+    return tuple(signals_for(work, wanted, t, above[t.folder], *given, span) for t, span in spans)
 
 
 def stage_curves(work: Work, context: Context) -> AbstractContextManager[CurveLogger | None]:

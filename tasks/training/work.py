@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from models.architectures.shapes import Size
 
+TOGETHER = "workers"  # beside the checkpoints of a training: what its workers and its run tell one another
+
 
 @dataclass(frozen=True)
 class Work:

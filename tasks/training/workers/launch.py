@@ -27,7 +27,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.progress import TrainingProgress
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Write
-from tasks.training.work import Work
+from tasks.training.work import TOGETHER, Work
 from tasks.training.workers.check import check_workers
 from tasks.training.workers.events import EVENTS, EventReader
 
@@ -67,7 +67,7 @@ def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoi
     """
     compute = inputs.ladder.compute
     check_workers(compute, work.training, work.objective, work.name)
-    folder = checkpoints / "workers"
+    folder = checkpoints / TOGETHER
     end_earlier(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -170,6 +170,26 @@ fill_cache(cache, batches, needed_keys(batches, 1000)[0], pattern, "mine", on_ex
 """
 
 
+def test_processes_fill_a_cache_together_with_the_bits_of_one(text: Corpus, tmp_path: Path) -> None:
+    batches = TrainingBatches(text, 4, seed=0)
+    one = made(tmp_path / "one")
+    every = filled(one, batches)
+    made(tmp_path / "three")
+    writers = [opened(tmp_path / "three") for _ in range(3)]  # all of them before any has added to it
+    asked = [filled(cache, batches, share=(number, 3), part_bytes=2000) for number, cache in enumerate(writers)]
+    assert sum(asked) == every
+    assert all(some > every / 6 for some in asked)
+    three = opened(tmp_path / "three")
+    keys = needed_keys(batches, 1000)[1]
+    assert not three.missing(keys).any()
+    assert all(np.array_equal(*pair) for pair in zip(three.records(keys), one.records(keys), strict=True))
+    assert three.made_for("mine")[0] == every
+    names = [part.name for part in three.parts]
+    assert len(set(names)) == len(names) > 3
+    again = [opened(tmp_path / "three") for _ in range(2)]
+    assert [filled(cache, batches, share=(number, 2)) for number, cache in enumerate(again)] == [0, 0]
+
+
 class TestHarm:
     @pytest.mark.processes
     def test_a_killed_dump_goes_on_at_the_next_part(self, text: Corpus, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -105,6 +106,24 @@ def test_one_two_and_four_workers_train_a_taught_student_alike(folder: Path, str
         assert losses(made) == pytest.approx(losses(plain), abs=1e-5), workers
         assert apart(plain, made) < 2e-5, workers
         assert made.fingerprint == plain.fingerprint
+
+
+@pytest.mark.slow
+def test_workers_fill_a_cache_together(folder: Path) -> None:
+    root, made = prepare_teacher(inputs_in(folder, ladder_of(0), "root")), list[StageRecord]()
+    for workers in (0, 2):
+        ladder = ladder_of(workers)
+        signals = ladder.stages[0].signals.model_copy(update={"source": "cached", "kind": "full"})
+        given = inputs_in(folder, ladder, f"w{workers}")
+        made.append(train_student(ladder.stages[0].model_copy(update={"signals": signals}), [root], given))
+    one, two = made
+    assert one.answers_asked == two.answers_asked
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    assert apart(one, two) < 2e-5
+    caches = [next((folder / home / "store" / "signals").iterdir()) for home in ("w0", "w2")]
+    parts = [np.concatenate([np.load(path) for path in sorted(cache.glob("part-*.npy"))])["key"] for cache in caches]
+    assert sorted(parts[0].tolist()) == sorted(parts[1].tolist())
+    assert [len(list(cache.glob("part-*.json"))) for cache in caches] == [1, 2], "a part of each worker"
 
 
 def wait_until(holds: Callable[[], Any], what: str, seconds: float = 120.0) -> None:
