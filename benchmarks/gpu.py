@@ -53,7 +53,7 @@ from models.signals.sources import SignalSource, live
 from models.training.loop import Plan, train
 from tasks.planning.preflight import expected_interface
 from tasks.records.run import RunRecord
-from tasks.training.train_model import _frozen_dtype
+from tasks.training.signals.teachers import frozen_dtype
 
 KINDS = ("labels", "live", "cached")
 LISTED = 50  # ids of a cached answer
@@ -109,7 +109,7 @@ def timed(kind: str, way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: 
     try:
         signals = None
         if kind == "live":
-            teacher = prepared(shapes[0], interface, way).to(device).to(_frozen_dtype(device, precision))
+            teacher = prepared(shapes[0], interface, way).to(device).to(frozen_dtype(device, precision))
             signals = live(teacher, interface.vocabulary, precision)
         elif kind == "cached":
             signals = cached(interface.vocabulary, device)

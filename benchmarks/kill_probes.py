@@ -26,7 +26,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "opening in MLflow": ("tasks.tracking.tracker:Tracker.open_ladder", "tasks.tracking.tracker:Tracker.open_stage"),
     "recording in MLflow": ("tasks.tracking.tracker:Tracker.finish_stage", "tasks.tracking.tracker:Tracker.log_dataset"),
     "closing in MLflow": ("tasks.tracking.tracker:Tracker.close_children", "tasks.tracking.tracker:Tracker.close"),
-    "signals": ("tasks.training.signal_cache:signals_for",),
+    "signals": ("tasks.training.signals.signal_cache:signals_for",),
     "data": ("tasks.data.prepare:prepare_data",),
     "teacher": ("tasks.teachers.teacher:prepare_teacher",),
     "student": ("tasks.training.student:train_student",),

@@ -40,7 +40,7 @@ from models.data.corpus import Corpus
 from models.signals.sources import live
 from models.training.loop import Plan, Step, train
 from tasks.planning.preflight import expected_interface
-from tasks.training.train_model import _frozen_dtype
+from tasks.training.signals.teachers import frozen_dtype
 
 
 class Way(NamedTuple):
@@ -79,7 +79,7 @@ def fits(way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: Corpus, inte
         torch.cuda.reset_peak_memory_stats()
     try:
         teacher, student = (prepared(shape, interface, way).to(device) for shape in shapes)
-        teacher.to(_frozen_dtype(device, automatic_precision()))
+        teacher.to(frozen_dtype(device, automatic_precision()))
         train(
             student,
             TrainingBatches(corpus, batch, 0),

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 
-def shard(model: nn.Module, device: torch.device) -> nn.Module:
+def shard(model: nn.Module, device: torch.device, frozen: bool = False) -> nn.Module:
     """Spread a model over all processes, layer by layer, in place.
 
-    What lies outside the layers, embeddings and head among it, stays whole from the forward pass to the backward pass: the loss multiplies
-    hidden states with the head outside the model.
+    What lies outside the layers of a student, embeddings and head among it, stays whole from the forward pass to the backward pass: the
+    loss multiplies hidden states with the head outside the model.
 
     Args:
-        model: On `device`; equal in all processes.
+        model: Equal in all processes; it may be elsewhere than on `device`, which then gets this process's part alone.
         device: Of this process.
+        frozen: A teacher, which has no backward pass.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -30,7 +31,7 @@ def shard(model: nn.Module, device: torch.device) -> nn.Module:
     for module in list(model.modules()):
         if module is not model and type(module).__name__ in layers:
             fully_shard(module, mesh=mesh)
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    fully_shard(model, mesh=mesh, reshard_after_forward=frozen)
     return model
 
 
@@ -71,11 +72,21 @@ def gathered_tensors(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Ten
     return kept
 
 
-def whole_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
-    """Weights and buffers of a spread model, each tied weight once; see `gathered_tensors`."""
+def spread_state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers of a spread model as they are, each tied weight once."""
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     once = {name for name, _ in model.named_parameters()}
-    return gathered_tensors({name: each for name, each in model.state_dict().items() if name in once or name not in every}, keep)
+    return {name: each for name, each in model.state_dict().items() if name in once or name not in every}
+
+
+def whole_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
+    """Weights and buffers of a spread model, each tied weight once; see `gathered_tensors`."""
+    return gathered_tensors(spread_state(model), keep)
+
+
+def own_parts(tensors: Mapping[str, Tensor], first: bool) -> dict[str, Tensor]:
+    """What this process holds of tensors: its rows of those that are spread, and the others where it is the first process."""
+    return {name: tensor.to_local() if _is_spread(tensor) else tensor for name, tensor in tensors.items() if first or _is_spread(tensor)}  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def gathered(model: nn.Module, spare: nn.Module) -> nn.Module:

@@ -107,7 +107,7 @@ def live(teacher: nn.Module, vocabulary: int | None, precision: str = "fp32", al
         return _aligned(teacher, alignment)
     teacher.eval().requires_grad_(False)
     head = split_head(teacher) if vocabulary is not None else None
-    if precision == "bf16":
+    if precision == "bf16" and not is_sharded(teacher):
         _round_matrices(teacher)
         head = head_of(teacher) if head else None
     weight = None if head is None else head.weight[:vocabulary].detach()

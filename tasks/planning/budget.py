@@ -25,7 +25,7 @@ from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.training.cost_model import AnswerCaches, Answers, answers_of, training_examples
 from tasks.training.identity import stage_identity
-from tasks.training.signal_policy import choose
+from tasks.training.signals.signal_policy import choose
 from tasks.training.teaching import planned_teaching
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -12,7 +12,7 @@ from models.architectures.shapes import Size
 from models.base.interface import Interface
 from models.losses.chunked import CHUNK_ELEMENTS
 from tasks.training.cost_model import AnswerCaches, TrainingExamples, answers_of
-from tasks.training.signal_policy import estimated_bytes, outputs_of
+from tasks.training.signals.signal_policy import estimated_bytes, outputs_of
 
 
 class TrainingEstimate(NamedTuple):

@@ -10,7 +10,7 @@ from conf.schema.stage.stage import Stage, Teachers
 from conf.schema.stage.training import Training
 from models.data.corpus import CorpusInfo
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops
-from tasks.training.signal_policy import choose, settled_signals
+from tasks.training.signals.signal_policy import choose, settled_signals
 
 LEAST_STEPS = 10  # of a training that is shortened, or all that it has
 SHARE = 1e-5  # to which the share of steps of a shorter ladder is found

@@ -30,7 +30,7 @@ from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoin
 from tasks.training.bake_off import KIND, choice_entry, read_choice, trial_stage
 from tasks.training.cost_model import Forward, examples_trained, training_examples, training_flops
 from tasks.training.identity import fine_tuning_identity, stage_identity, teacher_identity
-from tasks.training.signal_policy import chosen_signals
+from tasks.training.signals.signal_policy import chosen_signals
 from tasks.training.teaching import planned_teaching
 
 Action = Literal["compute", "resume", "reuse", "import"]

@@ -39,7 +39,7 @@ from tasks.store.store import Found, Store
 from tasks.teachers.teacher_source import NotConverted
 from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops, training_examples
 from tasks.training.identity import stage_identity
-from tasks.training.signal_policy import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
+from tasks.training.signals.signal_policy import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
 from tasks.training.teaching import has_trials, member_stage, planned_teaching, trial_steps
 
 # Gaps between teacher and student, in parameters without embeddings, that are large for one stage, and too large to trust.

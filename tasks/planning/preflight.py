@@ -37,7 +37,7 @@ from tasks.lifecycle.request import kept_before
 from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.fit import check_checkpoint
 from tasks.teachers.teacher_source import NotConverted, gguf_file, is_local, resolve_checkpoint
-from tasks.training.signal_policy import check_signals
+from tasks.training.signals.signal_policy import check_signals
 from tasks.training.student import larger, origin
 from tasks.training.workers.check import check_workers
 

@@ -17,7 +17,7 @@ from conf.schema.stage.stage import Stage, Teachers
 from conf.schema.workloads import answers_in_ids
 from models.data.corpus import CorpusInfo
 from tasks.planning.matching import direct, taught, with_stages
-from tasks.training.signal_policy import MOST_FULL
+from tasks.training.signals.signal_policy import MOST_FULL
 
 AGAIN = "-again"  # ends the name of a student that is taught by one of its own size
 OTHER_SEED = 10_000  # added to a seed for the same student's second first weights and order of the data; replicates count up from the first

@@ -16,7 +16,7 @@ from tasks.planning.matching import matched_whole, settled, total_of
 from tasks.planning.routes import routed
 from tasks.runtime.runs.run_registry import Context
 from tasks.training.cost_model import AnswerCaches, Forward, StageFlops, TrainingExamples, ladder_flops, training_examples
-from tasks.training.signal_policy import choose
+from tasks.training.signals.signal_policy import choose
 
 AS_WRITTEN: Route = "as-written"
 ALL: tuple[Route, ...] = tuple(route for route in get_args(Route) if route != "auto")

@@ -22,7 +22,7 @@ from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Entry
 from tasks.store.fingerprint import fingerprint
-from tasks.training.signal_policy import settled_signals
+from tasks.training.signals.signal_policy import settled_signals
 from tasks.training.teaching import trial_steps
 
 KIND, FILE = "choice", "choice.json"  # part of the store, and the file in its folders

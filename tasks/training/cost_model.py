@@ -27,7 +27,7 @@ from models.base.device import precision_of
 from models.data.corpus import RATIONALES, Corpus, shuffled
 from models.losses.schedules import Turns, WritingSteps, steps_asked
 from tasks.training.identity import identity_of_signals
-from tasks.training.signal_policy import examples_of
+from tasks.training.signals.signal_policy import examples_of
 from tasks.training.teaching import Teaching, has_trials, member_seed, planned_teaching, trial_steps
 
 if TYPE_CHECKING:

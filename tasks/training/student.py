@@ -34,7 +34,7 @@ from tasks.training.bake_off import (
 from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import stage_identity
 from tasks.training.kept import kept_record
-from tasks.training.signal_policy import chosen_signals
+from tasks.training.signals.signal_policy import chosen_signals
 from tasks.training.teaching import Voice, has_trials, kept_steps, member_stage, teaching_of
 from tasks.training.work import Work
 

@@ -24,17 +24,13 @@ from models.architectures.checkpoint import load_model
 from models.architectures.packing import check_packing
 from models.architectures.shapes import Size, count
 from models.base.device import precision_of, resolve_device, use_threads
-from models.base.interface import Interface
 from models.base.processes import process_count, process_rank
 from models.base.sharding import gathered
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.evaluation.baselines import training_counts
-from models.generation.answer_file import AnswerFile
-from models.generation.endpoint import EndpointClient
 from models.losses.class_weights import weights_of
-from models.losses.features import Features
-from models.signals.sources import SignalSource, live, split_head, uniform
+from models.signals.sources import split_head
 from models.students.vocabulary import VocabularyMap, fit_vocabulary, reduce_corpus, student_vocabulary
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
@@ -53,8 +49,16 @@ from tasks.training.cost_model import examples_trained, live_answers, training_e
 from tasks.training.initialise import IMPORTANCE
 from tasks.training.kept import kept_name, write_kept
 from tasks.training.published import write_published
-from tasks.training.signal_cache import CachedSignals, signals_for
-from tasks.training.signal_policy import outputs_of
+from tasks.training.signals.signal_cache import CachedSignals
+from tasks.training.signals.teachers import (
+    cached_signals,
+    feature_losses,
+    frozen_dtype,
+    live_signals,
+    log_usage,
+    needs_teacher,
+    spread_teacher,
+)
 from tasks.training.work import TOGETHER, Work, record_of
 
 
@@ -106,13 +110,15 @@ def train_model(
     plan = Plan(work.training, work.objective, work.seed, interface.output_ids, device, precision, weights, work.turns, rationale, strategy)
     parent = work.parent or next(iter(work.teachers), None)
     # On their device before importance is measured on them.
-    dtype, folders = _frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
+    dtype, folders = frozen_dtype(device, precision), dict.fromkeys(r.folder for r in (parent, *work.teachers) if r is not None)
     above = {
         folder: fit_tokenizer(
             fit_vocabulary(load_model(Path(folder), interface.workload, dtype=dtype), Path(folder), vocabulary), Path(folder), corpus
-        ).to(device)
+        )
         for folder in folders
     }
+    parts = strategy == "fsdp" and work.signals is None  # teachers that answer live are spread, too, and never whole on a device
+    above = above if parts else {folder: each.to(device) for folder, each in above.items()}
     teacher = above[parent.folder] if parent is not None else None
     model = work.make(teacher, checkpoints)
     if not corpus.info.cross_document_attention:
@@ -120,23 +126,25 @@ def train_model(
             check_packing(plain(each))
     if interface.output_ids is not None and split_head(model) is None:
         log.info("%s: the head of a %s cannot be split off, so logits are computed whole: more memory", work.name, type(model).__name__)
-    features = _features(work, model, above)
+    forwards = [int(count(plain(above[t.folder]), interface.sequence_length).forward_flops) for t in work.teachers]
+    if parts:
+        above = {folder: spread_teacher(each, device, precision) for folder, each in above.items()}
+    features = feature_losses(work, model, above)
     judge = next((above[each.folder] for each in work.teachers), None)
     validate = validator(corpus, ladder.evaluation, interface, device, precision, judge, work.objective.kind if work.objective else "")
     initial = validate(model.to(device)) if teacher is not None or work.pretrained else {}
     size = count(model, interface.sequence_length)
     unit = "tok" if answers_in_ids(interface.workload) else "ex"
-    batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not _needs_teacher(work), rationales=rationale > 0)
-    forwards = [int(count(plain(above[t.folder]), interface.sequence_length).forward_flops) for t in work.teachers]
+    batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not needs_teacher(work), rationales=rationale > 0)
     silent = [each.unheard for each in above.values() if isinstance(each, AlignedTeacher)]
     unheard = torch.stack(silent).any(0) if silent else None
-    cached = _cached(work, above, corpus, batches, device, precision, context, checkpoints / TOGETHER)
+    cached = cached_signals(work, above, corpus, batches, device, precision, context, checkpoints / TOGETHER)
     if cached:
         teacher = None
         above.clear()  # their answers are on disk; their memory is the student's
         signals = [each.source for each in cached]
     else:
-        signals = _live(work, above, interface, precision, checkpoints)
+        signals = live_signals(work, above, interface, precision, checkpoints)
     spare = copy.deepcopy(model).cpu() if strategy == "fsdp" else None
     aside = Checkpoints(checkpoints, log.warning)
     with ExitStack() as stack:
@@ -168,40 +176,13 @@ def train_model(
         )
     for each in signals or ():
         if isinstance(each, ServedTeacher):
-            _log_usage(work.name, each)
+            log_usage(work.name, each)
     model = gathered(model, spare) if spare is not None else model
     epoch, done = training_examples(corpus, cached=False), work.training.model_copy(update={"steps": trained.steps})
     live_ones = (rows + epoch.explained(ladder, work.rationale, rows) for rows in _live_rows(work, trained.steps))
     answers = tuple(zip(forwards, tuple(each.examples for each in cached) or tuple(live_ones), strict=True))
     examples, kept = examples_trained(ladder, done, work.rationale, epoch), tuple(checkpoints.glob(IMPORTANCE))
     return FinishedTraining(model, trained, size, vocabulary, initial, kept, cached, answers, aside, examples)
-
-
-def _log_usage(name: str, teacher: ServedTeacher) -> None:
-    """What the answers of an endpoint took; the client is closed."""
-    usage, endpoint = teacher.client.usage, teacher.client.endpoint
-    teacher.close()
-    price = f", a price of {usage.price(endpoint):.4g}" if endpoint.price_in or endpoint.price_out else ""
-    log.info("%s: %s answered %d requests, %d tokens%s", name, endpoint.model, usage.requests, usage.read + usage.written, price)
-
-
-def _cached(
-    work: Work,
-    above: dict[str, nn.Module],
-    corpus: Corpus,
-    batches: TrainingBatches,
-    device: str,
-    precision: str,
-    context: Context,
-    together: Path,
-) -> tuple[CachedSignals, ...]:
-    """A cache of each teacher's answers, with all that the training will ask; none where they answer live."""
-    wanted = work.signals
-    if wanted is None:
-        return ()
-    spans = zip(work.teachers, work.turns.spans(work.training.steps), strict=True) if work.turns else ()
-    given = (corpus, batches, device, precision, context, together)
-    return tuple(signals_for(work, wanted, t, above[t.folder], *given, span) for t, span in spans)
 
 
 def stage_curves(work: Work, context: Context) -> AbstractContextManager[CurveLogger | None]:
@@ -218,46 +199,11 @@ def stage_curves(work: Work, context: Context) -> AbstractContextManager[CurveLo
     )
 
 
-def _needs_teacher(work: Work) -> bool:
-    """Whether the loss uses a teacher: not where alpha is 0 throughout and there is no feature loss."""
-    objective = work.objective
-    return objective is not None and bool(work.teachers) and bool(objective.alpha.start or objective.alpha.end or objective.features)
-
-
-def _live(work: Work, above: dict[str, nn.Module], interface: Interface, precision: str, answers: Path) -> list[SignalSource] | None:
-    """Live signals of the teachers; the uniform distribution where alpha smooths the labels without a teacher; None: labels alone.
-
-    What an endpoint answers is kept in the folder `answers`.
-    """
-    objective = work.objective
-    if objective is not None and not work.teachers and (objective.alpha.start or objective.alpha.end):
-        return [uniform(outputs_of(interface))]
-    if objective is None or not _needs_teacher(work):
-        return None
-    if work.served is not None and work.served.endpoint is not None:
-        client = EndpointClient(work.served.endpoint, "signals.endpoint", lambda line: log.warning("%s: %s", work.name, line))
-        above.clear()  # its memory is the student's
-        return [ServedTeacher(client, work.served.k, outputs_of(interface), AnswerFile(answers, process_rank()))]
-    return [live(above[t.folder], interface.output_ids, precision, objective.alignment) for t in work.teachers]
-
-
-def _features(work: Work, model: nn.Module, above: dict[str, nn.Module]) -> Features | None:
-    """The feature losses against the one teacher that there is then."""
-    if work.objective is None or not work.objective.features:
-        return None
-    return Features(work.objective.features, model, above[work.teachers[0].folder], work.seed)
-
-
 def _live_rows(work: Work, done: int) -> tuple[int, ...]:
     """Rows that each teacher has answered beside the student, in the steps done; their rationales come on top."""
     if work.objective is None or work.turns is None:
         return ()
     return live_answers(work.objective, work.turns, work.seed, work.training.steps, done, work.training.batch_size)
-
-
-def _frozen_dtype(device: str, precision: str) -> torch.dtype:
-    """A frozen teacher on a GPU needs no fp32 copy of its weights when it computes in bf16."""
-    return torch.bfloat16 if device == "cuda" and precision == "bf16" else torch.float32
 
 
 def _live_words(work: Work) -> str:
@@ -287,7 +233,7 @@ def write_model(folder: Path, work: Work, fingerprint: str, finished: FinishedTr
         seconds=trained.seconds,
         early_stopped=trained.early_stopped,
         vocabulary=len(finished.vocabulary.kept) if finished.vocabulary else None,
-        signals="; ".join(each.text for each in finished.cached) or (_live_words(work) if _needs_teacher(work) else None),
+        signals="; ".join(each.text for each in finished.cached) or (_live_words(work) if needs_teacher(work) else None),
         signal_seconds=sum(each.seconds for each in finished.cached),
         all_signal_seconds=sum(each.all_seconds for each in finished.cached),
         answers_asked=sum(each.examples for each in finished.cached) if finished.cached else None,

@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -246,3 +247,19 @@ def test_tied_weights_come_back_tied(prose: Corpus, model_for: Callable[..., nn.
     assert Checkpoints(tmp_path).load(other, optimizers[1]) == (3, {"tokens": 7})
     assert same(dict(other.state_dict()), dict(model.state_dict()))
     assert other.get_output_embeddings().weight is other.get_input_embeddings().weight
+
+
+def test_a_damaged_part_is_named_and_the_checkpoint_before_is_taken(tmp_path: Path) -> None:
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(model.parameters())
+    kept = Checkpoints(tmp_path / "kept", (said := list[str]()).append)
+    for step in (1, 2):
+        kept.save(step, model, optimizer, {"best": math.inf})
+    last = tmp_path / "kept" / "step-00000002"
+    (last / "model.safetensors").rename(last / "model-00000.safetensors")
+    (last / "optimizer.safetensors").rename(last / "optimizer-00000.safetensors")
+    state = json.loads((last / "state.json").read_text()) | {"parts": 2}
+    (last / "state.json").write_text(json.dumps(state))
+    (last / "model-00001.safetensors").write_text("half of it")
+    assert kept.load(model, optimizer) == (1, {"best": math.inf})
+    assert "damaged checkpoint" in said[0]

@@ -18,7 +18,7 @@ from tasks.store.fingerprint import fingerprint
 from tasks.training.bake_off import trial_stage
 from tasks.training.cost_model import AnswerCaches, Forward, TrainingExamples, answers_of, ladder_flops
 from tasks.training.identity import known_settings, stage_identity
-from tasks.training.signal_policy import choose
+from tasks.training.signals.signal_policy import choose
 
 TEXT = """
 name: text

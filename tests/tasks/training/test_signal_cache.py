@@ -32,8 +32,8 @@ from tasks.store.fingerprint import fingerprint
 from tasks.teachers.teacher import teacher_work
 from tasks.training.find_or_train import find_or_train
 from tasks.training.identity import stage_identity
-from tasks.training.signal_cache import cache_identity, check, logits_of
-from tasks.training.signal_policy import check_signals, choose
+from tasks.training.signals.signal_cache import cache_identity, check, logits_of
+from tasks.training.signals.signal_policy import check_signals, choose
 from tasks.training.student import student_work
 
 LADDER = """

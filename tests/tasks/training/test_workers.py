@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,7 @@ def test_two_workers_make_the_root_of_one_process_under_the_same_fingerprint(fol
 def test_one_two_and_four_workers_train_a_taught_student_alike(folder: Path, strategy: str) -> None:
     root = prepare_teacher(inputs_in(folder, ladder_of(0), "root"))
     plain = student(folder, root, 0, "plain")
+    assert plain.signals == "live", "and so is the teacher of workers, whose weights are spread with fsdp"
     for workers in (1, 2, 4):
         made = student(folder, root, workers, f"w{workers}", strategy=strategy)
         assert losses(made) == pytest.approx(losses(plain), abs=1e-5), workers
@@ -184,6 +186,34 @@ def test_workers_that_die_again_and_again_are_an_error_that_keeps_the_checkpoint
     thread.join()
     assert checkpoints_in(folder / "two")
     assert not workers_in(folder / "two")
+
+
+@pytest.mark.slow
+def test_the_parts_that_two_workers_wrote_are_read_by_any_number(folder: Path) -> None:
+    plain = prepare_teacher(inputs_in(folder, ladder_of(0, steps=300), "plain"))
+    two = ladder_of(2, steps=300, strategy="fsdp", max_failures=0)
+
+    def kill() -> None:
+        wait_until(lambda: checkpoints_in(folder / "two"), "a checkpoint")
+        workers_in(folder / "two")[0].send_signal(signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(LadderError, match="Workers died"):
+        prepare_teacher(inputs_in(folder, two, "two"))
+    thread.join()
+    last = checkpoints_in(folder / "two")[-1]
+    parts = [f"{name}-{rank:05d}.safetensors" for name in ("model", "optimizer") for rank in (0, 1)]
+    assert sorted(path.name for path in last.iterdir()) == sorted(["state.json", *parts])
+    sizes = [(last / part).stat().st_size for part in parts]
+    assert max(sizes[:2]) < 0.7 * sum(sizes[:2]), "each holds about half"
+    for workers in (0, 1, 3):
+        ladder = ladder_of(workers, steps=300, strategy="fsdp" if workers else "ddp")
+        inputs = inputs_in(folder, ladder, f"w{workers}")
+        shutil.copytree(folder / "two", folder / f"w{workers}", dirs_exist_ok=True)
+        made = prepare_teacher(inputs)
+        assert made.resumed_at == int(last.name.removeprefix("step-"))
+        assert apart(plain, made) < 1e-4, workers
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ from tasks.runtime.progress import LINE_SECONDS
 from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import SHOWN, Found, Store
-from tasks.training.signal_policy import describe, outputs_of, size_of_signals
+from tasks.training.signals.signal_policy import describe, outputs_of, size_of_signals
 from tasks.training.work import Work
 
 KIND = "signals"  # part of the store

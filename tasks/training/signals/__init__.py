@@ -1,0 +1,1 @@
+"""The signals of a training: its teachers, live or cached."""
