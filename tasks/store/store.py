@@ -221,6 +221,23 @@ class Store:
         finally:
             lock.release()
 
+    @contextmanager
+    def lease(self, fingerprint: str, run: str) -> Iterator[None]:
+        """Hold the right to compute a fingerprint among the machines that share an object store; without one, at once.
+
+        Args:
+            fingerprint: Of a result; the caller holds its lock.
+            run: Which would compute it, for the others' messages.
+
+        Raises:
+            RemoteStoreError: The object store does not answer, or refuses.
+        """
+        if self.remote is None:
+            yield
+            return
+        with self.remote.lease(fingerprint, run):
+            yield
+
 
 def _misfit(folder: Path, check: Check | None) -> str | None:
     """Why the records of a verified folder cannot be used; None: they can."""

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -27,8 +28,9 @@ from conf.home import Home
 from models.base.files import file_sha256, read_json
 from tasks.store.fingerprint import fingerprint as hash_of
 from tasks.store.manifest import MANIFEST, SHOWN, Manifest
-from tasks.store.remote.address import remote_address
+from tasks.store.remote.address import lease_seconds, remote_address
 from tasks.store.remote.bucket import Bucket
+from tasks.store.remote.lease import Lease, leased
 
 AT_ONCE = 4  # files that are copied at the same time
 TRIES = 3  # downloads of a file whose bytes are not those of its manifest
@@ -134,6 +136,11 @@ class Remote:
             return None
         self.bucket.remove(*(f"{prefix}/{name}" for name in names))
         return self.look(kind, manifest["fingerprint"])
+
+    def lease(self, fingerprint: str, run: str) -> AbstractContextManager[Lease]:
+        """The lease of a fingerprint, for the time of its computation; errors as `Lease.acquire`."""
+        self._require_conditional()
+        return leased(Lease(self.bucket, fingerprint, run, lease_seconds(), self.say))
 
     def keep(self, kind: str, folder: Path, manifest: dict[str, Any]) -> None:
         """Upload a result of this home which the object store lacks, if it can be done now; it is asked once for each result."""
