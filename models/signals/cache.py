@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from conf.atomic import write_atomic
+from conf.atomic import fsync, write_atomic
 from conf.errors import LadderError, UserError
-from models.base.files import file_sha256, fsync_tree
+from models.base.files import file_sha256
 from models.data.batches import IGNORE, Batch
 from models.losses.loss import SparseSignal, TeacherSignal
 from models.signals.codec import Bytes, Coding, decode, dense, encode, rows_in
@@ -175,7 +175,8 @@ class SignalCache:
             np.save(places, index, allow_pickle=False)
             files = {path.name: file_sha256(path) for path in (data, places)}
             part = CachePart(name, len(records), rows, int(sizes.sum()), seconds, made_for, files)
-            fsync_tree(self.folder)  # before the file that makes the part count
+            for path in (data, places, self.folder):  # before the file that makes the part count; older parts are durable
+                fsync(path)
             write_atomic(described, json.dumps(asdict(part), indent=1))
         except BaseException:
             if not described.exists():
@@ -184,7 +185,11 @@ class SignalCache:
             raise
         self.parts.append(part)
         self._data.append(np.memmap(data, dtype=np.uint8, mode="r"))
-        self.__dict__.pop("_index", None)
+        if "_index" in self.__dict__:  # merged, since to read all parts again after each would take the square of their number
+            every, owner = self._index
+            added = index[np.argsort(index["key"], kind="stable")]
+            at = np.searchsorted(every["key"], added["key"], side="right")
+            self._index = np.insert(every, at, added), np.insert(owner, at, len(self.parts) - 1)
 
     def copy(self, other: SignalCache, keys: Keys) -> int:
         """Copy what another cache of the same teacher and coding has of some examples; returns how many that are.

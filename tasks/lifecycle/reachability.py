@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from conf.errors import LadderError
 from conf.home import Home
@@ -91,6 +92,7 @@ def ended(home: Home, record: RunRecord) -> float:
 
 
 def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[str, str]]:
+    stored = _Stored(home)
     reached: dict[str, str] = {}
     weights: dict[str, str] = {}
     for record in keepers:
@@ -99,48 +101,56 @@ def _reach(home: Home, keepers: list[RunRecord]) -> tuple[dict[str, str], dict[s
                 reached[data.fingerprint[:SHOWN]] = record.run
         for made in record.generation:  # else the rows would be paid again
             reached |= {one[:SHOWN]: record.run for one in (made.fingerprint, made.answers_fingerprint, *made.judged)}
-        rounds = [model for made in record.generation if made.student for model in _stored(home, made.student[:SHOWN])]
-        models = [*record.models, *_proved(home, record), *_piloted(home, record), *rounds]
+        rounds = [model for made in record.generation if made.student for model in stored.models(made.student)]
+        models = [*record.models, *_proved(stored, record), *_piloted(stored, record), *rounds]
         while models:
             model = models.pop()
             models += model.members
             trials = model.choice.trials if model.choice else ()
-            models += [each for trial in trials for each in _stored(home, trial.fingerprint[:SHOWN])]
+            models += [each for trial in trials for each in stored.models(trial.fingerprint)]
             weights.setdefault(model.weights_sha256, record.run)
             for short in (model.fingerprint[:SHOWN], *(teacher[:SHOWN] for teacher in model.teacher_fingerprints)):
                 if short not in reached:
                     reached[short] = record.run
-                    models += _stored(home, short)
+                    models += stored.models(short)
     return reached, weights
 
 
-def _proved(home: Home, record: RunRecord) -> list[StageRecord]:
+def _proved(stored: _Stored, record: RunRecord) -> list[StageRecord]:
     """The models of all arms of a proof, or of all trials and of the confirmation of a search."""
     proof, search = read_proof(record), read_search(record)
     fingerprints = {one for arm in proof.arms for each in arm.replicates for one in each.fingerprints} if proof else set()
     if search:
         fingerprints |= {one for trial in search.trials for rung in trial.rungs for one in rung.fingerprints}
         fingerprints |= set(search.confirmation.fingerprints) if search.confirmation else set()
-    return [model for one in sorted(fingerprints) for model in _stored(home, one[:SHOWN])]
+    return [model for one in sorted(fingerprints) for model in stored.models(one)]
 
 
-def _piloted(home: Home, record: RunRecord) -> list[StageRecord]:
+def _piloted(stored: _Stored, record: RunRecord) -> list[StageRecord]:
     """The models of all pilots by which a run, or an arm of a proof, has chosen its route."""
     proof = read_proof(record)
     choices = [record.route, *(each.route for arm in (proof.arms if proof else ()) for each in arm.replicates)]
     fingerprints = {one for choice in choices if choice for one in choice.fingerprints}
-    return [model for one in sorted(fingerprints) for model in _stored(home, one[:SHOWN])]
+    return [model for one in sorted(fingerprints) for model in stored.models(one)]
 
 
-def _stored(home: Home, short: str) -> list[StageRecord]:
-    """Records of the stored models with a fingerprint that begins with `short`."""
-    models = []
-    for path in (path for kind in MODELS for path in (home.store / kind).glob(f"*-{short}/record.json")):
-        try:
-            models.append(stage_record(path.parent))
-        except (OSError, ValueError):
-            continue  # damaged: computed again when it is needed
-    return models
+class _Stored:
+    """The stored models by the beginning of their fingerprints; their folders are listed once, not for each of them."""
+
+    def __init__(self, home: Home) -> None:
+        self.folders: dict[str, list[Path]] = {}
+        for folder in (path for kind in MODELS for path in (home.store / kind).glob(f"*-{'?' * SHOWN}")):
+            self.folders.setdefault(folder.name[-SHOWN:], []).append(folder)
+
+    def models(self, fingerprint: str) -> list[StageRecord]:
+        """Records of the models with this fingerprint."""
+        models = []
+        for folder in self.folders.get(fingerprint[:SHOWN], ()):
+            try:
+                models.append(stage_record(folder))
+            except (OSError, ValueError):
+                continue  # damaged: computed again when it is needed
+        return models
 
 
 def _moment(text: str) -> float:

@@ -276,6 +276,17 @@ class TestRefused:
         assert cache.distance(few, lambda batch: 1.3 * pattern(batch).flip(1)) > 2 * TOLERANCE
 
 
+def test_the_index_that_grew_with_its_parts_is_that_of_the_cache_opened_anew(text: Corpus, tmp_path: Path) -> None:
+    cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 4, 0)
+    filled(cache, batches, part_bytes=1)
+    assert len(cache.parts) > 2
+    again = opened(tmp_path / "cache")
+    for grown, read in zip(cache._index, again._index, strict=True):
+        assert np.array_equal(grown, read)
+    keys = keys_of(batches.at(1))
+    assert [record.tobytes() for record in cache.records(keys)] == [record.tobytes() for record in again.records(keys)]
+
+
 def test_the_signal_is_on_the_batchs_device_and_in_its_order(text: Corpus, tmp_path: Path) -> None:
     cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
     filled(cache, batches)
