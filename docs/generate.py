@@ -43,6 +43,7 @@ VARIABLES = {
     "LADDER_HOME": "Folder of everything that Ladder writes; default `./.ladder`.",
     "LADDER_STORE": "Object store behind the store of the home, such as `s3://bucket/folder`, which several machines share; "
     "none where it is not set.",
+    "LADDER_STORE_LEASE": "Seconds after which the right of a machine to compute a result passes on, unless it is renewed; default 60.",
     "LADDER_ENDPOINTS": "Addresses, separated by commas, that a run which was started through a server may ask for texts "
     "(`data.generate.endpoint.url`); none where it is not set.",
     "LADDER_ROOTS": "Folders, separated by colons, in which the paths of a run that was started through a server must lie; "

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -30,3 +35,92 @@ def s3_server() -> Iterator[str]:
 def s3_environment(endpoint: str, folder: str) -> dict[str, str]:
     """Variables by which Ladder uses a folder in the bucket of a server."""
     return {**KEYS, "AWS_ENDPOINT_URL": endpoint, "LADDER_STORE": f"s3://{BUCKET}/{folder}"}
+
+
+class Proxy:
+    """Stands between a client and a server, and makes trouble with one request after another.
+
+    Attributes:
+        url: Of the proxy.
+        troubles: For the next requests, in order: `none`, `drop` (no answer), `lose` (done, but no answer), `cut` (half of the body),
+            seconds (waits), or a status with an error's code, such as `403 AccessDenied`. The last one stays.
+        seen: Methods and paths of all requests.
+    """
+
+    def __init__(self, server: str) -> None:
+        self.server, self.url = server.removeprefix("http://"), ""
+        self.troubles: list[str | float] = ["none"]
+        self.seen: list[str] = []
+        self._lock = threading.Lock()
+
+    def trouble(self, request: str) -> str | float:
+        with self._lock:
+            self.seen.append(request)
+            return self.troubles.pop(0) if len(self.troubles) > 1 else self.troubles[0]
+
+
+@contextmanager
+def proxy(server: str) -> Iterator[Proxy]:
+    """Serve until the end of the block."""
+    between = Proxy(server)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def relay(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            trouble = between.trouble(f"{self.command} {self.path}")
+            if isinstance(trouble, float):
+                time.sleep(trouble)
+            elif trouble == "drop":
+                self.close_connection = True
+                return
+            elif trouble[0].isdigit():
+                status, _, code = trouble.partition(" ")
+                self.reply(int(status), {}, f"<Error><Code>{code}</Code><Message>{code} of the proxy</Message></Error>".encode())
+                return
+            upstream = HTTPConnection(between.server, timeout=30)
+            upstream.request(self.command, self.path, body, dict(self.headers))
+            answer = upstream.getresponse()
+            content = answer.read()
+            upstream.close()
+            if trouble == "lose":
+                self.close_connection = True
+                return
+            left_out = ("content-length", "transfer-encoding", "connection")
+            headers = {name: value for name, value in answer.getheaders() if name.lower() not in left_out}
+            self.reply(answer.status, headers, content, len(content) // 2 if trouble == "cut" else None)
+
+        def reply(self, status: int, headers: dict[str, str], content: bytes, most: int | None = None) -> None:
+            try:
+                self.send_response(status)
+                for name, value in {**headers, "content-length": str(len(content))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(b"" if self.command == "HEAD" else content[:most])
+            except OSError:  # the client did not wait
+                self.close_connection = True
+            if most is not None:
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = relay
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that goes away is none of ours."""
+
+    relaying = Quiet(("127.0.0.1", 0), Handler)
+    between.url = f"http://127.0.0.1:{relaying.server_port}"
+    thread = threading.Thread(target=relaying.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield between
+    finally:
+        relaying.shutdown()
+        relaying.server_close()
+        thread.join()

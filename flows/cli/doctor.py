@@ -16,6 +16,7 @@ from conf.served import served
 from flows.serving.environment import prepare_environment
 from tasks.records.base import Record
 from tasks.records.format import byte_size
+from tasks.store.remote.results import open_remote, require_remote
 
 LEAST_FREE = 2 * 2**30  # bytes; a small ladder with its checkpoints, Prefect's and MLflow's files
 
@@ -33,7 +34,7 @@ def examine(home: Home) -> list[Check]:
     """Check everything; a failure is a result, not an error."""
     protect(home)
     services = [_guard("Prefect", lambda: _prefect(home)), _guard("MLflow", lambda: _mlflow(home))]
-    return [_python(), _torch(), _store(home), _disk(home), *services]
+    return [_python(), _torch(), _store(home), *_object_store(home), _disk(home), *services]
 
 
 def _python() -> Check:
@@ -63,6 +64,20 @@ def _store(home: Home) -> Check:
         return Check(name="store", ok=False, found=f"{home.store}: {error}", remedy="set LADDER_HOME to a folder that you may write to")
     results = sum(1 for _ in home.store.glob("*/*/manifest.json"))
     return Check(name="store", ok=True, found=f"{home.store}, {results} results")
+
+
+def _object_store(home: Home) -> list[Check]:
+    """Nothing where `LADDER_STORE` is not set."""
+    try:
+        require_remote(home)
+        remote = open_remote(home, lambda text: None)
+        if remote is None:
+            return []
+        once = remote.learn_conditional(anew=True)
+    except LadderError as error:
+        return [Check(name="object store", ok=False, found=str(error), remedy="see the message, and docs/how-to/object-store.md")]
+    writes = "conditional writes" if once else "no conditional writes: two machines may compute one result twice"
+    return [Check(name="object store", ok=True, found=f"{remote.bucket.address} answers; {writes}")]
 
 
 def _disk(home: Home) -> Check:

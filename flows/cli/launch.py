@@ -20,6 +20,7 @@ from flows.parameters import beside_form, load_request, refuse_early, settled
 from flows.serving.environment import prepare_environment
 from tasks.lifecycle.request import Naming, ResolvedRequest, RunRequest
 from tasks.records.run import RunRecord
+from tasks.store.remote.results import require_remote
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -119,6 +120,7 @@ def prepare_flow(check: Callable[[], object], import_flow: Callable[[], T], *, r
         recorded: Whether an MLflow that does not answer is refused before anything is recorded or computed.
     """
     gc.disable()  # until everything is imported, of which nothing is garbage
+    require_remote(home())
     prepare_environment(home())
     from flows.serving.embedded.server import begin_embedded, reach_server
 

@@ -68,7 +68,8 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     """
     context = Context(run=PLAN, ladder=ladder.name, home=str(home.root), base=str(base), start_at=start_at, fresh=fresh)
     settled = settle_students(ladder, context)
-    store, notes = Store(home), settled_notes(ladder, settled)
+    notes = settled_notes(ladder, settled)
+    store = Store(home, notes.append)
     if (ladder := settled).route not in ("as-written", "auto"):
         notes.append(f"the stages are those of the route {ladder.route}")
         ladder = routed(ladder.route, ladder)

@@ -58,6 +58,8 @@ def find_or_compute(
 ) -> StoredResult:
     """Find a result, verified, or compute and publish it; one process at a time does so for one fingerprint.
 
+    So do machines that share an object store: one computes, the others wait and fetch its result.
+
     Args:
         store: The store.
         entry: Kind, name and identity of the result.
@@ -68,17 +70,28 @@ def find_or_compute(
 
     Raises:
         StoreError: The disk is full or cannot be written.
+        RemoteStoreError: The object store does not answer, or refuses, when it is asked for the result.
     """
     with store.lock(entry.fingerprint):
         found = store.find(entry.kind, entry.fingerprint, entry.check)
         if found is not None and not (fresh and found.manifest["run"] != made["run"]):
-            note_reuse(f"reused {entry.fingerprint[:12]} of {found.manifest['run']}")
-            return StoredResult(found.folder, found.manifest, reused=True)
-        write = compute()
-        found = store.publish(entry.kind, entry.name, entry.identity, entry.fingerprint, made, write)
+            return _reused(entry, found)
+        with store.lease(entry.fingerprint, made["run"]):
+            faster = store.fetch(entry.kind, entry.fingerprint, entry.check) if found is None else None
+            if faster is not None:  # another machine, since the look before
+                return _reused(entry, faster)
+            write = compute()
+            found = store.publish(entry.kind, entry.name, entry.identity, entry.fingerprint, made, write)
         finish()
-        note_reuse(f"reused {entry.fingerprint[:12]} of {found.manifest['run']}" if found.adopted else None)
-        return StoredResult(found.folder, found.manifest, reused=found.adopted)
+        if found.adopted:
+            return _reused(entry, found)
+        note_reuse(None)
+        return StoredResult(found.folder, found.manifest, reused=False)
+
+
+def _reused(entry: Entry, found: Found) -> StoredResult:
+    note_reuse(f"reused {entry.fingerprint[:12]} of {found.manifest['run']}")
+    return StoredResult(found.folder, found.manifest, reused=True)
 
 
 def find_stored(store: Store, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:

@@ -88,12 +88,31 @@ class Store:
         return Found(final, held.manifest)
 
     def peek(self, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:
-        """The result with this fingerprint, judged by its manifest, file sizes and records alone; changes nothing. For plans."""
+        """The result with this fingerprint, judged by its manifest, file sizes and records alone; changes nothing. For plans.
+
+        Of a result that the object store alone has, its small files are fetched, records among them; of data, which plans read, all,
+        unless another process has their lock.
+        """
         for folder in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
             fault, manifest = verify(folder, fingerprint, hashes=False)
             if fault is None and _misfit(folder, check) is None:
                 return Found(folder, manifest)
-        return None
+        held = None if self.remote is None else self.remote.peek(kind, fingerprint)
+        if self.remote is None or held is None or held.fault is not None:
+            return None
+        if kind == "data":
+            return self._fetch_unlocked(held, fingerprint, check)
+        folder = self.remote.fetch_records(held)
+        return None if folder is None or _misfit(folder, check) else Found(folder, held.manifest)
+
+    def _fetch_unlocked(self, held: Held, fingerprint: str, check: Check | None) -> Found | None:
+        self.home.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.home.locks / f"{fingerprint[:SHOWN]}.lock")
+        try:
+            with lock.acquire(timeout=0):
+                return self._take(held, fingerprint, check)
+        except (Timeout, RemoteStoreError):
+            return None
 
     def set_aside(self, folder: Path) -> Path:
         """Move a folder out of the way without losing it."""
@@ -220,6 +239,23 @@ class Store:
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def lease(self, fingerprint: str, run: str) -> Iterator[None]:
+        """Hold the right to compute a fingerprint among the machines that share an object store; without one, at once.
+
+        Args:
+            fingerprint: Of a result; the caller holds its lock.
+            run: Which would compute it, for the others' messages.
+
+        Raises:
+            RemoteStoreError: The object store does not answer, or refuses.
+        """
+        if self.remote is None:
+            yield
+            return
+        with self.remote.lease(fingerprint, run):
+            yield
 
 
 def _misfit(folder: Path, check: Check | None) -> str | None:

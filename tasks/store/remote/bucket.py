@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from conf.errors import RemoteStoreError, UserError, reason_of
+from conf.errors import LadderError, RemoteStoreError, UserError, reason_of
 from tasks.store.remote.address import ALLOWED, PACKAGES, VARIABLE, Address
 
 T = TypeVar("T")
@@ -52,8 +52,9 @@ class Bucket:
 
     def read(self, name: str) -> bytes | None:
         """The content of an object; None: there is none."""
+        at_once = {"max_concurrency": 1} if self.address.protocol == "s3" else {}  # else s3fs asks for the size first
         try:
-            return self._try(lambda: self._files.cat_file(self._path(name)))
+            return self._try(lambda: self._files.cat_file(self._path(name), **at_once))
         except FileNotFoundError:
             return None
 
@@ -141,6 +142,8 @@ class Bucket:
                 if _code(error) == "NoSuchBucket":
                     raise self._fault("it has no such bucket", "Make the bucket, or correct the name.") from error
                 raise
+            except LadderError:
+                raise
             except Exception as error:  # each file system has errors of its own
                 if self._is_local(error):
                     raise
@@ -163,7 +166,7 @@ class Bucket:
         if type(error).__name__ in NO_CREDENTIALS:
             raise self._fault(f"there are no credentials for it ({reason_of(error)})", _credentials(self.address.protocol)) from error
         if isinstance(error, PermissionError) or _code(error) in REFUSED or _status(error) in (401, 403):
-            rights = "Ladder reads, writes and deletes objects there"
+            rights = "Ladder reads, writes and deletes objects there, and is to be told which are missing (s3:ListBucket)"
             remedy = f"{rights}: give these rights to the credentials, or use others. {_credentials(self.address.protocol)}"
             raise self._fault(f"it refuses ({reason_of(error)})", remedy) from error
 

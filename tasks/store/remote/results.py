@@ -11,9 +11,11 @@ import hashlib
 import json
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -27,8 +29,9 @@ from conf.home import Home
 from models.base.files import file_sha256, read_json
 from tasks.store.fingerprint import fingerprint as hash_of
 from tasks.store.manifest import MANIFEST, SHOWN, Manifest
-from tasks.store.remote.address import remote_address
+from tasks.store.remote.address import cache_bytes, lease_seconds, remote_address
 from tasks.store.remote.bucket import Bucket
+from tasks.store.remote.lease import Lease, leased
 
 AT_ONCE = 4  # files that are copied at the same time
 TRIES = 3  # downloads of a file whose bytes are not those of its manifest
@@ -69,6 +72,7 @@ class Remote:
         self.notes = home.root / "remote" / hashlib.sha256(str(bucket.address).encode()).hexdigest()[:12]
         self._seen: dict[tuple[str, str], int] = {}  # newest generation, when it was looked up last
         self._rests_until = 0.0
+        self._is_away = False  # for plans
 
     @cached_property
     def hurried(self) -> Bucket:
@@ -114,6 +118,35 @@ class Remote:
             (folder / MANIFEST).write_text(json.dumps(held.manifest, indent=1), encoding="utf-8")
         return fault
 
+    def peek(self, kind: str, fingerprint: str) -> Held | None:
+        """The newest result with this fingerprint, for a plan: asked once and briefly, and no more after the store was away."""
+        if self._is_away:
+            return None
+        try:
+            return self.look(kind, fingerprint, self.hurried)
+        except RemoteStoreError as error:
+            self._note_absence(error)
+            return None
+
+    def fetch_records(self, held: Held) -> Path | None:
+        """A folder with the small files of a result, its records among them, for a plan; None: they are damaged, or the store is away."""
+        folder = self.notes / "records" / held.kind / held.folder_name
+        with suppress(OSError, ValueError):
+            if read_json(folder / MANIFEST) == held.manifest:
+                return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        small = [name for name, file in held.manifest["files"].items() if file["bytes"] <= RECORD_BYTES]
+        try:
+            return folder if self.fetch(held, folder, small, self.hurried) is None else None
+        except RemoteStoreError as error:
+            self._note_absence(error)
+            return None
+
+    def _note_absence(self, error: RemoteStoreError) -> None:
+        self._is_away = True
+        self.say(f"planned without the object store: {error}")
+
     def publish(self, kind: str, folder: Path, manifest: dict[str, Any]) -> Held | None:
         """Upload a local result and then its manifest; returns the result that another machine published meanwhile (None: ours is in).
 
@@ -124,7 +157,7 @@ class Remote:
         if key not in self._seen:
             self.look(kind, manifest["fingerprint"])
         generation, prefix = self._seen[key] + 1, f"{key[0]}/{key[1]}/{attempt}"
-        self._require_conditional()
+        self.learn_conditional()
         names = list(manifest["files"])
         _together(lambda name: self.bucket.upload(folder / name, f"{prefix}/{name}"), names)
         content = json.dumps({**manifest, ATTEMPT: attempt}, indent=1).encode()
@@ -134,6 +167,11 @@ class Remote:
             return None
         self.bucket.remove(*(f"{prefix}/{name}" for name in names))
         return self.look(kind, manifest["fingerprint"])
+
+    def lease(self, fingerprint: str, run: str) -> AbstractContextManager[Lease]:
+        """The lease of a fingerprint, for the time of its computation; errors as `Lease.acquire`."""
+        self.learn_conditional()
+        return leased(Lease(self.bucket, fingerprint, run, lease_seconds(), self.say))
 
     def keep(self, kind: str, folder: Path, manifest: dict[str, Any]) -> None:
         """Upload a result of this home which the object store lacks, if it can be done now; it is asked once for each result."""
@@ -173,19 +211,19 @@ class Remote:
     def _note(self, kind: str, manifest: dict[str, Any]) -> Path:
         return self.notes / "held" / f"{kind}-{manifest['fingerprint'][:SHOWN]}.json"
 
-    def _require_conditional(self) -> None:
-        """Learn once whether the store honours conditional writes; without them, two machines may publish one result twice."""
-        place = self.notes / "conditional.json"
-        try:
-            self.bucket.once = bool(read_json(place))
-        except (OSError, ValueError):
-            self.bucket.once = self.bucket.creates_once()
+    def learn_conditional(self, *, anew: bool = False) -> bool:
+        """Whether the store honours conditional writes, learned once a home; without them, two machines may publish one result twice."""
+        place, known = self.notes / "conditional.json", None
+        with suppress(OSError, ValueError):
+            known = None if anew else bool(read_json(place))
+        if known is None:
+            known = self.bucket.creates_once()
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(place, json.dumps(self.bucket.once))
-            if not self.bucket.once:
-                self.say(
-                    f"{self.bucket.address} has no conditional writes: two machines may compute the same result; each is verified as ever"
-                )
+            write_atomic(place, json.dumps(known))
+            if not known:
+                self.say(f"{self.bucket.address} has no conditional writes: two machines may compute the same result twice")
+        self.bucket.once = known
+        return known
 
 
 def open_remote(home: Home, say: Callable[[str], None]) -> Remote | None:
@@ -196,6 +234,20 @@ def open_remote(home: Home, say: Callable[[str], None]) -> Remote | None:
     """
     address = remote_address()
     return None if address is None else Remote(Bucket(address), home, say)
+
+
+def require_remote(home: Home) -> None:
+    """Refuse to begin where the object store of `LADDER_STORE` cannot be used.
+
+    Raises:
+        UserError: A variable is wrong, or a package is missing.
+        RemoteStoreError: The store does not answer, or refuses.
+    """
+    remote = open_remote(home, lambda text: None)
+    if remote is not None:
+        lease_seconds()
+        cache_bytes()
+        remote.bucket.read("probe/none")
 
 
 def _together(work: Callable[[str], Any], names: Iterable[str]) -> list[Any]:

@@ -1,0 +1,58 @@
+"""Plans see what the object store holds, fetch its records alone, and go on without it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.store.remote.conftest import Shared
+from tests.tasks.store.results import FINGERPRINT, fill, publish
+
+pytestmark = pytest.mark.processes
+
+
+def with_record(folder: Path) -> None:
+    fill(folder)
+    (folder / "record.json").write_text("{}")
+    (folder / "large").write_bytes(bytes(2**20 + 1))
+
+
+def read(folder: Path) -> object:
+    return (folder / "record.json").read_text()
+
+
+def test_a_plan_fetches_the_records_of_a_result_alone(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = publish(shared.store("a"), write=with_record)
+    store = shared.store("b")
+    for _ in range(2):
+        found = store.peek("stage", FINGERPRINT, read)
+        assert found
+        assert found.manifest == made.manifest
+        assert read(found.folder) == "{}"
+        assert not (found.folder / "large").exists()
+    assert not list(store.home.store.glob("stage/*"))
+    assert store.peek("teacher", FINGERPRINT, read) is None
+    assert shared.said == []
+
+
+def test_a_plan_goes_on_without_an_object_store_that_is_away(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(shared.store("a"), write=with_record)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    store, began = shared.store("b"), time.monotonic()
+    assert [store.peek(kind, FINGERPRINT) for kind in ("stage", "teacher", "data")] == [None, None, None]
+    assert time.monotonic() - began < 3
+    assert len(shared.said) == 1
+    assert shared.said[0].startswith("planned without the object store: LADDER_STORE: s3://")
+
+
+def test_data_are_fetched_for_a_plan(shared: Shared) -> None:
+    shared.store("a").publish("data", "files", {}, FINGERPRINT, {"run": "r", "ladder": "l"}, with_record)
+    store = shared.store("b")
+    with store.lock(FINGERPRINT):
+        assert shared.store("b").peek("data", FINGERPRINT) is None  # a run prepares them: a plan does not wait for it
+    found = store.peek("data", FINGERPRINT)
+    assert found
+    assert found.folder.parent == store.home.store / "data"
+    assert (found.folder / "large").exists()
