@@ -44,6 +44,8 @@ VARIABLES = {
     "LADDER_STORE": "Object store behind the store of the home, such as `s3://bucket/folder`, which several machines share; "
     "none where it is not set.",
     "LADDER_STORE_LEASE": "Seconds after which the right of a machine to compute a result passes on, unless it is renewed; default 60.",
+    "LADDER_STORE_CACHE": "Size such as `50GB` to which the results of a home are kept, where the object store has them, too; "
+    "no limit where it is not set.",
     "LADDER_ENDPOINTS": "Addresses, separated by commas, that a run which was started through a server may ask for texts "
     "(`data.generate.endpoint.url`); none where it is not set.",
     "LADDER_ROOTS": "Folders, separated by colons, in which the paths of a run that was started through a server must lie; "

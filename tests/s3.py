@@ -32,6 +32,12 @@ def s3_server() -> Iterator[str]:
         server.stop()
 
 
+def make_bucket(endpoint: str) -> None:
+    s3fs = pytest.importorskip("s3fs")
+    options = {"key": KEYS["AWS_ACCESS_KEY_ID"], "secret": KEYS["AWS_SECRET_ACCESS_KEY"], "endpoint_url": endpoint}
+    s3fs.S3FileSystem(skip_instance_cache=True, **options).mkdir(BUCKET)
+
+
 def s3_environment(endpoint: str, folder: str) -> dict[str, str]:
     """Variables by which Ladder uses a folder in the bucket of a server."""
     return {**KEYS, "AWS_ENDPOINT_URL": endpoint, "LADDER_STORE": f"s3://{BUCKET}/{folder}"}

@@ -13,6 +13,7 @@ from models.base.files import file_sha256, read_json
 
 SHOWN = 20  # characters of a fingerprint in a folder's name
 MANIFEST = "manifest.json"
+VIEWS = ("README.md",)  # model cards, written again by every run: ADR 12
 
 
 class File(BaseModel):
@@ -75,3 +76,10 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Path within a folder -> size and hash, of all its files."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
     return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths}
+
+
+def foreign_files(folder: Path, manifest: dict[str, Any]) -> list[Path]:
+    """Files that the manifest lacks, but for views, and files that are being written."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    ours = [path for path in paths if path.parent != folder or (path.name not in (MANIFEST, *VIEWS) and path.suffix != ".writing")]
+    return [path for path in ours if path.relative_to(folder).as_posix() not in manifest["files"]]

@@ -26,10 +26,11 @@ from conf.atomic import fsync
 from conf.errors import RemoteStoreError, reason_of
 from conf.home import Home, disk_errors
 from models.base.files import checkpoint_steps, fsync_tree, read_json
-from tasks.store.manifest import MANIFEST, SHOWN, Found, Manifest, list_files, verify
+from tasks.store.manifest import MANIFEST, SHOWN, Found, Manifest, foreign_files, list_files, verify
+from tasks.store.remote.address import cache_bytes
+from tasks.store.remote.cache import trim
 from tasks.store.remote.results import Held, open_remote
 
-VIEWS = ("README.md",)  # model cards, written again by every run: ADR 12
 Check = Callable[[Path], object]  # reads the records in a folder, and raises where they are not what they should be
 
 
@@ -85,7 +86,14 @@ class Store:
                 return None
             final = self._reveal(temporary, held.kind, held.folder_name, fingerprint)
         self.remote.note(held.kind, held.manifest)
+        self._trim()
         return Found(final, held.manifest)
+
+    def _trim(self) -> None:
+        """Keep to the size limit of `LADDER_STORE_CACHE`."""
+        limit = cache_bytes()
+        if self.remote is not None and limit is not None:
+            trim(self.home, self.remote, limit)
 
     def peek(self, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:
         """The result with this fingerprint, judged by its manifest, file sizes and records alone; changes nothing. For plans.
@@ -127,7 +135,7 @@ class Store:
 
     def _move_foreign(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Move out what was put into a result after its publication: a library might read it as part of a model."""
-        foreign = [path for path in _paths(folder) if path.relative_to(folder).as_posix() not in manifest["files"]]
+        foreign = foreign_files(folder, manifest)
         if not foreign:
             return
         aside = self._aside(folder)
@@ -200,6 +208,7 @@ class Store:
                     return Found(taken.folder, taken.manifest, adopted=True)
         except RemoteStoreError as error:
             self.remote.rest(error)
+        self._trim()
         return found
 
     def latest(self, kind: str, name: str, ladder: str) -> dict[str, Any] | None:
@@ -266,9 +275,3 @@ def _misfit(folder: Path, check: Check | None) -> str | None:
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         return f"its records are not what this version of Ladder reads ({reason_of(error)})"
     return None
-
-
-def _paths(folder: Path) -> list[Path]:
-    """The files of a folder, but for its manifest, views, and files that are being written."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return [path for path in paths if path.parent != folder or (path.name not in (MANIFEST, *VIEWS) and path.suffix != ".writing")]

@@ -35,7 +35,7 @@ atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
 LONG_LIVED = {"serve"}  # and looked at as a process, which a fork of another one is not
 Process = subprocess.Popen[str] | Forked
 # Variables that nothing reads when it is imported.
-READ_LATE = ("LADDER_", "PREFECT_", "MLFLOW_TRACKING_", "COLUMNS", "COMP_", "_LADDER_COMPLETE", "_TYPER_COMPLETE_")
+READ_LATE = ("AWS_", "LADDER_", "PREFECT_", "MLFLOW_TRACKING_", "COLUMNS", "COMP_", "_LADDER_COMPLETE", "_TYPER_COMPLETE_")
 STARTED: list[Process] = []
 
 

@@ -11,17 +11,15 @@ import pytest
 from conf.home import Home
 from tasks.store.remote import bucket
 from tasks.store.store import Store
-from tests.s3 import BUCKET, KEYS, s3_environment, s3_server
+from tests.s3 import make_bucket, s3_environment, s3_server
 
 _folders = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
-    s3fs = pytest.importorskip("s3fs")
     with s3_server() as address:
-        options = {"key": KEYS["AWS_ACCESS_KEY_ID"], "secret": KEYS["AWS_SECRET_ACCESS_KEY"], "endpoint_url": address}
-        s3fs.S3FileSystem(skip_instance_cache=True, **options).mkdir(BUCKET)
+        make_bucket(address)
         yield address
 
 
