@@ -2,7 +2,7 @@
 
 Objects of a result are `<kind>/<fingerprint>/<attempt>/<file>` and `<kind>/<fingerprint>/manifest-<generation>.json`. A manifest names its
 attempt and is never written again, so a writer that was away for long damages nothing. A result that replaces another, since that one
-is damaged or was computed anew, has the next generation. Docs: ADR 54.
+is damaged or was computed anew, has the next generation. See ADR 55.
 """
 
 from __future__ import annotations
