@@ -20,6 +20,7 @@ from flows.generating.generate import with_generated
 from flows.parameters import LadderChoice, Note, OptionalBudget, OptionalSeed, Overrides, Person, RunTitle, request_of, resolve
 from flows.routing.choose import choose_route
 from flows.run_labels import untagged
+from flows.searching.ahead import train_ahead
 from flows.searching.arms import TunedArm, search_arms
 from flows.steps import cancellable, evaluate_model, record_model
 from models.base.device import precision_of
@@ -93,11 +94,16 @@ def _compared(
     examples = int(sum(figures.get("count", 0) for figures in tested.slices.values()))
     order = sorted(arms.ladders, key=lambda arm: arm != "staged")  # matched arms follow the steps that it took
     earlier = earlier_proofs(run.context.paths, run.record.run)
+
+    def replicated(arm: Arm, number: int, taken: list[int] | None) -> Ladder:
+        made = arms.replicate(arm, number, taken)
+        return watched(tuned[arm].of(made) if arm in tuned else made, looked_at=arm == "staged" and number == 0)
+
+    train_ahead(arms, replicated, root, inputs)
     for number in range(settings.proof.seeds):
         taken: list[int] | None = None
         for arm in order:
-            made = arms.replicate(arm, number, taken)
-            ladder = watched(tuned[arm].of(made) if arm in tuned else made, looked_at=arm == "staged" and number == 0)
+            ladder = replicated(arm, number, taken)
             log.info("proof: %s, seed %d of %d", arm, number + 1, settings.proof.seeds)
             with _of_arm(run, arm, ladder):
                 choice, ladder = _on_route(ladder, root, inputs, run)

@@ -13,11 +13,11 @@ from tasks.records.run import StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.search.arms import arm_plan
+from tasks.search.cluster import workers_of
 from tasks.search.plan import SearchPlan
 from tasks.search.result import search_record
 from tasks.search.space import applied
 from tasks.search.words import scored
-from tasks.search.workers import Workers, at_once
 
 
 class TunedArm(NamedTuple):
@@ -40,7 +40,7 @@ def search_arms(ladders: Mapping[Arm, Ladder], root: StageRecord, inputs: StageI
     from tasks.search.study import claimed, open_study  # Optuna is imported where it searches
 
     found: dict[Arm, TunedArm] = {}
-    with Workers(at_once(inputs.ladder)) as workers:
+    with workers_of(inputs.ladder.compute.at_once) as workers:
         for arm, ladder in ladders.items():
             plan = arm_plan(arm, ladder, trials)
             log.info("proof: %s, %d trials of its settings", arm, trials)

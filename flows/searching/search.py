@@ -41,12 +41,13 @@ from tasks.records.routes.search import SearchedTrial, SearchRecord
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import NOT_ON_TERMINAL, log
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.search.cluster import workers_of
 from tasks.search.confirm import confirmation_of, fresh_seeds
 from tasks.search.plan import SearchPlan, plan_search
 from tasks.search.result import confirmed, log_search, log_trial, save_search, search_record
 from tasks.search.time import require_time
 from tasks.search.trial import TrialOutcome, job_of
-from tasks.search.workers import Workers, at_once
+from tasks.search.workers import Workers
 
 if TYPE_CHECKING:
     from tasks.search.study import Study
@@ -101,7 +102,7 @@ def search_settings(
         inputs = with_generated(lineage[0], inputs, run)
         for stage in plan.above:
             lineage.append(run.keep(_made(stage, lineage, inputs)))
-        with Workers(at_once(settings)) as workers:
+        with workers_of(settings.compute.at_once) as workers:
             record = _searched(plan, study, lineage, inputs, run, workers)
         best = record.best
         winner = plan.trial(best.values) if best else settings

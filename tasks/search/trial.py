@@ -24,14 +24,14 @@ from tasks.training.student import train_student
 
 
 class TrialJob(Record):
-    """Stages to train in turn, below finished models, and the split on which the last student is judged."""
+    """Stages to train in turn, below finished models, and the split on which the last student is judged; None: it is not."""
 
     ladder: dict[str, Any]
     stages: tuple[str, ...]
     lineage: tuple[StageRecord, ...]
     data: DataRecord
     context: Context
-    split: SplitName = "valid"
+    split: SplitName | None = "valid"
 
 
 class TrialOutcome(Record):
@@ -56,7 +56,7 @@ class TrialOutcome(Record):
 
 
 def job_of(
-    ladder: Ladder, stages: Sequence[str], lineage: Sequence[StageRecord], inputs: StageInputs, split: SplitName = "valid"
+    ladder: Ladder, stages: Sequence[str], lineage: Sequence[StageRecord], inputs: StageInputs, split: SplitName | None = "valid"
 ) -> TrialJob:
     """A job without a record in MLflow, samples, tasks and further data: a trial's figures are those of the metric alone."""
     evaluation = ladder.evaluation.model_copy(update={"samples": 0, "tasks": (), "also": {}})
@@ -79,10 +79,9 @@ def train_trial(job: TrialJob) -> TrialOutcome:
             lineage.append(train_student(stage, lineage, inputs))
     except (UserError, TrainingDiverged) as error:
         return TrialOutcome(refused=str(error).partition("\n")[0], seconds=time.monotonic() - began)
-    precision = precision_of(ladder, ladder.stages[-1].training)
-    judged = evaluate_model(lineage[-1], [], inputs, precision, job.split)
-    students = (*lineage[len(job.lineage) : -1], judged)
-    return TrialOutcome(students=students, seconds=time.monotonic() - began)
+    if job.split is not None:
+        lineage[-1] = evaluate_model(lineage[-1], [], inputs, precision_of(ladder, ladder.stages[-1].training), job.split)
+    return TrialOutcome(students=tuple(lineage[len(job.lineage) :]), seconds=time.monotonic() - began)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,15 +9,9 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from conf.errors import LadderError
-from conf.schema.ladder import Ladder
 from tasks.search.trial import TrialJob, TrialOutcome, train_trial
 
 END_SECONDS = 10.0
-
-
-def at_once(ladder: Ladder) -> int:
-    """Trials at the same time: as many as `compute.at_once` lets train on this machine; without a limit one for each core."""
-    return ladder.compute.at_once or os.cpu_count() or 1
 
 
 class Workers(AbstractContextManager["Workers"]):

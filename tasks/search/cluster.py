@@ -1,0 +1,160 @@
+"""Trials and arms on the workers of a Dask cluster.
+
+A job travels as JSON, is trained by a process of its own on the worker that takes it, and its outcome comes back as JSON: a training that
+dies takes no worker with it. A job of a worker that dies is given to another, which goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any
+
+from conf.errors import LadderError, UserError
+from tasks.runtime.logs import log
+from tasks.search.trial import TrialJob, TrialOutcome
+from tasks.search.workers import Workers
+
+VARIABLE = "LADDER_CLUSTER"
+CONNECT_SECONDS, POLL_SECONDS = 10.0, 0.5
+REMEDY = "Start `dask scheduler` there, and `dask worker ADDRESS --nthreads 1` on each machine."
+
+
+def versions() -> dict[str, str]:
+    """What must be equal in all processes of a cluster."""
+    return {name: version(name) for name in ("ladder-distillation", "torch")}
+
+
+class ClusterWorkers(Workers):
+    """Trains jobs on all workers of a cluster, in as many places as they have threads.
+
+    Args:
+        address: Of a Dask scheduler, such as `tcp://host:8786`.
+        most: Jobs at the same time; None: one for each thread of a worker.
+
+    Raises:
+        UserError: The address does not answer, no worker is there, or one has another version of Ladder or torch.
+    """
+
+    def __init__(self, address: str, most: int | None) -> None:
+        if find_spec("distributed") is None:
+            raise UserError.about(VARIABLE, address, "nothing, where the package distributed is missing", "Run `pip install distributed`.")
+        from distributed import Client
+
+        try:
+            self._client: Any = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise UserError.about(VARIABLE, address, "the address of a Dask scheduler that answers", REMEDY) from error
+        self._stop = f"ladder-{uuid.uuid4().hex}"
+        places = sum(self._client.nthreads().values())
+        try:
+            if not places:
+                raise UserError.about(VARIABLE, address, "a scheduler with at least one worker", REMEDY)
+            self._check_versions()
+        except UserError:
+            self._client.close()
+            raise
+        super().__init__(min(places, most or places))
+        few = f"; compute.at_once is {most}, null takes all" if self.count < places else ""
+        log.info("cluster: %d of %d places at %s%s", self.count, places, address, few)
+
+    def _check_versions(self) -> None:
+        for worker, theirs in self._client.run(versions).items():
+            if theirs != versions():
+                said = " and ".join(f"{name} {number}" for name, number in versions().items())
+                raise UserError.about(VARIABLE, f"a worker at {worker} with {theirs}", said, "Install the same versions on all machines.")
+
+    def train(self, jobs: Sequence[TrialJob]) -> list[TrialOutcome]:
+        """The outcomes of any number of jobs, in their order.
+
+        Raises:
+            LadderError: A job failed, or its workers died again and again; what is finished is in the store.
+        """
+        from distributed import wait
+
+        lines, found, running = list(enumerate(_line(job) for job in jobs)), dict[int, TrialOutcome](), dict[Any, int]()
+        while lines or running:
+            while lines and len(running) < self.count:
+                number, line = lines.pop(0)
+                running[self._client.submit(train_apart, line, self._stop, pure=False)] = number
+            with self._client.as_current():
+                ready: Any = wait(list(running), return_when="FIRST_COMPLETED")
+            for future in ready.done:
+                found[running.pop(future)] = _outcome(future)
+        return [found[number] for number in range(len(jobs))]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        from distributed import Event
+
+        if error is not None:
+            Event(self._stop, client=self._client).set()  # trainings that run write a checkpoint and end
+        self._client.close()
+        super().__exit__(kind, error, trace)
+
+
+def _line(job: TrialJob) -> str:
+    """A job for another machine: the limit of trainings at a time is the cluster's, and not that of its machines."""
+    compute = {**job.ladder["compute"], "at_once": None}
+    return job.model_copy(update={"ladder": {**job.ladder, "compute": compute}}).model_dump_json()
+
+
+def _outcome(future: Any) -> TrialOutcome:
+    from distributed.scheduler import KilledWorker
+
+    try:
+        outcome = TrialOutcome.model_validate_json(future.result())
+    except KilledWorker as error:
+        raise LadderError(f"{VARIABLE}: {error.allowed_failures + 1} workers died with the same training; see their logs") from error
+    if outcome.failed:
+        raise LadderError(outcome.failed)
+    return outcome
+
+
+def train_apart(line: str, stop: str) -> str:
+    """Train a job in a process of its own, on a worker; ends it once the event `stop` is set.
+
+    Returns:
+        The outcome as JSON.
+    """
+    from distributed import Event, get_client
+
+    command = [sys.executable, "-m", "tasks.search.trial"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        ended, event = threading.Event(), Event(stop, client=get_client())
+
+        def watch() -> None:
+            while not ended.wait(POLL_SECONDS):
+                if event.is_set():
+                    process.terminate()
+                    return
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        finally:
+            ended.set()
+            process.stdin.close()
+    if not answer:
+        return TrialOutcome(failed=f"a training on {os.uname().nodename} ended with code {process.returncode}").model_dump_json()
+    return answer
+
+
+def workers_of(at_once: int | None) -> Workers:
+    """Workers for the jobs of a search or a proof: those of the cluster in `LADDER_CLUSTER`, else of this machine.
+
+    Args:
+        at_once: Most jobs at the same time, on all machines together; None: as many as there are places.
+    """
+    address = os.environ.get(VARIABLE)
+    return ClusterWorkers(address, at_once) if address else Workers(at_once or os.cpu_count() or 1)

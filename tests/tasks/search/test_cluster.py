@@ -1,0 +1,156 @@
+"""Jobs on a Dask cluster: the students of one process, whoever dies or stops on the way."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from conf.errors import UserError
+from conf.schema.ladder import Ladder
+from tasks.records.run import StageRecord
+from tasks.runtime.stage_inputs import StageInputs
+from tasks.search.cluster import VARIABLE, ClusterWorkers, workers_of
+from tasks.search.trial import TrialJob, job_of, train_trial
+from tasks.search.workers import Workers
+from tasks.teachers.teacher import prepare_teacher
+from tests.factories import inputs_of
+
+distributed: Any = pytest.importorskip("distributed")
+SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "feed_forward": 32}
+
+
+def ladder_of(steps: int, seed: int = 0) -> Ladder:
+    training = {"steps": steps, "batch_size": 4, "precision": "fp32", "checkpoint_every": 5, "validate_every": 100}
+    return Ladder.model_validate(
+        {
+            "name": "tiny",
+            "seed": seed,
+            "data": {"source": "files", "paths": ["texts/*.txt"], "sequence_length": 8, "valid_fraction": 0.2, "test_fraction": 0.2},
+            "teacher": {"source": "train", "shape": SHAPE, "training": training | {"steps": 4}, "allow_poor": True},
+            "compute": {"at_once": 1, "device": "cpu", "threads": 1},
+            "evaluation": {"examples": 8},
+            "tracking": "off",
+            "stages": [{"name": "small", "student": {"shape": SHAPE | {"layers": 1}}, "training": training}],
+        }
+    )
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> StageInputs:
+    (tmp_path / "texts").mkdir()
+    for index in range(9):
+        text = f"def function_{index}(value):\n    return value * {index % 5} + len('{index}')\n" * 2
+        (tmp_path / "texts" / f"{index}.txt").write_text(text)
+    return inputs_of(ladder_of(4), tmp_path)
+
+
+@pytest.fixture
+def root(inputs: StageInputs) -> StageRecord:
+    return prepare_teacher(inputs)
+
+
+def job(inputs: StageInputs, root: StageRecord, steps: int, seed: int = 0, home: Path | None = None) -> TrialJob:
+    made = job_of(ladder_of(steps, seed), ["small"], [root], inputs)
+    return made if home is None else made.model_copy(update={"context": made.context.model_copy(update={"home": str(home)})})
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    made = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None)
+    yield made
+    made.close()
+
+
+def trainings() -> list[psutil.Process]:
+    """The processes on this machine that train a job now."""
+    found = []
+    for each in psutil.process_iter(["cmdline"]):
+        if (each.info["cmdline"] or [])[-2:] == ["-m", "tasks.search.trial"]:
+            found.append(each)
+    return found
+
+
+def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.search.cluster.CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for address in (f"tcp://127.0.0.1:{port}", "nonsense://x"):
+        monkeypatch.setenv(VARIABLE, address)
+        with pytest.raises(
+            UserError, match=rf"^LADDER_CLUSTER: got '{address}'; allowed: the address of a Dask scheduler that answers. Start"
+        ):
+            workers_of(1)
+    monkeypatch.delenv(VARIABLE)
+    assert type(workers_of(3)) is Workers
+
+
+@pytest.mark.slow
+def test_students_of_a_cluster_are_those_of_one_process(inputs: StageInputs, root: StageRecord, cluster: Any, tmp_path: Path) -> None:
+    alone = [train_trial(job(inputs, root, 6, seed, tmp_path / "alone")) for seed in range(3)]
+    wrong = job(inputs, root, 6).model_copy(update={"ladder": ladder_of(6).model_dump(mode="json") | {"seed": -1}})
+    with ClusterWorkers(cluster.scheduler_address, None) as workers:
+        assert workers.count == 2
+        together = workers.train([job(inputs, root, 6, seed) for seed in range(3)])
+        assert workers.train([job(inputs, root, 6)])[0].students[0].reused, "its result is in the store of all"
+        with pytest.raises(Exception, match="ended with code"):
+            workers.train([wrong])
+    assert [each.students[0].fingerprint for each in together] == [each.students[0].fingerprint for each in alone]
+    assert [each.students[0].weights_sha256 for each in together] == [each.students[0].weights_sha256 for each in alone]
+    assert [each.students[0].metrics for each in together] == [each.students[0].metrics for each in alone]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_leaves_its_job_to_another(inputs: StageInputs, root: StageRecord, cluster: Any) -> None:
+    with ClusterWorkers(cluster.scheduler_address, 1) as workers:
+
+        def kill() -> None:
+            until = time.monotonic() + 120
+            while not list(Path(inputs.context.home).rglob("step-*")):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            (training,) = trainings()
+            psutil.Process(training.ppid()).send_signal(signal.SIGKILL)  # the worker; its training ends with it
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        (outcome,) = workers.train([job(inputs, root, 800)])
+        thread.join()
+    assert outcome.students[0].resumed_at is not None
+    assert not trainings()
+
+
+@pytest.mark.slow
+def test_a_search_that_is_stopped_ends_its_trainings_with_a_checkpoint(inputs: StageInputs, root: StageRecord, cluster: Any) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def search() -> None:
+        with ClusterWorkers(cluster.scheduler_address, None) as workers:
+
+            def train() -> None:
+                with suppress(distributed.client.FuturesCancelledError):  # in the flow itself the same thread is stopped
+                    workers.train([job(inputs, root, 100_000)])
+
+            threading.Thread(target=train, daemon=True).start()
+            until = time.monotonic() + 120
+            while not list(Path(inputs.context.home).rglob("step-*")):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        search()
+    until = time.monotonic() + 60
+    while trainings():
+        assert time.monotonic() < until, "the training goes on"
+        time.sleep(0.1)
+    assert list(Path(inputs.context.home).rglob("step-*"))
