@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import Arm
@@ -47,6 +47,7 @@ def train_ahead(arms: Arms, replicated: Replicated, root: StageRecord, inputs: S
                     taken[number] = [student.steps for student in outcome.students]
 
 
-def _in_turn(arms: Arms) -> list[Sequence[Arm]]:
-    first, rest = [arm for arm in arms.ladders if arm == "staged"], [arm for arm in arms.ladders if arm != "staged"]
+def _in_turn(arms: Arms) -> list[list[Arm]]:
+    first: list[Arm] = [arm for arm in arms.ladders if arm == "staged"]
+    rest: list[Arm] = [arm for arm in arms.ladders if arm != "staged"]
     return [some for some in (first, rest) if some]
