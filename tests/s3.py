@@ -15,6 +15,20 @@ import pytest
 
 BUCKET = "ladders"
 KEYS = {"AWS_ACCESS_KEY_ID": "key-of-tests", "AWS_SECRET_ACCESS_KEY": "secret-of-tests", "AWS_DEFAULT_REGION": "us-east-1"}
+# A server in a process of its own, with the bucket; prints a line when it serves.
+SERVE_BUCKET = """
+import logging, sys, time
+from moto.server import ThreadedMotoServer
+from tests.s3 import make_bucket
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+host, port = sys.argv[1:]
+server = ThreadedMotoServer(ip_address=host, port=int(port), verbose=False)
+server.start()
+make_bucket(f"http://127.0.0.1:{port}")
+print("serving", flush=True)
+while True:
+    time.sleep(60)
+"""
 
 
 @contextmanager

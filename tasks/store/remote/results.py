@@ -183,7 +183,7 @@ class Remote:
         except RemoteStoreError as error:
             self.rest(error)
             return
-        if other is not None:
+        if other is not None and not other.fault:
             same = other.manifest["files"] == manifest["files"]
             self.note(kind, manifest, same=same)
             if not same:

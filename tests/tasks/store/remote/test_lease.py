@@ -19,31 +19,12 @@ from tasks.store.manifest import SHOWN
 from tasks.store.remote.lease import Lease
 from tests.machine import ROOT, kill, read_line
 from tests.tasks.store.remote.conftest import Shared
+from tests.tasks.store.remote.machines import MACHINE
 from tests.tasks.store.results import FINGERPRINT
 
 pytestmark = pytest.mark.processes
-LEASE = 0.6  # seconds
+LEASE = 1.5  # seconds; a busy machine must get to renew it in time
 NAME = f"leases/{FINGERPRINT[:SHOWN]}"
-# A machine: prints what happens; computes for some seconds, and says in its result who made it.
-MACHINE = """
-import sys, time
-from pathlib import Path
-from conf.home import Home
-from tasks.store.cached import Entry, find_or_compute
-from tasks.store.store import Store
-home, run, seconds = sys.argv[1:]
-def show(text):
-    print(text, flush=True)
-def compute():
-    show("computing")
-    until = time.monotonic() + float(seconds)
-    while time.monotonic() < until:
-        time.sleep(0.05)
-    return lambda folder: (folder / "model").write_text(run)
-store, entry = Store(Home(Path(home)), show), Entry("stage", "100k", {"kind": "stage", "seed": 1})
-stored = find_or_compute(store, entry, {"run": run, "ladder": "l"}, compute)
-show(f"{'reused' if stored.reused else 'made'} {(stored.folder / 'model').read_text()}")
-"""
 
 
 @pytest.fixture
@@ -56,7 +37,7 @@ def lease(shared: Shared) -> Callable[[str], Lease]:
 
 @contextmanager
 def machine(environment: dict[str, str], home: Path, run: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    variables = {**os.environ, **environment, "PYTHONPATH": str(ROOT), "LADDER_STORE_LEASE": "1"}
+    variables = {**os.environ, **environment, "PYTHONPATH": str(ROOT), "LADDER_STORE_LEASE": "2"}
     command = [sys.executable, "-c", MACHINE, str(home), run, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as process:
         try:
@@ -66,19 +47,25 @@ def machine(environment: dict[str, str], home: Path, run: str, seconds: float) -
             kill(process)
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_a_lease_is_held_renewed_and_let_go(lease: Callable[[str], Lease], shared: Shared, objects: Callable[[], dict[str, bytes]]) -> None:
     first = lease("one")
     first.acquire()
     began = json.loads(objects()[f"{NAME}/1"])
     assert (began["run"], began["pid"], began["renewed"], began["released"]) == ("one", os.getpid(), 0, False)
-    time.sleep(LEASE)
-    assert json.loads(objects()[f"{NAME}/1"])["renewed"] >= 1
+    wait_until(lambda: json.loads(objects()[f"{NAME}/1"])["renewed"] >= 2)
     first.release()
     assert json.loads(objects()[f"{NAME}/1"])["released"]
     began_second = time.monotonic()
     second = lease("two")
     second.acquire()
-    assert time.monotonic() - began_second < LEASE
+    assert time.monotonic() - began_second < LEASE  # it did not wait for the end of the first
     second.release()
     assert set(objects()) == {f"{NAME}/1", f"{NAME}/2"}
     assert shared.said == []
@@ -89,11 +76,11 @@ def test_a_second_one_waits_as_long_as_the_first_renews(lease: Callable[[str], L
     first.acquire()
     waiter = threading.Thread(target=lambda: (second.acquire(), entered.set()))
     waiter.start()
-    assert not entered.wait(2.5 * LEASE)
+    assert not entered.wait(1.5 * LEASE)
     assert [line.partition(" on ")[0] for line in shared.said] == ["one"]
     assert shared.said[0].endswith(f"computes {FINGERPRINT[:12]}; waiting for it")
     first.release()
-    assert entered.wait(LEASE)
+    assert entered.wait(20)
     second.release()
     waiter.join()
 
@@ -126,7 +113,7 @@ def test_a_lease_that_nobody_renews_passes_on_whatever_the_clocks_say(lease: Cal
     shared.bucket.write(f"{NAME}/1", json.dumps(dead).encode())
     began, mine = time.monotonic(), lease("alive")
     mine.acquire()
-    assert LEASE < time.monotonic() - began < 3 * LEASE
+    assert time.monotonic() - began > LEASE
     mine.release()
     assert mine.number == 2
     assert [line.partition(",")[0] for line in shared.said] == [
@@ -140,8 +127,7 @@ def test_a_holder_that_lost_its_lease_says_so_and_leaves_it(lease: Callable[[str
     mine.acquire()
     taken = {"run": "fast", "host": "far", "pid": 1, "seconds": 60, "token": "x", "renewed": 0, "released": False}
     shared.bucket.write(f"{NAME}/2", json.dumps(taken).encode())
-    time.sleep(LEASE)
-    assert mine.lost
+    wait_until(lambda: mine.lost)
     assert shared.said[0].startswith(f"fast on far has taken over {FINGERPRINT[:12]}")
     mine.release()
     assert json.loads(shared.bucket.read(f"{NAME}/2") or b"")["run"] == "fast"
@@ -157,7 +143,7 @@ def test_a_lease_that_cannot_be_read_holds_nobody_up(lease: Callable[[str], Leas
 
 
 def test_of_two_machines_one_computes_and_the_other_takes_its_result(environment: dict[str, str], tmp_path: Path) -> None:
-    with machine(environment, tmp_path / "a", "run-a", 2.5) as first:
+    with machine(environment, tmp_path / "a", "run-a", 3) as first:
         assert read_line(first) == "computing"
         with machine(environment, tmp_path / "b", "run-b", 0) as second:
             assert read_line(second).startswith("run-a on ")
@@ -173,7 +159,7 @@ def test_the_lease_of_a_killed_machine_passes_on(environment: dict[str, str], tm
             kill(first)
             began = time.monotonic()
             assert "did not renew its lease" in read_line(second)
-            assert time.monotonic() - began < 4  # its lease is 1 s
+            assert time.monotonic() - began < 20  # its lease is 2 s, and it would have computed for 60
             assert [read_line(second), read_line(second)] == ["computing", "made run-b"]
 
 

@@ -50,6 +50,23 @@ def test_a_result_from_before_is_uploaded_by_the_next_run_that_finds_it(shared: 
     assert shared.store("b").find("stage", FINGERPRINT)
 
 
+def test_a_result_that_was_made_apart_stays_in_use_and_is_not_uploaded(
+    shared: Shared, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without:
+        without.delenv("LADDER_STORE")
+        mine = publish(shared.store("a"), write=lambda folder: (folder / "mine").write_bytes(b"mine") and None)
+    publish(shared.store("b"))
+    before = objects()
+    for _ in range(2):
+        found = shared.store("a").find("stage", FINGERPRINT)
+        assert found
+        assert found.manifest == mine.manifest
+    assert objects() == before
+    assert len(shared.said) == 1
+    assert f"{mine.folder} stays in use, though s3://" in shared.said[0]
+
+
 def test_a_result_that_is_here_and_there_needs_no_request(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(shared.store("a"))
     shared.store("b").find("stage", FINGERPRINT)
