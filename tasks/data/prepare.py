@@ -26,10 +26,11 @@ from models.multimodal.processors import processor_files_hash
 from tasks.data.build import build_corpus
 from tasks.data.identity import corpus_identity
 from tasks.data.reading.conversations import columns_of, template_of
+from tasks.data.reading.known_hashes import PLANNED_BYTES, known_hashes
 from tasks.records.data import COUNTS, DataCounts
 from tasks.records.run import DataRecord
 from tasks.runtime.logs import log
-from tasks.runtime.runs.run_registry import Context, store_of
+from tasks.runtime.runs.run_registry import PLAN, Context, store_of
 from tasks.store.cached import Entry, StoredResult, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found
@@ -43,8 +44,11 @@ def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
 
     Raises:
         UserError: The source is missing or unreadable.
+        NotRead: A plan would have to read more than `PLANNED_BYTES` of it.
     """
-    return _identity(ladder, Path(context.base), teacher_folder(ladder, context), teacher_classes(ladder, context))
+    folder, classes = teacher_folder(ladder, context), teacher_classes(ladder, context)
+    with known_hashes(context.paths.root, PLANNED_BYTES if context.run == PLAN else None):
+        return _identity(ladder, Path(context.base), folder, classes)
 
 
 def _identity(ladder: Ladder, base: Path, folder: Path | None, classes: tuple[str, ...] | None) -> dict[str, Any]:
@@ -151,7 +155,9 @@ def prepare_like(corpus: Corpus, key: str, source: Data, ladder: Ladder, context
     if ladder.workload == "image-classification":
         own = corpus.folder / "image_processor"
         folder = own if own.is_dir() else teacher_folder(ladder, context)
-    found = _prepared(other, context, _identity(other, Path(context.base), folder, classes), lambda: (folder, classes))
+    with known_hashes(context.paths.root):
+        identity = _identity(other, Path(context.base), folder, classes)
+    found = _prepared(other, context, identity, lambda: (folder, classes))
     names = Corpus(found.folder, "").info.label_names
     if classes and names != classes:
         remedy = f"Leave out rows of other classes. The ladder's: {', '.join(classes[:20])}."

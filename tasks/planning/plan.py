@@ -19,6 +19,7 @@ from models.base.device import precision_of
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from tasks.data.prepare import content_hash, counts_of, data_identity, read_corpus
+from tasks.data.reading.known_hashes import PLANNED_BYTES, NotRead, known_hashes
 from tasks.data.reading.sources import source_hash
 from tasks.planning.costs import Jump, PlanCosts, plan_costs
 from tasks.planning.estimates import cache_bytes
@@ -262,13 +263,14 @@ def find_data(
     try:
         found = store.peek("data", fingerprint(data_identity(ladder, context)), read_corpus)
         return found, "reuse" if found else "prepare"
-    except NotConverted as note:
+    except (NotConverted, NotRead) as note:
         notes.append(str(note))
         return None, "prepare"
     except UserError as error:
         notes.append(str(error))
     try:
-        source_hash(ladder.data, Path(context.base), ladder.workload)  # the teacher's tokenizer alone may have been missing
+        with known_hashes(context.paths.root, PLANNED_BYTES):
+            source_hash(ladder.data, Path(context.base), ladder.workload)  # the teacher's tokenizer alone may have been missing
     except UserError as error:
         notes.append(str(error))
     return None, "missing"

@@ -21,6 +21,7 @@ from models.data.corpus import SplitName
 from models.data.images import BROKEN, ImageReader, UnreadableImage, named_files
 from tasks.data.reading.columns import NoLabelColumn
 from tasks.data.reading.images import SUFFIXES, image_files, image_places
+from tasks.data.reading.known_hashes import current_hashes
 from tasks.data.reading.readers import ONE_SLICE, SPLIT_WORDS, Document, content_key, row_documents, wanted_of
 from tasks.data.reading.tables import TABLES, Row, read_rows
 from tasks.data.reading.text_files import read_text, unreadable
@@ -213,12 +214,12 @@ def picture_places(data: FilesData, files: Sequence[DataFile], base: Path) -> di
 
 
 def hash_files(files: Iterable[tuple[str, Path]]) -> str:
-    """Hash of names and contents of files, in their order."""
-    digest = hashlib.sha256()
+    """Hash of names and contents of files, in their order; contents that are remembered are not read."""
+    digest, hashes, files = hashlib.sha256(), current_hashes(), list(files)
+    hashes.check(path for _, path in files)
     for name, path in files:
         try:
-            with path.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            content = hashes.of(path)
         except OSError as error:
             raise unreadable(name.rpartition("\0")[2], reason_of(error)) from error
         digest.update(f"{name}\0{content}\n".encode())
