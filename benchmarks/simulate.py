@@ -11,7 +11,7 @@
 Plans, stores and signals run the real code, on records as it writes them; workers and locks are simulated clocks whose laws stand in
 `benchmarks/simulated/cluster.py`. Each table fits the exponent of growth, a straight line through log n and log seconds, over all sizes and
 over the last two; files opened and folder entries listed are counted exactly, and decide first what is called linear. `--quick` takes
-smaller sizes.
+smaller sizes. Seconds are those of a core: what waits for the disk, or for other work on the machine, is not in them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    print(f"{machine('cpu')}; other work on the machine is in the seconds.")
+    print(f"{machine('cpu')}; seconds of a core, without waiting for the disk.")
     began = time.monotonic()
     for part in options.parts:
         begun = time.process_time()

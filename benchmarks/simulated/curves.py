@@ -52,7 +52,7 @@ def counting() -> Iterator[Counts]:
 
 
 class Point(NamedTuple):
-    """An operation at one size: means of its calls."""
+    """An operation at one size: means of its calls. Seconds are a core's, without waiting for the disk or for other work."""
 
     n: int
     seconds: float
@@ -63,10 +63,10 @@ class Point(NamedTuple):
 def measure(n: int, calls: Sequence[Callable[[], object]]) -> Point:
     """Time calls of the same kind, and count what they open; at least one."""
     with counting() as counts:
-        began = time.perf_counter()
+        began = time.process_time()
         for call in calls:
             call()
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
     return Point(n, seconds / len(calls), counts.opens / len(calls), counts.entries / len(calls))
 
 
@@ -96,7 +96,7 @@ def table(first: str, curves: Mapping[str, Sequence[Point]]) -> str:
             counts.append((values[-1], slope))
         cells = [f"{seconds[n]:.3g} s" if n in seconds else "" for n in sizes]
         counted = [f"{value:,.0f}, {slope:.2f}" for value, slope in counts]
-        # Counts are exact; seconds, in which other work of the machine is too, decide where these do not grow.
+        # Counts are exact; seconds decide where these do not grow.
         exact = max(slope for _, slope in counts)
         slope = exact if exact > CONSTANT else fitted[1]
         lines.append(f"| {' | '.join([name, *cells, f'{fitted[0]:.2f}, {fitted[1]:.2f}', *counted, growth(slope)])} |")
