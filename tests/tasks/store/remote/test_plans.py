@@ -42,7 +42,7 @@ def test_a_plan_goes_on_without_an_object_store_that_is_away(shared: Shared, mon
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     store, began = shared.store("b"), time.monotonic()
     assert [store.peek(kind, FINGERPRINT) for kind in ("stage", "teacher", "data")] == [None, None, None]
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10  # asked once, not five times for each
     assert len(shared.said) == 1
     assert shared.said[0].startswith("planned without the object store: LADDER_STORE: s3://")
 
