@@ -7,8 +7,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo loop serve smollm2 sentiment minilm test test-fast fuzz test-all check docs bench format clean
 
-demo: $(STAMP)
-	$(BIN)/ladder run python-stdlib --budget 7m
+demo: sentiment.csv
+	$(BIN)/ladder run sentiment --budget 7m
 
 # Drift, re-distillation, promotion and rollback in plain lines, in the new folder `loop`; the last line names the page to open.
 loop: $(STAMP)

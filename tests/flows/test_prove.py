@@ -12,7 +12,7 @@ import pytest
 from conf.home import Home
 from conf.loading.load import load
 from tasks.planning.budget import fit_budget
-from tests.flows.driver import half_written, newest_checkpoint, wait_for
+from tests.flows.driver import Cli, half_written, newest_checkpoint, wait_for
 from tests.flows.ladders import TINY
 
 ARMS = "staged,direct-matched,scratch"
@@ -146,3 +146,23 @@ def test_bad_input_is_one_message_and_nothing_is_started(bare, tmp_path, ladder,
     assert len(errors) == 1, done.err
     assert says in errors[0]
     assert not list(bare.home.glob("runs/*"))
+
+
+@pytest.mark.slow
+def test_arms_that_a_cluster_trained_are_those_of_one_machine(finished, tiny, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    command = ("prove", tiny, "--arms", "staged,direct-matched", "--seeds", 2)
+    finished(*command)
+    alone = finished.json("show")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as cluster:
+        cli = Cli(tmp_path / "cluster", {**finished.env, "LADDER_CLUSTER": cluster.scheduler_address})
+        said = cli(*command, "compute.at_once=null").err
+        shown = cli.json("show")
+    assert "proof: 2 ladders of staged on 2 places of the cluster" in said
+    assert "proof: 2 ladders of direct-matched on 2 places of the cluster" in said
+    figures = [
+        [[(each["seed"], each["fingerprints"], each["score"]) for each in arm["replicates"]] for arm in run["proof"]["arms"]]
+        for run in (alone, shown)
+    ]
+    assert figures[0] == figures[1]
+    assert all(each["reused"] for arm in shown["proof"]["arms"] for each in arm["replicates"])

@@ -187,6 +187,22 @@ def test_a_report_is_replaced_whole_or_not_at_all(language: RunRecord, monkeypat
     assert [file.name for file in folder.iterdir()] == ["report.html"]
 
 
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        (
+            "7m: the whole ladder fits, about 170 s; nothing was shortened",
+            "Budget 7m: the whole ladder fits, about 170 s; nothing was shortened.",
+        ),
+        ("7m: half the steps", "A shortened ladder, budget 7m: half the steps. Its figures are those of the shorter trainings."),
+    ],
+)
+def test_a_budget_says_whether_it_changed_anything(language: RunRecord, page: Callable[..., Page], budget: str, says: str) -> None:
+    shown = page(language.model_copy(update={"budget": budget}))
+    assert says in shown.text
+    assert ("shorter trainings" in shown.text) == says.startswith("A shortened")
+
+
 def test_a_damaged_curve_is_named_and_the_rest_is_drawn(language: RunRecord, page: Callable[..., Page]) -> None:
     (Path(language.stages[0].folder) / "curve.json").write_text('{"train": [')
     shown = page(language)
