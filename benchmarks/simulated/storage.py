@@ -18,6 +18,7 @@ from models.base.files import file_sha256
 from tasks.lifecycle.clean import clean
 from tasks.planning.plan import make_plan
 from tasks.records.run import StageRecord
+from tasks.runtime.runs import run_registry
 from tasks.runtime.runs.run_index import ShortRun
 from tasks.runtime.runs.run_registry import list_runs, load_run, new_name
 from tasks.store.fingerprint import fingerprint
@@ -86,6 +87,7 @@ def stores(base: Path, sizes: Sequence[int]) -> dict[str, list[Point]]:
         runs = [f"simulated-{number:05d}" for number in some]
         curves["runs: `ladder show` of one"].append(measure(n, [lambda run=runs[0]: load_run(home, run)]))
         curves["runs: a new name"].append(measure(n, [lambda: new_name(home, "simulated")]))
+        run_registry._parsed.cache_clear()  # of the first few thousand records, which a process of its own has not
         curves["clean --dry-run, all kept"].append(measure(n, [lambda: clean(home, 10 * 365 * DAY, dry_run=True)]))
         curves["clean --dry-run, none kept"].append(measure(n, [lambda: clean(home, DAY, dry_run=True)]))
     return curves

@@ -7,7 +7,9 @@ request to stop on, and takes the finished model's folder. Work and inputs trave
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -31,26 +33,26 @@ from tasks.training.work import TOGETHER, Work
 from tasks.training.workers.check import check_workers
 from tasks.training.workers.events import EVENTS, EventReader
 
-WORK, STOP, OUTCOME, MODEL = "work.pickle", "stop", "outcome.json", "model"
+WORK, VERSIONS, STOP, OUTCOME, MODEL = "work.pickle", "versions.json", "stop", "outcome.json", "model"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0  # after the outcome of one worker, in which the others end
 WORKER = "tasks.training.workers.worker"
 
 
 class WorkerOrder(NamedTuple):
-    """All that a worker needs; `versions` are those of the process that wrote it, `owner` is its process id."""
+    """All that a worker needs; `owner` is the process id of the run that wrote it."""
 
     work: Work
     inputs: StageInputs
     fingerprint: str
     checkpoints: Path
     owner: int
-    versions: dict[str, str]
 
 
 def versions() -> dict[str, str]:
     """What must be equal in all processes of a training."""
-    return {name: importlib.metadata.version(name) for name in ("ladder-distillation", "torch")}
+    packages = {name: importlib.metadata.version(name) for name in ("ladder-distillation", "torch")}
+    return packages | {"Python": platform.python_version()}
 
 
 def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoints: Path) -> tuple[Write, int | None]:
@@ -71,7 +73,8 @@ def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoi
     end_earlier(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    order = WorkerOrder(work, inputs, fingerprint, checkpoints, os.getpid(), versions())
+    order = WorkerOrder(work, inputs, fingerprint, checkpoints, os.getpid())
+    (folder / VERSIONS).write_text(json.dumps(versions()), encoding="utf-8")  # apart: another version may not even read the order
     (folder / WORK).write_bytes(cloudpickle.dumps(order))
     log.info("%s: %d worker%s started by %s", work.name, compute.workers, "s" if compute.workers > 1 else "", compute.launcher)
     with stopping.training(work.name), TrainingProgress(work.name, work.training.steps, unit_of(inputs)) as progress:
@@ -179,4 +182,4 @@ def _last_words(path: Path) -> str:
     return f"Its last lines: {' | '.join(wanted)} (all of them: {path})" if wanted else f"It said nothing ({path})."
 
 
-__all__ = ["EVENTS", "MODEL", "OUTCOME", "STOP", "WORK", "WorkerOrder", "end_earlier", "train_by_workers", "versions"]
+__all__ = ["EVENTS", "MODEL", "OUTCOME", "STOP", "VERSIONS", "WORK", "WorkerOrder", "end_earlier", "train_by_workers", "versions"]

@@ -18,11 +18,12 @@ import torch
 from conf.atomic import write_atomic
 from conf.errors import LadderError, RunCancelled, UserError
 from conf.home import disk_errors
+from models.base.files import read_json
 from models.base.processes import place_on_machine, process_rank
 from tasks.runtime import cancellation as stopping
 from tasks.training.train_model import train_model, write_model
 from tasks.training.workers.events import EventWriter
-from tasks.training.workers.launch import MODEL, OUTCOME, POLL_SECONDS, STOP, WORK, WorkerOrder, versions
+from tasks.training.workers.launch import MODEL, OUTCOME, POLL_SECONDS, STOP, VERSIONS, WORK, WorkerOrder, versions
 
 
 def main(folder: Path) -> None:
@@ -50,10 +51,11 @@ def _end(folder: Path, kind: str, text: str, resumed_at: int | None = None) -> N
 
 
 def _train(folder: Path, events: EventWriter | None) -> int | None:
+    wanted, here = read_json(folder / VERSIONS), versions()
+    if wanted != here:
+        said, got = (", ".join(f"{name} {version}" for name, version in each.items()) for each in (wanted, here))
+        raise UserError.about("compute.launcher", f"a worker with {got}", said, "Install the same versions for all workers.")
     order: WorkerOrder = pickle.loads((folder / WORK).read_bytes())  # written by the run, in its own home
-    if order.versions != versions():
-        said = " and ".join(f"{name} {version}" for name, version in order.versions.items())
-        raise UserError.about("compute.launcher", f"a worker with {versions()}", said, "Install the same versions for all workers.")
     if torch.cuda.is_available():
         torch.cuda.set_device(place_on_machine())
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

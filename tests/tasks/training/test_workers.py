@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +33,9 @@ from tasks.runtime import cancellation as stopping
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher, teacher_work
 from tasks.training.student import train_student
+from tasks.training.workers import worker
 from tasks.training.workers.check import check_workers
+from tasks.training.workers.launch import OUTCOME, VERSIONS, WORK, versions
 from tests.factories import inputs_of
 
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
@@ -263,6 +267,8 @@ def test_workers_need_a_launcher_and_an_example_each(folder: Path) -> None:
         ValidationError, match=r"got workers 2 with launcher 'local'; allowed: 1. Set launcher: torchrun, or leave workers out"
     ):
         Compute(workers=2)
+    with pytest.raises(ValidationError, match=r"got strategy 'fsdp' with launcher 'local'; allowed: ddp. Set launcher: torchrun, or leave"):
+        Compute(strategy="fsdp")
     hidden = ladder_of(2, strategy="fsdp")
     objective = Objective.model_validate({"alpha": 0.5, "features": [{"kind": "hidden"}]})
     work = replace(teacher_work(hidden, cast(Any, hidden.teacher), inputs_in(folder, hidden, "hidden").data), objective=objective)
@@ -270,3 +276,14 @@ def test_workers_need_a_launcher_and_an_example_each(folder: Path) -> None:
         check_workers(hidden.compute, work.training, work.objective, work.name)
     with pytest.raises(UserError, match=r"compute.workers: got 6; allowed: at most 5, the examples of a micro-batch of teacher"):
         prepare_teacher(inputs_in(folder, ladder_of(6), "six"))
+
+
+@pytest.mark.parametrize("package", ["ladder-distillation", "torch"])
+def test_a_worker_of_another_version_says_so_before_it_reads_its_order(tmp_path: Path, package: str) -> None:
+    (tmp_path / VERSIONS).write_text(json.dumps(versions() | {package: "0.0.1"}))
+    (tmp_path / WORK).write_bytes(b"an order that this version cannot read")
+    worker.main(tmp_path)
+    outcome = read_json(tmp_path / OUTCOME)
+    assert outcome["kind"] == "UserError"
+    assert re.match(rf"compute.launcher: got 'a worker with .*{package} (?!0.0.1).*'; allowed: .*{package} 0.0.1.*", outcome["text"])
+    assert outcome["text"].endswith("Install the same versions for all workers.")
