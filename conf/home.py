@@ -69,6 +69,11 @@ class Home:
         return self.root / "monitoring"
 
     @property
+    def remote(self) -> Path:
+        """What object stores were seen to hold, `remote/<address>/`, and `records` that plans have fetched; may be deleted at any time."""
+        return self.root / "remote"
+
+    @property
     def locks(self) -> Path:
         """Lock files; the kernel releases a lock when its holder dies."""
         return self.root / "locks"

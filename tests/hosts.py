@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -52,7 +53,12 @@ class Hosts:
                 self._ip("-n", self.namespace(where), "link", "set", device, "up")
 
     def remove(self) -> None:
+        """End what still runs on the hosts, and remove them."""
         for name in ("server", *self.names):
+            listed = subprocess.run(["ip", "netns", "pids", self.namespace(name)], check=False, capture_output=True, text=True)
+            for pid in listed.stdout.split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", self.namespace(name)], check=False, capture_output=True)
 
     def _cable(self, name: str) -> str:

@@ -219,6 +219,9 @@ class _Cleaning:
         for folder in (self.home.mlflow / "downloads").glob("*"):
             if not self.retained.running and folder.stat().st_mtime < min(self.retained.limit, time.time() - DOWNLOAD_SECONDS):
                 self._free("download", folder, "fetched again when it is needed")
+        for folder in self.home.remote.glob("*/records/*/*"):
+            if folder.stat().st_mtime < self.retained.limit:
+                self._free("records", folder, "fetched again when a plan needs them")
 
     def _run(self, record: RunRecord) -> None:
         """Delete a run's folder and its runs in MLflow, unless it is continued now or holds a model in use."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import math
 import os
 import secrets
 import time
@@ -23,6 +24,8 @@ T = TypeVar("T")
 PAUSES = (0.5, 1.5, 4.0, 9.0)  # seconds between tries
 CONNECT_SECONDS, READ_SECONDS = 5.0, 20.0
 HURRIED_SECONDS = 3.0  # of a plan, which goes on without the object store
+PART_BYTES, PARTS_AT_ONCE, PART_TRIES = 16 * 2**20, 4, 4  # of S3: with four files at once, at most 256 MiB of memory
+MOST_PARTS = 10_000  # of an object: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled", "AccountProblem", "403", "Forbidden")
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError")
@@ -44,11 +47,19 @@ class Bucket:
 
     @cached_property
     def _files(self) -> Any:
+        return self._file_system(1)
+
+    def _file_system(self, tries: int) -> Any:
+        """The file system, with so many tries of each request by itself: our own, of whole files, say what happened."""
         surroundings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "FSSPEC_"))))
-        key = (os.getpid(), self.address.protocol, self.hurried, surroundings)
+        key = (os.getpid(), self.address.protocol, self.hurried, tries, surroundings)
         if key not in _opened:
-            _opened[key] = _open(self.address.protocol, self.hurried)
+            _opened[key] = _open(self.address.protocol, self.hurried, tries)
         return _opened[key]
+
+    def _file_system_of(self, size: int) -> Any:
+        """The file system for a file of so many bytes: one that is copied in parts is not begun anew for one of them."""
+        return self._file_system(PART_TRIES) if size > PART_BYTES else self._files
 
     def read(self, name: str) -> bytes | None:
         """The content of an object; None: there is none."""
@@ -102,17 +113,19 @@ class Bucket:
 
     def upload(self, file: Path, name: str) -> None:
         """Copy a local file to an object."""
-        self._try(lambda: self._files.put_file(str(file), self._path(name)))
+        size = file.stat().st_size
+        parts = {"chunksize": max(PART_BYTES, math.ceil(size / MOST_PARTS))} if self.address.protocol == "s3" else {}
+        self._try(lambda: self._file_system_of(size).put_file(str(file), self._path(name), **parts))
 
-    def download(self, name: str, file: Path) -> bool:
-        """Copy an object to a local file; False: there is none.
+    def download(self, name: str, file: Path, size: int) -> bool:
+        """Copy an object, of so many bytes, to a local file; False: there is none.
 
         Raises:
             OSError: The local disk is full or read-only.
             RemoteStoreError: The store does not answer, or refuses.
         """
         try:
-            self._try(lambda: self._files.get_file(self._path(name), str(file)))
+            self._try(lambda: self._file_system_of(size).get_file(self._path(name), str(file)))
         except FileNotFoundError:
             return False
         return True
@@ -182,7 +195,7 @@ def _credentials(protocol: str) -> str:
     )
 
 
-def _open(protocol: str, hurried: bool) -> Any:
+def _open(protocol: str, hurried: bool, tries: int) -> Any:
     """The file system of a protocol.
 
     Raises:
@@ -198,12 +211,12 @@ def _open(protocol: str, hurried: bool) -> Any:
     if protocol == "s3":
         connect, read = (HURRIED_SECONDS, HURRIED_SECONDS) if hurried else (CONNECT_SECONDS, READ_SECONDS)
         once = {"connect_timeout": connect, "read_timeout": read, "retries": {"total_max_attempts": 1}}
-        options |= {"config_kwargs": once, "use_listings_cache": False}
+        options |= {"config_kwargs": once, "use_listings_cache": False, "default_block_size": PART_BYTES, "max_concurrency": PARTS_AT_ONCE}
     elif protocol == "file":
         options["auto_mkdir"] = True
     files = fsspec.filesystem(protocol, **options)
     if protocol == "s3":
-        files.retries = 1  # ours are bounded, and say what happened
+        files.retries = tries
     return files
 
 

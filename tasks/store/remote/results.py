@@ -69,7 +69,7 @@ class Remote:
 
     def __init__(self, bucket: Bucket, home: Home, say: Callable[[str], None]) -> None:
         self.bucket, self.say = bucket, say
-        self.notes = home.root / "remote" / hashlib.sha256(str(bucket.address).encode()).hexdigest()[:12]
+        self.notes = home.remote / hashlib.sha256(str(bucket.address).encode()).hexdigest()[:12]
         self._seen: dict[tuple[str, str], int] = {}  # newest generation, when it was looked up last
         self._rests_until = 0.0
         self._is_away = False  # for plans
@@ -107,7 +107,7 @@ class Remote:
             file, known = folder / name, held.manifest["files"][name]
             file.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(TRIES):
-                if not source.download(f"{prefix}/{name}", file):
+                if not source.download(f"{prefix}/{name}", file, known["bytes"]):
                     return f"{name} is missing"
                 if file.stat().st_size == known["bytes"] and file_sha256(file) == known["sha256"]:
                     return None

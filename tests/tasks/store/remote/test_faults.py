@@ -215,3 +215,21 @@ def test_a_protocol_without_its_package(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(LadderError, match="Install it: pip install gcsfs") as caught:
         remote.look("stage", FINGERPRINT)
     assert caught.value.exit_code == 2
+
+
+def test_a_file_in_parts_is_not_begun_anew_for_one_of_them(shared: Shared, between: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "PART_BYTES", 5 * 2**20)  # S3's least
+    content = random.Random(1).randbytes(16 * 2**20)
+    store = shared.store("a")
+    store.find("stage", FINGERPRINT)
+    assert store.remote
+    store.remote.learn_conditional()
+    between.seen.clear()
+    between.troubles = ["none", "none", "503 SlowDown", "none"]
+    publish(store, write=lambda folder: (folder / "large").write_bytes(content) and None)
+    assert sum("partNumber" in request for request in between.seen) == 5  # four, one of them twice
+    between.troubles = ["none", "none", "none", "none", "drop", "none"]
+    found = shared.store("b").find("stage", FINGERPRINT)
+    assert found
+    assert (found.folder / "large").read_bytes() == content
+    assert shared.said == []
