@@ -23,8 +23,8 @@ from tests.docs.pages import ROOT, tracked
 from tests.flows.driver import Cli, clean_environment, fork_server, home_with_database
 
 PAGES = [ROOT / "README.md", *tracked("docs/tutorials/*.md", "docs/how-to/*.md")]
-# Docker, Kubernetes, PostgreSQL, worker machines, servers that run, object stores
-ELSEWHERE = {"docs/how-to/deploy.md", "docs/how-to/object-store.md", "docs/how-to/serve.md"}
+# Docker, Kubernetes, PostgreSQL, worker machines, servers that run, object stores, clusters
+ELSEWHERE = {"docs/how-to/deploy.md", "docs/how-to/object-store.md", "docs/how-to/serve.md", "docs/how-to/workers.md"}
 KINDS = ("sh", "sh slow", "sh checkout", "sh elsewhere")
 BLOCK = re.compile(r"^```(sh[^\n]*|bash[^\n]*|shell[^\n]*|console[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE = 2400.0  # seconds for all commands of a page, on a machine that does other things too
