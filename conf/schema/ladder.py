@@ -17,13 +17,14 @@ from conf.schema.base import Settings, setting
 from conf.schema.choice.routing import Routing
 from conf.schema.choice.search import SearchSettings
 from conf.schema.compute import Compute
-from conf.schema.data import Data, Tokenizer, has_rationales, sources_for
+from conf.schema.data import Data, Tokenizer, sources_for
 from conf.schema.embedding_checks import check_embedding, with_embedding_defaults
 from conf.schema.measures.audit import Audit, check_gate
 from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
 from conf.schema.measures.evaluation import Evaluation
 from conf.schema.measures.proof import Comparison
+from conf.schema.part_checks import check_class_weights, check_evaluation, check_exports, check_rationales, check_vocabularies
 from conf.schema.picture_checks import check_image_text
 from conf.schema.route import ROUTE_TEXT, Route
 from conf.schema.shipping.exports import Export
@@ -200,29 +201,9 @@ class Ladder(Settings):
         return self
 
     @model_validator(mode="after")
-    def _class_weights_need_classes(self) -> Ladder:
-        if answers_in_ids(self.workload) and self.teacher.source != "answers" and self.teacher.class_weights != "none":
-            raise ValueError(
-                f"teacher.class_weights: got {self.teacher.class_weights!r}; allowed: none, for {self.workload}; weights of classes are "
-                "for classification. Leave it out."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _weights_need_rationales(self) -> Ladder:
-        if has_rationales(self.data) and self.workload != "causal-lm":
-            raise ValueError(f"data.columns.rationale: got some; allowed: none, for workload {self.workload}. Leave it out.")
-        generate = self.data.generate
-        if generate is not None and generate.rationale_before is not None and not has_rationales(self.data, own=True):
-            given = f"got {generate.rationale_before!r}; allowed: with data.columns.rationale"
-            raise ValueError(f"data.generate.rationale_before: {given}. Name the column, or leave it out.")
-        if has_rationales(self.data):
-            return self
-        weights = {f"stages[{index}].objective.rationale": stage.objective.rationale for index, stage in enumerate(self.stages)}
-        weights["teacher.rationale"] = None if isinstance(self.teacher, AnswersTeacher) else self.teacher.rationale
-        for key, weight in weights.items():
-            if weight is not None:
-                raise ValueError(f"{key}: got {weight:g}; allowed: with data.columns.rationale. Name the column, or leave it out.")
+    def _weights_have_their_data(self) -> Ladder:
+        check_class_weights(self.workload, self.teacher)
+        check_rationales(self.workload, self.data, self.teacher, self.stages)
         return self
 
     @model_validator(mode="after")
@@ -255,14 +236,7 @@ class Ladder(Settings):
 
     @model_validator(mode="after")
     def _exports_suit_the_workload(self) -> Ladder:
-        names = [export.name for export in self.exports]
-        for index, export in enumerate(self.exports):
-            if export.name in names[:index]:
-                raise ValueError(f"exports[{index}].format: got {export.name!r}; allowed: each format once. Leave one out.")
-            if export.format == "gguf" and self.workload != "causal-lm":
-                raise ValueError(
-                    f"exports[{index}].format: got 'gguf'; allowed: hf, onnx or onnx-int8, for workload {self.workload}. Change it."
-                )
+        check_exports(self.workload, self.exports)
         return self
 
     @model_validator(mode="after")
@@ -283,49 +257,9 @@ class Ladder(Settings):
         return self.audit.enabled and not makes_embeddings(self.workload)
 
     @model_validator(mode="after")
-    def _tasks_suit_the_workload(self) -> Ladder:
-        if self.evaluation.tasks and self.workload != "causal-lm":
-            raise ValueError(
-                f"evaluation.tasks: got {list(self.evaluation.tasks)}; allowed: none, for workload {self.workload}. Leave it out."
-            )
-        for index, stage in enumerate(self.stages):
-            if stage.gate.max_task_drop is not None and not self.evaluation.tasks:
-                raise ValueError(f"stages[{index}].gate.max_task_drop: needs tasks; allowed: with evaluation.tasks. Name one there.")
-        return self
-
-    @model_validator(mode="after")
-    def _also_suits_the_workload(self) -> Ladder:
-        for name, source in self.evaluation.also.items():
-            if self.workload not in source.workloads:
-                allowed = " or ".join(sources_for(self.workload))
-                raise ValueError(
-                    f"evaluation.also.{name}.source: got {source.source!r}; allowed: {allowed}, for workload {self.workload}. Change it."
-                )
-        for index, stage in enumerate(self.stages):
-            if self.evaluation.also and stage.student.vocabulary == "used":
-                raise ValueError(
-                    f"stages[{index}].student.vocabulary: got 'used'; allowed: teacher, with evaluation.also, which may need other ids. "
-                    "Leave one of them out."
-                )
-            if stage.gate.min_also_retention is not None and not self.evaluation.also:
-                raise ValueError(
-                    f"stages[{index}].gate.min_also_retention: needs other data; allowed: with evaluation.also. Name a source there."
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _vocabularies_only_shrink(self) -> Ladder:
-        smaller: str | None = None
-        for index, stage in enumerate(self.stages):
-            key, choice = f"stages[{index}].student.vocabulary", stage.student.vocabulary
-            if choice == "used" and (self.workload != "causal-lm" or self.tokenizer.kind == "bytes"):
-                raise ValueError(f"{key}: got 'used'; allowed: teacher, but for causal-lm with a tokenizer of merges. Leave it out.")
-            if choice == "teacher" and smaller is not None:
-                raise ValueError(
-                    f"{key}: got 'teacher'; allowed: used, since the stage {smaller} above has only the ids that the data use. "
-                    "A student's vocabulary cannot be larger than its teacher's."
-                )
-            smaller = stage.name if choice == "used" else smaller
+    def _evaluation_and_vocabularies_fit(self) -> Ladder:
+        check_evaluation(self.workload, self.evaluation, self.stages)
+        check_vocabularies(self.workload, self.tokenizer, self.stages)
         return self
 
     @model_validator(mode="after")

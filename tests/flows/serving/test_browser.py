@@ -131,9 +131,12 @@ def wait_ended(served: dict[str, Any], run: str, *types: str) -> dict[str, Any]:
 
 def test_the_deployments_page_shows_what_is_offered(page, served):
     page.goto(f"{served['prefect_ui']}/deployments")
-    see(page, "distill", "stage")
+    see(page, "distill", "compare")
     page.get_by_text("At 02:00 AM").first.wait_for(state="attached")  # in a narrow window it folds into "+2"
     keep(page, "deployments")
+    page.mouse.move(600, 500)
+    page.mouse.wheel(0, 4000)  # what lies below is drawn when it comes into view
+    see(page, "stage")
 
 
 def test_a_run_is_started_from_the_form(page, served, place: Path):
