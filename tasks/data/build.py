@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.schema.data import Data, DatasetData, FilesData, PictureData, has_rationales
 from conf.schema.ladder import Ladder
 from conf.schema.workloads import has_classes
 from models.base.interface import Picture
 from models.data import tokenizers
-from models.data.chat import spoken
 from models.data.corpus import RATIONALES, SPLITS, CorpusInfo, Pixels, Split, SplitName, write_info
 from models.data.encoder import Encoder
 from models.data.images import ImageReader
 from models.data.lines import shared_lines
 from tasks.data.duplicates import count_duplicates
-from tasks.data.encode import Finished, Numbering, encode_spool, lines_of, training_texts
+from tasks.data.encode import Finished, Numbering, encode_spool, lines_of
 from tasks.data.pairs import write_pairs
 from tasks.data.picture_texts import PictureTexts
 from tasks.data.reading.conversations import chat_encoder, columns_of, cut_notes, no_rationales, rationale_notes
@@ -36,6 +34,7 @@ from tasks.data.reading.readers import SPLIT_WORDS
 from tasks.data.reading.sources import no_documents, open_source
 from tasks.data.splits import EQUAL_TO_HELD_OUT, TRAIN, Parts, readings, split_documents
 from tasks.data.spool import NONE, TRANSFER, Spool, open_spool, write_spool
+from tasks.data.tokenizing import corpus_tokenizer, text_encoder
 from tasks.data.unlabelled import hide_labels, label_counts, unlabelled_notes
 from tasks.records.data import COUNTS, DataCounts
 
@@ -116,7 +115,7 @@ def build_corpus(
         tokenizer, chat = pairs.tokenizer, pairs.encoder if pairs.writes else None
         pairs.processor.save_pretrained(str(folder / "tokenizer"))  # with its tokenizer
     elif workload != "image-classification":
-        tokenizer = _tokenizer(ladder, spool, parts, teacher_folder, work / "tokenizer", progress)
+        tokenizer = corpus_tokenizer(ladder, spool, parts, teacher_folder, work / "tokenizer", progress)
         chat = chat_encoder(tokenizer, ladder, base, teacher_folder)
         tokenizers.save(tokenizer, folder / "tokenizer")
     if tokenizer is not None:
@@ -237,50 +236,6 @@ def _with_texts(counts: DataCounts, finished: Finished | None, info: CorpusInfo,
 def processes_of(ladder: Ladder) -> int:
     """Processes that may encode: `compute.threads`, by default one for each core that this process may use."""
     return ladder.compute.threads or len(os.sched_getaffinity(0))
-
-
-def text_encoder(tokenizer: PreTrainedTokenizerBase, ladder: Ladder) -> Encoder:
-    """The encoder of texts, with the ids before and after each and the room between.
-
-    Raises:
-        UserError: Beside the special ids no room is left for text.
-    """
-    encoder = tokenizers.encoder_of(tokenizer)
-    if ladder.workload == "causal-lm":
-        before, after = tokenizers.frame(tokenizer)
-        return replace(encoder, before=tuple(before), after=tuple(after))
-    before, after = tokenizers.surroundings(tokenizer)
-    length = ladder.data.sequence_length
-    room = length - len(before) - len(after)
-    if room < 1:
-        remedy = "No room is left for text beside the special tokens: lengthen it."
-        raise UserError.about("data.sequence_length", length, f"at least {len(before) + len(after) + 1}", remedy)
-    filler = None if before or after else tokenizers.special_ids(tokenizer)[0]  # a model cannot be given nothing
-    return replace(encoder, before=tuple(before), after=tuple(after), room=room, filler=filler)
-
-
-def _tokenizer(
-    ladder: Ladder, spool: Spool, parts: Parts, teacher_folder: Path | None, folder: Path, progress: Progress
-) -> PreTrainedTokenizerBase:
-    """The tokenizer; one that is trained is kept in `folder` until the corpus is finished."""
-    if ladder.tokenizer.is_given:
-        assert teacher_folder is not None, "the teacher's folder is known before the data are prepared"
-        return tokenizers.load_teacher(teacher_folder)
-    if ladder.tokenizer.kind == "bytes":
-        made = tokenizers.bytes_tokenizer()
-    elif (folder / "whole").is_file():
-        return tokenizers.load(folder)
-    else:
-        assert ladder.tokenizer.vocabulary is not None, "the schema asks for it"
-        progress(f"training a BPE of {ladder.tokenizer.vocabulary:,} ids on {int((parts == TRAIN).sum()):,} documents")
-        texts = training_texts(spool, parts)
-        made = tokenizers.train_bpe(map(spoken, texts) if columns_of(ladder.data).conversations else texts, ladder.tokenizer.vocabulary)
-    if ladder.workload != "causal-lm":
-        tokenizers.append_end(made)
-    if ladder.tokenizer.kind == "bpe":
-        tokenizers.save(made, folder)
-        write_atomic(folder / "whole", "")
-    return made
 
 
 def _link(source: Path, target: Path) -> None:

@@ -28,7 +28,7 @@ from models.evaluation.evaluation import collect
 from models.monitoring.features import Described, image_features, text_features
 from models.signals.sources import rows as logits_of
 from models.students.vocabulary import read_kept, reduce_corpus
-from tasks.data.build import text_encoder
+from tasks.data.tokenizing import text_encoder
 
 Floats = NDArray[np.float64]
 SPLIT: SplitName = "test"  # rows of windows stand in its place

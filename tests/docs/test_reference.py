@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from docs.generate import VARIABLES, rendered
+from docs.generate import rendered
+from docs.variables import VARIABLES
 from flows.serving.environment import for_runs
 from tests.docs.pages import tracked
 
