@@ -84,8 +84,8 @@ class Bucket:
                 self._create(name, content)
             except FileExistsError:
                 return False
-            except OSError as error:
-                if _code(error) == "PreconditionFailed":
+            except Exception as error:  # each file system has errors of its own
+                if _code(error) == "PreconditionFailed" or _status(error) == 412:
                     return False
                 raise
             return True

@@ -40,6 +40,7 @@ class Lease:
 
     def __init__(self, bucket: Bucket, fingerprint: str, run: str, seconds: float, say: Callable[[str], None]) -> None:
         self.bucket, self.seconds, self.say = bucket, seconds, say
+        self._hurried = Bucket(bucket.address, hurried=True)  # for what is tried again soon, or passes by itself
         self.short = fingerprint[:SHOWN]
         self.number = 0
         self.lost = False
@@ -82,18 +83,18 @@ class Lease:
         if not self.lost:
             self._content["released"] = True
             with suppress(RemoteStoreError):
-                self.bucket.write(self._name(self.number), self._bytes())
+                self._hurried.write(self._name(self.number), self._bytes())
 
     def _renew_until_end(self) -> None:
-        hurried, renewed, said = Bucket(self.bucket.address, hurried=True), time.monotonic(), False
+        renewed, said = time.monotonic(), False
         while not self._ended.wait(self.seconds / RENEWALS):
             try:
-                taken = hurried.read(self._name(self.number + 1))
+                taken = self._hurried.read(self._name(self.number + 1))
                 if taken is not None:
                     self._give_up(taken)
                     return
                 self._content["renewed"] += 1
-                hurried.write(self._name(self.number), self._bytes())
+                self._hurried.write(self._name(self.number), self._bytes())
                 renewed, said = time.monotonic(), False
             except RemoteStoreError as error:
                 if not said and time.monotonic() - renewed > self.seconds:
