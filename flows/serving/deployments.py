@@ -219,4 +219,5 @@ def _hash(timetable: Timetable) -> str:
 
 
 def _remember(memory: Path, applied: dict[str, dict[str, str]]) -> None:
+    memory.parent.mkdir(parents=True, exist_ok=True)  # `ladder deploy` may be the first command of a home
     write_atomic(memory, json.dumps(applied, indent=1))
