@@ -19,6 +19,7 @@ from typing import Any
 
 from conf.errors import LadderError, UserError
 from tasks.runtime.logs import log
+from tasks.search.localise import model_here
 from tasks.search.trial import TrialJob, TrialOutcome
 from tasks.search.workers import Workers
 
@@ -87,7 +88,8 @@ class ClusterWorkers(Workers):
             with self._client.as_current():
                 ready: Any = wait(list(running), return_when="FIRST_COMPLETED")
             for future in ready.done:
-                found[running.pop(future)] = _outcome(future)
+                number = running.pop(future)
+                found[number] = _outcome(future, jobs[number])
         return [found[number] for number in range(len(jobs))]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -105,7 +107,7 @@ def _line(job: TrialJob) -> str:
     return job.model_copy(update={"ladder": {**job.ladder, "compute": compute}}).model_dump_json()
 
 
-def _outcome(future: Any) -> TrialOutcome:
+def _outcome(future: Any, job: TrialJob) -> TrialOutcome:
     from distributed.scheduler import KilledWorker
 
     try:
@@ -114,7 +116,7 @@ def _outcome(future: Any) -> TrialOutcome:
         raise LadderError(f"{VARIABLE}: {error.allowed_failures + 1} workers died with the same training; see their logs") from error
     if outcome.failed:
         raise LadderError(outcome.failed)
-    return outcome
+    return outcome.model_copy(update={"students": tuple(model_here(student, job.context) for student in outcome.students)})
 
 
 def train_apart(line: str, stop: str) -> str:

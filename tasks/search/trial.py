@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from conf.errors import LadderError, TrainingDiverged, UserError
+from conf.home import home
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of
 from models.data.corpus import SplitName
@@ -20,6 +22,7 @@ from tasks.records.base import Record
 from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.search.localise import data_here, model_here
 from tasks.training.student import train_student
 
 
@@ -70,6 +73,17 @@ def job_of(
     )
 
 
+def here(job: TrialJob) -> TrialJob:
+    """The job with folders of this machine; of one whose home this machine does not see, its own home.
+
+    Raises:
+        LadderError: Data or a model cannot be found.
+    """
+    context = job.context if Path(job.context.home).is_dir() else job.context.model_copy(update={"home": str(home().root)})
+    lineage = tuple(model_here(model, context) for model in job.lineage)
+    return job.model_copy(update={"context": context, "data": data_here(job.data, context), "lineage": lineage})
+
+
 def train_trial(job: TrialJob) -> TrialOutcome:
     """Find or train the students of a job, and judge the last one."""
     ladder, began = Ladder.model_validate(job.ladder), time.monotonic()
@@ -99,7 +113,7 @@ def main() -> None:
     threading.Thread(target=read, daemon=True).start()
     while True:
         try:
-            answer = train_trial(TrialJob.model_validate_json(lines.get()))
+            answer = train_trial(here(TrialJob.model_validate_json(lines.get())))
         except LadderError as error:
             answer = TrialOutcome(failed=str(error))
         answers.write(answer.model_dump_json() + "\n")

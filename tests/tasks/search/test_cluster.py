@@ -14,12 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from conf.errors import UserError
+from conf.errors import LadderError, UserError
 from conf.schema.ladder import Ladder
 from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.search.cluster import VARIABLE, ClusterWorkers, workers_of
-from tasks.search.trial import TrialJob, job_of, train_trial
+from tasks.search.localise import model_here
+from tasks.search.trial import TrialJob, here, job_of, train_trial
 from tasks.search.workers import Workers
 from tasks.teachers.teacher import prepare_teacher
 from tests.factories import inputs_of
@@ -45,12 +46,17 @@ def ladder_of(steps: int, seed: int = 0) -> Ladder:
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> StageInputs:
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "texts").mkdir()
     for index in range(9):
         text = f"def function_{index}(value):\n    return value * {index % 5} + len('{index}')\n" * 2
         (tmp_path / "texts" / f"{index}.txt").write_text(text)
-    return inputs_of(ladder_of(4), tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def inputs(folder: Path) -> StageInputs:
+    return inputs_of(ladder_of(4), folder)
 
 
 @pytest.fixture
@@ -106,6 +112,30 @@ def test_students_of_a_cluster_are_those_of_one_process(inputs: StageInputs, roo
     assert [each.students[0].fingerprint for each in together] == [each.students[0].fingerprint for each in alone]
     assert [each.students[0].weights_sha256 for each in together] == [each.students[0].weights_sha256 for each in alone]
     assert [each.students[0].metrics for each in together] == [each.students[0].metrics for each in alone]
+
+
+def test_a_machine_without_the_runs_disk_finds_all_in_the_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    monkeypatch.setenv("LADDER_STORE", f"file://{tmp_path}/bucket")
+    inputs = inputs_of(ladder_of(2), folder)
+    root = prepare_teacher(inputs)
+    made = job(inputs, root, 2)
+    Path(inputs.context.home).rename(tmp_path / "unseen")
+    monkeypatch.setenv("LADDER_HOME", str(tmp_path / "own"))
+    own = here(made)
+    assert own.context.home == str(tmp_path / "own")
+    assert all(str(tmp_path / "own") in record.folder for record in (own.data, *own.lineage))
+    outcome = train_trial(own)
+    (tmp_path / "unseen").rename(inputs.context.home)
+    student = outcome.students[0]
+    (tmp_path / "own").rename(tmp_path / "gone")
+    assert model_here(student, inputs.context).folder.startswith(inputs.context.home)
+    monkeypatch.delenv("LADDER_STORE")
+    Path(inputs.context.home).rename(tmp_path / "unseen")
+    with pytest.raises(LadderError, match=r"^LADDER_CLUSTER: .* does not see .*Give all machines the same LADDER_STORE, or a disk"):
+        here(made)
 
 
 @pytest.mark.slow
