@@ -84,7 +84,7 @@ def growth(slope: float) -> str:
 
 def table(first: str, curves: Mapping[str, Sequence[Point]]) -> str:
     """Markdown: a line for each operation, its seconds at each size, the exponents, and the counts at the largest size."""
-    sizes = [point.n for point in next(iter(curves.values()))]
+    sizes = sorted({point.n for points in curves.values() for point in points})
     head = [first, *(f"{n:,}" for n in sizes), "exponent: all, last step", "files opened, exponent", "entries listed, exponent", "grows"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, points in curves.items():
