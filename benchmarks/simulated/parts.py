@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.simulated.curves import Point, measure
+from conf.errors import LadderError
 from models.signals.cache import KEY, Keys, SignalCache
 from models.signals.codec import Coding
 
@@ -70,8 +71,8 @@ def caches(base: Path, sizes: Sequence[int]) -> Caches:
         try:
             curves["map the parts"].append(measure(n, [lambda many=many: SignalCache(base, CODING, many)]))
             cache = SignalCache(base, CODING, many)
-        except (OSError, ValueError, MemoryError) as error:
-            limit = f"{n:,} parts cannot be mapped by one process: {error}; vm.max_map_count is {_most_maps()}"
+        except (OSError, ValueError, MemoryError, LadderError) as error:
+            limit = f"{n:,} parts cannot be mapped by one process: {error} vm.max_map_count is {_most_maps()}"
             curves["map the parts"].pop() if curves["map the parts"][-1].n == n else None
             cache = SignalCache(base, CODING, [])
             cache.parts = many  # the index needs no mapping

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 from conf.atomic import fsync
+from conf.errors import LadderError
 
 
 def read_json(path: Path) -> Any:
@@ -53,3 +55,21 @@ def fsync_tree(folder: Path) -> None:
     """Make every file of a folder, and the folder itself, durable."""
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
+
+
+SPARE_FILES = 256  # that a process has open beside those that it asks for
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files, 1,024 as a rule, as far as it has to be; a mapped file counts as an open one.
+
+    Raises:
+        LadderError: The system allows fewer.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return
+    if wanted > hard != resource.RLIM_INFINITY:
+        raise LadderError(f"{count:,} files have to be open at once, and this system allows {hard:,} (`ulimit -Hn`). Raise its limit.")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

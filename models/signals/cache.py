@@ -25,7 +25,7 @@ from torch import Tensor
 
 from conf.atomic import fsync, write_atomic
 from conf.errors import LadderError, UserError
-from models.base.files import file_sha256
+from models.base.files import allow_open_files, file_sha256
 from models.data.batches import IGNORE, Batch
 from models.losses.loss import SparseSignal, TeacherSignal
 from models.signals.codec import Bytes, Coding, decode, dense, encode, rows_in
@@ -84,6 +84,7 @@ class SignalCache:
 
     def __init__(self, folder: Path, coding: Coding, parts: Sequence[CachePart]) -> None:
         self.folder, self.coding, self.parts = folder, coding, list(parts)
+        allow_open_files(len(self.parts))
         # Mapped now: mapped parts stay readable even where `ladder clean` removes the folder.
         self._data = [np.memmap(folder / f"{part.name}.bin", dtype=np.uint8, mode="r") for part in self.parts]
 
@@ -184,6 +185,7 @@ class SignalCache:
                     path.unlink(missing_ok=True)
             raise
         self.parts.append(part)
+        allow_open_files(len(self.parts))
         self._data.append(np.memmap(data, dtype=np.uint8, mode="r"))
         if "_index" in self.__dict__:  # merged, since to read all parts again after each would take the square of their number
             every, owner = self._index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from conf.errors import LadderError, RunCancelled, StoreError, UserError
 from conf.home import Home, disk_errors
+from models.base.files import allow_open_files
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.loss import SparseSignal, TeacherSignal
-from models.signals.cache import TOLERANCE, SignalCache, keys_of
+from models.signals.cache import KEY, TOLERANCE, SignalCache, keys_of
 from models.signals.codec import Coding, decode, dense, encode
 from models.signals.fill import fill_cache, needed_keys, select_examples
 from models.signals.sources import rows
@@ -285,6 +287,19 @@ def test_the_index_that_grew_with_its_parts_is_that_of_the_cache_opened_anew(tex
         assert np.array_equal(grown, read)
     keys = keys_of(batches.at(1))
     assert [record.tobytes() for record in cache.records(keys)] == [record.tobytes() for record in again.records(keys)]
+
+
+def test_a_cache_has_more_parts_than_a_process_has_files_open_as_a_rule(tmp_path: Path) -> None:
+    cache = made(tmp_path / "cache")
+    cache.append(np.frombuffer(bytes(range(16)), dtype=KEY), [bytes(4)], 1, 0.0, "mine")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, limits[1]))
+    try:
+        assert len(SignalCache(cache.folder, cache.coding, cache.parts * 400).parts) == 400
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with pytest.raises(LadderError, match=r"1,000,000,000 files have to be open at once, and this system allows [\d,]+ \(`ulimit -Hn`\)"):
+        allow_open_files(10**9)
 
 
 def test_the_signal_is_on_the_batchs_device_and_in_its_order(text: Corpus, tmp_path: Path) -> None:
