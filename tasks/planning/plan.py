@@ -32,7 +32,7 @@ from tasks.planning.routes import routed
 from tasks.planning.students import settle_students, settled_notes
 from tasks.planning.throughput import expected_throughput
 from tasks.records.base import Record
-from tasks.records.format import byte_size
+from tasks.records.format import byte_size, duration, operations
 from tasks.records.run import TEACHER
 from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
@@ -99,6 +99,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
         needed = cache_bytes(ladder, [choice.cached for choice in choices], root.tokens, expected_interface(ladder, corpus), examples)
         if needed > (free := free_bytes(home)):
             notes.append(_no_room(needed, free))
+    notes += _rounds_note(ladder, models[1])
     left = {m.name: m.left(_steps(ladder, m.name)) for m in models if m.action in TO_TRAIN}
     seconds = sum(m.seconds * left[m.name] for m in models if m.name in left)
     jump = _jump(inputs, root, sizes[-1], examples, total_of(flops), notes)
@@ -113,6 +114,18 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
         costs=_costs(ladder, models, seconds, jump),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _rounds_note(ladder: Ladder, first: ModelPlan) -> list[str]:
+    """What the rounds of `data.generate` train beside the stages: the first one's student once more for each but the last."""
+    rounds = 1 if ladder.data.generate is None else ladder.data.generate.rounds
+    if rounds == 1:
+        return []
+    steps, times = _steps(ladder, first.name), "once" if rounds == 2 else f"up to {rounds - 1} times"
+    each = f"{operations(first.flops * steps)} and about {duration(first.seconds * steps)}"
+    return [
+        f"the rounds of data.generate train {first.name} {times} more, {each} each, which the sums leave out; the gate may end them sooner"
+    ]
 
 
 def _plan_stages(

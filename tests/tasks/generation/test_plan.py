@@ -12,6 +12,7 @@ from conf.schema.ladder import Ladder
 from tasks.planning.generated import NOTE, generated_data
 from tasks.planning.plan import make_plan
 from tasks.records.choice.generation import GenerationRecord
+from tasks.records.format import operations
 from tasks.runtime.runs.run_registry import save
 from tasks.runtime.stage_inputs import StageInputs
 from tests.factories import run_record
@@ -54,3 +55,13 @@ def test_a_plan_says_that_the_rows_are_not_there(inputs: Made) -> None:
     plan = make_plan(given.ladder, Path(given.context.base), Home(Path(given.context.home)))
     assert NOTE in plan.notes
     assert plan.stages[0].action == "compute"
+
+
+@pytest.mark.parametrize(("rounds", "times"), [(1, None), (2, "once"), (4, "up to 3 times")])
+def test_a_plan_prices_what_rounds_train(inputs: Made, rounds: int, times: str | None) -> None:
+    given = inputs(rounds=rounds)
+    plan = make_plan(given.ladder, Path(given.context.base), Home(Path(given.context.home)))
+    said = [note for note in plan.notes if note.startswith("the rounds of data.generate train")]
+    first, steps = plan.stages[0], given.ladder.stages[0].training.steps
+    wanted = f"the rounds of data.generate train {first.name} {times} more, {operations(first.flops * steps)} and about "
+    assert [note[: len(wanted)] for note in said] == ([] if times is None else [wanted])
