@@ -8,8 +8,8 @@ Shape legend: N rows that count, V vocabulary or classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from models.losses.loss import forward_kl, to_at_least_fp32
 
 TEACHERS = ("parent", "root")
 Floats = NDArray[np.float32]
+Kind = TypeVar("Kind", "Predictions", "TeacherComparison")
 
 
 class Predictions(NamedTuple):
@@ -63,6 +64,19 @@ class AuditRows(NamedTuple):
     comparisons: dict[str, TeacherComparison]
 
 
+def joined_rows(parts: Sequence[AuditRows]) -> AuditRows:
+    """The rows of parts of the held-out batches, one after another."""
+    predictions = {name: _joined(Predictions, [part.predictions[name] for part in parts]) for name in parts[0].predictions}
+    comparisons = {name: _joined(TeacherComparison, [part.comparisons[name] for part in parts]) for name in parts[0].comparisons}
+    nested = {"predictions": predictions, "comparisons": comparisons}
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in AuditRows._fields if name not in nested}
+    return AuditRows(**columns, **nested)
+
+
+def _joined(kind: Callable[..., Kind], parts: Sequence[Kind]) -> Kind:
+    return kind(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
 def audit_rows(
     models: Mapping[str, nn.Module],
     batches: Iterable[Batch],
@@ -70,6 +84,7 @@ def audit_rows(
     vocabulary: int | None,
     device: torch.device,
     precision: str,
+    first: int = 0,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> AuditRows:
     """Run all models over all held-out rows.
@@ -81,13 +96,13 @@ def audit_rows(
         vocabulary: Of causal LMs; None for classifiers.
         device: Where all models are.
         precision: `bf16` or `fp32`.
+        first: Number of the first example, where others come before these batches.
         chunk_elements: Logits that exist at once, for each model.
 
     Raises:
         UserError: An example has no label.
     """
     parts: dict[str, list[Tensor]] = {}
-    first = 0
     with torch.no_grad(), autocast(device, precision):
         forward = {id(model): lazy_logits(model, vocabulary) for model in models.values()}
         for batch in batches:

@@ -6,7 +6,7 @@ Shape legend: N rows of a batch, V vocabulary or classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -39,6 +39,13 @@ class RowFigures(NamedTuple):
     confidence: np.ndarray  # largest probability
     slice: np.ndarray  # index
     against: dict[str, dict[str, np.ndarray]]  # teacher -> nll, accuracy, agreement, kl
+
+
+def joined(parts: Sequence[RowFigures]) -> RowFigures:
+    """The figures of parts of the held-out batches, one after another."""
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in RowFigures._fields if name != "against"}
+    against = {name: {key: np.concatenate([part.against[name][key] for part in parts]) for key in AGAINST} for name in parts[0].against}
+    return RowFigures(**columns, against=against)
 
 
 def collect(

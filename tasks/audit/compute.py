@@ -21,11 +21,12 @@ from models.data.corpus import Corpus, SplitName
 from models.data.held_out import evaluation_batches, evaluation_documents
 from models.data.token_classes import CLASSES, token_classes
 from models.evaluation.audit_figures import overall, reliability
-from models.evaluation.audit_rows import AuditRows, audit_rows
+from models.evaluation.audit_rows import AuditRows, audit_rows, joined_rows
 from models.evaluation.audit_slices import Group, SliceSettings, groups_of
 from models.evaluation.bootstrap import Figure, Limits
 from models.students.vocabulary import VocabularyMap, fit_vocabulary, read_kept, reduce_corpus
 from tasks.audit.worst_examples import worst_examples, write_worst
+from tasks.evaluation.shares import Share, batch_count, in_shares, shares_of
 from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 
@@ -57,27 +58,36 @@ def _asked(
     records: Mapping[str, StageRecord], inputs: StageInputs, precision: str, split: SplitName
 ) -> tuple[AuditRows, Corpus, VocabularyMap | None]:
     """The rows, and the corpus in the student's own ids."""
-    ladder = inputs.ladder
-    use_threads(ladder)
-    student = Path(records["student"].folder)
-    kept, device = read_kept(student), torch.device(resolve_device(ladder.compute.device))
+    use_threads(inputs.ladder)
+    kept = read_kept(Path(records["student"].folder))
     corpus = reduce_corpus(inputs.data.corpus(), kept)
+    count = shares_of(inputs.ladder.compute, batch_count(corpus, split, inputs.ladder.evaluation))
+    if count == 1:
+        return asked_rows(inputs, records, precision, split, Share()), corpus, kept
+    return joined_rows(in_shares(asked_rows, inputs, count, dict(records), precision, split)), corpus, kept
+
+
+def asked_rows(inputs: StageInputs, records: Mapping[str, StageRecord], precision: str, split: SplitName, share: Share) -> AuditRows:
+    """The rows of one share of the held-out batches."""
+    ladder, student = inputs.ladder, Path(records["student"].folder)
+    kept, device = read_kept(student), torch.device(resolve_device(ladder.compute.device))
+    corpus, evaluation = reduce_corpus(inputs.data.corpus(), kept), ladder.evaluation
     loaded: dict[str, nn.Module] = {}
     for record in records.values():
         if record.folder not in loaded:
             model = load_model(Path(record.folder), ladder.workload)
             fitted = fit_vocabulary(model, Path(record.folder), kept)
             loaded[record.folder] = fit_tokenizer(fitted, Path(record.folder), corpus).to(device).eval()
-    examples = ladder.evaluation.examples
-    rows = audit_rows(
+    batches = batch_count(corpus, split, evaluation)
+    return audit_rows(
         {name: loaded[record.folder] for name, record in records.items()},
-        evaluation_batches(corpus, split, examples, ladder.evaluation.batch_size),
-        evaluation_documents(corpus, split, examples),
+        share.of(evaluation_batches(corpus, split, evaluation.examples, evaluation.batch_size), batches),
+        evaluation_documents(corpus, split, evaluation.examples),
         corpus.interface.output_ids,
         device,
         precision,
+        share.first(batches) * evaluation.batch_size,
     )
-    return rows, corpus, kept
 
 
 def _kinds(rows: AuditRows, corpus: Corpus, kept: VocabularyMap | None, ladder: Ladder) -> dict[str, Any]:

@@ -26,11 +26,12 @@ from models.data.corpus import Corpus, SplitName
 from models.data.held_out import evaluation_batches, evaluation_documents
 from models.evaluation.baselines import baseline
 from models.evaluation.embedding_quality import embedding_validator, judge_embeddings
-from models.evaluation.evaluation import collect, quality
+from models.evaluation.evaluation import RowFigures, collect, joined, quality
 from models.evaluation.generation import continuations, prompts
 from models.evaluation.harness import run_task
 from models.multimodal.exact_match import exact_match
-from models.students.vocabulary import fit_vocabulary, read_kept, reduce_corpus
+from models.students.vocabulary import VocabularyMap, fit_vocabulary, read_kept, reduce_corpus
+from tasks.evaluation.shares import Share, batch_count, in_shares, shares_of
 from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 
@@ -45,19 +46,56 @@ class Measured(NamedTuple):
     answers: NDArray[np.int32]
 
 
+class _Loaded(NamedTuple):
+    """Models by folder, on their device, with the corpus in the ids of the one that is judged, and these ids; None: all."""
+
+    models: dict[str, nn.Module]
+    corpus: Corpus
+    vocabulary: VocabularyMap | None
+    device: torch.device
+
+
+def _load(record: StageRecord, teachers: Mapping[str, StageRecord], inputs: StageInputs) -> _Loaded:
+    vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(inputs.ladder.compute.device))
+    corpus, workload = reduce_corpus(inputs.data.corpus(), vocabulary), inputs.ladder.workload
+    models: dict[str, nn.Module] = {}
+    for folder in dict.fromkeys(known.folder for known in (record, *teachers.values())):
+        own = fit_vocabulary(load_model(Path(folder), workload), Path(folder), vocabulary)
+        models[folder] = fit_tokenizer(own, Path(folder), corpus).to(device)
+    return _Loaded(models, corpus, vocabulary, device)
+
+
+def row_figures(
+    inputs: StageInputs,
+    record: StageRecord,
+    teachers: Mapping[str, StageRecord],
+    precision: str,
+    split: SplitName,
+    share: Share,
+    loaded: _Loaded | None = None,
+) -> RowFigures:
+    """Figures of the rows of one share of the held-out batches."""
+    models, corpus, _, device = loaded or _load(record, teachers, inputs)
+    evaluation = inputs.ladder.evaluation
+    batches = evaluation_batches(corpus, split, evaluation.examples, evaluation.batch_size)
+    return collect(
+        models[record.folder],
+        {name: models[teacher.folder] for name, teacher in teachers.items()},
+        share.of(batches, batch_count(corpus, split, evaluation)),
+        corpus.interface.output_ids,
+        device,
+        precision,
+    )
+
+
 def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: StageInputs, precision: str, split: SplitName) -> Measured:
     """Evaluate a model alone and against its teachers on held-out documents, in its own vocabulary, and generate samples."""
     ladder = inputs.ladder
     use_threads(ladder)
-    vocabulary, device = read_kept(Path(record.folder)), torch.device(resolve_device(ladder.compute.device))
     whole = inputs.data.corpus()
-    corpus = reduce_corpus(whole, vocabulary)
-    models: dict[str, nn.Module] = {}
-    for known in (record, *teachers.values()):
-        if known.folder not in models:
-            place = Path(known.folder)
-            own = fit_vocabulary(load_model(place, ladder.workload), place, vocabulary)
-            models[known.folder] = fit_tokenizer(own, place, corpus).to(device)
+    count = 1 if makes_embeddings(ladder.workload) else shares_of(ladder.compute, batch_count(whole, split, ladder.evaluation))
+    loaded = _load(record, teachers if count == 1 else {}, inputs)
+    models, corpus, vocabulary, device = loaded
     if makes_embeddings(ladder.workload):
         judged = judge_embeddings(
             models[record.folder],
@@ -70,14 +108,10 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
             precision,
         )
         return Measured(judged, [], np.empty((2, 0), dtype=np.int32))
-    columns = collect(
-        models[record.folder],
-        {name: models[teacher.folder] for name, teacher in teachers.items()},
-        evaluation_batches(corpus, split, ladder.evaluation.examples, ladder.evaluation.batch_size),
-        corpus.interface.output_ids,
-        device,
-        precision,
-    )
+    if count == 1:
+        columns = row_figures(inputs, record, teachers, precision, split, Share(), loaded)
+    else:
+        columns = joined(in_shares(row_figures, inputs, count, record, teachers, precision, split))
     samples = []
     if ladder.workload == "causal-lm" and ladder.evaluation.samples and not isinstance(models[record.folder], TokenAnswers):
         folder = _tokenizer_folder(Path(record.folder), whole)
