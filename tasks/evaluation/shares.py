@@ -1,4 +1,4 @@
-"""Held-out batches shared among processes: one for each worker of `compute.workers`.
+"""Held-out batches shared among processes, one for each worker.
 
 A process takes a run of neighbouring batches, whole ones, so that each batch is computed as one process would compute it; what comes back
 is joined in their order. Order and answer travel by cloudpickle in a private folder of the home, between processes of one installation.
