@@ -97,7 +97,7 @@ def doctor(as_json: Json = False) -> None:
 
     checks = examine(home())
     verdicts = {True: "ok  ", False: "FAIL"}
-    lines = [f"{verdicts[c.ok]}  {c.name:<9} {c.found}" + (f"\n      {'':<9} remedy: {c.remedy}" if c.remedy else "") for c in checks]
+    lines = [f"{verdicts[c.ok]}  {c.name:<12} {c.found}" + (f"\n      {'':<12} remedy: {c.remedy}" if c.remedy else "") for c in checks]
     show([check.model_dump() for check in checks], as_json, lambda: "\n".join(lines))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
