@@ -18,6 +18,7 @@ from conf.deployments import Deployment, Deployments, FlowName, Timetable
 from conf.errors import LadderError, UserError
 from conf.home import Home
 from conf.loading.introspect import suggest
+from models.base.files import read_json
 from tasks.runtime.logs import log
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ async def apply_schedules(home: Home, client: PrefectClient, deployment: UUID, o
     are stored in the home under the deployment's id, which is unique across servers and registrations.
     """
     memory = home.root / "schedules.json"
-    applied: dict[str, dict[str, str]] = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+    applied: dict[str, dict[str, str]] = read_json(memory) if memory.is_file() else {}
     before = applied.get(str(deployment), {})
     existing = {each.slug: each for each in await client.read_deployment_schedules(deployment) if each.slug}
     now = {timetable.slug: _hash(timetable) for timetable in offered.schedules}

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from conf.atomic import write_atomic
 from conf.home import Home
+from models.base.files import read_json
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
 
@@ -56,7 +57,7 @@ async def offer_automation(home: Home, client: PrefectClient, deployment: UUID) 
     from prefect.events.schemas.automations import AutomationCore
 
     memory = home.root / MEMORY
-    known: dict[str, str] = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+    known: dict[str, str] = read_json(memory) if memory.is_file() else {}
     if str(deployment) in known:
         return
     core = AutomationCore.model_validate(automation(deployment))

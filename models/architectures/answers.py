@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from conf.errors import LadderError
+from models.base.files import read_json
 
 ANSWERS = "stored_answers.json"  # marks a folder of answers; their numbers are in model.safetensors
 LEAST = 1e-7  # probability: an answer of 0 would rule a class out for ever
@@ -85,6 +86,4 @@ def load_answers(folder: Path) -> StoredAnswers:
     from safetensors.numpy import load_file
 
     tensors = load_file(folder / "model.safetensors")
-    return StoredAnswers(
-        tensors["keys"], torch.from_numpy(tensors["log_probabilities"]), json.loads((folder / ANSWERS).read_text(encoding="utf-8"))
-    )
+    return StoredAnswers(tensors["keys"], torch.from_numpy(tensors["log_probabilities"]), read_json(folder / ANSWERS))

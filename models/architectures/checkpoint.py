@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from models.architectures.composite import language_config
 from models.architectures.folder_checks import check_config, check_names, check_shards
 from models.architectures.shapes import AUTO_CLASSES, build
 from models.architectures.token_answers import load_token_answers
-from models.base.files import weight_files
+from models.base.files import read_json, weight_files
 from models.base.interface import Interface
 from models.embeddings.encoder import SentenceEncoder
 from models.embeddings.pooling import pooling_of, set_pooling
@@ -76,7 +75,7 @@ def _check_places(index: Path, held: Mapping[str, set[str]], key: str) -> None:
         held: Name of each file -> tensors in it.
         key: Dotted key to blame.
     """
-    for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+    for name, file in read_json(index)["weight_map"].items():
         other = next((each for each, names in held.items() if name in names), file)
         if name not in held.get(file, ()) and other != file:
             found = f"{index} that looks for {name} in {file}"

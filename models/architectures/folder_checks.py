@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import UserError
+from models.base.files import read_json
 
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 HEADS = ("num_attention_heads", "n_head", "n_heads", "encoder_attention_heads")
@@ -56,7 +56,7 @@ def check_config(file: Path, key: str) -> None:
         UserError: Naming the setting, its value and the allowed ones.
     """
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
     except ValueError as error:
         raise UserError.about(key, str(file), "valid JSON", f"It does not parse: {error}.") from error
     if not isinstance(config, dict):
@@ -136,7 +136,7 @@ def check_shards(folder: Path, key: str) -> None:
     """
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
-            places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            places = read_json(index)["weight_map"]
             names = sorted({str(name) for name in places.values()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError.about(key, str(index), "an index with a weight_map", "Save or fetch the model again.") from error

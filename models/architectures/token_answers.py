@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from conf.errors import LadderError
 from models.architectures.answers import ANSWERS
+from models.base.files import read_json
 
 
 class TokenTable(NamedTuple):
@@ -109,4 +110,4 @@ def load_token_answers(folder: Path) -> TokenAnswers:
     """Map the answers in a folder of `save_token_answers`."""
     from safetensors.torch import load_file
 
-    return TokenAnswers(load_file(folder / "model.safetensors"), json.loads((folder / ANSWERS).read_text(encoding="utf-8")))
+    return TokenAnswers(load_file(folder / "model.safetensors"), read_json(folder / ANSWERS))

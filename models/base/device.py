@@ -23,6 +23,7 @@ from conf.errors import UserError
 from conf.home import home
 from conf.schema.ladder import Ladder
 from conf.schema.stage.training import Training
+from models.base.files import read_json
 from models.base.processes import process_count
 
 GPU_DEVICES = ("nvidia*", "kfd", "dxg", "dri/renderD*")  # in /dev
@@ -45,7 +46,7 @@ def hardware() -> Hardware:
     if key is None:
         return _ask_torch()
     with suppress(OSError, ValueError, TypeError, KeyError):
-        remembered = json.loads(place.read_text(encoding="utf-8"))
+        remembered = read_json(place)
         if remembered["key"] == key:
             return Hardware(**{**remembered["hardware"], "gpus": tuple(remembered["hardware"]["gpus"])})
     current = _ask_torch()

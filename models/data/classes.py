@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from conf.errors import UserError
+from models.base.files import read_json
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 PLACEHOLDER = re.compile(r"LABEL_(0|[1-9][0-9]*)", re.IGNORECASE)  # the names that transformers gives where nobody gave any
@@ -22,7 +22,7 @@ def classes_in(folder: Path) -> tuple[str, ...]:
     Raises:
         UserError: `id2label` and `label2id` contradict each other.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     given = config.get("id2label")
     names = tuple(str(given[key]) for key in sorted(given, key=int)) if isinstance(given, dict) else ()
     turned = _by_place(config.get("label2id"))

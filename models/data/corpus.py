@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base.files import read_json
 from models.base.interface import Interface, Picture
 
 SplitName = Literal["train", "valid", "test"]
@@ -154,7 +155,7 @@ class Corpus:
     @cached_property
     def info(self) -> CorpusInfo:
         """The description in `corpus.json`."""
-        raw = json.loads((self.folder / "corpus.json").read_text(encoding="utf-8"))
+        raw = read_json(self.folder / "corpus.json")
         for field in ("label_names", "slice_names", "image_shape"):
             raw[field] = None if raw[field] is None else tuple(raw[field])
         raw["prefix"] = tuple(raw.get("prefix", ()))

@@ -7,7 +7,6 @@ stored pixels are a processor's before it scales and normalises: one byte each, 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import foreign_errors
+from models.base.files import read_json
 from models.data.corpus import Pixels
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def normalises(folder: Path) -> bool:
     if not path.is_file():
         return False
     with _reading(folder):
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
         scales = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / LEVELS), 1 / LEVELS)
         return bool(settings.get("do_normalize", True)) or not scales
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from conf.errors import UserError
 from conf.path_policy import check_read
 from conf.schema.data import PictureData
+from models.base.files import read_json
 from models.data import image_processors as processors
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _channels(teacher: Path | None) -> int:
     if teacher is None:
         return 3
     file = teacher / "config.json"
-    channels = json.loads(file.read_text(encoding="utf-8")).get("num_channels", 3)
+    channels = read_json(file).get("num_channels", 3)
     if not isinstance(channels, int):
         raise UserError.about("teacher.path", f"{file} with num_channels {channels!r}", "a whole number", "Mend the configuration.")
     return channels

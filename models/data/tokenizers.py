@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError, foreign_errors
+from models.base.files import read_json
 from models.data.encoder import Encoder, plain_ids
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
     files = " and ".join(path.name for path in sorted(folder.glob("tokenizer*.json"))) or "no tokenizer.json"
     with foreign_errors("teacher.path", f"{folder} with {files}", READABLE, OTHERWISE):
         if (folder / "tokenizer.json").is_file():
-            json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))  # else transformers looks for another, and says less
+            read_json(folder / "tokenizer.json")  # else transformers looks for another, and says less
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 

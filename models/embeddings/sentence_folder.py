@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.errors import UserError
-from models.base.files import weights_sha256
+from models.base.files import read_json, weights_sha256
 from models.embeddings.pooling import ATTRIBUTE, MODES, Pooling
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def read_dense(folder: Path, key: str = "teacher.path") -> dict[str, Any]:
 def _modules(folder: Path, key: str) -> list[tuple[str, str]]:
     """Folder and class of each module, the transformer first."""
     try:
-        listed = json.loads((folder / MODULES).read_text(encoding="utf-8"))
+        listed = read_json(folder / MODULES)
         found = [(str(each["path"]), str(each["type"]).rpartition(".")[2]) for each in listed]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError.about(key, str(folder / MODULES), "a list of modules with path and type", "Save the model again.") from error
@@ -130,7 +130,7 @@ def _dense(file: Path, key: str) -> dict[str, Any]:
 
 def _settings(file: Path, key: str) -> dict[str, Any]:
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = read_json(file)
     except (OSError, ValueError) as error:
         raise UserError.about(key, str(file), "a readable configuration of a module", "Save or fetch the model again.") from error
     return settings if isinstance(settings, dict) else {}

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base.files import read_json
 from models.export.runners import Runner, runner_of
 from models.speed.startup_probe import peak_resident
 
@@ -97,7 +98,7 @@ class Rows:
 
 def main(job_file: str) -> None:
     """Do a job."""
-    raw = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    raw = read_json(Path(job_file))
     job = Job(**{**raw, "corpus": tuple(raw["corpus"])})
     found = measure_student(job) if job.name == "student" else measure_export(job)
     sys.stdout.write(json.dumps(found) + "\n")

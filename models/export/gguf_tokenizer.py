@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,7 +84,7 @@ def check_tokenizer(folder: Path, name: str, key: str) -> str:
         UserError: llama.cpp has no such tokenizer.
     """
     file = folder / "tokenizer.json"
-    raw = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    raw = read_json(file) if file.is_file() else {}
     pre = _cut(raw)
     if pre is None:
         kind = raw.get("model", {}).get("type", "none")
@@ -127,7 +126,7 @@ def read_tokenizer(folder: Path, ids: int, name: str, key: str) -> GgufTokenizer
     from gguf import TokenType
 
     pre = check_tokenizer(folder, name, key)
-    raw = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    raw = read_json(folder / "tokenizer.json")
     tokens, kinds = [UNUSED.format(number) for number in range(ids)], [int(TokenType.UNUSED)] * ids
     for token, number in raw["model"]["vocab"].items():
         tokens[number], kinds[number] = token, int(TokenType.NORMAL)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from conf.atomic import fsync, write_atomic
 from conf.errors import LadderError, UserError
-from models.base.files import allow_open_files, file_sha256
+from models.base.files import allow_open_files, file_sha256, read_json
 from models.data.batches import IGNORE, Batch
 from models.losses.loss import SparseSignal, TeacherSignal
 from models.signals.codec import Bytes, Coding, decode, dense, encode, rows_in
@@ -258,7 +258,7 @@ def refuse_another(folder: Path, fingerprint: str, identity: dict[str, Any]) -> 
         UserError: With both fingerprints, and their differences.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
         found, other = manifest["fingerprint"], dict(manifest["identity"])
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -277,7 +277,7 @@ def by_example(logits: Tensor, batch: Batch) -> Sequence[Tensor]:
 def _read_part(path: Path) -> tuple[CachePart | None, str]:
     """A part, or the damage to it."""
     try:
-        part = CachePart(**json.loads(path.read_text(encoding="utf-8")))
+        part = CachePart(**read_json(path))
         for name, recorded in part.files.items():
             if file_sha256(path.with_name(name)) != recorded:
                 return None, f"{name} differs from its recorded hash ({path.with_name(name).stat().st_size} bytes)"

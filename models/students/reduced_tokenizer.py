@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from conf.errors import UserError
+from models.base.files import read_json
 from models.data.corpus import SPLITS, Corpus
 from models.data.tokenizers import byte_letters
 
@@ -46,7 +47,7 @@ def _bpe(folder: Path | None) -> dict[str, Any]:
         UserError: It is no BPE.
     """
     file = folder / "tokenizer.json" if folder else None
-    raw = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    raw = read_json(file) if file and file.is_file() else {}
     kind = raw.get("model", {}).get("type")
     if kind != "BPE":
         raise UserError.about(
@@ -112,7 +113,7 @@ def reduced_tokenizer(folder: Path, kept: tuple[int, ...], out: Path) -> None:
     (out / "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
     config = out / "tokenizer_config.json"
     if config.is_file():
-        settings = json.loads(config.read_text(encoding="utf-8"))
+        settings = read_json(config)
         if "added_tokens_decoder" in settings:
             settings["added_tokens_decoder"] = {str(place[int(old)]): token for old, token in settings["added_tokens_decoder"].items()}
             config.write_text(json.dumps(settings, indent=2), encoding="utf-8")

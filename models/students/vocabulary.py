@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
+from models.base.files import read_json
 from models.data.corpus import Corpus, CorpusInfo, Split, SplitName
 from models.students.reduced_tokenizer import used_ids
 
@@ -163,7 +164,7 @@ def write_kept(vocabulary: VocabularyMap, folder: Path) -> None:
 def read_kept(folder: Path) -> VocabularyMap | None:
     """The vocabulary of a student in the store; None where it has every id."""
     file = folder / KEPT
-    return VocabularyMap(tuple(json.loads(file.read_text(encoding="utf-8")))) if file.is_file() else None
+    return VocabularyMap(tuple(read_json(file))) if file.is_file() else None
 
 
 def fit_vocabulary(teacher: nn.Module, folder: Path, vocabulary: VocabularyMap | None, key: str = "student.vocabulary") -> nn.Module:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from conf.atomic import write_atomic
 from conf.errors import LadderError
+from models.base.files import read_json
 from models.data.chat import ChatEncoder
 from models.data.corpus import RATIONALES, SPLITS, SplitName
 from models.data.corpus_writer import LINES, Rows, SplitWriter
@@ -58,7 +59,7 @@ class Finished:
     def read(cls, folder: Path) -> Finished:
         """The note of an earlier process in the folder; empty where there is none."""
         try:
-            return cls(**json.loads((folder / FINISHED).read_text(encoding="utf-8")))
+            return cls(**read_json(folder / FINISHED))
         except (OSError, ValueError):
             return cls()
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.atomic import write_atomic
+from models.base.files import read_json
 from models.data.corpus import SPLITS
 from tasks.data.reading.labels import Label, LabelTally
 from tasks.data.reading.sources import Source
@@ -100,7 +101,7 @@ class Spool:
 def open_spool(folder: Path) -> Spool | None:
     """The finished spool in a folder, if there is one of this format."""
     try:
-        raw = json.loads((folder / "spool.json").read_text(encoding="utf-8"))
+        raw = read_json(folder / "spool.json")
     except (OSError, ValueError):
         return None
     if raw.pop("format", None) != FORMAT:

@@ -7,7 +7,6 @@ under the same lock after a second look at the time. So a run that begins meanwh
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors
+from models.base.files import read_json
 from tasks.lifecycle.reachability import MODELS, Retained, ended, retained
 from tasks.records.base import Record
 from tasks.records.format import byte_size
@@ -285,7 +285,7 @@ class _Cleaning:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
     except (OSError, ValueError):
         return {}  # damaged: no run can use it
     return manifest if isinstance(manifest, dict) and isinstance(manifest.get("identity"), dict) else {}

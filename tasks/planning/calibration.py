@@ -15,6 +15,7 @@ from conf.schema.stage.stage import Stage
 from conf.schema.stage.training import Training
 from conf.schema.teacher import AnswersTeacher
 from models.base.device import precision_of
+from models.base.files import read_json
 from models.data.corpus import Corpus
 from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.logs import log
@@ -55,7 +56,7 @@ def calibrate(ladder: Ladder, data: DataRecord, context: Context) -> tuple[dict[
     place, key = context.paths.root / FILE, fingerprint(_circumstances(ladder, data))
     with store_of(context).lock(fingerprint({"file": FILE})):
         try:
-            stored = json.loads(place.read_text(encoding="utf-8"))
+            stored = read_json(place)
         except (OSError, ValueError):
             stored = {}
         if key in stored:

@@ -19,7 +19,7 @@ from conf.schema.stage.stage import Stage
 from conf.schema.stage.student import Shape, Student, is_settled
 from conf.schema.teacher import AnswersTeacher, CheckpointTeacher
 from conf.schema.workloads import has_classes
-from models.base.files import weights_sha256
+from models.base.files import read_json, weights_sha256
 from models.base.interface import Interface
 from tasks.data.prepare import teacher_folder
 from tasks.runtime.runs.run_registry import Context
@@ -127,7 +127,7 @@ def _read_config(file: Path, given: str, key: str) -> dict[str, Any]:
     """The settings in a `config.json`, or in the one of a folder."""
     file = file / "config.json" if file.is_dir() else file
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except OSError as error:
         raise UserError.about(key, given, "the path of a config.json", f"{file} cannot be read: {error.strerror}.") from error
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from conf.schema.ladder import Workload
 from conf.schema.teacher import CheckpointTeacher
 from conf.schema.workloads import has_classes
 from models.architectures.configs import positions_of
+from models.base.files import read_json
 from models.data.classes import classes_in
 from models.embeddings.sentence_folder import is_sentence_folder
 from tasks.records.format import human
@@ -110,7 +110,7 @@ def look_at_teacher(path: str, context: Context) -> TeacherLook:
         remedy = "Of a model that reads pictures and texts write the ladder by hand: docs/how-to/images.md shows one."
         raise UserError.about("--teacher", f"{path}, {config.model_type}", allowed, remedy)
     sentences = is_sentence_folder(folder)
-    architecture = next(iter(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ()), "")
+    architecture = next(iter(read_json(folder / "config.json").get("architectures") or ()), "")
     workload: Workload | None = next((made for ending, made in HEADS.items() if architecture.endswith(ending)), None)
     if sentences:
         workload = "embedding"

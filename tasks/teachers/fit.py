@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +16,7 @@ from conf.schema.workloads import answers_in_ids, has_classes, reads_pictures
 from models.architectures.checkpoint import check_interface, check_sizes, skeleton
 from models.architectures.composite import language_config
 from models.architectures.configs import build_from, positions_of
+from models.base.files import read_json
 from models.data import tokenizers
 from models.data.classes import classes_in, match_classes
 from models.data.corpus import Corpus
@@ -171,7 +171,7 @@ def _compare_vocabulary(teacher: Path, own: PreTrainedTokenizerBase) -> None:
         theirs, ours = tokenizers.load(teacher).get_vocab(), own.get_vocab()
         size, same = len(theirs), theirs == ours
     else:  # nothing but the size to compare, so not even padding is allowed
-        size = json.loads((teacher / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        size = read_json(teacher / "config.json")["vocab_size"]
         same = size == tokenizers.id_count(own)
     if not same:
         raise UserError.about(

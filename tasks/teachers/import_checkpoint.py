@@ -9,6 +9,7 @@ from conf.schema.teacher import CheckpointTeacher
 from models.alignment.load import joint_hash, write_own
 from models.architectures.checkpoint import check_finite, load_model
 from models.architectures.shapes import Size, count
+from models.base.files import read_json
 from tasks.records.run import COMPARED, TEACHER, StageRecord, stage_record
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import store_of
@@ -61,7 +62,7 @@ def _write(folder: Path, source: Path, fingerprint: str, size: Size, pad: int | 
     if own is not None:
         write_own(folder, own)
     if pad is not None:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}, indent=2), encoding="utf-8")
     record = record_of(folder, TEACHER, fingerprint, size)
     if own is not None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from conf.errors import RecordUnavailable
+from models.base.files import read_json
 from tasks.runtime.logs import log
 from tasks.tracking.runs import METRICS_PER_CALL, Point, StageRun
 from tasks.tracking.tracker import Tracker
@@ -167,9 +167,7 @@ def stored_curve(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
     from models.training.loop import Step  # imports torch, which a run that only reuses does not need
 
     file = folder / "curve.json"
-    curve = (
-        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"train": [], "valid": []}
-    )  # an imported checkpoint has none
+    curve = read_json(file) if file.is_file() else {"train": [], "valid": []}  # an imported checkpoint has none
     for point in curve["train"]:
         yield point["step"], points_of(Step(**point, valid=None))
     for point in curve["valid"]:

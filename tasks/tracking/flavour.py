@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.base.files import read_json
+
 if TYPE_CHECKING:
     from models.data.corpus import CorpusInfo
     from tasks.records.bench import ModelBench
@@ -62,7 +64,7 @@ def flavour(folder: Path, workload: str, package: Path) -> dict[str, Any]:
     import transformers
 
     task, pipeline, auto_class = TASKS[workload]
-    architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [auto_class]
+    architectures = read_json(folder / "config.json").get("architectures") or [auto_class]
     parts = [part for part in PARTS if (package / "components" / part).is_dir()]
     return {
         "task": task,

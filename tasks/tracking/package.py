@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from conf.schema.workloads import answers_in_ids, makes_embeddings, reads_pictures
+from models.base.files import read_json
 from models.embeddings.sentence_folder import copy_modules, read_pooling
 from tasks.tracking import flavour
 
@@ -145,7 +146,7 @@ def _neutral(folder: Path, workload: str) -> str:
         return {"causal-lm": "The", "sequence-classification": "A text.", "embedding": "A text."}[workload]
     from PIL import Image
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     side = config.get("image_size") or config.get("vision_config", {}).get("image_size") or 64
     height, width = side if isinstance(side, list) else (side, side)
     file = io.BytesIO()

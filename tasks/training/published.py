@@ -15,6 +15,7 @@ from torch import nn
 
 from models.architectures.checkpoint import save_model
 from models.architectures.composite import language_config
+from models.base.files import read_json
 from models.data.corpus import Corpus
 from models.data.image_processors import FILE as PROCESSOR
 from models.data.image_processors import plain
@@ -85,7 +86,7 @@ def write_missing(folder: Path, corpus: Corpus, target: Path) -> None:
 def _limit(folder: Path, length: int) -> None:
     """Make a tokenizer cut texts as they were cut in training, wherever it is asked to: behind `length` ids, specials included."""
     path = folder / TOKENIZER_SETTINGS
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = read_json(path) if path.is_file() else {}
     path.write_text(
         json.dumps({**settings, "model_max_length": length, "truncation_side": "right"}, indent=2, ensure_ascii=False) + "\n",
         encoding="utf-8",

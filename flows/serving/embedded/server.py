@@ -30,6 +30,7 @@ from conf.locks import is_held
 from conf.served import EMBEDDED_API
 from flows.serving.elapsed import Patience, elapsed
 from flows.serving.server_processes import access
+from models.base.files import read_json
 from tasks.runtime.empty_databases import begin_database
 from tasks.runtime.sqlite_files import look_at
 
@@ -152,7 +153,7 @@ class EmbeddedServer:
         return api if answer.status_code == httpx.codes.OK and self._lives() else None
 
     def _known(self) -> dict[str, str | int]:
-        return json.loads(self.address.read_text(encoding="utf-8"))
+        return read_json(self.address)
 
     def _pids(self) -> list[int]:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -18,6 +17,7 @@ from conf.schema.data import DatasetData
 from conf.schema.ladder import Workload
 from conf.schema.tables import Columns
 from conf.schema.workloads import has_classes
+from models.base.files import read_json
 from models.data.corpus import SplitName
 from models.data.images import ReadImage
 from tasks.data.reading.columns import check_columns
@@ -83,7 +83,7 @@ def check_saved(folder: Path) -> None:
 def _names_in(file: Path) -> list[str]:
     """Names of files or splits in a list of `save_to_disk`; none where it is missing or no such list, which `datasets` refuses."""
     try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
+        plain = read_json(file)
         found = plain["splits"] if file.name == SAVED[0] else [each["filename"] for each in plain["_data_files"]]
         return [str(name) for name in found]
     except (OSError, ValueError, LookupError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base.files import read_json
 from tasks.report.plots.kept import kept
 from tasks.report.plots.style import INK, MANY, Layout, Look, dress, figure, looks, plain_log, short, svg
 
@@ -44,7 +44,7 @@ def read_curve(folder: Path) -> Curve | None:
     path = folder / "curve.json"
     if not path.is_file():
         return None
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw = read_json(path)
     try:
         if any("distance" in point for point in raw["valid"]):
             return Curve(_pairs(raw["train"], "loss"), _pairs(raw["valid"], "distance"), DISTANCE)

@@ -15,6 +15,7 @@ from torch import nn
 
 from conf.errors import UserError
 from models.architectures.checkpoint import check_finite, check_folder, check_sizes, load_model, save_model, skeleton
+from models.architectures.folder_checks import check_config
 from models.base.files import weight_files, weights_sha256
 from models.data.corpus import Corpus
 
@@ -198,3 +199,10 @@ def test_a_number_that_is_not_finite_is_found_in_its_tensor(saved: Path, text: s
     save_file(tensors, saved / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"tensor model\.layers\.1\.mlp\.down_proj\.weight holds 1 of 512 numbers that are NaN or infinite"):
         check_finite(saved)
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000 + "]" * 50_000, '{"a":' * 50_000 + "1" + "}" * 50_000])
+def test_a_configuration_that_nests_too_deep(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"^teacher\.path: got '.*config\.json'; allowed: valid JSON\. It does not parse: it nests"):
+        check_config(tmp_path / "config.json", "teacher.path")
