@@ -172,8 +172,13 @@ def row(name: str, kind: str, speed: Speed | str, sizes: tuple[Size, Size], top:
 def compiled(index: int, batch: int, toy: bool, seconds: float) -> Speed | str:
     """The speed of a stage's live pair with compiled bodies, measured by a child process; or the reason why there is none."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--compiled", str(index), str(batch), *(["--toy"] if toy else [])]
-    env = os.environ | ({"TORCHINDUCTOR_COMPILE_THREADS": "1"} if toy else {})
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=env) as child:
+    more = {"TORCHINDUCTOR_COMPILE_THREADS": "1"} if toy else {}
+    with (
+        tempfile.TemporaryDirectory(prefix="ladder-gpu-", ignore_cleanup_errors=True) as folder,  # of a child that may be killed
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, **more, "TMPDIR": folder}
+        ) as child,
+    ):
         try:
             printed = child.communicate(timeout=seconds)[0]
         except subprocess.TimeoutExpired:
