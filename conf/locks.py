@@ -5,9 +5,24 @@ A process holds its lock as long as it lives; the kernel releases it however the
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+JOB = "run-job-"  # with the moment at which it began, in seconds since 1970, and a process id: its lock's file may be touched by who asks
+
+
+def job_lock(folder: Path) -> FileLock:
+    """The lock of a job of a run of another machine, which begins now."""
+    return FileLock(folder / f"{JOB}{time.time():.0f}-{os.getpid()}.lock")
+
+
+def job_began(path: Path) -> float | None:
+    """When the job of a lock file began; None where it is that of a run."""
+    moment = path.name.removeprefix(JOB).partition("-")[0]
+    return float(moment) if path.name.startswith(JOB) and moment.isdecimal() else None
 
 
 def is_held(path: Path) -> bool:

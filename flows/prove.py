@@ -37,6 +37,7 @@ from tasks.records.proof import Proof, Replicate
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
+from tasks.search.cluster import require_cluster
 
 
 @flow(name="prove", flow_run_name="proof of {ladder}", persist_result=False)
@@ -67,6 +68,7 @@ def prove(
     resolved = resolve(request)
     settings = resolved.ladder
     refuse_unjudged(settings.workload, "ladder", settings.name, "a proof")
+    require_cluster(settings.compute.at_once)
     with LadderRun.open(resolved) as run:
         inputs, teacher = begin(run, settings)
         root = run.keep(record_model(teacher, [], inputs))

@@ -83,10 +83,10 @@ def caches(base: Path, sizes: Sequence[int]) -> Caches:
 
 
 def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize()
 
 
 def _most_maps() -> str:
     path = Path("/proc/sys/vm/max_map_count")
-    return f"{int(path.read_text()):,}" if path.is_file() else "unknown"
+    return f"{int(path.read_text(encoding='utf-8')):,}" if path.is_file() else "unknown"

@@ -22,7 +22,7 @@ def train_ahead(arms: Arms, replicated: Replicated, root: StageRecord, inputs: S
     """Train what the comparison will then find in the store, as many students at once as the cluster has places; nothing without one.
 
     The arms that follow the steps of `staged` come after it. What cannot be trained is left to the comparison, which tells why; so is
-    whatever a gate asks for beyond a first training, and an arm whose route is found by pilots.
+    whatever a gate asks for beyond a first training, an arm whose route is found by pilots, and one with members.
 
     Args:
         arms: Of the proof.
@@ -36,7 +36,7 @@ def train_ahead(arms: Arms, replicated: Replicated, root: StageRecord, inputs: S
         taken: dict[int, list[int] | None] = dict.fromkeys(range(inputs.ladder.proof.seeds))
         for some in _in_turn(arms):
             chosen = [(arm, number, replicated(arm, number, taken[number])) for number in taken for arm in some]
-            chosen = [each for each in chosen if each[-1].route != "auto"]
+            chosen = [each for each in chosen if each[-1].route != "auto" and all(stage.members == 1 for stage in each[-1].stages)]
             if not chosen:
                 continue
             log.info("proof: %d ladders of %s on %d places of the cluster", len(chosen), ", ".join(some), workers.count)

@@ -41,7 +41,7 @@ from tasks.records.routes.search import SearchedTrial, SearchRecord
 from tasks.records.run import RunRecord, StageRecord
 from tasks.runtime.logs import NOT_ON_TERMINAL, log
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.search.cluster import workers_of
+from tasks.search.cluster import require_cluster, workers_of
 from tasks.search.confirm import confirmation_of, fresh_seeds
 from tasks.search.plan import SearchPlan, plan_search
 from tasks.search.result import confirmed, log_search, log_trial, save_search, search_record
@@ -95,6 +95,7 @@ def search_settings(
     require_time(plan, resolved.base, home())
     from tasks.search.study import claimed, open_study  # Optuna is imported where it searches
 
+    require_cluster(settings.compute.at_once)
     with LadderRun.open(resolved) as run, claimed(run.context.paths, plan):
         study = open_study(plan, run.context.paths)
         inputs, teacher = begin(run, settings)

@@ -84,8 +84,8 @@ def audit_rows(
     vocabulary: int | None,
     device: torch.device,
     precision: str,
-    first: int = 0,
     chunk_elements: int = CHUNK_ELEMENTS,
+    first: int = 0,
 ) -> AuditRows:
     """Run all models over all held-out rows.
 
@@ -96,8 +96,8 @@ def audit_rows(
         vocabulary: Of causal LMs; None for classifiers.
         device: Where all models are.
         precision: `bf16` or `fp32`.
-        first: Number of the first example, where others come before these batches.
         chunk_elements: Logits that exist at once, for each model.
+        first: Number of the first example, where others come before these batches.
 
     Raises:
         UserError: An example has no label.

@@ -103,7 +103,7 @@ class Checkpoints:
                     _load_tensors(self.folder / "best.safetensors")
             except DAMAGED as error:  # a damaged disk; the one before it is as good a start
                 self.say(f"damaged checkpoint {folder}: {error}; training goes on from the one before, or begins anew")
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # of several processes each finds it damaged
                 continue
             _put(weights, model)
             parameters = [each for group in optimizer.param_groups for each in group["params"]]

@@ -25,12 +25,12 @@ from conf.schema.stage.training import Training
 from models.architectures.attention import single_precision_gradient
 from models.architectures.gated import lean_gates
 from models.base.sharding import is_sharded, shard
-from models.data.batches import IGNORE, TrainingBatches
+from models.data.batches import IGNORE, Batch, TrainingBatches
 from models.losses.features import Features
 from models.losses.loss import StepObjective
 from models.losses.schedules import Turns, learning_rate_at, teachers_asked, value_at
 from models.losses.taid import Taid, advance
-from models.signals.sources import SignalSource, split_head
+from models.signals.sources import SignalSource, rows, split_head
 from models.training.checkpoints import Checkpoints
 from models.training.on_policy import OnPolicyBatches
 from models.training.step import Plan, StudentInTraining, check_batch_statistics, check_whole_batches, gradients, recomputed
@@ -86,9 +86,14 @@ class Trained(NamedTuple):
 def accelerator_for(device: str, precision: str) -> Accelerator:
     """An accelerator for one training; the library's process-wide state of an earlier one is reset first."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    # Some bodies have parameters that no gradient reaches, such as a pooler: of several processes none then waits for it.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no", kwargs_handlers=[unused])
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def _has_unused(model: nn.Module, batch: Batch, vocabulary: int | None) -> bool:
+    """Whether some trained parameter gets no gradient, such as a pooler's that nothing reads."""
+    one = batch.part(0, len(batch.targets)).to(next(model.parameters()).device)
+    trained = [each for each in model.parameters() if each.requires_grad]
+    return any(each is None for each in torch.autograd.grad(rows(model, one, vocabulary).float().sum(), trained, allow_unused=True))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -154,6 +159,9 @@ def train(
     sharded = plan.strategy == "fsdp" and accelerator.num_processes > 1
     if sharded:
         shard(model.to(accelerator.device), accelerator.device)
+    elif accelerator.num_processes > 1 and _has_unused(model.to(accelerator.device), batches.at(0), plan.vocabulary):
+        # No process waits for their gradients then; those that the model's own forward does not lead to must not come from outside.
+        accelerator.ddp_handler, head = DistributedDataParallelKwargs(find_unused_parameters=True), None
     whole = model if features is None else nn.ModuleDict({"student": model, "features": features.to(accelerator.device)})
     optimizer = torch.optim.AdamW(parameter_groups(whole, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
     model, optimizer = (model, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(model, optimizer)

@@ -86,7 +86,7 @@ def asked_rows(inputs: StageInputs, records: Mapping[str, StageRecord], precisio
         corpus.interface.output_ids,
         device,
         precision,
-        share.first(batches) * evaluation.batch_size,
+        first=share.first(batches) * evaluation.batch_size,
     )
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -69,8 +70,10 @@ def in_shares(function: Callable[..., T], inputs: StageInputs, count: int, *args
     with tempfile.TemporaryDirectory(dir=inputs.context.home, prefix="shares-") as place:
         folder = Path(place)
         (folder / ORDER).write_bytes(cloudpickle.dumps((function, inputs, args, count)))
-        processes = [_start(folder, number, env) for number in range(count)]
+        processes: list[subprocess.Popen[bytes]] = []
         try:
+            for number in range(count):
+                processes.append(_start(folder, number, env))
             while any(process.poll() is None for process in processes) and not any(process.poll() for process in processes):
                 if cancellation.requested():
                     raise cancellation.stopped()
@@ -100,8 +103,16 @@ def _answer(folder: Path, number: int) -> Any:
     return answer
 
 
+def _watch(owner: int) -> None:
+    """End with the run, whatever ended it."""
+    while os.getppid() == owner:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def main(folder: Path, number: int) -> None:
     """Compute one share, and leave its result, or the error that a user can mend, in the folder."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     function, inputs, args, count = cloudpickle.loads((folder / ORDER).read_bytes())
     import torch
 

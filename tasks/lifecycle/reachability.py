@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conf.errors import LadderError
 from conf.home import Home
-from conf.locks import is_held
+from conf.locks import is_held, job_began
 from tasks.records.proof import read_proof
 from tasks.records.routes.search import read_search
 from tasks.records.run import RunRecord, StageRecord, stage_record
@@ -168,7 +168,7 @@ def _opening(home: Home, records: list[RunRecord]) -> list[float]:
     recorded = {f"run-{record.run}.lock" for record in records}
     paths = [path for path in home.locks.glob("run-*.lock") if path.name not in recorded]
     held = [path for path in paths if is_held(path)]
-    return [path.stat().st_mtime - OPENING_SECONDS for path in held]
+    return [job_began(path) or path.stat().st_mtime - OPENING_SECONDS for path in held]
 
 
 def _require_readable(home: Home, records: list[RunRecord]) -> None:

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import TracebackType
@@ -20,7 +22,7 @@ from typing import Any
 from conf.errors import LadderError, UserError
 from tasks.runtime.logs import log
 from tasks.search.localise import model_here
-from tasks.search.trial import TrialJob, TrialOutcome
+from tasks.search.trial import TrialJob, TrialOutcome, train_trial
 from tasks.search.workers import Workers
 
 VARIABLE = "LADDER_CLUSTER"
@@ -53,6 +55,7 @@ class ClusterWorkers(Workers):
             self._client: Any = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise UserError.about(VARIABLE, address, "the address of a Dask scheduler that answers", REMEDY) from error
+        self._address = address
         self._stop = f"ladder-{uuid.uuid4().hex}"
         places = sum(self._client.nthreads().values())
         try:
@@ -67,7 +70,18 @@ class ClusterWorkers(Workers):
         log.info("cluster: %d of %d places at %s%s", self.count, places, address, few)
 
     def _check_versions(self) -> None:
-        for worker, theirs in self._client.run(versions).items():
+        def theirs_are() -> dict[str, str]:  # travels as code: a worker may have another Ladder, or none
+            from importlib.metadata import PackageNotFoundError, version
+
+            found = {}
+            for name in ("ladder-distillation", "torch"):
+                try:
+                    found[name] = version(name)
+                except PackageNotFoundError:
+                    found[name] = "none"
+            return found
+
+        for worker, theirs in self._client.run(theirs_are).items():
             if theirs != versions():
                 said = " and ".join(f"{name} {number}" for name, number in versions().items())
                 raise UserError.about(VARIABLE, f"a worker at {worker} with {theirs}", said, "Install the same versions on all machines.")
@@ -78,26 +92,53 @@ class ClusterWorkers(Workers):
         Raises:
             LadderError: A job failed, or its workers died again and again; what is finished is in the store.
         """
-        from distributed import wait
-
         lines, found, running = list(enumerate(_line(job) for job in jobs)), dict[int, TrialOutcome](), dict[Any, int]()
         while lines or running:
             while lines and len(running) < self.count:
                 number, line = lines.pop(0)
                 running[self._client.submit(train_apart, line, self._stop, pure=False)] = number
-            with self._client.as_current():
-                ready: Any = wait(list(running), return_when="FIRST_COMPLETED")
-            for future in ready.done:
+            for future in self._ended(list(running)):
                 number = running.pop(future)
-                found[number] = _outcome(future, jobs[number])
+                found[number] = self._outcome(future, jobs[number])
         return [found[number] for number in range(len(jobs))]
+
+    def _ended(self, running: Sequence[Any]) -> set[Any]:
+        from distributed import wait
+
+        with self._client.as_current(), self._faults():
+            ready: Any = wait(running, return_when="FIRST_COMPLETED")
+        return ready.done
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """A scheduler that is gone, and workers that die, in one sentence."""
+        from distributed.client import FuturesCancelledError
+        from distributed.scheduler import KilledWorker
+
+        try:
+            yield
+        except KilledWorker as error:
+            raise LadderError(f"{VARIABLE}: {error.allowed_failures + 1} workers died with the same training; see their logs") from error
+        except (OSError, CancelledError, FuturesCancelledError) as error:
+            raise LadderError(f"{VARIABLE}: the scheduler at {self._address} is gone; start it, and the same command goes on.") from error
+
+    def _outcome(self, future: Any, job: TrialJob) -> TrialOutcome:
+        with self._faults():
+            outcome = TrialOutcome.model_validate_json(future.result())
+        if outcome.failed:
+            raise LadderError(outcome.failed)
+        if outcome.refused and outcome.local:
+            log.info("cluster: a worker refused a job, which is tried here: %s", outcome.refused)
+            return train_trial(job)
+        return outcome.model_copy(update={"students": tuple(model_here(student, job.context) for student in outcome.students)})
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         from distributed import Event
 
-        if error is not None:
-            Event(self._stop, client=self._client).set()  # trainings that run write a checkpoint and end
-        self._client.close()
+        with suppress(OSError, RuntimeError):  # the scheduler may be gone
+            if error is not None:
+                Event(self._stop, client=self._client).set()  # trainings that run write a checkpoint and end
+            self._client.close()
         super().__exit__(kind, error, trace)
 
 
@@ -105,18 +146,6 @@ def _line(job: TrialJob) -> str:
     """A job for another machine: the limit of trainings at a time is the cluster's, and not that of its machines."""
     compute = {**job.ladder["compute"], "at_once": None}
     return job.model_copy(update={"ladder": {**job.ladder, "compute": compute}}).model_dump_json()
-
-
-def _outcome(future: Any, job: TrialJob) -> TrialOutcome:
-    from distributed.scheduler import KilledWorker
-
-    try:
-        outcome = TrialOutcome.model_validate_json(future.result())
-    except KilledWorker as error:
-        raise LadderError(f"{VARIABLE}: {error.allowed_failures + 1} workers died with the same training; see their logs") from error
-    if outcome.failed:
-        raise LadderError(outcome.failed)
-    return outcome.model_copy(update={"students": tuple(model_here(student, job.context) for student in outcome.students)})
 
 
 def train_apart(line: str, stop: str) -> str:
@@ -160,3 +189,10 @@ def workers_of(at_once: int | None) -> Workers:
     """
     address = os.environ.get(VARIABLE)
     return ClusterWorkers(address, at_once) if address else Workers(at_once or os.cpu_count() or 1)
+
+
+def require_cluster(at_once: int | None) -> None:
+    """Refuse to begin where `LADDER_CLUSTER` names a cluster that cannot be used; errors as `ClusterWorkers`."""
+    if os.environ.get(VARIABLE):
+        with workers_of(at_once):
+            pass

@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from conf.errors import LadderError, TrainingDiverged, UserError
-from conf.home import home
+from conf.home import Home, home
+from conf.locks import job_lock
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of
 from models.data.corpus import SplitName
@@ -44,12 +46,14 @@ class TrialOutcome(Record):
         students: In their order; empty where there are none.
         seconds: That they took, their evaluation included.
         refused: Why the settings cannot be trained.
+        local: Whether another machine might take them: the reason is a message to the user, and no training that diverged.
         failed: Why a worker could not train them, whatever the settings.
     """
 
     students: tuple[StageRecord, ...] = ()
     seconds: float = 0.0
     refused: str | None = None
+    local: bool = False
     failed: str | None = None
 
     @property
@@ -84,6 +88,16 @@ def here(job: TrialJob) -> TrialJob:
     return job.model_copy(update={"context": context, "data": data_here(job.data, context), "lineage": lineage})
 
 
+@contextmanager
+def in_use(own: Home) -> Iterator[None]:
+    """Have nothing removed that was last used after this: the run itself may be on another machine, and its lock with it."""
+    own.locks.mkdir(parents=True, exist_ok=True)
+    lock = job_lock(own.locks)
+    with lock:
+        yield
+    Path(lock.lock_file).unlink(missing_ok=True)
+
+
 def train_trial(job: TrialJob) -> TrialOutcome:
     """Find or train the students of a job, and judge the last one."""
     ladder, began = Ladder.model_validate(job.ladder), time.monotonic()
@@ -92,7 +106,8 @@ def train_trial(job: TrialJob) -> TrialOutcome:
         for stage in (stage for stage in ladder.stages if stage.name in job.stages):
             lineage.append(train_student(stage, lineage, inputs))
     except (UserError, TrainingDiverged) as error:
-        return TrialOutcome(refused=str(error).partition("\n")[0], seconds=time.monotonic() - began)
+        seconds, local = time.monotonic() - began, isinstance(error, UserError)
+        return TrialOutcome(refused=str(error).partition("\n")[0], local=local, seconds=seconds)
     if job.split is not None:
         lineage[-1] = evaluate_model(lineage[-1], [], inputs, precision_of(ladder, ladder.stages[-1].training), job.split)
     return TrialOutcome(students=tuple(lineage[len(job.lineage) :]), seconds=time.monotonic() - began)
@@ -113,7 +128,9 @@ def main() -> None:
     threading.Thread(target=read, daemon=True).start()
     while True:
         try:
-            answer = train_trial(here(TrialJob.model_validate_json(lines.get())))
+            job = TrialJob.model_validate_json(lines.get())
+            with in_use(home()):
+                answer = train_trial(here(job))
         except LadderError as error:
             answer = TrialOutcome(failed=str(error))
         answers.write(answer.model_dump_json() + "\n")

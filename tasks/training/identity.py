@@ -113,7 +113,8 @@ def stage_identity(
     if signals is not None:
         settings["signals"] = identity_of_signals(signals)
     elif own := _live_signals(stage.signals):
-        settings["signals"] = own
+        # Since ids that a teacher with another tokenizer cannot express do not count.
+        settings["signals"] = own | ({"unheard": "left out"} if stage.signals.on_policy and stage.objective.alignment != "none" else {})
     borrowed = {"parent": parent} if parent and parent not in teachers[:1] and stage.student.initialisation != "random" else {}
     return {"kind": "stage", "numerics": NUMERICS, **settings, "data": data, "teachers": list(teachers), **(teaching or {}), **borrowed}
 

@@ -136,7 +136,7 @@ def train_model(
     size = count(model, interface.sequence_length)
     unit = "tok" if answers_in_ids(interface.workload) else "ex"
     batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not needs_teacher(work), rationales=rationale > 0)
-    silent = [each.unheard for each in above.values() if isinstance(each, AlignedTeacher)]
+    silent = [each.unheard for t in work.teachers if isinstance(each := above[t.folder], AlignedTeacher)]
     unheard = torch.stack(silent).any(0) if silent else None
     cached = cached_signals(work, above, corpus, batches, device, precision, context, checkpoints / TOGETHER)
     if cached:

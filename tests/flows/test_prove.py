@@ -6,8 +6,10 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from distributed import LocalCluster
 
 from conf.home import Home
 from conf.loading.load import load
@@ -150,11 +152,11 @@ def test_bad_input_is_one_message_and_nothing_is_started(bare, tmp_path, ladder,
 
 @pytest.mark.slow
 def test_arms_that_a_cluster_trained_are_those_of_one_machine(finished, tiny, tmp_path):
-    distributed = pytest.importorskip("distributed")
     command = ("prove", tiny, "--arms", "staged,direct-matched", "--seeds", 2)
     finished(*command)
     alone = finished.json("show")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as cluster:
+    here_alone: Any = LocalCluster
+    with here_alone(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as cluster:
         cli = Cli(tmp_path / "cluster", {**finished.env, "LADDER_CLUSTER": cluster.scheduler_address})
         said = cli(*command, "compute.at_once=null").err
         shown = cli.json("show")

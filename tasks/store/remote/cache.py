@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from conf.errors import RemoteStoreError
 from conf.home import Home
-from conf.locks import is_held
+from conf.locks import is_held, job_began
 from models.base.files import read_json
 from tasks.store.manifest import MANIFEST, SHOWN, foreign_files
 from tasks.store.remote.results import Remote
@@ -72,7 +72,7 @@ def _starts(home: Home) -> list[float]:
     starts = []
     for path in home.locks.glob("run-*.lock"):
         if is_held(path):
-            run, started = path.name.removeprefix("run-").removesuffix(".lock"), time.time() - OPENING_SECONDS
+            run, started = path.name.removeprefix("run-").removesuffix(".lock"), job_began(path) or time.time() - OPENING_SECONDS
             with suppress(OSError, ValueError, LookupError, TypeError):
                 started = datetime.fromisoformat(read_json(home.runs / run / "record.json")["started"]).timestamp()
             starts.append(started)

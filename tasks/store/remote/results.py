@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from conf.atomic import write_atomic
-from conf.errors import RemoteStoreError
+from conf.errors import RemoteStoreError, reason_of
 from conf.home import Home
 from models.base.files import file_sha256, read_json
 from tasks.store.fingerprint import fingerprint as hash_of
@@ -38,6 +40,9 @@ TRIES = 3  # downloads of a file whose bytes are not those of its manifest
 RECORD_BYTES = 2**20  # a file up to this size may be a record, which plans read
 REST_SECONDS = 60.0  # after a failure, uploads that may wait are not tried for so long
 ATTEMPT = "attempt"
+
+
+_rests_until: dict[str, float] = {}  # store and home -> moment before which nothing is uploaded, after a failure
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ class Remote:
     def __init__(self, bucket: Bucket, home: Home, say: Callable[[str], None]) -> None:
         self.bucket, self.say = bucket, say
         self.notes = home.remote / hashlib.sha256(str(bucket.address).encode()).hexdigest()[:12]
+        self._place = f"{bucket.address} {home.root}"
         self._seen: dict[tuple[str, str], int] = {}  # newest generation, when it was looked up last
-        self._rests_until = 0.0
         self._is_away = False  # for plans
 
     @cached_property
@@ -134,14 +139,23 @@ class Remote:
         with suppress(OSError, ValueError):
             if read_json(folder / MANIFEST) == held.manifest:
                 return folder
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         small = [name for name, file in held.manifest["files"].items() if file["bytes"] <= RECORD_BYTES]
+        temporary = folder.with_name(f"{folder.name}-{os.getpid()}-{threading.get_ident()}")
         try:
-            return folder if self.fetch(held, folder, small, self.hurried) is None else None
+            temporary.mkdir(parents=True)
+            if self.fetch(held, temporary, small, self.hurried) is not None:
+                return None
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another plan has put the same there
+                temporary.rename(folder)
+            return folder
         except RemoteStoreError as error:
             self._note_absence(error)
-            return None
+        except OSError as error:
+            self.say(f"planned without a result of the object store: {reason_of(error)}")
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return None
 
     def _note_absence(self, error: RemoteStoreError) -> None:
         self._is_away = True
@@ -175,7 +189,7 @@ class Remote:
 
     def keep(self, kind: str, folder: Path, manifest: dict[str, Any]) -> None:
         """Upload a result of this home which the object store lacks, if it can be done now; it is asked once for each result."""
-        if self.is_noted(kind, manifest) or time.monotonic() < self._rests_until:
+        if self.is_noted(kind, manifest) or time.monotonic() < _rests_until.get(self._place, 0.0):
             return
         try:
             held = self.look(kind, manifest["fingerprint"])
@@ -191,7 +205,7 @@ class Remote:
 
     def rest(self, error: RemoteStoreError) -> None:
         """Say why nothing was uploaded, and try no upload for a while that a later run can do."""
-        self._rests_until = time.monotonic() + REST_SECONDS
+        _rests_until[self._place] = time.monotonic() + REST_SECONDS
         self.say(f"{error} The next run that finds a result here uploads it.")
 
     def note(self, kind: str, manifest: dict[str, Any], *, same: bool = True) -> None:

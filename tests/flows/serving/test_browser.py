@@ -136,7 +136,7 @@ def test_the_deployments_page_shows_what_is_offered(page, served):
     keep(page, "deployments")
     page.mouse.move(600, 500)
     page.mouse.wheel(0, 4000)  # what lies below is drawn when it comes into view
-    see(page, "stage")
+    page.get_by_text("stage", exact=True).first.wait_for()
 
 
 def test_a_run_is_started_from_the_form(page, served, place: Path):

@@ -75,10 +75,11 @@ rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 corpus = Corpus(folder, "hash")
 info = corpus.info
 interface = Interface(info.workload, info.sequence_length, info.vocabulary, info.end_id, info.pad_id, info.classes, info.image_shape)
-shape = Shape.model_validate({"family": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32})
+shape = Shape.model_validate({"family": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32, "tied_embeddings": False})
 torch.manual_seed(0)
 model = build(config_for(shape, interface), info.workload)
-model.unused = torch.nn.Linear(2, 2)  # no gradient reaches it, and no process waits for one
+if sys.argv[3] == "unused":
+    model.unused = torch.nn.Linear(2, 2)  # no gradient reaches it, and no process waits for one
 lesson = Training.model_validate({"steps": 50, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32"})
 steps = []
 try:
@@ -90,10 +91,13 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_all_processes_of_a_training_stop_at_the_same_step(prose: Corpus) -> None:
-    """Only the second of two is asked: a signal reaches one process."""
+@pytest.mark.parametrize("parameters", ["used", "unused"])
+def test_all_processes_of_a_training_stop_at_the_same_step(prose: Corpus, parameters: str) -> None:
+    """Only the second of two is asked: a signal reaches one process. The head is a parameter of its own, outside the model's forward."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     common = clean_environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
-    ended = run_together(TWO, [(rank, prose.folder) for rank in (0, 1)], [common | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)])
+    ended = run_together(
+        TWO, [(rank, prose.folder, parameters) for rank in (0, 1)], [common | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)]
+    )
     assert [done.out for done in ended] == ["at step 3 of 50\n"] * 2, ended

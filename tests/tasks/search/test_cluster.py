@@ -13,19 +13,23 @@ from typing import Any
 
 import psutil
 import pytest
+from distributed import LocalCluster
+from distributed.client import FuturesCancelledError
 
 from conf.errors import LadderError, UserError
+from conf.home import Home
+from conf.locks import is_held, job_began
 from conf.schema.ladder import Ladder
 from tasks.records.run import StageRecord
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.search.cluster import VARIABLE, ClusterWorkers, workers_of
 from tasks.search.localise import model_here
-from tasks.search.trial import TrialJob, here, job_of, train_trial
+from tasks.search.trial import TrialJob, here, in_use, job_of, train_trial
 from tasks.search.workers import Workers
+from tasks.store.remote.cache import _starts
 from tasks.teachers.teacher import prepare_teacher
 from tests.factories import inputs_of
 
-distributed: Any = pytest.importorskip("distributed")
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "feed_forward": 32}
 
 
@@ -71,7 +75,8 @@ def job(inputs: StageInputs, root: StageRecord, steps: int, seed: int = 0, home:
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    made = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None)
+    here_alone: Any = LocalCluster
+    made = here_alone(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None)
     yield made
     made.close()
 
@@ -138,6 +143,20 @@ def test_a_machine_without_the_runs_disk_finds_all_in_the_object_store(
         here(made)
 
 
+def test_what_a_job_uses_is_kept_from_its_beginning_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Home(tmp_path)
+    with in_use(own):
+        (path,) = own.locks.glob("run-job-*.lock")
+        assert is_held(path)
+        began = job_began(path)
+        assert began is not None
+        assert time.time() - 60 < began <= time.time()
+        monkeypatch.setattr(time, "time", lambda: began + 7200.0)
+        assert _starts(own) == [began], "and not the last hour alone"
+    assert not list(own.locks.iterdir())
+    assert job_began(Path("run-digits-1.lock")) is None
+
+
 @pytest.mark.slow
 def test_a_worker_that_dies_leaves_its_job_to_another(inputs: StageInputs, root: StageRecord, cluster: Any) -> None:
     with ClusterWorkers(cluster.scheduler_address, 1) as workers:
@@ -167,7 +186,7 @@ def test_a_search_that_is_stopped_ends_its_trainings_with_a_checkpoint(inputs: S
         with ClusterWorkers(cluster.scheduler_address, None) as workers:
 
             def train() -> None:
-                with suppress(distributed.client.FuturesCancelledError):  # in the flow itself the same thread is stopped
+                with suppress(FuturesCancelledError, LadderError):  # in the flow itself the same thread is stopped
                     workers.train([job(inputs, root, 100_000)])
 
             threading.Thread(target=train, daemon=True).start()
