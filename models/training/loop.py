@@ -161,7 +161,7 @@ def train(
         shard(model.to(accelerator.device), accelerator.device)
     elif accelerator.num_processes > 1 and _has_unused(model.to(accelerator.device), batches.at(0), plan.vocabulary):
         # No process waits for their gradients then; those that the model's own forward does not lead to must not come from outside.
-        accelerator.ddp_handler, head = DistributedDataParallelKwargs(find_unused_parameters=True), None
+        cast(Any, accelerator).ddp_handler, head = DistributedDataParallelKwargs(find_unused_parameters=True), None
     whole = model if features is None else nn.ModuleDict({"student": model, "features": features.to(accelerator.device)})
     optimizer = torch.optim.AdamW(parameter_groups(whole, t.weight_decay), lr=t.learning_rate, betas=(t.beta1, t.beta2), fused=True)
     model, optimizer = (model, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(model, optimizer)
