@@ -26,6 +26,7 @@ class _Request:
 
     reason: Reason | None = None
     alive: bool = False  # a run is under way and not yet interrupted
+    ended: bool = False  # the run ended by a request
     signals: int = 0  # SIGTERM and Ctrl-C
     training: bool = False  # the loop calls `requested` after each step
     cancelled: Callable[[], bool] = lambda: False  # asks Prefect's server
@@ -49,6 +50,11 @@ def requested() -> bool:
     return _request.reason is not None
 
 
+def ends_the_run() -> bool:
+    """Whether the run was asked to stop, or has ended by that: an error of Prefect's engine that came after is not why."""
+    return requested() or _request.ended
+
+
 def begin(cancelled: Callable[[], bool]) -> None:
     """Begin a run, which can be cancelled from now on.
 
@@ -65,6 +71,7 @@ def end(error: BaseException | None) -> Reason | None:
     """End the run, finished or failed with `error`; returns why it was interrupted, if it was."""
     _request.alive = False
     if isinstance(error, RunCancelled):
+        _request.ended = True
         return "interrupted" if isinstance(error, RunInterrupted) else "cancelled"
     if error is None or isinstance(error, Exception):
         return None

@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 
 from conf.errors import RunCancelled, ServerAway
 from conf.served import configured_api
+from tasks.runtime import cancellation
 
 TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 1.0  # between two requests to a server that does not answer
@@ -118,5 +119,5 @@ def root_cause(error: BaseException) -> BaseException:
             return link
         link = link.__cause__ or link.__context__
     if isinstance(error, httpx.TransportError):  # the server failed during a request of the engine's
-        return _given_up(_patience())
+        return cancellation.stopped() if cancellation.ends_the_run() else _given_up(_patience())
     return error
