@@ -16,7 +16,7 @@ JOB = "run-job-"  # with the moment at which it began, in seconds since 1970, an
 
 def job_lock(folder: Path) -> FileLock:
     """The lock of a job of a run of another machine, which begins now."""
-    return FileLock(folder / f"{JOB}{time.time():.0f}-{os.getpid()}.lock")
+    return FileLock(folder / f"{JOB}{int(time.time())}-{os.getpid()}.lock")
 
 
 def job_began(path: Path) -> float | None:

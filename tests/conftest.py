@@ -14,8 +14,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from conf.native import ALLOCATOR
+
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "true"})
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+BEFORE = dict(os.environ)
 
 
 def pytest_configure() -> None:
@@ -24,6 +29,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
+    for name in ALLOCATOR.keys() - BEFORE.keys():  # `benchmarks` sets them when a test of one imports it; no other test is to see them
+        os.environ.pop(name, None)
     gc.enable()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # what tests leave are few objects of large ones; looking for cycles took a twentieth of the time
