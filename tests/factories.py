@@ -141,3 +141,11 @@ def inputs_of(ladder: Ladder, folder: Path) -> StageInputs:
 
     context = Context(run="run-1", ladder=ladder.name, home=str(folder / "home"), base=str(folder))
     return StageInputs(ladder, prepare_data(ladder, context), context)
+
+
+def write_functions(folder: Path) -> None:
+    """Nine text files `texts/*.txt`, each a few lines of code."""
+    (folder / "texts").mkdir()
+    for index in range(9):
+        text = f"def function_{index}(value):\n    return value * {index % 5} + len('{index}')\n" * 2
+        (folder / "texts" / f"{index}.txt").write_text(text)

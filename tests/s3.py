@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
+
+from tests.loopback import QuietHandler, serving
 
 BUCKET = "ladders"
 KEYS = {"AWS_ACCESS_KEY_ID": "key-of-tests", "AWS_SECRET_ACCESS_KEY": "secret-of-tests", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -84,7 +84,7 @@ def proxy(server: str) -> Iterator[Proxy]:
     """Serve until the end of the block."""
     between = Proxy(server)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def relay(self) -> None:
@@ -123,24 +123,7 @@ def proxy(server: str) -> Iterator[Proxy]:
             if most is not None:
                 self.close_connection = True
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = relay
 
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that goes away is none of ours."""
-
-    relaying = Quiet(("127.0.0.1", 0), Handler)
-    between.url = f"http://127.0.0.1:{relaying.server_port}"
-    thread = threading.Thread(target=relaying.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(Handler) as between.url:
         yield between
-    finally:
-        relaying.shutdown()
-        relaying.server_close()
-        thread.join()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 CONSTANT, LINEAR = 0.15, 1.15  # exponents up to which a curve counts as such
@@ -38,12 +39,15 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
         _counting[-1].listed.append(os.fspath(arguments[0] or "."))
 
 
+@cache
+def _listen() -> None:
+    sys.addaudithook(_hear)  # once, and for good: a hook cannot be taken back
+
+
 @contextmanager
 def counting() -> Iterator[Counts]:
     """Count files opened and folders listed by this process while the block lasts, by Python's audit events."""
-    if not getattr(sys, "_ladder_counts", False):
-        sys.addaudithook(_hear)  # for good: a hook cannot be taken back
-        sys._ladder_counts = True  # pyright: ignore[reportAttributeAccessIssue]
+    _listen()
     _counting.append(Counts())
     try:
         yield _counting[-1]

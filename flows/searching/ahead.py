@@ -21,8 +21,8 @@ Replicated = Callable[[Arm, int, list[int] | None], Ladder]  # of an arm, the nu
 def train_ahead(arms: Arms, replicated: Replicated, root: StageRecord, inputs: StageInputs) -> None:
     """Train what the comparison will then find in the store, as many students at once as the cluster has places; nothing without one.
 
-    The arms that follow the steps of `staged` come after it. What cannot be trained is left to the comparison, which tells why; so is
-    whatever a gate asks for beyond a first training, an arm whose route is found by pilots, and one with members.
+    Arms that take their steps from `staged` are trained after it. Left to the comparison are: a training that fails, for which it gives
+    the reason, whatever a gate asks for beyond a first training, an arm whose route is found by pilots, and one with members.
 
     Args:
         arms: Of the proof.

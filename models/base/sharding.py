@@ -7,6 +7,7 @@ arXiv:2304.11277. What torch needs for it is imported where several processes tr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 def whole(tensor: Tensor) -> Tensor:
     """The whole of a tensor that is spread; all processes must ask for it together."""
-    return tensor.full_tensor() if _is_spread(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+    return cast(Any, tensor).full_tensor() if _is_spread(tensor) else tensor
 
 
 def gathered_tensors(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
@@ -86,7 +87,8 @@ def whole_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
 
 def own_parts(tensors: Mapping[str, Tensor], first: bool) -> dict[str, Tensor]:
     """What this process holds of tensors: its rows of those that are spread, and the others where it is the first process."""
-    return {name: tensor.to_local() if _is_spread(tensor) else tensor for name, tensor in tensors.items() if first or _is_spread(tensor)}  # pyright: ignore[reportAttributeAccessIssue]
+    held = {name: tensor for name, tensor in tensors.items() if first or _is_spread(tensor)}
+    return {name: cast(Any, tensor).to_local() if _is_spread(tensor) else tensor for name, tensor in held.items()}
 
 
 def gathered(model: nn.Module, spare: nn.Module) -> nn.Module:

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
@@ -28,11 +27,6 @@ from tasks.search.workers import Workers
 VARIABLE = "LADDER_CLUSTER"
 CONNECT_SECONDS, POLL_SECONDS = 10.0, 0.5
 REMEDY = "Start `dask scheduler` there, and `dask worker ADDRESS --nthreads 1` on each machine."
-
-
-def versions() -> dict[str, str]:
-    """What must be equal in all processes of a cluster."""
-    return {name: version(name) for name in ("ladder-distillation", "torch")}
 
 
 class ClusterWorkers(Workers):
@@ -62,7 +56,7 @@ class ClusterWorkers(Workers):
             if not places:
                 raise UserError.about(VARIABLE, address, "a scheduler with at least one worker", REMEDY)
             self._check_versions()
-        except UserError:
+        except BaseException:
             self._client.close()
             raise
         super().__init__(min(places, most or places))
@@ -70,7 +64,7 @@ class ClusterWorkers(Workers):
         log.info("cluster: %d of %d places at %s%s", self.count, places, address, few)
 
     def _check_versions(self) -> None:
-        def theirs_are() -> dict[str, str]:  # travels as code: a worker may have another Ladder, or none
+        def versions() -> dict[str, str]:  # travels as code: a worker may have another Ladder, or none
             from importlib.metadata import PackageNotFoundError, version
 
             found = {}
@@ -81,7 +75,7 @@ class ClusterWorkers(Workers):
                     found[name] = "none"
             return found
 
-        for worker, theirs in self._client.run(theirs_are).items():
+        for worker, theirs in self._client.run(versions).items():
             if theirs != versions():
                 said = " and ".join(f"{name} {number}" for name, number in versions().items())
                 raise UserError.about(VARIABLE, f"a worker at {worker} with {theirs}", said, "Install the same versions on all machines.")
@@ -90,7 +84,7 @@ class ClusterWorkers(Workers):
         """The outcomes of any number of jobs, in their order.
 
         Raises:
-            LadderError: A job failed, or its workers died again and again; what is finished is in the store.
+            LadderError: A training failed, or several workers died with it, or the scheduler is gone; finished students are in the store.
         """
         lines, found, running = list(enumerate(_line(job) for job in jobs)), dict[int, TrialOutcome](), dict[Any, int]()
         while lines or running:

@@ -136,19 +136,19 @@ class Remote:
     def fetch_records(self, held: Held) -> Path | None:
         """A folder with the small files of a result, its records among them, for a plan; None: they are damaged, or the store is away."""
         folder = self.notes / "records" / held.kind / held.folder_name
-        with suppress(OSError, ValueError):
-            if read_json(folder / MANIFEST) == held.manifest:
-                return folder
+        if _is_of(folder, held):
+            return folder
         small = [name for name, file in held.manifest["files"].items() if file["bytes"] <= RECORD_BYTES]
         temporary = folder.with_name(f"{folder.name}-{os.getpid()}-{threading.get_ident()}")
         try:
             temporary.mkdir(parents=True)
             if self.fetch(held, temporary, small, self.hurried) is not None:
                 return None
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # another plan has put the same there
+            if folder.exists() and not _is_of(folder, held):  # of an older generation, or half removed
+                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
                 temporary.rename(folder)
-            return folder
+            return folder if _is_of(folder, held) else None  # perhaps put there by another plan
         except RemoteStoreError as error:
             self._note_absence(error)
         except OSError as error:
@@ -238,6 +238,13 @@ class Remote:
                 self.say(f"{self.bucket.address} has no conditional writes: two machines may compute the same result twice")
         self.bucket.once = known
         return known
+
+
+def _is_of(folder: Path, held: Held) -> bool:
+    """Whether a folder has the records of a result, whole."""
+    with suppress(OSError, ValueError):
+        return read_json(folder / MANIFEST) == held.manifest
+    return False
 
 
 def open_remote(home: Home, say: Callable[[str], None]) -> Remote | None:

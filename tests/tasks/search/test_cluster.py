@@ -28,7 +28,7 @@ from tasks.search.trial import TrialJob, here, in_use, job_of, train_trial
 from tasks.search.workers import Workers
 from tasks.store.remote.cache import _starts
 from tasks.teachers.teacher import prepare_teacher
-from tests.factories import inputs_of
+from tests.factories import inputs_of, write_functions
 
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "feed_forward": 32}
 
@@ -51,10 +51,7 @@ def ladder_of(steps: int, seed: int = 0) -> Ladder:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "texts").mkdir()
-    for index in range(9):
-        text = f"def function_{index}(value):\n    return value * {index % 5} + len('{index}')\n" * 2
-        (tmp_path / "texts" / f"{index}.txt").write_text(text)
+    write_functions(tmp_path)
     return tmp_path
 
 
@@ -203,3 +200,22 @@ def test_a_search_that_is_stopped_ends_its_trainings_with_a_checkpoint(inputs: S
         assert time.monotonic() < until, "the training goes on"
         time.sleep(0.1)
     assert list(Path(inputs.context.home).rglob("step-*"))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_is_one_sentence(inputs: StageInputs, root: StageRecord, cluster: Any) -> None:
+    def go_away() -> None:
+        until = time.monotonic() + 120
+        while not list(Path(inputs.context.home).rglob("step-*")):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        cluster.close()
+
+    thread = threading.Thread(target=go_away)
+    thread.start()
+    with (
+        pytest.raises(LadderError, match=r"^LADDER_CLUSTER: the scheduler at tcp://127.0.0.1:\d+ is gone; start it"),
+        ClusterWorkers(cluster.scheduler_address, None) as workers,
+    ):
+        workers.train([job(inputs, root, 100_000)])
+    thread.join()

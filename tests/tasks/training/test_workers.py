@@ -26,12 +26,8 @@ from safetensors.torch import load_file
 from conf.errors import LadderError, RunCancelled, UserError
 from conf.schema.compute import Compute
 from conf.schema.ladder import Ladder
-from conf.schema.measures.evaluation import Evaluation
 from conf.schema.stage.objective import Objective
 from models.base.files import read_json
-from tasks.audit import compute
-from tasks.evaluation.evaluate import evaluate_model
-from tasks.evaluation.shares import Share, in_shares
 from tasks.records.run import StageRecord
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.stage_inputs import StageInputs
@@ -40,7 +36,7 @@ from tasks.training.student import train_student
 from tasks.training.workers import worker
 from tasks.training.workers.check import check_workers
 from tasks.training.workers.launch import OUTCOME, VERSIONS, WORK, versions
-from tests.factories import inputs_of
+from tests.factories import inputs_of, write_functions
 
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
 
@@ -63,10 +59,7 @@ def ladder_of(workers: int, steps: int = 6, **compute: Any) -> Ladder:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "texts").mkdir()
-    for index in range(9):
-        text = f"def function_{index}(value):\n    return value * {index % 5} + len('{index}')\n" * 2
-        (tmp_path / "texts" / f"{index}.txt").write_text(text)
+    write_functions(tmp_path)
     return tmp_path
 
 
@@ -134,56 +127,6 @@ def test_workers_fill_a_cache_together(folder: Path) -> None:
     parts = [np.concatenate([np.load(path) for path in sorted(cache.glob("part-*.npy"))])["key"] for cache in caches]
     assert sorted(parts[0].tolist()) == sorted(parts[1].tolist())
     assert [len(list(cache.glob("part-*.json"))) for cache in caches] == [1, 2], "a part of each worker"
-
-
-@pytest.mark.slow
-def test_workers_share_evaluation_and_audit_with_equal_figures(folder: Path) -> None:
-    root = prepare_teacher(inputs_in(folder, ladder_of(0), "root"))
-    plain = student(folder, root, 0, "plain")
-    found = []
-    for workers in (0, 2):
-        evaluation = {"examples": 11, "batch_size": 2}
-        ladder = ladder_of(workers, threads=1).model_copy(update={"evaluation": Evaluation.model_validate(evaluation)})
-        inputs = inputs_in(folder, ladder, f"e{workers}")
-        judged = evaluate_model(plain, [root], inputs, "fp32")
-        audited(folder_of := folder / f"audit{workers}", plain, root, inputs)
-        found.append((judged.metrics, judged.slices, judged.retention, json.loads((folder_of / "audit.json").read_text()) | {"seconds": 0}))
-    assert found[0] == found[1]
-    assert not list((folder / "e2").glob("shares-*"))
-
-
-def audited(place: Path, student: StageRecord, root: StageRecord, inputs: StageInputs) -> None:
-    place.mkdir()
-    compute.audited({"student": student, "parent": root, "root": root}, inputs, "fp32", "valid", place)
-
-
-@pytest.mark.slow
-def test_an_error_of_a_share_is_told_and_a_dead_one_ends_the_others(folder: Path) -> None:
-    inputs = inputs_in(folder, ladder_of(2), "errors")
-    assert in_shares(share_number, inputs, 2) == [0, 1]
-    with pytest.raises(UserError, match="share 1 refuses"):
-        in_shares(refusing, inputs, 2)
-    began = time.monotonic()
-    with pytest.raises(LadderError, match=r"^process 1 of the evaluation died: .*it fell"):
-        in_shares(dying, inputs, 2)
-    assert time.monotonic() - began < 60, "the other one sleeps for ever"
-
-
-def share_number(inputs: StageInputs, share: Share) -> int:
-    return share.number
-
-
-def refusing(inputs: StageInputs, share: Share) -> int:
-    if share.number:
-        raise UserError("share 1 refuses")
-    return 0
-
-
-def dying(inputs: StageInputs, share: Share) -> int:
-    if share.number:
-        raise RuntimeError("it fell")
-    time.sleep(3600)
-    return 0
 
 
 def wait_until(holds: Callable[[], Any], what: str, seconds: float = 120.0) -> None:

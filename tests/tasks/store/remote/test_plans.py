@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def test_a_plan_fetches_the_records_of_a_result_alone(shared: Shared, monkeypatc
         assert not (found.folder / "large").exists()
     assert not list(store.home.store.glob("stage/*"))
     assert store.peek("teacher", FINGERPRINT, read) is None
+    assert shared.said == []
+
+
+def test_plans_of_a_home_fetch_the_same_records_at_once(shared: Shared) -> None:
+    publish(shared.store("a"), write=with_record)
+    for round_ in range(5):
+        stores = [shared.store(f"b{round_}") for _ in range(6)]
+        with ThreadPoolExecutor(len(stores)) as pool:
+            found = list(pool.map(lambda store: store.peek("stage", FINGERPRINT, read), stores))
+        assert all(each is not None and read(each.folder) == "{}" for each in found)
+        assert len({each.folder for each in found if each}) == 1
+        assert [path.name for path in found[0].folder.parent.iterdir()] == [found[0].folder.name] if found[0] else False
     assert shared.said == []
 
 
