@@ -86,3 +86,8 @@ def evaluation_documents(corpus: Corpus, split_name: SplitName, examples: int) -
         return _held_out(len(split), examples)
     document = _documents_of_windows(split, corpus.info)[0]
     return document[_held_out(len(document), examples)]
+
+
+def batch_count(corpus: Corpus, split_name: SplitName, examples: int, batch_size: int) -> int:
+    """Batches of `evaluation_batches`."""
+    return -(-len(evaluation_documents(corpus, split_name, examples)) // batch_size)

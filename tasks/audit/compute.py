@@ -18,7 +18,7 @@ from models.alignment.load import fit_tokenizer
 from models.architectures.checkpoint import load_model
 from models.base.device import resolve_device, use_threads
 from models.data.corpus import Corpus, SplitName
-from models.data.held_out import evaluation_batches, evaluation_documents
+from models.data.held_out import batch_count, evaluation_batches, evaluation_documents
 from models.data.token_classes import CLASSES, token_classes
 from models.evaluation.audit_figures import overall, reliability
 from models.evaluation.audit_rows import AuditRows, audit_rows, joined_rows
@@ -26,8 +26,8 @@ from models.evaluation.audit_slices import Group, SliceSettings, groups_of
 from models.evaluation.bootstrap import Figure, Limits
 from models.students.vocabulary import VocabularyMap, fit_vocabulary, read_kept, reduce_corpus
 from tasks.audit.worst_examples import worst_examples, write_worst
-from tasks.evaluation.shares import Share, batch_count, in_shares, shares_of
 from tasks.records.run import StageRecord
+from tasks.runtime.shares import Share, in_shares, shares_of
 from tasks.runtime.stage_inputs import StageInputs
 
 
@@ -61,10 +61,11 @@ def _asked(
     use_threads(inputs.ladder)
     kept = read_kept(Path(records["student"].folder))
     corpus = reduce_corpus(inputs.data.corpus(), kept)
-    count = shares_of(inputs.ladder.compute, batch_count(corpus, split, inputs.ladder.evaluation))
+    evaluation = inputs.ladder.evaluation
+    count = shares_of(inputs.ladder.compute, batch_count(corpus, split, evaluation.examples, evaluation.batch_size))
     if count == 1:
         return asked_rows(inputs, records, precision, split, Share()), corpus, kept
-    return joined_rows(in_shares(asked_rows, inputs, count, dict(records), precision, split)), corpus, kept
+    return joined_rows(in_shares(asked_rows, inputs, count, dict(records), precision, split, work="audit")), corpus, kept
 
 
 def asked_rows(inputs: StageInputs, records: Mapping[str, StageRecord], precision: str, split: SplitName, share: Share) -> AuditRows:
@@ -78,7 +79,7 @@ def asked_rows(inputs: StageInputs, records: Mapping[str, StageRecord], precisio
             model = load_model(Path(record.folder), ladder.workload)
             fitted = fit_vocabulary(model, Path(record.folder), kept)
             loaded[record.folder] = fit_tokenizer(fitted, Path(record.folder), corpus).to(device).eval()
-    batches = batch_count(corpus, split, evaluation)
+    batches = batch_count(corpus, split, evaluation.examples, evaluation.batch_size)
     return audit_rows(
         {name: loaded[record.folder] for name, record in records.items()},
         share.of(evaluation_batches(corpus, split, evaluation.examples, evaluation.batch_size), batches),

@@ -23,7 +23,7 @@ from models.base.interface import Interface
 from models.base.quality import BASELINE, Quality
 from models.base.task_figures import TaskFigures
 from models.data.corpus import Corpus, SplitName
-from models.data.held_out import evaluation_batches, evaluation_documents
+from models.data.held_out import batch_count, evaluation_batches, evaluation_documents
 from models.evaluation.baselines import baseline
 from models.evaluation.embedding_quality import embedding_validator, judge_embeddings
 from models.evaluation.evaluation import RowFigures, collect, joined, quality
@@ -31,8 +31,8 @@ from models.evaluation.generation import continuations, prompts
 from models.evaluation.harness import run_task
 from models.multimodal.exact_match import exact_match
 from models.students.vocabulary import VocabularyMap, fit_vocabulary, read_kept, reduce_corpus
-from tasks.evaluation.shares import Share, batch_count, in_shares, shares_of
 from tasks.records.run import StageRecord
+from tasks.runtime.shares import Share, in_shares, shares_of
 from tasks.runtime.stage_inputs import StageInputs
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # a checkpoint may come without
@@ -81,7 +81,7 @@ def row_figures(
     return collect(
         models[record.folder],
         {name: models[teacher.folder] for name, teacher in teachers.items()},
-        share.of(batches, batch_count(corpus, split, evaluation)),
+        share.of(batches, batch_count(corpus, split, evaluation.examples, evaluation.batch_size)),
         corpus.interface.output_ids,
         device,
         precision,
@@ -93,7 +93,8 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
     ladder = inputs.ladder
     use_threads(ladder)
     whole = inputs.data.corpus()
-    count = 1 if makes_embeddings(ladder.workload) else shares_of(ladder.compute, batch_count(whole, split, ladder.evaluation))
+    batches = batch_count(whole, split, ladder.evaluation.examples, ladder.evaluation.batch_size)
+    count = 1 if makes_embeddings(ladder.workload) else shares_of(ladder.compute, batches)
     loaded = _load(record, teachers if count == 1 else {}, inputs)
     models, corpus, vocabulary, device = loaded
     if makes_embeddings(ladder.workload):
@@ -111,7 +112,7 @@ def measure(record: StageRecord, teachers: dict[str, StageRecord], inputs: Stage
     if count == 1:
         columns = row_figures(inputs, record, teachers, precision, split, Share(), loaded)
     else:
-        columns = joined(in_shares(row_figures, inputs, count, record, teachers, precision, split))
+        columns = joined(in_shares(row_figures, inputs, count, record, teachers, precision, split, work="evaluation"))
     samples = []
     if ladder.workload == "causal-lm" and ladder.evaluation.samples and not isinstance(models[record.folder], TokenAnswers):
         folder = _tokenizer_folder(Path(record.folder), whole)

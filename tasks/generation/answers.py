@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conf.home import disk_errors
 from conf.schema.generate import Generate
-from models.base.device import resolve_device, use_threads
 from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from models.data.tokenizers import tokenizer_hash
-from models.engines.base import GenerationSettings
-from models.generation.writers import Ask, EndpointWriter, Writer, WrittenAnswer
-from tasks.data.reading.conversations import columns_of
-from tasks.generation.progress import WritingProgress
+from models.generation.writers import Ask, WrittenAnswer
 from tasks.generation.prompts import Prompt, seed_of
 from tasks.generation.spool import FILE, AnswerSpool, read_answers, write_answers
+from tasks.generation.write import asks_in_messages, write_missing
 from tasks.records.run import StageRecord
-from tasks.runtime import cancellation
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import store_of
 from tasks.runtime.stage_inputs import StageInputs
@@ -72,7 +67,13 @@ def write_all(settings: Generate, prompts: Sequence[Prompt], root: StageRecord, 
         RunCancelled: The run was asked to stop; finished answers are kept.
     """
     sampling = {name: getattr(settings, name) for name in ("max_tokens", "temperature", "top_p", "stop", "seed")}
-    how = {"kind": KIND, "teacher": teacher_identity(settings, root), "chat": _chat(inputs), **sampling, "stop": list(settings.stop)}
+    how = {
+        "kind": KIND,
+        "teacher": teacher_identity(settings, root),
+        "chat": asks_in_messages(inputs),
+        **sampling,
+        "stop": list(settings.stop),
+    }
     asks = [
         Ask(fingerprint({"prompt": prompt.text, "sample": sample}), prompt.text, seed_of(settings.seed, prompt.text, sample))
         for prompt in prompts
@@ -95,7 +96,7 @@ def write_all(settings: Generate, prompts: Sequence[Prompt], root: StageRecord, 
             _log_start(settings, root, len(asks), before, len(asks) - len(new))
             if any(ask.key not in spool.answers for ask in new):
                 before_this = any(answer.finish != "refused" for answer in known.values())
-                made["retries"] = _write(settings, new, root, inputs, spool, before_this)
+                made["retries"] = write_missing(settings, new, root, inputs, spool, before_this)
                 made["written"] = len(spool.answers) - before
             answers, seconds = [(ask.key, known.get(ask.key) or spool.answers[ask.key]) for ask in asks], spool.seconds
 
@@ -116,81 +117,6 @@ def _log_start(settings: Generate, root: StageRecord, asks: int, resumed: int, c
     who = settings.endpoint.model if settings.endpoint else root.name
     before = "".join(f", {count:,} of them {words}" for count, words in ((resumed, "in the spool"), (copied, "in the store")) if count)
     log.info("generate: %s answers of %s%s", f"{asks:,}", who, before)
-
-
-def _write(settings: Generate, asks: Sequence[Ask], root: StageRecord, inputs: StageInputs, spool: AnswerSpool, before: bool) -> int:
-    """Write the answers that the spool lacks, part by part; returns how often an endpoint had to be asked again.
-
-    `before`: the store has answers of this writer.
-    """
-    missing = sum(ask.key not in spool.answers for ask in asks)
-    with (
-        cancellation.training("data.generate"),
-        writer_of(settings, root, inputs) as writer,
-        WritingProgress(missing, settings.endpoint.model if settings.endpoint else root.name) as progress,
-    ):
-        last = time.monotonic()
-        if isinstance(writer, EndpointWriter) and (before or any(each.finish != "refused" for each in spool.answers.values())):
-            writer.has_answered()
-
-        def keep() -> None:
-            nonlocal last
-            moment = time.monotonic()
-            spool.sync(moment - last)
-            last = moment
-
-        def emit(ask: Ask, answer: WrittenAnswer) -> None:
-            if ask.key not in spool.answers:
-                spool.add(ask.key, answer)
-                progress.add(answer)
-                if settings.endpoint is not None:  # it is paid for
-                    keep()
-
-        for first in range(0, len(asks), writer.part):
-            part = asks[first : first + writer.part]
-            lacking = [ask for ask in part if ask.key not in spool.answers]
-            if lacking:
-                writer.write(part if writer.whole else lacking, emit, cancellation.requested)
-                keep()
-        client = getattr(writer, "client", None)
-        return client.usage.retries if client is not None else 0
-
-
-@contextmanager
-def writer_of(settings: Generate, root: StageRecord, inputs: StageInputs) -> Iterator[Writer]:
-    """The writer that the settings ask for, closed at the end."""
-    options = GenerationSettings(settings.max_tokens, settings.temperature, settings.top_p, None, settings.stop)
-    if settings.endpoint is not None:
-        from models.generation.endpoint import EndpointClient
-
-        writer: Writer = EndpointWriter(EndpointClient(settings.endpoint, on_retry=lambda line: log.warning("generate: %s", line)), options)
-    else:
-        writer = model_writer(Path(root.folder), options, settings.batch_size, inputs)
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-def model_writer(folder: Path, options: GenerationSettings, batch: int, inputs: StageInputs) -> Writer:
-    """A writer of a model of this ladder, with its own tokenizer or else that of the data."""
-    from models.architectures.checkpoint import load_model
-    from models.data import tokenizers
-    from models.engines.torch_engine import TorchLanguageModel
-    from models.generation.writers import ModelWriter
-
-    use_threads(inputs.ladder)
-    own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
-    place = folder if own else inputs.data.corpus().tokenizer_folder
-    assert place is not None
-    model = load_model(folder, "causal-lm").to(resolve_device(inputs.ladder.compute.device)).eval().requires_grad_(False)
-    engine = TorchLanguageModel(model, tokenizers.load_teacher(place), None, batch)
-    return ModelWriter(engine, options, batch, _chat(inputs) and engine.chat)
-
-
-def _chat(inputs: StageInputs) -> bool:
-    """Whether prompts are messages: the documents are conversations, and no setting has them concatenated."""
-    return columns_of(inputs.ladder.data).conversations and inputs.ladder.tokenizer.chat_template != "none"
 
 
 def _stored(store: Store, how: dict[str, Any], spools: Iterable[Path]) -> dict[str, WrittenAnswer]:

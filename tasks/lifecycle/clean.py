@@ -216,6 +216,8 @@ class _Cleaning:
             with self._claimed(folder.name.partition("-")[0]) as lock:
                 if lock is not None and folder.exists():
                     self._free("writing", folder, "left by a process that was killed")
+                    if not self.dry_run:
+                        Path(lock.lock_file).unlink()
         for folder in (self.home.mlflow / "downloads").glob("*"):
             if not self.retained.running and folder.stat().st_mtime < min(self.retained.limit, time.time() - DOWNLOAD_SECONDS):
                 self._free("download", folder, "fetched again when it is needed")
