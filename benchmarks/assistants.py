@@ -43,7 +43,8 @@ from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
-from tasks.training.cost_model import Forward, training_examples
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import training_examples
 from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
 

@@ -13,10 +13,15 @@ from pydantic.fields import FieldInfo
 from conf.schema.stage.objective import Schedule
 
 
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice most like a word; None: none is like it."""
+    return next(iter(difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)), None)
+
+
 def suggest(word: str, choices: Iterable[str]) -> str:
     """`Did you mean 'x'? ` or nothing."""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}? " if close else ""
+    close = nearest(word, choices)
+    return f"Did you mean {close!r}? " if close else ""
 
 
 def classes(annotation: Any) -> list[type[BaseModel]]:
@@ -36,15 +41,15 @@ def member(model: type[BaseModel] | None, key: str, value: Any = None) -> type[B
     return found[0] if found else None
 
 
-def elsewhere(root: type[BaseModel], word: str) -> list[str]:
-    """Dotted keys below `defaults` and `teacher` whose last part is `word`, the shortest first: a setting given at the wrong place."""
+def nested_keys(root: type[BaseModel]) -> list[str]:
+    """Dotted keys below `defaults` and `teacher`, the shortest first."""
     found: list[str] = []
 
     def walk(prefix: str, models: Sequence[type[BaseModel]], depth: int) -> None:
         for model in models:
             for name, field in model.model_fields.items():
                 key = f"{prefix}.{name}"
-                if name == word and key not in found:
+                if key not in found:
                     found.append(key)
                 if depth:
                     walk(key, classes(field.annotation), depth - 1)
@@ -52,6 +57,11 @@ def elsewhere(root: type[BaseModel], word: str) -> list[str]:
     for prefix, name in (("defaults", "stages"), ("teacher", "teacher")):
         walk(prefix, classes(root.model_fields[name].annotation), 1)
     return sorted(found, key=lambda key: key.count("."))
+
+
+def elsewhere(root: type[BaseModel], word: str) -> list[str]:
+    """Those of `nested_keys` whose last part is `word`: a setting given at the wrong place."""
+    return [key for key in nested_keys(root) if key.rpartition(".")[2] == word]
 
 
 def at(value: Any, parts: Iterable[Any]) -> Any:

@@ -8,7 +8,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from conf.errors import UserError
-from conf.loading.introspect import allowed, allowed_item, at, class_at, classes, elsewhere, field_at, options, sources, suggest
+from conf.loading.introspect import (
+    allowed,
+    allowed_item,
+    at,
+    class_at,
+    classes,
+    elsewhere,
+    field_at,
+    nearest,
+    nested_keys,
+    options,
+    sources,
+    suggest,
+)
 from conf.schema.ladder import Ladder
 
 SHOWN = 100  # characters of a value that a message repeats
@@ -37,7 +50,7 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
         model = class_at(Ladder, parts[:-1], plain)
         names = list(model.model_fields) if model else []
         topic = f" {_topic(parts[:-1])}" if _topic(parts[:-1]) else ""
-        hint = _misplaced(parts) or suggest(str(parts[-1]), names)
+        hint = _misplaced(parts, names) or suggest(str(parts[-1]), names)
         remedy = f"{hint}`ladder explain{topic}` describes them."
         return f"{key}: unknown key, with the value {_shown(detail['input'])}; allowed: {', '.join(names)}. {remedy}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -55,9 +68,12 @@ def _line(detail: dict[str, Any], plain: Mapping[str, Any], written: Mapping[str
     return f"{key}: got {_shown(detail['input'])}; allowed: {words}. {hint}{explained}"
 
 
-def _misplaced(parts: Sequence[Any]) -> str:
-    """Keys of stages and teacher with the same last part as an unknown one at the top."""
-    found = elsewhere(Ladder, str(parts[-1]))[:3] if len(parts) == 1 else []
+def _misplaced(parts: Sequence[Any], names: list[str]) -> str:
+    """Keys of stages and teacher whose last part is an unknown one at the top, or more like it than all of `names`, those of the top."""
+    if len(parts) != 1:
+        return ""
+    meant = nearest(str(parts[0]), [*names, *(key.rpartition(".")[2] for key in nested_keys(Ladder))])
+    found = elsewhere(Ladder, meant)[:3] if meant and meant not in names else []
     return f"Did you mean {' or '.join(map(repr, found))}? " if found else ""
 
 

@@ -230,6 +230,11 @@ def has_rationales(data: CommonData, own: bool = False) -> bool:
     return any(columns is not None and columns.rationale is not None for each in tables if (columns := getattr(each, "columns", None)))
 
 
+def rounds_of(data: CommonData) -> int:
+    """Rounds in which a teacher writes rows and a student is judged by them; 1 also where nothing is written."""
+    return 1 if data.generate is None else data.generate.rounds
+
+
 def transfer_data(data: CommonData, place: int) -> FilesData:
     """One table of `data.transfer` as settings of files, with the ladder's columns unless it has its own."""
     rows = data.transfer[place]

@@ -17,7 +17,7 @@ from conf.schema.base import Settings, setting
 from conf.schema.choice.routing import Routing
 from conf.schema.choice.search import SearchSettings
 from conf.schema.compute import Compute
-from conf.schema.data import Data, Tokenizer, sources_for
+from conf.schema.data import Data, Tokenizer, rounds_of, sources_for
 from conf.schema.embedding_checks import check_embedding, with_embedding_defaults
 from conf.schema.measures.audit import Audit, check_gate
 from conf.schema.measures.bench import Bench
@@ -163,7 +163,7 @@ class Ladder(Settings):
             raise ValueError(f"data.generate: got some; allowed: none, for workload {self.workload}. Leave it out.")
         if self.data.generate is not None and self.data.generate.endpoint is None and self.teacher.source == "answers":
             raise ValueError("data.generate.endpoint: got none; allowed: one, for teacher.source answers, which writes nothing. Set it.")
-        if self.data.generate is not None and self.data.generate.rounds > 1 and self.route == "auto":
+        if rounds_of(self.data) > 1 and self.route == "auto":
             raise ValueError("data.generate.rounds: got several; allowed: 1, with route auto, whose stages are chosen later. Change one.")
         if answers_in_ids(self.workload) and self.data.max_labels is not None:
             raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload {self.workload}. Leave it out.")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import Loaded
+from conf.schema.data import rounds_of
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of
 from tasks.data.prepare import prepare_data
@@ -23,7 +24,8 @@ from tasks.records.format import duration
 from tasks.records.run import TEACHER, DataRecord
 from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
-from tasks.training.cost_model import AnswerCaches, Answers, answers_of, training_examples
+from tasks.training.costs.cost_model import Answers, answers_of
+from tasks.training.costs.examples import AnswerCaches, training_examples
 from tasks.training.identity import stage_identity
 from tasks.training.signals.signal_policy import choose
 from tasks.training.teaching import planned_teaching
@@ -78,8 +80,9 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
     def seconds(share: float) -> float:
         return _seconds(ladder, data, measured, share, times)  # without the calibration, or a second run would have other steps
 
+    uncounted = "" if ladder.data.generate is None else ", besides what data.generate takes to write its rows"
     if seconds(1.0) <= PLANNED_SHARE * budget:
-        words = f"{text}: the whole ladder fits, about {seconds(1.0):.0f} s; nothing was shortened"
+        words = f"{text}: the whole ladder fits, about {seconds(1.0):.0f} s{uncounted}; nothing was shortened"
         return Budgeted((), words)
     least, most = 0.0, 1.0
     if seconds(least) > budget:
@@ -89,7 +92,7 @@ def fit_budget(loaded: Loaded, text: str, home: Home, trained: Sequence[Ladder] 
         share = (least + most) / 2
         least, most = (share, most) if seconds(share) <= PLANNED_SHARE * budget else (least, share)
     how = "a calibration remembered from before" if remembered else f"a calibration of {duration(took)}"
-    words = f"{text}: steps and held-out examples x {least:.3f}, by {how}; about {seconds(least):.0f} s"
+    words = f"{text}: steps and held-out examples x {least:.3f}, by {how}; about {seconds(least):.0f} s{uncounted}"
     return Budgeted(_overrides(ladder, least), words)
 
 
@@ -105,12 +108,14 @@ def _examples(ladder: Ladder, share: float) -> int:
 
 
 def _seconds(ladder: Ladder, data: DataRecord, measured: dict[str, StepSeconds], share: float, times: float = 1.0) -> float:
-    """Seconds of a run with that share of its steps: training, teachers' answers, evaluation, start."""
-    examples = _examples(ladder, share)
+    """Seconds of a run with that share of its steps: training, rounds of `data.generate`, teachers' answers, evaluation, start."""
+    examples, fitted = _examples(ladder, share), shortened(ladder, share)
     total = START_SECONDS + STAGE_SECONDS + examples * measured[TEACHER].forward
     if ladder.teacher.training is not None:
         total += scaled(ladder.teacher.training, share) * measured[TEACHER].step
-    return total + times * stages_seconds([shortened(ladder, share)], data, measured)
+    if (again := rounds_of(ladder.data) - 1) > 0:  # every round but the last trains the first student on rows of its own
+        total += again * stages_seconds([with_stages(fitted, fitted.stages[0])], data, measured)
+    return total + times * stages_seconds([fitted], data, measured)
 
 
 def shortened(ladder: Ladder, share: float) -> Ladder:

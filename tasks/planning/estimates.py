@@ -11,7 +11,8 @@ from conf.schema.workloads import answers_in_ids
 from models.architectures.shapes import Size
 from models.base.interface import Interface
 from models.losses.chunked import CHUNK_ELEMENTS
-from tasks.training.cost_model import AnswerCaches, TrainingExamples, answers_of
+from tasks.training.costs.cost_model import answers_of
+from tasks.training.costs.examples import AnswerCaches, TrainingExamples
 from tasks.training.signals.signal_policy import estimated_bytes, outputs_of
 
 

@@ -9,7 +9,8 @@ from conf.schema.stage.gate import Gate
 from conf.schema.stage.stage import Stage, Teachers
 from conf.schema.stage.training import Training
 from models.data.corpus import CorpusInfo
-from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops
+from tasks.training.costs.cost_model import Forward, StageFlops, ladder_flops
+from tasks.training.costs.examples import TrainingExamples
 from tasks.training.signals.signal_policy import choose, settled_signals
 
 LEAST_STEPS = 10  # of a training that is shortened, or all that it has

@@ -28,7 +28,8 @@ from tasks.teachers.answers import answers_identity
 from tasks.teachers.other_tokenizer import other_tokenizer
 from tasks.teachers.teacher_source import checkpoint_identity, resolve_checkpoint
 from tasks.training.bake_off import KIND, choice_entry, read_choice, trial_stage
-from tasks.training.cost_model import Forward, examples_trained, training_examples, training_flops
+from tasks.training.costs.cost_model import Forward, training_flops
+from tasks.training.costs.examples import examples_trained, training_examples
 from tasks.training.identity import fine_tuning_identity, stage_identity, teacher_identity
 from tasks.training.signals.signal_policy import chosen_signals
 from tasks.training.teaching import planned_teaching

@@ -9,6 +9,7 @@ from typing import Literal
 
 from conf.errors import UserError
 from conf.home import Home, free_bytes
+from conf.schema.data import rounds_of
 from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import weight_of_rationales
 from conf.schema.stage.stage import Stage
@@ -38,7 +39,8 @@ from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Found, Store
 from tasks.teachers.teacher_source import NotConverted
-from tasks.training.cost_model import Forward, StageFlops, TrainingExamples, ladder_flops, training_examples
+from tasks.training.costs.cost_model import Forward, StageFlops, ladder_flops
+from tasks.training.costs.examples import TrainingExamples, training_examples
 from tasks.training.identity import stage_identity
 from tasks.training.signals.signal_policy import Choice, choose, describe, estimated_bytes, examples_of, outputs_of
 from tasks.training.teaching import has_trials, member_stage, planned_teaching, trial_steps
@@ -118,8 +120,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
 
 def _rounds_note(ladder: Ladder, first: ModelPlan) -> list[str]:
     """What the rounds of `data.generate` train beside the stages: the first one's student once more for each but the last."""
-    rounds = 1 if ladder.data.generate is None else ladder.data.generate.rounds
-    if rounds == 1:
+    if (rounds := rounds_of(ladder.data)) == 1:
         return []
     steps, times = _steps(ladder, first.name), "once" if rounds == 2 else f"up to {rounds - 1} times"
     each = f"{operations(first.flops * steps)} and about {duration(first.seconds * steps)}"

@@ -1,7 +1,7 @@
 """Rewrites the stages of a ladder into those of a route.
 
 A route changes who teaches, which rungs there are and whether answers are cached; students, data and schedules stay as written. Nothing is
-trained here, and FLOPs are those that `tasks.training.cost_model` counts for the rewritten ladder.
+trained here, and FLOPs are those that `tasks.training.costs.cost_model` counts for the rewritten ladder.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each arm is a ladder, run by the same flow and loop.
 
 Arms share data, evaluation, root teacher and, by seed, the order of the data and the first weights of students of one shape. Their
-differences are stated in `MEANING`. FLOPs are those of `tasks.training.cost_model`.
+differences are stated in `MEANING`. FLOPs are those of `tasks.training.costs.cost_model`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from tasks.planning.matching import (
 )
 from tasks.planning.routes import refusal, routed
 from tasks.records.base import Record
-from tasks.training.cost_model import Forward, StageFlops, TrainingExamples
+from tasks.training.costs.cost_model import Forward, StageFlops
+from tasks.training.costs.examples import TrainingExamples
 from tasks.training.identity import untaught
 
 PILOT = 0.1  # share of every student's steps in a pilot

@@ -30,7 +30,8 @@ from tasks.proof.arms import (
 from tasks.records.run import DataRecord
 from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.store.cached import Entry, Write, find_or_compute
-from tasks.training.cost_model import Forward, training_examples
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import training_examples
 from tasks.training.identity import numeric_settings, untaught
 
 KIND = "prices"  # part of the store

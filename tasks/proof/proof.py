@@ -26,7 +26,7 @@ from tasks.runtime.logs import NOT_ON_TERMINAL, log
 from tasks.runtime.runs.run_registry import Context
 from tasks.tracking.recorder import recorder_of
 from tasks.tracking.tracker import Tracker
-from tasks.training.cost_model import StageFlops
+from tasks.training.costs.cost_model import StageFlops
 
 
 def metric_of(ladder: Ladder) -> str:

@@ -15,7 +15,8 @@ from models.data.corpus import Corpus
 from tasks.planning.matching import matched_whole, settled, total_of
 from tasks.planning.routes import routed
 from tasks.runtime.runs.run_registry import Context
-from tasks.training.cost_model import AnswerCaches, Forward, StageFlops, TrainingExamples, ladder_flops, training_examples
+from tasks.training.costs.cost_model import Forward, StageFlops, ladder_flops
+from tasks.training.costs.examples import AnswerCaches, TrainingExamples, training_examples
 from tasks.training.signals.signal_policy import choose
 
 AS_WRITTEN: Route = "as-written"

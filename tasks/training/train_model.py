@@ -45,7 +45,8 @@ from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
 from tasks.tracking.curves import CurveLogger, points_of
 from tasks.tracking.recorder import recorder_of
-from tasks.training.cost_model import examples_trained, live_answers, training_examples, training_flops, written_examples
+from tasks.training.costs.cost_model import live_answers, training_flops, written_examples
+from tasks.training.costs.examples import examples_trained, training_examples
 from tasks.training.initialise import IMPORTANCE
 from tasks.training.kept import kept_name, write_kept
 from tasks.training.published import write_published

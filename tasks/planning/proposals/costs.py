@@ -15,7 +15,8 @@ from tasks.planning.proposals.measured import are_cached
 from tasks.planning.throughput import Throughput
 from tasks.records.base import Record
 from tasks.records.run import TEACHER
-from tasks.training.cost_model import AnswerCaches, Forward, StageFlops, TrainingExamples, answers_of, examples_trained, ladder_flops
+from tasks.training.costs.cost_model import Forward, StageFlops, answers_of, ladder_flops
+from tasks.training.costs.examples import AnswerCaches, TrainingExamples, examples_trained
 
 FP32_BYTES = 4.0  # of a weight of a teacher that only answers
 

@@ -14,7 +14,8 @@ from tasks.records.base import Record
 from tasks.records.run import StageRecord
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.training.cost_model import AnswerCaches, Forward, TrainingExamples, answers_of, ladder_flops, training_examples
+from tasks.training.costs.cost_model import Forward, answers_of, ladder_flops
+from tasks.training.costs.examples import AnswerCaches, TrainingExamples, training_examples
 from tasks.training.student import train_student
 
 # Shares of the steps, and seeds: two of the cheap ones tell how far seeds scatter. In all 0.6 of the price of the whole.
@@ -25,7 +26,7 @@ class MeasuredStage(Record):
     """A student at the end of its schedule.
 
     Attributes:
-        flops: Of all trainings of its ladder down to it, by the law of `tasks.training.cost_model`, as of an empty store.
+        flops: Of all trainings of its ladder down to it, by the law of `tasks.training.costs.cost_model`, as of an empty store.
         trained_flops: Of its own training, as its record counts them: answers that were stored before it are not in them.
         loss: Bits per byte, or the error rate, on the validation split.
         rows: Examples that it was judged on.

@@ -20,7 +20,7 @@ from tasks.planning.throughput import Throughput, expected_throughput
 from tasks.records.base import Record
 from tasks.records.format import byte_size, estimate, human, money
 from tasks.runtime.runs.run_registry import Context
-from tasks.training.cost_model import TrainingExamples, training_examples
+from tasks.training.costs.examples import TrainingExamples, training_examples
 
 DISK_SHARE = 0.9  # of the free bytes, that a cache may take
 

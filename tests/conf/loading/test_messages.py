@@ -125,7 +125,13 @@ class TestMessages:
 
     @pytest.mark.parametrize(
         ("override", "meant"),
-        [("training.steps=5", "'defaults.training' or 'teacher.training'"), ("alpha=0.5", "'defaults.objective.alpha'")],
+        [
+            ("training.steps=5", "'defaults.training' or 'teacher.training'"),
+            ("alpha=0.5", "'defaults.objective.alpha'"),
+            ("trainig.steps=5", "'defaults.training' or 'teacher.training'"),  # and not 'tracking', which is less like it
+            ("learning_rat=0.5", "'defaults.training.learning_rate' or 'teacher.training.learning_rate'"),
+            ("stage.small.seed=5", "'stages'"),
+        ],
     )
     def test_a_key_at_the_wrong_place_is_answered_with_the_right_one(self, tiny: str, override: str, meant: str) -> None:
         assert f"Did you mean {meant}? `ladder explain` describes them." in refused(tiny, [override])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from conf.home import Home
-from conf.loading.load import to_yaml
+from conf.loading.load import Loaded, to_yaml
 from conf.schema.ladder import Ladder
+from tasks.planning.budget import STAGE_SECONDS, fit_budget
 from tasks.planning.generated import NOTE, generated_data
 from tasks.planning.plan import make_plan
 from tasks.records.choice.generation import GenerationRecord
@@ -65,3 +67,14 @@ def test_a_plan_prices_what_rounds_train(inputs: Made, rounds: int, times: str |
     first, steps = plan.stages[0], given.ladder.stages[0].training.steps
     wanted = f"the rounds of data.generate train {first.name} {times} more, {operations(first.flops * steps)} and about "
     assert [note[: len(wanted)] for note in said] == ([] if times is None else [wanted])
+
+
+def test_a_budget_counts_what_rounds_train(inputs: Made) -> None:
+    def needed(rounds: int) -> float:
+        given = inputs(rounds=rounds)
+        words = fit_budget(Loaded(given.ladder, Path(given.context.base)), "9d", Home(Path(given.context.home))).words
+        found = re.search(r"about (\d+) s, besides what data\.generate takes", words)
+        assert found is not None, words
+        return float(found[1])
+
+    assert 3 * STAGE_SECONDS <= needed(4) - needed(1) <= 3 * STAGE_SECONDS + 3

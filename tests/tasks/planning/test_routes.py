@@ -15,7 +15,8 @@ from models.architectures.shapes import size_of
 from models.base.interface import Interface
 from tasks.planning.matching import flops_of, lasting, total_of, with_stages
 from tasks.planning.routes import AGAIN, MEMBERS, ROUTINGS, refusal, replicate_seed, routed, routes_for
-from tasks.training.cost_model import Forward, TrainingExamples
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import TrainingExamples
 from tasks.training.identity import numeric_settings, teachers_of
 
 PARAMETERS = (1_000_000_000, 300_000_000, 100_000_000, 30_000_000)

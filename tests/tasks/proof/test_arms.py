@@ -27,7 +27,8 @@ from tasks.planning.routes import routed
 from tasks.proof.arms import REWRITINGS, ForwardFlops, arm_flops, refuse, replicate, rewritten, shared_settings
 from tasks.proof.prepare_arms import Arms
 from tasks.store.fingerprint import fingerprint
-from tasks.training.cost_model import Forward, TrainingExamples
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import TrainingExamples
 from tasks.training.identity import stage_identity, teachers_of, untaught
 
 ROOT, STUDENTS, LAST = Forward(1000, 1000), (Forward(500, 500), Forward(200, 200), Forward(60, 60)), Forward(60, 60)

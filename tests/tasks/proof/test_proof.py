@@ -21,7 +21,8 @@ from tasks.proof.verdict_text import render, table
 from tasks.records.proof import Proof, Replicate, read_proof
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report.sections import proof as page
-from tasks.training.cost_model import Forward, TrainingExamples
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import TrainingExamples
 from tests.factories import model_record, run_record
 from tests.tasks.homes import AGE, NEW, model, names, ran
 

@@ -18,7 +18,8 @@ from tasks.routing.candidates import RouteCandidate, RouteCandidates, Spending, 
 from tasks.routing.pilots import pilot_ladder, steps_of, within
 from tasks.routing.search import RouteSearch, decided_ladder
 from tasks.store.fingerprint import fingerprint
-from tasks.training.cost_model import Forward, TrainingExamples
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import TrainingExamples
 from tasks.training.identity import stage_identity
 
 EXAMPLES = TrainingExamples(1400)

@@ -22,7 +22,8 @@ from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.tracking.flavour import metrics_of
 from tasks.training.bake_off import chosen_of
-from tasks.training.cost_model import Forward, training_examples
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import training_examples
 from tasks.training.student import train_student
 from tests.factories import inputs_of, model_record, run_record
 

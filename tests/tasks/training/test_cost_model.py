@@ -31,7 +31,8 @@ from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
-from tasks.training.cost_model import Forward, TrainingExamples, training_examples, training_flops
+from tasks.training.costs.cost_model import Forward, training_flops
+from tasks.training.costs.examples import TrainingExamples, training_examples
 from tasks.training.members import with_members
 from tasks.training.student import train_student
 

@@ -16,7 +16,8 @@ from tasks.planning.routes import routed
 from tasks.search.plan import _of_stage
 from tasks.store.fingerprint import fingerprint
 from tasks.training.bake_off import trial_stage
-from tasks.training.cost_model import AnswerCaches, Forward, TrainingExamples, answers_of, ladder_flops
+from tasks.training.costs.cost_model import Forward, answers_of, ladder_flops
+from tasks.training.costs.examples import AnswerCaches, TrainingExamples
 from tasks.training.identity import known_settings, stage_identity
 from tasks.training.signals.signal_policy import choose
 

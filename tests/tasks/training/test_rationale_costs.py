@@ -17,7 +17,7 @@ from tasks.records.run import StageRecord
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
-from tasks.training.cost_model import TrainingExamples, training_examples
+from tasks.training.costs.examples import TrainingExamples, training_examples
 from tasks.training.identity import numeric_settings, untaught
 from tasks.training.student import train_student
 

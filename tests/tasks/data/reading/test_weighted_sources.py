@@ -13,7 +13,7 @@ from models.data.corpus import SPLITS
 from tasks.data.identity import corpus_identity
 from tasks.data.splits import DROPPED, TEST, TRAIN, VALID, readings
 from tasks.data.spool import place_of
-from tasks.training.cost_model import training_examples
+from tasks.training.costs.examples import training_examples
 from tests.tasks.data.builders import build, decode, ladder, save_dataset, write_jsonl
 
 KIND = "sequence-classification"

@@ -37,7 +37,8 @@ from tasks.planning.throughput import Throughput
 from tasks.records.format import byte_size
 from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.setup.init import write_draft
-from tasks.training.cost_model import Forward, TrainingExamples
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import TrainingExamples
 
 SPEED = Throughput({}, 1e9, "a speed of the test")
 ROOT, SIZES, LENGTH, IDS = 10**9, (300_000_000, 100_000_000, 30_000_000), 2048, 32_000
