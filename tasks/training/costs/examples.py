@@ -1,4 +1,7 @@
-"""Examples that trainings read, and those of them whose stored answers of a teacher are distinct. No torch."""
+"""Examples that trainings read, and how many of them have answers of their own.
+
+No torch.
+"""
 
 from __future__ import annotations
 
