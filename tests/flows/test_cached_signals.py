@@ -45,6 +45,7 @@ def signals(home: Path) -> dict[str, str]:
     return {record["name"]: record["signals"] for record in records}
 
 
+@pytest.mark.slow
 def test_digits_learn_from_full_signals(cli, tmp_path: Path) -> None:
     path = tmp_path / "cached.yaml"
     path.write_text(CACHED)

@@ -49,6 +49,7 @@ def family(process: Process) -> list[psutil.Process]:
 LONG = "stages.two.training.steps=4000"
 
 
+@pytest.mark.slow
 def test_cancelled_in_prefect_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, undisturbed, tmp_path):
     log = tmp_path / "cancelled.log"
     # So that these few steps last; when a run saves and validates changes nothing in its weights.

@@ -43,6 +43,7 @@ def children(shown: dict) -> list[dict[str, str]]:
     return [{**run.data.tags, "id": run.info.run_id} for run in found]
 
 
+@pytest.mark.slow
 def test_extend_trains_on_within_its_bound(cli, gated):
     ladder = gated("policy: extend, extend_steps: 7, max_extensions: 2")
     ended = cli("run", ladder, code=3)

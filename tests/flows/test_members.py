@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 TURNS = ("stages.one.members=2", "stages.two.teachers=[rising]", "stages.two.training.steps=20")
 
 
+@pytest.mark.slow
 def test_members_are_made_recorded_kept_and_found_again(finished, tiny):
     plan = finished.json("plan", tiny, *TURNS)
     assert (plan["stages"][0]["members"], plan["stages"][0]["stored"], plan["stages"][0]["action"]) == (2, 1, "compute")

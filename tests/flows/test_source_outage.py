@@ -104,7 +104,9 @@ def test_a_hub_that_is_busy_at_first_is_asked_again(cli, tiny, undisturbed, pref
     assert [line["message"] for line in logs if "Retry 1/3 will start" in line["message"]]
 
 
-@pytest.mark.parametrize(("missing", "offline"), [(True, False), (False, True)], ids=["404", "offline"])
+@pytest.mark.parametrize(
+    ("missing", "offline"), [pytest.param(True, False, id="404", marks=pytest.mark.slow), pytest.param(False, True, id="offline")]
+)
 def test_what_will_not_change_is_not_tried_again(cli, tiny, serve, tmp_path, missing: bool, offline: bool):
     hub = Hub(tmp_path, failures=0, missing=missing)
     online(cli, serve(hub), tmp_path / "cache")

@@ -59,6 +59,7 @@ def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
     assert not any(schedule["active"] for schedule in made["schedules"])
 
 
+@pytest.mark.slow
 def test_heartbeats_come_often_enough_for_the_automation_of_silent_runs(cli, pool: str, prefect_api: str):
     cli("deploy", "--work-pool", pool)
     sent = int(ask(prefect_api, "GET", "/deployments/name/distill/distill")["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])

@@ -174,6 +174,7 @@ def check(models: list[Recorded], requests: list[dict[str, Any]], answers: list[
                 assert row["score"] == row["probabilities"][row["label"]]
 
 
+@pytest.mark.slow
 def test_every_form_of_every_workload_loads_from_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home = Home(tmp_path / "home")

@@ -140,6 +140,7 @@ def tiny(folder: Path, steps: int = 160) -> Ladder:
     return load_text(LADDER.replace("STEPS", str(steps)), folder, "tiny").ladder
 
 
+@pytest.mark.slow
 def test_a_ladder_and_its_jump_are_foretold_with_the_operations_of_their_trainings(tmp_path: Path) -> None:
     ladder = tiny(tmp_path)
     context = Context(run="run-1", ladder="tiny", home=str(tmp_path / "home"), base=str(tmp_path))
