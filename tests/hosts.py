@@ -39,6 +39,11 @@ class Hosts:
         end = self._cable(name)
         subprocess.run(self.command("server", "ip", "link", "set", f"{end}s", "up" if into else "down"), check=True)
 
+    def freeze(self, name: str, *, still: bool) -> None:
+        """Stop all processes of a host, or let them go on."""
+        for pid in self._pids(name):
+            os.kill(pid, signal.SIGSTOP if still else signal.SIGCONT)
+
     def make(self) -> None:
         for name in ("server", *self.names):
             self._ip("netns", "add", self.namespace(name))
@@ -55,11 +60,14 @@ class Hosts:
     def remove(self) -> None:
         """End what still runs on the hosts, and remove them."""
         for name in ("server", *self.names):
-            listed = subprocess.run(["ip", "netns", "pids", self.namespace(name)], check=False, capture_output=True, text=True)
-            for pid in listed.stdout.split():
+            for pid in self._pids(name):
                 with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", self.namespace(name)], check=False, capture_output=True)
+
+    def _pids(self, name: str) -> list[int]:
+        listed = subprocess.run(["ip", "netns", "pids", self.namespace(name)], check=False, capture_output=True, text=True)
+        return [int(pid) for pid in listed.stdout.split()]
 
     def _cable(self, name: str) -> str:
         return f"l{os.getpid() % 10**7}{self.names.index(name)}"

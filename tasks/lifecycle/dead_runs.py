@@ -171,15 +171,16 @@ def cancel_children(flow_run_id: UUID) -> None:
     """Set the open subflows and tasks of a cancelled flow run to Cancelled, if the server answers."""
     try:
         with ExitStack() as stack:
-            _end_children(fail_fast_client(stack), flow_run_id, functools.partial(Cancelled, message="the run was cancelled"))
+            end_children(fail_fast_client(stack), flow_run_id, functools.partial(Cancelled, message="the run was cancelled"))
     except AWAY as error:
         log.debug("Prefect's server does not answer: %s", error)
 
 
-def _end_children(client: SyncPrefectClient, flow_run_id: UUID, end: Callable[[], State]) -> None:
+def end_children(client: SyncPrefectClient, flow_run_id: UUID, end: Callable[[], State]) -> None:
+    """Set the open subflows and tasks of a flow run to a final state."""
     children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
     for child in client.read_flow_runs(flow_run_filter=children):
-        _end_children(client, child.id, end)
+        end_children(client, child.id, end)
         if child.state is None or child.state.type in OPEN:
             client.set_flow_run_state(child.id, end(), force=True)
     unfinished = TaskRunFilterState(type=TaskRunFilterStateType(any_=OPEN))
@@ -203,7 +204,7 @@ def _settle(client: SyncPrefectClient, flow_run_id: UUID, record: RunRecord | No
     if state is not None and state.is_completed():
         return True
     end = _end_of(record)
-    _end_children(client, flow_run_id, end if end().is_cancelled() else functools.partial(Crashed, message=end().message))
+    end_children(client, flow_run_id, end if end().is_cancelled() else functools.partial(Crashed, message=end().message))
     if state is not None and state.type in OPEN:
         client.set_flow_run_state(flow_run_id, end(), force=True)
     return state is None or state.type != StateType.SCHEDULED

@@ -18,6 +18,7 @@ from conf.home import Home, home, protect
 from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
 from conf.served import configured_api
+from tasks.lifecycle.abandoned import close_abandoned
 from tasks.lifecycle.dead_runs import attempt_of, cancel_children, claim
 from tasks.lifecycle.mlflow_ends import DATA, SUMMARY, close_earlier, close_in_mlflow, log_data, log_summary, mlflow_run_of
 from tasks.lifecycle.new_run import edited, new_lock
@@ -99,6 +100,7 @@ class LadderRun(AbstractContextManager["LadderRun"]):
         tracker, record, request = _tracker(self.resolved.ladder, self.context.paths), self.record, self.resolved.request
         if isinstance(tracker, Tracker):
             close_earlier(self.context.paths, tracker)
+            close_abandoned(self.context.paths, tracker, record.ladder)
         params = {
             "ladder": record.source,
             "overrides": list(record.overrides),

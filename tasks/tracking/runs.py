@@ -43,6 +43,21 @@ class StageRun:
     last_steps: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class OpenLadder:
+    """A ladder run that is open in MLflow.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+        run: Name of our run.
+        flow_run: Prefect's id of its flow run.
+    """
+
+    run_id: str
+    run: str
+    flow_run: str
+
+
 def reopen(client: MlflowClient, run_id: str) -> bool:
     """Reopen a run and its experiment; False where this record has no such run."""
     from mlflow.exceptions import MlflowException
@@ -89,6 +104,16 @@ def find_ladder(client: MlflowClient, run: str, ladder: str) -> str | None:
         return None
     found = client.search_runs([experiment.experiment_id], f"tags.`ladder.run` = '{run}'", max_results=1)
     return found[0].info.run_id if found else None
+
+
+def open_ladders(client: MlflowClient, ladder: str) -> list[OpenLadder]:
+    """The open runs of a ladder that name their flow run."""
+    experiment = client.get_experiment_by_name(ladder)
+    if experiment is None:
+        return []
+    found = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    named = [(run.info.run_id, run.data.tags.get("ladder.run"), run.data.tags.get("prefect.flow_run_id")) for run in found]
+    return [OpenLadder(run_id, run, flow_run) for run_id, run, flow_run in named if run and flow_run]
 
 
 def find_child(client: MlflowClient, parent: Run, name: str, fingerprint: str) -> Run | None:

@@ -29,7 +29,7 @@ from tasks.tracking.client import (
     translate_errors,
     ui_command,
 )
-from tasks.tracking.runs import Point, RunStatus, StageRun
+from tasks.tracking.runs import OpenLadder, Point, RunStatus, StageRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -133,6 +133,11 @@ class Tracker:
     def find_ladder(self, run: str, ladder: str) -> str | None:
         """MLflow's id of the parent run of our run `run`; None where it was never opened."""
         return runs.find_ladder(self.client, run, ladder)
+
+    @_translated
+    def open_ladders(self, ladder: str) -> list[OpenLadder]:
+        """The open runs of a ladder, of whatever machine, that name their flow run."""
+        return runs.open_ladders(self.client, ladder)
 
     @_translated
     def open_stage(
