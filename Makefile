@@ -52,6 +52,7 @@ fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz
 
 test-all: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray]"
 	$(BIN)/python -m pytest --durations=15
 
 check: $(STAMP)

@@ -32,10 +32,11 @@ VARIABLES = {
     "HF_HUB_OFFLINE": "`0` lets checkpoints and data sets be fetched from the Hugging Face hub; default `1`.",
     "HF_DATASETS_CACHE": "Cache of the hub's data sets; default `datasets` under `LADDER_HOME`.",
     "OMP_NUM_THREADS": "Processor threads, where `compute.threads` and `bench.threads` say nothing.",
-    "RANK": "Number of a worker among those of a training, set by torch.distributed.run as are the next two.",
+    "RANK": "Number of a worker among those of a training, set by torch.distributed.run or Ray as are the next two.",
     "LOCAL_RANK": "Its number among those on its machine.",
     "WORLD_SIZE": "Workers of the training.",
     "TORCHELASTIC_RESTART_COUNT": "How often the workers of a training were started anew.",
     "GLOO_SOCKET_IFNAME": "Network interface by which workers on processors talk; default `lo`, this machine alone.",
+    "RAY_ADDRESS": "`HOST:PORT` of the head of a Ray cluster for `compute.launcher: ray`; a cluster of its own where it is not set.",
     "THP_MEM_ALLOC_ENABLE": "`1`: PyTorch's huge pages in place of those of the C library; so by default only where the latter has none.",
 }

@@ -20,15 +20,16 @@ class Compute(Settings):
         1, "Trainings at the same time on this machine; further runs wait; none: no limit", "trainings", identity=False, ge=1, le=4_096
     )
     restarts: int = setting(0, "How often `ladder serve` restarts a run whose process died", "restarts", identity=False, ge=0, le=100)
-    launcher: Literal["local", "torchrun"] = setting(
+    launcher: Literal["local", "torchrun", "ray"] = setting(
         "local",
-        "local: a training runs in the process of its run; torchrun: in `workers` processes, started by torch.distributed.run",
+        "local: a training runs in the process of its run; torchrun, ray: in `workers` processes, started by torch.distributed.run or by "
+        "Ray Train",
         identity=False,
         added=True,
     )
     workers: int = setting(
         1,
-        "Processes that share each training, one for each GPU where there are any (torchrun)",
+        "Processes that share each training, one for each GPU where there are any (torchrun, ray)",
         "processes",
         identity=False,
         added=True,
@@ -37,13 +38,13 @@ class Compute(Settings):
     )
     strategy: Strategy = setting(
         "ddp",
-        "ddp: every worker holds the whole student; fsdp: its weights, gradients and moments are spread over the workers (torchrun)",
+        "ddp: every worker holds the whole student; fsdp: its weights, gradients and moments are spread over the workers (torchrun, ray)",
         identity=False,
         added=True,
     )
     max_failures: int = setting(
         1,
-        "How often all workers of a training are started anew, from its last checkpoint, after one has died (torchrun)",
+        "How often all workers of a training are started anew, from its last checkpoint, after one has died (torchrun, ray)",
         "failures",
         identity=False,
         added=True,

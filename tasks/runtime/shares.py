@@ -53,8 +53,11 @@ class Share:
 
 
 def shares_of(compute: Compute, parts: int) -> int:
-    """Processes that share work of so many parts."""
-    return min(compute.workers, parts) if compute.launcher != "local" else 1
+    """Processes that share work of so many parts: all on the machine of the run, also where Ray's workers are elsewhere."""
+    if compute.launcher == "local":
+        return 1
+    most = min(compute.workers, parts)
+    return min(most, len(os.sched_getaffinity(0))) if compute.launcher == "ray" else most
 
 
 def in_shares(

@@ -95,7 +95,7 @@ def train_model(
         corpus: The data.
         context: The run.
         checkpoints: Their folder.
-        show: Takes the steps in place of a bar or lines, in the first of several processes.
+        show: Takes the steps, to show and to record them, in the first of several processes.
     """
     use_threads(ladder)
     writes = process_rank() == 0
@@ -153,7 +153,7 @@ def train_model(
         shown = stack.enter_context(own).on_step if own else show
         stack.enter_context(disk_errors(context.paths))
         stack.enter_context(stopping.training(work.name))
-        curves = stack.enter_context(stage_curves(work, context)) if writes else None
+        curves = stack.enter_context(stage_curves(work, context)) if own else None
 
         def on_step(step: Step) -> None:
             if step.step in work.keep:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from conf.errors import UserError
@@ -9,6 +11,7 @@ from conf.schema.compute import Compute
 from conf.schema.stage.objective import Objective
 from conf.schema.stage.training import Training
 from models.training.step import check_whole_batches
+from tasks.training.workers.on_ray import ADDRESS, require_ray
 
 
 def check_workers(compute: Compute, training: Training, objective: Objective | None, name: str) -> None:
@@ -21,8 +24,10 @@ def check_workers(compute: Compute, training: Training, objective: Objective | N
         name: Of the model, for the message.
 
     Raises:
-        UserError: Naming the setting.
+        UserError: Naming the setting; or Ray is missing.
     """
+    if compute.launcher == "ray":
+        require_ray()
     check_whole_batches(objective, training, compute.workers)
     if compute.workers == 1:
         return
@@ -33,6 +38,7 @@ def check_workers(compute: Compute, training: Training, objective: Objective | N
     if compute.workers > shares:
         allowed = f"at most {shares}, the examples of a micro-batch of {name}"
         raise UserError.about("compute.workers", compute.workers, allowed, "Lower it, or raise training.batch_size.")
-    cards = torch.cuda.device_count() if compute.device != "cpu" else 0
+    elsewhere = compute.launcher == "ray" and ADDRESS in os.environ  # the cluster is asked when training begins
+    cards = 0 if elsewhere or compute.device == "cpu" else torch.cuda.device_count()
     if cards and compute.workers > cards:
         raise UserError.about("compute.workers", compute.workers, f"at most {cards}, the GPUs of this machine", "Lower it.")

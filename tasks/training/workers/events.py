@@ -1,10 +1,11 @@
-"""Steps and log lines of the first worker, passed to its run in a file."""
+"""Steps and log lines of the first worker, passed in a file to its run, which shows and records them."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.runtime.logs import log
 from tasks.runtime.progress import TrainingProgress
+from tasks.tracking.curves import CurveLogger, points_of
 
 if TYPE_CHECKING:
     from models.training.loop import Step
@@ -53,13 +55,31 @@ class _Lines(logging.Handler):
 
 
 class EventReader:
-    """Reads what was written since the last time, and shows it as if the training were here."""
+    """Reads what was written since the last time, and shows and records it as if the training were here.
 
-    def __init__(self, folder: Path, progress: TrainingProgress) -> None:
-        self._path, self._progress, self._at = folder / EVENTS, progress, 0
+    Args:
+        folder: Where the first worker writes.
+        progress: Shows the steps.
+        curves: Records them; None: the model is not recorded.
+    """
+
+    def __init__(self, folder: Path, progress: TrainingProgress, curves: CurveLogger | None) -> None:
+        self._path, self._progress, self._curves = folder / EVENTS, progress, curves
+        self._at, self._recorded = 0, 0
+
+    def record_rest(self) -> None:
+        """Record what an earlier attempt wrote, whose run died before it had recorded all; the next attempt writes anew."""
+        for event in self._new():
+            self._record(event)
+        self._at, self._recorded = 0, 0
 
     def read(self) -> None:
         """Show the new lines; one that is not yet whole waits for the next time."""
+        for event in self._new():
+            self._record(event)
+            self._show(event)
+
+    def _new(self) -> Iterator[dict[str, Any]]:
         if not self._path.is_file():
             return
         with self._path.open("rb") as file:
@@ -67,8 +87,16 @@ class EventReader:
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         self._at += len(whole)
-        for line in whole.splitlines():
-            self._show(json.loads(line))
+        yield from map(json.loads, whole.splitlines())
+
+    def _record(self, event: dict[str, Any]) -> None:
+        from models.training.loop import Step
+
+        if self._curves and "step" in event:
+            step = Step(**event["step"])
+            if step.step > self._recorded:  # workers that were started anew repeat steps
+                self._recorded = step.step
+                self._curves.add(step.step, points_of(step))
 
     def _show(self, event: dict[str, Any]) -> None:
         if event.get("begins"):  # the start of the workers is no training

@@ -1,24 +1,24 @@
-"""Train a model in several processes, started by torch.distributed.run.
+"""Train a model in several processes, started by torch.distributed.run or by Ray.
 
-The run itself trains nothing then: it writes the work into a folder, starts the launcher, shows the steps of the first worker, passes a
-request to stop on, and takes the finished model's folder. Work and inputs travel by cloudpickle, between processes of one installation.
+The run itself trains nothing then: it writes the work into a folder, starts the launcher, shows and records the steps of the first worker,
+passes a request to stop on, and takes the finished model's folder. Work and inputs travel by cloudpickle, between processes of one
+installation.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import signal
+import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cloudpickle
+import psutil
 
 from conf import errors
 from conf.errors import LadderError, RunCancelled
@@ -29,30 +29,15 @@ from tasks.runtime.logs import log
 from tasks.runtime.progress import TrainingProgress
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.store.cached import Write
+from tasks.training.train_model import stage_curves
 from tasks.training.work import TOGETHER, Work
+from tasks.training.workers import on_ray, torchrun
 from tasks.training.workers.check import check_workers
-from tasks.training.workers.events import EVENTS, EventReader
+from tasks.training.workers.events import EventReader
+from tasks.training.workers.order import MODEL, OUTCOME, POLL_SECONDS, STOP, VERSIONS, WORK, WorkerOrder, versions
 
-WORK, VERSIONS, STOP, OUTCOME, MODEL = "work.pickle", "versions.json", "stop", "outcome.json", "model"
-POLL_SECONDS = 0.2
+LAUNCHERS = {"torchrun": torchrun, "ray": on_ray}
 GRACE_SECONDS = 30.0  # after the outcome of one worker, in which the others end
-WORKER = "tasks.training.workers.worker"
-
-
-class WorkerOrder(NamedTuple):
-    """All that a worker needs; `owner` is the process id of the run that wrote it."""
-
-    work: Work
-    inputs: StageInputs
-    fingerprint: str
-    checkpoints: Path
-    owner: int
-
-
-def versions() -> dict[str, str]:
-    """What must be equal in all processes of a training."""
-    packages = {name: importlib.metadata.version(name) for name in ("ladder-distillation", "torch")}
-    return packages | {"Python": platform.python_version()}
 
 
 def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoints: Path) -> tuple[Write, int | None]:
@@ -71,14 +56,16 @@ def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoi
     check_workers(compute, work.training, work.objective, work.name)
     folder = checkpoints / TOGETHER
     end_earlier(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    order = WorkerOrder(work, inputs, fingerprint, checkpoints, os.getpid())
-    (folder / VERSIONS).write_text(json.dumps(versions()), encoding="utf-8")  # apart: another version may not even read the order
-    (folder / WORK).write_bytes(cloudpickle.dumps(order))
-    log.info("%s: %d worker%s started by %s", work.name, compute.workers, "s" if compute.workers > 1 else "", compute.launcher)
-    with stopping.training(work.name), TrainingProgress(work.name, work.training.steps, unit_of(inputs)) as progress:
-        _run(folder, compute, EventReader(folder, progress))
+    with (
+        stopping.training(work.name),
+        TrainingProgress(work.name, work.training.steps, unit_of(inputs)) as progress,
+        stage_curves(work, inputs.context) as curves,
+    ):
+        events = EventReader(folder, progress, curves)
+        events.record_rest()
+        _write_order(folder, WorkerOrder(work, inputs, fingerprint, checkpoints, os.getpid(), socket.gethostname()))
+        log.info("%s: %d worker%s started by %s", work.name, compute.workers, "s" if compute.workers > 1 else "", compute.launcher)
+        _run(folder, compute, events)
         outcome = read_json(folder / OUTCOME)
         if outcome["kind"] == RunCancelled.__name__:
             raise RunCancelled(outcome["text"])
@@ -97,19 +84,18 @@ def unit_of(inputs: StageInputs) -> str:
     return "tok" if inputs.ladder.workload == "causal-lm" else "ex"
 
 
-def _command(folder: Path, compute: Compute) -> list[str]:
-    options = ["--standalone", f"--nproc-per-node={compute.workers}", f"--max-restarts={compute.max_failures}"]
-    return [sys.executable, "-m", "torch.distributed.run", *options, "-m", WORKER, str(folder)]
+def _write_order(folder: Path, order: WorkerOrder) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / VERSIONS).write_text(json.dumps(versions()), encoding="utf-8")  # apart: another version may not even read the order
+    (folder / WORK).write_bytes(cloudpickle.dumps(order))
 
 
 def _environment(compute: Compute) -> dict[str, str]:
-    """That of this process; workers share its cores, and a worker's neighbours are on this machine."""
+    """That of this process; workers share its cores."""
     cores = compute.threads or len(os.sched_getaffinity(0))
-    return os.environ | {
-        "OMP_NUM_THREADS": str(max(cores // compute.workers, 1)),
-        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
-        "PYTHONUNBUFFERED": "1",
-    }
+    ours = {"OMP_NUM_THREADS": str(max(cores // compute.workers, 1)), "PYTHONUNBUFFERED": "1"}
+    return os.environ | ours | LAUNCHERS[compute.launcher].environment()
 
 
 def _run(folder: Path, compute: Compute, events: EventReader) -> None:
@@ -122,14 +108,13 @@ def _run(folder: Path, compute: Compute, events: EventReader) -> None:
     with said.open("wb") as output:
         # A session of its own: Ctrl-C reaches this process alone, which asks the workers to end after their step.
         process = subprocess.Popen(
-            _command(folder, compute),
+            LAUNCHERS[compute.launcher].command(folder, compute),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             env=_environment(compute),
             start_new_session=True,
         )
-    (folder / "pid").write_text(str(process.pid), encoding="utf-8")
     try:
         ended = 0.0
         while process.poll() is None:
@@ -137,36 +122,29 @@ def _run(folder: Path, compute: Compute, events: EventReader) -> None:
             if not ended and (folder / OUTCOME).is_file():
                 ended = time.monotonic()
             if ended and time.monotonic() - ended > GRACE_SECONDS:  # one worker has failed, the others wait for it
-                _kill(process.pid)
+                end_earlier(folder)
             if stopping.requested():
                 (folder / STOP).touch()
             time.sleep(POLL_SECONDS)
         events.read()
     except BaseException:
-        _kill(process.pid)
+        end_earlier(folder)
+        process.wait()
         raise
     if not (folder / OUTCOME).is_file():
+        end_earlier(folder)  # the workers of a launcher that was killed
         raise LadderError(f"Workers died more often than compute.max_failures allows ({compute.max_failures}). {_last_words(said)}")
 
 
 def end_earlier(folder: Path) -> None:
-    """End the workers of an earlier attempt, whose run died: they write the same checkpoints."""
-    import psutil
+    """Kill launcher and workers of an attempt, whose run or launcher may have died, and wait until they are gone.
 
-    path = folder / "pid"
-    pid = int(path.read_text(encoding="utf-8")) if path.is_file() else 0
-    if pid and psutil.pid_exists(pid) and str(folder) in " ".join(psutil.Process(pid).cmdline()):
-        _kill(pid)
-
-
-def _kill(session: int) -> None:
-    """Kill the launcher and its workers, and wait until they are gone."""
-    import psutil
-
-    try:
-        family = [psutil.Process(session), *psutil.Process(session).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
+    They write the same checkpoints as those that come after them.
+    """
+    family: list[psutil.Process] = []
+    for each in psutil.process_iter(["cmdline"]) if folder.is_dir() else ():
+        if str(folder) in (each.info["cmdline"] or ()) and each.pid != os.getpid():
+            family += [each, *_below(each)]
     for each in family:
         try:
             each.send_signal(signal.SIGKILL)
@@ -175,11 +153,15 @@ def _kill(session: int) -> None:
     psutil.wait_procs(family, timeout=10)
 
 
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
 def _last_words(path: Path) -> str:
     """The end of the launcher's output, for the message."""
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     wanted: list[Any] = [line for line in lines if "Error" in line or "Signal" in line][-2:] or lines[-2:]
     return f"Its last lines: {' | '.join(wanted)} (all of them: {path})" if wanted else f"It said nothing ({path})."
-
-
-__all__ = ["EVENTS", "MODEL", "OUTCOME", "STOP", "VERSIONS", "WORK", "WorkerOrder", "end_earlier", "train_by_workers", "versions"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -15,51 +15,41 @@ from pathlib import Path
 import psutil
 import torch
 
-from conf.atomic import write_atomic
-from conf.errors import LadderError, RunCancelled, UserError
+from conf.errors import LadderError, RunCancelled
 from conf.home import disk_errors
-from models.base.files import read_json
 from models.base.processes import place_on_machine, process_rank
 from tasks.runtime import cancellation as stopping
 from tasks.training.train_model import train_model, write_model
 from tasks.training.workers.events import EventWriter
-from tasks.training.workers.launch import MODEL, OUTCOME, POLL_SECONDS, STOP, VERSIONS, WORK, WorkerOrder, versions
+from tasks.training.workers.order import MODEL, POLL_SECONDS, STOP, WORK, WorkerOrder, check_versions, write_outcome
 
 
 def main(folder: Path) -> None:
     """Share a training; the first process writes the model and the outcome.
 
-    Whatever a user can mend or ask for is an outcome, whichever process found it, with exit code 0; anything else ends the process with an
-    error, after which the launcher starts all workers anew.
+    Whatever a user can mend or ask for is an outcome, whichever process found it; anything else ends the process with an error, after which
+    the launcher starts all workers anew.
     """
     writes = process_rank() == 0
     with EventWriter(folder) if writes else nullcontext() as events:
         try:
             resumed_at = _train(folder, events)
         except LadderError as error:
-            kind = RunCancelled.__name__ if isinstance(error, RunCancelled) else type(error).__name__
-            _end(folder, kind, str(error))
+            if isinstance(error, RunCancelled) and not (folder / STOP).exists():
+                raise  # the launcher stops this worker, or one of another machine, and the run goes on
+            write_outcome(folder, error)
         else:
             if writes:
-                _end(folder, "", "", resumed_at)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _end(folder: Path, kind: str, text: str, resumed_at: int | None = None) -> None:
-    write_atomic(folder / OUTCOME, json.dumps({"kind": kind, "text": text, "resumed_at": resumed_at}))
+                write_outcome(folder, None, resumed_at)
 
 
 def _train(folder: Path, events: EventWriter | None) -> int | None:
-    wanted, here = read_json(folder / VERSIONS), versions()
-    if wanted != here:
-        said, got = (", ".join(f"{name} {version}" for name, version in each.items()) for each in (wanted, here))
-        raise UserError.about("compute.launcher", f"a worker with {got}", said, "Install the same versions for all workers.")
+    check_versions(folder)
     order: WorkerOrder = pickle.loads((folder / WORK).read_bytes())  # written by the run, in its own home
     if torch.cuda.is_available():
         torch.cuda.set_device(place_on_machine())
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    threading.Thread(target=_watch, args=(folder, order.owner), daemon=True).start()
+    threading.Thread(target=_watch, args=(folder, order), daemon=True).start()
     if events:
         events.write(begins=True)
     inputs, show = order.inputs, events.on_step if events else None
@@ -72,12 +62,17 @@ def _train(folder: Path, events: EventWriter | None) -> int | None:
     return finished.trained.resumed_at
 
 
-def _watch(folder: Path, owner: int) -> None:
-    """Stop the training, or the filling of a cache, when the run asks for it or is gone."""
-    while psutil.pid_exists(owner) and not (folder / STOP).exists():
+def _watch(folder: Path, order: WorkerOrder) -> None:
+    """Stop the training, or the filling of a cache, when the run asks for it or is gone, or the launcher of this worker is."""
+    launcher, here = os.getppid(), order.host == socket.gethostname()
+    while os.getppid() == launcher and not (folder / STOP).exists():
+        if here and not psutil.pid_exists(order.owner):
+            (folder / STOP).touch()
         time.sleep(POLL_SECONDS)
     stopping.cancel()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -35,7 +35,7 @@ from tasks.teachers.teacher import prepare_teacher, teacher_work
 from tasks.training.student import train_student
 from tasks.training.workers import worker
 from tasks.training.workers.check import check_workers
-from tasks.training.workers.launch import OUTCOME, VERSIONS, WORK, versions
+from tasks.training.workers.order import OUTCOME, VERSIONS, WORK, versions
 from tests.factories import inputs_of, write_functions
 
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
