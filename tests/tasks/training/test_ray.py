@@ -28,7 +28,7 @@ from tasks.training.workers.check import check_workers
 from tasks.training.workers.on_ray import ADDRESS
 from tasks.training.workers.order import OUTCOME, VERSIONS, versions
 from tests.factories import write_functions
-from tests.flows.driver import clean_environment
+from tests.flows.driver import clean_environment, newest_checkpoint
 from tests.hosts import Hosts, hosts
 from tests.tasks.training.test_workers import apart, checkpoints_in, inputs_in, ladder_of, losses, wait_until
 
@@ -161,14 +161,11 @@ class TestWithRay:
         first.send_signal(signal.SIGTERM)
         kind, text = outcome(first)
         assert (kind, text.rpartition(" of ")[2]) == ("RunInterrupted", "3000"), text
-        stopped = int(checkpoints_in(host.folder / "two")[-1].name.removeprefix("step-"))
+        stopped = newest_checkpoint(host.folder / "two")
         assert f"at step {stopped} " in text
 
-        def later() -> bool:
-            return any(int(path.name.removeprefix("step-")) > stopped for path in checkpoints_in(host.folder / "two"))
-
         second = host.training("two", 2, 3000)
-        wait_until(lambda: later() or second.poll() is not None, "a later checkpoint", SECONDS)
+        wait_until(lambda: newest_checkpoint(host.folder / "two") > stopped or second.poll() is not None, "a later checkpoint", SECONDS)
         below = psutil.Process(second.pid).children(recursive=True)
         family_of(second, "tasks.training.workers.on_ray")[0].kill()
         kind, text = outcome(second)
@@ -177,13 +174,13 @@ class TestWithRay:
         psutil.wait_procs(below, timeout=60)
         assert not [each for each in below if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
-        reached = int(checkpoints_in(host.folder / "two")[-1].name.removeprefix("step-"))
+        reached = newest_checkpoint(host.folder / "two")
         third = host.training("two", 2, 3000)
-        wait_until(lambda: list((host.folder / "two").rglob("events.jsonl")) or third.poll() is not None, "the third attempt", SECONDS)
+        wait_until(lambda: newest_checkpoint(host.folder / "two") > reached or third.poll() is not None, "a checkpoint after that", SECONDS)
         third.send_signal(signal.SIGTERM)
         kind, text = outcome(third)
         assert kind == "RunInterrupted", text
-        assert int(checkpoints_in(host.folder / "two")[-1].name.removeprefix("step-")) >= reached > stopped
+        assert newest_checkpoint(host.folder / "two") > reached > stopped
 
     def test_a_cluster_by_its_address(self, host: Host) -> None:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789" * 4, "GLOO_SOCKET_IFNAME": "lo"}
