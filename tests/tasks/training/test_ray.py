@@ -21,8 +21,8 @@ from conf.errors import UserError
 from conf.schema.compute import Compute
 from conf.schema.stage.training import Training
 from models.base.files import read_json
-from tasks.runtime.shares import shares_of
 from tasks.records.run import StageRecord
+from tasks.runtime.shares import shares_of
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.workers.check import check_workers
 from tasks.training.workers.on_ray import ADDRESS

@@ -28,13 +28,17 @@ from conf.schema.compute import Compute
 from conf.schema.ladder import Ladder
 from conf.schema.stage.objective import Objective
 from models.base.files import read_json
+from models.training.loop import Step
 from tasks.records.run import StageRecord
 from tasks.runtime import cancellation as stopping
+from tasks.runtime.progress import TrainingProgress
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher, teacher_work
+from tasks.tracking.curves import CurveLogger
 from tasks.training.student import train_student
 from tasks.training.workers import worker
 from tasks.training.workers.check import check_workers
+from tasks.training.workers.events import EventReader, EventWriter
 from tasks.training.workers.order import OUTCOME, VERSIONS, WORK, versions
 from tests.factories import inputs_of, write_functions
 
@@ -284,3 +288,20 @@ def test_a_worker_of_another_version_says_so_before_it_reads_its_order(tmp_path:
     assert outcome["kind"] == "UserError"
     assert re.match(rf"compute.launcher: got 'a worker with .*{package} (?!0.0.1).*'; allowed: .*{package} 0.0.1.*", outcome["text"])
     assert outcome["text"].endswith("Install the same versions for all workers.")
+
+
+def test_the_run_records_each_step_of_its_workers_once(tmp_path: Path) -> None:
+    def step(number: int) -> Step:
+        return Step(number, 3.0, 3.0, 0.0, None, 0.1, 0.0, 1.0, 1.0, 100.0, {"nll": 2.0} if number == 3 else None)
+
+    def recorded(reader: Callable[[EventReader], None]) -> list[tuple[str, int]]:
+        curves = CurveLogger("small", cast(Any, None), cast(Any, None))  # it is not entered, and so sends nothing
+        reader(EventReader(tmp_path, TrainingProgress("small", 3, "ex"), curves))
+        return [(key, number) for key, _, number, _ in curves._held if key in ("train/loss", "curve/valid_nll")]
+
+    with EventWriter(tmp_path) as events:
+        for number in (1, 2, 1, 2, 3):  # after step 2 all workers were started anew
+            events.on_step(step(number))
+    once = [("train/loss", 1), ("train/loss", 2), ("train/loss", 3), ("curve/valid_nll", 3)]
+    assert recorded(EventReader.read) == once
+    assert recorded(EventReader.record_rest) == once, "which a run left that died"
