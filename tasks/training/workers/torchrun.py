@@ -19,4 +19,5 @@ def command(folder: Path, compute: Compute) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Variables for the launcher; a worker's neighbours are on this machine."""
-    return {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
+    # With a shared store, workers that are started anew may read addresses of those before them (torch 2.13).
+    return {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
