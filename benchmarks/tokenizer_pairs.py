@@ -1,6 +1,6 @@
 """SmolLM2-135M above a student of bytes, with little text: the same student with and without the teacher's answers.
 
-    python -m benchmarks.tokenizers TEACHER [--windows 96] [--steps 150] [--seeds 2] [--alpha 0.7]
+    python -m benchmarks.tokenizer_pairs TEACHER [--windows 96] [--steps 150] [--seeds 2] [--alpha 0.7]
 
 TEACHER is a Hugging Face folder, such as the one in `store/converted/` that a run of the ladder `smollm2` leaves. Text is the standard
 library's source, in windows of 256 bytes that begin anywhere in a file; files of the held-out windows are others. The teacher answers each
