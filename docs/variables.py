@@ -2,8 +2,8 @@
 
 VARIABLES = {
     "LADDER_HOME": "Folder of everything that Ladder writes; default `./.ladder`.",
-    "LADDER_CLUSTER": "Address of a Dask scheduler, such as `tcp://host:8786`, on whose workers trials and arms train; "
-    "where it is not set they train on this machine.",
+    "LADDER_CLUSTER": "Address of a Dask scheduler, such as `tcp://host:8786`, on whose workers trials and arms train, "
+    "and windows are judged; where it is not set this machine does it.",
     "LADDER_STORE": "Object store behind the store of the home, such as `s3://bucket/folder`, which several machines share; "
     "none where it is not set.",
     "LADDER_STORE_LEASE": "Seconds after which the right of a machine to compute a result passes on, unless it is renewed; default 60.",

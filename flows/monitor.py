@@ -19,7 +19,7 @@ from flows.redistill import consider
 from flows.run_labels import is_served
 from flows.steps import cancellable
 from tasks.monitoring.history import read_history, write_entry
-from tasks.monitoring.look import look
+from tasks.monitoring.look_together import look_together
 from tasks.monitoring.record import record_window
 from tasks.monitoring.reference import Watched
 from tasks.monitoring.targets import targets
@@ -47,8 +47,8 @@ def monitor(model: ModelText = "", windows: str = "") -> list[WindowReport] | St
         restrict(roots())
     paths = home()
     found: list[WindowReport] = []
-    for seen in targets(tracker_of(paths), paths, model):
-        looked = look(paths, seen, windows or None, seen.ladder.monitoring)
+    watched = targets(tracker_of(paths), paths, model)
+    for seen, looked in zip(watched, look_together(paths, watched, windows or None), strict=True):
         found += [entry.report for entry in looked.entries]
         publish(paths, seen)
     return found

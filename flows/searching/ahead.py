@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from conf.schema.ladder import Ladder
@@ -10,9 +9,10 @@ from conf.schema.measures.proof import Arm
 from flows.searching.rounds import train_trials
 from tasks.proof.prepare_arms import Arms
 from tasks.records.run import StageRecord
+from tasks.runtime.cluster.client import cluster_address
 from tasks.runtime.logs import log
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.search.cluster import VARIABLE, workers_of
+from tasks.search.cluster import workers_of
 from tasks.search.trial import job_of
 
 Replicated = Callable[[Arm, int, list[int] | None], Ladder]  # of an arm, the number of a seed, and the steps that staged took
@@ -30,7 +30,7 @@ def train_ahead(arms: Arms, replicated: Replicated, root: StageRecord, inputs: S
         root: The root teacher.
         inputs: Of all stages.
     """
-    if not os.environ.get(VARIABLE):
+    if not cluster_address():
         return
     with workers_of(inputs.ladder.compute.at_once) as workers:
         taken: dict[int, list[int] | None] = dict.fromkeys(range(inputs.ladder.proof.seeds))

@@ -23,10 +23,12 @@ from tasks.records.run import RunRecord, StageRecord
 from tasks.records.speeds import FILE, read_bench
 from tasks.runtime.environment import processor
 from tasks.runtime.logs import log
+from tasks.runtime.runs.at_hand import at_hand
 from tasks.runtime.runs.run_registry import Context, now, store_of
 from tasks.runtime.training_slots import BusyError, training_slot
 from tasks.store.cached import Entry, Write, find_or_compute
 from tasks.store.fingerprint import fingerprint
+from tasks.store.store import Store
 
 KIND = "bench"  # part of the store
 FORMAT = 2  # of the measurement: another number, and all is measured anew
@@ -98,6 +100,8 @@ def bench_run(record: RunRecord, ladder: Ladder, fresh: bool = False) -> RunBenc
         refuse_unserved(ladder.workload, "RUN", record.run, "a measured run")
     if not models:
         raise UserError.about("RUN", record.run, "a run with a finished model", "This one ended before its teacher was ready.")
+    store = Store(home(), log.warning)
+    models = [at_hand(store, model) or model for model in models]
     missing = [model.name for model in models if not (Path(model.folder) / "config.json").is_file()]
     if missing:
         raise UserError.about("RUN", record.run, f"a run whose models are in the store; {missing[0]} is not", "Run the ladder again.")

@@ -20,14 +20,17 @@ from tasks.export.deliver import check_free, deliver
 from tasks.export.export import Exporter, check_exports, export_identity
 from tasks.records.export import FILE, ExportRecord, RunExports, read_exports
 from tasks.records.run import DataRecord, RunRecord, StageRecord
+from tasks.runtime.logs import log
+from tasks.runtime.runs.at_hand import at_hand
 from tasks.runtime.runs.run_registry import Context
 from tasks.store.fingerprint import fingerprint
+from tasks.store.store import Store
 from tasks.tracking.recorder import recorder_of
 from tasks.tracking.tracker import Tracker
 
 
-def chosen_stage(record: RunRecord, stage: str | None, key: str = "--stage") -> tuple[StageRecord, DataRecord]:
-    """A finished student of a run, the last one where none is named, and its data.
+def chosen_stage(home: Home, record: RunRecord, stage: str | None, key: str = "--stage") -> tuple[StageRecord, DataRecord]:
+    """A finished student of a run, the last one where none is named, and its data; fetched from the object store where the home lacks them.
 
     Raises:
         UserError: There is no such student, or its folder or its data are gone.
@@ -41,11 +44,13 @@ def chosen_stage(record: RunRecord, stage: str | None, key: str = "--stage") -> 
         raise UserError.about(key, wanted, f"a finished stage of {record.run}: {', '.join(names)}", remedy)
     found = next(each for each in reversed(record.stages) if each.name == wanted)
     assert record.data is not None
-    for what, file in (("its student", Path(found.folder) / "config.json"), ("its data", Path(record.data.folder) / "corpus.json")):
+    store = Store(home, log.warning)
+    found, data = at_hand(store, found) or found, at_hand(store, record.data) or record.data
+    for what, file in (("its student", Path(found.folder) / "config.json"), ("its data", Path(data.folder) / "corpus.json")):
         if not file.is_file():
             remedy = "Run the ladder again."
             raise UserError.about("RUN", record.run, f"a run whose models and data are in the store; {what} of {wanted} is not", remedy)
-    return found, record.data
+    return found, data
 
 
 def export_run(
@@ -65,7 +70,7 @@ def export_run(
         UserError: A format, the student or the folder is refused, before any work.
         ExportRefused: Some are outside their tolerance; the others are made.
     """
-    student, data = chosen_stage(record, stage)
+    student, data = chosen_stage(home, record, stage)
     check_exports(exports, student, ladder, "--format")
     places = {export.name: to if len(exports) == 1 else to / export.name for export in exports} if to is not None else {}
     if to is not None and len(exports) > 1 and to.exists() and not to.is_dir():

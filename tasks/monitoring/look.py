@@ -5,7 +5,8 @@ Shapes: n rows of a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,15 @@ class Looked:
     put_off: list[Path] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class NewWindows:
+    """Windows that were not judged yet, by time, and those that were."""
+
+    windows: list[Window]
+    history: list[WindowEntry]
+    put_off: list[Path]
+
+
 def look(home: Home, seen: Watched, pattern: str | None, settings: Monitoring, done: Done = lambda entry: None) -> Looked:
     """Judge the windows that were not judged yet, by time.
 
@@ -63,30 +73,53 @@ def look(home: Home, seen: Watched, pattern: str | None, settings: Monitoring, d
         UserError: There is no such folder.
         StoreError: The disk is full.
     """
-    name, found = seen.version.name, Looked()
-    given = pattern or settings.windows
+    with new_windows(home, seen, pattern, settings) as new:
+        found = Looked(put_off=new.put_off)
+        for entry in judge_windows(home, seen, settings, new.history, new.windows):
+            write_entry(home, entry)
+            found.entries.append(entry)
+            done(entry)
+    return found
+
+
+@contextmanager
+def new_windows(home: Home, seen: Watched, pattern: str | None, settings: Monitoring) -> Iterator[NewWindows]:
+    """The windows to judge; until the end of the block nobody else adds to the history. Arguments and errors as `look`."""
+    name, given = seen.version.name, pattern or settings.windows
     files = list_windows(given) if given else list_windows(str(home.windows / name)) if (home.windows / name).is_dir() else []
     with alone(home, name):
-        history = read_history(home, name)
-        known = {entry.report.content for entry in history if entry.report.content}
-        windows: list[Window] = []
+        new = NewWindows([], read_history(home, name), [])
+        known = {entry.report.content for entry in new.history if entry.report.content}
         for path in files:
             window = read_window(path, settings.columns)
             if window is None:
-                found.put_off.append(path)
+                new.put_off.append(path)
             elif window.content not in known:
                 known.add(window.content)
-                windows.append(window)
-        judged = _Watch(home, seen, settings, history)
-        for window in sorted(windows, key=lambda window: (window.began or "", window.path.name)):
-            entry = judged.judge(window)
-            write_entry(home, entry)
-            judged.history.append(entry)
-            found.entries.append(entry)
-            done(entry)
-    for path in found.put_off:
+                new.windows.append(window)
+        new.windows.sort(key=lambda window: (window.began or "", window.path.name))
+        yield new
+    for path in new.put_off:
         log.info("%s is still written; it is read next time", path.name)
-    return found
+
+
+def judge_windows(
+    home: Home, seen: Watched, settings: Monitoring, history: Sequence[WindowEntry], windows: Sequence[Window]
+) -> Iterator[WindowEntry]:
+    """Judge windows in their order, each after those before it.
+
+    Args:
+        home: Where the store is.
+        seen: The version.
+        settings: Of monitoring.
+        history: Windows that were judged before.
+        windows: New ones.
+    """
+    watch = _Watch(home, seen, settings, list(history))
+    for window in windows:
+        entry = watch.judge(window)
+        yield entry
+        watch.history.append(entry)
 
 
 class _Watch:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import queue
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from conf.errors import LadderError, TrainingDiverged, UserError
-from conf.home import Home, home
-from conf.locks import job_lock
+from conf.home import home
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of
 from models.data.corpus import SplitName
 from tasks.evaluation.evaluate import evaluate_model
 from tasks.records.base import Record
 from tasks.records.run import DataRecord, StageRecord
+from tasks.runtime.cluster.localise import data_here, model_here
+from tasks.runtime.cluster.program import answer_lines
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.search.localise import data_here, model_here
 from tasks.training.student import train_student
 
 
@@ -88,16 +82,6 @@ def here(job: TrialJob) -> TrialJob:
     return job.model_copy(update={"context": context, "data": data_here(job.data, context), "lineage": lineage})
 
 
-@contextmanager
-def in_use(own: Home) -> Iterator[None]:
-    """Have nothing removed that was last used after this: the run itself may be on another machine, and its lock with it."""
-    own.locks.mkdir(parents=True, exist_ok=True)
-    lock = job_lock(own.locks)
-    with lock:
-        yield
-    Path(lock.lock_file).unlink(missing_ok=True)
-
-
 def train_trial(job: TrialJob) -> TrialOutcome:
     """Find or train the students of a job, and judge the last one."""
     ladder, began = Ladder.model_validate(job.ladder), time.monotonic()
@@ -113,29 +97,14 @@ def train_trial(job: TrialJob) -> TrialOutcome:
     return TrialOutcome(students=tuple(lineage[len(job.lineage) :]), seconds=time.monotonic() - began)
 
 
-def main() -> None:
-    """Train the jobs that come as lines on standard input, an outcome or an error in a line for each; ends with its parent process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this one
-    lines: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            lines.put(line)
-        os._exit(0)
-
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        try:
-            job = TrialJob.model_validate_json(lines.get())
-            with in_use(home()):
-                answer = train_trial(here(job))
-        except LadderError as error:
-            answer = TrialOutcome(failed=str(error))
-        answers.write(answer.model_dump_json() + "\n")
-        answers.flush()
+def answer(line: str) -> str:
+    """The outcome of a job, or its error, both as JSON."""
+    try:
+        outcome = train_trial(here(TrialJob.model_validate_json(line)))
+    except LadderError as error:
+        outcome = TrialOutcome(failed=str(error))
+    return outcome.model_dump_json()
 
 
 if __name__ == "__main__":
-    main()
+    answer_lines(answer)

@@ -11,6 +11,7 @@ from types import TracebackType
 from conf.errors import LadderError
 from tasks.search.trial import TrialJob, TrialOutcome, train_trial
 
+PROGRAM = "tasks.search.trial"  # answers jobs
 END_SECONDS = 10.0
 
 
@@ -30,7 +31,7 @@ class Workers(AbstractContextManager["Workers"]):
         if len(jobs) == 1:
             return [train_trial(jobs[0])]
         while len(self.processes) < len(jobs):
-            command = [sys.executable, "-m", "tasks.search.trial"]
+            command = [sys.executable, "-m", PROGRAM]
             self.processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         for process, job in zip(self.processes, jobs, strict=False):
             assert process.stdin

@@ -95,11 +95,17 @@ class Store:
         if self.remote is not None and limit is not None:
             trim(self.home, self.remote, limit)
 
-    def peek(self, kind: str, fingerprint: str, check: Check | None = None) -> Found | None:
+    def peek(self, kind: str, fingerprint: str, check: Check | None = None, *, whole: bool = False) -> Found | None:
         """The result with this fingerprint, judged by its manifest, file sizes and records alone; changes nothing. For plans.
 
         Of a result that the object store alone has, its small files are fetched, records among them; of data, which plans read, all,
         unless another process has their lock.
+
+        Args:
+            kind: Sub-folder of the store.
+            fingerprint: Hash of its identity.
+            check: As of `find`.
+            whole: Whether all files are wanted; a result whose large ones the object store alone has is none then.
         """
         for folder in (self.home.store / kind).glob(f"*-{fingerprint[:SHOWN]}"):
             fault, manifest = verify(folder, fingerprint, hashes=False)
@@ -110,6 +116,8 @@ class Store:
             return None
         if kind == "data":
             return self._fetch_unlocked(held, fingerprint, check)
+        if whole and not held.is_small:
+            return None
         folder = self.remote.fetch_records(held)
         return None if folder is None or _misfit(folder, check) else Found(folder, held.manifest)
 

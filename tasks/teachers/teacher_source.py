@@ -192,9 +192,9 @@ def _converted(file: Path, digest: str, context: Context) -> Path:
     store = store_of(context)
     entry = Entry("converted", file.stem, {"kind": "converted", "gguf": digest, "conversion": CONVERSION})
     if context.run in ("", PLAN):
-        found = store.peek(entry.kind, entry.fingerprint)
+        found = store.peek(entry.kind, entry.fingerprint, whole=True)  # its identity is the hash of its weights
         if found is None:
-            raise NotConverted(f"teacher.path: {file} is a GGUF file that no run has converted yet; `ladder run` does.")
+            raise NotConverted(f"teacher.path: {file} is a GGUF file that is not converted here yet; `ladder run` does it.")
         return found.folder
 
     def compute() -> Write:

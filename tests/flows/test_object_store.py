@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.flows.driver import Cli, actions, half_written, home_with_database
 from tests.s3 import make_bucket, s3_environment, s3_server
 
+QUICK = ("repeats=3", "warmup=1", "start=false", "batch_sizes=[1]")
 pytestmark = pytest.mark.processes
 
 
@@ -39,6 +41,10 @@ def test_what_one_machine_has_made_is_found_by_another(
     assert half_written(far.home) == []
     for place in (far.home / "runs").rglob("*.json"):
         assert far.env["AWS_SECRET_ACCESS_KEY"] not in place.read_text()
+    for kind in ("teacher", "stage"):
+        shutil.rmtree(far.home / "store" / kind)  # as a size limit of the home does
+    assert [made["refused"] for made in far.json("export", "--format", "hf")["exports"]] == [None]
+    assert [model["name"] for model in far.json("bench", *QUICK)["models"]] == ["teacher", "one", "two", "three"]
     checks = {check["name"]: check for check in json.loads(far("doctor", "--json", code=None).out)}
     assert checks["object store"]["found"] == f"{far.env['LADDER_STORE']} answers; conditional writes"
 

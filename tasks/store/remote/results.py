@@ -68,6 +68,11 @@ class Held:
         """Of its folder in a local store."""
         return f"{self.manifest['name']}-{self.manifest['fingerprint'][:SHOWN]}"
 
+    @property
+    def is_small(self) -> bool:
+        """Whether all its files are as small as records."""
+        return all(file["bytes"] <= RECORD_BYTES for file in self.manifest["files"].values())
+
 
 class Remote:
     """The object store behind the local store of a home."""

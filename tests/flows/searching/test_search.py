@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import LocalCluster
 
-from tests.flows.driver import wait_for
+from tests.flows.driver import Cli, wait_for
 
 SPACE = "search.space={training: {learning_rate: [0.003, 0.02], weight_decay: [0.05, 0.01]}}"
 COMMAND = ("--stage", "three", "--trials", 3, SPACE, "search.seeds=2")
@@ -91,6 +92,17 @@ def test_a_killed_search_of_two_trials_at_a_time_goes_on_and_loses_nothing(finis
     assert [trial["values"] for trial in found["trials"][: len(kept)]] == [trial["values"] for trial in kept]
     assert {rung["steps"] for trial in found["trials"] for rung in trial["rungs"]} == {50, 150}
     assert found["verdict"] in " ".join(done.out.split())
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_the_one_sentence_of_a_worker_that_refuses(finished, tiny):
+    here_alone: Any = LocalCluster
+    env = {"LADDER_STORE": "nowhere"}  # of the worker's machine alone
+    with here_alone(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, env=env) as cluster:
+        cli = Cli(finished.home, {**finished.env, "LADDER_CLUSTER": cluster.scheduler_address})
+        said = cli("search", tiny, *COMMAND, code=1).err
+    (told,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert told.startswith("error: LADDER_STORE: got 'nowhere'; allowed: an address such as s3://bucket/folder")
 
 
 @pytest.mark.slow

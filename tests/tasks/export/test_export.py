@@ -214,11 +214,11 @@ def test_each_bound_refuses(changes: dict[str, float], words: str) -> None:
 
 
 def test_only_students_are_exported(texts: Made) -> None:
-    assert chosen_stage(texts.record, None)[0].name == "one"
+    assert chosen_stage(texts.home, texts.record, None)[0].name == "one"
     with pytest.raises(UserError, match=r"--stage: got 'teacher'; allowed: a finished stage of made: one\..*Only students are exported"):
-        chosen_stage(texts.record, "teacher")
+        chosen_stage(texts.home, texts.record, "teacher")
     with pytest.raises(UserError, match="a run with a finished student"):
-        chosen_stage(run_record("new", model_record("teacher")), None)
+        chosen_stage(texts.home, run_record("new", model_record("teacher")), None)
 
 
 def test_other_weights_formats_rows_and_packages_are_other_exports(texts: Made, monkeypatch: pytest.MonkeyPatch) -> None:

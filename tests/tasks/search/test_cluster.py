@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 from distributed.client import FuturesCancelledError
 
 from conf.errors import LadderError, UserError
@@ -21,15 +24,19 @@ from conf.home import Home
 from conf.locks import is_held, job_began
 from conf.schema.ladder import Ladder
 from tasks.records.run import StageRecord
+from tasks.runtime.cluster.client import VARIABLE
+from tasks.runtime.cluster.localise import model_here
+from tasks.runtime.cluster.program import in_use
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.search.cluster import VARIABLE, ClusterWorkers, workers_of
-from tasks.search.localise import model_here
-from tasks.search.trial import TrialJob, here, in_use, job_of, train_trial
+from tasks.search.cluster import ClusterWorkers, workers_of
+from tasks.search.trial import TrialJob, here, job_of, train_trial
 from tasks.search.workers import Workers
 from tasks.store.remote.cache import _starts
 from tasks.teachers.teacher import prepare_teacher
 from tests.factories import inputs_of, write_functions
+from tests.flows.driver import clean_environment
 
+OWNER = "TRAININGS_OF_TEST"  # variable of a test's workers, and of their processes
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "feed_forward": 32}
 
 
@@ -71,7 +78,8 @@ def job(inputs: StageInputs, root: StageRecord, steps: int, seed: int = 0, home:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    monkeypatch.setenv(OWNER, str(tmp_path))
     here_alone: Any = LocalCluster
     made = here_alone(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None)
     yield made
@@ -79,16 +87,17 @@ def cluster() -> Iterator[Any]:
 
 
 def trainings() -> list[psutil.Process]:
-    """The processes on this machine that train a job now."""
+    """The processes on this machine that train a job of this test now."""
     found = []
     for each in psutil.process_iter(["cmdline"]):
         if (each.info["cmdline"] or [])[-2:] == ["-m", "tasks.search.trial"]:
-            found.append(each)
+            with suppress(psutil.NoSuchProcess):
+                found += [each] if each.environ().get(OWNER) == os.environ[OWNER] else []
     return found
 
 
 def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.search.cluster.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("tasks.runtime.cluster.client.CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     for address in (f"tcp://127.0.0.1:{port}", "nonsense://x"):
@@ -219,3 +228,30 @@ def test_a_scheduler_that_goes_away_is_one_sentence(inputs: StageInputs, root: S
     ):
         workers.train([job(inputs, root, 100_000)])
     thread.join()
+
+
+@contextmanager
+def one_more_worker(address: str, **env: str) -> Iterator[None]:
+    """A worker of a cluster whose machine has other variables."""
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
+    with subprocess.Popen(command, env=clean_environment(**env), start_new_session=True) as worker:
+        try:
+            yield
+        finally:
+            worker.terminate()
+
+
+@pytest.mark.slow
+def test_a_worker_that_refuses_ends_the_search_with_its_sentence(inputs: StageInputs, root: StageRecord, cluster: Any) -> None:
+    with one_more_worker(cluster.scheduler_address, LADDER_STORE="nowhere"):
+        with Client(cluster.scheduler_address, set_as_default=False) as client:
+            client.wait_for_workers(3, timeout=120)
+        with (
+            pytest.raises(LadderError, match=r"^LADDER_STORE: got 'nowhere'; allowed: .*\.$"),
+            ClusterWorkers(cluster.scheduler_address, None) as workers,
+        ):
+            workers.train([job(inputs, root, 100_000, seed) for seed in range(3)])
+    until = time.monotonic() + 60
+    while trainings():
+        assert time.monotonic() < until, "the trainings of the others go on"
+        time.sleep(0.1)

@@ -54,7 +54,9 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "texts" / f"{index}.txt").write_text(TEXT[index * 50 : index * 50 + 900])
     tokenizer = tokenizers.train_bpe([TEXT, Path(__file__).read_text()], 600)
     torch.manual_seed(0)
-    shape = ladder_of().stages[0].student.shape.model_copy(update={"layers": 4})
+    student = ladder_of().stages[0].student.shape
+    assert student is not None
+    shape = student.model_copy(update={"layers": 4})
     model: Any = build(config_for(shape, Interface("causal-lm", 16, len(tokenizer), *tokenizers.special_ids(tokenizer))), "causal-lm")
     model.save_pretrained(tmp_path / "teacher")
     tokenizers.save(tokenizer, tmp_path / "teacher")
@@ -112,7 +114,8 @@ def test_a_ladder_of_students_that_keep_only_the_used_ids(folder: Path, source: 
     assert two.parameters < one.parameters < root.parameters
     figures = measure(two, {"parent": one, "root": root}, StageInputs(ladder, data, context), "fp32", "valid")[0].metrics
     assert {"bits_per_byte", "agreement_parent", "agreement_root", "kl_root"} <= set(figures)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(two.folder), AutoTokenizer.from_pretrained(two.folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(two.folder)
+    tokenizer = AutoTokenizer.from_pretrained(two.folder)
     assert len(tokenizer) == two.vocabulary == model.config.vocab_size
     text = tokenizer.decode(model.generate(tokenizer("def f", return_tensors="pt").input_ids, max_new_tokens=4)[0])
     assert text.startswith("def f")
@@ -185,7 +188,7 @@ def test_a_gguf_file_is_converted_once_and_by_no_plan(folder: Path, gguf_file: P
     done, context = convert_as(folder, monkeypatch), context_in(folder)
     plan = context_in(folder, PLAN)
     assert is_local(teacher("tiny.gguf"), plan)
-    with pytest.raises(NotConverted, match="no run has converted yet"):
+    with pytest.raises(NotConverted, match="a GGUF file that is not converted here yet"):
         resolve_checkpoint(teacher("tiny.gguf"), plan)
     first = resolve_checkpoint(teacher("tiny.gguf"), context)
     assert first == resolve_checkpoint(teacher(str(gguf_file)), context) == resolve_checkpoint(teacher("tiny.gguf"), plan)
@@ -193,6 +196,22 @@ def test_a_gguf_file_is_converted_once_and_by_no_plan(folder: Path, gguf_file: P
     assert (first / "tokenizer.json").is_file()
     gguf_file.write_bytes(b"GGUF other")
     assert resolve_checkpoint(teacher("tiny.gguf"), context) != first
+
+
+def test_a_plan_does_not_take_the_small_files_of_another_machines_conversion_for_the_model(
+    folder: Path, gguf_file: Path, monkeypatch, tmp_path_factory
+) -> None:
+    convert_as(folder, monkeypatch)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "bucket").mkdir()
+    monkeypatch.setenv("LADDER_STORE", f"file://{elsewhere}/bucket")
+    monkeypatch.setattr("tasks.store.remote.results.RECORD_BYTES", 1000)
+    resolve_checkpoint(teacher("tiny.gguf"), context_in(folder))
+    far = {"home": str(elsewhere / "home")}
+    with pytest.raises(NotConverted, match="a GGUF file that is not converted here yet"):
+        resolve_checkpoint(teacher("tiny.gguf"), context_in(folder, PLAN).model_copy(update=far))
+    found = resolve_checkpoint(teacher("tiny.gguf"), context_in(folder).model_copy(update=far))
+    assert file_sha256(found / "model.safetensors") == file_sha256(folder / "teacher" / "model.safetensors")
 
 
 def test_the_hash_of_a_file_and_of_a_folder_is_checked(folder: Path, gguf_file: Path, monkeypatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.store.fingerprint import fingerprint
 from tests.tasks.store.remote.conftest import Shared
 from tests.tasks.store.results import FINGERPRINT, fill, publish
 
@@ -36,6 +37,17 @@ def test_a_plan_fetches_the_records_of_a_result_alone(shared: Shared, monkeypatc
     assert not list(store.home.store.glob("stage/*"))
     assert store.peek("teacher", FINGERPRINT, read) is None
     assert shared.said == []
+
+
+def test_a_plan_that_needs_all_files_gets_those_of_a_small_result_alone(shared: Shared) -> None:
+    publish(shared.store("a"), write=with_record)
+    assert shared.store("a").peek("stage", FINGERPRINT, read, whole=True)
+    assert shared.store("b").peek("stage", FINGERPRINT, read, whole=True) is None
+    small = {"seed": 1}
+    made = publish(shared.store("a"), identity=small)
+    found = shared.store("b").peek("stage", fingerprint(small), whole=True)
+    assert found
+    assert {path.name for path in found.folder.iterdir()} == {path.name for path in made.folder.iterdir()}
 
 
 def test_plans_of_a_home_fetch_the_same_records_at_once(shared: Shared) -> None:
