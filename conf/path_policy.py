@@ -66,8 +66,11 @@ def confine(source: str, ladder: Ladder, base: Path, roots: Sequence[Path]) -> N
         roots: Folders that are allowed.
 
     Raises:
-        UserError: A path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
+        UserError: It has a rendezvous, or a path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
     """
+    if ladder.compute.rendezvous is not None:
+        allowed = "none in a run that was started through a server, for it opens a port to other machines"
+        raise UserError.about("compute.rendezvous", ladder.compute.rendezvous, allowed, "Use `ladder run`.")
     own = load(source).ladder if source in shipped() else None
     remedy = f"It is in the ladder {source}. {REMEDY}"
     if isinstance(ladder.teacher, AnswersTeacher) and not (own and own.teacher == ladder.teacher):
@@ -150,7 +153,7 @@ def confine_pattern(key: str, pattern: str, roots: Sequence[Path]) -> None:
     """Refuse files outside the roots that a served run is asked to read.
 
     Raises:
-        UserError: A path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
+        UserError: It has a rendezvous, or a path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
     """
     _check_pattern(key, pattern, Path.cwd(), roots, REMEDY)
 

@@ -35,8 +35,8 @@ VARIABLES = {
     "RANK": "Number of a worker among those of a training, set by torch.distributed.run or Ray as are the next two.",
     "LOCAL_RANK": "Its number among those on its machine.",
     "WORLD_SIZE": "Workers of the training.",
-    "TORCHELASTIC_RESTART_COUNT": "How often the workers of a training were started anew.",
-    "GLOO_SOCKET_IFNAME": "Network interface by which workers on processors talk; default `lo`, this machine alone.",
+    "GLOO_SOCKET_IFNAME": "Network interface by which workers on processors talk; default `lo`, this machine alone, "
+    "or with `compute.rendezvous` the one that leads there; so is `NCCL_SOCKET_IFNAME` for GPUs.",
     "RAY_ADDRESS": "`HOST:PORT` of the head of a Ray cluster for `compute.launcher: ray`; a cluster of its own where it is not set.",
     "THP_MEM_ALLOC_ENABLE": "`1`: PyTorch's huge pages in place of those of the C library; so by default only where the latter has none.",
 }

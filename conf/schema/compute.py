@@ -29,7 +29,7 @@ class Compute(Settings):
     )
     workers: int = setting(
         1,
-        "Processes that share each training, one for each GPU where there are any (torchrun, ray)",
+        "Processes that share each training, one for each GPU where there are any; on each machine (torchrun), or in all (ray)",
         "processes",
         identity=False,
         added=True,
@@ -51,6 +51,39 @@ class Compute(Settings):
         ge=0,
         le=1_000,
     )
+
+    nodes: int = setting(
+        1,
+        "Most machines that share each training, each with `workers` processes; the others run `ladder join` (torchrun)",
+        "machines",
+        identity=False,
+        added=True,
+        ge=1,
+        le=4_096,
+    )
+    rendezvous: str | None = setting(
+        None,
+        "HOST:PORT where the machines of a training meet, on the machine of the run; needed with several nodes (torchrun)",
+        identity=False,
+        added=True,
+        allowed="HOST:PORT",
+        pattern=r"^[^\s:/]+:\d{1,5}$",
+    )
+
+    @property
+    def processes(self) -> int:
+        """Most processes that share a training, on all machines together."""
+        return self.workers * self.nodes
+
+    @model_validator(mode="after")
+    def _nodes_meet(self) -> Compute:
+        asked = f"got nodes {self.nodes} with"
+        if self.nodes > 1 and self.launcher != "torchrun":
+            raise ValueError(f"{asked} launcher {self.launcher!r}; allowed: 1. Set launcher: torchrun, or leave nodes out.")
+        if (self.nodes > 1) != (self.rendezvous is not None):
+            both = "several nodes with HOST:PORT of the run's machine, or neither"
+            raise ValueError(f"{asked} rendezvous {self.rendezvous!r}; allowed: {both}. Set both, or leave both out.")
+        return self
 
     @model_validator(mode="after")
     def _workers_have_a_launcher(self) -> Compute:

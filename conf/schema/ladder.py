@@ -287,7 +287,7 @@ class Ladder(Settings):
                 if stage.signals.endpoint is not None:
                     above = self.stages[index - 1].members if index else 1
                     check_endpoint(stage, self.workload, above, f"stages[{index}]")
-                if stage.signals.on_policy and self.compute.workers > 1:
+                if stage.signals.on_policy and self.compute.processes > 1:
                     allowed = "1, with signals on-policy, where each process would write texts of its own"
                     raise UserError.about("compute.workers", self.compute.workers, allowed, "Leave it out.")
                 if stage.signals.on_policy:

@@ -35,6 +35,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Watch": {"monitor": watch.monitor, "redistill": watch.redistill},
     "Operate": {
         "serve": operate.serve,
+        "join": operate.join,
         "deploy": operate.deploy,
         "notify": operate.notify,
         "answer": operate.answer,

@@ -1,7 +1,9 @@
-"""`ladder serve`, `deploy`, `notify`, `answer`, `cancel`, `clean`."""
+"""`ladder serve`, `join`, `deploy`, `notify`, `answer`, `cancel`, `clean`."""
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +36,18 @@ def serve(
     from flows.serving.serve import serve
 
     serve(deployments, host, prefect_port, mlflow_port, auth=not no_auth)
+
+
+def join() -> None:
+    """Share the trainings of runs on other machines that see the same home (compute.nodes), until Ctrl-C."""
+    from conf.home import home
+
+    begin(f"waiting for trainings in {home().root}, until Ctrl-C; loading PyTorch")
+    from tasks.training.workers.join import join as share
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        share(home(), typer.echo)
 
 
 def deploy(

@@ -13,6 +13,7 @@ from pathlib import Path
 from conf.errors import RunCancelled
 
 POLL_SECONDS = 0.1
+_attempt = "0"
 
 
 def process_count() -> int:
@@ -30,6 +31,12 @@ def place_on_machine() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def name_attempt(name: str) -> None:
+    """Tell this process the name of its attempt, which all of the training's processes share: a later attempt has another one."""
+    global _attempt
+    _attempt = name
+
+
 def wait_for_all(folder: Path, name: str, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Wait until all processes of this training have come to a place; nothing where there is one.
 
@@ -45,9 +52,8 @@ def wait_for_all(folder: Path, name: str, should_stop: Callable[[], bool] = lamb
     """
     if process_count() == 1:
         return
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    (folder / f"{name}-{attempt}-{process_rank()}").touch()
-    others = [folder / f"{name}-{attempt}-{rank}" for rank in range(process_count())]
+    (folder / f"{name}-{_attempt}-{process_rank()}").touch()
+    others = [folder / f"{name}-{_attempt}-{rank}" for rank in range(process_count())]
     while not all(path.exists() for path in others):
         if should_stop():
             raise RunCancelled("while it waited for the other workers")

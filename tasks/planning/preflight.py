@@ -167,7 +167,7 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
     if (training := getattr(ladder.teacher, "training", None)) is not None:
         check_workers(ladder.compute, training, None, name)
         if teacher is not None:
-            check_batch_statistics(teacher, training, "teacher.training", ladder.compute.workers)
+            check_batch_statistics(teacher, training, "teacher.training", ladder.compute.processes)
     sizes: list[Size] = []
     for index, stage in enumerate(ladder.stages):
         key = f"stages[{index}].student"
@@ -175,7 +175,7 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
             interface = replace(interface, vocabulary=used)
         student = student_on_meta(stage.student, teacher, interface, key)
         check_workers(ladder.compute, stage.training, stage.objective, stage.name)
-        check_batch_statistics(student, stage.training, f"stages[{index}].training", ladder.compute.workers)
+        check_batch_statistics(student, stage.training, f"stages[{index}].training", ladder.compute.processes)
         sizes.append(sized(student))
         most = sizes[-2].parameters if index else root.parameters if root else getattr(ladder.teacher, "parameters", None)
         if most is not None and sizes[-1].parameters > most:

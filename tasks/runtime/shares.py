@@ -79,7 +79,7 @@ def in_shares(
     """
     compute = inputs.ladder.compute
     threads = max((compute.threads or len(os.sched_getaffinity(0))) // count, 1)
-    alone = compute.model_copy(update={"launcher": "local", "workers": 1, "threads": threads})
+    alone = compute.model_copy(update={"launcher": "local", "workers": 1, "nodes": 1, "rendezvous": None, "threads": threads})
     order = (function, replace(inputs, ladder=inputs.ladder.model_copy(update={"compute": alone})), args, count)
     with _private_folder(inputs.context.paths) as folder:
         (folder / ORDER).write_bytes(cloudpickle.dumps(order))

@@ -229,6 +229,11 @@ class TestSettings:
         loaded = load(str(root / "ladder.yaml"), [prompts, url])
         confine("ladder.yaml", loaded.ladder, loaded.base, [root])
 
+    def test_a_form_opens_no_port(self, root: Path) -> None:
+        shared = ["compute.launcher=torchrun", "compute.nodes=2"]
+        said = refused(root, *shared, "compute.rendezvous=10.0.0.1:29400")
+        assert said.startswith("compute.rendezvous: got '10.0.0.1:29400'; allowed: none in a run that was started through a server")
+
     def test_a_whole_ladder_is_confined_like_a_file(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(root)
         loaded = load_whole(load(str(root / "ladder.yaml"), [teacher("/etc")]).ladder)

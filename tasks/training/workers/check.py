@@ -28,15 +28,16 @@ def check_workers(compute: Compute, training: Training, objective: Objective | N
     """
     if compute.launcher == "ray":
         require_ray()
-    check_whole_batches(objective, training, compute.workers)
-    if compute.workers == 1:
+    check_whole_batches(objective, training, compute.processes)
+    if compute.processes == 1:
         return
     if compute.strategy == "fsdp" and objective is not None and objective.features:
         allowed = f"ddp for {name}, whose objective has losses on hidden states or attention"
         raise UserError.about("compute.strategy", "fsdp", allowed, "Set strategy: ddp, or leave objective.features out.")
     shares = training.batch_size // training.accumulation
-    if compute.workers > shares:
-        allowed = f"at most {shares}, the examples of a micro-batch of {name}"
+    if compute.processes > shares:
+        each = f" for each of {compute.nodes} machines" if compute.nodes > 1 else ""
+        allowed = f"at most {shares // compute.nodes}, the examples of a micro-batch of {name}{each}"
         raise UserError.about("compute.workers", compute.workers, allowed, "Lower it, or raise training.batch_size.")
     elsewhere = compute.launcher == "ray" and ADDRESS in os.environ  # the cluster is asked when training begins
     cards = 0 if elsewhere or compute.device == "cpu" else torch.cuda.device_count()

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -34,7 +33,9 @@ from tasks.training.work import TOGETHER, Work
 from tasks.training.workers import on_ray, torchrun
 from tasks.training.workers.check import check_workers
 from tasks.training.workers.events import EventReader
-from tasks.training.workers.order import MODEL, OUTCOME, POLL_SECONDS, STOP, VERSIONS, WORK, WorkerOrder, versions
+from tasks.training.workers.join import announce, refusals
+from tasks.training.workers.order import MODEL, OUTCOME, POLL_SECONDS, STOP, VERSIONS, WORK, WorkerOrder, machine, versions
+from tasks.training.workers.rendezvous import require_own
 
 LAUNCHERS = {"torchrun": torchrun, "ray": on_ray}
 GRACE_SECONDS = 30.0  # after the outcome of one worker, in which the others end
@@ -54,6 +55,8 @@ def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoi
     """
     compute = inputs.ladder.compute
     check_workers(compute, work.training, work.objective, work.name)
+    if compute.rendezvous is not None:
+        require_own(compute.rendezvous)
     folder = checkpoints / TOGETHER
     end_earlier(folder)
     with (
@@ -63,8 +66,11 @@ def train_by_workers(work: Work, inputs: StageInputs, fingerprint: str, checkpoi
     ):
         events = EventReader(folder, progress, curves)
         events.record_rest()
-        _write_order(folder, WorkerOrder(work, inputs, fingerprint, checkpoints, os.getpid(), socket.gethostname()))
-        log.info("%s: %d worker%s started by %s", work.name, compute.workers, "s" if compute.workers > 1 else "", compute.launcher)
+        _write_order(folder, WorkerOrder(work, inputs, fingerprint, checkpoints, os.getpid(), machine()))
+        if compute.nodes > 1:
+            announce(folder, work.name, compute)
+        several, each = "s" if compute.workers > 1 else "", f" on each of up to {compute.nodes} machines" if compute.nodes > 1 else ""
+        log.info("%s: %d worker%s%s started by %s", work.name, compute.workers, several, each, compute.launcher)
         _run(folder, compute, events)
         outcome = read_json(folder / OUTCOME)
         if outcome["kind"] == RunCancelled.__name__:
@@ -95,7 +101,7 @@ def _environment(compute: Compute) -> dict[str, str]:
     """That of this process; workers share its cores."""
     cores = compute.threads or len(os.sched_getaffinity(0))
     ours = {"OMP_NUM_THREADS": str(max(cores // compute.workers, 1)), "PYTHONUNBUFFERED": "1"}
-    return os.environ | ours | LAUNCHERS[compute.launcher].environment()
+    return os.environ | ours | LAUNCHERS[compute.launcher].environment(compute)
 
 
 def _run(folder: Path, compute: Compute, events: EventReader) -> None:
@@ -119,6 +125,8 @@ def _run(folder: Path, compute: Compute, events: EventReader) -> None:
         ended = 0.0
         while process.poll() is None:
             events.read()
+            for refusal in refusals(folder):
+                log.warning("%s", refusal)
             if not ended and (folder / OUTCOME).is_file():
                 ended = time.monotonic()
             if ended and time.monotonic() - ended > GRACE_SECONDS:  # one worker has failed, the others wait for it

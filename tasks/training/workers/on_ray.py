@@ -62,7 +62,7 @@ def command(folder: Path, compute: Compute) -> list[str]:
     return [sys.executable, "-m", "tasks.training.workers.on_ray", str(folder), *numbers, compute.device]
 
 
-def environment() -> dict[str, str]:
+def environment(compute: Compute) -> dict[str, str]:
     """Variables for the driver, and for a cluster of its own: the loopback interface, and a token that nothing writes down."""
     given = {name: os.environ.get(name, value) for name, value in OURS.items()}
     if os.environ.get(ADDRESS):

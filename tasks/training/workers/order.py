@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +21,21 @@ SAME_VERSIONS = "Install the same versions for all workers."
 
 
 class WorkerOrder(NamedTuple):
-    """All that a worker needs; `owner` is the process id of the run that wrote it, on `host`."""
+    """All that a worker needs; `owner` is the process id of the run that wrote it, on `machine`."""
 
     work: Work
     inputs: StageInputs
     fingerprint: str
     checkpoints: Path
     owner: int
-    host: str
+    machine: str
+
+
+def machine() -> str:
+    """Where a process id has one meaning: the host's name, and on Linux its start and the namespace of processes."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    linux = f" {boot.read_text(encoding='ascii').strip()} {Path('/proc/self/ns/pid').readlink()}" if boot.is_file() else ""
+    return socket.gethostname() + linux
 
 
 def versions() -> dict[str, str]:

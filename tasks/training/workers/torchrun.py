@@ -1,4 +1,4 @@
-"""Start the workers of a training by torch.distributed.run."""
+"""Start the workers of a training by torch.distributed.run, on this machine or on several that meet at a rendezvous."""
 
 from __future__ import annotations
 
@@ -7,17 +7,43 @@ import sys
 from pathlib import Path
 
 from conf.schema.compute import Compute
+from tasks.training.workers import rendezvous
 
 WORKER = "tasks.training.workers.worker"
 
 
-def command(folder: Path, compute: Compute) -> list[str]:
-    """The launcher's command; it starts all workers anew after one has died."""
-    options = ["--standalone", f"--nproc-per-node={compute.workers}", f"--max-restarts={compute.max_failures}"]
+def command(folder: Path, compute: Compute, *, joins: bool = False) -> list[str]:
+    """The command of a machine's launcher; it starts all its workers anew after one has died.
+
+    Args:
+        folder: Of the order.
+        compute: Of the run.
+        joins: This machine is not that of the run.
+    """
+    options = ["--standalone"] if compute.rendezvous is None else _meeting(folder, compute, compute.rendezvous, joins)
+    options += [f"--nproc-per-node={compute.workers}", f"--max-restarts={compute.max_failures}"]
     return [sys.executable, "-m", "torch.distributed.run", *options, "-m", WORKER, str(folder)]
 
 
-def environment() -> dict[str, str]:
-    """Variables for the launcher; a worker's neighbours are on this machine."""
-    # With a shared store, workers that are started anew may read addresses of those before them (torch 2.13).
-    return {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
+def _meeting(folder: Path, compute: Compute, place: str, joins: bool) -> list[str]:
+    """Options of a launcher that meets others.
+
+    From one machine up to all: with a fixed number a training would wait for a machine that died.
+    """
+    return [
+        f"--nnodes=1:{compute.nodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={place}",
+        f"--rdzv-id={folder.parent.name}",
+        f"--rdzv-conf=is_host={int(not joins)}",
+        f"--local-addr={rendezvous.own_address(place)}",
+    ]
+
+
+def environment(compute: Compute) -> dict[str, str]:
+    """Variables for the launcher: the interface by which its workers talk, that of this machine alone where there is no other."""
+    alone = {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
+    ways = alone if compute.rendezvous is None else rendezvous.interfaces(compute.rendezvous)
+    # With a shared store (torch 2.13), workers that are started anew may read addresses of those before them, and machines that join
+    # later wait for one that is not written again.
+    return {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", **ways}

@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import socket
 import sys
 import threading
 import time
+import uuid
 from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
 import torch
+from accelerate.utils import broadcast_object_list
 
 from conf.errors import LadderError, RunCancelled
 from conf.home import disk_errors
-from models.base.processes import place_on_machine, process_rank
+from models.base.device import resolve_device
+from models.base.processes import name_attempt, place_on_machine, process_count, process_rank
+from models.training.loop import accelerator_for
 from tasks.runtime import cancellation as stopping
+from tasks.runtime.logs import log
 from tasks.training.train_model import train_model, write_model
 from tasks.training.workers.events import EventWriter
-from tasks.training.workers.order import MODEL, POLL_SECONDS, STOP, WORK, WorkerOrder, check_versions, write_outcome
+from tasks.training.workers.order import MODEL, POLL_SECONDS, STOP, WORK, WorkerOrder, check_versions, machine, write_outcome
 
 
 def main(folder: Path) -> None:
@@ -50,8 +54,12 @@ def _train(folder: Path, events: EventWriter | None) -> int | None:
         torch.cuda.set_device(place_on_machine())
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     threading.Thread(target=_watch, args=(folder, order), daemon=True).start()
+    if process_count() > 1:
+        _meet(order)
     if events:
         events.write(begins=True)
+        if (compute := order.inputs.ladder.compute).nodes > 1:
+            log.info("%s: trains on %d of %d machines", order.work.name, process_count() // compute.workers, compute.nodes)
     inputs, show = order.inputs, events.on_step if events else None
     with disk_errors(inputs.context.paths):
         finished = train_model(order.work, inputs.ladder, inputs.data.corpus(), inputs.context, order.checkpoints, show=show)
@@ -62,9 +70,15 @@ def _train(folder: Path, events: EventWriter | None) -> int | None:
     return finished.trained.resumed_at
 
 
+def _meet(order: WorkerOrder) -> None:
+    """Join the other workers, and agree with them on a name of this attempt, of which no launcher tells all machines the same."""
+    accelerator_for(resolve_device(order.inputs.ladder.compute.device), "fp32")
+    name_attempt(broadcast_object_list([uuid.uuid4().hex])[0])
+
+
 def _watch(folder: Path, order: WorkerOrder) -> None:
     """Stop the training, or the filling of a cache, when the run asks for it or is gone, or the launcher of this worker is."""
-    launcher, here = os.getppid(), order.host == socket.gethostname()
+    launcher, here = os.getppid(), order.machine == machine()
     while os.getppid() == launcher and not (folder / STOP).exists():
         if here and not psutil.pid_exists(order.owner):
             (folder / STOP).touch()

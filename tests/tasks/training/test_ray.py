@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +23,6 @@ from conf.errors import UserError
 from conf.schema.compute import Compute
 from conf.schema.stage.training import Training
 from models.base.files import read_json
-from tasks.records.run import StageRecord
 from tasks.runtime.shares import shares_of
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.workers.check import check_workers
@@ -30,27 +31,9 @@ from tasks.training.workers.order import OUTCOME, VERSIONS, versions
 from tests.factories import write_functions
 from tests.flows.driver import clean_environment, newest_checkpoint
 from tests.hosts import Hosts, hosts
+from tests.tasks.training.launched import NEVER, SECONDS, Outcome, outcome, training
 from tests.tasks.training.test_workers import apart, checkpoints_in, inputs_in, ladder_of, losses, wait_until
 
-SECONDS = 900  # for anything that Ray has to start: its processes import much, and tests share their cores
-# Trains the root with Ray's workers; prints the kind of the error and its text, or nothing and the record.
-TRAIN = """
-import json, sys
-from pathlib import Path
-from conf.errors import LadderError
-from tasks.runtime import cancellation
-from tests.tasks.training.test_workers import StageInputs, inputs_of, ladder_of, prepare_teacher
-folder, home, workers, steps = Path(sys.argv[1]), *sys.argv[2:]
-ladder = ladder_of(int(workers), int(steps), launcher="ray", max_failures=1)
-inputs = inputs_of(ladder, folder)
-(folder / home).mkdir(exist_ok=True)
-inputs = StageInputs(ladder, inputs.data, inputs.context.model_copy(update={"home": str(folder / home)}))
-try:
-    with cancellation.own_code():
-        print(json.dumps(["", prepare_teacher(inputs).model_dump_json()]))
-except LadderError as error:
-    print(json.dumps([type(error).__name__, str(error)]))
-"""
 DRIVE = (
     "from tasks.training.workers import on_ray; from pathlib import Path; on_ray.ANSWER_SECONDS = 3; on_ray.main(Path('.'), 1, 0, 'cpu')"
 )
@@ -75,23 +58,19 @@ class Host:
         return subprocess.Popen(whole, env=env, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def training(self, home: str, workers: int, steps: int = 6, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        return self.start("-c", TRAIN, str(self.folder), home, str(workers), str(steps), **(variables or {}))
+        return self.start(*training(self.folder, home, workers, steps, {"launcher": "ray"}), **(variables or {}))
 
-    def train(self, home: str, workers: int, steps: int = 6, variables: Mapping[str, str] | None = None) -> tuple[str, str]:
+    def train(self, home: str, workers: int, steps: int = 6, variables: Mapping[str, str] | None = None) -> Outcome:
         return outcome(self.training(home, workers, steps, variables))
-
-    def root(self, home: str, workers: int, steps: int = 6, variables: Mapping[str, str] | None = None) -> StageRecord:
-        kind, text = self.train(home, workers, steps, variables)
-        assert not kind, text
-        return StageRecord.model_validate_json(text)
 
     @contextmanager
     def cluster(self, processors: int, **variables: str) -> Iterator[str]:
         """A cluster's address, until the end of the block."""
         with socket.create_server(("127.0.0.1", 0)) as free:  # of another network; a number as good as any
             address = f"127.0.0.1:{free.getsockname()[1]}"
+        place = tempfile.mkdtemp(prefix="ladder-tests-ray-", dir="/tmp")  # short: for names of sockets
         options = ["--include-dashboard=false", f"--num-cpus={processors}", "--object-store-memory=100000000", "--disable-usage-stats"]
-        where = ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", f"--temp-dir=/tmp/ladder-tests-ray-{os.getpid()}"]
+        where = ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", f"--temp-dir={place}"]
         process = self.start("-m", "ray.scripts.scripts", "start", "--head", "--block", *options, *where, **variables)
         try:
             check = f"import socket; socket.create_connection(('127.0.0.1', {address.rpartition(':')[2]}))"
@@ -103,13 +82,7 @@ class Host:
             for each in family:
                 each.kill()
             process.communicate()
-
-
-def outcome(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, err
-    kind, text = json.loads(out.splitlines()[-1])
-    return kind, text
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def family_of(process: subprocess.Popen[str], word: str) -> list[psutil.Process]:
@@ -134,51 +107,49 @@ class TestWithRay:
     pytestmark = with_ray
 
     def test_one_and_two_workers_train_as_one_process_does(self, host: Host) -> None:
-        here = prepare_teacher(inputs_in(host.folder, ladder_of(0), "here"))
+        here = prepare_teacher(inputs_in(host.folder, ladder_of(0, 6, NEVER), "here"))
         for workers in (1, 2):
-            made = host.root(f"ray{workers}", workers)
+            made = host.train(f"ray{workers}", workers).record
             assert made.fingerprint == here.fingerprint
             assert losses(made) == pytest.approx(losses(here), abs=1e-5), workers
             assert apart(here, made) < 1e-5, workers
         assert not [path for path in Path("/tmp").glob("ladder-ray-*") if path.stat().st_mtime > host.folder.stat().st_ctime]
 
     def test_a_killed_worker_brings_all_back_from_the_last_checkpoint(self, host: Host) -> None:
-        here = prepare_teacher(inputs_in(host.folder, ladder_of(0, steps=1500), "here"))
-        training = host.training("two", 2, 1500)
-        wait_until(lambda: checkpoints_in(host.folder / "two") or training.poll() is not None, "a checkpoint", SECONDS)
-        family_of(training, "RayTrainWorker")[-1].kill()
-        kind, text = outcome(training)
-        assert not kind, text
-        made = StageRecord.model_validate_json(text)
+        here = prepare_teacher(inputs_in(host.folder, ladder_of(0, 600, NEVER), "here"))
+        run = host.training("two", 2, 600)
+        wait_until(lambda: checkpoints_in(host.folder / "two") or run.poll() is not None, "a checkpoint", SECONDS)
+        family_of(run, "RayTrainWorker")[-1].kill()
+        made = outcome(run).record
         assert made.resumed_at is not None
         assert made.resumed_at >= 2
         assert apart(here, made) < 1e-4
         assert losses(made) == pytest.approx(losses(here), abs=1e-3)
 
     def test_a_stop_writes_a_checkpoint_and_a_killed_driver_loses_no_more_than_the_steps_since(self, host: Host) -> None:
-        first = host.training("two", 2, 3000)
+        first = host.training("two", 2, 100_000)
         wait_until(lambda: checkpoints_in(host.folder / "two") or first.poll() is not None, "a checkpoint", SECONDS)
         first.send_signal(signal.SIGTERM)
-        kind, text = outcome(first)
-        assert (kind, text.rpartition(" of ")[2]) == ("RunInterrupted", "3000"), text
+        kind, text, _ = outcome(first)
+        assert (kind, text.rpartition(" of ")[2]) == ("RunInterrupted", "100000"), text
         stopped = newest_checkpoint(host.folder / "two")
         assert f"at step {stopped} " in text
 
-        second = host.training("two", 2, 3000)
+        second = host.training("two", 2, 100_000)
         wait_until(lambda: newest_checkpoint(host.folder / "two") > stopped or second.poll() is not None, "a later checkpoint", SECONDS)
         below = psutil.Process(second.pid).children(recursive=True)
         family_of(second, "tasks.training.workers.on_ray")[0].kill()
-        kind, text = outcome(second)
+        kind, text, _ = outcome(second)
         assert kind == "LadderError", text
         assert text.startswith("Workers died more often than compute.max_failures allows (1).")
         psutil.wait_procs(below, timeout=60)
         assert not [each for each in below if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
         reached = newest_checkpoint(host.folder / "two")
-        third = host.training("two", 2, 3000)
+        third = host.training("two", 2, 100_000)
         wait_until(lambda: newest_checkpoint(host.folder / "two") > reached or third.poll() is not None, "a checkpoint after that", SECONDS)
         third.send_signal(signal.SIGTERM)
-        kind, text = outcome(third)
+        kind, text, _ = outcome(third)
         assert kind == "RunInterrupted", text
         assert newest_checkpoint(host.folder / "two") > reached > stopped
 
@@ -186,13 +157,13 @@ class TestWithRay:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789" * 4, "GLOO_SOCKET_IFNAME": "lo"}
         with host.cluster(2, **token) as address:
             given = token | {"RAY_ADDRESS": address}
-            kind, text = host.train("three", 3, variables=given)
+            kind, text, _ = host.train("three", 3, variables=given)
             assert (kind, text) == (
                 "UserError",
                 f"compute.workers: got 3; allowed: at most 2, the processors of the cluster at {address}. Lower it.",
             )
-            here = prepare_teacher(inputs_in(host.folder, ladder_of(0), "here"))
-            made = host.root("two", 2, variables=given)
+            here = prepare_teacher(inputs_in(host.folder, ladder_of(0, 6, NEVER), "here"))
+            made = host.train("two", 2, variables=given).record
             assert losses(made) == pytest.approx(losses(here), abs=1e-5)
 
     def test_a_cluster_with_another_version_says_so_before_it_trains(self, host: Host) -> None:
@@ -202,14 +173,14 @@ class TestWithRay:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789" * 4}
         path = clean_environment()["PYTHONPATH"]
         with host.cluster(1, **token, PYTHONPATH=f"{other.parent}:{path}") as address:
-            kind, text = host.train("one", 1, variables=token | {ADDRESS: address})
+            kind, text, _ = host.train("one", 1, variables=token | {ADDRESS: address})
         assert kind == "UserError", text
         assert text.startswith("RAY_ADDRESS: got 'a node at 127.0.0.1 with ladder-distillation 0.0.1, torch ")
         assert text.endswith("Install the same versions for all workers.")
 
     def test_an_address_where_nothing_or_something_else_answers(self, host: Host) -> None:
         began = time.monotonic()
-        kind, text = host.train("one", 1, variables={ADDRESS: "127.0.0.1:9"})
+        kind, text, _ = host.train("one", 1, variables={ADDRESS: "127.0.0.1:9"})
         assert kind == "UserError"
         assert text.startswith("RAY_ADDRESS: got '127.0.0.1:9'; allowed: the head of a cluster of Ray 2.")
         serve = "import socket, time; s = socket.create_server(('127.0.0.1', 9)); time.sleep(600)"

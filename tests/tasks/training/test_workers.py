@@ -45,14 +45,14 @@ from tests.factories import inputs_of, write_functions
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
 
 
-def ladder_of(workers: int, steps: int = 6, **compute: Any) -> Ladder:
+def ladder_of(workers: int, steps: int = 6, patience: int = 5, **compute: Any) -> Ladder:
     training = {"steps": steps, "batch_size": 5, "precision": "fp32", "checkpoint_every": 2, "validate_every": 3}
     launched = {"launcher": "torchrun", "workers": workers} if workers else {}
     return Ladder.model_validate(
         {
             "name": "tiny",
             "data": {"source": "files", "paths": ["texts/*.txt"], "sequence_length": 8, "valid_fraction": 0.2, "test_fraction": 0.2},
-            "teacher": {"source": "train", "shape": SHAPE, "training": training | {"patience": 5}, "allow_poor": True},
+            "teacher": {"source": "train", "shape": SHAPE, "training": training | {"patience": patience}, "allow_poor": True},
             "compute": {"at_once": None, "device": "cpu", "threads": 2, **launched, **compute},
             "evaluation": {"examples": 8},
             "tracking": "off",
