@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from conf.schema.base import Settings
 from conf.schema.compute import Compute
 from tasks.training.work import TOGETHER
 from tasks.training.workers import torchrun
-from tasks.training.workers.order import OUTCOME, STOP, check_versions, machine
+from tasks.training.workers.order import OUTCOME, STOP, check_versions
 from tasks.training.workers.rendezvous import answers
 
 OPEN, REFUSED = "open.json", "refused-"
@@ -54,12 +55,7 @@ def join(home: Home, say: Callable[[str], None]) -> None:
         UserError: This machine has another version, or fewer GPUs than a run asks of each machine.
     """
     while True:
-        for folder in _orders(home):
-            training = OpenTraining.model_validate_json((folder / OPEN).read_text(encoding="utf-8"))
-            if training.compute.rendezvous and answers(training.compute.rendezvous):
-                _share(folder, training, say)
-                break
-        else:
+        if not any(_shared(folder, say) for folder in _orders(home)):
             time.sleep(POLL_SECONDS)
 
 
@@ -76,22 +72,35 @@ def _age(folder: Path) -> float:
         return 0.0
 
 
+def _shared(folder: Path, say: Callable[[str], None]) -> bool:
+    """Share the training in a folder, if its run is there."""
+    try:
+        training = OpenTraining.model_validate_json((folder / OPEN).read_text(encoding="utf-8"))
+        if not training.compute.rendezvous or not answers(training.compute.rendezvous):
+            return False
+        _share(folder, training, say)
+    except FileNotFoundError:  # it has just ended
+        return False
+    return True
+
+
 def _share(folder: Path, training: OpenTraining, say: Callable[[str], None]) -> None:
-    compute = training.compute
+    compute, host = training.compute, socket.gethostname()
     try:
         check_versions(folder)
         cards = torch.cuda.device_count() if compute.device != "cpu" else 0
         if cards and compute.workers > cards:
             raise UserError.about("compute.workers", compute.workers, f"at most {cards}, the GPUs of this machine", "Lower it.")
     except UserError as error:
-        host = machine().split()[0]
         write_atomic(folder / f"{REFUSED}{host}.txt", f"{host} does not join: {error}")
         raise
     say(f"{training.name}: joins the training at {compute.rendezvous}")
     cores = compute.threads or len(os.sched_getaffinity(0))
     env = os.environ | {"OMP_NUM_THREADS": str(max(cores // compute.workers, 1))} | torchrun.environment(compute)
-    # A session of its own: Ctrl-C reaches this process alone, which has the launcher end.
-    launcher = subprocess.Popen(torchrun.command(folder, compute, joins=True), env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+    command, said = torchrun.command(folder, compute, joins=True), folder / f"launcher-{host}.log"
+    with said.open("ab") as output:
+        # A session of its own: Ctrl-C reaches this process alone, which has the launcher end.
+        launcher = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     try:
         code = launcher.wait()
     except BaseException:
@@ -101,4 +110,4 @@ def _share(folder: Path, training: OpenTraining, say: Callable[[str], None]) -> 
         finally:
             launcher.kill()
         raise
-    say(f"{training.name}: left the training" + (f", code {code}" if code else ""))
+    say(f"{training.name}: left the training" + (f", which failed here: {said}" if code else ""))
