@@ -37,9 +37,9 @@ def close_abandoned(home: Home, tracker: Tracker, ladder: str) -> None:
     if configured_api() is None:  # the embedded server knows no run of another home
         return
     try:
-        own = {record.run for record in list_runs(home)}
-        left = [each for each in tracker.open_ladders(ladder) if each.run not in own]
-        if left:
+        found = tracker.open_ladders(ladder)
+        own = {record.run for record in list_runs(home)} if found else set[str]()
+        if left := [each for each in found if each.run not in own]:
             with ExitStack() as stack:
                 client = fail_fast_client(stack)
                 for each in left:
