@@ -99,6 +99,8 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.steps % (most := max(BUFFERS.values())):
+        parser.error(f"argument --steps: got {options.steps}; allowed: a multiple of {most}, the largest buffer")
     precision = options.precision or automatic_precision()
     if options.side:
         print(json.dumps(ours(options.pair[0], options.folder, options.side, options.steps, precision, options.beta)))

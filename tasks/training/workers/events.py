@@ -1,4 +1,4 @@
-"""Steps and log lines of the first worker, passed in a file to its run, which shows and records them."""
+"""Steps and log lines of the first worker, which its run shows and records."""
 
 from __future__ import annotations
 

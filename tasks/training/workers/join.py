@@ -1,4 +1,4 @@
-"""`ladder join`: have this machine share the trainings of runs on other machines that see the same home."""
+"""`ladder join`: share the trainings of other machines that use the same home."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start the workers of a training by Ray Train, on the cluster in `RAY_ADDRESS` or on one of its own.
+"""Start workers by Ray Train, on a given cluster or on one of its own.
 
 The driver is a process of its own, as torch.distributed.run is: a crash of Ray takes no run along, and what Ray prints goes into a file. A
 cluster of its own is on loopback alone, ends with its training, and asks for a token that only its own processes have.

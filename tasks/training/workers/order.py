@@ -1,4 +1,4 @@
-"""The order of a shared training, and the files by which its run and its workers tell one another."""
+"""The order of a shared training, and the files that run and workers exchange."""
 
 from __future__ import annotations
 

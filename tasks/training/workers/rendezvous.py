@@ -1,4 +1,4 @@
-"""The meeting place of the machines of a training: the addresses and network interfaces that lead there."""
+"""Addresses and network interfaces by which machines of a training meet."""
 
 from __future__ import annotations
 

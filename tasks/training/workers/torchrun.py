@@ -1,4 +1,4 @@
-"""Start the workers of a training by torch.distributed.run, on this machine or on several that meet at a rendezvous."""
+"""Start workers by torch.distributed.run, here or on several machines."""
 
 from __future__ import annotations
 
