@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 from benchmarks.common import machine, spread
 from conf.loading.load import load
@@ -54,14 +55,10 @@ def measured(overrides: tuple[str, ...], data: DataRecord, base: Path) -> Measur
         moments[step.step] = time.perf_counter()
         show(progress, step)
 
-    TrainingProgress.on_step = note
     began = time.perf_counter()
-    try:
-        with tempfile.TemporaryDirectory() as home:
-            context = Context(run="benchmark-workers", ladder=ladder.name, home=home, base=str(base))
-            record = prepare_teacher(StageInputs(ladder, data, context))
-    finally:
-        TrainingProgress.on_step = show
+    with tempfile.TemporaryDirectory() as home, patch.object(TrainingProgress, "on_step", note):
+        context = Context(run="benchmark-workers", ladder=ladder.name, home=home, base=str(base))
+        record = prepare_teacher(StageInputs(ladder, data, context))
     last = max(moments)
     tokens = record.tokens / last * (last - WARM)
     return Measured(tokens / (moments[last] - moments[WARM]), moments[1] - began)
