@@ -153,7 +153,7 @@ def confine_pattern(key: str, pattern: str, roots: Sequence[Path]) -> None:
     """Refuse files outside the roots that a served run is asked to read.
 
     Raises:
-        UserError: It has a rendezvous, or a path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
+        UserError: A path leads outside, by itself, by `..`, by a symbolic link or by a pattern.
     """
     _check_pattern(key, pattern, Path.cwd(), roots, REMEDY)
 

@@ -42,7 +42,9 @@ with_ray = [
     pytest.mark.slow,
     pytest.mark.processes,
     pytest.mark.timeout(2 * SECONDS),
-    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'"),
+    pytest.mark.skipif(
+        find_spec("ray") is None, reason="needs Ray, 240 MB that only its users install (pip install '.[ray]'); `make test-all` does"
+    ),
 ]
 
 
