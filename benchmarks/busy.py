@@ -2,8 +2,8 @@
 
 Trains a stage of `python-stdlib` with its live teacher, each measurement in a process of its own, in alternation: one thread; all
 threads with GCC's own waiting, with Ladder's (`conf.native`), and with none (`OMP_WAIT_POLICY=passive`). `--busy N` starts N processes
-that compute all the time beside them; `--turns` measures waits of other numbers of turns, too. Prints tokens a second, as ratios to GCC's own
-waiting, paired by repeat, and processor seconds.
+that compute all the time beside them; `--turns` measures waits of other numbers of turns, too. Prints tokens a second, as ratios to
+GCC's own waiting, paired by repeat, and processor seconds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def measured(stage: int, steps: int) -> dict[str, float]:
 
 def in_process(variables: Mapping[str, str], stage: int, steps: int) -> dict[str, float]:
     """The same in a process of its own."""
-    env = {key: value for key, value in os.environ.items() if key not in VARIABLES} | variables
+    env = {key: value for key, value in os.environ.items() if key not in VARIABLES} | dict(variables)
     command = [sys.executable, "-m", "benchmarks.busy", "--measure", "--stage", str(stage), "--steps", str(steps)]
     return json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 

@@ -2,7 +2,7 @@
 
 Threads: PyTorch's wheels for Linux use GCC's OpenMP, whose threads turn 300,000 times in a loop for each other before they sleep. Where
 other work shares the cores, the thread that is waited for has then no processor to finish on. Ten thousand turns (0.2 to 0.5
-milliseconds) are enough on an idle machine. The number of threads, and so every sum, stays as it is (libgomp's manual, GOMP_SPINCOUNT;
+milliseconds) cost an idle machine little. The number of threads, and so every sum, stays as it is (libgomp's manual, GOMP_SPINCOUNT;
 `python -m benchmarks.busy`).
 
 Memory: the tensors of a step are freed and made again at every step. glibc gives large blocks back to the system each time, which costs a

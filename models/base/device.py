@@ -21,6 +21,7 @@ from typing import Any
 from conf.atomic import write_atomic
 from conf.errors import UserError
 from conf.home import home
+from conf.schema.compute import Compute
 from conf.schema.ladder import Ladder
 from conf.schema.stage.training import Training
 from models.base.files import read_json
@@ -108,6 +109,11 @@ def use_threads(ladder: Ladder) -> None:
         import torch
 
         torch.set_num_threads(ladder.compute.threads)
+
+
+def threads_each(compute: Compute, processes: int) -> int:
+    """Threads of each of several processes that share the threads of a run on this machine; at least 1."""
+    return max((compute.threads or len(os.sched_getaffinity(0))) // processes, 1)
 
 
 def precision_of(ladder: Ladder, training: Training) -> str:

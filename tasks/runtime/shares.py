@@ -28,7 +28,7 @@ from filelock import FileLock
 from conf.errors import LadderError
 from conf.home import Home
 from conf.schema.compute import Compute
-from models.base.device import use_threads
+from models.base.device import threads_each, use_threads
 from tasks.runtime import cancellation
 from tasks.runtime.stage_inputs import StageInputs
 
@@ -78,7 +78,7 @@ def in_shares(
         RunCancelled: The run was asked to stop.
     """
     compute = inputs.ladder.compute
-    threads = max((compute.threads or len(os.sched_getaffinity(0))) // count, 1)
+    threads = threads_each(compute, count)
     alone = compute.model_copy(update={"launcher": "local", "workers": 1, "nodes": 1, "rendezvous": None, "threads": threads})
     order = (function, replace(inputs, ladder=inputs.ladder.model_copy(update={"compute": alone})), args, count)
     with _private_folder(inputs.context.paths) as folder:

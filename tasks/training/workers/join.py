@@ -16,6 +16,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.schema.base import Settings
 from conf.schema.compute import Compute
+from models.base.device import threads_each
 from tasks.training.work import TOGETHER
 from tasks.training.workers import torchrun
 from tasks.training.workers.order import OUTCOME, STOP, check_versions
@@ -95,8 +96,7 @@ def _share(folder: Path, training: OpenTraining, say: Callable[[str], None]) -> 
         write_atomic(folder / f"{REFUSED}{host}.txt", f"{host} does not join: {error}")
         raise
     say(f"{training.name}: joins the training at {compute.rendezvous}")
-    cores = compute.threads or len(os.sched_getaffinity(0))
-    env = os.environ | {"OMP_NUM_THREADS": str(max(cores // compute.workers, 1))} | torchrun.environment(compute)
+    env = os.environ | {"OMP_NUM_THREADS": str(threads_each(compute, compute.workers))} | torchrun.environment(compute)
     command, said = torchrun.command(folder, compute, joins=True), folder / f"launcher-{host}.log"
     with said.open("ab") as output:
         # A session of its own: Ctrl-C reaches this process alone, which has the launcher end.

@@ -22,6 +22,7 @@ import psutil
 from conf import errors
 from conf.errors import LadderError, RunCancelled
 from conf.schema.compute import Compute
+from models.base.device import threads_each
 from models.base.files import read_json
 from tasks.runtime import cancellation as stopping
 from tasks.runtime.logs import log
@@ -99,8 +100,7 @@ def _write_order(folder: Path, order: WorkerOrder) -> None:
 
 def _environment(compute: Compute) -> dict[str, str]:
     """That of this process; workers share its cores."""
-    cores = compute.threads or len(os.sched_getaffinity(0))
-    ours = {"OMP_NUM_THREADS": str(max(cores // compute.workers, 1)), "PYTHONUNBUFFERED": "1"}
+    ours = {"OMP_NUM_THREADS": str(threads_each(compute, compute.workers)), "PYTHONUNBUFFERED": "1"}
     return os.environ | ours | LAUNCHERS[compute.launcher].environment(compute)
 
 
