@@ -1,4 +1,4 @@
-"""What starting Ladder costs: `python -m benchmarks.startup [reused] [first-step] [first-lines] [runs] [stages] [idle]`.
+"""What starting Ladder costs: `python -m benchmarks.startup [reused] [first-step] [first-lines] [runs] [stages] [idle] [object-store]`.
 
 Wall-clock seconds, and seconds of a processor, which other work on the machine changes less: those of the command and of the processes
 that it waits for, and apart from them those of the Prefect server that it starts or finds. Everything in real processes, in a home of
@@ -10,6 +10,7 @@ its own that is deleted afterwards.
     runs         `runs`, `show` and a reused run, where the home holds ten and a thousand runs
     stages       a stage of a ladder with few and with thirty stages, all of five steps
     idle         an idle `ladder serve`: share of a core, and memory
+    object-store `digits` reused, with and without an object store (on loopback) that holds all its results
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.common import spread
+from benchmarks.object_store import KEYS, loopback
 from benchmarks.operations import Command, short_ladder, wait_served
+from tasks.store.remote.address import VARIABLE
 
-ALL = ("reused", "first-step", "first-lines", "runs", "stages", "idle")
+ALL = ("reused", "first-step", "first-lines", "runs", "stages", "idle", "object-store")
 IDLE_SECONDS = 120.0
 
 
@@ -193,13 +196,31 @@ def idle(folder: Path, repeats: int) -> None:
         process.wait(60)
 
 
+def object_store(folder: Path, repeats: int) -> None:
+    """A run that finds everything, in alternation with and without an object store that holds everything, too; and fetched into a home."""
+    plain = Command(folder / "plain")
+    cost(plain, "run", "digits")
+    with loopback() as address:
+        away, empty = Command(plain.home), Command(folder / "empty")
+        for ladder in (away, empty):
+            ladder.env |= {VARIABLE: f"{address}/startup", **{name: os.environ[name] for name in (*KEYS, "AWS_ENDPOINT_URL")}}
+        print(f"digits reused, uploaded: {told([cost(away, 'run', 'digits')])}", flush=True)
+        pairs = [(cost(plain, "run", "digits"), cost(away, "run", "digits")) for _ in range(repeats)]
+        print(f"digits reused, no object store: {told([one for one, _ in pairs])}", flush=True)
+        print(f"digits reused, known to be in the object store: {told([other for _, other in pairs])}", flush=True)
+        print(f"with it less without: {spread([other.wall - one.wall for one, other in pairs], '{:+.2f}')} s", flush=True)
+        end_server(plain.home)
+        print(f"digits fetched into an empty home: {told([cost(empty, 'run', 'digits')])}", flush=True)
+        end_server(empty.home)
+
+
 def main() -> None:
     """Print the figures that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", metavar="WHAT", default=[], help="none: all of them")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    measures = dict(zip(ALL, (reused, first_step, first_lines, many_runs, stages, idle), strict=True))
+    measures = dict(zip(ALL, (reused, first_step, first_lines, many_runs, stages, idle, object_store), strict=True))
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     with tempfile.TemporaryDirectory(prefix="ladder-startup-", ignore_cleanup_errors=True) as text:
         for name in arguments.what or ALL:

@@ -1,8 +1,8 @@
 """Settings of OpenMP and of the allocator, for processes that train.
 
 Threads: PyTorch's wheels for Linux use GCC's OpenMP, whose threads turn 300,000 times in a loop for each other before they sleep. Where
-other work shares the cores, the thread that is waited for has then no processor to finish on. Ten thousand turns (0.2 to 0.5
-milliseconds) cost an idle machine little. The number of threads, and so every sum, stays as it is (libgomp's manual, GOMP_SPINCOUNT;
+other work shares the cores, the thread that is waited for has then no processor to finish on. Twenty thousand turns (0.4 to 1
+millisecond) cost an idle machine little. The number of threads, and so every sum, stays as it is (libgomp's manual, GOMP_SPINCOUNT;
 `python -m benchmarks.busy`).
 
 Memory: the tensors of a step are freed and made again at every step. glibc gives large blocks back to the system each time, which costs a
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 TUNABLES = "GLIBC_TUNABLES"
-OPENMP = {"GOMP_SPINCOUNT": "10000"}
+OPENMP = {"GOMP_SPINCOUNT": "20000"}
 ALLOCATOR = {
     TUNABLES: f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={1 << 30}:glibc.malloc.trim_threshold={64 << 20}",
     "THP_MEM_ALLOC_ENABLE": "0",
