@@ -87,10 +87,15 @@ def stores(base: Path, sizes: Sequence[int]) -> dict[str, list[Point]]:
         runs = [f"simulated-{number:05d}" for number in some]
         curves["runs: `ladder show` of one"].append(measure(n, [lambda run=runs[0]: load_run(home, run)]))
         curves["runs: a new name"].append(measure(n, [lambda: new_name(home, "simulated")]))
-        run_registry._parsed.cache_clear()  # of the first few thousand records, which a process of its own has not
-        curves["clean --dry-run, all kept"].append(measure(n, [lambda: clean(home, 10 * 365 * DAY, dry_run=True)]))
-        curves["clean --dry-run, none kept"].append(measure(n, [lambda: clean(home, DAY, dry_run=True)]))
+        curves["clean --dry-run, all kept"].append(measure(n, [lambda: _cleaned(home, 10 * 365 * DAY)]))
+        curves["clean --dry-run, none kept"].append(measure(n, [lambda: _cleaned(home, DAY)]))
     return curves
+
+
+def _cleaned(home: Home, older_than: float) -> None:
+    """Look for what could go, as a process of its own does: without the few thousand records that this one has read before."""
+    run_registry._parsed.cache_clear()
+    clean(home, older_than, dry_run=True)
 
 
 def _add(store: Store, identity: dict[str, object]) -> None:
