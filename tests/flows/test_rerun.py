@@ -20,6 +20,7 @@ def flow_run(cli, shown: dict) -> dict:
     return ask_prefect("GET", f"{cli.env['PREFECT_API_URL']}/flow_runs/{shown['prefect_run_id']}").raise_for_status().json()
 
 
+@pytest.mark.slow
 def test_a_rerun_with_one_change_computes_what_it_must_and_says_what_it_repeats(finished, undisturbed):
     first = finished.json("show")
     named = ("--name", "sixty", "--note", "more steps for two", "--by", "ann")

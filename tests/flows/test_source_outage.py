@@ -104,6 +104,7 @@ def test_a_hub_that_is_busy_at_first_is_asked_again(cli, tiny, undisturbed, pref
     assert [line["message"] for line in logs if "Retry 1/3 will start" in line["message"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "offline"), [pytest.param(True, False, id="404", marks=pytest.mark.slow), pytest.param(False, True, id="offline")]
 )

@@ -19,6 +19,7 @@ def untracked(tmp_path: Path, prefect_api: str) -> Cli:
     return Cli(tmp_path / "home", {"PREFECT_API_URL": prefect_api, "MLFLOW_TRACKING_URI": "none"})
 
 
+@pytest.mark.slow
 def test_a_whole_run_without_mlflow(untracked: Cli, undisturbed: Cli, tiny: Path) -> None:
     if "LADDER_TESTS_START_ALL" in os.environ:
         pytest.skip("the imports of a command are noted by the fork server, which LADDER_TESTS_START_ALL leaves out; without it this runs")

@@ -49,7 +49,12 @@ def test_a_search_shares_the_store_and_its_winner_is_a_file_of_overrides(finishe
     report = next(finished.home.glob("runs/tiny-search-*/report.html")).read_text()
     assert "Fresh seeds, test split" in report
 
-    before = stages(finished.home)
+
+@pytest.mark.slow
+def test_the_winner_and_a_second_search_are_found_in_the_store(finished, undisturbed, tiny):
+    finished("search", tiny, *COMMAND)
+    found, before = searched(finished.home), stages(finished.home)
+    best = max(found["trials"], key=lambda trial: trial["rungs"][-1]["score"])
     finished("run", tiny, f"@{found['file']}")
     shown = finished.json("show")
     assert shown["stages"][-1]["fingerprint"] == best["rungs"][-1]["fingerprints"][-1]
@@ -57,8 +62,8 @@ def test_a_search_shares_the_store_and_its_winner_is_a_file_of_overrides(finishe
     finished("search", tiny, *COMMAND)
     again = searched(finished.home)
     assert stages(finished.home) == before, "a search that is finished computes nothing"
-    assert [trial["values"] for trial in again["trials"]] == [trial["values"] for trial in trials]
-    assert again["confirmation"]["gains"] == confirmed["gains"]
+    assert [trial["values"] for trial in again["trials"]] == [trial["values"] for trial in found["trials"]]
+    assert again["confirmation"]["gains"] == found["confirmation"]["gains"]
     refused = finished("search", tiny, *COMMAND, "stages.three.training.warmup=0.3", code=2).err
     assert "search.study: got 'tiny-three'; allowed: a new name, or the settings that its trials were made with" in refused
 

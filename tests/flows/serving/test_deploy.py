@@ -44,6 +44,7 @@ def test_mistakes_are_named(cli, bare, pool: str):
     assert "--job-variable: got 'image'; allowed: key=value" in cli("deploy", "--work-pool", pool, "--job-variable", "image", code=2).err
 
 
+@pytest.mark.slow
 def test_deploying_twice_leaves_one_of_each(cli, pool: str, prefect_api: str):
     others = ("search", "prove", "report", "compare", "export", "redistill", "promote", "monitor")
     names = ("distill/distill", "distill/scheduled", "one-stage/stage", *(f"{name}/{name}" for name in others))

@@ -105,6 +105,7 @@ def test_an_unknown_event_and_no_server(bare):
     assert "ladder serve" in bare("notify", "--remove", code=2).err
 
 
+@pytest.mark.slow
 def test_the_file_works_with_prefects_own_command(cli, prefect_api: str, tmp_path: Path):
     cli("notify", "http://127.0.0.1:1/x", "--on", "done")
     (block,) = blocks(prefect_api)

@@ -77,6 +77,7 @@ def kill_in_the_middle(texts: Made) -> None:
     assert len(list((texts.home.store / "writing").glob("*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_nothing_behind_the_next_one(texts: Made, exported: Path) -> None:
     assert list((texts.home.store / "writing").glob("*")) == []
     assert stored_exports(texts.home, texts.student.weights_sha256).keys() == {"onnx", "onnx-int8"}
