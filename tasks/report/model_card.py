@@ -21,7 +21,7 @@ from tasks.records import format as fmt
 from tasks.records.run import DataRecord, RunRecord, StageRecord
 from tasks.report import markdown, tables
 from tasks.report.reproduce import reproduction
-from tasks.report.sections.audit import verdict
+from tasks.report.sections.measures.audit import verdict
 from tasks.report.sections.outcome import smaller
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import Context

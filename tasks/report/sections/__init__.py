@@ -27,23 +27,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tasks.records.run import RunRecord
-from tasks.report.sections import (
-    audit,
-    bench,
-    costs,
-    curves,
-    economics,
-    exports,
-    lineage,
-    models,
-    outcome,
-    proof,
-    quality,
-    samples,
-    settings,
-    slices,
-)
+from tasks.report.sections import costs, curves, exports, lineage, models, outcome, quality, samples, settings, slices
 from tasks.report.sections.choice import generation, route, search, teachers
+from tasks.report.sections.measures import audit, bench, economics, proof
 
 Section = Callable[[RunRecord], Mapping[str, Any] | None]
 

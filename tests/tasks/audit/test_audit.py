@@ -19,7 +19,7 @@ from tasks.audit.worst_examples import TOGETHER
 from tasks.evaluation.gate import judge
 from tasks.records.audit import AuditFigure, AuditGroup, AuditRecord
 from tasks.records.run import StageRecord
-from tasks.report.sections import audit as section
+from tasks.report.sections.measures import audit as section
 from tasks.store.store import Found
 from tasks.tracking.flavour import metrics_of
 from tasks.training.identity import numeric_settings

@@ -11,7 +11,7 @@ import pytest
 from conf.schema.measures.proof import Arm
 from models.data.corpus import Corpus
 from tasks.proof.lost_examples import LabelledAnswers, identified, write_identified
-from tasks.report.sections import proof as page
+from tasks.report.sections.measures import proof as page
 from tests.factories import corpus_in, split_of
 from tests.tasks.proof.test_proof import compared, record_in, replicates, save_proof
 

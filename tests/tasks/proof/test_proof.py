@@ -20,7 +20,7 @@ from tasks.proof.proof import opponents, proof_of, replicate_of, save_proof
 from tasks.proof.verdict_text import render, table
 from tasks.records.proof import Proof, Replicate, read_proof
 from tasks.records.run import RunRecord, StageRecord
-from tasks.report.sections import proof as page
+from tasks.report.sections.measures import proof as page
 from tasks.training.costs.cost_model import Forward
 from tasks.training.costs.examples import TrainingExamples
 from tests.factories import model_record, run_record
