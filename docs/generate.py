@@ -34,7 +34,7 @@ from tasks.lifecycle import clean
 from tasks.planning import economics, plan
 from tasks.records import bench, export, promotion, proof, run
 from tasks.registry import texts
-from tasks.report import compare
+from tasks.report.comparison import compare
 from tasks.tracking.versions import ListedVersion
 
 HERE = Path(__file__).parent / "reference"

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from conf.home import home
 from flows.parameters import OptionalRun, RunName
 from flows.steps import publish_report
-from tasks.report.comparison_text import comparison_text
+from tasks.report.comparison.text import comparison_text
 from tasks.report.markdown import fence
 from tasks.report.rebuild import compare as compare_pages
 from tasks.report.rebuild import settings_of

@@ -71,7 +71,7 @@ def compare(
 ) -> None:
     """Compare two runs: settings that differ, and each model's quality and cost."""
     from conf.home import home
-    from tasks.report.comparison_text import comparison_text
+    from tasks.report.comparison.text import comparison_text
     from tasks.report.rebuild import compare as compare_pages
 
     comparison, path = compare_pages(home(), a, b)

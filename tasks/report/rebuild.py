@@ -6,8 +6,8 @@ from pathlib import Path
 
 from conf.home import Home
 from tasks.records.run import RunRecord
-from tasks.report.compare import RunComparison, compare_runs
-from tasks.report.compare_page import write_comparison
+from tasks.report.comparison.compare import RunComparison, compare_runs
+from tasks.report.comparison.page import write_comparison
 from tasks.report.page import write_report
 from tasks.report.plots.kept import keeping
 from tasks.runtime.runs.run_registry import load_run

@@ -11,9 +11,9 @@ from conf.errors import UserError
 from tasks.records.audit import AuditFigure, AuditRecord
 from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
 from tasks.records.run import Retention, RunRecord, StageRecord
-from tasks.report.compare import ComparedFigure, RunComparison, compare_runs
-from tasks.report.compare_page import write_comparison
-from tasks.report.comparison_text import comparison_text
+from tasks.report.comparison.compare import ComparedFigure, RunComparison, compare_runs
+from tasks.report.comparison.page import write_comparison
+from tasks.report.comparison.text import comparison_text
 from tests.factories import data_record
 from tests.tasks.reports import Page, check
 

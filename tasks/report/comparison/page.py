@@ -9,7 +9,7 @@ from markupsafe import Markup
 from tasks.records import format as fmt
 from tasks.records.run import RunRecord, StageRecord
 from tasks.report import tables
-from tasks.report.compare import RunComparison
+from tasks.report.comparison.compare import RunComparison
 from tasks.report.page import templates, write_page
 from tasks.report.plots.style import INK, MODELS, Layout, dress, figure, plain_log, svg
 

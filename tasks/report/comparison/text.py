@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tasks.report.compare import RunComparison
+from tasks.report.comparison.compare import RunComparison
 from tasks.report.terminal import text_of
 
 
