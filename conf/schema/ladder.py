@@ -12,20 +12,21 @@ from typing import Any, Literal
 from pydantic import ValidationError, model_validator
 
 from conf.errors import UserError
-from conf.schema.answer_checks import check_answers, is_by_root
 from conf.schema.base import Settings, setting
+from conf.schema.checks.answers import check_answers, is_by_root
+from conf.schema.checks.embeddings import check_embedding, with_embedding_defaults
+from conf.schema.checks.parts import check_class_weights, check_evaluation, check_exports, check_rationales, check_vocabularies
+from conf.schema.checks.pictures import check_image_text
+from conf.schema.checks.teaching import check_teaching
 from conf.schema.choice.routing import Routing
 from conf.schema.choice.search import SearchSettings
 from conf.schema.compute import Compute
 from conf.schema.data import Data, Tokenizer, rounds_of, sources_for
-from conf.schema.embedding_checks import check_embedding, with_embedding_defaults
 from conf.schema.measures.audit import Audit, check_gate
 from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
 from conf.schema.measures.evaluation import Evaluation
 from conf.schema.measures.proof import Comparison
-from conf.schema.part_checks import check_class_weights, check_evaluation, check_exports, check_rationales, check_vocabularies
-from conf.schema.picture_checks import check_image_text
 from conf.schema.route import ROUTE_TEXT, Route
 from conf.schema.shipping.exports import Export
 from conf.schema.shipping.monitoring import Monitoring
@@ -34,7 +35,6 @@ from conf.schema.shipping.redistill import Redistill
 from conf.schema.stage.compatibility import check_endpoint, check_objective, check_on_policy
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
-from conf.schema.teaching_checks import check_teaching
 from conf.schema.workloads import answers_in_ids, has_classes, makes_embeddings
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification", "image-text", "embedding", "image-text-embedding"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.errors import UserError
-from conf.schema.answer_checks import is_by_root
+from conf.schema.checks.answers import is_by_root
 from conf.schema.ladder import Ladder
 from models.alignment.load import common_bytes, named
 from models.data import tokenizers
