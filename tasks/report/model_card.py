@@ -27,7 +27,7 @@ from tasks.runtime.logs import log
 from tasks.runtime.runs.run_registry import Context
 from tasks.teachers.origin import Origin, hub_id, origin_of
 from tasks.teachers.teacher_source import CARD, HUB_ID
-from tasks.tracking.flavour import TASKS, parts_of
+from tasks.tracking.packaging.flavour import TASKS, parts_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -11,7 +11,7 @@ from tasks.runtime.runs.run_registry import Context, original_mlflow_run
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.origin import origin_of
 from tasks.tracking.curves import stored_curve
-from tasks.tracking.flavour import parts_of
+from tasks.tracking.packaging.flavour import parts_of
 from tasks.tracking.recorder import Recorder, recorder_of
 from tasks.tracking.tracker import Tracker
 

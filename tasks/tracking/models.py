@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from conf.errors import TransientError, UserError
 from conf.secrets import masked
 from tasks.records.run import TEACHER, StageRecord
-from tasks.tracking import flavour
 from tasks.tracking.client import first_line, is_permanent, is_server
-from tasks.tracking.package import About, write_package
+from tasks.tracking.packaging import flavour
+from tasks.tracking.packaging.package import About, write_package
 from tasks.tracking.runs import is_equal
 
 if TYPE_CHECKING:

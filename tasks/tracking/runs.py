@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.tracking import flavour
 from tasks.tracking.client import is_race
+from tasks.tracking.packaging import flavour
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from conf.home import Home
 from conf.secrets import masked
 from tasks.records.run import StageRecord
-from tasks.tracking import descriptions, flavour, models, runs
+from tasks.tracking import descriptions, models, runs
 from tasks.tracking.client import (
     RecordRefused,
     is_server,
@@ -29,6 +29,7 @@ from tasks.tracking.client import (
     translate_errors,
     ui_command,
 )
+from tasks.tracking.packaging import flavour
 from tasks.tracking.runs import OpenLadder, Point, RunStatus, StageRun
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from tasks.search.plan import plan_search
 from tasks.search.space import default_space
 from tasks.teachers.quality import accept_teacher
 from tasks.teachers.teacher import prepare_teacher
-from tasks.tracking.package import About, write_package
+from tasks.tracking.packaging.package import About, write_package
 from tasks.training.student import train_student
 from tests.factories import inputs_of, run_record
 

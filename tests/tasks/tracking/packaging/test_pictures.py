@@ -13,7 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from transformers import AutoProcessor
 
-from tasks.tracking.package import About, write_package
+from tasks.tracking.packaging.package import About, write_package
 from tests.vision_models import TEMPLATE, picture, png, save_clip, save_model
 
 

@@ -22,7 +22,7 @@ import yaml
 from conf.schema.workloads import answers_in_ids, makes_embeddings, reads_pictures
 from models.base.files import read_json
 from models.embeddings.sentence_folder import copy_modules, read_pooling
-from tasks.tracking import flavour
+from tasks.tracking.packaging import flavour
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
