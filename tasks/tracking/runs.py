@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.tracking.client import is_race
-from tasks.tracking.packaging import flavour
+from tasks.tracking.figures import flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -225,7 +225,7 @@ def log_params(client: MlflowClient, run_id: str, settings: Mapping[str, Any]) -
     from mlflow.entities import Param
 
     there = client.get_run(run_id).data.params
-    params = [Param(key, value) for key, value in flavour.flatten(settings).items() if key not in there]
+    params = [Param(key, value) for key, value in flatten(settings).items() if key not in there]
     for start in range(0, len(params), PARAMS_PER_CALL):
         client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
 

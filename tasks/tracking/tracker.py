@@ -29,7 +29,7 @@ from tasks.tracking.client import (
     translate_errors,
     ui_command,
 )
-from tasks.tracking.packaging import flavour
+from tasks.tracking.figures import dataset_of, metrics_of
 from tasks.tracking.runs import OpenLadder, Point, RunStatus, StageRun
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Tracker:
         """Record the data of a run: the corpus's content hash as digest, its folder as source, its size as profile."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        about = flavour.dataset_of(corpus.info, corpus.content_hash, corpus.folder)
+        about = dataset_of(corpus.info, corpus.content_hash, corpus.folder)
         inputs = [DatasetInput(Dataset(name=name, **about), tags=[InputTag("mlflow.data.context", "training")])]
         runs.again_after_race(lambda: self.client.log_inputs(run_id, datasets=inputs))
 
@@ -218,7 +218,7 @@ class Tracker:
             model_id = models.log_model(self.client, run_id, record, workload, folder, facts, add_parts)
             runs.log_missing(self.client, run_id, curve() if curve else ())
         models.link_output(self.client, run_id, model_id, record.steps)
-        runs.log_figures(self.client, self.client.get_run(run_id), flavour.metrics_of(record), record.steps, model_id)
+        runs.log_figures(self.client, self.client.get_run(run_id), metrics_of(record), record.steps, model_id)
         self.client.log_text(run_id, record.model_dump_json(indent=1), "record.json")
         self.client.log_text(run_id, json.dumps(record.slices, indent=1), "slices.json")
         tags = {"ladder.gate": record.gate or "none", "ladder.model": f"models:/{model_id}", "ladder.weights_sha256": record.weights_sha256}
@@ -234,7 +234,7 @@ class Tracker:
             MLflow's id of that run; None where there is none, or where the model was judged otherwise now.
         """
         experiment_id = self.client.get_run(parent_run_id).info.experiment_id
-        figures = flavour.metrics_of(record)
+        figures = metrics_of(record)
         found = models.recorded_run(self.client, experiment_id, record.fingerprint, original_run_id, figures)
         model_id = found and models.model_of(self.client, found.info.run_id)
         if found is None or model_id is None:

@@ -21,7 +21,7 @@ from tasks.records.audit import AuditFigure, AuditGroup, AuditRecord
 from tasks.records.run import StageRecord
 from tasks.report.sections.measures import audit as section
 from tasks.store.store import Found
-from tasks.tracking.packaging.flavour import metrics_of
+from tasks.tracking.figures import metrics_of
 from tasks.training.identity import numeric_settings
 from tests.factories import data_record, model_record, run_record
 

@@ -38,7 +38,7 @@ from tasks.report.page import render
 from tasks.runtime.runs.run_registry import Context, save
 from tasks.runtime.training_slots import training_slot
 from tasks.store.cached import reuse_noted
-from tasks.tracking.packaging.flavour import metrics_of
+from tasks.tracking.figures import metrics_of
 from tests.factories import model_record, run_record
 
 pytestmark = pytest.mark.processes

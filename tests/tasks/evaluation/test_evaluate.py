@@ -29,7 +29,7 @@ from tasks.records.run import Retention, StageRecord
 from tasks.report.sections import quality
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import teacher_work
-from tasks.tracking.packaging.flavour import metrics_of
+from tasks.tracking.figures import metrics_of
 from tasks.training.find_or_train import find_or_train
 from tests.factories import inputs_of, model_record, run_record
 

@@ -27,7 +27,7 @@ from tasks.evaluation.harness_tasks import HarnessTask, read_tasks, task_drops, 
 from tasks.records.run import StageRecord
 from tasks.report.sections import quality
 from tasks.runtime.stage_inputs import StageInputs
-from tasks.tracking.packaging.flavour import metrics_of
+from tasks.tracking.figures import metrics_of
 from tests.factories import inputs_of, model_record, run_record
 
 COLOURS = Path(__file__).with_name("colours")

@@ -20,7 +20,7 @@ from tasks.records.run import StageRecord
 from tasks.report.sections.choice.teachers import section
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
-from tasks.tracking.packaging.flavour import metrics_of
+from tasks.tracking.figures import metrics_of
 from tasks.training.bake_off import chosen_of
 from tasks.training.costs.cost_model import Forward
 from tasks.training.costs.examples import training_examples
