@@ -94,7 +94,7 @@ def audited(folder: Path, lineage: list[StageRecord] | None = None, **figures: d
 def test_the_whole_interval_must_lie_within(tmp_path: Path, gate: dict[str, Any], verdict: str) -> None:
     known = {"parent__amplification": figure(1.1, 0.8, 1.6), "parent__agreement": figure(0.9, 0.86, 0.94)}
     known |= {f"parent__confident_inheritance_{t}_excess": figure(0.01, -0.01, 0.04) for t in ("0.7", "0.9")}
-    assert judge(audited(tmp_path / "a", **known), Gate.model_validate(gate), (), (0.7, 0.9))[0] == verdict
+    assert judge(audited(tmp_path / "a", None, **known), Gate.model_validate(gate), (), (0.7, 0.9))[0] == verdict
 
 
 def test_what_was_missed_is_said_with_its_interval(tmp_path: Path) -> None:

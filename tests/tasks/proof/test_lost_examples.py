@@ -42,7 +42,7 @@ def test_each_arm_has_what_most_of_its_seeds_lost() -> None:
 
 
 def test_two_seeds_are_too_few(tmp_path: Path, corpus: Corpus) -> None:
-    few = {arm: seeds[:2] for arm, seeds in ARMS.items()}
+    few: dict[Arm, list[LabelledAnswers]] = {arm: seeds[:2] for arm, seeds in ARMS.items()}
     assert identified(ROOT, few) == ()
     assert write_identified(tmp_path, ROOT, few, corpus) is None
 

@@ -130,7 +130,8 @@ def test_figures_are_those_of_the_embeddings(made: tuple[StageInputs, list[Stage
     assert new.metrics["cosine_parent"] == pytest.approx(float((texts["new"] * texts["cut"]).sum(1).mean()), abs=1e-6)
     assert new.metrics["mse"] == pytest.approx(float(((texts["new"] - texts["teacher"]) ** 2).mean()), rel=1e-5)
     upper = np.triu_indices(len(texts["new"]), 1)
-    ranks: Any = spearmanr(*((each @ each.T)[upper] for each in (texts["new"].astype(float), texts["teacher"].astype(float))))
+    own, taught = ((each @ each.T)[upper] for each in (texts["new"].astype(float), texts["teacher"].astype(float)))
+    ranks: Any = spearmanr(own, taught)
     assert new.metrics["similarity"] == pytest.approx(float(ranks.statistic), abs=2e-3)
     assert root.metrics["cosine"] == pytest.approx(1) == root.metrics["similarity"]
     pairs = embed(load_model(Path(new.folder), "embedding"), pair_batches(corpus, 5), CPU, "fp32")
@@ -251,5 +252,5 @@ def test_a_report_says_what_its_figures_are(made: tuple[StageInputs, list[StageR
     assert found["curves"]["unit"] == "distance from the teacher"
     assert [line["before"] for line in found["curves"]["starts"]] == [f"{student.initial['distance']:.3f}" for student in students]
     assert found["quality"]["tables"][0]["headers"][1:] == [*quality.FIGURES["similarity"].values()]
-    assert outcome.section(record)["prove"] is None, "no proof compares embeddings"
+    assert (outcome.section(record) or {"prove": "left out"})["prove"] is None, "no proof compares embeddings"
     assert any(cell == "mean embedding" for row in tables.rows(record)[1] for cell in row)

@@ -167,7 +167,7 @@ def check(models: list[Recorded], requests: list[dict[str, Any]], answers: list[
         elif model.workload == "causal-lm":
             assert answer == model.continuations(4)
         else:
-            names = transformers.AutoConfig.from_pretrained(model.folder).id2label
+            names: Any = transformers.AutoConfig.from_pretrained(model.folder).id2label
             for mine, row in zip(torch.tensor(ours).softmax(-1).tolist(), answer, strict=True):
                 assert row["probabilities"] == pytest.approx({names[i]: share for i, share in enumerate(mine)}, abs=1e-5)
                 assert row["label"] == names[int(np.argmax(mine))]
