@@ -31,7 +31,8 @@ from flows.cli import app, doctor
 from flows.cli.show import runs as show_runs
 from flows.serving.environment import for_runs
 from tasks.lifecycle import clean
-from tasks.planning import economics, plan
+from tasks.planning import plan
+from tasks.planning.costs import economics
 from tasks.records import bench, export, promotion, proof, run
 from tasks.registry import texts
 from tasks.report.comparison import compare

@@ -46,7 +46,7 @@ def economics(words: Words = None, as_json: Json = False) -> None:
     """
     record, ladder = chosen_run(words or [], "economics")
     from flows.cli.show.economics import economics_text
-    from tasks.planning.economics import economics_of
+    from tasks.planning.costs.economics import economics_of
 
     result = economics_of(record, ladder.economics)
     show(result.model_dump(mode="json"), as_json, lambda: economics_text(result))

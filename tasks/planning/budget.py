@@ -17,7 +17,7 @@ from conf.schema.data import rounds_of
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of
 from tasks.data.prepare import prepare_data
-from tasks.planning.calibration import StepSeconds, calibrate
+from tasks.planning.costs.calibration import StepSeconds, calibrate
 from tasks.planning.matching import lasting, scaled, with_stages
 from tasks.planning.routes import AGAIN
 from tasks.records.format import duration

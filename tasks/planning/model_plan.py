@@ -15,9 +15,9 @@ from models.architectures.shapes import Size
 from models.base.device import precision_of
 from models.data.corpus import Corpus
 from models.embeddings.sentence_folder import model_sha256
-from tasks.planning.estimates import TrainingEstimate, estimate
+from tasks.planning.costs.estimates import TrainingEstimate, estimate
+from tasks.planning.costs.throughput import Throughput
 from tasks.planning.preflight import expected_interface
-from tasks.planning.throughput import Throughput
 from tasks.records.base import Record
 from tasks.records.run import TEACHER, stage_record
 from tasks.runtime.runs.run_registry import Context

@@ -22,8 +22,9 @@ from models.data.corpus import Corpus
 from tasks.data.prepare import content_hash, counts_of, data_identity, read_corpus
 from tasks.data.reading.known_hashes import PLANNED_BYTES, NotRead, known_hashes
 from tasks.data.reading.sources import source_hash
-from tasks.planning.costs import Jump, PlanCosts, plan_costs
-from tasks.planning.estimates import cache_bytes
+from tasks.planning.costs.estimates import cache_bytes
+from tasks.planning.costs.prices import Jump, PlanCosts, plan_costs
+from tasks.planning.costs.throughput import expected_throughput
 from tasks.planning.generated import NOTE, generated_data
 from tasks.planning.matching import direct, flops_of, matched_single, settled, total_of
 from tasks.planning.misfits import check_labels, check_weights
@@ -31,7 +32,6 @@ from tasks.planning.model_plan import TO_TRAIN, UNKNOWN, ModelPlan, PlanInputs, 
 from tasks.planning.preflight import check_ladder, expected_interface
 from tasks.planning.routes import routed
 from tasks.planning.students import settle_students, settled_notes
-from tasks.planning.throughput import expected_throughput
 from tasks.records.base import Record
 from tasks.records.format import byte_size, duration, operations
 from tasks.records.run import TEACHER

@@ -12,7 +12,7 @@ from conf.schema.measures.proof import MATCHED, Arm
 from models.base.looks import interval_at, seeds_to_decide
 from models.base.quality import baseline_figures, learned_nothing, main_metric
 from models.base.statistics import interval, outcome
-from tasks.planning.economics import HOUR
+from tasks.planning.costs.economics import HOUR
 from tasks.planning.matching import total_of
 from tasks.planning.routes import replicate_seed
 from tasks.proof.arms import MEANING, ForwardFlops, arm_flops

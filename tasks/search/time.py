@@ -8,7 +8,7 @@ from conf.errors import UserError
 from conf.home import Home
 from tasks.data.prepare import prepare_data
 from tasks.planning.budget import parse_budget, stages_seconds
-from tasks.planning.calibration import calibrate
+from tasks.planning.costs.calibration import calibrate
 from tasks.planning.matching import with_stages
 from tasks.runtime.runs.run_registry import Context
 from tasks.search.plan import SearchPlan

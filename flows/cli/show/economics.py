@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.planning.economics import WORDS, Bar, BreakEven, Report, verdict
+from tasks.planning.costs.economics import WORDS, Bar, BreakEven, Report, verdict
 from tasks.records.format import amount, days_text
 from tasks.report.terminal import table_of, text_of
 

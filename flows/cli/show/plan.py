@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.planning.costs import PlanCosts
+from tasks.planning.costs.prices import PlanCosts
 from tasks.planning.plan import LadderPlan, ModelPlan
 from tasks.records.format import byte_size, estimate, human, money, operations
 from tasks.report.terminal import WIDE, table_of, text_of

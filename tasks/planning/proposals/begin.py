@@ -17,13 +17,13 @@ from conf.schema.stage.student import size_name
 from models.data.corpus import Corpus
 from models.students.importance import LAYOUTS
 from tasks.data.prepare import content_hash
+from tasks.planning.costs.throughput import Throughput
 from tasks.planning.plan import find_data
 from tasks.planning.preflight import check_ladder
 from tasks.planning.proposals.propose import Ground, Proposed, propose
 from tasks.planning.proposals.rungs import WIDEST
 from tasks.planning.proposals.wanted import Wanted, check_below, rungs_between
 from tasks.planning.students import settle_students
-from tasks.planning.throughput import Throughput
 from tasks.runtime.runs.run_registry import Context
 from tasks.setup.data_look import DataLook, look_at_data
 from tasks.setup.draft import TRAIN_SHARE, draft_ladder, estimated_examples

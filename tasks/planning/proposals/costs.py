@@ -7,12 +7,12 @@ from typing import NamedTuple
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of
 from models.base.interface import Interface
-from tasks.planning.costs import with_extras
-from tasks.planning.estimates import cache_bytes, estimate
+from tasks.planning.costs.estimates import cache_bytes, estimate
+from tasks.planning.costs.prices import with_extras
+from tasks.planning.costs.throughput import Throughput
 from tasks.planning.matching import lasting, with_stages
 from tasks.planning.proposals.candidates import Candidate
 from tasks.planning.proposals.measured import are_cached
-from tasks.planning.throughput import Throughput
 from tasks.records.base import Record
 from tasks.records.run import TEACHER
 from tasks.training.costs.cost_model import Forward, StageFlops, answers_of, ladder_flops

@@ -9,6 +9,7 @@ from conf.home import free_bytes
 from conf.schema.ladder import Ladder
 from models.base.device import memory_bytes
 from models.data.corpus import Corpus
+from tasks.planning.costs.throughput import Throughput, expected_throughput
 from tasks.planning.matching import LEAST_STEPS
 from tasks.planning.proposals.candidates import MEANING, Candidate, Impossible, candidates
 from tasks.planning.proposals.costs import RouteCosts, Speeds, StageProposal, costs_of, shortened_to
@@ -16,7 +17,6 @@ from tasks.planning.proposals.rule import EVIDENCE, Pick, pick, proofs_of
 from tasks.planning.proposals.rungs import settle_rungs
 from tasks.planning.proposals.wanted import Allowance, Wanted
 from tasks.planning.students import teacher_and_interface
-from tasks.planning.throughput import Throughput, expected_throughput
 from tasks.records.base import Record
 from tasks.records.format import byte_size, estimate, human, money
 from tasks.runtime.runs.run_registry import Context

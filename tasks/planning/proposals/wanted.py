@@ -11,7 +11,7 @@ from conf.errors import UserError
 from conf.schema.measures.economics import Economics
 from conf.schema.stage.student import parameters_of
 from tasks.planning.budget import parse_budget
-from tasks.planning.economics import training_cost
+from tasks.planning.costs.economics import training_cost
 from tasks.records.format import human
 
 MONEY = re.compile(r"\$ ?([0-9]{1,9}(?:\.[0-9]{1,2})?)|([0-9]{1,9}(?:\.[0-9]{1,2})?) ?([A-Za-z$€£]{1,8})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.planning.economics import WORDS, Report
+from tasks.planning.costs.economics import WORDS, Report
 from tasks.records.format import amount, days_text, money
 from tasks.report.plots.kept import kept
 from tasks.report.plots.style import GRID, INK, MODELS, MUTED, Layout, dress, figure, svg

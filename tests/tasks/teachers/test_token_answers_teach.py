@@ -20,7 +20,7 @@ from models.signals.sources import live
 from models.students.initialise import random_model
 from tasks.audit.audit import audit_model
 from tasks.evaluation.evaluate import evaluate_model
-from tasks.planning.calibration import StepSeconds, calibrate
+from tasks.planning.costs.calibration import StepSeconds, calibrate
 from tasks.planning.plan import make_plan
 from tasks.proof.arms import refuse
 from tasks.proof.prepare_arms import arms_of

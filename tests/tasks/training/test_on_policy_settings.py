@@ -10,7 +10,7 @@ from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from conf.schema.stage.signals import Signals
 from tasks.planning.budget import _stage_seconds
-from tasks.planning.calibration import StepSeconds
+from tasks.planning.costs.calibration import StepSeconds
 from tasks.planning.matching import settled
 from tasks.planning.routes import routed
 from tasks.search.plan import _of_stage

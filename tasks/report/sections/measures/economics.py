@@ -11,7 +11,7 @@ from markupsafe import Markup
 from conf.errors import UserError
 from conf.loading.load import load
 from conf.schema.measures.economics import Economics
-from tasks.planning.economics import WORDS, Report, economics_of, verdict
+from tasks.planning.costs.economics import WORDS, Report, economics_of, verdict
 from tasks.records.format import amount, days_text
 from tasks.records.run import RunRecord
 from tasks.report.plots.economics import payback_svg, tornado_svg

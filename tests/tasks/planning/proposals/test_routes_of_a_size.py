@@ -23,7 +23,8 @@ from models.architectures.shapes import Size
 from models.base.interface import Interface
 from models.data import tokenizers
 from tasks.data.prepare import prepare_data
-from tasks.planning.estimates import cache_bytes
+from tasks.planning.costs.estimates import cache_bytes
+from tasks.planning.costs.throughput import Throughput
 from tasks.planning.matching import lasting
 from tasks.planning.plan import make_plan
 from tasks.planning.proposals.begin import COMMAND, propose_for_ladder, propose_for_teacher, write_ladder
@@ -33,7 +34,6 @@ from tasks.planning.proposals.propose import Proposed
 from tasks.planning.proposals.rule import pick
 from tasks.planning.proposals.rungs import StudentRung, Students
 from tasks.planning.proposals.wanted import Wanted, parse_allowance, rungs_between, wanted
-from tasks.planning.throughput import Throughput
 from tasks.records.format import byte_size
 from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.setup.init import write_draft

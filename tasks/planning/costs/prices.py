@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from conf.schema.measures.economics import Economics
-from tasks.planning.economics import HOUR, training_cost
+from tasks.planning.costs.economics import HOUR, training_cost
 from tasks.records.base import Record
 
 

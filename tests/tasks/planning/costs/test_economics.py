@@ -10,7 +10,7 @@ import pytest
 from conf.errors import UserError
 from conf.loading.load import load
 from conf.schema.measures.economics import Economics
-from tasks.planning.economics import HOUR, MONTH, Inputs, economics_of, payback, result_of, tornado, training_cost, verdict
+from tasks.planning.costs.economics import HOUR, MONTH, Inputs, economics_of, payback, result_of, tornado, training_cost, verdict
 from tasks.records.bench import BenchMachine, Case, ModelBench, Spread
 from tasks.records.format import amount, days_text
 from tasks.records.run import RunRecord, StageRecord

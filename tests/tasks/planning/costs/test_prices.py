@@ -13,7 +13,7 @@ from conf.schema.teacher import TrainedTeacher
 from flows.cli.show.plan import costs_text, plan_text
 from models.architectures.shapes import size_of
 from tasks.data.prepare import prepare_data
-from tasks.planning.costs import Jump, plan_costs
+from tasks.planning.costs.prices import Jump, plan_costs
 from tasks.planning.plan import LadderPlan, make_plan
 from tasks.planning.preflight import expected_interface
 from tasks.proof.prepare_arms import arms_of
