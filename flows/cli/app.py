@@ -15,8 +15,7 @@ import typer
 
 from conf.errors import LadderError, RunCancelled, RunInterrupted
 from conf.native import prepare_process
-from flows.cli import bench, look, make, operate, prove, set_up, ship, watch
-from flows.cli.choice import search
+from flows.cli.commands import bench, look, make, operate, prove, search, set_up, ship, watch
 
 INTERRUPTED = 130
 # A command imports heavy libraries itself, so that help and completion are instant.

@@ -17,7 +17,7 @@ from conf.errors import UserError
 from conf.home import Home
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
-from flows.cli.make import plan
+from flows.cli.commands.make import plan
 from flows.cli.show.proposal import proposal_text
 from models.architectures.shapes import Size
 from models.base.interface import Interface

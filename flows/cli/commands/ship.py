@@ -39,7 +39,7 @@ def export(
 ) -> None:
     """Export a student, and compare each format with it in a process of its own."""
     from conf.home import home
-    from flows.cli.bench import chosen_run
+    from flows.cli.commands.bench import chosen_run
     from flows.serving.environment import go_offline, prepare_environment
 
     wanted = _wanted(formats or ["hf"], dtype)
