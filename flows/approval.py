@@ -20,7 +20,7 @@ from pydantic import Field
 
 from conf.errors import LadderError, UserError
 from conf.schema.stage.stage import Stage
-from flows.run_labels import label, missed_tags
+from flows.adapter.run_labels import label, missed_tags
 from tasks.evaluation.decisions import Choice, Decision, remember, remembered
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.run import RunRecord, StageRecord

@@ -9,6 +9,18 @@ from prefect.states import Failed
 from conf.errors import ExportRefused, GateStopped
 from conf.loading.yaml_output import to_yaml
 from conf.schema.ladder import Ladder
+from flows.adapter.run_labels import label, label_run, missed_tags
+from flows.adapter.steps import (
+    bench_model,
+    cancellable,
+    evaluate_model,
+    export_student,
+    prepare_data,
+    prepare_teacher,
+    publish_report,
+    record_model,
+    register_version,
+)
 from flows.gate_policies import run_with_policy
 from flows.generating.generate import with_generated
 from flows.parameters import (
@@ -25,18 +37,6 @@ from flows.parameters import (
     resolve,
 )
 from flows.routing.choose import on_route
-from flows.run_labels import label, label_run, missed_tags
-from flows.steps import (
-    bench_model,
-    cancellable,
-    evaluate_model,
-    export_student,
-    prepare_data,
-    prepare_teacher,
-    publish_report,
-    record_model,
-    register_version,
-)
 from models.base.device import precision_of
 from tasks.export.export import Exporter
 from tasks.export.run_exports import require_inside

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from conf.home import Home, home
 from conf.path_policy import restrict
+from flows.adapter.run_labels import is_served
+from flows.adapter.steps import cancellable
 from flows.parameters import roots
 from flows.redistill import consider
-from flows.run_labels import is_served
-from flows.steps import cancellable
 from tasks.monitoring.history import read_history, write_entry
 from tasks.monitoring.look_together import look_together
 from tasks.monitoring.record import record_window

@@ -10,12 +10,12 @@ from prefect.client.schemas.objects import State
 from conf.errors import UserError
 from conf.home import home
 from conf.loading.introspect import suggest
+from flows.adapter.run_labels import label_run
+from flows.adapter.steps import cancellable, prepare_data, record_model
 from flows.distill import conclude
 from flows.gate_policies import run_with_policy
 from flows.generating.generate import with_generated
 from flows.parameters import LadderChoice, Note, OptionalSeed, Overrides, Person, RunTitle, StageName, TeacherNames, request_of, resolve
-from flows.run_labels import label_run
-from flows.steps import cancellable, prepare_data, record_model
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.lifecycle.request import ResolvedRequest
 from tasks.records.run import RunRecord, StageRecord

@@ -81,7 +81,7 @@ def beside_form(**parts: Any) -> Iterator[None]:
 
 def request_of(source: str, *, seed: int = -1, **given: Any) -> RunRequest:
     """The request that a flow's parameters make; empty text and -1 stand for none. Labels the flow run, before anything is checked."""
-    from flows.run_labels import is_served, label_request
+    from flows.adapter.run_labels import is_served, label_request
 
     asked = {key: value for key, value in given.items() if value != ""}
     request = RunRequest(source, seed=seed if seed >= 0 else None, served=is_served(), **{**asked, **_beside.get()})
@@ -95,7 +95,7 @@ def resolve(request: RunRequest) -> ResolvedRequest:
     Raises:
         UserError: Something is wrong with the request.
     """
-    from flows.run_labels import repeated_run
+    from flows.adapter.run_labels import repeated_run
     from tasks.planning.students import settled_notes
     from tasks.runtime.logs import log
 

@@ -15,10 +15,10 @@ from pydantic import Field
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
 from conf.path_policy import confine_pattern, restrict
+from flows.adapter.run_labels import is_served, label
+from flows.adapter.steps import cancellable
 from flows.approval import pause_for
 from flows.parameters import Note, Person, roots
-from flows.run_labels import is_served, label
-from flows.steps import cancellable
 from tasks.monitoring.reference import find_or_compute_reference, watched
 from tasks.records.promotion import Judgement, Promotion
 from tasks.registry import candidates, judge

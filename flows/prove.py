@@ -14,15 +14,15 @@ from prefect.client.schemas.objects import State
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import Arm
 from conf.schema.workloads import refuse_unjudged
+from flows.adapter.run_labels import untagged
+from flows.adapter.steps import cancellable, evaluate_model, record_model
 from flows.distill import begin, conclude
 from flows.gate_policies import run_with_policy
 from flows.generating.generate import with_generated
 from flows.parameters import LadderChoice, Note, OptionalBudget, OptionalSeed, Overrides, Person, RunTitle, request_of, resolve
 from flows.routing.choose import choose_route
-from flows.run_labels import untagged
 from flows.searching.ahead import train_ahead
 from flows.searching.arms import TunedArm, search_arms
-from flows.steps import cancellable, evaluate_model, record_model
 from models.base.device import precision_of
 from tasks.evaluation.evaluate import answers_on_test
 from tasks.lifecycle.ladder_run import LadderRun

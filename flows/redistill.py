@@ -17,13 +17,13 @@ from pydantic import Field
 from conf.errors import GateStopped, LadderError, PromotionRefused, RecordUnavailable, RunCancelled, UserError, reason_of
 from conf.home import Home, home
 from conf.path_policy import confine_pattern
+from flows.adapter.run_labels import is_served, label
+from flows.adapter.steps import cancellable, result_of
 from flows.distill import distill
 from flows.parameters import Note, Person, beside_form, resolve, roots
 from flows.promote import promote
-from flows.run_labels import is_served, label
 from flows.serving.drift import NAME as AUTOMATION
 from flows.serving.drift import is_automated
-from flows.steps import cancellable, result_of
 from tasks.lifecycle.request import NOTE_LENGTH, RunRequest
 from tasks.monitoring.history import read_history
 from tasks.records.monitoring import WindowReport

@@ -8,8 +8,8 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from conf.home import home
+from flows.adapter.steps import publish_report
 from flows.parameters import OptionalRun, RunName
-from flows.steps import publish_report
 from tasks.report.comparison.text import comparison_text
 from tasks.report.markdown import fence
 from tasks.report.rebuild import compare as compare_pages

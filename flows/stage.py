@@ -11,9 +11,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from conf.schema.stage.stage import Stage
-from flows.arrows import nodes_of, note_result
-from flows.run_labels import label, missed_tags, untagged
-from flows.steps import (
+from flows.adapter.arrows import nodes_of, note_result
+from flows.adapter.run_labels import label, missed_tags, untagged
+from flows.adapter.steps import (
     audit_model,
     bench_model,
     cancellable,

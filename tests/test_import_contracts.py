@@ -25,9 +25,9 @@ FORBIDDEN = {
     "Rooms of conf, imports one way": ("conf/home.py", "conf.schema.base"),
     "No circle of imports in a room": ("tasks/data/reading/tables.py", "tasks.data.build"),
     "models and conf know neither Prefect nor MLflow nor typer": ("conf/secrets.py", "typer"),
-    "Only conf/loading/load.py imports OmegaConf": ("flows/run_labels.py", "omegaconf"),
+    "Only conf/loading/load.py imports OmegaConf": ("flows/adapter/run_labels.py", "omegaconf"),
     "records and store are free of torch, Prefect, MLflow and matplotlib": ("tasks/records/format.py", "matplotlib"),
-    "Only tasks/tracking imports MLflow": ("flows/run_labels.py", "mlflow"),
+    "Only tasks/tracking imports MLflow": ("flows/adapter/run_labels.py", "mlflow"),
     "Steps of tasks are free of Prefect": ("tasks/data/prepare.py", "prefect"),
 }
 

@@ -150,7 +150,7 @@ def _outcome(run_flow: Callable[[], Any]) -> tuple[str, Any]:
     """Run the flow; returns the flow run's id, and the flow's result or its error."""
     from prefect.exceptions import UnfinishedRun
 
-    from flows.steps import result_of
+    from flows.adapter.steps import result_of
     from tasks.runtime import cancellation
     from tasks.runtime.prefect_client import root_cause
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flows.steps import generate_data, judge_student, prepare_data, read_prompts, train_student
+from flows.adapter.steps import generate_data, judge_student, prepare_data, read_prompts, train_student
 from tasks.generation.generate import with_rows
 from tasks.generation.record import record_generation
 from tasks.generation.rounds import Rounds

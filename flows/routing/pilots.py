@@ -11,8 +11,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from conf.errors import TrainingDiverged
-from flows.run_labels import untagged
-from flows.steps import cancellable, evaluate_model, record_model, result_of, train_student
+from flows.adapter.run_labels import untagged
+from flows.adapter.steps import cancellable, evaluate_model, record_model, result_of, train_student
 from models.base.device import precision_of
 from tasks.records.choice.route import PilotRecord
 from tasks.records.run import StageRecord

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from conf.errors import LadderError, UserError
 from conf.schema.ladder import Ladder
-from flows.steps import step
+from flows.adapter.steps import step
 from tasks.bench.bench import bench_model
 from tasks.planning.budget import parse_budget
 from tasks.records.format import duration

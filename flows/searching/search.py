@@ -17,6 +17,7 @@ from conf.loading.yaml_output import to_yaml
 from conf.schema.base import NAME_PATTERN
 from conf.schema.choice.search import METRICS
 from conf.schema.ladder import Ladder
+from flows.adapter.steps import cancellable, evaluate_model, publish_report, record_model, train_student
 from flows.distill import begin
 from flows.generating.generate import with_generated
 from flows.parameters import (
@@ -32,7 +33,6 @@ from flows.parameters import (
 )
 from flows.searching.progress import SearchProgress
 from flows.searching.rounds import Searching, search, train_defaults, train_trials
-from flows.steps import cancellable, evaluate_model, publish_report, record_model, train_student
 from models.base.device import precision_of
 from tasks.lifecycle.ladder_run import LadderRun
 from tasks.lifecycle.request import RunRequest

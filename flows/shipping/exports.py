@@ -14,9 +14,9 @@ from conf.home import home
 from conf.loading.load import load
 from conf.path_policy import confine_pattern
 from conf.schema.shipping.exports import Export
+from flows.adapter.run_labels import is_served
+from flows.adapter.steps import cancellable, publish_report
 from flows.parameters import OptionalRun, roots
-from flows.run_labels import is_served
-from flows.steps import cancellable, publish_report
 from tasks.export.run_exports import export_run, require_inside
 from tasks.report.export_table import HEADERS, rows, stages_of
 from tasks.report.rebuild import settings_of

@@ -33,7 +33,7 @@ class PrivateName:
 EMBEDDED, RUNNER, SQLITE = "flows/serving/embedded/server.py", "flows/serving/flow_runner.py", "flows/serving/guard/sqlite_transactions.py"
 WATCHDOG, CLIENT, DEPLOYMENTS = "flows/serving/guard/parent_watchdog.py", "tasks/runtime/prefect_client.py", "flows/serving/deployments.py"
 SERVER, SCHEDULES = "prefect.server.api.server", "prefect.server.schemas.schedules"
-ARROWS, APPROVAL, ENGINE = "flows/arrows.py", "flows/approval.py", "prefect.utilities.engine"
+ARROWS, APPROVAL, ENGINE = "flows/adapter/arrows.py", "flows/approval.py", "prefect.utilities.engine"
 STARTER = "prefect.runner._starter_engine:EngineCommandStarter"
 
 PRIVATE_NAMES = (
@@ -41,14 +41,14 @@ PRIVATE_NAMES = (
         "get_intent",
         "prefect._internal.control_listener:get_intent",
         "dcb3cf75896d",
-        "flows/steps.py",
+        "flows/adapter/steps.py",
         "whether a worker reschedules the run that it ends",
     ),
     PrivateName(
         "_prefect_sigterm_handler",
         "prefect.utilities.engine:capture_sigterm",
         "6d08563e05e9",
-        "flows/steps.py",
+        "flows/adapter/steps.py",
         "SIGTERM ends a run as Interrupted, not as Crashed",
     ),
     PrivateName("prefect.server.api.server:create_app", f"{SERVER}:create_app", "0f896a78bc06", WATCHDOG, "the server's application"),

@@ -12,7 +12,7 @@ import sys
 import httpx
 from prefect import flow
 from conf.errors import GateStopped
-from flows.steps import cancellable, result_of
+from flows.adapter.steps import cancellable, result_of
 
 lost, send = [], httpx.Client.send
 

@@ -24,7 +24,7 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
 
 from conf.errors import LadderError, RunCancelled, RunInterrupted, TransientError
-from flows.arrows import nodes_of, note_result
+from flows.adapter.arrows import nodes_of, note_result
 from tasks.audit import audit
 from tasks.bench import bench
 from tasks.data import prepare
@@ -155,7 +155,7 @@ def step(function: Callable[P, R], name: str, run_name: str | Callable[..., str]
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         log_warnings()  # in a served run, too, which no command line has prepared
-        # Quoted: Prefect need not search records within records for the results of other tasks; flows/arrows.py knows them.
+        # Quoted: Prefect need not search records within records for the results of other tasks; flows/adapter/arrows.py knows them.
         named = {key: quote(value) for key, value in kwargs.items()}
         with cancellation.engine_code():
             state = task(*map(quote, args), return_state=True, wait_for=nodes_of(*args, *kwargs.values()), **named)
