@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("flows", "tasks", "models", "conf")
-MOST_FILES = 14  # of a room; more, and a newcomer no longer finds the place of a change
+MOST_FILES = 13  # of a room; more, and a newcomer no longer finds the place of a change
 LINE = 80  # characters of a module's first line
 
 
