@@ -85,13 +85,15 @@ def test_answers_are_the_cache_and_are_cut_to_fewer_ids(folder: Path) -> None:
     ids, logprobs = likely()
     ids[0][1], logprobs[0][1] = [7, 8, 9], [-3.0, -1.0, -2.0]
     write(folder, ids, logprobs)
-    cached, made = {"source": "cached", "kind": "top-k"}, dict[str, StageRecord]()
-    for name, signals in {"live": {}, "all": cached, "one": {**cached, "k": 1}}.items():
-        training = {**TRAINING, "steps": 5}
-        ladder = ladder_of(stage={"objective": {"kind": "jsd", "alpha": 1.0}, "signals": signals, "training": training})
-        inputs = inputs_of(ladder, folder)
-        root = prepare_teacher(inputs)
-        made[name] = train_student(ladder.stages[0], [root], inputs)
+    cached = {"source": "cached", "kind": "top-k"}
+    stage = {"objective": {"kind": "jsd", "alpha": 1.0}, "training": {**TRAINING, "steps": 5}}
+    ladders = {
+        name: ladder_of(stage={**stage, "signals": signals})
+        for name, signals in {"live": {}, "all": cached, "one": {**cached, "k": 1}}.items()
+    }
+    ladder, inputs = ladders["one"], inputs_of(ladders["one"], folder)
+    root = prepare_teacher(inputs)
+    made = {name: train_student(each.stages[0], [root], inputs_of(each, folder)) for name, each in ladders.items()}
     assert made["all"].signals == f"top-k, all 3 ids of the file ({root.fingerprint[:12]})"
     assert made["one"].signals == f"top-k, 1 ids of 3 in the file ({root.fingerprint[:12]})"
     assert made["all"].weights_sha256 == made["live"].weights_sha256 != made["one"].weights_sha256

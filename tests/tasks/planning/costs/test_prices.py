@@ -54,6 +54,7 @@ def test_a_jump_has_the_operations_of_all_stages(tmp_path: Path) -> None:
     assert plan.costs.flops == sum(stage.flops for stage in plan.stages)
     assert isinstance(ladder.teacher, TrainedTeacher)
     interface, last = expected_interface(ladder, None), ladder.stages[-1]
+    assert last.student.shape is not None
     root, student = size_of(ladder.teacher.shape, interface), size_of(last.student.shape, interface)
     step = last.training.batch_size * (3 * student.forward_flops + root.forward_flops)
     assert jump.flops == jump.steps * step

@@ -25,7 +25,6 @@ def on_this_machine(one: socket.socket, address: Any) -> None:
 setattr(socket.socket, "connect", on_this_machine)  # noqa: B010 - the method of a class, which types forbid to assign
 
 import mlflow  # noqa: E402
-import mlflow.transformers  # noqa: E402
 import torch  # noqa: E402
 
 
@@ -50,7 +49,9 @@ def answer(request: dict[str, Any]) -> Any:
         assert model.metadata.signature.inputs
         assert len(model.predict(model.input_example)) == 1
         return model.predict(request["rows"], params=request.get("params"))
-    pipeline: Any = mlflow.transformers.load_model(request["uri"])
+    from mlflow.transformers import load_model
+
+    pipeline: Any = load_model(request["uri"])
     return {"task": pipeline.task, "logits": logits(pipeline, request["rows"])}
 
 
