@@ -17,7 +17,8 @@ import numpy as np
 
 from conf.schema.shipping.monitoring import Monitoring
 from models.monitoring.drift import numbers_shift
-from tasks.monitoring.decide import Values, judge, shift_figures, yardsticks
+from tasks.monitoring.decide import Values, judge, yardsticks
+from tasks.monitoring.shifts import shift_figures
 from tasks.records.monitoring import ShiftFigures, Signal, WindowEntry, WindowReport
 
 SETTINGS = Monitoring()

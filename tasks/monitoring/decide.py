@@ -19,7 +19,7 @@ from models.monitoring.betting import Capital, Floats, no_capital
 from models.monitoring.drop import DROPS, Kind, Yardstick, bound_of, is_proven, look_at, needed_rows, yardstick
 from models.monitoring.votes import passes, vote_level
 from tasks.records.format import percent
-from tasks.records.monitoring import Diagnosis, ShiftFigures, Signal, SignalFigures, Track, WindowEntry, WindowReport
+from tasks.records.monitoring import Diagnosis, Signal, SignalFigures, Track, WindowEntry, WindowReport
 
 # Signals of a trigger, with their parts of the permitted error: where there are labels, they say most.
 PARTS: dict[Signal, float] = {"quality": 0.7, "agreement": 0.3}
@@ -284,30 +284,3 @@ def _subject(report: WindowReport, signal: Signal) -> str:
 
 def _amount(figures: SignalFigures, value: float) -> str:
     return f"{value:.3f}" if figures.unit == "bits_per_byte" else percent(value)
-
-
-def shift_figures(found: Sequence[tuple[str, str | None, Any]], alpha: float, psi: float) -> tuple[ShiftFigures, ...]:
-    """The shifts of a window's features, corrected for their number, the largest first.
-
-    Args:
-        found: Feature, slice and `models.monitoring.drift.Shift` of each.
-        alpha: Level of one window alone.
-        psi: Index from which a shift counts.
-    """
-    from models.monitoring.drift import corrected
-
-    held = corrected([shift.p for _, _, shift in found])
-    figures = [
-        ShiftFigures(
-            feature=feature,
-            slice=group,
-            test=shift.test,
-            statistic=shift.statistic,
-            p=p,
-            psi=shift.psi,
-            rows=shift.rows,
-            shifted=p <= alpha and shift.psi >= psi,
-        )
-        for (feature, group, shift), p in zip(found, held, strict=True)
-    ]
-    return tuple(sorted(figures, key=lambda each: (each.p, -each.psi)))

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema.shipping.monitoring import Monitoring
-from models.monitoring.drift import kinds_shift, numbers_shift
+from models.monitoring.drift import corrected, kinds_shift, numbers_shift
 from models.monitoring.features import Described
-from tasks.monitoring.decide import shift_figures
 from tasks.monitoring.reference import Reference
 from tasks.records.monitoring import ShiftFigures, SliceFigures
 
@@ -85,3 +84,28 @@ def slice_figures(reference: Reference, groups: Sequence[str], values: NDArray[n
         )
         for group, each in sorted(found.items(), key=lambda item: -len(item[1]))
     }
+
+
+def shift_figures(found: Sequence[tuple[str, str | None, Any]], alpha: float, psi: float) -> tuple[ShiftFigures, ...]:
+    """The shifts of a window's features, corrected for their number, the largest first.
+
+    Args:
+        found: Feature, slice and `models.monitoring.drift.Shift` of each.
+        alpha: Level of one window alone.
+        psi: Index from which a shift counts.
+    """
+    held = corrected([shift.p for _, _, shift in found])
+    figures = [
+        ShiftFigures(
+            feature=feature,
+            slice=group,
+            test=shift.test,
+            statistic=shift.statistic,
+            p=p,
+            psi=shift.psi,
+            rows=shift.rows,
+            shifted=p <= alpha and shift.psi >= psi,
+        )
+        for (feature, group, shift), p in zip(found, held, strict=True)
+    ]
+    return tuple(sorted(figures, key=lambda each: (each.p, -each.psi)))

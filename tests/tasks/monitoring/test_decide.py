@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from conf.schema.shipping.monitoring import Monitoring
-from tasks.monitoring.decide import Values, judge, shift_figures, yardsticks
+from tasks.monitoring.decide import Values, judge, yardsticks
+from tasks.monitoring.shifts import shift_figures
 from tasks.records.monitoring import Signal, WindowEntry, WindowReport
 
 SETTINGS = Monitoring()
