@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,85 +14,15 @@ from conf.errors import UserError, foreign_errors
 from conf.schema.workloads import has_classes
 from models.architectures.answers import ANSWERS, load_answers
 from models.architectures.composite import language_config
-from models.architectures.folder_checks import check_config, check_names, check_shards
+from models.architectures.folder_checks import check_folder
 from models.architectures.shapes import AUTO_CLASSES, build
 from models.architectures.token_answers import load_token_answers
-from models.base.files import read_json, weight_files
+from models.base.files import weight_files
 from models.base.interface import Interface
 from models.embeddings.encoder import SentenceEncoder
 from models.embeddings.pooling import pooling_of, set_pooling
 from models.embeddings.sentence_folder import read_dense, read_pooling
 from models.embeddings.two_towers import TwoTowers
-
-WEIGHTS = "model.safetensors"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-
-
-def check_folder(folder: Path, key: str) -> None:
-    """Refuse a folder that cannot be a model: missing, with a senseless configuration, with pickled weights only, or a broken file.
-
-    Raises:
-        UserError: Naming `key`, the value found and the remedy.
-    """
-    if not os.path.isdir(folder):  # unlike Path's, False for a name that is too long
-        raise UserError.about(key, str(folder), "an existing Hugging Face folder", "Check the path.")
-    if not (folder / "config.json").is_file():
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise UserError.about(key, str(folder), "a folder with config.json", f"Found there: {found}. Save the model with save_pretrained.")
-    check_config(folder / "config.json", key)
-    check_shards(folder, key)
-    if (folder / "adapter_config.json").exists():  # transformers would go to the base model that it names
-        remedy = "Merge it with peft's merge_and_unload, and save the model again."
-        raise UserError.about(key, f"{folder} with adapter_config.json", "a whole model, without an adapter", remedy)
-    files = weight_files(folder)
-    if not files:
-        pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
-        if pickles:
-            raise UserError.about(
-                key,
-                str(folder),
-                "weights as safetensors",
-                f"It holds only pickled weights ({', '.join(pickles)}), which can run code. Convert it where you trust it: "
-                "load it with transformers and call save_pretrained(folder), which writes safetensors.",
-            )
-        raise UserError.about(key, str(folder), "a folder with *.safetensors", "It holds no weights. Save the model with save_pretrained.")
-    index = folder / f"{WEIGHTS}.index.json"
-    if not (folder / WEIGHTS).is_file() and not index.is_file():
-        found = f"{folder} with {', '.join(path.name for path in files[:4])}"
-        allowed = f"a folder with {WEIGHTS}, or with {index.name} beside its parts"
-        raise UserError.about(key, found, allowed, "Fetch the missing file, or save the model with save_pretrained.")
-    held = _check_headers(files, key)
-    if not (folder / WEIGHTS).is_file():
-        _check_places(index, held, key)
-
-
-def _check_places(index: Path, held: Mapping[str, set[str]], key: str) -> None:
-    """Refuse an index that looks for a tensor in a file that another one holds.
-
-    Args:
-        index: The index, which is read.
-        held: Name of each file -> tensors in it.
-        key: Dotted key to blame.
-    """
-    for name, file in read_json(index)["weight_map"].items():
-        other = next((each for each, names in held.items() if name in names), file)
-        if name not in held.get(file, ()) and other != file:
-            found = f"{index} that looks for {name} in {file}"
-            raise UserError.about(key, found, f"an index of its files: it is in {other}", "Save or fetch the model again.")
-
-
-def _check_headers(files: Iterable[Path], key: str) -> dict[str, set[str]]:
-    """Check the names in each file; returns them by the file's name."""
-    from safetensors import safe_open
-
-    held: dict[str, set[str]] = {}
-    for path in files:
-        remedy = "This one is damaged. Fetch or save the checkpoint again."
-        with foreign_errors(key, str(path), "a whole safetensors file", remedy, "safetensors"), safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-        check_names(names, path, key)
-        held[path.name] = set(names)
-    return held
 
 
 def load_model(

@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 
 from conf.errors import UserError
-from models.architectures.checkpoint import check_finite, check_folder, read_config
+from models.architectures.checkpoint import check_finite, read_config
 from models.architectures.composite import language_config
 from models.architectures.configs import LENGTHS, OFFSET_POSITIONS, fit_interface, without_dropout
+from models.architectures.folder_checks import check_folder
 from models.base.interface import Interface
 from models.embeddings.pooling import Pooling, pooling_of, set_pooling, size_of
 from models.students.new_head import load_with_head

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from conf.errors import UserError
-from models.architectures.checkpoint import check_folder, load_model, read_config
+from models.architectures.checkpoint import load_model, read_config
 from models.architectures.configs import without_dropout
+from models.architectures.folder_checks import check_folder
 from models.base.interface import Interface
 from models.data.classes import classes_in, match_classes
 from models.students.new_head import load_with_head

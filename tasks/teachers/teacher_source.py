@@ -64,7 +64,7 @@ def resolve_checkpoint(teacher: CheckpointTeacher, context: Context) -> Path:
         digest = file_sha256(place)
         _check_hash(teacher, place, digest)
         return _converted(place, digest, context)
-    from models.architectures.checkpoint import check_folder
+    from models.architectures.folder_checks import check_folder
 
     check_folder(place, "teacher.path")
     if teacher.sha256 is not None:

@@ -9,7 +9,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from conf.errors import UserError
-from models.architectures.checkpoint import check_folder, check_interface, load_model, save_model
+from models.architectures.checkpoint import check_interface, load_model, save_model
+from models.architectures.folder_checks import check_folder
 from models.base.files import weight_files, weights_sha256
 from models.base.interface import Interface
 from models.data import tokenizers

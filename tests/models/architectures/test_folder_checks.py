@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from conf.errors import UserError
-from models.architectures.checkpoint import check_finite, check_folder, check_sizes, load_model, save_model, skeleton
-from models.architectures.folder_checks import check_config
+from models.architectures.checkpoint import check_finite, check_sizes, load_model, save_model, skeleton
+from models.architectures.folder_checks import check_config, check_folder
 from models.base.files import weight_files, weights_sha256
 from models.data.corpus import Corpus
 

@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from conf.errors import UserError
-from models.architectures.checkpoint import check_folder, load_model, save_model
+from models.architectures.checkpoint import load_model, save_model
+from models.architectures.folder_checks import check_folder
 from models.base.files import weights_sha256
 from models.data import tokenizers
 from models.embeddings.encoder import SentenceEncoder
