@@ -14,7 +14,8 @@ from flows.cli.printing import begin
 from flows.serving.environment import prepare_environment
 from tasks.records.format import duration
 from tasks.records.run import RunRecord
-from tasks.runtime.runs.run_registry import ask_to_end, is_alive, list_runs, load_run
+from tasks.runtime.runs.run_lock import ask_to_end, is_alive
+from tasks.runtime.runs.run_registry import list_runs, load_run
 
 PATIENCE_SECONDS = 30.0
 SETTLE_SECONDS = 5.0  # from the end of a run to the end of its process

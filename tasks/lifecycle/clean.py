@@ -25,7 +25,7 @@ from tasks.lifecycle.reachability import MODELS, Retained, ended, retained
 from tasks.records.base import Record
 from tasks.records.format import byte_size
 from tasks.records.run import RunRecord
-from tasks.runtime.runs.run_registry import RunLock
+from tasks.runtime.runs.run_lock import RunLock
 from tasks.store.store import MANIFEST, SHOWN
 from tasks.tracking import registry
 

@@ -31,7 +31,8 @@ from tasks.runtime.environment import environment
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import api_address, require_server, root_cause
 from tasks.runtime.prefect_watcher import PrefectWatcher
-from tasks.runtime.runs.run_registry import END, Context, RunLock, not_before, now, save, unfinished, with_open_end
+from tasks.runtime.runs.run_lock import RunLock
+from tasks.runtime.runs.run_registry import END, Context, not_before, now, save, unfinished, with_open_end
 from tasks.tracking.null import NullTracker
 from tasks.tracking.recorder import Recorder, recorder_of, tracker_of
 from tasks.tracking.tracker import Tracker

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from conf.home import Home
 from tasks.lifecycle.request import ResolvedRequest
-from tasks.runtime.runs.run_registry import RunLock, list_runs, new_name
+from tasks.runtime.runs.run_lock import RunLock
+from tasks.runtime.runs.run_registry import list_runs, new_name
 from tasks.runtime.runs.run_settings import kept_settings
 from tasks.store.fingerprint import changes
 

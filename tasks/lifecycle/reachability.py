@@ -13,7 +13,8 @@ from conf.locks import is_held, job_began
 from tasks.records.proof import read_proof
 from tasks.records.routes.search import read_search
 from tasks.records.run import RunRecord, StageRecord, stage_record
-from tasks.runtime.runs.run_registry import all_runs, is_alive
+from tasks.runtime.runs.run_lock import is_alive
+from tasks.runtime.runs.run_registry import all_runs
 from tasks.store.store import SHOWN
 from tasks.tracking.client import OFF, tracking_uri
 from tasks.tracking.registry import Registry, read_registry

@@ -11,18 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from conf.atomic import write_atomic
 from conf.errors import UserError, reason_of
 from conf.home import Home, disk_errors, require_readable
 from conf.loading.introspect import suggest
-from conf.locks import is_held
 from tasks.records.base import Record
 from tasks.records.run import Kind, RunRecord, StageRecord, Status
 from tasks.runtime.logs import log
 from tasks.runtime.runs.run_index import ShortRun, no_collection, short_runs
+from tasks.runtime.runs.run_lock import RunLock, is_alive
 from tasks.store.store import Store
 
 R = TypeVar("R", bound=RunRecord)
@@ -63,37 +62,6 @@ class Context(Record):
     def paths(self) -> Home:
         """The home of this run."""
         return Home(Path(self.home))
-
-
-def lock_path(home: Home, run: str) -> Path:
-    """The file whose lock the process of a run holds until it ends."""
-    return home.locks / f"run-{run}.lock"
-
-
-def is_alive(home: Home, run: str) -> bool:
-    """Whether the process of a run lives."""
-    return is_held(lock_path(home, run))
-
-
-class RunLock:
-    """Lock of a run, held by its process; the kernel releases it when the process ends, however it ends."""
-
-    def __init__(self, home: Home, run: str) -> None:
-        home.locks.mkdir(parents=True, exist_ok=True)
-        self.run = run
-        self.lock = FileLock(lock_path(home, run))
-
-    def take(self) -> bool:
-        """Try to lock; False while another process holds the lock."""
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        return True
-
-    def release(self) -> None:
-        """Release the lock."""
-        self.lock.release()
 
 
 def now() -> str:
@@ -255,24 +223,6 @@ def with_open_end(record: RunRecord) -> tuple[str, ...]:
 def note_restart(home: Home, run: str, restarted: str) -> None:
     """Record the flow run that restarts a dead run, or why there is none, unless the run is continued by now."""
     _amend(home, run, "interrupted", {"restarted": restarted})
-
-
-def ask_to_end(home: Home, record: RunRecord) -> bool:
-    """Send SIGTERM to the process of a run; False where the process with its PID here does not hold the run's lock.
-
-    The PID may belong to another process by now, or to another container that shares the home.
-    """
-    import psutil
-
-    path = lock_path(home, record.run).resolve()
-    try:
-        process = psutil.Process(record.pid)
-        ours = is_alive(home, record.run) and any(Path(file.path) == path for file in process.open_files())
-        if ours:
-            process.terminate()  # psutil refuses where the PID was reused since the line above
-    except psutil.Error:
-        return False
-    return ours
 
 
 def _amend(home: Home, run: str, status: Status, update: dict[str, Any]) -> RunRecord | None:

@@ -23,7 +23,8 @@ from conf.home import Home
 from tasks.lifecycle.clean import Cleaned, clean, parse_age
 from tasks.records.choice.generation import GenerationRecord
 from tasks.records.run import StageRecord
-from tasks.runtime.runs.run_registry import RunLock, load_run
+from tasks.runtime.runs.run_lock import RunLock
+from tasks.runtime.runs.run_registry import load_run
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import SHOWN, Store, verify
 from tests.tasks.homes import AGE, DAY, NEW, OLD, dataset, model, names, publish, ran, results, total
@@ -279,7 +280,7 @@ REUSE = """
 import sys, time
 from conf.home import home
 from tasks.store.fingerprint import fingerprint
-from tasks.runtime.runs.run_registry import RunLock
+from tasks.runtime.runs.run_lock import RunLock
 from tasks.store.store import Store
 
 store, identity = Store(home()), {"kind": "stage", "seed": 1}

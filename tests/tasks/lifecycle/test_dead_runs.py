@@ -20,7 +20,8 @@ from conf.home import Home
 from tasks.lifecycle import dead_runs as reap
 from tasks.lifecycle.dead_runs import attempt_of, restart_dead
 from tasks.records.run import RunRecord
-from tasks.runtime.runs.run_registry import DIED, all_runs, ask_to_end, lock_path, note_restart, save, unfinished
+from tasks.runtime.runs.run_lock import ask_to_end, lock_path
+from tasks.runtime.runs.run_registry import DIED, all_runs, note_restart, save, unfinished
 from tests.factories import run_record
 
 pytestmark = pytest.mark.processes
@@ -32,7 +33,8 @@ from pathlib import Path
 from conf.home import Home
 from tasks.lifecycle.dead_runs import claim
 from tasks.records.run import RunRecord
-from tasks.runtime.runs.run_registry import RunLock, save
+from tasks.runtime.runs.run_registry import save
+from tasks.runtime.runs.run_lock import RunLock
 home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
 claim(home, record.prefect_run_id)
 claim(home, record.prefect_run_id)  # a flow that is retried in its process
