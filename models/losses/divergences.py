@@ -258,24 +258,6 @@ def standardized(logits: Tensor) -> Tensor:
     return (centred / (1e-7 + deviation)).masked_fill(ruled_out, -torch.inf)
 
 
-def interpolated(teacher_logits: Tensor, student_logits: Tensor, share: float) -> Tensor:
-    """TAID's teacher, `(1 - t) sg(z_s) + t z_t`: between the student's own answer and the teacher's.
-
-    Shing et al. 2025, arXiv:2501.16937.
-
-    Args:
-        teacher_logits: (..., V).
-        student_logits: (..., V); no gradient flows through them here.
-        share: t in [0, 1].
-
-    Returns:
-        (..., V) logits; -inf where either model's are, as 0 to any power is.
-    """
-    ruled_out = (teacher_logits == -torch.inf) | (student_logits == -torch.inf)
-    start, end = (logits.masked_fill(ruled_out, 0.0) for logits in (student_logits.detach(), teacher_logits))
-    return torch.lerp(start, end, share).masked_fill(ruled_out, -torch.inf)
-
-
 # Each takes teacher's and student's logits divided by the temperature, and the labels, which only some use.
 DIVERGENCES: dict[str, Divergence] = {
     "forward-kl": lambda t, s, y, o: forward_kl(t, s),

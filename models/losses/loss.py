@@ -23,6 +23,7 @@ from models.losses import divergences as d
 from models.losses.divergences import DIVERGENCES, WITHOUT_SQUARE, WITHOUT_TEMPERATURE, cross_entropy, forward_kl
 from models.losses.sorted import SortedSignal, sorted_distance
 from models.losses.sparse import SparseSignal, lumped, sparse_forward_kl, tempered
+from models.losses.taid import interpolated
 from models.losses.teacher_controls import log_mean, moved_to_label, teacher_weights
 
 
@@ -145,7 +146,7 @@ def _dense(student_logits: Tensor, teachers: Sequence[Tensor], targets: Tensor |
     settings, divergence = at.settings, DIVERGENCES[at.settings.kind]
     labels = [each.argmax(-1) if targets is None else targets for each in teachers]
     if settings.kind == "taid":
-        teachers = [d.interpolated(each, student_logits, at.taid_share) for each in teachers]
+        teachers = [interpolated(each, student_logits, at.taid_share) for each in teachers]
     if settings.kind == "similarity-kl":
         student_logits, teachers = d.similarities(student_logits), [d.similarities(each) for each in teachers]
     student, scaled = _scaled(student_logits, at), [_scaled(each, at) for each in teachers]
@@ -170,7 +171,7 @@ def _sparse(student_logits: Tensor, signal: SparseSignal, at: StepObjective) -> 
         return sparse_forward_kl(moved, student)
     teacher, own = lumped(moved, student)
     if settings.kind == "taid":
-        teacher = d.interpolated(teacher, own, at.taid_share)
+        teacher = interpolated(teacher, own, at.taid_share)
     return DIVERGENCES[settings.kind](teacher, own, moved.ids[:, 0], settings)  # none of these kinds reads labels
 
 

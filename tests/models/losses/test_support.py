@@ -21,6 +21,7 @@ from models.losses.chunked import Head, chunked_loss
 from models.losses.loss import DIVERGENCES, HiddenSignal, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss
 from models.losses.sparse import sparse_forward_kl
 from models.losses.support import infinite_for
+from models.losses.taid import interpolated
 from models.losses.teacher_controls import moved_to_label
 from models.signals.sources import live
 from models.training.loop import Plan, Step, train
@@ -114,9 +115,9 @@ def test_ids_that_one_model_rules_out_give_a_finite_loss_or_are_declared_infinit
 def test_taid_rules_out_what_either_model_does_at_every_share(case: tuple[Tensor, ...]) -> None:
     teacher, student, _, holes = case
     for share in (0.0, 0.4, 0.5, 0.9, 1.0):
-        kept = d.interpolated(teacher, student, share)
+        kept = interpolated(teacher, student, share)
         for pair in ((ruled_out(teacher, holes), student), (teacher, ruled_out(student, holes))):
-            assert torch.equal(d.interpolated(*pair, share), ruled_out(kept, holes))
+            assert torch.equal(interpolated(*pair, share), ruled_out(kept, holes))
 
 
 def test_decoupled_distillation_where_the_label_is_the_only_class_left() -> None:

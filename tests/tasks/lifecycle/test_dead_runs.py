@@ -33,8 +33,8 @@ from pathlib import Path
 from conf.home import Home
 from tasks.lifecycle.dead_runs import claim
 from tasks.records.run import RunRecord
-from tasks.runtime.runs.run_registry import save
 from tasks.runtime.runs.run_lock import RunLock
+from tasks.runtime.runs.run_registry import save
 home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
 claim(home, record.prefect_run_id)
 claim(home, record.prefect_run_id)  # a flow that is retried in its process

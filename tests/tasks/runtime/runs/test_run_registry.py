@@ -40,8 +40,8 @@ import sys, time
 from pathlib import Path
 from conf.home import Home
 from tasks.records.run import RunRecord
-from tasks.runtime.runs.run_registry import save
 from tasks.runtime.runs.run_lock import RunLock
+from tasks.runtime.runs.run_registry import save
 home, record = Home(Path(sys.argv[1])), RunRecord.model_validate_json(sys.argv[2])
 lock = RunLock(home, record.run)
 print("alive" if lock.take() else "taken", flush=True)
