@@ -29,7 +29,8 @@ from models.base.files import checkpoint_steps, fsync_tree, read_json
 from tasks.store.manifest import MANIFEST, SHOWN, Found, Manifest, foreign_files, list_files, verify
 from tasks.store.remote.address import cache_bytes
 from tasks.store.remote.cache import trim
-from tasks.store.remote.results import Held, open_remote
+from tasks.store.remote.held import Held
+from tasks.store.remote.results import open_remote
 
 Check = Callable[[Path], object]  # reads the records in a folder, and raises where they are not what they should be
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import threading
@@ -18,60 +17,27 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from conf.atomic import write_atomic
 from conf.errors import RemoteStoreError, reason_of
 from conf.home import Home
 from models.base.files import file_sha256, read_json
 from tasks.store.fingerprint import fingerprint as hash_of
-from tasks.store.manifest import MANIFEST, SHOWN, Manifest
+from tasks.store.manifest import MANIFEST, SHOWN
 from tasks.store.remote.address import cache_bytes, lease_seconds, remote_address
 from tasks.store.remote.bucket import Bucket
+from tasks.store.remote.held import ATTEMPT, Held, manifest_name, parse_manifest
 from tasks.store.remote.lease import Lease, leased
 
 AT_ONCE = 4  # files that are copied at the same time
 TRIES = 3  # downloads of a file whose bytes are not those of its manifest
-RECORD_BYTES = 2**20  # a file up to this size may be a record, which plans read
 REST_SECONDS = 60.0  # after a failure, uploads that may wait are not tried for so long
-ATTEMPT = "attempt"
 
 
 _rests_until: dict[str, float] = {}  # store and home -> moment before which nothing is uploaded, after a failure
-
-
-@dataclass(frozen=True)
-class Held:
-    """A result in the object store.
-
-    Attributes:
-        kind: Part of the store.
-        generation: Of its manifest, from 1.
-        manifest: As in a folder of the local store; empty where it cannot be read.
-        attempt: Token under which its files are.
-        fault: Why it cannot be used; None: nothing is known against it.
-    """
-
-    kind: str
-    generation: int
-    manifest: dict[str, Any]
-    attempt: str = ""
-    fault: str | None = None
-
-    @property
-    def folder_name(self) -> str:
-        """Of its folder in a local store."""
-        return f"{self.manifest['name']}-{self.manifest['fingerprint'][:SHOWN]}"
-
-    @property
-    def is_small(self) -> bool:
-        """Whether all its files are as small as records."""
-        return all(file["bytes"] <= RECORD_BYTES for file in self.manifest["files"].values())
 
 
 class Remote:
@@ -97,10 +63,10 @@ class Remote:
         """
         bucket, key = bucket or self.bucket, (kind, fingerprint[:SHOWN])
         newest, generation = None, max(self._seen.get(key, 0), 1)
-        while (content := bucket.read(_manifest_name(*key, generation))) is not None:
+        while (content := bucket.read(manifest_name(*key, generation))) is not None:
             newest, generation = content, generation + 1
         self._seen[key] = generation - 1
-        return None if newest is None else _parse(kind, fingerprint, generation - 1, newest)
+        return None if newest is None else parse_manifest(kind, fingerprint, generation - 1, newest)
 
     def fetch(self, held: Held, folder: Path, files: Iterable[str], bucket: Bucket | None = None) -> str | None:
         """Copy files of a result into a folder, verified, and write its manifest; returns the damage (None: none).
@@ -143,11 +109,10 @@ class Remote:
         folder = self.notes / "records" / held.kind / held.folder_name
         if _is_of(folder, held):
             return folder
-        small = [name for name, file in held.manifest["files"].items() if file["bytes"] <= RECORD_BYTES]
         temporary = folder.with_name(f"{folder.name}-{os.getpid()}-{threading.get_ident()}")
         try:
             temporary.mkdir(parents=True)
-            if self.fetch(held, temporary, small, self.hurried) is not None:
+            if self.fetch(held, temporary, held.small_files, self.hurried) is not None:
                 return None
             if folder.exists() and not _is_of(folder, held):  # of an older generation, or half removed
                 shutil.rmtree(folder, ignore_errors=True)
@@ -180,7 +145,7 @@ class Remote:
         names = list(manifest["files"])
         _together(lambda name: self.bucket.upload(folder / name, f"{prefix}/{name}"), names)
         content = json.dumps({**manifest, ATTEMPT: attempt}, indent=1).encode()
-        if self.bucket.create(_manifest_name(*key, generation), content):
+        if self.bucket.create(manifest_name(*key, generation), content):
             self._seen[key] = generation
             self.note(kind, manifest)
             return None
@@ -279,35 +244,3 @@ def require_remote(home: Home) -> None:
 def _together(work: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(work, names))
-
-
-def _manifest_name(kind: str, short: str, generation: int) -> str:
-    return f"{kind}/{short}/manifest-{generation}.json"
-
-
-def _parse(kind: str, fingerprint: str, generation: int, content: bytes) -> Held:
-    try:
-        manifest = json.loads(content)
-        Manifest.model_validate(manifest)
-        attempt = manifest.pop(ATTEMPT)
-        if manifest["fingerprint"] != fingerprint:
-            raise ValueError("it names another fingerprint")
-        if not re.fullmatch("[0-9a-f]{16}", attempt) or not all(map(_is_inside, manifest["files"])) or not _is_name(manifest["name"]):
-            raise ValueError("it names places outside its folder")
-    except ValidationError:
-        return Held(kind, generation, {}, fault="its manifest is no manifest")
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        return Held(kind, generation, {}, fault=f"its manifest cannot be used ({error})")
-    return Held(kind, generation, manifest, attempt)
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a file's name stays inside of its folder."""
-    path = PurePosixPath(name)
-    return (
-        path.as_posix() == name and not path.is_absolute() and ".." not in path.parts and "\\" not in name and name not in (".", MANIFEST)
-    )
-
-
-def _is_name(name: str) -> bool:
-    return _is_inside(name) and "/" not in name and not name.startswith(".")

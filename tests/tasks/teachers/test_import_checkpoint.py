@@ -205,7 +205,7 @@ def test_a_plan_does_not_take_the_small_files_of_another_machines_conversion_for
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "bucket").mkdir()
     monkeypatch.setenv("LADDER_STORE", f"file://{elsewhere}/bucket")
-    monkeypatch.setattr("tasks.store.remote.results.RECORD_BYTES", 1000)
+    monkeypatch.setattr("tasks.store.remote.held.RECORD_BYTES", 1000)
     resolve_checkpoint(teacher("tiny.gguf"), context_in(folder))
     far = {"home": str(elsewhere / "home")}
     with pytest.raises(NotConverted, match="a GGUF file that is not converted here yet"):
