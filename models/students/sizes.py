@@ -10,36 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
 from conf.errors import UserError, foreign_errors
 from conf.schema.stage.student import Shape
-from models.architectures.configs import DECIDED, fitted_config, without_ignored
+from models.architectures.configs import fitted_config, without_ignored
 from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.embeddings.pooling import pool_like
+from models.students.resized import Sizes, feed_forward_name, kept_settings, resized
 
 TOLERANCE = 0.03  # of the number of parameters
 CLOSE = 0.005  # wanted of a feed-forward width that is a round number
 NARROWEST = 8  # features of a head, or units of a feed-forward part
 # Architectures that a `Shape` describes, by model_type.
 SHAPED: dict[str, Literal["llama", "bert", "vit"]] = {"llama": "llama", "bert": "bert", "vit": "vit"}
-FEED_FORWARD = ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim")
 ROUND = (64, 32, 16, 8, 4, 2, 1)  # multiples of a feed-forward width, the rounder the better
 TRIED = 12  # of the best candidates, counted on the meta device
-
-
-class Sizes(NamedTuple):
-    """The numbers that make one architecture larger or smaller."""
-
-    width: int
-    layers: int
-    heads: int
-    groups: int  # key and value heads
-    head: int  # features of a head
-    feed_forward: int | None  # None: it follows from the width
 
 
 @dataclass(frozen=True)
@@ -65,7 +54,7 @@ class Family:
         heads = config.num_attention_heads
         groups = getattr(config, "num_key_value_heads", None) or heads
         head = getattr(config, "head_dim", None) or config.hidden_size // heads
-        name = _feed_forward_name(config)
+        name = feed_forward_name(config)
         wide = None if name is None else getattr(config, name) or 4 * config.hidden_size
         return Sizes(config.hidden_size, config.num_hidden_layers, heads, groups, head, wide)
 
@@ -84,7 +73,7 @@ class Family:
                 tied_embeddings=bool(getattr(self.teacher, "tie_word_embeddings", True)),
                 patch_size=getattr(self.teacher, "patch_size", None) or 2,
             )
-        return _resized(self.teacher, self.sizes, sizes)
+        return resized(self.teacher, self.sizes, sizes)
 
     def config(self, sizes: Sizes) -> Any:
         """The student's configuration."""
@@ -220,10 +209,6 @@ def _law(family: Family, head: int, width: int, queries: int) -> list[tuple[floa
     return law
 
 
-def _feed_forward_name(config: Any) -> str | None:
-    return next((name for name in FEED_FORWARD if hasattr(config, name)), None)
-
-
 def _widths(teacher: Any) -> list[int]:
     """The widths of the stages of a network of convolutions; empty for any other."""
     sizes = getattr(teacher, "hidden_sizes", None)
@@ -237,7 +222,7 @@ def _narrower(teacher: Any, parameters: int, interface: Interface, key: str) -> 
         narrow = {"hidden_sizes": [max(2 * round(width * factor / 2), 2) for width in _widths(teacher)]}
         if getattr(teacher, "embedding_size", None):
             narrow["embedding_size"] = max(2 * round(teacher.embedding_size * factor / 2), 2)
-        return without_ignored({**_kept(teacher), **narrow, "model_type": teacher.model_type})
+        return without_ignored({**kept_settings(teacher), **narrow, "model_type": teacher.model_type})
 
     def counted(factor: float) -> int:
         with torch.device("meta"):
@@ -253,60 +238,3 @@ def _narrower(teacher: Any, parameters: int, interface: Interface, key: str) -> 
         allowed = f"a number of parameters that a {teacher.model_type} with these data can have; nearest is {counted(best):,}"
         raise UserError.about(f"{key}.parameters", parameters, allowed, "Choose another, or give a config.")
     return settings(best)
-
-
-def _resized(teacher: Any, theirs: Sizes, sizes: Sizes) -> dict[str, Any]:
-    """The teacher's own settings, as far as they differ from its architecture's defaults, with other sizes."""
-    made = _kept(teacher)
-    names = teacher.attribute_map
-    made |= {
-        "model_type": teacher.model_type,
-        names.get("hidden_size", "hidden_size"): sizes.width,
-        names.get("num_hidden_layers", "num_hidden_layers"): sizes.layers,
-        names.get("num_attention_heads", "num_attention_heads"): sizes.heads,
-    }
-    if hasattr(teacher, "num_key_value_heads"):
-        made["num_key_value_heads"] = sizes.groups
-    if getattr(teacher, "head_dim", None) is not None:
-        made["head_dim"] = sizes.head
-    name = _feed_forward_name(teacher)
-    if name is not None:
-        made[name] = sizes.feed_forward
-    if hasattr(teacher, "initializer_range"):
-        made["initializer_range"] = round(sizes.width**-0.5, 4)  # as `config_for` has it
-    for name, old, new in (
-        ("pooler_hidden_size", theirs.width, sizes.width),
-        ("embedding_size", theirs.width, sizes.width),
-        ("word_embed_proj_dim", theirs.width, sizes.width),
-        ("query_pre_attn_scalar", theirs.head, sizes.head),
-    ):
-        if getattr(teacher, name, None) == old:
-            made[name] = new
-    return without_ignored(made)
-
-
-def _kept(teacher: Any) -> dict[str, Any]:
-    """The settings that a smaller model takes over: none of single layers, of the data, or of dropout."""
-    kept, layers = _set_by(teacher), getattr(teacher, "num_hidden_layers", None)
-    per_layer = {name for name, value in teacher.to_dict().items() if layers and isinstance(value, list) and len(value) == layers}
-    dropped = per_layer | DECIDED | {name for name in kept if "drop" in name or name.startswith("_")}
-    return {name: value for name, value in kept.items() if name not in dropped and _is_plain(value)}
-
-
-def _set_by(teacher: Any) -> dict[str, Any]:
-    """The settings in which a configuration differs from the defaults of its architecture."""
-    try:
-        with foreign_errors("model_type", type(teacher).__name__, "a configuration with defaults"):
-            defaults = type(teacher)().to_dict()
-    except UserError:  # it needs arguments, and so has no defaults
-        defaults = {}
-    return {name: value for name, value in teacher.to_dict().items() if name not in defaults or defaults[name] != value}
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether JSON and YAML hold it."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | int | float | bool)
