@@ -18,10 +18,11 @@ from conf.schema.checks.embeddings import check_embedding, with_embedding_defaul
 from conf.schema.checks.parts import check_class_weights, check_evaluation, check_exports, check_rationales, check_vocabularies
 from conf.schema.checks.pictures import check_image_text
 from conf.schema.checks.teaching import check_teaching
+from conf.schema.checks.workload import check_vision, check_workload
 from conf.schema.choice.routing import Routing
 from conf.schema.choice.search import SearchSettings
 from conf.schema.compute import Compute
-from conf.schema.data import Data, Tokenizer, rounds_of, sources_for
+from conf.schema.data import Data, Tokenizer
 from conf.schema.measures.audit import Audit, check_gate
 from conf.schema.measures.bench import Bench
 from conf.schema.measures.economics import Economics
@@ -35,22 +36,13 @@ from conf.schema.shipping.redistill import Redistill
 from conf.schema.stage.compatibility import check_endpoint, check_objective, check_on_policy
 from conf.schema.stage.stage import Stage
 from conf.schema.teacher import AnswersTeacher, Teacher
-from conf.schema.workloads import answers_in_ids, has_classes, makes_embeddings
+from conf.schema.workloads import makes_embeddings
 
 Workload = Literal["causal-lm", "sequence-classification", "image-classification", "image-text", "embedding", "image-text-embedding"]
 
 LADDER_NAME = "1 to 64 lower-case letters, digits and -, the first a letter or a digit, as text (quote a number)"
 
 LICENSE = r"^[a-z0-9][a-z0-9.-]{0,63}$"  # ids of https://huggingface.co/docs/hub/repositories-licenses
-
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "causal-lm": ("llama",),
-    "sequence-classification": ("bert", "llama"),
-    "image-classification": ("vit",),
-    "image-text": (),
-    "embedding": ("bert", "llama"),
-    "image-text-embedding": (),
-}
 
 
 class Ladder(Settings):
@@ -144,55 +136,14 @@ class Ladder(Settings):
 
     @model_validator(mode="after")
     def _parts_suit_the_workload(self) -> Ladder:
-        shapes = {f"stages[{i}].student.shape": stage.student.shape for i, stage in enumerate(self.stages)}
-        shapes["teacher.shape"] = self.teacher.shape
-        for key, shape in shapes.items():
-            if shape is not None and shape.family not in FAMILIES[self.workload]:
-                allowed = " or ".join(FAMILIES[self.workload]) or "a student's config or a checkpoint, but no shape"
-                raise ValueError(
-                    f"{key}.family: got {shape.family!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."
-                )
-        if self.workload not in self.data.workloads:
-            allowed = " or ".join(sources_for(self.workload))
-            raise ValueError(
-                f"data.source: got {self.data.source!r}; allowed: {allowed}, for workload {self.workload}. Change one of them."
-            )
-        if self.data.transfer and self.data.source == "digits":
-            raise ValueError("data.transfer: got some; allowed: none, for data.source digits, whose images are no files. Leave it out.")
-        if self.data.generate is not None and self.workload != "causal-lm":
-            raise ValueError(f"data.generate: got some; allowed: none, for workload {self.workload}. Leave it out.")
-        if self.data.generate is not None and self.data.generate.endpoint is None and self.teacher.source == "answers":
-            raise ValueError("data.generate.endpoint: got none; allowed: one, for teacher.source answers, which writes nothing. Set it.")
-        if rounds_of(self.data) > 1 and self.route == "auto":
-            raise ValueError("data.generate.rounds: got several; allowed: 1, with route auto, whose stages are chosen later. Change one.")
-        if answers_in_ids(self.workload) and self.data.max_labels is not None:
-            raise ValueError(f"data.max_labels: got {self.data.max_labels}; allowed: none, for workload {self.workload}. Leave it out.")
-        columns = getattr(self.data, "columns", None)
-        if not answers_in_ids(self.workload) and columns is not None and columns.conversations:
-            usual = "text and label" if has_classes(self.workload) else "text"
-            raise ValueError(f"data.columns: got conversations; allowed: {usual}, for workload {self.workload}. Leave them out.")
-        if self.workload != "causal-lm" and not self.data.cross_document_attention:
-            raise ValueError(f"data.cross_document_attention: got false; allowed: true, for workload {self.workload}. Leave it out.")
-        if self.tokenizer.kind == "folder" and self.workload != "causal-lm":
-            raise ValueError(f"tokenizer.kind: got 'folder'; allowed: bytes, bpe or teacher, for workload {self.workload}. Change it.")
-        brings = self.teacher.source == "checkpoint" or (self.teacher.source == "answers" and self.teacher.tokenizer is not None)
-        if self.tokenizer.kind == "teacher" and not brings and self.workload != "image-classification":
-            raise ValueError(
-                "tokenizer.kind: got 'teacher'; allowed: bytes or bpe, for a teacher that is trained here. "
-                "Only teacher.source checkpoint, and answers with teacher.tokenizer, bring a tokenizer."
-            )
+        check_workload(self.workload, self.data, self.tokenizer, self.teacher, self.stages, self.route)
         return self
 
     @model_validator(mode="after")
     def _pictures_with_texts(self) -> Ladder:
         if self.workload in ("image-text", "image-text-embedding"):
             check_image_text(self.workload, self.teacher, self.tokenizer, self.data, self.exports, self.stages)
-        for index, stage in enumerate(self.stages):
-            if stage.student.vision != "own" and self.workload not in ("image-text", "image-text-embedding"):
-                found = stage.student.vision
-                raise ValueError(
-                    f"stages[{index}].student.vision: got {found!r}; allowed: own, for workload {self.workload}. Leave it out."
-                )
+        check_vision(self.workload, self.stages)
         return self
 
     @model_validator(mode="after")
