@@ -1,4 +1,4 @@
-"""TAID's teacher, between the student's own answer and the teacher's, and its share.
+"""TAID's teacher, between the student's answer and the teacher's, and its share.
 
 The share t of the teacher grows from 0.4 to 1, at least linearly, and faster while the loss falls. Shing et al. 2025,
 arXiv:2501.16937, algorithm 1, with its defaults.

@@ -1,4 +1,4 @@
-"""Refuse parts of a ladder that do not suit its workload: shapes, data, tokenizer, vision."""
+"""Refuse shapes, data, tokenizers and vision parts that do not suit a workload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks of runs, which their processes hold: whether a run lives, and how it is stopped."""
+"""Locks of runs, held by their processes: which run lives, and how it is stopped."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,7 +62,8 @@ def test_a_published_folder_holds_weights_settings_tokenizer_and_nothing_else(sa
 
 
 def test_a_published_student_generates_in_plain_transformers(saved: Path) -> None:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(saved), AutoTokenizer.from_pretrained(saved)
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    model: Any = AutoModelForCausalLM.from_pretrained(saved)
     assert model.config.use_cache
     assert model.generation_config.use_cache
     assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (256, 257)
@@ -93,11 +95,12 @@ def test_a_loaded_teacher_fills_no_cache(saved: Path) -> None:
 
 
 def test_a_loaded_model_computes_attention_by_pytorchs_kernels(saved: Path) -> None:
-    assert load_model(saved, "causal-lm").config._attn_implementation == "sdpa"
+    model: Any = load_model(saved, "causal-lm")
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_saving_does_not_change_how_the_model_trains(prose: Corpus, model_for: Make, tmp_path: Path) -> None:
-    model = model_for(prose)
+    model: Any = model_for(prose)
     save_model(model, tmp_path / "model", None)
     assert model.config.use_cache is False
 

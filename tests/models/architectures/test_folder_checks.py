@@ -77,7 +77,8 @@ def test_what_transformers_alone_can_refuse_has_its_words(saved: Path) -> None:
 
 
 def sharded(folder: Path, target: Path) -> Path:
-    load_model(folder, "causal-lm").save_pretrained(target, max_shard_size="8KB")
+    model: Any = load_model(folder, "causal-lm")
+    model.save_pretrained(target, max_shard_size="8KB")
     return target / "model.safetensors.index.json"
 
 

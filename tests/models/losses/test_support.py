@@ -195,6 +195,7 @@ CHUNKED = [*((kind, "hidden") for kind in KINDS), ("forward-kl", "dense"), *((ki
 @pytest.mark.parametrize(("kind", "form"), CHUNKED)
 def test_the_chunked_loss_is_the_plain_one_with_ids_ruled_out(kind: str, form: str, temperature: float) -> None:
     hidden, head, signal, targets = head_and_signal(form)
+    assert head.bias is not None
     at, outcomes = objective_at({"kind": kind}, temperature=temperature), []
     for chunked in (False, True):
         states, weight = hidden.clone().requires_grad_(), head.weight.clone().requires_grad_()
