@@ -40,6 +40,7 @@ from models.losses.sparse import sparse_gradient_, tempered
 CHUNK_ELEMENTS = {"cpu": 512 * 49152, "cuda": 2048 * 49152}  # logits of a chunk
 SLICE = 4096  # ids whose gradients are added at once, on a processor
 BLOCK_ELEMENTS = 4 * 49152  # logits of a block: 0.8 MB in fp32
+AUTOGRAD_ELEMENTS = 16 * 49152  # of one that goes through autograd, whose operations cost more each
 
 
 @dataclass(frozen=True)
@@ -206,11 +207,18 @@ def _closed_form(signals: Sequence[Signal], at: StepObjective) -> bool:
 def _by_autograd(
     logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective, wanted: bool
 ) -> tuple[Tensor, Tensor | None]:
-    with torch.set_grad_enabled(wanted):
-        leaf = to_at_least_fp32(logits).detach().requires_grad_(wanted)
-        sums = distillation_loss(leaf, signals, targets, at)
-        gradient = torch.autograd.grad(sums.total, leaf)[0].to(logits.dtype) if wanted else None
-    return torch.stack([value.detach() for value in sums]), gradient
+    """The same by autograd, block by block, too: a divergence keeps several tensors as large as its logits."""
+    size = max(AUTOGRAD_ELEMENTS // logits.shape[1], 1) if logits.device.type == "cpu" else max(len(logits), 1)
+    sums, gradient = [], torch.empty_like(logits) if wanted else None
+    for start in range(0, len(logits), size):
+        rows = slice(start, start + size)
+        with torch.set_grad_enabled(wanted):
+            leaf = to_at_least_fp32(logits[rows]).detach().requires_grad_(wanted)
+            parts = distillation_loss(leaf, [select_rows(signal, rows) for signal in signals], targets[rows], at)
+        if gradient is not None:
+            gradient[rows] = torch.autograd.grad(parts.total, leaf)[0]
+        sums.append(torch.stack([value.detach() for value in parts]))
+    return torch.stack(sums).sum(0), gradient
 
 
 def _block_(logits: Tensor, teacher: Tensor | SparseSignal | None, targets: Tensor, at: StepObjective, banned: bool) -> Tensor:
