@@ -48,7 +48,7 @@ class Times(NamedTuple):
 
 def one_stage(folder: Path, overrides: list[str], steps: int) -> Path:
     """A ladder with the first stage of `python-stdlib` alone, and a teacher of two steps: its answers cost as much as good ones."""
-    ladder = load("python-stdlib", [*overrides, "teacher.training.steps=2", f"stages[0].training.steps={steps}"]).ladder
+    ladder = load("python-stdlib", [*overrides, "route=as-written", "teacher.training.steps=2", f"stages[0].training.steps={steps}"]).ladder
     path = folder / "one-stage.yaml"
     stage = ladder.stages[0].model_copy(update={"gate": type(ladder.stages[0].gate)()})
     path.write_text(to_yaml(ladder.model_copy(update={"name": "overhead", "stages": (stage,)})), encoding="utf-8")

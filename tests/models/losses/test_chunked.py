@@ -88,7 +88,8 @@ def test_the_chunked_loss_equals_the_plain_one(
     + [{"wrong_teacher": "correct"}, {"wrong_teacher": "correct-only"}, {"standardize": True}, {"combine": "mean"}],
     ids=str,
 )
-def test_the_chunked_loss_equals_the_plain_one_for_every_objective(raw: dict[str, Any]) -> None:
+def test_the_chunked_loss_equals_the_plain_one_for_every_objective(raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "AUTOGRAD_ELEMENTS", 4 * V)
     at = StepObjective(Objective.model_validate(raw), 0.7, 2.0, taid_share=0.6)
     several = [*signals_of("hidden"), *([TeacherSignal(torch.randn(N, V))] if "combine" in raw else [])]
     assert_equal(both(several, at, torch.float32, chunk=6), 2e-6)
