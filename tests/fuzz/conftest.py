@@ -4,6 +4,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from tests.fuzz.tried import write_counts
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "12"))
 settings.register_profile(
     "fuzz",
@@ -14,3 +16,7 @@ settings.register_profile(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
+
+
+def pytest_sessionfinish() -> None:
+    write_counts()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import event, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import UserError
@@ -20,6 +20,7 @@ from conf.native import ALLOCATOR
 from flows.cli.app import main
 from tests.conf.tiny import TINY
 from tests.fuzz.test_settings import ANYTHING, places
+from tests.fuzz.tried import tried
 
 # Beside the file of a ladder: what `run` starts in a process of its own is refused before that.
 COMMANDS = (("run",), ("run", "--seed", "3", "--name", "x"), ("prove",), ("prove", "--arms", "staged"), ("plan",), ("plan", "--json"))
@@ -70,7 +71,7 @@ def test_a_ladder_that_is_refused_is_refused_by_every_command(call: Call, tmp_pa
         try:
             load(str(path))
         except UserError:
-            event("commands: refused")
+            tried("commands: refused")
             refused(call(command[0], str(path), *command[1:]), tmp_path / "home")
             refused(call("explain", str(path)), tmp_path / "home")
 
@@ -84,7 +85,7 @@ def test_any_key_is_explained_or_refused(call: Call, tmp_path: Path) -> None:
     @given(st.lists(word, max_size=4).map(".".join) | st.text(max_size=12).filter(lambda text: not text.startswith("-")))
     def explained(key: str) -> None:
         code, out, err = said = call("explain", key)
-        event(f"explain: {'explained' if code == 0 else 'refused'}")
+        tried(f"explain: {'explained' if code == 0 else 'refused'}")
         if code == 0:
             assert out
             assert err == ""
@@ -101,7 +102,7 @@ def test_options_of_init(call: Call, tmp_path: Path) -> None:
     @given(odd, odd, odd)
     def options(teacher: str, data: str, sizes: str) -> None:
         code, out, err = call("init", "--teacher", teacher, "--data", data, "--to", sizes, "--yes")
-        event(f"init: {'written' if code == 0 else 'refused'}")
+        tried(f"init: {'written' if code == 0 else 'refused'}")
         assert (code, out) == (2, ""), err
         assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1, err
 

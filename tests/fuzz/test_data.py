@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 from conf.errors import UserError
 from conf.schema.data import FilesData
 from tasks.data.reading.sources import read_source
+from tests.fuzz.tried import tried
 
 ROWS = [{"text": f"a text, {i}", "label": f"class {i % 2}"} for i in range(6)]
 ODD = [
@@ -62,9 +63,9 @@ def test_bytes_changed_anywhere(suffix: str, tmp_path: Path) -> None:
             try:
                 for document in read_source(FilesData(paths=(file.name,)), workload, tmp_path).documents:
                     (document.text or "").encode()
-                event(f"{suffix}: read")
+                tried(f"{suffix}: read")
             except UserError as error:
-                event(f"{suffix}: refused")
+                tried(f"{suffix}: refused")
                 said = str(error)
             assert "data" in said
             assert "\n" not in said

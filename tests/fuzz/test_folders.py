@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import LadderError, UserError
 from tests.fuzz.folders import WORKLOADS, ladder_for, make_folder, mutated, mutations, trial
+from tests.fuzz.tried import tried
 
 MOST = 1500  # characters of a message
 
@@ -34,9 +35,9 @@ def test_a_mutated_folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -
         place, said = tmp_path_factory.mktemp("mutated"), ": got "
         try:
             trial(ladder_for(kind), mutated(source, place / "base", mutation), place / "home")
-            event(f"{kind}: it teaches")
+            tried(f"{kind}: it teaches")
         except UserError as error:
-            event(f"{kind}: refused")
+            tried(f"{kind}: refused")
             said = str(error)
         except Exception as error:
             raise AssertionError(f"{kind}, {mutation.name}: {type(error).__name__}: {error}") from error

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import event, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import UserError
 from conf.loading.load import load
 from conf.loading.yaml_output import to_yaml
 from tests.conf.tiny import TINY
+from tests.fuzz.tried import tried
 
 ODD: list[Any] = [None, True, "", "x", "\0", "\u2028", "a\x1b[31m", "${name}", "${", "${oc.env:HOME}", "~", "/", "1e400", "!!bool maybe"]
 ODD += [
@@ -62,9 +63,9 @@ def checked(path: Path, overrides: tuple[str, ...] = ()) -> None:
     said = "settings"
     try:
         load(str(path), overrides)
-        event("settings: accepted")
+        tried("settings: accepted")
     except UserError as error:
-        event("settings: refused")
+        tried("settings: refused")
         said = str(error)
     assert said
     assert max(map(len, said.splitlines())) < 1500
