@@ -93,10 +93,15 @@ def test_a_pilot_of_a_ladder_in_its_own_file_says_how_far_to_trust_it(finished, 
 @pytest.mark.slow
 def test_a_budget_is_that_of_the_whole_proof(finished, tiny):
     """The arms and seeds share it: each student has fewer steps than a run alone would give it."""
-    long, budget = ["stages.two.training.steps=20000", "stages.two.training.validate_every=1000", "proof.control=false"], "80s"
-    finished("prove", tiny, *long, "--arms", "staged,scratch", "--seeds", 2, "--budget", budget)
+    long = ["stages.two.training.steps=20000", "stages.two.training.validate_every=1000", "proof.control=false"]
+    command = ("prove", tiny, *long, "--arms", "staged,scratch", "--seeds", 2, "--budget")
+    refused = finished(*command, "1s", code=2).err
+    least = re.search(r"--budget: got '1s'; allowed: at least (\d+)s for tiny on this machine", refused)
+    assert least, refused
+    budget = f"{round(1.3 * int(least[1]))}s"
+    finished(*command, budget)
     shown = finished.json("show")
-    assert shown["budget"].startswith("80s: steps and held-out examples x 0.")
+    assert shown["budget"].startswith(f"{budget}: steps and held-out examples x 0.")
     steps = shown["proof"]["arms"][0]["replicates"][0]["steps"]
     alone = load(str(tiny), [*long, *fit_budget(load(str(tiny), long), budget, Home(finished.home)).overrides]).ladder
     assert 10 <= steps[1] < alone.stages[1].training.steps < 20000
