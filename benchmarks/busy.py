@@ -24,13 +24,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import fresh_model, machine, plan_for, random_corpus, rungs, spread
+from benchmarks.common import machine, random_corpus, rungs, spread
+from benchmarks.step import train_rung
 from conf.loading.load import load
 from conf.native import OPENMP
 from models.base.statistics import interval
-from models.data.batches import TrainingBatches
-from models.signals.sources import live
-from models.training.loop import Step, train
+from models.training.loop import Step
 from tasks.planning.preflight import expected_interface
 
 SETTING = "GOMP_SPINCOUNT"
@@ -46,10 +45,7 @@ def take_turns(stage: int, steps: int, turns: int) -> None:
     """Train in this process; at each line of standard input a turn, whose speed and processor seconds are printed."""
     ladder = load("python-stdlib").ladder
     interface = replace(expected_interface(ladder, None), end_id=0, pad_id=0)
-    _, shape, training, objective = (every := rungs(ladder))[stage]
-    training = training.model_copy(update={"steps": (COLD + steps) * turns})
-    plan = plan_for(ladder, training, objective, interface.vocabulary)
-    signals = live(fresh_model(every[stage - 1][1], interface).to(plan.device), plan.vocabulary) if stage else None
+    tokens = steps * rungs(ladder)[stage][2].batch_size * interface.sequence_length
     began = [0.0, 0.0]
 
     def on_step(step: Step) -> None:
@@ -57,14 +53,12 @@ def take_turns(stage: int, steps: int, turns: int) -> None:
         if done == COLD:
             began[:] = time.perf_counter(), time.process_time()
         elif done == 0:
-            tokens = steps * training.batch_size * interface.sequence_length
             print(json.dumps({"speed": tokens / (time.perf_counter() - began[0]), "processor": time.process_time() - began[1]}), flush=True)
             if not sys.stdin.readline():
                 sys.exit()
 
     with tempfile.TemporaryDirectory() as folder:
-        batches = TrainingBatches(random_corpus(Path(folder), interface), training.batch_size, 0)
-        train(fresh_model(shape, interface), batches, plan, signals=signals, on_step=on_step)
+        train_rung(ladder, stage, random_corpus(Path(folder), interface), (COLD + steps) * turns, on_step)
 
 
 def started(variables: Mapping[str, str], options: argparse.Namespace) -> subprocess.Popen[str]:

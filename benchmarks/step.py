@@ -14,6 +14,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,20 +36,22 @@ WARM = 3  # steps that do not count: allocation, first touch
 PEAK_SIZES = (1024, 2048, 4096)
 
 
-def tokens_per_second(ladder: Ladder, index: int, corpus: Corpus, steps: int) -> float:
-    """Train rung `index` (0: the teacher) for `WARM + steps` steps; returns its speed in the last `steps`."""
+def train_rung(ladder: Ladder, index: int, corpus: Corpus, steps: int, on_step: Callable[[Step], None]) -> int:
+    """Train rung `index` (0: the teacher) for so many steps, with its live teacher; returns the tokens of a step."""
     every = rungs(ladder)
     _, shape, training, objective = every[index]
     interface = expected_interface(ladder, corpus)
-    plan = plan_for(ladder, training.model_copy(update={"steps": WARM + steps}), objective, interface.vocabulary)
+    plan = plan_for(ladder, training.model_copy(update={"steps": steps}), objective, interface.vocabulary)
     signals = live(fresh_model(every[index - 1][1], interface).to(plan.device), plan.vocabulary) if index else None
-    moments: list[float] = []
-
-    def on_step(step: Step) -> None:
-        moments.append(time.perf_counter())
-
     train(fresh_model(shape, interface), TrainingBatches(corpus, training.batch_size, 0), plan, signals=signals, on_step=on_step)
-    return steps * training.batch_size * interface.sequence_length / (moments[-1] - moments[WARM - 1])
+    return training.batch_size * interface.sequence_length
+
+
+def tokens_per_second(ladder: Ladder, index: int, corpus: Corpus, steps: int) -> float:
+    """Train rung `index` for `WARM + steps` steps; returns its speed in the last `steps`."""
+    moments: list[float] = []
+    tokens = train_rung(ladder, index, corpus, WARM + steps, lambda _: moments.append(time.perf_counter()))
+    return steps * tokens / (moments[-1] - moments[WARM - 1])
 
 
 def peak(precision: str, device: str) -> float:
