@@ -8,9 +8,8 @@ The head's product, the loss and the gradients of hidden state and head are done
 for logits is C * V instead of several times N * V, and backward only returns the gradients. As Liger Kernel's fused linear
 cross-entropy does (Hsu et al. 2024, arXiv:2410.10989), here for distillation, live or from stored signals, on any device.
 
-Within a chunk, forward KL is done block by block, small enough for a processor's cache, with its gradient in closed form:
-`(1 - alpha) (q - onehot) + alpha (q - p)` at T = 1 is one softmax less one combined target. Other objectives go through autograd
-over the chunk's logits.
+Within a chunk, KL and Jensen-Shannon are done block by block, small enough for a processor's cache, with their gradients in closed
+form (`models.losses.closed_form`). Other objectives go through autograd over the chunk's logits.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from models.losses.closed_form import block_, closed_form
 from models.losses.loss import (
     HiddenSignal,
     LossSums,
     Signal,
-    SortedSignal,
     SparseSignal,
     StepObjective,
     TeacherSignal,
@@ -35,7 +34,6 @@ from models.losses.loss import (
     select_rows,
     to_at_least_fp32,
 )
-from models.losses.sparse import sparse_gradient_, tempered
 
 CHUNK_ELEMENTS = {"cpu": 512 * 49152, "cuda": 2048 * 49152}  # logits of a chunk
 SLICE = 4096  # ids whose gradients are added at once, on a processor
@@ -62,7 +60,6 @@ class _Work:
     scale: float
     dtype: torch.dtype  # of matrix products
     chunk: int | None
-    labelled: bool  # every row has a label
 
 
 def head_of(model: nn.Module) -> Head | None:
@@ -104,8 +101,7 @@ def chunked_loss(
         hidden, targets, signals = hidden[keep], targets[keep], [select_rows(signal, keep) for signal in signals]
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
-    labelled = bool((targets >= 0).all())
-    work = _Work(tuple(signals), targets, at, vocabulary or head.weight.shape[0], scale, dtype, chunk, labelled)
+    work = _Work(tuple(signals), targets, at, vocabulary or head.weight.shape[0], scale, dtype, chunk)
     with torch.autocast(kind, enabled=False):
         return LossSums(*cast(tuple[Tensor, ...], _Chunked.apply(hidden, head.weight, head.bias, work)))
 
@@ -130,8 +126,7 @@ class _Chunked(torch.autograd.Function):
             states = hidden[rows].to(work.dtype)
             logits = states @ half.T if offset is None else torch.addmm(offset, states, half.T)
             signals = [select_rows(signal, rows) for signal in work.signals]
-            loss = _chunk if work.labelled else _by_autograd
-            parts, gradient = loss(logits, signals, work.targets[rows], work.at, any(wants))
+            parts, gradient = _chunk(logits, signals, work.targets[rows], work.at, any(wants))
             sums += parts
             if gradient is not None:
                 _accumulate(grads, gradient, states, half, work, rows)
@@ -171,7 +166,9 @@ def slice_of(states: Tensor) -> int:
 
 def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective, wanted: bool) -> tuple[Tensor, Tensor | None]:
     """Sums (total, ce, kd, teacher_ce) of a chunk, and the gradient of `total` by its logits, in their dtype."""
-    if not _closed_form(signals, at):
+    labelled = targets >= 0
+    alike = bool(labelled.all()) or not bool(labelled.any())
+    if not alike or not closed_form(signals, at):
         return _by_autograd(logits, signals, targets, at, wanted)
     teacher = signals[0] if signals else None
     dense = teacher.logits if isinstance(teacher, TeacherSignal | HiddenSignal) else None
@@ -189,19 +186,12 @@ def _chunk(logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepO
             source = SparseSignal(block.ids, to_at_least_fp32(block.log_probs), to_at_least_fp32(block.log_residual))
         part = logits[rows]
         values = part if part.dtype == torch.float64 else part.to(torch.float32)
-        block_sums = _block_(values, source, targets[rows], at, banned)
+        block_sums = block_(values, source, targets[rows] if bool(labelled[0]) else None, at, banned)
         sums = block_sums if sums is None else sums + block_sums
         if values is not part:
             part.copy_(values)
     assert sums is not None
     return sums, logits
-
-
-def _closed_form(signals: Sequence[Signal], at: StepObjective) -> bool:
-    settings = at.settings
-    plain = settings.kind == "forward-kl" and settings.wrong_teacher == "none" and not settings.standardize
-    known = len(signals) == 1 and plain and not isinstance(signals[0], SortedSignal)
-    return at.class_weights is None and (not signals or known)
 
 
 def _by_autograd(
@@ -219,69 +209,3 @@ def _by_autograd(
             gradient[rows] = torch.autograd.grad(parts.total, leaf)[0]
         sums.append(torch.stack([value.detach() for value in parts]))
     return torch.stack(sums).sum(0), gradient
-
-
-def _block_(logits: Tensor, teacher: Tensor | SparseSignal | None, targets: Tensor, at: StepObjective, banned: bool) -> Tensor:
-    """Put the gradient of `total` by a block's logits in their place; return (total, ce, kd, teacher_ce).
-
-    Args:
-        logits: (R, V), at least fp32, overwritten.
-        teacher: Dense logits (overwritten) or sparse signals of the block; None: labels alone.
-        targets: (R,) ids.
-        at: The objective at this step.
-        banned: Whether the teacher's logits may hold -inf.
-    """
-    label = targets[:, None]
-    label_logit = logits.gather(-1, label)[:, 0]
-    if teacher is None:
-        lse = _towards_(logits)
-        ce = (lse - label_logit).sum()
-        logits.scatter_add_(-1, label, torch.full_like(label_logit, -1.0)[:, None])
-        zero = torch.zeros_like(ce)
-        return torch.stack([ce, ce, zero, zero])
-    alpha, temperature = at.alpha, at.temperature
-    teacher_ce = _own_cross_entropy(teacher, label) if temperature != 1 else None
-    warm = logits if temperature == 1 else logits / temperature
-    if isinstance(teacher, SparseSignal):
-        moved = tempered(teacher, temperature, logits.shape[1])
-        kd, lse = sparse_gradient_(warm, moved, alpha if temperature == 1 else 1.0)
-        teacher_ce = torch.full_like(kd, torch.nan)
-    else:
-        at_label = teacher.gather(-1, label)[:, 0]
-        teacher = teacher if temperature == 1 else teacher.div_(temperature)
-        kd, lse, teacher_lse = _dense_gradient_(warm, teacher, alpha if temperature == 1 else 1.0, banned)
-        teacher_ce = teacher_lse - at_label if teacher_ce is None else teacher_ce
-    if temperature != 1:
-        lse = _towards_(logits) if alpha < 1 else logits.logsumexp(-1)
-        warm.mul_(alpha * temperature)
-        logits.mul_(1 - alpha).add_(warm) if alpha < 1 else logits.copy_(warm)
-    ce, kd = (lse - label_logit).sum(), temperature**2 * kd.sum()
-    if alpha < 1:
-        logits.scatter_add_(-1, label, torch.full_like(label_logit, alpha - 1)[:, None])
-    return torch.stack([(1 - alpha) * ce + alpha * kd, ce, kd, teacher_ce.sum()])
-
-
-def _own_cross_entropy(teacher: Tensor | SparseSignal, label: Tensor) -> Tensor | None:
-    return None if isinstance(teacher, SparseSignal) else teacher.logsumexp(-1) - teacher.gather(-1, label)[:, 0]
-
-
-def _towards_(logits: Tensor) -> Tensor:
-    """Put `softmax` in the place of the logits; return the log-partition (R,)."""
-    top = logits.amax(-1, keepdim=True)
-    total = logits.sub_(top).exp_().sum(-1, keepdim=True)
-    logits.div_(total)
-    return (total.log() + top)[:, 0]
-
-
-def _dense_gradient_(logits: Tensor, teacher: Tensor, weight: float, banned: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Put `q - weight p` in the place of the logits; return the divergence and both log-partitions, all (R,)."""
-    gap = teacher - logits
-    if banned:
-        gap.masked_fill_(teacher == -torch.inf, 0.0)
-    top = teacher.amax(-1, keepdim=True)
-    total = teacher.sub_(top).exp_().sum(-1, keepdim=True)
-    teacher_lse, lse = (total.log() + top)[:, 0], _towards_(logits)
-    # sum_v p_v (z_t - z_s), and the partitions apart: p sums to 1.
-    kd = torch.linalg.vecdot(teacher, gap) / total[:, 0] - teacher_lse + lse
-    logits.addcmul_(teacher, weight / total, value=-1)
-    return kd, lse, teacher_lse

@@ -39,13 +39,13 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return flat.view(targets.shape)
 
 
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+def kl_of(log_p: Tensor, log_q: Tensor) -> Tensor:
     """`KL(p || q)` of log-probabilities (..., V)."""
     gap = (log_p - log_q).masked_fill(log_p == -torch.inf, 0.0)
     return (log_p.exp() * gap).sum(dim=-1)
 
 
-def _log_mix(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
+def log_mix(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
     """`log(share a + (1 - share) b)` of log-probabilities; `share` strictly between 0 and 1. Any number where both are -inf."""
     neither = (log_a == -torch.inf) & (log_b == -torch.inf)  # logaddexp's gradient is NaN there
     return torch.logaddexp(log_a + math.log(share), log_b.masked_fill(neither, 0.0) + math.log1p(-share))
@@ -63,7 +63,7 @@ def forward_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     Returns:
         (...) values >= 0; 0 where both agree up to a constant; infinite where the student rules out an id that the teacher does not.
     """
-    return _kl(functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(student_logits, dim=-1))
+    return kl_of(functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(student_logits, dim=-1))
 
 
 def reverse_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def reverse_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     Returns:
         (...) values >= 0.
     """
-    return _kl(functional.log_softmax(student_logits, dim=-1), functional.log_softmax(teacher_logits, dim=-1))
+    return kl_of(functional.log_softmax(student_logits, dim=-1), functional.log_softmax(teacher_logits, dim=-1))
 
 
 def jsd(teacher_logits: Tensor, student_logits: Tensor, beta: float) -> Tensor:
@@ -100,8 +100,8 @@ def jsd(teacher_logits: Tensor, student_logits: Tensor, beta: float) -> Tensor:
     if beta == 1:
         return reverse_kl(teacher_logits, student_logits)
     log_p, log_q = functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(student_logits, dim=-1)
-    log_m = _log_mix(log_p, log_q, beta)
-    return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
+    log_m = log_mix(log_p, log_q, beta)
+    return beta * kl_of(log_p, log_m) + (1 - beta) * kl_of(log_q, log_m)
 
 
 def skew_kl(teacher_logits: Tensor, student_logits: Tensor, skew: float) -> Tensor:
@@ -118,7 +118,7 @@ def skew_kl(teacher_logits: Tensor, student_logits: Tensor, skew: float) -> Tens
     if skew == 0:
         return forward_kl(teacher_logits, student_logits)
     log_p, log_q = functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(student_logits, dim=-1)
-    return _kl(log_p, _log_mix(log_p, log_q, skew))
+    return kl_of(log_p, log_mix(log_p, log_q, skew))
 
 
 def skew_reverse_kl(teacher_logits: Tensor, student_logits: Tensor, skew: float) -> Tensor:
@@ -175,7 +175,7 @@ def dkd(teacher_logits: Tensor, student_logits: Tensor, targets: Tensor, target_
         pairs.append((torch.cat([logits.gather(-1, targets[..., None]), rest], -1), functional.log_softmax(others, -1), alone[..., 0]))
     (binary_t, others_t, alone), (binary_s, others_s, _) = pairs
     # The label's own place keeps a finite number, so that its gradient is 0 and not 0 * inf.
-    nckd = _kl(others_t, others_s.masked_fill(label, 0.0)).masked_fill(alone, 0.0)
+    nckd = kl_of(others_t, others_s.masked_fill(label, 0.0)).masked_fill(alone, 0.0)
     return target_weight * forward_kl(binary_t, binary_s) + other_weight * nckd
 
 

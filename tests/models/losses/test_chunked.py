@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.schema.stage.objective import Objective
-from models.data.batches import IGNORE, Batch
+from models.data.batches import IGNORE, UNLABELLED, Batch
 from models.losses import chunked
 from models.losses.chunked import Head, chunked_loss
 from models.losses.loss import HiddenSignal, LossSums, Signal, SparseSignal, StepObjective, TeacherSignal, distillation_loss
@@ -45,9 +45,13 @@ def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, 
     return hidden, weight, bias, targets
 
 
-def both(signals: list[Signal], at: StepObjective, dtype: torch.dtype, **more: Any) -> list[tuple[LossSums, list[Tensor]]]:
-    """(sums, gradients of hidden states, head and bias), plain and chunked."""
+def both(
+    signals: list[Signal], at: StepObjective, dtype: torch.dtype, unlabelled: slice | None = None, **more: Any
+) -> list[tuple[LossSums, list[Tensor]]]:
+    """(sums, gradients of hidden states, head and bias), plain and chunked; some rows without label."""
     *tensors, targets = inputs(dtype)
+    if unlabelled is not None:
+        targets[unlabelled] = torch.where(targets[unlabelled] == IGNORE, IGNORE, UNLABELLED)
     outcomes = []
     for form in ("plain", "chunked"):
         hidden, weight, bias = (each.clone().requires_grad_() for each in tensors)
@@ -79,7 +83,9 @@ def test_the_chunked_loss_equals_the_plain_one(
     monkeypatch.setattr(chunked, "SLICE", 16)
     at = StepObjective(Objective(), alpha, temperature)
     for size in (7, 1, None):
-        assert_equal(both(signals_of(kind, dtype), at, dtype, chunk=size), 1e-6 if dtype == torch.float32 else 1e-13)
+        for unlabelled in (None, slice(None), slice(4, 20)):
+            found = both(signals_of(kind, dtype), at, dtype, unlabelled, chunk=size)
+            assert_equal(found, 1e-6 if dtype == torch.float32 else 1e-13)
 
 
 @pytest.mark.parametrize(

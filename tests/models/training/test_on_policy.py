@@ -57,6 +57,24 @@ def test_steps_are_spread_evenly_and_written_ahead_no_further_than_they_are_used
     assert not any(WritingSteps.of(Signals(), 8).has(step) for step in range(8))
 
 
+def test_large_matrices_are_packed_while_a_few_rows_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4))
+    ids = torch.randint(0, 300, (5, 20))
+    with torch.no_grad():
+        expected = model(ids).logits
+        monkeypatch.setattr(rollout, "LARGE", 300 * 32)
+        with rollout._packed(model, 5):
+            assert "forward" in vars(model.lm_head)
+            assert "forward" not in vars(model.model.layers[0].mlp.up_proj)  # too small
+            assert torch.allclose(model(ids, logits_to_keep=1).logits, expected[:, -1:], atol=1e-5)
+            assert torch.equal(model(ids).logits, expected)  # too many rows
+        assert "forward" not in vars(model.lm_head)
+        for rows, dtype in ((1, torch.float32), (64, torch.float32), (5, torch.bfloat16)):
+            with rollout._packed(model.to(dtype), rows):
+                assert "forward" not in vars(model.lm_head)
+
+
 def test_draws_follow_the_probabilities() -> None:
     logits = torch.tensor([0.5, 0.3, 0.2, 0.0]).log().repeat(4000, 1)
     chance = (torch.arange(4000) + 0.5) / 4000
