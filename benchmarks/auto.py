@@ -90,6 +90,7 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int) -> None:
         searched(search, root, inputs)
         decision, final = search.decide()
         assert decision.winner is not None
+        print(f"  chosen: {decision.winner}, {decision.reason}", flush=True)
         chosen.append(decision.winner)
         shares.append(decision.spent / decision.price)
         candidates = {AUTO: final} | {route: each.ladder for route, each in known.routes.items()}
