@@ -47,9 +47,10 @@ def s3_server() -> Iterator[str]:
 
 
 def make_bucket(endpoint: str) -> None:
+    """Make the bucket, where no other server of this process has: they share what they hold."""
     s3fs = pytest.importorskip("s3fs")
     options = {"key": KEYS["AWS_ACCESS_KEY_ID"], "secret": KEYS["AWS_SECRET_ACCESS_KEY"], "endpoint_url": endpoint}
-    s3fs.S3FileSystem(skip_instance_cache=True, **options).mkdir(BUCKET)
+    s3fs.S3FileSystem(skip_instance_cache=True, **options).makedirs(BUCKET, exist_ok=True)
 
 
 def s3_environment(endpoint: str, folder: str) -> dict[str, str]:

@@ -77,8 +77,8 @@ Rewriting = Callable[[Ladder, ForwardFlops, Sequence[int] | None], Ladder]
 
 
 def shared_settings(ladder: Ladder, info: CorpusInfo) -> Ladder:
-    """The ladder as all arms start from it: settled, and with fewer steps for a pilot."""
-    whole = settled(ladder, info)
+    """The ladder as all arms start from it: settled, its stages as written, and with fewer steps for a pilot."""
+    whole = settled(ladder.model_copy(update={"route": "as-written"}), info)
     if not ladder.proof.pilot:
         return whole
     return shortened(whole, PILOT)

@@ -73,10 +73,12 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
     Raises:
         UserError: An arm that is named cannot be, or less than two arms can.
     """
-    base = shared_settings(ladder, data.corpus().info)
-    forwards, unfit = _forwards(base, data, context)
+    base, wanted = shared_settings(ladder, data.corpus().info), ladder.proof.arms or BY_DEFAULT
+    if not ladder.proof.arms and ladder.route == "auto":
+        wanted = (*wanted, "auto")  # what `ladder run` makes
+    forwards, unfit = _forwards(base, wanted, data, context)
     made, notes = dict[Arm, Ladder](), list[str]()
-    for arm in ladder.proof.arms or BY_DEFAULT:
+    for arm in wanted:
         try:
             refuse(arm, base)
             if unfit and arm in FROM_ROOT:
@@ -118,13 +120,11 @@ def all_trainings(loaded: Loaded, home: Home) -> list[Ladder]:
     return ladders + (controls if watched(whole, looked_at=True).audit.control else [])
 
 
-def _forwards(ladder: Ladder, data: DataRecord, context: Context) -> tuple[ForwardFlops, str]:
+def _forwards(ladder: Ladder, wanted: Sequence[Arm], data: DataRecord, context: Context) -> tuple[ForwardFlops, str]:
     """Operations of the arms' models, counted once; and why the last student cannot start from the root, if so."""
     students = [numeric_settings(stage.student) for stage in ladder.stages]
     teacher = ladder.teacher.model_dump(mode="json", exclude={"training"})
-    cached = any(stage.signals.source == "cached" for stage in ladder.stages) or any(
-        arm in (*ROUTE_ARMS, "auto") for arm in ladder.proof.arms
-    )
+    cached = any(stage.signals.source == "cached" for stage in ladder.stages) or any(arm in (*ROUTE_ARMS, "auto") for arm in wanted)
     identity = {"kind": KIND, "numerics": NUMERICS, "law": 2, "students": students, "teacher": teacher, "data": data.content_hash}
     identity["cached"] = cached
 

@@ -173,3 +173,15 @@ def test_arms_that_a_cluster_trained_are_those_of_one_machine(finished, tiny, tm
     ]
     assert figures[0] == figures[1]
     assert all(each["reused"] for arm in shown["proof"]["arms"] for each in arm["replicates"])
+
+
+@pytest.mark.slow
+def test_a_ladder_whose_route_pilots_choose_is_compared_with_its_stages_as_written(finished, tiny):
+    finished("prove", tiny, "route=auto", "routing={share: 0.5, least_steps: 3}", "--seeds", 2, "proof.control=false")
+    arms = {arm["arm"]: arm["replicates"][0] for arm in finished.json("show")["proof"]["arms"]}
+    assert {"staged", "direct-matched", "scratch", "auto"} <= arms.keys()
+    assert len(arms["staged"]["steps"]) == 3
+    assert arms["staged"]["reused"]
+    assert arms["auto"]["route"]["winner"] is not None
+    for matched in ("direct-matched", "auto"):
+        assert arms[matched]["flops"] == pytest.approx(arms["staged"]["flops"], rel=0.1)

@@ -43,7 +43,8 @@ class Comparison(Settings):
 
     arms: tuple[Arm, ...] = setting(
         (),
-        f"Arms to run; none: all that suit the ladder, routes apart, which are named ({', '.join(ROUTE_ARMS)}, auto)",
+        f"Arms to run; none: all that suit the ladder, routes apart, which are named ({', '.join(ROUTE_ARMS)}, auto; auto is among "
+        "them where it is the ladder's route)",
         "arms",
         identity=False,
     )

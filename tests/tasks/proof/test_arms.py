@@ -57,6 +57,13 @@ def identities(ladder: Ladder) -> list[str]:
     return found
 
 
+def test_arms_of_a_ladder_whose_route_pilots_choose_start_from_its_stages_as_written() -> None:
+    chosen, written = digits("route=auto"), digits()
+    for arm in ("staged", "direct-matched", "scratch", "root-cached"):
+        assert rewritten(arm, chosen, FORWARDS, [3, 4, 5]) == rewritten(arm, written, FORWARDS, [3, 4, 5])
+    assert rewritten("auto", chosen, FORWARDS).route == "auto"
+
+
 def test_an_untaught_student_depends_on_no_teacher_and_differs_in_nothing_but_what_teaches() -> None:
     ladder = load("digits").ladder
     for stage in ladder.stages:
