@@ -114,9 +114,11 @@ class _Chunked(torch.autograd.Function):
         offset = None if bias is None else bias[: work.vocabulary].to(work.dtype)
         grads: list[Tensor | None] = [
             torch.empty_like(hidden) if wants[0] else None,
-            torch.zeros_like(weight) if wants[1] else None,
+            torch.empty_like(weight) if wants[1] else None,
             torch.zeros_like(bias) if bias is not None and wants[2] else None,
         ]
+        if grads[1] is not None:  # the first chunk writes the rest
+            grads[1][work.vocabulary if len(hidden) else 0 :].zero_()
         sums = torch.zeros(4, dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32, device=hidden.device)
         size = work.chunk or max(CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // work.vocabulary, 16)
         count = max(-(-len(hidden) // size), 1)
@@ -154,7 +156,8 @@ def _accumulate(grads: list[Tensor | None], gradient: Tensor, states: Tensor, ha
         # By slices of the vocabulary: the product in half precision is still in the cache when it is added in full.
         for start in range(0, work.vocabulary, slice_of(states)):
             ids = slice(start, min(start + slice_of(states), work.vocabulary))
-            into_weight[ids].add_(gradient[:, ids].T @ states, alpha=work.scale)
+            share = gradient[:, ids].T @ states
+            into_weight[ids].add_(share, alpha=work.scale) if rows.start else into_weight[ids].copy_(share).mul_(work.scale)
     if into_bias is not None:
         into_bias[: work.vocabulary].add_(gradient.sum(0, dtype=into_bias.dtype), alpha=work.scale)
 
