@@ -218,6 +218,8 @@ def _put(own: dict[str, Any], dimension: Dimension, value: Value, present: Any) 
 def overrides_of(ladder: Ladder, changed: Ladder, space: Sequence[Dimension]) -> tuple[str, ...]:
     """The overrides that make a ladder of its file to one with a trial's values; settings that stay as they are have none.
 
+    Where pilots choose the ladder's route, its stages as written were searched, and the overrides say so.
+
     Args:
         ladder: Settled, as its file has it.
         changed: The same with the values.
@@ -234,7 +236,7 @@ def overrides_of(ladder: Ladder, changed: Ladder, space: Sequence[Dimension]) ->
             if value != at(before, key.split(".")):
                 plain = new.student.model_dump(mode="json", exclude_defaults=True) if key == "student" else _bare(value)
                 lines[f"stages.{new.name}.{key}={in_one_line(plain)}"] = None
-    return tuple(lines)
+    return ("route=as-written", *lines) if lines and ladder.route == "auto" else tuple(lines)
 
 
 def _whole(key: str) -> str:

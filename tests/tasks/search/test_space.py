@@ -59,6 +59,14 @@ def test_the_overrides_of_a_trial_make_its_ladder_from_the_file(values: dict[str
     assert bool(lines) == bool(values)
 
 
+def test_the_overrides_of_a_ladder_whose_route_pilots_choose_keep_its_stages_as_written() -> None:
+    plan = plan_search(ladder(space("{training: {batch_size: [32, 64]}}"), "route=auto"))
+    lines = overrides_of(plan.ladder, plan.trial({"training.batch_size": 32}), plan.space)
+    again = load("digits", ("route=auto", *lines)).ladder
+    assert again.route == "as-written"
+    assert again.stages == plan.trial({"training.batch_size": 32}).stages
+
+
 def test_a_batch_changes_the_steps_so_that_as_many_examples_are_seen() -> None:
     plan = plan_search(ladder(space("{training: {batch_size: [32, 64, 128]}}")))
     seen = {batch: plan.trial({"training.batch_size": batch}).stages[0].training for batch in (32, 64, 128)}
