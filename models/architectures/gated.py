@@ -40,6 +40,8 @@ class _GatedDown(torch.autograd.Function):
 
 def _forward(part: Any, states: Tensor) -> Any:
     gate, up = part.gate_proj(states), part.up_proj(states)
+    if not torch.is_grad_enabled():
+        return part.down_proj(functional.silu(gate).mul_(up))  # as it is then: a student that writes packs its matrices
     return _GatedDown.apply(gate, up, part.down_proj.weight.to(gate.dtype))  # half precision under autocast
 
 

@@ -24,7 +24,7 @@ from models.engines.sampling import draw
 
 SHRINK = 2  # rows that are finished leave the batch once so many times fewer are left
 LARGE = 500_000  # elements of a matrix whose reading costs more than its product with a few rows
-MANY = 64  # rows from which the ordinary product is as fast
+SEVERAL = range(3, 64)  # rows that a packed matrix answers faster than the ordinary product
 FEW = 4_000_000  # parameters below which a processor writes faster in fp32: rounding costs more than reading half the bytes saves
 
 
@@ -101,22 +101,22 @@ class _Reader:
 @contextmanager
 def _packed(model: nn.Module, rows: int) -> Generator[None]:
     """Let large fp32 matrices be read once for all rows, on a processor: torch's own product of a few rows reads them at half the speed."""
-    large = [each for each in model.modules() if type(each) is nn.Linear and each.weight.numel() >= LARGE]
+    large = [each for each in model.modules() if type(each) is nn.Linear and each.weight.numel() >= LARGE and "forward" not in vars(each)]
     plain = all(each.weight.device.type == "cpu" and each.weight.dtype == torch.float32 for each in large)
     sharded = any(type(each.weight.data) is not Tensor for each in large)
-    if not plain or sharded or not 1 < rows < MANY or not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
+    if not plain or sharded or rows not in SEVERAL or not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
         large = []
-    for each in large:
-        each.forward = partial(_few_rows, each, torch.ops.mkldnn._reorder_linear_weight(each.weight.detach(), rows))
     try:
+        for each in large:
+            each.forward = partial(_several_rows, each, torch.ops.mkldnn._reorder_linear_weight(each.weight.detach(), rows))
         yield
     finally:
         for each in large:
-            del each.forward
+            vars(each).pop("forward", None)
 
 
-def _few_rows(layer: nn.Linear, packed: Tensor, input: Tensor) -> Tensor:
-    if input.numel() >= MANY * layer.in_features:
+def _several_rows(layer: nn.Linear, packed: Tensor, input: Tensor) -> Tensor:
+    if input.numel() // layer.in_features not in SEVERAL:
         return nn.Linear.forward(layer, input)
     return torch.ops.mkldnn._linear_pointwise(input, packed, layer.bias, "none", [], "")
 

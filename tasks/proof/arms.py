@@ -135,6 +135,10 @@ def refuse(arm: Arm, ladder: Ladder) -> None:
     for route in ROUTE_ARMS:
         if arm == route and (why := refusal(route, ladder)):
             raise impossible(arm, why.partition("allowed: ")[2].rpartition(". ")[0], "Leave it out.")
+    if arm == "auto":
+        for route in ladder.routing.routes:
+            if why := refusal(route, ladder):
+                raise impossible(arm, f"an arm whose routing.routes are possible; {why}".rstrip("."), "Leave the route or the arm out.")
     _refuse_for_answers(arm, ladder)
     if arm == "pruned-only" and initialisation == "random":
         allowed = f"a last student that starts from its teacher (initialisation layers or prune); {last.name} starts from random weights"

@@ -110,6 +110,11 @@ def test_the_chunked_loss_does_not_change_the_signals() -> None:
     for kind in SIGNALS:
         given, again = signals_of(kind), signals_of(kind)
         both(given, StepObjective(Objective(), 0.5, 2.0), torch.float32)
+        if given:  # and where every row counts, so that no row is selected
+            hidden, weight, bias, _ = inputs()
+            chunked_loss(
+                hidden, Head(weight, bias), given, torch.zeros(N, dtype=torch.long), StepObjective(Objective(), 0.5, 2.0), vocabulary=V
+            )
         for one, other in zip(given, again, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True) if a is not None)
 

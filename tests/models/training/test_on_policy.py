@@ -1,6 +1,7 @@
 """Batches that the student writes: which steps, what is written, its loss, and a resumed training."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from conf.schema.stage.signals import Signals
 from conf.schema.stage.training import Training
 from models.architectures import attention
 from models.architectures.attention import single_precision_gradient
+from models.architectures.gated import lean_gates
 from models.data.batches import IGNORE, UNLABELLED, TrainingBatches
 from models.data.corpus import SPLITS, Corpus, write_corpus
 from models.engines.sampling import draw
@@ -70,9 +72,41 @@ def test_large_matrices_are_packed_while_a_few_rows_are_written(monkeypatch: pyt
             assert torch.allclose(model(ids, logits_to_keep=1).logits, expected[:, -1:], atol=1e-5)
             assert torch.equal(model(ids).logits, expected)  # too many rows
         assert "forward" not in vars(model.lm_head)
-        for rows, dtype in ((1, torch.float32), (64, torch.float32), (5, torch.bfloat16)):
-            with rollout._packed(model.to(dtype), rows):
+        for rows, dtype, half in (
+            (2, torch.float32, False),
+            (64, torch.float32, False),
+            (5, torch.float32, True),
+            (5, torch.bfloat16, False),
+        ):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half), rollout._packed(model.to(dtype), rows):
                 assert "forward" not in vars(model.lm_head)
+
+
+def test_what_is_packed_is_used_by_a_training_that_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4))
+    prompts, used = [torch.randint(0, 300, (6,)) for _ in range(4)], Counter[tuple[int, int]]()
+    words = {"end_id": None, "vocabulary": 300, "temperature": 1.0, "seed": 3}
+    expected, several = write(model, prompts, [12] * 4, **words), rollout._several_rows
+
+    def counted(layer: nn.Linear, packed: Tensor, input: Tensor) -> Tensor:
+        used[tuple(layer.weight.shape)] += 1
+        return several(layer, packed, input)
+
+    monkeypatch.setattr(rollout, "LARGE", 64 * 32)
+    monkeypatch.setattr(rollout, "_several_rows", counted)
+    with lean_gates(model):
+        assert torch.equal(write(model, prompts, [12] * 4, **words).ids, expected.ids)
+    assert used == {(300, 32): 6, (64, 32): 12, (32, 64): 6}
+
+
+def test_a_matrix_that_cannot_be_packed_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    monkeypatch.setattr(rollout, "LARGE", 64 * 64)
+    model[1].weight.data = torch.zeros(64, 64, 1)  # of three dimensions: oneDNN refuses it
+    with pytest.raises(RuntimeError), rollout._packed(model, 4):
+        pass
+    assert "forward" not in vars(model[0])
 
 
 def test_draws_follow_the_probabilities() -> None:

@@ -64,6 +64,11 @@ def test_arms_of_a_ladder_whose_route_pilots_choose_start_from_its_stages_as_wri
     assert rewritten("auto", chosen, FORWARDS).route == "auto"
 
 
+def test_auto_is_refused_where_a_named_route_is_impossible() -> None:
+    with pytest.raises(UserError, match=r"^proof.arms: got 'auto'; allowed: an arm whose routing.routes are possible; route: got 'self'"):
+        refuse("auto", digits("routing.routes=[as-written,self]", "stages.eighth.teachers=none"))
+
+
 def test_an_untaught_student_depends_on_no_teacher_and_differs_in_nothing_but_what_teaches() -> None:
     ladder = load("digits").ladder
     for stage in ladder.stages:

@@ -218,3 +218,12 @@ def test_a_head_that_is_cut_counts_as_cut(prepared: Prepared, source: str) -> No
     assert student.flops == 3 * 12 * forwards.students[0].whole + examples * forwards.root.used
     with prepared.fresh() as context:
         assert prepared.trained(whole, context)[0].flops > student.flops
+
+
+def test_a_proof_of_a_ladder_whose_route_pilots_choose_has_auto_among_its_arms(prepared: Prepared) -> None:
+    ladder = ladder_of({}, {})
+    ladder = ladder.model_copy(update={"proof": ladder.proof.model_copy(update={"arms": ()})})
+    with prepared.fresh() as context:
+        written, chosen = (arms_of(ladder.model_copy(update={"route": route}), prepared.data, context) for route in ("as-written", "auto"))
+    assert [*written.ladders, "auto"] == list(chosen.ladders)
+    assert chosen.base == written.base
