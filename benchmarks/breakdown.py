@@ -110,11 +110,11 @@ def source_of(mode: str, folder: Path, vocabulary: int, device: str, attention: 
     return SignalCache.open(folder / "signals", manifest["fingerprint"], manifest["identity"], print).source
 
 
-def run(pair: str, folder: Path, student: nn.Module, source: SignalSource, steps: int) -> list[dict[str, float]]:
+def run(pair: str, folder: Path, student: nn.Module, source: SignalSource, steps: int, compiles: bool = False) -> list[dict[str, float]]:
     """Train `WARM + steps` steps; seconds of the parts of each."""
     device, batch = resolve_device("auto"), PAIRS[pair][0]
     batches = TrainingBatches(Corpus(folder / "corpus", pair), batch, 0)
-    settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4)
+    settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, compile=compiles)
     plan = Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, batches.info.vocabulary, device, automatic_precision())
     clock = Clock(device)
     with watched(clock):
@@ -180,12 +180,11 @@ def compiled(pair: str, mode: str, folder: Path, steps: int, repeats: int, atten
     device = resolve_device("auto")
     source = source_of(mode, folder, Corpus(folder / "corpus", pair).info.vocabulary or 0, device, attention)
     students = {name: loaded(folder, "student", attention) for name in ("plain", "compiled")}
-    cast(Any, students["compiled"]).base_model.compile(dynamic=False)
     seconds: dict[str, list[float]] = {name: [] for name in students}
     first: dict[str, float] = {}
     for _ in range(repeats):
         for name, student in students.items():
-            seen = [each["step"] for each in run(pair, folder, student, source, steps)]
+            seen = [each["step"] for each in run(pair, folder, student, source, steps, name == "compiled")]
             first.setdefault(name, sum(seen[:WARM]))
             seconds[name].append(float(np.median(seen[WARM:])))
     saved = float(np.median(np.subtract(seconds["plain"], seconds["compiled"])))

@@ -50,6 +50,7 @@ from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.loss import SparseSignal
 from models.signals.sources import SignalSource, live
+from models.training.compiled import compile_layers
 from models.training.loop import Plan, train
 from tasks.planning.preflight import expected_interface
 from tasks.records.run import RunRecord
@@ -99,9 +100,8 @@ def timed(kind: str, way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: 
     """Train a few steps; None: the GPU has not enough memory."""
     device, precision, moments, losses = resolve_device("auto"), automatic_precision(), list[float](), list[float]()
     assert interface.vocabulary is not None
-    settings = Training(steps=WARM + STEPS, batch_size=batch, learning_rate=1e-4, recompute=way.recompute)
+    settings = Training(steps=WARM + STEPS, batch_size=batch, learning_rate=1e-4, recompute=way.recompute, compile=way.compiled)
     plan = Plan(settings, Objective.model_validate({"alpha": 0.9}), 0, interface.vocabulary, device, precision)
-    torch._dynamo.reset()
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -111,6 +111,8 @@ def timed(kind: str, way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: 
         if kind == "live":
             teacher = prepared(shapes[0], interface, way).to(device).to(frozen_dtype(device, precision))
             signals = live(teacher, interface.vocabulary, precision)
+            if way.compiled:
+                compile_layers(teacher)
         elif kind == "cached":
             signals = cached(interface.vocabulary, device)
 

@@ -38,6 +38,7 @@ from models.base.interface import Interface
 from models.data.batches import TrainingBatches
 from models.data.corpus import Corpus
 from models.signals.sources import live
+from models.training.compiled import compile_layers
 from models.training.loop import Plan, Step, train
 from tasks.planning.preflight import expected_interface
 from tasks.training.signals.teachers import frozen_dtype
@@ -70,9 +71,8 @@ def pair(ladder: Ladder, stage: int) -> tuple[Shape, Shape]:
 def fits(way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: Corpus, interface: Interface, steps: int) -> Fit | None:
     """Train a few steps; None: the GPU has not enough memory."""
     device, moments = resolve_device("auto"), list[float]()
-    settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, recompute=way.recompute)
+    settings = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4, recompute=way.recompute, compile=way.compiled)
     plan = Plan(settings, Objective.model_validate({"alpha": 1.0}), 0, interface.vocabulary, device, automatic_precision())
-    torch._dynamo.reset()  # or after a few shapes nothing is compiled any more
     gc.collect()
     if device == "cuda":  # what an attempt before this one left
         torch.cuda.empty_cache()
@@ -80,11 +80,14 @@ def fits(way: Way, batch: int, shapes: tuple[Shape, Shape], corpus: Corpus, inte
     try:
         teacher, student = (prepared(shape, interface, way).to(device) for shape in shapes)
         teacher.to(frozen_dtype(device, automatic_precision()))
+        signals = live(teacher, interface.vocabulary, automatic_precision())
+        if way.compiled:
+            compile_layers(teacher)
         train(
             student,
             TrainingBatches(corpus, batch, 0),
             plan,
-            signals=live(teacher, interface.vocabulary, automatic_precision()),
+            signals=signals,
             on_step=lambda step: moments.append(seen(step, device)),
         )
     except torch.OutOfMemoryError:
@@ -101,11 +104,9 @@ def seen(_: Step, device: str) -> float:
 
 
 def prepared(shape: Shape, interface: Interface, way: Way) -> nn.Module:
-    """A model with random weights that computes in this way."""
+    """A model with random weights, and attention of this way."""
     model = cast(Any, fresh_model(shape, interface))
     model.set_attn_implementation(way.attention)
-    if way.compiled:
-        model.base_model.compile(dynamic=False)
     return model
 
 

@@ -38,5 +38,6 @@ VARIABLES = {
     "GLOO_SOCKET_IFNAME": "Network interface by which workers on processors talk; default `lo`, this machine alone, "
     "or with `compute.rendezvous` the one that leads there; so is `NCCL_SOCKET_IFNAME` for GPUs.",
     "RAY_ADDRESS": "`HOST:PORT` of the head of a Ray cluster for `compute.launcher: ray`; a cluster of its own where it is not set.",
+    "CXX": "The C++ compiler of `training.compile` on a processor; default `g++`, on macOS `clang++`.",
     "THP_MEM_ALLOC_ENABLE": "`1`: PyTorch's huge pages in place of those of the C library; so by default only where the latter has none.",
 }

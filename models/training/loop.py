@@ -32,6 +32,7 @@ from models.losses.schedules import Turns, learning_rate_at, teachers_asked, val
 from models.losses.taid import Taid, advance
 from models.signals.sources import SignalSource, rows, split_head
 from models.training.checkpoints import Checkpoints
+from models.training.compiled import compiled, eager
 from models.training.on_policy import OnPolicyBatches
 from models.training.step import Plan, StudentInTraining, check_batch_statistics, check_whole_batches, gradients, recomputed
 
@@ -140,8 +141,8 @@ def train(
 
     Raises:
         RunCancelled: `should_stop` returned True; called again, training goes on from that step.
-        UserError: The layers of this model cannot be computed again (`training.recompute`), or the objective is infinite because teacher
-            and student rule out different ids.
+        UserError: The layers of this model cannot be computed again (`training.recompute`) or compiled (`training.compile`), or the
+            objective is infinite because teacher and student rule out different ids.
         TrainingDiverged: Loss or gradient is not finite, or the loss exploded; the checkpoints before it are kept.
     """
     t = plan.training
@@ -177,14 +178,16 @@ def train(
     step = first
     half = plan.device == "cpu" and plan.precision == "bf16"
     attention = single_precision_gradient(plain) if half else nullcontext()
-    with attention, lean_gates(plain), recomputed(plain) if t.recompute else nullcontext():
+    lean = compiled(plain) if t.compile else lean_gates(plain)  # what is compiled keeps little by itself
+    with attention, lean, recomputed(plain) if t.recompute else nullcontext():
         while step < t.steps and not state.stopped:
             at = _weights(plan, step, state) if sources else None
             rate = learning_rate_at(t, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(_step_seed(plan.seed, step))  # dropout, if a checkpoint's configuration has any
-            asked, batch = _asked(sources, plan, step), batches.at(step)
+            with eager(t.compile):
+                asked, batch = _asked(sources, plan, step), batches.at(step)
             batch = batch if asked else batch.labels_alone()
             losses, norm, width = gradients(accelerator, student, batch, plan, asked, at)
             if state.reference is None:
@@ -197,7 +200,8 @@ def train(
             state.seconds = earlier + time.monotonic() - began
             valid = None
             if validate and (step % t.validate_every == 0 or step == t.steps):
-                valid = _validation(accelerator, plain, validate, t, state, checkpoints)
+                with eager(t.compile):
+                    valid = _validation(accelerator, plain, validate, t, state, checkpoints)
             speed = (state.tokens - earlier_tokens) / max(state.seconds - earlier, 1e-9)
             if at is not None and at.settings.kind == "taid":
                 state.taid = advance(state.taid, losses.kd, step, t.steps)

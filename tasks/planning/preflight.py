@@ -20,7 +20,7 @@ from models.architectures.checkpoint import check_image
 from models.architectures.composite import language_config
 from models.architectures.gguf import read_config
 from models.architectures.shapes import Size, build, config_for, count, with_used_ids
-from models.base.device import memory_bytes
+from models.base.device import memory_bytes, resolve_device
 from models.base.interface import Interface
 from models.data.corpus import Corpus
 from models.data.tokenizers import BYTES_VOCABULARY, id_count, load_teacher
@@ -28,6 +28,7 @@ from models.export.formats import check_format
 from models.export.gguf_tokenizer import check_tokenizer
 from models.students.initialise import layer_sources, student_on_meta
 from models.students.reduced_tokenizer import used_ids
+from models.training.compiled import check_compiler
 from models.training.step import check_batch_statistics
 from tasks.data.prepare import check_patches, patches_of, shapes_of, teacher_folder
 from tasks.data.reading.sources import first_image_shape
@@ -163,9 +164,10 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         size = count(model, interface.sequence_length)
         return size if used is None else with_used_ids(size, model, used)
 
-    root = sized(teacher) if teacher is not None else None
+    root, device = sized(teacher) if teacher is not None else None, resolve_device(ladder.compute.device)
     if (training := getattr(ladder.teacher, "training", None)) is not None:
         check_workers(ladder.compute, training, None, name)
+        check_compiler(training.compile, device, "teacher.training.compile")
         if teacher is not None:
             check_batch_statistics(teacher, training, "teacher.training", ladder.compute.processes)
     sizes: list[Size] = []
@@ -176,6 +178,7 @@ def check_ladder(ladder: Ladder, context: Context, corpus: Corpus | None = None)
         student = student_on_meta(stage.student, teacher, interface, key)
         check_workers(ladder.compute, stage.training, stage.objective, stage.name)
         check_batch_statistics(student, stage.training, f"stages[{index}].training", ladder.compute.processes)
+        check_compiler(stage.training.compile, device, f"stages[{index}].training.compile")
         sizes.append(sized(student))
         most = sizes[-2].parameters if index else root.parameters if root else getattr(ladder.teacher, "parameters", None)
         if most is not None and sizes[-1].parameters > most:

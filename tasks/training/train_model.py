@@ -127,6 +127,8 @@ def train_model(
             check_packing(plain(each))
     if interface.output_ids is not None and split_head(model) is None:
         log.info("%s: the head of a %s cannot be split off, so logits are computed whole: more memory", work.name, type(model).__name__)
+    if work.training.compile:
+        log.info("%s: torch.compile compiles the layers at the first step, which takes longer", work.name)
     forwards = [int(count(plain(above[t.folder]), interface.sequence_length).forward_flops) for t in work.teachers]
     if parts:
         above = {folder: spread_teacher(each, device, precision) for folder, each in above.items()}

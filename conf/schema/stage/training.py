@@ -24,6 +24,13 @@ class Training(Settings):
     recompute: bool = setting(
         False, "Keep only the activations between layers and recompute the rest for the gradient: less memory, more time", identity=False
     )
+    compile: bool = setting(
+        False,
+        "Compile the layers of student and live teachers by torch.compile: faster steps after a start of seconds to minutes; sums differ "
+        "in their last digits, and dropout draws other numbers",
+        identity=False,
+        added=True,
+    )
     learning_rate: float = setting(4e-3, "Peak learning rate of AdamW", "1/step", gt=0, le=10)
     schedule: Literal["cosine", "warmup-stable-decay"] = setting("cosine", "Schedule of the learning rate after the warm-up")
     warmup: float = setting(0.05, "Share of the steps in which the learning rate rises linearly", "fraction of steps", ge=0, lt=1)

@@ -92,7 +92,7 @@ def _writing(stage: Stage) -> list[Any]:
 
 
 def _speed(ladder: Ladder, training: Training, rationale: float | None = None) -> list[Any]:
-    own = [] if rationale is None else [rationale]
+    own = [*([] if rationale is None else [rationale]), *(["compiled"] if training.compile else [])]
     return [training.batch_size, training.accumulation, training.recompute, precision_of(ladder, training), *own]
 
 

@@ -18,6 +18,7 @@ from models.generation.answer_file import AnswerFile
 from models.generation.endpoint import EndpointClient
 from models.losses.features import Features
 from models.signals.sources import SignalSource, live, uniform
+from models.training.compiled import compile_layers
 from models.training.loop import accelerator_for
 from models.training.served import ServedTeacher
 from tasks.runtime.logs import log
@@ -65,7 +66,11 @@ def live_signals(work: Work, above: dict[str, nn.Module], interface: Interface, 
         client = EndpointClient(work.served.endpoint, "signals.endpoint", lambda line: log.warning("%s: %s", work.name, line))
         above.clear()  # its memory is the student's
         return [ServedTeacher(client, work.served.k, outputs_of(interface), AnswerFile(answers, process_rank()))]
-    return [live(above[t.folder], interface.output_ids, precision, objective.alignment) for t in work.teachers]
+    sources = [live(above[t.folder], interface.output_ids, precision, objective.alignment) for t in work.teachers]
+    for teacher in {above[t.folder] for t in work.teachers} if work.training.compile else ():  # not before `live` has looked at it
+        if not isinstance(teacher, TokenAnswers):
+            compile_layers(teacher)
+    return sources
 
 
 def log_usage(name: str, teacher: ServedTeacher) -> None:

@@ -191,6 +191,19 @@ def test_nothing_is_allocated() -> None:
     assert {parameter.device for parameter in model.parameters()} == {torch.device("meta")}
 
 
+@pytest.mark.parametrize("where", ["teacher.training", "stages[0].training"])
+def test_compiling_without_a_compiler_is_refused(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    plain = ladder(trained(SHAPE), {"shape": WIDTH}, compute={"device": "cpu"})
+    check_ladder(plain, context())
+    asked = plain.model_dump()
+    (asked["teacher"] if where.startswith("teacher") else asked["stages"][0])["training"]["compile"] = True
+    with pytest.raises(UserError) as caught:
+        check_ladder(Ladder.model_validate(asked), context())
+    allowed = "got True; allowed: false on a machine without a C++ compiler; there is no no-such-compiler. Install "
+    assert str(caught.value).startswith(f"{where}.compile: {allowed}")
+
+
 def test_a_ladder_of_a_users_own_file(tmp_path: Path) -> None:
     plain = ladder(trained(SHAPE), {"shape": WIDTH}).model_dump(mode="json")
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plain))

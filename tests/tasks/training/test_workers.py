@@ -45,8 +45,8 @@ from tests.factories import inputs_of, write_functions
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
 
 
-def ladder_of(workers: int, steps: int = 6, patience: int = 5, **compute: Any) -> Ladder:
-    training = {"steps": steps, "batch_size": 5, "precision": "fp32", "checkpoint_every": 2, "validate_every": 3}
+def ladder_of(workers: int, steps: int = 6, patience: int = 5, compiled: bool = False, **compute: Any) -> Ladder:
+    training = {"steps": steps, "batch_size": 5, "precision": "fp32", "checkpoint_every": 2, "validate_every": 3, "compile": compiled}
     launched = {"launcher": "torchrun", "workers": workers} if workers else {}
     return Ladder.model_validate(
         {
@@ -113,6 +113,18 @@ def test_one_two_and_four_workers_train_a_taught_student_alike(folder: Path, str
         assert losses(made) == pytest.approx(losses(plain), abs=1e-5), workers
         assert apart(plain, made) < 2e-5, workers
         assert made.fingerprint == plain.fingerprint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_layers_are_trained_alike_by_workers(folder: Path, strategy: str) -> None:
+    root = prepare_teacher(inputs_in(folder, ladder_of(0), "root"))
+    plain = student(folder, root, 0, "plain")
+    compiled = student(folder, root, 2, "compiled", compiled=True, strategy=strategy)
+    assert losses(compiled) == pytest.approx(losses(plain), abs=1e-5)
+    assert losses(compiled) != losses(plain), "nothing was compiled"
+    assert apart(plain, compiled) < 2e-5
+    assert compiled.fingerprint == plain.fingerprint
 
 
 @pytest.mark.slow
