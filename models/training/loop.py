@@ -178,7 +178,7 @@ def train(
     step = first
     half = plan.device == "cpu" and plan.precision == "bf16"
     attention = single_precision_gradient(plain) if half else nullcontext()
-    lean = compiled(plain) if t.compile else lean_gates(plain)  # what is compiled keeps little by itself
+    lean = compiled(plain) if t.compile else lean_gates(plain)  # the compiler chooses which activations to save
     with attention, lean, recomputed(plain) if t.recompute else nullcontext():
         while step < t.steps and not state.stopped:
             at = _weights(plan, step, state) if sources else None
