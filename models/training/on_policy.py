@@ -18,6 +18,7 @@ from conf.schema.stage.signals import Signals
 from models.architectures.configs import positions_of
 from models.data.batches import IGNORE, UNLABELLED, Batch, TrainingBatches
 from models.losses.schedules import WritingSteps
+from models.training.reading import Recording
 from models.training.rollout import Written, write
 
 NUMBER = "number"  # of the buffer, beside its tensors
@@ -67,6 +68,7 @@ class OnPolicyBatches:
         self._temperature, info = signals.sampling_temperature, batches.info
         self.steps = WritingSteps.of(signals, steps)
         self.writing = Writing.of(signals, min(info.sequence_length, positions_of(model) or info.sequence_length), info.completions)
+        self._recording = Recording(model)
         self._number: int | None = None
         self._written: Written | None = None
 
@@ -105,6 +107,7 @@ class OnPolicyBatches:
             temperature=self._temperature,
             seed=(self._batches.seed * 1_000_003 + step) % 2**63,
             precision=self._precision,
+            recording=self._recording,
         )
 
     def _prompts(self, batch: Batch) -> list[Tensor]:
