@@ -2,7 +2,8 @@
 
 The pairs of `benchmarks.peers`: the student continues the first part of each window to its end, the teacher scores these ids, and the
 student learns from them. Sides: TRL's GKDTrainer and its DistillationTrainer, whose loss is chunked; Ladder with the same work (a batch is
-written for every step, by the weights of that step), and with `buffer: 4` (four batches are written at once). Every measurement is a
+written for every step, by the weights of that step), the same in two micro-batches (`training.accumulation: 2`, which saves memory), and
+with `buffer: 4` (four batches are written at once). Every measurement is a
 process of its own, the sides in alternation. Tokens a second are those that are written and learned from, by the clock and by processor
 time, which with one thread (OMP_NUM_THREADS=1) is the fairer one on a busy machine; peak memory is the process's.
 
@@ -38,7 +39,8 @@ from models.training.loop import Plan, Step, train
 from models.training.on_policy import OnPolicyBatches
 
 PROMPTS = {"bytes": 64, "smollm2": 128}  # ids of each window that are given
-BUFFERS = {"ladder": 1, "buffer": 4}  # of our sides
+BUFFERS = {"ladder": 1, "halves": 1, "buffer": 4}  # of our sides
+MICRO_BATCHES = {"halves": 2}
 SIDES = ("gkd", "distillation", *BUFFERS)
 WARM = 4  # steps of ours that do not count: one buffer at least
 
@@ -52,7 +54,7 @@ def ours(pair: str, folder: Path, side: str, steps: int, precision: str, beta: f
     source = live(load_model(folder / "teacher", "causal-lm").to(device), batches.info.vocabulary, precision)
     student = load_model(folder / "student", "causal-lm")
     signals = Signals.model_validate({"source": "on-policy", "buffer": buffer, "prompt": PROMPTS[pair]})
-    training = Training(steps=WARM + steps, batch_size=batch, learning_rate=1e-4)
+    training = Training(steps=WARM + steps, batch_size=batch, accumulation=MICRO_BATCHES.get(side, 1), learning_rate=1e-4)
     kind = {0.0: "forward-kl", 1.0: "reverse-kl"}.get(beta, "jsd")
     objective = Objective.model_validate({"alpha": 1.0, "kind": kind, "beta": beta})
     before = peak_mib()

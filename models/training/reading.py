@@ -1,6 +1,6 @@
 """A causal LM reads ids in turn: its cache in reserved memory, its step recorded.
 
-A small model spends a third of a step of one id in Python. `torch.jit.trace` writes its operations down once, with the weights by
+A small model spends much of a step of one id in Python. `torch.jit.trace` writes its operations down once, with the weights by
 reference, and replays them with the same bits. That holds for architectures whose operations depend on nothing but shapes: `RECORDED`.
 
 Shape legend: R rows, V vocabulary.
@@ -114,7 +114,7 @@ class Recording:
         config = cast(Any, model).config
         rope = getattr(config, "rope_parameters", None) or {}  # other kinds may change with the position
         known = config.model_type in RECORDED and rope.get("rope_type", "default") == "default"
-        self._possible = known and next(model.parameters()).device.type == "cpu"
+        self._possible = known and next(model.parameters()).device.type == "cpu" and hasattr(torch.jit, "trace")
         self._model = model
         self._replay: torch.jit.ScriptModule | None = None
 

@@ -126,6 +126,7 @@ def end(group: int) -> None:
     raise AssertionError(f"processes of group {group} are still there")
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_program_that_ignores_its_end_is_ended():
     script = "trap '' TERM INT; echo ready; while :; do sleep 1; done"

@@ -48,6 +48,7 @@ def test_a_student_is_audited_against_parent_root_and_control(cli, tiny):
     assert [stage["audit"]["reused"] for stage in cli.json("show")["stages"]] == [True] * 3
 
 
+@pytest.mark.slow
 def test_too_few_examples_stop_a_gate_that_asks(finished, tiny):
     refused = finished("run", tiny, "stages.one.gate.max_slice_amplification=1000", "audit.min_count=300", code=3)
     assert "too few examples for parent.amplification in 10 slices" in refused.err

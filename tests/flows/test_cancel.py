@@ -81,6 +81,7 @@ def test_cancelled_in_prefect_it_stops_at_a_checkpoint_and_goes_on(cli, tiny, un
     assert last_flow_run(cli).state == "COMPLETED"
 
 
+@pytest.mark.slow
 def test_ladder_cancel(finished, tiny, tmp_path):
     cli = finished
     process = in_stage_two(cli, tmp_path / "run.log", tiny, LONG)

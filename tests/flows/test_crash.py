@@ -128,6 +128,7 @@ def killed_in_stage_two(cli, tiny: Path, log: Path, *args: object) -> Any:
     return shown
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_shown_as_crashed(cli, tiny, tmp_path):
     from mlflow import MlflowClient
 

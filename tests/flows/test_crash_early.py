@@ -73,7 +73,8 @@ main()
 """
 
 
-@pytest.mark.parametrize("by", ["the reaper", pytest.param("the next run", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["the reaper", "the next run"])
 def test_a_run_killed_while_it_opens_in_mlflow_is_closed(finished, tiny, by: str):
     """Killed in the call that makes MLflow's run, whose id therefore nobody has written down."""
     from mlflow import MlflowClient

@@ -26,6 +26,7 @@ def test_a_gate_stops_the_ladder_or_warns(finished, tiny, undisturbed):
     assert finished.hashes() == undisturbed.hashes()
 
 
+@pytest.mark.slow
 def test_an_exploding_loss_stops_the_stage(finished, tiny):
     wild = ("stages.two.training.learning_rate=10", "stages.two.training.warmup=0.9", "stages.two.training.checkpoint_every=1")
     failed = finished("run", tiny, *wild, code=1)

@@ -89,6 +89,7 @@ def begin(cli, ladder: Path, log: Path):
     return cli.start_logged(log, "run", ladder)
 
 
+@pytest.mark.slow
 def test_ask_pauses_takes_an_answer_and_remembers_it(cli, gated, tmp_path):
     ladder, log = gated("policy: ask"), tmp_path / "asked.log"
     process = begin(cli, ladder, log)

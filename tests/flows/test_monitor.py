@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -56,6 +57,7 @@ def test_windows_are_judged_once_recorded_and_shown(finished: Cli, tmp_path: Pat
     assert len(artifacts) >= 3
 
 
+@pytest.mark.slow
 def test_what_cannot_be_watched_is_one_sentence(finished: Cli, tmp_path: Path):
     assert finished("monitor", code=2).err.splitlines()[-1].startswith("error: MODEL: got 'none'; allowed: a promoted model.")
     assert "allowed: NAME@ALIAS, NAME/VERSION, RUN or RUN:STAGE" in finished("monitor", "nix", code=2).err

@@ -49,6 +49,7 @@ def test_what_one_machine_has_made_is_found_by_another(
     assert checks["object store"]["found"] == f"{far.env['LADDER_STORE']} answers; conditional writes"
 
 
+@pytest.mark.slow
 def test_a_run_does_not_begin_without_its_object_store_and_a_plan_does(finished: Cli, tiny: Path) -> None:
     finished.env |= s3_environment("http://127.0.0.1:9", "shared")
     refused = finished("run", tiny, code=2)

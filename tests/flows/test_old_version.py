@@ -45,6 +45,7 @@ def test_its_runs_are_shown_reported_and_compared(old: Cli):
     assert compared["settings"] == ["stages.three.training.checkpoint_every: 5 -> 2", "stages.three.training.steps: 20 -> 300"]
 
 
+@pytest.mark.slow
 def test_its_data_is_reused_even_with_other_numerics(old: Cli):
     before, ladder = results(old), old.home.parent / "tiny.yaml"
     ladder.write_text(ladder.read_text().partition("  - name: two")[0])
@@ -66,6 +67,7 @@ def test_a_killed_run_is_continued_with_the_numerics_of_now(old: Cli):
     assert (shown["run"], shown["status"]) == (killed["run"], "done")
 
 
+@pytest.mark.slow
 def test_with_the_same_numerics_everything_is_reused(old: Cli):
     then, before = replace(old, program=NUMERICS_OF_THEN), results(old)
     done = old.json("runs")[1]

@@ -37,6 +37,7 @@ def aliases(cli: Cli) -> dict[str, str]:
     return {alias: version["version"] for version in cli.json("models", "tiny") for alias in version["aliases"]}
 
 
+@pytest.mark.slow
 def test_a_first_champion_a_refusal_a_forced_one_and_the_way_back(two: tuple[Cli, list[str]]) -> None:
     cli, (good, poor) = two
     assert cli.json("show", good)["version"] == "tiny/1"
@@ -63,6 +64,7 @@ def test_a_first_champion_a_refusal_a_forced_one_and_the_way_back(two: tuple[Cli
     assert "champion" in shown
 
 
+@pytest.mark.slow
 def test_names_that_do_not_exist_are_answered(two: tuple[Cli, list[str]]) -> None:
     cli, _ = two
     for command, says in (

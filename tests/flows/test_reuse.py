@@ -64,6 +64,7 @@ def test_a_change_computes_its_stage_and_those_after_it(finished, tiny, undistur
     assert {name for name in before if before[name] == after[name]} == {"teacher", "one"}
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_named_set_aside_and_computed_again(finished, tiny, undisturbed):
     folder = stage_folder(finished, "two")
     weights = folder / "model.safetensors"

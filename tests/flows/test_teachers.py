@@ -21,6 +21,7 @@ def from_checkpoint(tiny: Path, path: object, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_a_stage_of_a_former_run_teaches(finished, tiny, undisturbed, tmp_path):
     one = undisturbed.json("show")["stages"][0]
     ladder = from_checkpoint(tiny, one["folder"], tmp_path / "from-folder.yaml")
@@ -86,9 +87,8 @@ def test_classifying_text_from_a_table(cli, tmp_path):
     loads_in_plain_transformers(shown["stages"][-1]["folder"], "AutoModelForSequenceClassification")
 
 
-@pytest.mark.parametrize(
-    "tokenizer", [{"kind": "bytes"}, pytest.param({"kind": "bpe", "vocabulary": 300}, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("tokenizer", [{"kind": "bytes"}, {"kind": "bpe", "vocabulary": 300}], ids=str)
 def test_a_language_model_from_text_files(cli, tmp_path, tokenizer):
     for index in range(12):
         (tmp_path / f"{index}.txt").write_text("\n".join(sentence(index + line) for line in range(6)))

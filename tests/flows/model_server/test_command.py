@@ -19,6 +19,7 @@ from tests.flows.driver import clean_environment
 from tests.published import published_folder
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_run_is_served_until_it_is_told_to_end(tmp_path: Path) -> None:
     home, folder = Home(tmp_path / "home"), published_folder(tmp_path / "model", "sequence-classification")

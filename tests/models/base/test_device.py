@@ -38,6 +38,7 @@ def needs_no_gpu() -> None:
         pytest.skip("needs a machine without a GPU: with one, torch is asked each time, so there is no memory to test")
 
 
+@pytest.mark.slow
 def test_torch_is_queried_once_and_again_where_it_obeys_another_setting(tmp_path: Path) -> None:
     needs_no_gpu()
     first = ask(tmp_path)

@@ -146,6 +146,7 @@ class TestRoofline:
         assert 1e7 < bandwidth(2**20, torch.float32, torch.device("cpu")) < 1e13
 
 
+@pytest.mark.slow
 def test_a_start_in_a_process_of_its_own(tmp_path: Path) -> None:
     save_model(model_of("causal-lm"), tmp_path / "model", None)
     ballast = np.ones(2**27)  # 1 GiB here must not be counted there

@@ -16,6 +16,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not HUGE_PAGES.is_file() or "[madvise]" not in HUGE_PAGES.read_text(),
     reason="needs a kernel that gives huge pages to those who ask, and to nobody else: otherwise asking makes no difference to see",

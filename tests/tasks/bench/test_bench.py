@@ -167,6 +167,7 @@ class TestAfterAStage:
 
 
 class TestOfARun:
+    @pytest.mark.slow
     def test_all_models_in_turn_with_roofline_start_and_memory(self, texts: Ran) -> None:
         two = texts.record.model_copy(update={"stages": texts.record.stages[:1]})
         result = bench_run(two, load("python-stdlib", [*QUICK, "bench.start=true"]).ladder)

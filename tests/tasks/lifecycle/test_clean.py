@@ -301,6 +301,7 @@ print(lost)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_reuse_in_another_process_and_cleaning_never_meet(home: Home) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "LADDER_HOME": str(home.root)}

@@ -132,6 +132,7 @@ def test_a_damaged_entry_is_left_out(texts: Watched, tmp_path: Path) -> None:
     assert [entry.report.window for entry in read_history(home, "tiny")] == ["b"]
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_after_a_kill_the_next_run_goes_on_and_counts_nothing_twice(texts: Watched, tmp_path: Path) -> None:
     for hour in range(4):

@@ -62,6 +62,7 @@ def searched(inputs: StageInputs, candidates: RouteCandidates, root: StageRecord
     return search.decide()[0], lasts
 
 
+@pytest.mark.slow
 def test_a_search_is_priced_before_and_found_again_after(inputs: StageInputs, candidates: RouteCandidates) -> None:
     root = prepare_teacher(inputs)
     decision, lasts = searched(inputs, candidates, root)

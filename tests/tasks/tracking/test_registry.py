@@ -271,6 +271,7 @@ def server(tracker: Tracker, tmp_path: Path) -> Iterator[str]:
             process.wait(30)
 
 
+@pytest.mark.slow
 def test_a_configured_server_is_used_and_shows_the_default_store(
     tracker: Tracker, server: str, llama: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

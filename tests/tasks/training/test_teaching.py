@@ -120,6 +120,7 @@ def test_a_rising_stage_learns_from_each_ancestor_in_its_own_steps_alone(rungs: 
     assert not equal(weights(here.trained(early)[2]), weights(second))
 
 
+@pytest.mark.slow
 def test_a_killed_hand_over_goes_on_to_the_same_weights(rungs: Callable[[str], Rungs], stopped_after: Stop) -> None:
     ladder = ladder_of({}, {"teachers": "rising"})
     undisturbed, disturbed = rungs("one").trained(ladder), rungs("two")
@@ -154,6 +155,7 @@ def test_early_checkpoints_are_the_roots_weights_at_their_steps(rungs: Callable[
         student_work(ladder.stages[0], other.trained(plain, 0)[0], ladder, inputs.data)
 
 
+@pytest.mark.slow
 def test_members_that_are_equal_teach_as_one(rungs: Callable[[str], Rungs]) -> None:
     here, objective = rungs("home"), {"temperature": 2.0, "alpha": 0.8}
     ladder = ladder_of({"members": 3}, {"objective": objective})
