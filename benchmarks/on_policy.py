@@ -3,9 +3,9 @@
 The pairs of `benchmarks.peers`: the student continues the first part of each window to its end, the teacher scores these ids, and the
 student learns from them. Sides: TRL's GKDTrainer and its DistillationTrainer, whose loss is chunked; Ladder with the same work (a batch is
 written for every step, by the weights of that step), the same in two micro-batches (`training.accumulation: 2`, which saves memory), and
-with `buffer: 4` (four batches are written at once). Every measurement is a
-process of its own, the sides in alternation. Tokens a second are those that are written and learned from, by the clock and by processor
-time, which with one thread (OMP_NUM_THREADS=1) is the fairer one on a busy machine; peak memory is the process's.
+with `buffer: 4` (four batches are written at once). Every measurement is a process of its own, the sides in alternation. Tokens a second
+are those that are written and learned from, by the clock and by processor time, which with one thread (OMP_NUM_THREADS=1) is the fairer
+one on a busy machine; peak memory is the process's.
 
 No text ends before the window does. TRL is installed in an environment of its own (`--peers FOLDER`, made where it is not there).
 """
