@@ -62,6 +62,7 @@ def test_a_recorded_teacher_needs_mlflow(untracked: Cli, tiny: Path) -> None:
     assert "tracking: got 'off'; allowed: mlflow, since teacher.path is 'models:/digits/1'" in refused.err
 
 
+@pytest.mark.slow
 def test_recorded_runs_are_looked_at_and_reused_but_not_cleaned(finished: Cli, tiny: Path) -> None:
     recorded = finished.json("show")
     finished.env["MLFLOW_TRACKING_URI"] = "none"

@@ -27,6 +27,7 @@ def stages(home: Path) -> int:
     return len(list((home / "store" / "stage").glob("*/manifest.json")))
 
 
+@pytest.mark.slow
 def test_a_search_shares_the_store_and_its_winner_is_a_file_of_overrides(finished, undisturbed, tiny):
     ran = {stage["name"]: stage["fingerprint"] for stage in undisturbed.json("show")["stages"]}
     done = finished("search", tiny, *COMMAND)

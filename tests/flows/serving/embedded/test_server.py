@@ -41,6 +41,7 @@ end_without_users(Path(sys.argv[1]), float(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_processes_of_a_home_share_a_server_that_ends_by_itself(tmp_path: Path) -> None:
     def use(**more: str) -> tuple[dict[str, str | int], str]:
         env = clean_environment(LADDER_HOME=str(tmp_path / "home"), **more)
