@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from models.architectures import attention
+
+ATTENTION = frozenset({"sdpa", attention.NAME})  # which need no mask for one id
 RECORDED = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"})  # types of models that are recorded, each with its test
 
 
@@ -64,7 +67,8 @@ class _Reserved(DynamicLayer):
 class _At(DynamicLayer):
     """Memory of a layer while a step is recorded: its position is a tensor, which can be another one when the step is replayed.
 
-    Whoever asks for the length gets that of the recording, as a number. That decides on a mask alone, which one id never needs.
+    Whoever asks for the length gets that of the recording, as a number: it decides on a mask alone, which one id does not need with these
+    kinds of attention (`ATTENTION`).
     """
 
     def __init__(self, keys: Tensor, values: Tensor, position: Tensor) -> None:
@@ -113,9 +117,8 @@ class Recording:
     def __init__(self, model: nn.Module) -> None:
         config = cast(Any, model).config
         rope = getattr(config, "rope_parameters", None) or {}  # other kinds may change with the position
-        known = config.model_type in RECORDED and rope.get("rope_type", "default") == "default"
-        self._possible = known and next(model.parameters()).device.type == "cpu" and hasattr(torch.jit, "trace")
-        self._model = model
+        self._possible = config.model_type in RECORDED and rope.get("rope_type", "default") == "default" and hasattr(torch.jit, "trace")
+        self._model, self._weights = model, list[nn.Parameter]()
         self._replay: torch.jit.ScriptModule | None = None
 
     @property
@@ -123,27 +126,38 @@ class Recording:
         """Whether a recording is made, and in use."""
         return self._replay is not None
 
+    def renew(self) -> None:
+        """Forget a recording of weights that were not changed but replaced."""
+        if any(one is not other for one, other in zip(self._weights, self._model.parameters(), strict=False)):
+            self._replay = None
+
     def step(self, forward: Callable[..., Any], ids: Tensor, cache: DynamicCache) -> Tensor | None:
         """(R, V) logits after (R, 1) further ids, or None where this model is not recorded."""
         reserved = cast(list[_Reserved], cache.layers)
         if not self._possible or ids.shape[1] > 1 or not all(type(each) is _Reserved and each.is_initialized for each in reserved):
             return None
+        if ids.device.type != "cpu" or cast(Any, self._model).config._attn_implementation not in ATTENTION:
+            return None
         length = reserved[0].get_seq_length()
         given = (ids, torch.tensor(length), *(memory for each in reserved for memory in each.memory))
-        if self._replay is None and any(cast(Any, part)._compiled_call_impl is not None for part in self._model.modules()):
-            self._possible = False  # torch.jit refuses layers that torch.compile has
-            return None
         self._replay = self._replay or self._record(forward, *given)
+        if self._replay is None:
+            return None
         logits = self._replay(*given)
         for each in reserved:
             each.grow(length + 1)
         return logits
 
-    def _record(self, forward: Callable[..., Any], ids: Tensor, position: Tensor, *memory: Tensor) -> torch.jit.ScriptModule:
+    def _record(self, forward: Callable[..., Any], ids: Tensor, position: Tensor, *memory: Tensor) -> torch.jit.ScriptModule | None:
         few = (each[:2].clone() for each in memory)  # a recording keeps what it was made with
+        self._weights = list(self._model.parameters())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is deprecated (docs/adr/0062), and conditions on shapes stay as they are
-            made = torch.jit.trace(_Step(self._model, forward).eval(), (ids[:2], position, *few), check_trace=False)
+            try:
+                made = torch.jit.trace(_Step(self._model, forward).eval(), (ids[:2], position, *few), check_trace=False)
+            except (RuntimeError, ValueError):  # it refuses some, as layers that torch.compile has
+                self._possible = False
+                return None
         return cast(torch.jit.ScriptModule, made)
 
 
@@ -165,6 +179,8 @@ class Reader:
         if self._cache is not None:
             self._cache.layers = [_Reserved(most) if type(layer) is DynamicLayer else layer for layer in self._cache.layers]
         self._read: Tensor | None = None
+        if recording is not None:
+            recording.renew()
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(R, V) logits after (R, n) further ids."""

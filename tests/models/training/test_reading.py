@@ -92,11 +92,30 @@ def test_nothing_of_a_recorded_step_runs_in_python(monkeypatch: pytest.MonkeyPat
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}),
         ("mistral", {"sliding_window": 8}),
         ("gemma2", {"head_dim": 8}),
+        ("llama", {"attn_implementation": "eager"}),
         ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     ],
 )
 def test_other_models_run_as_they_are_written(kind: str, changes: dict[str, object]) -> None:
     model = model_of(kind, **changes)
+    recording = Recording(model)
+    assert equal(written(model, recording), written(model, None))
+    assert not recording.recorded
+
+
+def test_weights_that_were_replaced_are_recorded_anew() -> None:
+    model = model_of("llama")
+    recording, before = Recording(model), written(model, None)
+    assert equal(written(model, recording), before)
+    model.load_state_dict({name: weight + 0.1 * torch.randn_like(weight) for name, weight in model.state_dict().items()}, assign=True)
+    assert not torch.equal(written(model, None).ids, before.ids)
+    assert equal(written(model, recording), written(model, None))
+    assert recording.recorded
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_written() -> None:
+    model = model_of("llama")
+    model.get_submodule("lm_head").register_full_backward_hook(lambda *_: None)  # which torch.jit refuses
     recording = Recording(model)
     assert equal(written(model, recording), written(model, None))
     assert not recording.recorded
