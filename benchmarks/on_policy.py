@@ -1,11 +1,11 @@
 """On-policy steps beside TRL's, in one run: `python -m benchmarks.on_policy [--pair bytes|smollm2] [--steps 8] [--repeats 3] [--beta 1]`.
 
 The pairs of `benchmarks.peers`: the student continues the first part of each window to its end, the teacher scores these ids, and the
-student learns from them. Sides: TRL's GKDTrainer and its DistillationTrainer, whose loss is chunked; Ladder with the same work (a batch is
-written for every step, by the weights of that step), the same in two micro-batches (`training.accumulation: 2`, which saves memory), and
-with `buffer: 4` (four batches are written at once). Every measurement is a process of its own, the sides in alternation. Tokens a second
-are those that are written and learned from, by the clock and by processor time, which with one thread (OMP_NUM_THREADS=1) is the fairer
-one on a busy machine; peak memory is the process's.
+student learns from them. Sides: TRL's GKDTrainer, with whole batches and in two micro-batches, which saves memory, and its
+DistillationTrainer, whose loss is chunked; Ladder with the same work (a batch is written for every step, by the weights of that step), the
+same in two micro-batches (`training.accumulation: 2`), and with `buffer: 4` (four batches are written at once). Every measurement is a
+process of its own, the sides in alternation. Tokens a second are those that are written and learned from, by the clock and by processor
+time, which with one thread (OMP_NUM_THREADS=1) is the fairer one on a busy machine; peak memory is the process's.
 
 No text ends before the window does. TRL is installed in an environment of its own (`--peers FOLDER`, made where it is not there).
 """
@@ -40,8 +40,8 @@ from models.training.on_policy import OnPolicyBatches
 
 PROMPTS = {"bytes": 64, "smollm2": 128}  # ids of each window that are given
 BUFFERS = {"ladder": 1, "halves": 1, "buffer": 4}  # of our sides
-MICRO_BATCHES = {"halves": 2}
-SIDES = ("gkd", "distillation", *BUFFERS)
+MICRO_BATCHES = {"gkd-halves": 2, "halves": 2}
+SIDES = ("gkd", "gkd-halves", "distillation", *BUFFERS)
 WARM = 4  # steps of ours that do not count: one buffer at least
 
 
@@ -78,8 +78,9 @@ def measure(pair: str, folder: Path, side: str, steps: int, python: Path, precis
     env = {**env, **own, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     command: list[object] = [sys.executable, "-m", "benchmarks.on_policy", "--pair", pair, "--side", side, "--folder", folder]
     if side not in BUFFERS:
-        command = [python, Path(__file__).with_name("on_policy_trl.py"), side, folder / "teacher", folder / "student"]
+        command = [python, Path(__file__).with_name("on_policy_trl.py"), side.partition("-")[0], folder / "teacher", folder / "student"]
         command += [folder / "stream.npy", "--length", length, "--prompt", PROMPTS[pair], "--batch-size", batch]
+        command += ["--accumulation", MICRO_BATCHES.get(side, 1)]
     command += ["--steps", steps, "--precision", precision, "--beta", beta]
     done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True, check=False)
     if done.returncode:

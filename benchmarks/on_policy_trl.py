@@ -1,6 +1,7 @@
 """The other side of `benchmarks.on_policy`: TRL's trainers on text that the student writes. Imports nothing of Ladder.
 
-    python on_policy_trl.py gkd TEACHER STUDENT STREAM.npy --length 256 --prompt 128 --batch-size 4 --steps 8 --precision bf16 --beta 1
+    python on_policy_trl.py gkd TEACHER STUDENT STREAM.npy --length 256 --prompt 128 --batch-size 4 --accumulation 1 --steps 8 \
+        --precision bf16 --beta 1
 
 prints one JSON line: seconds of the timed steps, by the clock and of the processor, and the process's peak memory. `golden` in place of
 a trainer's name writes loss and gradient of TRL's GKD on a tiny pair, with text that TRL let the student write, for
@@ -83,7 +84,8 @@ def common(folder: str, options: argparse.Namespace) -> dict[str, Any]:
     """Arguments of both trainers."""
     return {
         "output_dir": folder,
-        "per_device_train_batch_size": options.batch_size,
+        "per_device_train_batch_size": options.batch_size // options.accumulation,
+        "gradient_accumulation_steps": options.accumulation,
         "max_steps": WARM + options.steps,
         "beta": options.beta,
         "temperature": 1.0,
@@ -195,7 +197,7 @@ def main() -> None:
     parser.add_argument("trainer", choices=["gkd", "distillation"])
     for name in ("teacher", "student", "stream"):
         parser.add_argument(name, type=Path)
-    for name in ("length", "prompt", "batch-size", "steps"):
+    for name in ("length", "prompt", "batch-size", "accumulation", "steps"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--precision", choices=["bf16", "fp32"], required=True)
     parser.add_argument("--beta", type=float, required=True)
