@@ -7,7 +7,9 @@ millisecond) cost an idle machine little. The number of threads, and so every su
 
 Memory: the tensors of a step are freed and made again at every step. glibc gives large blocks back to the system each time, which costs a
 page fault for each page; here it keeps them, in huge pages (glibc's manual, "Memory Allocation Tunables"; `hugetlb` from 2.35).
-PyTorch's own huge pages are off then, as they round every tensor of 2 MB and more up to its double, in the worst case.
+PyTorch's own huge pages are off then, as they round every tensor of 2 MB and more up to its double, in the worst case. Free blocks of a
+few bytes join their neighbours at once (`tcache_count=0`, `mxfast=0`): each aligned tensor leaves such a block beside it, and those that
+glibc sets aside for small requests keep the large ones around them apart (`python -m benchmarks.allocator`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from collections.abc import Mapping, Sequence
 TUNABLES = "GLIBC_TUNABLES"
 OPENMP = {"GOMP_SPINCOUNT": "20000"}
 ALLOCATOR = {
-    TUNABLES: f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={1 << 30}:glibc.malloc.trim_threshold={64 << 20}",
+    TUNABLES: f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={1 << 30}:glibc.malloc.trim_threshold={64 << 20}"
+    ":glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
     "THP_MEM_ALLOC_ENABLE": "0",
 }
 OLDEST = (2, 35)  # glibc with `hugetlb`

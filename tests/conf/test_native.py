@@ -50,6 +50,16 @@ def test_a_training_starts_with_the_settings_and_its_own_arguments(arguments: tu
     assert {**native.OPENMP, **native.ALLOCATOR}.items() <= found.items()
 
 
+@pytest.mark.skipif(not native._has_huge_pages(), reason="as above")
+def test_the_c_library_knows_each_setting() -> None:
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").split()
+    loader = next(word for word in maps if "/ld-linux" in word)
+    listed = subprocess.run([loader, "--list-tunables"], env=native.ALLOCATOR, capture_output=True, text=True, check=True).stdout
+    found = dict(line.split(" (")[0].split(": ") for line in listed.splitlines() if line.startswith("glibc.malloc."))
+    wanted = dict(each.split("=") for each in native.ALLOCATOR[native.TUNABLES].split(":"))
+    assert {name: int(found[name], 0) for name in wanted} == {name: int(value) for name, value in wanted.items()}
+
+
 @pytest.mark.parametrize(
     ("given", "absent"),
     [
