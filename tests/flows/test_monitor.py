@@ -27,6 +27,7 @@ def write_windows(folder: Path, number: int) -> None:
         (folder / f"h{hour}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_windows_are_judged_once_recorded_and_shown(finished: Cli, tmp_path: Path):
     write_windows(tmp_path / "windows", 2)
     (tmp_path / "windows" / "empty.jsonl").write_text("")

@@ -22,6 +22,7 @@ def two(undisturbed, tiny, tmp_path_factory):
     return cli, [run["run"] for run in reversed(cli.json("runs"))]
 
 
+@pytest.mark.slow
 def test_a_report_is_written_again(two):
     cli, names = two
     page = cli.home / "runs" / names[0] / "report.html"

@@ -50,6 +50,7 @@ def test_reuse_imports_nothing_that_only_computing_needs(rerun):
     assert imported & unneeded == set()
 
 
+@pytest.mark.slow
 def test_a_change_computes_its_stage_and_those_after_it(finished, tiny, undisturbed):
     change = "stages.two.objective.alpha=0.25"
     planned = finished.json("plan", tiny, change)

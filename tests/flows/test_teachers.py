@@ -74,6 +74,7 @@ def sentence(number: int) -> str:
     return " ".join(WORDS[(number * step + step) % len(WORDS)] for step in range(1, 30))
 
 
+@pytest.mark.slow
 def test_classifying_text_from_a_table(cli, tmp_path):
     rows = "".join(f"{sentence(i)},{('bad', 'good')[i % 2]}\n" for i in range(60))
     (tmp_path / "reviews.csv").write_text("text,label\n" + rows)

@@ -20,6 +20,7 @@ from tests.flows.served import Start, offer
 from tests.flows.serving.test_server_security import attack
 
 
+@pytest.mark.slow
 def test_it_comes_up_is_used_by_a_run_and_goes(done, tiny, start: Start):
     server = start(done)
     for name in ("prefect_ui", "mlflow_ui", "prefect_api"):

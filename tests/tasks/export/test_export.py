@@ -97,6 +97,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(texts: Made, monkeypatch: pytest
     assert "hf" not in {each.name for each in read_exports(texts.record)}
 
 
+@pytest.mark.slow
 def test_the_engine_of_an_export_answers_as_the_students(texts: Made, exported: Path) -> None:
     rows = ["good day", "bad", "daydayday good bad"]
     own, other = (load_engine(place, "sequence-classification", kind) for place, kind in engines_of(texts, exported))

@@ -94,6 +94,7 @@ def student(folder: Path, root: StageRecord, workers: int, home: str, **compute:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_two_workers_make_the_root_of_one_process_under_the_same_fingerprint(folder: Path) -> None:
     here, two = (prepare_teacher(inputs_in(folder, ladder_of(workers), f"w{workers}")) for workers in (0, 2))
     assert (here.fingerprint, here.steps, here.tokens, here.flops) == (two.fingerprint, two.steps, two.tokens, two.flops)
