@@ -1,9 +1,9 @@
 """`route: auto` beside every fixed route at the same price: `python -m benchmarks.auto [LADDER] [OVERRIDES] [--seeds N] [--home FOLDER]`.
 
 Every route of the ladder is trained with the FLOPs of the ladder as written. Auto has the same price, its pilots included: it chooses by
-them, on the validation split, and trains the winner with the rest. Printed are scores on the test split by seed, the choices, and
-auto's paired gain over as-written and over the fixed route with the best mean, which nobody knows before. Results lie in FOLDER and are
-found there again.
+them, on the validation split, and trains the winner with the rest, going on from its pilot. Printed are scores on the test split by seed,
+the choices, and auto's paired gain over as-written and over the fixed route with the best mean, which nobody knows before. Results lie in
+FOLDER and are found there again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tasks.records.run import StageRecord
 from tasks.routing.candidates import AS_WRITTEN, candidates_of
 from tasks.routing.pilots import pilot_ladder, record_of_pilot
 from tasks.routing.search import RouteSearch
+from tasks.routing.warm_start import begun
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
@@ -93,7 +94,7 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int) -> None:
         print(f"  chosen: {decision.winner}, {decision.reason}", flush=True)
         chosen.append(decision.winner)
         shares.append(decision.spent / decision.price)
-        candidates = {AUTO: final} | {route: each.ladder for route, each in known.routes.items()}
+        candidates = {AUTO: begun(final, decision, context)} | {route: each.ladder for route, each in known.routes.items()}
         for route, whole in candidates.items():
             scores.setdefault(route, []).append(tested(pilot_ladder(whole, f"{route}-whole"), root, inputs))
             print(f"  {route}: {scores[route][-1]:.4f}", flush=True)

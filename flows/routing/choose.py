@@ -19,6 +19,7 @@ from tasks.report.sections.choice.route import HEADERS, rows_of
 from tasks.routing.candidates import candidates_of
 from tasks.routing.record import log_plan, log_round, record_decision
 from tasks.routing.search import RouteSearch, decided_ladder
+from tasks.routing.warm_start import begun
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.stage_inputs import StageInputs
@@ -54,7 +55,7 @@ def choose_route(
     """
     candidates = candidates_of(inputs.ladder, inputs.context, inputs.data.corpus())
     if before is not None and before.winner is not None:
-        return before, decided_ladder(candidates, before)
+        return before, begun(decided_ladder(candidates, before), before, inputs.context)
     search = RouteSearch(inputs.ladder, candidates, before)
     log_plan(search.decision, search.plan)
     while not search.finished:
@@ -63,7 +64,7 @@ def choose_route(
         _show(search.decision)
     decision, ladder = search.decide()
     keep(decision)
-    return decision, ladder
+    return decision, begun(ladder, decision, inputs.context)
 
 
 def _show(decision: RouteDecision) -> None:

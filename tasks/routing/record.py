@@ -38,12 +38,13 @@ def _words(each: Standing) -> str:
 def record_decision(record: RunRecord, decision: RouteDecision, context: Context) -> None:
     """Log the winner, and keep the choice with the run in MLflow: tags of the winner and its reason, each route's score by round."""
     log.info(
-        "route: %s (%s); pilots took %s of %s, the final training has %s",
+        "route: %s (%s); pilots took %s of %s, the final training has %s%s",
         decision.winner,
         decision.reason,
         operations(decision.spent),
         operations(decision.price),
         operations(decision.final),
+        ", and goes on from its last pilot" if any(decision.first_weights) else "",
     )
 
     def send(tracker: Tracker, run_id: str) -> None:

@@ -16,6 +16,7 @@ from tasks.routing.candidates import RouteCandidates, Spending
 from tasks.routing.halving import HalvingPlan, Noise, noise_over_seeds, plan_rounds, standings_of
 from tasks.routing.noise import error_of_gain
 from tasks.routing.pilots import Pilot, pilot_ladder, shortest, steps_of, with_steps, within
+from tasks.routing.warm_start import first_weights
 
 ONE_SEED = "one pilot a route and round: the noise counts the held-out rows and not the spread over seeds (routing.seeds)"
 
@@ -114,7 +115,7 @@ class RouteSearch:
         return noise
 
     def decide(self) -> tuple[RouteDecision, Ladder]:
-        """The decision with its winner, and the winner's ladder with the rest of the price."""
+        """The decision with its winner, and the winner's ladder with the rest of the price; `warm_start.begun` has its first weights."""
         winner, reason = self._winner()
         candidate = self.candidates.routes[winner]
         rest = self.decision.price - self.spending.total
@@ -122,6 +123,7 @@ class RouteSearch:
         final = self.spending.would(ladder, candidate.forwards)
         changed = {"winner": winner, "reason": reason, "steps": steps_of(ladder), "final": final, "spent": self.spending.total}
         self.decision = self.decision.model_copy(update=changed)
+        self.decision = self.decision.model_copy(update={"first_weights": first_weights(ladder, self.decision)})
         return self.decision, ladder
 
     def _winner(self) -> tuple[str, str]:

@@ -34,6 +34,9 @@ class Routing(Settings):
         ge=1,
         le=1_000_000,
     )
+    warm_start: bool = setting(
+        True, "The winner's students begin with the weights of its last pilot's, but those that are made from a parent", identity=False
+    )
 
     @field_validator("routes")
     @classmethod

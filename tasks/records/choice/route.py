@@ -95,6 +95,8 @@ class RouteDecision(Record):
         spent: Operations of all pilots.
         steps: Of the final trainings.
         final: Operations of the final trainings.
+        first_weights: Fingerprints of the pilot's students whose weights the final trainings begin with, by stage; "" where one begins as
+            written. Empty: all do.
         notes: What limits the choice, in words.
     """
 
@@ -109,6 +111,7 @@ class RouteDecision(Record):
     spent: float = 0.0
     steps: tuple[int, ...] = ()
     final: float = 0.0
+    first_weights: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

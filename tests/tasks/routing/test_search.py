@@ -58,7 +58,7 @@ def run(search: RouteSearch, score: dict[str, float], rounds: int = 9) -> list[P
                 steps=steps_of(pilot.ladder),
                 score=score[pilot.route],
                 flops=pilot.flops,
-                fingerprints=(name,),
+                fingerprints=tuple(f"{name} {stage.name}" for stage in pilot.ladder.stages),
             )
             found.append(search.count(record))
         documents = np.arange(50)

@@ -30,7 +30,15 @@ def sentence(decision: RouteDecision) -> str:
     if decision.winner is None:
         return "The route was not chosen yet when this was written."
     spent = f"Pilots took {_share(decision.spent, decision)} and the final training {_share(decision.final, decision)}"
-    return f"{decision.winner}: {decision.reason}. {spent} of the {operations(decision.price)} that the ladder takes as written."
+    price = f"{operations(decision.price)} that the ladder takes as written"
+    return f"{decision.winner}: {decision.reason}. {spent} of the {price}.{begins(decision)}"
+
+
+def begins(decision: RouteDecision) -> str:
+    """How many of the final students go on from the pilot, in words after a sentence; nothing where none does."""
+    warm, count = sum(map(bool, decision.first_weights)), len(decision.first_weights)
+    who = "Its student begins" if count == 1 else "Its students begin" if warm == count else f"{warm} of its {count} students begin"
+    return f" {who} with the weights that its last pilot ended with." if warm else ""
 
 
 def note(decision: RouteDecision) -> str:
