@@ -1,4 +1,4 @@
-"""The winner's trainings go on from its last pilot: their students begin with the weights that the pilot's students ended with.
+"""First weights of a chosen route's students: those of its last pilot's.
 
 So the winner's pilot is paid for and used, and only the losers' are spent. A student that is made from a parent which the final training
 makes anew begins as its stage says: that parent is better than the pilot's was.

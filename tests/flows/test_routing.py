@@ -43,6 +43,9 @@ def test_a_run_killed_among_its_pilots_goes_on_to_the_same_choice_and_weights(cl
     report = Path(shown["report"]).read_text()
     assert "Choice of the route" in report
     assert decision["reason"] in report
+    assert "with the weights that its last pilot ended with" in report
+    first = next(made for made in shown["stages"] if made["fingerprint"] not in decision["first_weights"])
+    assert first["identity"]["student"]["source"] == "checkpoint"
 
     hashes = cli.hashes()
     third = cli("run", tiny, *ASKED, "--fresh")
