@@ -254,7 +254,8 @@ def _conclude(flow_run_id: str, stopped: GateStopped | ExportRefused | None) -> 
     for line in map(clickable, links(record)):
         console.out(line, highlight=False)
     if not record.prefect_url:
-        console.print(f"Prefect UI: PREFECT_HOME={shlex.quote(str(home().prefect))} prefect server start", markup=False, soft_wrap=True)
+        settings = f"PREFECT_HOME={shlex.quote(str(home().prefect))} PREFECT_SERVER_ANALYTICS_ENABLED=false"  # as Ladder's own servers
+        console.print(f"Prefect UI: {settings} prefect server start", markup=False, soft_wrap=True)
     sys.stdout.flush()
     if stopped:
         raise stopped

@@ -144,7 +144,7 @@ def _place(teacher: CheckpointTeacher, context: Context) -> Path:
         raise UserError.about("teacher.path", teacher.path, "an existing GGUF file", f"There is no file {local}.")
     if os.path.exists(local) or teacher.path.startswith((".", "/", "~")) or not HUB_ID.match(teacher.path):
         return local
-    return _from_hub(teacher)
+    return _from_hub(teacher, local)
 
 
 def _module(path: str) -> str:
@@ -206,7 +206,7 @@ def _converted(file: Path, digest: str, context: Context) -> Path:
     return find_or_compute(store, entry, context.made, compute, fresh=context.is_fresh(TEACHER)).folder
 
 
-def _from_hub(teacher: CheckpointTeacher) -> Path:
+def _from_hub(teacher: CheckpointTeacher, local: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -219,5 +219,6 @@ def _from_hub(teacher: CheckpointTeacher) -> Path:
             "teacher.path",
             teacher.path,
             "an existing folder, `models:/...`, or a hub id that is cached or can be fetched",
-            f"No such folder, and the hub did not give it ({type(error).__name__}). Ladder stays offline unless HF_HUB_OFFLINE=0 is set.",
+            f"There is no folder {local.absolute()}, and the hub did not give it ({type(error).__name__}). Ladder stays offline unless "
+            "HF_HUB_OFFLINE=0 is set.",
         ) from error
