@@ -30,7 +30,7 @@ from tasks.records.run import StageRecord
 from tasks.routing.candidates import AS_WRITTEN, candidates_of
 from tasks.routing.pilots import pilot_ladder, record_of_pilot
 from tasks.routing.search import RouteSearch
-from tasks.routing.warm_start import begun
+from tasks.routing.warm_start import found
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
@@ -94,9 +94,11 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int) -> None:
         print(f"  chosen: {decision.winner}, {decision.reason}", flush=True)
         chosen.append(decision.winner)
         shares.append(decision.spent / decision.price)
-        candidates = {AUTO: begun(final, decision, context)} | {route: each.ladder for route, each in known.routes.items()}
-        for route, whole in candidates.items():
-            scores.setdefault(route, []).append(tested(pilot_ladder(whole, f"{route}-whole"), root, inputs))
+        candidates = {AUTO: final} | {route: each.ladder for route, each in known.routes.items()}
+        for route, made in candidates.items():
+            whole = pilot_ladder(made, f"{route}-whole")
+            first = found(decision, whole, context) if route == AUTO else {}
+            scores.setdefault(route, []).append(tested(whole, root, replace(inputs, first_weights=first)))
             print(f"  {route}: {scores[route][-1]:.4f}", flush=True)
     _print(ladder, scores, chosen, shares)
 

@@ -108,10 +108,10 @@ def _compared(
             ladder = replicated(arm, number, taken)
             log.info("proof: %s, seed %d of %d", arm, number + 1, settings.proof.seeds)
             with _of_arm(run, arm, ladder):
-                choice, ladder = _on_route(ladder, root, inputs, run)
+                choice, own = _on_route(StageInputs(ladder, inputs.data, run.context), root)
+                ladder = own.ladder
                 if not results[order[0]]:
                     run.plan(tuple(stage.name for stage in ladder.stages))
-                own = StageInputs(ladder, inputs.data, run.context)
                 students = _climbed(root, own, run)
                 if len(run.record.stages) < len(run.record.planned):
                     for student in students:
@@ -126,11 +126,11 @@ def _compared(
     return proof.model_copy(update={"identified": identified(judged.answers, answers)}), file
 
 
-def _on_route(ladder: Ladder, root: StageRecord, inputs: StageInputs, run: LadderRun) -> tuple[RouteDecision | None, Ladder]:
+def _on_route(inputs: StageInputs, root: StageRecord) -> tuple[RouteDecision | None, StageInputs]:
     """The choice of an arm's route and its ladder, where pilots choose it; finished pilots of an interrupted proof are in the store."""
-    if ladder.route != "auto":
-        return None, ladder
-    decision, made = choose_route(root, StageInputs(ladder, inputs.data, run.context))
+    if inputs.ladder.route != "auto":
+        return None, inputs
+    decision, made = choose_route(root, inputs)
     log.info("route: %s (%s)", decision.winner, decision.reason)
     return decision, made
 

@@ -19,7 +19,7 @@ from tasks.report.sections.choice.route import HEADERS, rows_of
 from tasks.routing.candidates import candidates_of
 from tasks.routing.record import log_plan, log_round, record_decision
 from tasks.routing.search import RouteSearch, decided_ladder
-from tasks.routing.warm_start import begun
+from tasks.routing.warm_start import found
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
 from tasks.runtime.stage_inputs import StageInputs
@@ -32,11 +32,11 @@ def on_route(root: StageRecord, inputs: StageInputs, run: LadderRun) -> StageInp
     """
     if inputs.ladder.route != "auto":
         return inputs
-    decision, ladder = choose_route(root, inputs, run.record.route, run.keep_route)
+    decision, chosen = choose_route(root, inputs, run.record.route, run.keep_route)
     record_decision(run.record, decision, run.context)
-    made = with_gates(ladder, inputs.ladder)
+    made = with_gates(chosen.ladder, inputs.ladder)
     run.plan(tuple(stage.name for stage in made.stages))
-    return replace(inputs, ladder=made)
+    return replace(chosen, ladder=made)
 
 
 def choose_route(
@@ -44,8 +44,8 @@ def choose_route(
     inputs: StageInputs,
     before: RouteDecision | None = None,
     keep: Callable[[RouteDecision], None] = lambda decision: None,
-) -> tuple[RouteDecision, Ladder]:
-    """The choice of the route by pilots, and the ladder of the winner with the rest of the price.
+) -> tuple[RouteDecision, StageInputs]:
+    """The choice of the route by pilots, and the inputs with the winner's ladder, which has the rest of the price, and its first weights.
 
     Args:
         root: The root teacher.
@@ -55,7 +55,7 @@ def choose_route(
     """
     candidates = candidates_of(inputs.ladder, inputs.context, inputs.data.corpus())
     if before is not None and before.winner is not None:
-        return before, begun(decided_ladder(candidates, before), before, inputs.context)
+        return _with_first_weights(before, replace(inputs, ladder=decided_ladder(candidates, before)), keep)
     search = RouteSearch(inputs.ladder, candidates, before)
     log_plan(search.decision, search.plan)
     while not search.finished:
@@ -64,7 +64,21 @@ def choose_route(
         _show(search.decision)
     decision, ladder = search.decide()
     keep(decision)
-    return decision, begun(ladder, decision, inputs.context)
+    return _with_first_weights(decision, replace(inputs, ladder=ladder), keep)
+
+
+def _with_first_weights(
+    decision: RouteDecision, inputs: StageInputs, keep: Callable[[RouteDecision], None]
+) -> tuple[RouteDecision, StageInputs]:
+    """Find the students that the winner's begin with; one that was deleted since the decision is taken out of it."""
+    made = found(decision, inputs.ladder, inputs.context)
+    pairs = zip(inputs.ladder.stages, decision.first_weights, strict=bool(decision.first_weights))
+    left = tuple(fingerprint if stage.name in made else "" for stage, fingerprint in pairs)
+    if left != decision.first_weights:
+        log.warning("route: a student of the pilot is not in the store any more: its stage begins as the ladder says")
+        decision = decision.model_copy(update={"first_weights": left})
+        keep(decision)
+    return decision, replace(inputs, first_weights=made)
 
 
 def _show(decision: RouteDecision) -> None:

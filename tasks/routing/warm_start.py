@@ -6,15 +6,10 @@ makes anew begins as its stage says: that parent is better than the pilot's was.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
-from conf.schema.stage.student import Student
-from tasks.planning.matching import with_stages
 from tasks.records.choice.route import RouteDecision
-from tasks.records.run import stage_record
-from tasks.runtime.logs import log
+from tasks.records.run import StageRecord, stage_record
 from tasks.runtime.runs.run_registry import Context, store_of
 from tasks.store.cached import find_stored
 
@@ -32,24 +27,16 @@ def first_weights(ladder: Ladder, decision: RouteDecision) -> tuple[str, ...]:
 
 
 def _goes_on(stage: Stage, place: int) -> bool:
-    """Whether a pilot's student is the better beginning, and one that the settings of a student can name."""
+    """Whether a pilot's student is the better beginning: nothing of it is that of a parent, and no other begins with it."""
     student = stage.student
-    own = student.source == "new" and student.vocabulary == "teacher" and student.vision != "kept" and stage.members == 1
-    return own and (place == 0 or student.initialisation == "random")
+    own = student.initialisation == "random" and student.vision == "own"
+    return student.source == "new" and stage.members == 1 and (place == 0 or own)
 
 
-def begun(ladder: Ladder, decision: RouteDecision, context: Context) -> Ladder:
-    """The winner's ladder, whose stages begin with the recorded weights; as written where the store has a student no more."""
-    if not any(decision.first_weights):
-        return ladder
-    stages = []
-    for stage, fingerprint in zip(ladder.stages, decision.first_weights, strict=True):
-        found = find_stored(store_of(context), "stage", fingerprint, stage_record) if fingerprint else None
-        if fingerprint and found is None:
-            log.warning("%s: its pilot's student is not in the store any more, so it begins as the ladder says", stage.name)
-        stages.append(stage if found is None else stage.model_copy(update={"student": _from(found.folder, stage.student)}))
-    return with_stages(ladder, *stages)
-
-
-def _from(folder: Path, student: Student) -> Student:
-    return Student(source="checkpoint", path=str(folder.absolute()), sha256=stage_record(folder).weights_sha256, vision=student.vision)
+def found(decision: RouteDecision, ladder: Ladder, context: Context) -> dict[str, StageRecord]:
+    """The students whose weights are begun with, by the name of the stage; those that the store has no more are missing."""
+    made = dict[str, StageRecord]()
+    for stage, fingerprint in zip(ladder.stages, decision.first_weights, strict=bool(decision.first_weights)):
+        if fingerprint and (result := find_stored(store_of(context), "stage", fingerprint, stage_record)) is not None:
+            made[stage.name] = stage_record(result.folder).model_copy(update={"folder": str(result.folder)})
+    return made

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from conf.schema.ladder import Ladder
-from tasks.records.run import DataRecord
+from tasks.records.run import DataRecord, StageRecord
 from tasks.runtime.runs.run_registry import Context
 
 
@@ -17,8 +18,10 @@ class StageInputs:
         ladder: The whole ladder, resolved.
         data: The prepared corpus.
         context: The run.
+        first_weights: Models whose weights students begin with, by the name of the stage, in place of their initialisation.
     """
 
     ladder: Ladder
     data: DataRecord
     context: Context
+    first_weights: Mapping[str, StageRecord] = field(default_factory=dict[str, StageRecord])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,8 @@ def train_student(
     if choice is None and has_trials(stage, len(lineage) - 1):
         choice = choose_teacher(stage, lineage, inputs)
     work = student_work(stage, lineage[-1], inputs.ladder, inputs.data, lineage, member, choice.place if choice else None)
+    if (first := inputs.first_weights.get(stage.name)) is not None:
+        work = replace(work, identity={**work.identity, "begins": first.weights_sha256}, make=_maker(first, work, inputs.ladder))
     if extension is not None:
         return _added(extension, find_or_train(extended(work, extension, inputs.ladder), inputs)).model_copy(update={"choice": choice})
     student = find_or_train(work, inputs)
@@ -110,18 +112,24 @@ def extended(work: Work, extension: Extension, ladder: Ladder) -> Work:
     """A student's work, continued: the same objective and schedule over more steps, from the weights it has, on other batches."""
     training = work.training.model_copy(update={"steps": extension.steps})
     more = {"continues": extension.student.weights_sha256, "extension": extension.number, "steps": extension.steps}
+    identity, make = {**work.identity, "extension": more}, _maker(extension.student, work, ladder)
+    return replace(work, identity=identity, training=training, seed=work.seed + extension.number, make=make)
+
+
+def _maker(student: StageRecord, work: Work, ladder: Ladder) -> Callable[[nn.Module | None, Path], nn.Module]:
+    """Makes the model of a work with the weights of a student that was trained."""
 
     def make(teacher: nn.Module | None, aside: Path) -> nn.Module:
         from models.architectures.checkpoint import load_model
 
-        model = load_model(Path(extension.student.folder), ladder.workload)
+        model = load_model(Path(student.folder), ladder.workload)
         if work.identity["student"].get("vision") == "frozen":
             from models.multimodal.vision import freeze_vision
 
             freeze_vision(model)
         return model
 
-    return replace(work, identity={**work.identity, "extension": more}, training=training, seed=work.seed + extension.number, make=make)
+    return make
 
 
 def _added(extension: Extension, record: StageRecord) -> StageRecord:

@@ -35,7 +35,10 @@ class Routing(Settings):
         le=1_000_000,
     )
     warm_start: bool = setting(
-        True, "The winner's students begin with the weights of its last pilot's, but those that are made from a parent", identity=False
+        True,
+        "The winner's students begin with the weights of its last pilot's, but those that are made from a parent",
+        identity=False,
+        added=True,
     )
 
     @field_validator("routes")

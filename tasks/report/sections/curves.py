@@ -36,7 +36,9 @@ def starts(record: RunRecord, curves: dict[str, Curve]) -> list[dict[str, str]]:
         curve = curves.get(stage.name)
         before = stage.initial.get("nll", stage.initial.get("distance"))
         if before is not None and curve is not None and len(curve.valid):
-            how = "checkpoint" if "checkpoint" in stage.identity else stage.identity.get("student", {}).get("initialisation", "-")
+            student = stage.identity.get("student", {})
+            existing = "checkpoint" in stage.identity or student.get("source") == "checkpoint"
+            how = "pilot" if "begins" in stage.identity else "checkpoint" if existing else student.get("initialisation", "-")
             found.append({"model": stage.name, "how": how, "before": f"{before:.3f}", "after": f"{curve.valid[-1, 1]:.3f}"})
     return found
 

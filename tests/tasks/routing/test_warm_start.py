@@ -11,15 +11,15 @@ import pytest
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from models.architectures.checkpoint import load_model
-from models.students.initialise import make_student
 from tasks.planning.matching import with_stages
 from tasks.records.choice.route import PilotRecord, RouteDecision, RouteRound
 from tasks.records.run import StageRecord
 from tasks.routing.pilots import pilot_ladder, with_steps
-from tasks.routing.warm_start import begun, first_weights
+from tasks.routing.warm_start import first_weights, found
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student
+from tasks.training.work import Work
 from tests.factories import inputs_of
 from tests.flows.ladders import TINY
 
@@ -49,7 +49,7 @@ def test_the_best_pilot_of_the_winner_is_gone_on_from(tmp_path: Path) -> None:
     assert first_weights(cold, decision_of(*pilots)) == ()
 
 
-def test_a_student_that_is_made_from_a_parent_or_has_ids_of_its_own_begins_as_written(tmp_path: Path) -> None:
+def test_a_student_that_is_made_from_a_parent_or_of_an_ensemble_begins_as_written(tmp_path: Path) -> None:
     ladder = ladder_of(tmp_path)
 
     def with_students(**changed: str) -> Ladder:
@@ -60,7 +60,8 @@ def test_a_student_that_is_made_from_a_parent_or_has_ids_of_its_own_begins_as_wr
     count = len(ladder.stages)
     pilot = ("as-written", 0.5, tuple("abc"[:count]))
     assert first_weights(with_students(initialisation="layers"), decision_of(pilot)) == ("a", *[""] * (count - 1))
-    assert not any(first_weights(with_students(vocabulary="used"), decision_of(pilot)))
+    assert first_weights(with_students(vision="frozen"), decision_of(pilot)) == ("a", *[""] * (count - 1))
+    assert not any(first_weights(with_students(source="checkpoint"), decision_of(pilot)))
     together = tuple(each.model_copy(update={"members": 2}) for each in ladder.stages)
     assert not any(first_weights(with_stages(ladder, *together), decision_of(pilot)))
 
@@ -74,28 +75,32 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageInputs, StageR
     return inputs, root, train_student(short.stages[0], [root], replace(inputs, ladder=short))
 
 
-def test_the_final_training_begins_where_the_pilot_ended(pilot: tuple[StageInputs, StageRecord, StageRecord]) -> None:
+def test_the_final_training_begins_where_the_pilot_ended(
+    pilot: tuple[StageInputs, StageRecord, StageRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
     inputs, root, last = pilot
     decision = decision_of(("direct", 0.5, (last.fingerprint,)), winner="direct")
     decision = decision.model_copy(update={"first_weights": first_weights(inputs.ladder, decision)})
-    (stage,) = begun(inputs.ladder, decision, inputs.context).stages
-    interface, teacher = inputs.data.corpus().interface, load_model(Path(root.folder), "image-classification")
-    made = make_student(stage.student, teacher, interface, 0, "student").model
+    first = found(decision, inputs.ladder, inputs.context)
+    assert {name: record.weights_sha256 for name, record in first.items()} == {inputs.ladder.stages[0].name: last.weights_sha256}
+    (stage,) = inputs.ladder.stages
+    warm, cold = train_student(stage, [root], replace(inputs, first_weights=first)), train_student(stage, [root], inputs)
+    assert (warm.steps, warm.identity["begins"]) == (cold.steps, last.weights_sha256)
+    assert warm.weights_sha256 not in (cold.weights_sha256, last.weights_sha256)
+    works = list[Work]()
+    monkeypatch.setattr("tasks.training.student.find_or_train", lambda work, inputs: works.append(work))
+    train_student(stage, [root], replace(inputs, first_weights=first))
+    begins = works[0].make(None, Path(last.folder)).state_dict()
     ended = load_model(Path(last.folder), "image-classification").state_dict()
-    assert all(value.equal(ended[name]) for name, value in made.state_dict().items())
-    again = train_student(stage, [root], replace(inputs, ladder=with_stages(inputs.ladder, stage)))
-    cold = train_student(inputs.ladder.stages[0], [root], inputs)
-    assert again.steps == cold.steps
-    assert again.weights_sha256 not in (cold.weights_sha256, last.weights_sha256)
+    assert all(value.equal(ended[name]) for name, value in begins.items())
+    assert begins.keys() == ended.keys()
 
 
-def test_a_pilot_that_was_deleted_leaves_the_ladder_as_written(
-    pilot: tuple[StageInputs, StageRecord, StageRecord], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_pilot_that_was_deleted_leaves_the_ladder_as_written(pilot: tuple[StageInputs, StageRecord, StageRecord], tmp_path: Path) -> None:
     inputs, _, last = pilot
     home = tmp_path / "home"
     shutil.copytree(inputs.context.home, home)
     shutil.rmtree(next((home / "store" / "stage").glob(f"*{last.fingerprint[:12]}*")))
     decision = decision_of(winner="direct").model_copy(update={"first_weights": (last.fingerprint,)})
     context = inputs.context.model_copy(update={"home": str(home)})
-    assert begun(inputs.ladder, decision, context).stages == inputs.ladder.stages
+    assert found(decision, inputs.ladder, context) == {}
