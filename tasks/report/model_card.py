@@ -56,7 +56,7 @@ OF_WORKLOAD = {
     "image-text-embedding": ("recall", "recall_pictures", "similarity", "cosine", "mse"),
 }
 OTHERS = ("accuracy", "macro_f1", "nll", "ece")
-SHOWN = ("student", "objective", "signals", "training", "seed")  # of the identity, in this order
+SHOWN = ("student", "begins", "objective", "signals", "training", "seed")  # of the identity, in this order
 WORST = 5
 PROMPT = 80  # most characters of the example's prompt
 
