@@ -1,7 +1,7 @@
 """First weights of a chosen route's students: those of its last pilot's.
 
 So the winner's pilot is paid for and used, and only the losers' are spent. A student that is made from a parent which the final training
-makes anew begins as its stage says: that parent is better than the pilot's was.
+makes anew begins as its stage says: that parent is better than the pilot's was. So does one whose pilot took hardly a step.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ def first_weights(ladder: Ladder, decision: RouteDecision) -> tuple[str, ...]:
         return ()
     sign = -1.0 if decision.metric == "bits_per_byte" else 1.0
     best = max(scored, key=lambda pilot: sign * (pilot.score or 0.0))
-    pairs = zip(ladder.stages, best.fingerprints, strict=True)
-    return tuple(fingerprint if _goes_on(stage, place) else "" for place, (stage, fingerprint) in enumerate(pairs))
+    rungs = enumerate(zip(ladder.stages, best.fingerprints, best.steps, strict=True))
+    least = ladder.routing.least_steps
+    return tuple(fingerprint if steps >= least and _goes_on(stage, place) else "" for place, (stage, fingerprint, steps) in rungs)
 
 
 def _goes_on(stage: Stage, place: int) -> bool:

@@ -31,7 +31,7 @@ def ladder_of(folder: Path, *overrides: str) -> Ladder:
 
 def decision_of(*pilots: tuple[str, float | None, tuple[str, ...]], winner: str = "as-written") -> RouteDecision:
     made = tuple(
-        PilotRecord(route=route, number=1, seed=seed, steps=(3,) * len(prints), score=score, flops=1.0, fingerprints=prints)
+        PilotRecord(route=route, number=1, seed=seed, steps=(10,) * len(prints), score=score, flops=1.0, fingerprints=prints)
         for seed, (route, score, prints) in enumerate(pilots)
     )
     last = (RouteRound(number=1, price=1.0, pilots=made, standings=()),) if made else ()
@@ -45,6 +45,10 @@ def test_the_best_pilot_of_the_winner_is_gone_on_from(tmp_path: Path) -> None:
     assert first_weights(ladder, decision_of(*pilots)) == ("c", "d")
     assert first_weights(ladder, decision_of()) == ()
     assert first_weights(ladder, decision_of(("as-written", None, ("a", "b")))) == ()
+    decision = decision_of(("as-written", 0.5, ("a", "b")))
+    (only,) = decision.pilots
+    few = decision.rounds[0].model_copy(update={"pilots": (only.model_copy(update={"steps": (9, 10)}),)})
+    assert first_weights(ladder, decision.model_copy(update={"rounds": (few,)})) == ("", "b")
     cold = ladder.model_copy(update={"routing": ladder.routing.model_copy(update={"warm_start": False})})
     assert first_weights(cold, decision_of(*pilots)) == ()
 
