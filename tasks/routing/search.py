@@ -115,7 +115,7 @@ class RouteSearch:
         return noise
 
     def decide(self) -> tuple[RouteDecision, Ladder]:
-        """The decision with its winner, and the winner's ladder with the rest of the price; where its students begin stands in the decision."""
+        """The decision with its winner, and the ladder with the rest of the price; where students begin stands in the decision."""
         winner, reason = self._winner()
         candidate = self.candidates.routes[winner]
         rest = self.decision.price - self.spending.total
