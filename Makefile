@@ -40,12 +40,12 @@ wordsim.csv: $(STAMP) docs/examples/wordsim.py
 	echo "$(GENSIM)" | $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes $(WHEEL) -d .ladder/sources -r /dev/stdin
 	$(BIN)/python docs/examples/wordsim.py .ladder/sources/gensim-4.4.0-*.whl
 
-# All tests but the slow ones; of these, those that run no ladder, start no process of their own and try no random inputs.
+# All tests but the slow ones; of these, the short ones that run no ladder, start no process of their own and try no random inputs.
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not processes" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/fuzz --ignore tests/docs/test_commands.py
+	$(BIN)/python -m pytest -m "not slow and not processes and not thorough" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --ignore tests/flows --ignore tests/fuzz --ignore tests/docs/test_commands.py
 
 # The property tests of inputs with new seeds, for FUZZ_SECONDS; FUZZ_SEED repeats a round.
 fuzz: $(STAMP)

@@ -14,6 +14,8 @@ from benchmarks.simulated.curves import LINEAR, Point, counting, exponent, growt
 from benchmarks.simulated.parts import caches
 from benchmarks.simulated.storage import stores
 
+pytestmark = pytest.mark.thorough
+
 CALM = Law(batch=0, spread=0.0, hiccups=0.0, mtbf=math.inf)
 SIZES = (10, 40, 160)
 

@@ -8,6 +8,8 @@ import pytest
 from models.base.looks import error_of, interval_at, seeds_to_decide
 from models.base.statistics import Method, interval, outcome
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_the_looks_share_the_error_and_never_spend_more(confidence: float) -> None:

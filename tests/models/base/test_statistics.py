@@ -9,6 +9,8 @@ from scipy import stats
 
 from models.base.statistics import FEW, interval, outcome
 
+pytestmark = pytest.mark.thorough
+
 DELTA = 0.01
 PROOFS = 100
 

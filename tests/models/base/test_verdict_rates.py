@@ -2,7 +2,11 @@
 
 import math
 
+import pytest
+
 from benchmarks.verdicts import DIFFERENCES, covered, false_verdicts, flagged, losses, missed, missed_at_some_look, shares, tables
+
+pytestmark = pytest.mark.thorough
 
 
 def most(expected: float, cases: int) -> float:

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.planted import FAULTY, REMEDIES, Outcome, outcomes
 
+pytestmark = pytest.mark.thorough
+
 ALONE = (f"mark {FAULTY}",)
 
 

@@ -12,6 +12,8 @@ from models.generation import endpoint as module
 from models.generation.endpoint import EndpointClient, seconds_to_wait, text_of
 from tests.endpoints import endpoint
 
+pytestmark = pytest.mark.thorough
+
 EMPTY = '{"choices": []}'
 
 

@@ -19,6 +19,8 @@ from models.signals.sources import live
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, train
 
+pytestmark = pytest.mark.thorough
+
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]
 CASES = [("prose", "hidden", "cosine"), ("images", "hidden", "mse"), ("images", "minilm", "cosine"), ("sentences", "minilm", "cosine")]

@@ -26,6 +26,8 @@ from tasks.training.student import train_student
 from tests.factories import inputs_of
 from tests.vision_models import CLIP, captions_ladder, picture, save_captions, save_clip
 
+pytestmark = pytest.mark.thorough
+
 
 def prepared(folder: Path, siglip: bool = False, **settings: Any) -> StageInputs:
     save_clip(folder / "clip", siglip)

@@ -28,6 +28,8 @@ from tasks.training.student import train_student
 from tests.factories import inputs_of
 from tests.vision_models import IDS, SMALL, TEXT, config, ladder, picture, save_model, save_questions
 
+pytestmark = pytest.mark.thorough
+
 LANGUAGE = {name: value for name, value in SMALL.items() if name != "vision_config"}
 
 

@@ -26,6 +26,8 @@ from models.signals.fill import fill_cache, needed_keys, select_examples
 from models.signals.sources import rows
 from tests.machine import child, kill, read_line, small_disk
 
+pytestmark = pytest.mark.thorough
+
 V = 258
 IDENTITY = {"teacher": "a" * 64, "tokenizer": "b" * 64, "sequence_length": 24, "signal": "sampled", "vocabulary": V, "size": 20, "seed": 1}
 FINGERPRINT = "c" * 64

@@ -15,6 +15,8 @@ from models.losses.loss import SparseSignal, TeacherSignal
 from models.signals.codec import LEVELS, Coding, _packed, _Stream, _unpacked, decode, dense, encode, mass_order
 from models.signals.codec import STREAM as HEAD
 
+pytestmark = pytest.mark.thorough
+
 V = 300  # no multiple of a bucket, and more than one
 
 

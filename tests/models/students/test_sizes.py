@@ -15,6 +15,8 @@ from models.architectures.shapes import build, config_for
 from models.base.interface import Interface
 from models.students.sizes import student_of_size
 
+pytestmark = pytest.mark.thorough
+
 SENTENCES = Interface("sequence-classification", 64, vocabulary=30522, end_id=102, pad_id=0, classes=5)
 IMAGES = Interface("image-classification", 2, classes=10, image_shape=(3, 224, 224))
 

@@ -16,6 +16,8 @@ from models.evaluation.evaluation import collect
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
 
+pytestmark = pytest.mark.thorough
+
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]
 

@@ -23,6 +23,8 @@ from models.signals.sources import live
 from models.students.initialise import random_model
 from models.training.loop import Plan, Step, train
 
+pytestmark = pytest.mark.thorough
+
 GOLDEN = Path(__file__).parent / "golden"
 REGENERATE = "python -m tests.models.training.test_golden"
 STEPS = 50

@@ -20,6 +20,8 @@ from models.training import step as training_step
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, parameter_groups, train
 
+pytestmark = pytest.mark.thorough
+
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]
 OBJECTIVE = Objective.model_validate({"alpha": {"kind": "cosine", "start": 0.9, "end": 0.5}, "temperature": 2.0})

@@ -30,6 +30,8 @@ from models.training.on_policy import OnPolicyBatches, text_batch
 from models.training.rollout import Written, write
 from tests.factories import END, corpus_in, split_of
 
+pytestmark = pytest.mark.thorough
+
 Settings = Callable[..., Training]
 Make = Callable[..., nn.Module]
 

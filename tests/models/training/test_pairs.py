@@ -20,6 +20,8 @@ from models.data.corpus import Corpus
 from models.losses.features import Features
 from models.students.initialise import make_student
 
+pytestmark = pytest.mark.thorough
+
 REFUSED = {"gemma2": ("chunked logits",), "mamba": ("parted documents",), "resnet": ("accumulation",)}  # of students; others: nothing
 # One of each kind of student; the others run with the slow tests, and in the benchmark.
 OFTEN = {

@@ -11,6 +11,8 @@ from models.training import reading
 from models.training.reading import RECORDED, Recording
 from models.training.rollout import Written, write
 
+pytestmark = pytest.mark.thorough
+
 SHAPE = {
     "vocab_size": 300,
     "hidden_size": 32,

@@ -18,6 +18,8 @@ from models.training.checkpoints import Checkpoints
 from models.training.loop import Plan, Step, Trained, train
 from tests.machine import fill, small_disk
 
+pytestmark = pytest.mark.thorough
+
 STEPS = 6
 OBJECTIVE = Objective.model_validate({"alpha": {"kind": "cosine", "start": 0.9, "end": 0.5}, "temperature": 2.0})
 Run = Callable[..., tuple[Trained, dict[str, torch.Tensor]]]

@@ -25,6 +25,8 @@ from tasks.runtime.stage_inputs import StageInputs
 from tests.endpoints import FakeEndpoint, endpoint
 from tests.tasks.generation.conftest import Made
 
+pytestmark = pytest.mark.thorough
+
 
 def generated(root: StageRecord, inputs: StageInputs) -> GenerationRecord:
     return generate_data(root, inputs, read_prompts(inputs))

@@ -25,6 +25,8 @@ from tests.factories import model_record
 from tests.published import published_folder
 from tests.tasks.generation.conftest import Made
 
+pytestmark = pytest.mark.thorough
+
 
 def rounds_of(prompts: int = 20, **settings: Any) -> Rounds:
     made = Generate.model_validate({"prompts": {"paths": ["p"]}, "rounds": 3, "held": 5, "per_round": 4} | settings)

@@ -15,6 +15,8 @@ from tasks.store.store import SHOWN
 from tasks.tracking.tracker import Tracker, connect
 from tests.tasks.homes import AGE, NEW, OLD, model, ran, results
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:

@@ -19,6 +19,8 @@ from tasks.monitoring.reference import Watched, find_or_compute_reference, find_
 from tasks.records.monitoring import WindowReport
 from tests.tasks.monitoring.conftest import WORDS, reviews, write_rows
 
+pytestmark = pytest.mark.thorough
+
 OTHER = {"bad": ("trist", "kalt", "spaet", "oede"), "good": ("warm", "schoen", "leise", "rein")}
 CYRILLIC = {"bad": ("холодно", "тускло"), "good": ("чисто", "тепло")}
 

@@ -22,6 +22,8 @@ from tasks.records.monitoring import WindowEntry
 from tasks.runtime.cluster.client import VARIABLE
 from tests.tasks.monitoring.conftest import VIT, promote, reviews, write_rows
 
+pytestmark = pytest.mark.thorough
+
 NAMES = ("first", "second")
 
 

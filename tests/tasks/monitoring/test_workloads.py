@@ -17,6 +17,8 @@ from tasks.monitoring.reference import Watched
 from tasks.records.monitoring import WindowReport
 from tests.tasks.monitoring.conftest import LLAMA, VIT, promote, write_rows
 
+pytestmark = pytest.mark.thorough
+
 SHADOW = Monitoring(shadow_rows=20)
 
 

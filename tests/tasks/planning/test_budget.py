@@ -15,6 +15,8 @@ from tasks.planning.budget import PLANNED_SHARE, fit_budget, parse_budget
 from tasks.proof.arms import replicate
 from tasks.training.identity import untaught
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("2h", 7200), ("1d", 86400)])
 def test_a_budget_is_read(text: str, seconds: float) -> None:

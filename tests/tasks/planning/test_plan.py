@@ -34,6 +34,8 @@ from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
 from tests.factories import run_record
 
+pytestmark = pytest.mark.thorough
+
 LADDER = """
 name: digits
 workload: image-classification

@@ -18,6 +18,8 @@ from tasks.runtime.runs.run_registry import save
 from tasks.teachers.teacher import prepare_teacher
 from tests.factories import inputs_of, ladder_of_file, run_record
 
+pytestmark = pytest.mark.thorough
+
 SHAPE = {"family": "bert", "hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 16}
 COMMON = {"batch_size": 16, "learning_rate": 1e-2, "precision": "fp32"}
 

@@ -27,6 +27,8 @@ from tasks.tracking.versions import CLAIM, alias_of
 from tests.factories import ladder_of_file, run_record
 from tests.tasks.registry.conftest import Ran
 
+pytestmark = pytest.mark.thorough
+
 TRAINING = {"steps": 1, "batch_size": 1, "learning_rate": 1e-3}
 STAGES = {
     "teacher": {"source": "checkpoint", "path": "x"},

@@ -15,6 +15,8 @@ from tasks.tracking.null import NullTracker
 from tasks.tracking.tracker import Tracker
 from tests.tasks.registry.conftest import Ran
 
+pytestmark = pytest.mark.thorough
+
 
 def test_a_student_is_registered_once_per_weights_with_its_lineage(home: Home, tracker: Tracker, ran: Ran) -> None:
     first, again, other = ran("a", b"one"), ran("b", b"one"), ran("c", b"two")

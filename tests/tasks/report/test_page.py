@@ -19,6 +19,8 @@ from tasks.report.sections.slices import slice_rows
 from tests.factories import data_record, model_record, run_record
 from tests.tasks.reports import MODULES, PACKAGES, SETTINGS, Page, long_ladder, run
 
+pytestmark = pytest.mark.thorough
+
 
 def test_a_finished_language_run_shows_every_models_figures(language: RunRecord, page: Callable[..., Page]) -> None:
     shown = page(language)

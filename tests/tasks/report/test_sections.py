@@ -15,6 +15,8 @@ from tasks.report.page import TEMPLATES
 from tasks.report.sections import SECTIONS
 from tests.tasks.reports import Page
 
+pytestmark = pytest.mark.thorough
+
 FRAMES = {"report", "compare", "monitoring", "section"}  # whole pages, and the layout of sections without a template
 ROOM = TEMPLATES.with_name("sections")
 

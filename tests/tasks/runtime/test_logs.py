@@ -12,6 +12,8 @@ import pytest
 
 from tasks.runtime.logs import BURST, NOT_ON_TERMINAL, _TerminalHandler, log
 
+pytestmark = pytest.mark.thorough
+
 
 def test_a_flood_is_cut_to_a_line_a_second_and_says_so(calm: None, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="ladder")

@@ -13,6 +13,8 @@ from tasks.records.routes.search import RungScore, SearchedTrial
 from tasks.search.plan import SearchPlan, plan_search
 from tasks.search.study import Study, claimed, open_study
 
+pytestmark = pytest.mark.thorough
+
 RATES = "{choices: [0.5, 1], relative: true}"
 SPACE = f"search.space={{objective: {{alpha: {{low: 0.1, high: 0.9}}, kind: [forward-kl, jsd]}}, training.learning_rate: {RATES}}}"
 

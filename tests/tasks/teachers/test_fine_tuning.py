@@ -39,6 +39,8 @@ from tasks.teachers.fine_tuning import fine_tuning_work
 from tasks.teachers.teacher import prepare_teacher
 from tests.factories import WORDS, inputs_of, ladder_of_file, save_with_words, write_good_and_bad
 
+pytestmark = pytest.mark.thorough
+
 NARROW: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TRAINING = {"steps": 30, "batch_size": 16, "learning_rate": 3e-3, "precision": "fp32", "validate_every": 30, "checkpoint_every": 10}
 

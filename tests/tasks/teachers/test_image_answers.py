@@ -28,6 +28,8 @@ from tasks.teachers.quality import accept_teacher
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student
 
+pytestmark = pytest.mark.thorough
+
 COUNT = 40  # images of each class
 SURE = 0.9
 

@@ -32,6 +32,8 @@ from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
 from tests.factories import ladder_of_file
 
+pytestmark = pytest.mark.thorough
+
 TEXT = "".join(f"def function_{i}(value):\n    return value * {i} + len(str({i}))\n\n\n" for i in range(40))
 SHAPE = {"hidden_size": 16, "layers": 3, "heads": 4, "key_value_heads": 2, "feed_forward": 24}
 TRAINING = {"steps": 3, "batch_size": 2, "precision": "fp32", "validate_every": 3, "checkpoint_every": 3}

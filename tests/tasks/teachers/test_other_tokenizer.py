@@ -36,6 +36,8 @@ from tasks.training.find_or_train import find_or_train
 from tasks.training.student import student_work
 from tests.factories import ladder_of_file
 
+pytestmark = pytest.mark.thorough
+
 TEXT = "".join(f"the {word} sees {i} rivers and naïve moons 🌙; " for i, word in enumerate(["cat", "猫", "dog", "Zoë"] * 12))
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "feed_forward": 24}
 SMALLER = {**SHAPE, "hidden_size": 8, "layers": 1}

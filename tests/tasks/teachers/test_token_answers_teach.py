@@ -43,6 +43,8 @@ from tests.tasks.teachers.token_files import (
     write,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -19,6 +19,8 @@ from tasks.tracking.recorder import Recorder, patience
 from tasks.tracking.tracker import Tracker, connect
 from tests.factories import corpus_in, model_record, split_of
 
+pytestmark = pytest.mark.thorough
+
 RUN = "0" * 32  # no run has this id
 
 

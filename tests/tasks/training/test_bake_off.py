@@ -27,6 +27,8 @@ from tasks.training.costs.examples import training_examples
 from tasks.training.student import train_student
 from tests.factories import inputs_of, model_record, run_record
 
+pytestmark = pytest.mark.thorough
+
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
 TRAINING = {"steps": 8, "batch_size": 4, "precision": "fp32"}
 BEST = {"teachers": "best", "bake_off": 0.5}

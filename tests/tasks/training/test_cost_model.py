@@ -36,6 +36,8 @@ from tasks.training.costs.examples import TrainingExamples, training_examples
 from tasks.training.members import with_members
 from tasks.training.student import train_student
 
+pytestmark = pytest.mark.thorough
+
 LINES = "".join(f"def function_{i % 3}(value):\n    return value * {i % 5} + len(str({i % 7}))\n\n\n" for i in range(30))
 SHAPE = {"hidden_size": 16, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward": 24}
 TRAINING = {"steps": 3, "batch_size": 4, "precision": "fp32"}

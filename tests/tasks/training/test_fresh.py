@@ -18,6 +18,8 @@ from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 from tasks.training.student import train_student
 
+pytestmark = pytest.mark.thorough
+
 TINY = """
 name: tiny
 workload: image-classification

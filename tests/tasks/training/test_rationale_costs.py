@@ -21,6 +21,8 @@ from tasks.training.costs.examples import TrainingExamples, training_examples
 from tasks.training.identity import numeric_settings, untaught
 from tasks.training.student import train_student
 
+pytestmark = pytest.mark.thorough
+
 SHAPE = {"family": "llama", "hidden_size": 16, "heads": 2, "feed_forward": 16}
 TRAINING = {"steps": 3, "batch_size": 4, "precision": "fp32"}
 

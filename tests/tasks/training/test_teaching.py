@@ -24,6 +24,8 @@ from tasks.training.members import with_members
 from tasks.training.student import student_work, train_student
 from tasks.training.teaching import member_seed, planned_teaching
 
+pytestmark = pytest.mark.thorough
+
 SHAPE = {"hidden_size": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward": 24}
 TRAINING = {"steps": 6, "batch_size": 4, "precision": "fp32", "checkpoint_every": 1}
 

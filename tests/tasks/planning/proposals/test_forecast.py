@@ -19,6 +19,8 @@ from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
 
+pytestmark = pytest.mark.thorough
+
 FEW = ((1 / 8, 0), (1 / 4, 0))
 WHOLE = 1e12  # operations of a whole schedule
 
