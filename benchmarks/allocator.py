@@ -17,10 +17,9 @@ from pathlib import Path
 
 from benchmarks.common import automatic_precision, machine, spread
 from benchmarks.peers import PAIRS, prepare
-from conf.native import ALLOCATOR, TUNABLES
+from conf.native import ALLOCATOR, KEEP, TUNABLES
 
-JOINED = ":glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
-SETTINGS = {"glibc's own": "", "large blocks kept": ALLOCATOR[TUNABLES].removesuffix(JOINED), "Ladder's": ALLOCATOR[TUNABLES]}
+SETTINGS = {"glibc's own": "", "large blocks kept": KEEP, "Ladder's": ALLOCATOR[TUNABLES]}
 WORK = {"on-policy": ("on_policy", "ladder"), "live": ("peers", "live"), "cached": ("peers", "cached")}
 
 

@@ -17,7 +17,7 @@ from benchmarks.common import machine
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from models.base.device import precision_of, resolve_device
-from models.base.quality import main_metric
+from models.base.quality import direction, main_metric
 from models.base.statistics import interval
 from models.evaluation.paired import DocumentScores
 from tasks.data.prepare import prepare_data
@@ -104,7 +104,7 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int) -> None:
 
 
 def _print(ladder: Ladder, scores: dict[str, list[float]], chosen: list[str], shares: list[float]) -> None:
-    sign = -1.0 if main_metric(ladder.workload) == "bits_per_byte" else 1.0
+    sign = direction(main_metric(ladder.workload))
     means = {route: sum(found) / len(found) for route, found in scores.items()}
     where = machine(resolve_device(ladder.compute.device))
     print(f"\n{ladder.name}, {len(chosen)} seeds, {main_metric(ladder.workload)} on the test split; {where}")

@@ -21,7 +21,7 @@ from benchmarks.common import machine
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
 from models.base.device import resolve_device, use_threads
-from models.base.quality import main_metric
+from models.base.quality import direction, main_metric
 from models.base.statistics import interval
 from tasks.data.prepare import prepare_data
 from tasks.planning.matching import shortened
@@ -64,7 +64,7 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int, routes: list[str
         name: [timed(replicate(arm, number), f"{name}-{number}", root, replace(inputs, ladder=arm)) for number in range(seeds)]
         for name, arm in arms.items()
     }
-    sign = -1.0 if main_metric(ladder.workload) == "bits_per_byte" else 1.0
+    sign = direction(main_metric(ladder.workload))
     print(f"\n| route | steps | {main_metric(ladder.workload)} by seed | mean | seconds a seed | gain over {AS_WRITTEN} (95 % interval) |")
     print("|---|---|---|---|---|---|")
     for name, rows in found.items():

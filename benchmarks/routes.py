@@ -3,7 +3,8 @@
     python -m benchmarks.routes [--ladder NAME] [--arms NAMES] [--seeds 5] [--pilot] [KEY=VALUE ...]
 
 Runs `ladder prove` with the routes as arms, each with the FLOPs of the ladder as written, and prints its proof as a table: score on the
-test split with its interval, FLOPs and seconds of a seed as shares of the ladder's, and the gain of the ladder as written over each. With
+test split with its interval, FLOPs and seconds of a seed as shares of the ladder's, and the gain of the ladder as written over each; then
+the scores by seed, and the gain of `route: auto` over each arm, where it is one, by Student's t over the paired seeds. With
 `--pilot` students have a tenth of their steps. A second call, or one that was interrupted, computes only what is missing in LADDER_HOME.
 """
 
@@ -20,6 +21,8 @@ from conf.errors import UserError
 from conf.home import home
 from conf.loading.load import load
 from conf.schema.measures.proof import ROUTE_ARMS, Arm
+from models.base.quality import direction
+from models.base.statistics import Interval, interval
 from tasks.planning.routes import refusal
 from tasks.records.format import percent
 from tasks.records.proof import ArmResult, Estimate, Proof, read_proof
@@ -66,18 +69,30 @@ def row(arm: ArmResult, staged: ArmResult, proof: Proof) -> str:
     return f"| {arm.arm} | {steps} | {score} | {share['flops']:.3f} | {seconds} | {gains}{outcome} |"
 
 
+def gains_of_auto(proof: Proof) -> list[str]:
+    """Auto's gain over each other arm, paired by seed; none where auto is no arm, or there is one seed."""
+    scores = {arm.arm: [each.score for each in arm.replicates] for arm in proof.arms}
+    own = scores.pop("auto", [])
+    if len(own) < 2:
+        return []
+    paired = {arm: [direction(proof.metric) * (a - b) for a, b in zip(own, other, strict=True)] for arm, other in scores.items()}
+    return [f"auto over {arm}: {_words(interval(gains), proof.metric, sign=True)}" for arm, gains in paired.items()]
+
+
 def _mean(arm: ArmResult, name: str) -> float:
     return statistics.fmean(getattr(each, name) for each in arm.replicates)
 
 
-def _words(estimate: Estimate, metric: str, sign: bool = False) -> str:
-    def one(value: float | None) -> str:
-        if value is None:
-            return "?"
-        text = f"{value:.3f}" if metric == "bits_per_byte" else percent(value).removesuffix(" %")
-        return f"+{text}" if sign and value > 0 else text
+def _words(estimate: Estimate | Interval, metric: str, sign: bool = False) -> str:
+    low, mean, high = (_figure(value, metric, sign) for value in (estimate.low, estimate.mean, estimate.high))
+    return f"{mean} ({low} to {high})"
 
-    return f"{one(estimate.mean)} ({one(estimate.low)} to {one(estimate.high)})"
+
+def _figure(value: float | None, metric: str, sign: bool = False) -> str:
+    if value is None:
+        return "?"
+    text = f"{value:.3f}" if metric == "bits_per_byte" else percent(value, 2).removesuffix(" %")
+    return f"+{text}" if sign and value > 0 else text
 
 
 def main() -> None:
@@ -96,6 +111,11 @@ def main() -> None:
     print(f"| arm | steps | {unit} | FLOPs | seconds a seed | staged gains (95 % interval) |\n|---|---|---|---|---|---|")
     for arm in proof.arms:
         print(row(arm, proof.arms[0], proof))
+    print()
+    for arm in proof.arms:
+        print(f"{arm.arm} by seed: {', '.join(_figure(each.score, proof.metric) for each in arm.replicates)}")
+    for line in gains_of_auto(proof):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,9 @@ from collections.abc import Mapping, Sequence
 
 TUNABLES = "GLIBC_TUNABLES"
 OPENMP = {"GOMP_SPINCOUNT": "20000"}
-ALLOCATOR = {
-    TUNABLES: f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={1 << 30}:glibc.malloc.trim_threshold={64 << 20}"
-    ":glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
-    "THP_MEM_ALLOC_ENABLE": "0",
-}
+KEEP = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={1 << 30}:glibc.malloc.trim_threshold={64 << 20}"  # large blocks
+JOIN = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"  # small ones
+ALLOCATOR = {TUNABLES: f"{KEEP}:{JOIN}", "THP_MEM_ALLOC_ENABLE": "0"}
 OLDEST = (2, 35)  # glibc with `hugetlb`
 TRAINING = ("run", "rerun", "prove", "plan")  # commands that train, or measure how fast a training is
 

@@ -26,6 +26,11 @@ def main_metric(workload: str) -> str:
     return "bits_per_byte" if answers_in_ids(workload) else "similarity" if makes_embeddings(workload) else "accuracy"
 
 
+def direction(metric: str) -> float:
+    """1 for a main metric of which more is better, -1 for one of which less is."""
+    return -1.0 if metric == "bits_per_byte" else 1.0
+
+
 def retention(workload: str, student: Mapping[str, float], teacher: str) -> float:
     """How much of a teacher's quality a student keeps; 1: all, above 1: it is better.
 

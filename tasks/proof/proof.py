@@ -10,7 +10,7 @@ from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import MATCHED, Arm
 from models.base.looks import interval_at, seeds_to_decide
-from models.base.quality import baseline_figures, learned_nothing, main_metric
+from models.base.quality import baseline_figures, direction, learned_nothing, main_metric
 from models.base.statistics import interval, outcome
 from tasks.planning.costs.economics import HOUR
 from tasks.planning.matching import total_of
@@ -166,7 +166,7 @@ def opponents(ladder: Ladder, arms: Sequence[Arm]) -> tuple[Arm, list[Arm]]:
 def _contrasts(
     ladder: Ladder, run: str, results: dict[Arm, list[Replicate]], resolution: float, earlier: Sequence[Proof]
 ) -> Iterator[Contrast]:
-    sign, delta = -1.0 if metric_of(ladder) == "bits_per_byte" else 1.0, ladder.proof.least(ladder.workload)
+    sign, delta = direction(metric_of(ladder)), ladder.proof.least(ladder.workload)
     finished = all(len(replicates) == ladder.proof.seeds for replicates in results.values())
     first, others = opponents(ladder, list(results))
     for second in others:

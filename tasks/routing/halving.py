@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from models.base.quality import direction
 from tasks.records.choice.route import Standing
 from tasks.records.format import operations, percent
 
@@ -83,7 +84,7 @@ def standings_of(
         keep: Routes that go on.
         metric: `bits_per_byte`, of which less is better, or `accuracy`.
     """
-    sign = -1.0 if metric == "bits_per_byte" else 1.0
+    sign = direction(metric)
     means = {route: mean_of(found) for route, found in scores.items()}
     ran = {route: mean for route, mean in means.items() if mean is not None}
     if not ran:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from conf.schema.ladder import Ladder
-from models.base.quality import main_metric
+from models.base.quality import direction, main_metric
 from models.evaluation.paired import DocumentScores
 from tasks.records.choice.route import PilotRecord, RouteDecision, RouteRound, Standing
 from tasks.routing.candidates import RouteCandidates, Spending
@@ -107,8 +107,7 @@ class RouteSearch:
     def _noise(self, of: Mapping[str, Sequence[PilotRecord]], scores: Mapping[str, DocumentScores]) -> Noise:
         def noise(first: str, second: str) -> float | None:
             pairs = list(zip(of[first], of[second], strict=True))
-            sign = -1.0 if self.metric == "bits_per_byte" else 1.0
-            gains = [sign * (a.score - b.score) for a, b in pairs if a.score is not None and b.score is not None]
+            gains = [direction(self.metric) * (a.score - b.score) for a, b in pairs if a.score is not None and b.score is not None]
             errors = [error_of_gain(scores[a.fingerprints[-1]], scores[b.fingerprints[-1]]) for a, b in pairs]
             return noise_over_seeds(gains, errors)
 

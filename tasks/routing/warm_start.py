@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
+from models.base.quality import direction
 from tasks.records.choice.route import RouteDecision
 from tasks.records.run import StageRecord, stage_record
 from tasks.runtime.runs.run_registry import Context, store_of
@@ -20,8 +21,7 @@ def first_weights(ladder: Ladder, decision: RouteDecision) -> tuple[str, ...]:
     scored = [pilot for pilot in last if pilot.route == decision.winner and pilot.score is not None]
     if not scored or not ladder.routing.warm_start:
         return ()
-    sign = -1.0 if decision.metric == "bits_per_byte" else 1.0
-    best = max(scored, key=lambda pilot: sign * (pilot.score or 0.0))
+    best = max(scored, key=lambda pilot: direction(decision.metric) * (pilot.score or 0.0))
     rungs = enumerate(zip(ladder.stages, best.fingerprints, best.steps, strict=True))
     least = ladder.routing.least_steps
     return tuple(fingerprint if steps >= least and _goes_on(stage, place) else "" for place, (stage, fingerprint, steps) in rungs)

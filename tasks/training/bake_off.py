@@ -15,6 +15,7 @@ from conf.schema.ladder import Ladder
 from conf.schema.stage.stage import Stage
 from conf.schema.workloads import answers_in_ids
 from models.base.numerics import NUMERICS
+from models.base.quality import direction
 from models.data.corpus import CorpusInfo
 from tasks.evaluation.evaluate import SPLIT
 from tasks.records.choice.teacher import TeacherChoice, TeacherTrial
@@ -71,8 +72,7 @@ def read_choice(folder: Path) -> TeacherChoice:
 
 def chosen_of(trials: Sequence[TeacherTrial], metric: str, steps: int) -> TeacherChoice:
     """The choice: the best score, of equal ones the lower negative log-likelihood, then the nearest ancestor."""
-    sign = 1.0 if metric == "bits_per_byte" else -1.0
-    best = min(trials, key=lambda trial: (sign * trial.score, trial.nll))
+    best = min(trials, key=lambda trial: (-direction(metric) * trial.score, trial.nll))
     return TeacherChoice(place=best.place, metric=metric, steps=steps, trials=tuple(trials))
 
 

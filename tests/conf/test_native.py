@@ -50,7 +50,7 @@ def test_a_training_starts_with_the_settings_and_its_own_arguments(arguments: tu
     assert {**native.OPENMP, **native.ALLOCATOR}.items() <= found.items()
 
 
-@pytest.mark.skipif(not native._has_huge_pages(), reason="as above")
+@pytest.mark.skipif(not native._has_huge_pages(), reason="asks glibc 2.35 or newer for its list of settings; other C libraries have none")
 def test_the_c_library_knows_each_setting() -> None:
     maps = Path("/proc/self/maps").read_text(encoding="utf-8").split()
     loader = next(word for word in maps if "/ld-linux" in word)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 from collections.abc import Callable
@@ -14,69 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from conf.errors import LadderError, RunCancelled, StoreError, UserError
-from conf.home import Home, disk_errors
+from conf.errors import LadderError, RunCancelled
 from models.base.files import allow_open_files
 from models.data.batches import Batch, TrainingBatches
 from models.data.corpus import Corpus
 from models.losses.loss import SparseSignal, TeacherSignal
-from models.signals.cache import KEY, TOLERANCE, SignalCache, keys_of
-from models.signals.codec import Coding, decode, dense, encode
-from models.signals.fill import fill_cache, needed_keys, select_examples
+from models.signals.cache import KEY, SignalCache, keys_of
+from models.signals.codec import dense
+from models.signals.fill import needed_keys
 from models.signals.sources import rows
-from tests.machine import child, kill, read_line, small_disk
+from tests.models.signals.caches import V, expected, filled, made, opened, pattern
 
 pytestmark = pytest.mark.thorough
-
-V = 258
-IDENTITY = {"teacher": "a" * 64, "tokenizer": "b" * 64, "sequence_length": 24, "signal": "sampled", "vocabulary": V, "size": 20, "seed": 1}
-FINGERPRINT = "c" * 64
-
-
-@pytest.fixture
-def text(lm_corpus: Callable[..., Corpus]) -> Corpus:
-    """Windows that all differ, 150 of them."""
-    generator = np.random.default_rng(0)
-    documents = [generator.integers(0, 256, 119).tolist() for _ in range(30)]
-    return lm_corpus(documents, documents[:2], length=24)
-
-
-def pattern(batch: Batch) -> Tensor:
-    """A teacher whose answer is a function of the id at each place."""
-    ids = batch.inputs["input_ids"].flatten()
-    return ((ids[:, None] * 31 + torch.arange(V) * 7) % 23).float() / 3
-
-
-def made(folder: Path, **changes: Any) -> SignalCache:
-    """An empty cache in a folder, as the store publishes it."""
-    identity = IDENTITY | changes
-    folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"fingerprint": FINGERPRINT, "identity": identity, "files": {}}))
-    return SignalCache.open(folder, FINGERPRINT, identity, pytest.fail)
-
-
-def opened(folder: Path, said: list[str] | None = None, **changes: Any) -> SignalCache:
-    return SignalCache.open(folder, FINGERPRINT, IDENTITY | changes, pytest.fail if said is None else said.append)
-
-
-def filled(cache: SignalCache, batches: TrainingBatches, steps: int = 1000, logits: Callable[[Batch], Tensor] = pattern, **how: Any) -> int:
-    """Dump what is missing; how many examples the teacher was asked for."""
-    asked = []
-
-    def counted(batch: Batch) -> Tensor:
-        asked.append(len(batch.targets))
-        return logits(batch)
-
-    fill_cache(cache, batches, needed_keys(batches, steps)[0], counted, "mine", **how)
-    return sum(asked)
-
-
-def expected(batch: Batch, coding: Coding, logits: Tensor) -> Tensor:
-    """The probabilities that each example's own record gives."""
-    keys = keys_of(batch)
-    each = zip(logits.split(len(logits) // len(keys)), keys, strict=True)
-    records = [np.frombuffer(encode(z, coding, bytes(key).ljust(16, b"\0")), dtype=np.uint8) for z, key in each]
-    return torch.cat([dense(decode([record], coding), coding.vocabulary) for record in records])
 
 
 class TestRows:
@@ -151,29 +99,6 @@ class TestMore:
         assert torch.equal(dense(again.source(batches.at(0)), V), before)
 
 
-DUMP = """
-import sys, time
-from pathlib import Path
-import torch
-from models.data.batches import TrainingBatches
-from models.data.corpus import Corpus
-from models.signals.cache import SignalCache
-from models.signals.fill import fill_cache, needed_keys
-import json
-folder, corpus = Path(sys.argv[1]), Corpus(Path(sys.argv[2]), "hash")
-manifest = json.loads((folder / "manifest.json").read_text())
-cache = SignalCache.open(folder, manifest["fingerprint"], manifest["identity"], print)
-batches = TrainingBatches(corpus, 8, 0)
-def pattern(batch):
-    ids = batch.inputs["input_ids"].flatten()
-    return ((ids[:, None] * 31 + torch.arange(258) * 7) % 23).float() / 3
-def say(done):
-    print(done, flush=True)
-    time.sleep(0.2)
-fill_cache(cache, batches, needed_keys(batches, 1000)[0], pattern, "mine", on_example=say, part_bytes=int(sys.argv[3]))
-"""
-
-
 def test_processes_fill_a_cache_together_with_the_bits_of_one(text: Corpus, tmp_path: Path) -> None:
     batches = TrainingBatches(text, 4, seed=0)
     one = made(tmp_path / "one")
@@ -192,92 +117,6 @@ def test_processes_fill_a_cache_together_with_the_bits_of_one(text: Corpus, tmp_
     assert len(set(names)) == len(names) > 3
     again = [opened(tmp_path / "three") for _ in range(2)]
     assert [filled(cache, batches, share=(number, 2)) for number, cache in enumerate(again)] == [0, 0]
-
-
-class TestHarm:
-    @pytest.mark.processes
-    def test_a_killed_dump_goes_on_at_the_next_part(self, text: Corpus, tmp_path: Path) -> None:
-        batches = TrainingBatches(text, 8, seed=0)
-        whole = made(tmp_path / "whole")
-        every = filled(whole, batches, part_bytes=8000)
-        killed = made(tmp_path / "killed")
-        with child(DUMP, killed.folder, text.folder, 8000) as process:
-            while len(list(killed.folder.glob("part-*.json"))) < 2:
-                assert read_line(process)
-            kill(process)
-        resumed = opened(killed.folder)
-        kept = sum(part.examples for part in resumed.parts)
-        assert 0 < kept < every
-        assert filled(resumed, batches, part_bytes=8000) == every - kept
-        names = sorted(path.name for path in whole.folder.glob("part-*.bin"))
-        assert [(killed.folder / name).read_bytes() for name in names] == [(whole.folder / name).read_bytes() for name in names]
-        assert sorted(path.name for path in killed.folder.glob("part-*.bin")) == names
-
-    @pytest.mark.parametrize("suffix", [".bin", ".npy"])
-    @pytest.mark.parametrize("harm", ["truncated", "changed", "gone"])
-    def test_a_damaged_part_is_named_and_redone(self, text: Corpus, tmp_path: Path, suffix: str, harm: str) -> None:
-        cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
-        filled(cache, batches, part_bytes=8000)
-        before = dense(cache.source(batches.at(2)), V)
-        path = tmp_path / "cache" / f"part-00001{suffix}"
-        raw = path.read_bytes()
-        path.unlink()
-        if harm != "gone":
-            path.write_bytes(raw[:-7] if harm == "truncated" else raw[:-1] + bytes([raw[-1] ^ 1]))
-        said: list[str] = []
-        again = opened(tmp_path / "cache", said)
-        assert len(said) == 1
-        assert f"damaged part of cached signals {tmp_path / 'cache' / 'part-00001'}" in said[0]
-        assert filled(again, batches) == cache.parts[1].examples
-        assert torch.equal(dense(opened(tmp_path / "cache").source(batches.at(2)), V), before)
-
-    def test_a_part_without_a_manifest_does_not_exist(self, text: Corpus, tmp_path: Path) -> None:
-        cache, batches = made(tmp_path / "cache"), TrainingBatches(text, 8, seed=0)
-        filled(cache, batches, steps=2)
-        (tmp_path / "cache" / "part-00000.json").unlink()
-        assert filled(opened(tmp_path / "cache"), batches, steps=2) == 16
-
-    def test_a_full_disk_is_one_clear_error_and_finished_parts_stay(self, text: Corpus, tmp_path: Path) -> None:
-        batches = TrainingBatches(text, 8, seed=0)
-        with small_disk(tmp_path / "small", "300k") as place:
-            cache = made(place / "cache", signal="full")
-            with pytest.raises(StoreError, match="No space left on device"), disk_errors(Home(place)):
-                filled(cache, batches, part_bytes=1)
-            again = opened(place / "cache", signal="full")
-            assert len(again.parts) == len(list((place / "cache").glob("part-*.bin"))) >= 1
-            assert torch.allclose(dense(again.source(batches.at(0)), V), torch.softmax(pattern(batches.at(0)), -1), atol=1e-3)
-
-
-class TestRefused:
-    @pytest.mark.parametrize(("key", "value"), [("teacher", "d" * 64), ("tokenizer", "e" * 64), ("sequence_length", 48), ("size", 50)])
-    def test_a_cache_of_another_kind(self, tmp_path: Path, key: str, value: Any) -> None:
-        made(tmp_path / "cache")
-        with pytest.raises(UserError) as error:
-            SignalCache.open(tmp_path / "cache", "d" * 64, IDENTITY | {key: value}, pytest.fail)
-        assert FINGERPRINT in str(error.value)
-        assert "d" * 64 in str(error.value)
-        assert f"{key} {IDENTITY[key]} instead of {value}" in str(error.value)
-
-    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-    def test_a_teacher_that_answers_nan(self, text: Corpus, tmp_path: Path, value: float) -> None:
-        def broken(batch: Batch) -> Tensor:
-            z = pattern(batch)
-            z[5, 3] = value
-            return z
-
-        cache = made(tmp_path / "cache")
-        with pytest.raises(UserError, match="logits that are NaN or infinite in 1 of 192 rows"):
-            filled(cache, TrainingBatches(text, 8, seed=0), logits=broken)
-        assert cache.parts == []
-
-    @pytest.mark.parametrize("kind", ["sampled", "top-k", "full"])
-    def test_another_teacher_is_far_and_rounding_is_near(self, text: Corpus, tmp_path: Path, kind: str) -> None:
-        cache, batches = made(tmp_path / "cache", signal=kind), TrainingBatches(text, 8, seed=0)
-        filled(cache, batches)
-        few = select_examples(batches.at(0), range(4))
-        rounded = cache.distance(few, lambda batch: pattern(batch).bfloat16().float())
-        assert rounded < TOLERANCE
-        assert cache.distance(few, lambda batch: 1.3 * pattern(batch).flip(1)) > 2 * TOLERANCE
 
 
 def test_the_index_that_grew_with_its_parts_is_that_of_the_cache_opened_anew(text: Corpus, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from conf.loading.load import load
 from conf.schema.ladder import Ladder
+from flows.routing.choose import choose_route
 from models.architectures.checkpoint import load_model
 from tasks.planning.matching import with_stages
 from tasks.records.choice.route import PilotRecord, RouteDecision, RouteRound
@@ -101,10 +102,14 @@ def test_the_final_training_begins_where_the_pilot_ended(
 
 
 def test_a_pilot_that_was_deleted_leaves_the_ladder_as_written(pilot: tuple[StageInputs, StageRecord, StageRecord], tmp_path: Path) -> None:
-    inputs, _, last = pilot
+    inputs, root, last = pilot
     home = tmp_path / "home"
     shutil.copytree(inputs.context.home, home)
     shutil.rmtree(next((home / "store" / "stage").glob(f"*{last.fingerprint[:12]}*")))
-    decision = decision_of(winner="direct").model_copy(update={"first_weights": (last.fingerprint,)})
-    context = inputs.context.model_copy(update={"home": str(home)})
-    assert found(decision, inputs.ladder, context) == {}
+    decision = decision_of().model_copy(update={"first_weights": (last.fingerprint,)})
+    here = replace(inputs, context=inputs.context.model_copy(update={"home": str(home)}))
+    assert found(decision, inputs.ladder, here.context) == {}
+    kept = list[RouteDecision]()
+    decided, chosen = choose_route(root, here, decision.model_copy(update={"steps": (3,)}), kept.append)
+    assert (decided.first_weights, chosen.first_weights) == (("",), {})
+    assert kept == [decided]  # so that a run that is continued once more begins alike
