@@ -1,4 +1,4 @@
-"""What `accelerate` costs a step: `python -m benchmarks.accelerated [--steps 30] [--repeats 5]`.
+"""Cost of `accelerate` per step: `python -m benchmarks.accelerated [--steps 30] [--repeats 5]`.
 
 The same steps of a small language model, on random ids, through `accelerate` (prepare, backward, clip_grad_norm_), as the training loop
 takes them, and by PyTorch alone, in alternation. Several processes train through PyTorch's own DistributedDataParallel either way.

@@ -1,4 +1,4 @@
-"""What the C library's settings save: `python -m benchmarks.allocator [--pair bytes|smollm2] [--steps 8] [--repeats 5]`.
+"""Savings by the C library's settings: `python -m benchmarks.allocator [--pair bytes|smollm2] [--steps 8] [--repeats 5]`.
 
 Trains the student of a pair of `benchmarks.peers` on-policy, with its live teacher and from cached signals, each measurement in a process
 of its own, in alternation: with glibc's own settings, with large freed blocks kept, and with small free blocks joined as well, as

@@ -1,4 +1,4 @@
-"""Which assistant is best, and how long should a chain be? The questions of TAKD's Tables 1 and 2, on the digits.
+"""Comparison of assistants and of chains on the digits (TAKD's Tables 1 and 2).
 
     python -m benchmarks.assistants [--seeds 5] [--widths W ...] [--chain W ...] [-- KEY=VALUE ...]
 

@@ -1,4 +1,4 @@
-"""Where attention's gradient is sooner in single precision: `python -m benchmarks.attention [--tokens 6144] [--repeats 9]`.
+"""Sizes at which attention's gradient is faster in single precision: `python -m benchmarks.attention [--tokens 6144] [--repeats 9]`.
 
 Backward pass of causal attention in bf16 on a processor, PyTorch's own beside ours, in turns, four heads, as many tokens at each length.
 Prints the median milliseconds of both and the median of their ratios; `LIMIT` in `models/architectures/attention.py` comes from this table.

@@ -1,4 +1,4 @@
-"""Where a training step's time goes: `python -m benchmarks.breakdown [--pair bytes|smollm2] [--mode live|cached] [--compile]`.
+"""Time of each part of a training step: `python -m benchmarks.breakdown [--pair bytes|smollm2] [--mode live|cached] [--compile]`.
 
 The pairs of `benchmarks.peers`, trained by `models.training.loop.train` itself, whose parts are timed where they are called. Forward KL
 does the head's product, the loss and both their gradients in one go, so they are one part; a live teacher's head belongs to it too.

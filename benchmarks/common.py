@@ -1,4 +1,4 @@
-"""What the benchmarks share: models of a ladder, their training plans, a synthetic corpus, figures in words."""
+"""Helpers of the benchmarks: models, plans, a synthetic corpus, figures in words."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def random_corpus(folder: Path, interface: Interface, tokens: int = 1_000_000) -
 
 
 def machine(device: str) -> str:
-    """Where a figure was measured."""
+    """Description of the machine that measured a figure."""
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""What a run costs as tokens and students grow: `python -m benchmarks.cost [--pair bytes|smollm2] [--repeats 3]`.
+"""Cost of a run by numbers of tokens and students: `python -m benchmarks.cost [--pair bytes|smollm2] [--repeats 3]`.
 
 Times the three things a run does (storing the teacher's signals, cached training, evaluation beside the teacher) at several numbers
 of tokens, and a dump with the trainings of one to three students that share it. The counts take turns, forwards and backwards, so
@@ -104,7 +104,7 @@ class Run:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """What a call takes."""
+    """Wall-clock seconds of a call."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

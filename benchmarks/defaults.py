@@ -1,4 +1,4 @@
-"""Which value of a setting is best? A ladder with each of several values, over seeds, paired with the first value.
+"""Comparison of a setting's values, over seeds, paired with the first value.
 
     python -m benchmarks.defaults LADDER KEY VALUE VALUE ... [--seeds 5] [--with KEY=VALUE ...]
     python -m benchmarks.defaults digits defaults.objective.alpha 0.9 0.5 1.0 --seeds 3

@@ -1,4 +1,4 @@
-"""What a GPU makes of the 1B ladder, in one command of at most eight minutes, without network.
+"""Measurements of the 1B ladder on a GPU: at most eight minutes, without network.
 
     python -m benchmarks.gpu [--minutes 8]
     python -m benchmarks.gpu --toy          # the same with small shapes, on a processor

@@ -31,7 +31,7 @@ PASSING |= {"prefect_run_id", "run", "signals", "money", "verdict"}  # these tel
 
 
 def figures(value: Any) -> Any:
-    """What two runs must have in common: everything but times, places and ids."""
+    """Values that two runs must have in common: everything but times, places and ids."""
     if isinstance(value, dict):
         return {key: figures(item) for key, item in value.items() if key not in PASSING and "seconds" not in key}
     return [figures(item) for item in value] if isinstance(value, list) else value
@@ -61,7 +61,7 @@ def select(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 class Trackers:
-    """What MLflow's and Prefect's databases say."""
+    """States of runs in MLflow's and Prefect's databases."""
 
     MLFLOW = """
 select exists (select 1 from tags where tags.run_uuid = runs.run_uuid and key = 'ladder.run'), status
@@ -111,7 +111,7 @@ def left_processes(session: int, home: Path) -> list[str]:
 
 
 def check_interrupted(home: Path, trackers: Trackers, code: int) -> list[str]:
-    """What does not hold after a SIGTERM or SIGINT."""
+    """Faults after a SIGTERM or SIGINT."""
     record = record_of(home)
     earlier = record.get("error") == DIED  # the signal came while an attempt that had died before was being settled
     if code != 130 or not record or earlier or record["status"] in ("done", "running"):

@@ -45,7 +45,7 @@ from tasks.training.signals.teachers import frozen_dtype
 
 
 class Way(NamedTuple):
-    """How a pair is trained."""
+    """Training settings of a pair."""
 
     attention: str
     recompute: bool

@@ -1,4 +1,4 @@
-"""What does each objective give? One student, one teacher, equal steps, one objective after another.
+"""Comparison of objectives: one student, one teacher, equal steps.
 
     python -m benchmarks.objectives [--ladder digits|python-stdlib] [--stage NAME] [--seeds 3] [--steps N] [KEY=VALUE ...]
 

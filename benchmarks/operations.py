@@ -1,4 +1,4 @@
-"""What operating Ladder costs: `python -m benchmarks.operations [--runs 50]`.
+"""Cost of operating Ladder: `python -m benchmarks.operations [--runs 50]`.
 
 Seconds from a command to its first training step, with an embedded server and with `ladder serve`; seconds that orchestration adds to a
 stage; the seconds of runs that reuse everything, and what the servers' memory is after them. Everything in real processes, in a home of
@@ -112,7 +112,7 @@ def trained(home: Path) -> float:
 
 
 def stage_overhead(ladder: Command, folder: Path, repeats: int) -> list[float]:
-    """What a stage adds to a run beside its training: a long and a short ladder, the teacher reused in both."""
+    """Seconds that a stage adds to a run beside its training: a long and a short ladder, the teacher reused in both."""
     short, long = short_ladder(folder, 2), short_ladder(folder, 8)
     ladder.seconds("run", str(short))  # data and teacher
     found = []

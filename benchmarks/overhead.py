@@ -1,4 +1,4 @@
-"""What orchestration costs: a stage of `python-stdlib` as `ladder run` makes it, against the bare training loop.
+"""Cost of orchestration: a `python-stdlib` stage against the bare training loop.
 
     python -m benchmarks.overhead [--steps 150] [--pairs 3] [KEY=VALUE ...]
 

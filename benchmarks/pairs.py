@@ -172,7 +172,7 @@ def parameters(model: nn.Module) -> int:
 
 
 def limits(student: nn.Module, interface: Interface) -> list[str]:
-    """What a student cannot have: micro-batches, parted documents, a head that is split off."""
+    """Unsupported features of a student: micro-batches, parted documents, a head that is split off."""
     asked: dict[str, Callable[[], object]] = {
         "accumulation": lambda: check_batch_statistics(student, Training(steps=1, batch_size=2, accumulation=2)),
     }

@@ -1,4 +1,4 @@
-"""How fast a corpus is prepared, and how much memory that takes.
+"""Speed and memory of the preparation of a corpus.
 
     python -m benchmarks.prepare [--megabytes 20 200] [--tokenizers teacher bytes] [--threads 1 2] [--against CHECKOUT]
     python -m benchmarks.prepare --megabytes 200 --threads 1 2 --corpus 20

@@ -1,4 +1,4 @@
-"""Which route is best? Routes of a ladder at equal FLOPs, over seeds, with the seconds that each took.
+"""Comparison of a ladder's routes at equal FLOPs, over seeds, with their seconds.
 
     python -m benchmarks.routes [--ladder NAME] [--arms NAMES] [--seeds 5] [--pilot] [KEY=VALUE ...]
 

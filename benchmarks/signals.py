@@ -46,7 +46,7 @@ DISTILLKIT = {50: 14, 128: 56}  # k -> bytes of log-probabilities, as its totals
 
 @dataclass(frozen=True)
 class TeacherLogits:
-    """What a teacher said: windows of ids (W, L + 1) and its logits (W, L, V)."""
+    """Windows of ids (W, L + 1) and a teacher's logits for them (W, L, V)."""
 
     about: str
     windows: np.ndarray

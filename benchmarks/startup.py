@@ -1,4 +1,4 @@
-"""What starting Ladder costs: `python -m benchmarks.startup [reused] [first-step] [first-lines] [runs] [stages] [idle] [object-store]`.
+"""Cost of starting Ladder: `python -m benchmarks.startup [reused] [first-step] [first-lines] [runs] [stages] [idle] [object-store]`.
 
 Wall-clock seconds, and seconds of a processor, which other work on the machine changes less: those of the command and of the processes
 that it waits for, and apart from them those of the Prefect server that it starts or finds. Everything in real processes, in a home of

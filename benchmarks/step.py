@@ -1,4 +1,4 @@
-"""How fast a training step is, and how much of the machine's arithmetic it uses.
+"""Speed of a training step, and its share of the machine's peak arithmetic.
 
     python -m benchmarks.step [--steps 20] [--repeats 3] [KEY=VALUE ...]
 

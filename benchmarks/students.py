@@ -1,4 +1,4 @@
-"""Where a student's first weights come from, and who teaches it.
+"""Comparison of a student's initialisations, and of its teachers.
 
     python -m benchmarks.students [--ladder smollm2] [--steps 100] [KEY=VALUE ...]
 

@@ -135,7 +135,7 @@ def covered(draw: Callable[[np.random.Generator, int], Documents], documents: in
 
 
 def flagged(copied: float, cases: int) -> tuple[float, float]:
-    """How often an audit flags a slice of 60 rows where the student copies its teacher's errors on a share of the rows, and another slice.
+    """Shares of audits that flag a slice of 60 rows with the teacher's errors copied by the student on a share of them, and another slice.
 
     Five slices of ten classes. Everywhere else teacher, student and control (the same student without a teacher) err on 10 % of the rows,
     each by itself; where errors are planted, the teacher errs, its student says the same, and the control does not.

@@ -1,4 +1,4 @@
-"""What worker processes cost and gain on this machine: `python -m benchmarks.workers [--steps 60] [--repeats 3] [KEY=VALUE ...]`.
+"""Costs and gains of worker processes on this machine: `python -m benchmarks.workers [--steps 60] [--repeats 3] [KEY=VALUE ...]`.
 
 Trains the teacher of `python-stdlib` in one process with one thread and with all, and in as many workers as there are cores, a thread
 each, by ddp and by fsdp, in alternation. Speeds are those between the first steps and the last one, as the run sees them, which is to

@@ -27,7 +27,7 @@ LONGEST = 10 * 366 * 86400.0
 
 
 class Timetable(Settings):
-    """When a deployment runs by itself: exactly one of `cron`, `interval` and `rrule`."""
+    """Schedule of a deployment: exactly one of `cron`, `interval` and `rrule`."""
 
     slug: str = setting(..., "Name of the schedule, its identity on the server", allowed=LADDER_NAME, pattern=NAME)
     cron: str | None = setting(None, "Cron expression: minute, hour, day, month, day of the week", allowed="text such as 0 2 * * *")

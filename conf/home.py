@@ -70,7 +70,7 @@ class Home:
 
     @property
     def remote(self) -> Path:
-        """What object stores were seen to hold, `remote/<address>/`, and `records` that plans have fetched; may be deleted at any time."""
+        """Recorded contents of object stores, `remote/<address>/`, and `records` that plans have fetched; may be deleted at any time."""
         return self.root / "remote"
 
     @property

@@ -20,7 +20,7 @@ def job_lock(folder: Path) -> FileLock:
 
 
 def job_began(path: Path) -> float | None:
-    """When the job of a lock file began; None where it is that of a run."""
+    """Start of the job of a lock file, in seconds since 1970; None for the lock file of a run."""
     moment = path.name.removeprefix(JOB).partition("-")[0]
     return float(moment) if path.name.startswith(JOB) and moment.isdecimal() else None
 

@@ -158,7 +158,7 @@ def _asked_about(
 
 
 def look_ahead(drop: Drop) -> tuple[Ready | None, str]:
-    """What a call of `back_to_work` would do, without a trace: all that is ready for the run, or None and the reason against it."""
+    """Dry run of `back_to_work`, without a trace: all that is ready for the run, or None and the reason against it."""
     paths = home()
     try:
         found = decisions.decisions(paths, drop.name)

@@ -45,7 +45,7 @@ def _audited(student: StageRecord, stage: Stage, lineage: list[StageRecord], inp
 
 
 class _StageWork(NamedTuple):
-    """What a stage's flow is given past Prefect, which would store all ancestors' records with every stage of a long ladder."""
+    """Inputs of a stage's flow, given past Prefect, which would store all ancestors' records with every stage of a long ladder."""
 
     lineage: list[StageRecord]
     inputs: StageInputs

@@ -32,7 +32,7 @@ START = time.time() - 20_000 * 60 - 60 * DAY
 
 
 def identity_of(number: int) -> dict[str, object]:
-    """What is hashed into the fingerprint of a simulated result."""
+    """Identity of a simulated result, hashed into its fingerprint."""
     return {"kind": "stage", "number": number}
 
 

@@ -33,7 +33,7 @@ NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def beyond_limits(value: Any) -> str | None:
-    """What a text or a list is allowed to be, if it is longer than any that has a purpose, or holds what is no letter; else None."""
+    """Description of the limit that a text or a collection exceeds, in size or by characters that are no text; else None."""
     if isinstance(value, str) and (len(value) > MOST_LETTERS or NOT_TEXT.search(value)):
         return f"at most {MOST_LETTERS:,} letters, without control characters and halves of letters"
     if isinstance(value, list | tuple | dict) and len(value) > MOST_ITEMS:

@@ -1,4 +1,4 @@
-"""Who may ask a model server: its host names, and a token."""
+"""Access control of a model server: its host names, and a token."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ Handler = Callable[[Request, Any], Awaitable[Response]]
 
 @dataclass
 class State:
-    """What all requests share."""
+    """State shared by all requests."""
 
     serving: Serving
     admission: Admission
@@ -43,7 +43,7 @@ class State:
 
     @property
     def health(self) -> dict[str, Any]:
-        """What answers, and what does not work; the server itself answers as long as it can say so."""
+        """Status of the model, its engine and the registry; the server itself works as long as it can report it."""
         loaded, follower = self.serving.current, self.follower
         source = loaded.source
         failed = follower.failed if follower else {}

@@ -1,4 +1,4 @@
-"""Which engine runs a model: an export of the store, or PyTorch."""
+"""Choice of the engine for a model: an export of the store, or PyTorch."""
 
 from __future__ import annotations
 

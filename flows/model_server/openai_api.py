@@ -68,7 +68,7 @@ class Completion:
         return {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
 
     def envelope(self, choices: list[Any], chunk: bool) -> dict[str, Any]:
-        """What surrounds the choices of an answer, or of a part of a stream."""
+        """Object around the choices of an answer, or of a part of a stream."""
         kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.chat else "text_completion"
         name = f"{'chatcmpl' if self.chat else 'cmpl'}-{self.id}"
         return {"id": name, "object": kind, "created": self.created, "model": self.loaded.source.label, "choices": choices}

@@ -37,7 +37,7 @@ DRAIN_SECONDS = 30  # for requests under way at the end
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is served.
+    """Options of a model server.
 
     Attributes:
         model: `NAME@ALIAS`, `NAME/VERSION`, `RUN`, `RUN:STAGE`, or `NAME` for its champion.
@@ -92,7 +92,7 @@ def serve_model(home: Home, options: Options) -> None:
 
 @dataclass(frozen=True)
 class Followed:
-    """How an alias is looked at again."""
+    """Functions for looking up an alias again and opening its version."""
 
     label_now: Callable[[], str]
     source_of: Callable[[str], ModelSource]

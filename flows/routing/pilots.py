@@ -32,7 +32,7 @@ class PilotResult(NamedTuple):
 
 
 class _PilotWork(NamedTuple):
-    """What the flow of a pilot is given past Prefect, which would store it with every run."""
+    """Inputs of the flow of a pilot, given past Prefect, which would store them with every run."""
 
     pilot: Pilot
     root: StageRecord

@@ -21,7 +21,7 @@ from tasks.search.words import scored
 
 
 class TunedArm(NamedTuple):
-    """What the search of an arm has found: values of its settings, none where its own are the best."""
+    """Result of the search of an arm: values of its settings, none where its own are the best."""
 
     plan: SearchPlan
     values: dict[str, Any]

@@ -36,7 +36,7 @@ train_trials = step(_trained, "trial", "{label}")
 
 
 class Searching(NamedTuple):
-    """What the rounds of a search share.
+    """Inputs shared by the rounds of a search.
 
     Attributes:
         lineage: Models above the stages that are searched, the root first.

@@ -1,4 +1,4 @@
-"""Where the mass of a teacher's tokens goes among the student's ids.
+"""Mapping of the probability mass of a teacher's tokens to the student's ids.
 
 Shape legend: m tokens of a node, V ids of the student.
 """

@@ -81,7 +81,7 @@ class AlignedTeacher(nn.Module):
         return torch.tensor([each and index not in told for index, each in enumerate(silent)])
 
     def answers(self, batch: Batch) -> RowAnswers:
-        """What the teacher says of every row, without gradient."""
+        """Compute the teacher's answers to every row, without gradient."""
         aligned, rows, device = self._aligned(batch), batch.targets.numel(), batch.targets.device
         log_p = torch.zeros(rows, self._vocabulary, device=device)
         nll, begins = torch.zeros(rows, device=device), torch.zeros(rows, dtype=torch.bool, device=device)
@@ -190,7 +190,7 @@ class AlignedTeacher(nn.Module):
         return rows.clamp(min=LEAST).log(), before - after - finished
 
     def _merge(self, mass: Tensor, group: _Group, aligned: Aligned, chain: Tensor) -> None:
-        """Where an id of the student crosses the end of a token, move to it, from the id that the token goes to, its chain probability."""
+        """Move to each student id that crosses the end of a token its chain probability, from the id that the token goes to."""
         crossing = [n for n, row in enumerate(group.rows) if row.last > row.first]
         for number in crossing:
             row = group.rows[number]

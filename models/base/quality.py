@@ -32,7 +32,7 @@ def direction(metric: str) -> float:
 
 
 def retention(workload: str, student: Mapping[str, float], teacher: str) -> float:
-    """How much of a teacher's quality a student keeps; 1: all, above 1: it is better.
+    """Share of a teacher's quality that a student keeps; 1: all, above 1: it is better.
 
     Classification: accuracy of the student over the teacher's. Causal-lm: perplexity of the teacher over the student's. Embedding: rank
     correlation with the scores of pairs over the teacher's; without pairs, or where the teacher ranks them no better than by chance, the

@@ -86,7 +86,7 @@ def whole_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
 
 
 def own_parts(tensors: Mapping[str, Tensor], first: bool) -> dict[str, Tensor]:
-    """What this process holds of tensors: its rows of those that are spread, and the others where it is the first process."""
+    """This process's parts of tensors: its rows of those that are spread, and the others where it is the first process."""
     held = {name: tensor for name, tensor in tensors.items() if first or _is_spread(tensor)}
     return {name: cast(Any, tensor).to_local() if _is_spread(tensor) else tensor for name, tensor in held.items()}
 

@@ -14,7 +14,7 @@ from models.data.corpus import SPLITS, Corpus, CorpusInfo, Split, SplitName
 
 
 def _held_out(count: int, limit: int) -> NDArray[np.int64]:
-    """Which of `count` are judged, ascending: the same for every model."""
+    """Indices of the examples that are judged, at most `limit` of `count`, ascending: the same for every model."""
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 

@@ -125,7 +125,7 @@ def arithmetic(processor: Any, channels: int) -> Pixels | None:
 
 
 def scaling_of(processor: Any, channels: int) -> Pixels:
-    """What the settings of a processor say of scale, mean and deviation."""
+    """Scale, mean and deviation by the settings of a processor."""
     factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
     if not processor.do_normalize:
         return Pixels(factor, (0.0,) * channels, (1.0,) * channels)

@@ -32,7 +32,7 @@ class SentenceEncoder(EmbeddingModel):
 
     @property
     def pooling(self) -> Pooling:
-        """How it pools."""
+        """Pooling settings of the configuration."""
         return pooling_of(self.config)
 
     @property

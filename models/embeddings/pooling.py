@@ -1,4 +1,4 @@
-"""How a sentence encoder makes one embedding of the states of its tokens.
+"""Pooling of a sentence encoder: one embedding from the states of its tokens.
 
 Shape legend: B texts, L positions, H width of the states, D numbers of an embedding.
 """

@@ -32,7 +32,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How a language model continues a prompt.
+    """Settings of text generation by a language model.
 
     Attributes:
         max_tokens: Most tokens to write.

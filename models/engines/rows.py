@@ -1,4 +1,4 @@
-"""What engines of classifiers share: padding, lengths, answers; no torch."""
+"""Padding, lengths and answers for all engines of classifiers; no torch."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _in_bin(place: NDArray[np.integer], gap: NDArray[np.floating], index: int) -
 
 
 def bin_of(confidence: NDArray[np.floating]) -> NDArray[np.int8]:
-    """Which of 15 bins of equal width a probability lies in."""
+    """Index of the bin of each probability, of 15 bins of equal width."""
     return np.minimum((confidence * ECE_BINS).astype(np.int8), ECE_BINS - 1)
 
 

@@ -60,7 +60,7 @@ def baseline(corpus: Corpus, split: SplitName = "valid", examples: int | None = 
 
 
 def training_counts(corpus: Corpus) -> NDArray[np.int64]:
-    """How often each class, or each id of the vocabulary, stands in the training part; rows without a label do not count."""
+    """Count of each class, or each id of the vocabulary, in the training part; rows without a label do not count."""
     info, split = corpus.info, corpus.split("train")
     values, outputs = (split.labels, info.classes) if info.classes else (split.values, cast(int, info.vocabulary))
     counts = np.zeros(outputs, dtype=np.int64)

@@ -174,6 +174,6 @@ def resample(
 
 
 def _drawn(generator: np.random.Generator, resamples: int, size: int) -> Floats:
-    """How often each document was drawn, (resamples, D), with replacement."""
+    """Number of draws of each document, (resamples, D), with replacement."""
     picks = generator.integers(0, size, (resamples, size)) + size * np.arange(resamples)[:, None]
     return np.bincount(picks.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float64)

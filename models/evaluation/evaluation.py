@@ -96,7 +96,7 @@ def collect(
 
 
 def lazy_logits(model: nn.Module, vocabulary: int | None) -> Callable[[Batch, Tensor], LazyLogits]:
-    """How a model's logits are had a few rows at a time: those of a large vocabulary would not fit as a whole."""
+    """Return a function for a model's logits, a few rows at a time: those of a large vocabulary would not fit as a whole."""
     model.eval()
     if isinstance(model, TokenAnswers):
         return lambda batch, keep: _listed(model, batch, keep)

@@ -44,7 +44,7 @@ WARM = 3  # requests before them
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is to do; plain JSON.
+    """Specification of a comparison process; plain JSON.
 
     Attributes:
         name: Format, such as `onnx-int8`; `student`: the student itself, whose rows are written.

@@ -112,7 +112,7 @@ def _labelled(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor
 
 
 def counted(targets: Tensor, signals: Sequence[Signal]) -> Tensor:
-    """Which rows count, (N,) bool: those without label only where a teacher answers."""
+    """Mask of the rows that count, (N,) bool: those without label only where a teacher answers."""
     return targets != IGNORE if signals else targets >= 0
 
 

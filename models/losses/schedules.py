@@ -17,7 +17,7 @@ from conf.schema.stage.training import Training
 
 
 class Turns(NamedTuple):
-    """Which models answer in a step.
+    """Schedule of the models that answer in each step.
 
     Attributes:
         sizes: Models of each teacher, which answer together: 1, or the members of an ensemble.
@@ -77,7 +77,7 @@ def learning_rate_at(training: Training, step: int) -> float:
 
 
 def kept_teachers(count: int, keep: float, seed: int, step: int) -> list[int]:
-    """Which of several teachers teach in a step: each with probability `keep`, and one at random where none was drawn.
+    """Indices of the teachers that teach in a step: each with probability `keep`, and one at random where none was drawn.
 
     A function of seed and step, so a resumed run asks the same ones. DGKD, Son et al. 2021, arXiv:2009.08825, drops them so too
     (survival probability 0.75); there a step may be left with none, which at alpha 1 would teach nothing.
@@ -98,7 +98,7 @@ def kept_teachers(count: int, keep: float, seed: int, step: int) -> list[int]:
 
 @functools.lru_cache(maxsize=16)
 def _times_kept(count: int, keep: float, seed: int, steps: int) -> NDArray[np.int64]:
-    """How often each teacher was kept in the steps before each, (steps + 1, count)."""
+    """Number of times each teacher was kept in the steps before each, (steps + 1, count)."""
     times = np.zeros((steps + 1, count), dtype=np.int64)
     for step in range(steps):
         times[step + 1, kept_teachers(count, keep, seed, step)] = 1
@@ -120,7 +120,7 @@ def _taught_steps(objective: Objective, steps: int) -> range:
 
 
 def teachers_asked(objective: Objective, turns: Turns, seed: int, step: int, steps: int) -> list[int]:
-    """Which models answer at a step in 0..steps-1, where they answer live; the members of a teacher follow one another."""
+    """Indices of the models that answer at a step in 0..steps-1, where they answer live; the members of a teacher follow one another."""
     if not objective.features and value_at(objective.alpha, step, steps) == 0:
         return []
     if turns.shares:
@@ -131,7 +131,7 @@ def teachers_asked(objective: Objective, turns: Turns, seed: int, step: int, ste
 
 
 def steps_asked(objective: Objective, turns: Turns, seed: int, steps: int, done: int) -> tuple[int, ...]:
-    """How many steps each model answers in: the sum of `teachers_asked` over the steps done.
+    """Number of steps in which each model answers: the sum of `teachers_asked` over the steps done.
 
     Args:
         objective: Its alpha, features and `keep` decide.
@@ -152,7 +152,7 @@ def steps_asked(objective: Objective, turns: Turns, seed: int, steps: int, done:
 
 
 class WritingSteps(NamedTuple):
-    """Which steps learn from text that the student writes, spread evenly, and when it is written.
+    """Schedule of the steps that learn from text written by the student, spread evenly, and of its writing.
 
     A buffer of batches is written at once. Its batches are trained on in turn, and again until each has been used often enough.
 

@@ -30,7 +30,7 @@ Kind = Literal["share", "loss", "difference"]
 
 
 class Yardstick(NamedTuple):
-    """What a sequence of windows is measured against.
+    """Reference that a sequence of windows is measured against.
 
     Attributes:
         kind: `share`: values in [0, 1], more is better, the drop is relative to their mean. `loss`: values in [0, 1], less is better, the

@@ -29,7 +29,7 @@ def vote_level(k: int, n: int, looks: int, alpha: float, correlation: float = 0.
 
 
 def error_rate(k: int, n: int, looks: int, level: float, correlation: float = 0.0, seed: int = 1) -> float:
-    """How often a sequence without a shift has `k` of `n` windows in a row that pass at this level, by simulation."""
+    """Probability that a sequence without a shift has `k` of `n` windows in a row that pass at this level, by simulation."""
     return float((_decisive(k, n, looks, correlation, seed) <= level).mean())
 
 

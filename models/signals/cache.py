@@ -145,7 +145,7 @@ class SignalCache:
         return sum(part.seconds for part in self.parts) / max(sum(part.examples for part in self.parts), 1)
 
     def missing(self, keys: Keys) -> NDArray[np.bool_]:
-        """Which of `keys` the cache has no record of."""
+        """Mask of the `keys` without a record in the cache, (n,) bool."""
         return self._places(keys) < 0
 
     def append(
@@ -243,7 +243,7 @@ class SignalCache:
         return sum(each) / len(each)
 
     def _places(self, keys: Keys) -> NDArray[np.intp]:
-        """Where each key stands in the index; -1: nowhere."""
+        """Position of each key in the index; -1: not found."""
         stored = self._index[0]["key"]
         at = np.searchsorted(stored, keys)
         found = at < len(stored)

@@ -43,7 +43,7 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Coding:
-    """How records are written; the same to read them.
+    """Settings for encoding records; the same to decode them.
 
     Attributes:
         kind: `top-k`, `sampled` or `full`.

@@ -208,7 +208,7 @@ def _check_given(given: Parts, data: Data) -> None:
 
 
 def _times(spool: Spool, parts: Parts, data: Data, progress: Progress) -> NDArray[np.uint8]:
-    """How often each document is read in an epoch, by the weights of the sources."""
+    """Number of times each document is read in an epoch, by the weights of the sources."""
     weights = spool.column("weight")
     times = readings(spool.column("place"), weights, parts, data.seed)
     several = isinstance(data, FilesData) and data.sources

@@ -41,7 +41,7 @@ AnyEncoder = Encoder | ChatEncoder
 
 @dataclass
 class Finished:
-    """How far a corpus is written: `finished.json`.
+    """Progress of writing a corpus: `finished.json`.
 
     Attributes:
         portions: Of the spool, that are written; those of a later reading of the spool come on top.

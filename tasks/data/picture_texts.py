@@ -115,7 +115,7 @@ class PictureTexts:
 
     @property
     def picture(self) -> Picture:
-        """What a corpus says of its pictures."""
+        """Description of the corpus's pictures."""
         known = self.reader.placeholder
         return Picture(-1, 0, self.shape) if known is None else Picture(known.id, known.count, self.shape, known.marks)
 

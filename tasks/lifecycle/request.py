@@ -61,7 +61,7 @@ class RunRequest:
 
     @property
     def kind(self) -> Kind:
-        """What is asked for: a whole ladder, one stage of it, a proof, or a search."""
+        """Kind of the request: a whole ladder, one stage of it, a proof, or a search."""
         return "proof" if self.proof else "search" if self.search else "stage" if self.only else "ladder"
 
 

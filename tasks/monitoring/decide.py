@@ -47,7 +47,7 @@ class Values(NamedTuple):
 
 
 def yardsticks(reference: Values, settings: Monitoring, metric: str) -> dict[Signal, Yardstick]:
-    """What each signal is measured against.
+    """Yardstick of each signal that has reference values.
 
     Args:
         reference: Values at promotion.
@@ -197,7 +197,7 @@ def _diagnose(
     measures: Mapping[Signal, Yardstick],
     settings: Monitoring,
 ) -> tuple[Diagnosis, str]:
-    """What to do, and why, in a sentence."""
+    """Diagnosis, and the reason for it in a sentence."""
     now = history[-1]
     waiting: list[Signal] = [signal for signal in TRIGGERS if proven.get(signal)]
     if dropped:

@@ -39,7 +39,7 @@ Done = Callable[[WindowEntry], object]
 
 @dataclass
 class Looked:
-    """What a look found.
+    """Result of a look.
 
     Attributes:
         entries: Windows that were judged now, in their order.

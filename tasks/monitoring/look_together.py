@@ -90,7 +90,7 @@ def look_together(home: Home, watched: Sequence[Watched], pattern: str | None) -
 
 
 def _on_cluster(home: Home, watched: Sequence[Watched], pattern: str | None, address: str) -> list[Looked] | None:
-    """What the workers have judged; None where there is no work for two of them."""
+    """Results of the workers, one for each watched model; None where there is no work for two of them."""
     with ExitStack() as stack:
         new = [stack.enter_context(new_windows(home, seen, pattern, seen.ladder.monitoring)) for seen in watched]
         numbers = [number for number, each in enumerate(new) if each.windows]

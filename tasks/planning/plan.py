@@ -119,7 +119,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
 
 
 def _rounds_note(ladder: Ladder, first: ModelPlan) -> list[str]:
-    """What the rounds of `data.generate` train beside the stages: the first one's student once more for each but the last."""
+    """Note on the trainings by the rounds of `data.generate` beside the stages: the first one's student once more for each but the last."""
     if (rounds := rounds_of(ladder.data)) == 1:
         return []
     steps, times = _steps(ladder, first.name), "once" if rounds == 2 else f"up to {rounds - 1} times"

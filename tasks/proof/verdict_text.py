@@ -81,7 +81,7 @@ def verdict(proof: Proof) -> str:
 
 
 def needed(proof: Proof, contrast: Contrast) -> str:
-    """How many seeds would decide the undecided contrasts."""
+    """Number of seeds that would decide an undecided contrast, in words; empty for other contrasts."""
     if contrast.outcome != "undecided" or not proof.finished or contrast.gain.pairs < LEAST:
         return ""
     more = contrast.seeds_to_decide
@@ -97,7 +97,7 @@ def price(proof: Proof, first: ArmResult, second: ArmResult) -> str:
 
 
 def trust(proof: Proof) -> tuple[str, ...]:
-    """How far to trust it."""
+    """Limits of a proof's validity, in sentences."""
     sentences = [f"{arm.arm} has learned nothing in any seed: {arm.nothing}." for arm in proof.arms if arm.nothing] + [
         "The interval covers chance in training (order of the data, first weights), with this root teacher and these test examples; "
         "another teacher or other examples may give another figure."
@@ -119,7 +119,7 @@ def trust(proof: Proof) -> tuple[str, ...]:
 
 
 def _of_looks(proof: Proof, contrast: Contrast) -> list[str]:
-    """What the seeds and the looks at them allow to say."""
+    """Limits set by the number of seeds and by earlier looks at them, in sentences."""
     if contrast.gain.pairs == 2:
         return ["Two seeds decide nothing: how far seeds scatter cannot be told from two. Take at least five."]
     taken = contrast.looks

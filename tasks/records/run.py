@@ -34,7 +34,7 @@ Moment = Annotated[str, AfterValidator(_moment)]  # ISO 8601
 
 
 class Retention(Record):
-    """How much of a teacher's quality a student keeps: accuracy ratio, or perplexity ratio for language models (1: all)."""
+    """Share of a teacher's quality that a student keeps: accuracy ratio, or perplexity ratio for language models (1: all)."""
 
     parent: float | None = None
     root: float | None = None
@@ -169,7 +169,7 @@ class StageRecord(Record):
 
     @property
     def compared(self) -> str | None:
-        """How a teacher whose tokenizer is not that of its students is compared with them; None: ids are shared."""
+        """Method of comparing a teacher with students whose tokenizer is another one; None: ids are shared."""
         return COMPARED if "tokenizer" in self.identity else None
 
 

@@ -60,7 +60,7 @@ def champions(entries: Sequence[Numbered], uri: str) -> list[str]:
 
 
 def standing(home: Home, label: str | None) -> str | None:
-    """What became of a version, `NAME/VERSION`, in a sentence: of its last move; None: nothing yet."""
+    """Status of a version, `NAME/VERSION`, in a sentence: of its last move; None: no move yet."""
     if label is None:
         return None
     name, _, version = label.partition("/")

@@ -18,7 +18,7 @@ NUMERIC = frozenset({"parameters", "of parent", "of root", "seconds"})  # and th
 
 
 class QualityMetric(NamedTuple):
-    """How the models of a run are judged.
+    """Metric by which the models of a run are judged.
 
     Attributes:
         key: Name in `StageRecord.metrics`.
@@ -85,7 +85,7 @@ def with_teachers(model: StageRecord) -> str:
 
 
 def origin(model: StageRecord) -> str:
-    """Where a model came from: reused, resumed at a step, imported or computed; and whether its gate had it extended or inserted."""
+    """Origin of a model: reused, resumed at a step, imported or computed; and whether its gate had it extended or inserted."""
     how = "computed" if model.steps else "imported"
     if model.reused:
         how = "reused"

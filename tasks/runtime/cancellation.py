@@ -34,7 +34,7 @@ class _Request:
 
 @dataclass
 class _Main:
-    """Which code the main thread executes."""
+    """Kind of code that the main thread executes."""
 
     own: bool = False  # ours, and not that of Prefect's engine
     patience: float | None = ENGINE_SECONDS  # after which a signal interrupts code that is not ours; None: never

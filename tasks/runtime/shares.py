@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """Which of several processes this is."""
+    """Number of this process among several."""
 
     number: int = 0
     count: int = 1

@@ -1,4 +1,4 @@
-"""What a search will do: stages, space, objective, rungs and name of its study."""
+"""Plan of a search: stages, space, objective, rungs and name of its study."""
 
 from __future__ import annotations
 

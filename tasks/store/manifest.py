@@ -24,7 +24,7 @@ class File(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` holds."""
+    """Content of `manifest.json`."""
 
     fingerprint: str
     identity: dict[str, Any]

@@ -29,7 +29,7 @@ HUB = re.compile(r"https://huggingface\.co/([\w.-]+/[\w.-]+)/?")
 
 @dataclass(frozen=True)
 class Origin:
-    """What a root teacher says of itself; None: it does not.
+    """A root teacher's metadata: licence and base model; None: not stated.
 
     Attributes:
         license: Id of its licence on the Hub, such as `apache-2.0`, or `other`.
@@ -46,7 +46,7 @@ class Origin:
     stated_by: str | None = None
 
     def facts(self) -> dict[str, str]:
-        """What is known, by the names of the card's metadata."""
+        """Known values, by the names of the card's metadata."""
         keys = ("license", "license_name", "license_link", "base_model")
         return {key: value for key in keys if (value := getattr(self, key)) is not None}
 
@@ -83,7 +83,7 @@ def _sources(teacher: CheckpointTeacher, context: Context, hub: str | None) -> l
 
 
 def _stated(file: Path) -> Origin | None:
-    """What a card or a GGUF file says; None where it is not there or says nothing of use."""
+    """Metadata of a card or a GGUF file; None where the file is missing or holds nothing of use."""
     if not file.is_file():
         return None
     stated = _front_matter(file) if file.suffix == ".md" else _head(file)

@@ -65,7 +65,7 @@ def match_token_answers(teacher: AnswersTeacher, file: Path, corpus: Corpus) -> 
 
 
 def _documents(corpus: Corpus) -> dict[bytes, list[int]]:
-    """Where the ids of each document stand in the splits, one after another, by the ids that are predicted."""
+    """Positions of the first predicted id of each document, the splits one after another, by the `text_key` of its predicted ids."""
     wanted: dict[bytes, list[int]] = {}
     base, prefix = 0, len(corpus.info.prefix)
     for name in SPLITS:

@@ -192,12 +192,12 @@ def resolve(client: MlflowClient, uri: str, tracking_uri: str, downloads: Path) 
 
 
 def location(client: MlflowClient, model_id: str) -> tuple[str, str]:
-    """Where the bytes of a logged model lie, and the model's own place for artifacts."""
+    """Location of the bytes of a logged model, and the model's own place for artifacts."""
     return _storage(client, f"models:/{model_id}"), client.get_logged_model(model_id).artifact_location
 
 
 def _storage(client: MlflowClient, uri: str) -> str:
-    """Where the artifacts behind a `models:/` or `runs:/` URI lie."""
+    """Location of the artifacts behind a `models:/` or `runs:/` URI."""
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
     if uri.startswith("runs:/"):
@@ -214,7 +214,7 @@ def _storage(client: MlflowClient, uri: str) -> str:
 
 
 def _run_storage(client: MlflowClient, run_id: str, path: str) -> str:
-    """Where a run's artifact lies: with the run, in a logged model of that name, or with the run whose model this one reused."""
+    """Location of a run's artifact: with the run, in a logged model of that name, or with the run whose model this one reused."""
     run = client.get_run(run_id)
     top, _, rest = path.partition("/")
     for output in run.outputs.model_outputs if run.outputs else []:

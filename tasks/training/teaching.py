@@ -1,4 +1,4 @@
-"""Which models teach a stage, and when: members of a rung, checkpoints, turns.
+"""Models that teach a stage, and their schedule: members, checkpoints, turns.
 
 Known from the settings alone, so that plans, budgets, proofs and trainings agree. No torch.
 """

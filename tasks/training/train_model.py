@@ -210,7 +210,7 @@ def _live_rows(work: Work, done: int) -> tuple[int, ...]:
 
 
 def _live_words(work: Work) -> str:
-    """How the teachers answered beside the student, for its record."""
+    """Description of the teachers' answers beside the student's training, for its record."""
     words = "on-policy" if work.writing else "live"
     return f"{words}, top {work.served.k} of {work.served.endpoint.model}" if work.served and work.served.endpoint else words
 

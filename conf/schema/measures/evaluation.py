@@ -14,7 +14,7 @@ ALSO_NAME = "a mapping of names (letters, digits, - and _) to data sources"
 
 
 class Evaluation(Settings):
-    """How models are evaluated on held-out documents."""
+    """Settings of the evaluation of models on held-out documents."""
 
     examples: int = setting(256, "Number of held-out sequences or examples, from the first on", "sequences", ge=1, le=100_000_000)
     batch_size: int = setting(64, "Sequences or examples evaluated at once", "sequences", identity=False, ge=1, le=1_048_576)

@@ -11,7 +11,7 @@ from conf.schema.stage.training import Training
 
 
 class Redistill(Settings):
-    """What follows when `ladder monitor` finds a drop: the windows join the transfer data, and the ladder runs again."""
+    """Reaction to a drop that `ladder monitor` finds: the windows join the transfer data, and the ladder runs again."""
 
     policy: Literal["auto", "ask", "off"] = setting(
         "off",

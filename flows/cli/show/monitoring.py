@@ -16,7 +16,7 @@ SHORT = [SIGNAL_HEADERS[place] for place in (0, 1, 2, 3, 4, 6)]
 
 
 def windows_text(reports: Sequence[WindowReport], home: Home) -> str:
-    """What the windows that were judged now showed."""
+    """Results of the windows that were judged now, as text."""
     if not reports:
         return "no new windows"
     lines: list[Any] = []

@@ -43,7 +43,7 @@ def outcome_text(decision: Redistillation) -> str:
 
 
 def plan_of(ready: Ready | None, against: str) -> dict[str, str]:
-    """What a call would do."""
+    """Plan of a call: the run that it would begin, or the reason against it."""
     if ready is None:
         return {"would": "not run", "reason": against}
     counts = ready.data.counts

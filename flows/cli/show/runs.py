@@ -218,7 +218,7 @@ def elsewhere(record: RunRecord) -> list[str]:
 
 
 def links(record: RunRecord) -> list[str]:
-    """Where to look further."""
+    """Links from a run: its report, and its pages in MLflow and Prefect."""
     lines = []
     if record.report:
         lines.append(f"Report:     {record.report}")

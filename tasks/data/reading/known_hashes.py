@@ -96,7 +96,7 @@ class KnownHashes:
 
 
 def _state(path: Path) -> list[int]:
-    """What changes when a file does; the last is the time of its inode, which no program can set."""
+    """Size, inode and times of a file; the last is the time of its inode, which no program can set."""
     found = path.stat()
     return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
 

@@ -211,7 +211,7 @@ def verdict(result: BreakEven, currency: str) -> str:
 
 
 def tornado(result: BreakEven, settings: Economics) -> list[Bar]:
-    """How far each input moves the net saving of a cycle, the strongest first; inputs that move nothing are left out."""
+    """Effect of each input on the net saving of a cycle, the strongest first; inputs that move nothing are left out."""
     stated = {given.input: given for given in settings.ranges}
     bars = []
     for name in get_args(Input):

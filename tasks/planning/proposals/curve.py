@@ -97,5 +97,5 @@ class ScalingCurve:
 
 
 def _fallen(flops: Any, onsets: NDArray[np.float64], exponents: NDArray[np.float64], last: float) -> NDArray[np.float64]:
-    """How far losses are above their floors after so many operations, as multiples of that after `last`."""
+    """Excess of losses over their floors after so many operations, as multiples of that after `last`."""
     return (1 + (last / onsets) ** exponents) / (1 + (flops / onsets) ** exponents)

@@ -1,4 +1,4 @@
-"""Which route to take, by the rule of docs/explanation/planning.md."""
+"""Choice of a route, by the rule of docs/explanation/planning.md."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def _above(record: RunRecord) -> dict[str, dict[str, str]]:
 
 
 def _others(name: str, a: Mapping[str, Mapping[str, str]], b: Mapping[str, Mapping[str, str]]) -> set[str]:
-    """Which of `parent` and `root` are other models in the two runs."""
+    """Names, of `parent` and `root`, of the models that differ between the two runs."""
     return {who for who, weights in a.get(name, {}).items() if b.get(name, {}).get(who, weights) != weights}
 
 

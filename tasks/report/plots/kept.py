@@ -77,7 +77,7 @@ def _code() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for."""
+    """Replacement for a value that JSON cannot represent."""
     if isinstance(value, RunRecord):
         left_out: Any = {**dict.fromkeys(OF_RUN, True), "teacher": OF_ATTEMPT, "stages": {"__all__": OF_ATTEMPT}}
         return value.model_dump(mode="json", exclude=left_out)
@@ -91,7 +91,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read(path: Path) -> tuple[Any] | None:
-    """What was drawn, in a tuple, for a figure may be none; None where it is not kept, or damaged."""
+    """Stored figure, in a tuple, for a figure may be none; None where it is not kept, or damaged."""
     try:
         digest, _, body = path.read_bytes().partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:

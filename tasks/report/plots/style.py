@@ -28,7 +28,7 @@ NAMED = 8
 
 
 class Look(NamedTuple):
-    """How a model looks in every picture and beside its name in a table."""
+    """Appearance of a model in every picture and beside its name in a table."""
 
     colour: str
     marker: str

@@ -100,7 +100,7 @@ def _nothing(model: StageRecord) -> list[str]:
 
 
 def smaller(root: int, student: int) -> str:
-    """How much smaller a student is: `9.1x fewer`."""
+    """Size of a student relative to the root, in words: `9.1x fewer`."""
     ratio = root / student
     if ratio < 1:
         return f"{1 / ratio:.1f}x more"
@@ -113,7 +113,7 @@ def _scored(quality: tables.QualityMetric, model: StageRecord) -> str:
 
 
 def _judged(record: RunRecord) -> str | None:
-    """How many held-out rows the models were judged by, as far as the slices tell."""
+    """Number of held-out rows that the models were judged by, in words; None where the slices hold no count."""
     models = record.models
     counted = int(sum(metrics.get("count", 0) for metrics in models[-1].slices.values())) if models else 0
     return f"{counted:,} held-out {ROWS[tables.quality_of(record).key]}" if counted else None

@@ -134,7 +134,7 @@ def leased(lease: Lease) -> Iterator[Lease]:
 
 
 def _holder(content: bytes | None) -> dict[str, Any] | None:
-    """Who holds a lease; None: nobody that can be understood."""
+    """Record of a lease's holder; None: there is none, or it is not valid."""
     try:
         found = json.loads(content or b"")
         return found if {"run", "host", "released"} <= set(found) and float(found["seconds"]) > 0 else None

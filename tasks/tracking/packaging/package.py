@@ -36,7 +36,7 @@ LONGEST = 80  # characters of an example, which must leave room for an answer
 
 @dataclass(frozen=True)
 class About:
-    """What MLflow says of a model.
+    """Metadata of a model in MLflow.
 
     Attributes:
         workload: `causal-lm`, `sequence-classification` or `image-classification`.

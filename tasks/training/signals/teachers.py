@@ -74,7 +74,7 @@ def live_signals(work: Work, above: dict[str, nn.Module], interface: Interface, 
 
 
 def log_usage(name: str, teacher: ServedTeacher) -> None:
-    """What the answers of an endpoint took; the client is closed."""
+    """Log requests, tokens and price of an endpoint's answers, and close its client."""
     usage, endpoint = teacher.client.usage, teacher.client.endpoint
     teacher.close()
     price = f", a price of {usage.price(endpoint):.4g}" if endpoint.price_in or endpoint.price_out else ""

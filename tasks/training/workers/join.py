@@ -39,7 +39,7 @@ def announce(folder: Path, name: str, compute: Compute) -> None:
 
 
 def refusals(folder: Path) -> Iterator[str]:
-    """What machines have said that may not join, each once."""
+    """Refusals by machines that may not join, each once."""
     for path in sorted(folder.glob(f"{REFUSED}*.txt")):
         yield path.read_text(encoding="utf-8")
         path.rename(path.with_suffix(".read"))

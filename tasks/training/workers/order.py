@@ -32,14 +32,14 @@ class WorkerOrder(NamedTuple):
 
 
 def machine() -> str:
-    """Where a process id has one meaning: the host's name, and on Linux its start and the namespace of processes."""
+    """Scope of a process id: the host's name, and on Linux its start and the namespace of processes."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     linux = f" {boot.read_text(encoding='ascii').strip()} {Path('/proc/self/ns/pid').readlink()}" if boot.is_file() else ""
     return socket.gethostname() + linux
 
 
 def versions() -> dict[str, str]:
-    """What must be equal in all processes of a training."""
+    """Versions that must be equal in all processes of a training."""
     packages = {name: importlib.metadata.version(name) for name in ("ladder-distillation", "torch")}
     return packages | {"Python": platform.python_version()}
 

@@ -35,7 +35,7 @@ def sentence(decision: RouteDecision) -> str:
 
 
 def begins(decision: RouteDecision) -> str:
-    """How many of the final students go on from the pilot, in words after a sentence; nothing where none does."""
+    """Number of the final students that go on from the pilot, in words after a sentence; empty where none does."""
     warm, count = sum(map(bool, decision.first_weights)), len(decision.first_weights)
     who = "Its student begins" if count == 1 else "Its students begin" if warm == count else f"{warm} of its {count} students begin"
     return f" {who} with the weights that its last pilot ended with." if warm else ""
