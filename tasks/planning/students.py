@@ -55,9 +55,10 @@ def _settled(ladder: Ladder, index: int, context: Context) -> Stage:
 
 
 def settled_notes(before: Ladder, after: Ladder) -> list[str]:
-    """A line for each student that was described by its number of parameters: its sizes."""
-    notes = []
-    for old, new in zip(before.stages, after.stages, strict=True):
+    """A line for each student that was described by its number of parameters: its sizes; a route may have left others out."""
+    notes, asked = [], {stage.name: stage for stage in before.stages}
+    for new in after.stages:
+        old = asked.get(new.name, new)
         if old.student.parameters is not None and new is not old:
             made = new.student.shape.model_dump(exclude_defaults=True) if new.student.shape else new.student.config
             words = json.dumps(made, default=str).replace('"', "")

@@ -78,6 +78,23 @@ def _in_prefect(cli: Cli, decision: dict[str, Any]) -> None:
     assert [row["route"] for row in rows] == [each["route"] for each in decision["rounds"][-1]["standings"]]
 
 
+@pytest.mark.parametrize(
+    ("route", "stages"),
+    [
+        ("direct", ["three"]),
+        pytest.param("root-cached", ["one", "two", "three"], marks=pytest.mark.slow),
+        pytest.param("curriculum", ["one", "two", "three"], marks=pytest.mark.slow),
+        pytest.param("ensemble", ["one", "two", "three"], marks=pytest.mark.slow),
+        pytest.param("self", ["one", "two", "three", "three-again"], marks=pytest.mark.slow),
+        pytest.param("best-of-rungs", ["one", "two", "three"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_route_that_is_named_trains_its_stages(route: str, stages: list[str], cli: Cli, tiny: Path) -> None:
+    cli("run", tiny, "--route", route, "defaults.training.steps=10", "stages.two.training.steps=10")
+    shown = cli.json("show")
+    assert (shown["status"], [stage["name"] for stage in shown["stages"]]) == ("done", stages)
+
+
 def test_a_stage_to_start_at_is_refused_as_pilots_choose_the_stages(cli: Cli, tiny: Path) -> None:
     refused = cli("run", tiny, "route=auto", "--start-at", "two", code=2)
     assert "--start-at: got 'two'; allowed: nothing, with route auto" in refused.err

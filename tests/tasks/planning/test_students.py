@@ -18,6 +18,7 @@ from models.base.interface import Interface
 from models.data import tokenizers
 from tasks.data.prepare import check_patches
 from tasks.planning.plan import make_plan
+from tasks.planning.routes import routed
 from tasks.planning.students import settle_students, settled_notes
 from tasks.runtime.runs.run_registry import Context
 from tasks.training.identity import known_settings, numeric_settings, stage_identity
@@ -60,6 +61,7 @@ def test_a_size_becomes_a_shape_once_and_for_all(tmp_path: Path) -> None:
         "stage-0: 100,000 parameters",
         "stage-1: 30,000 parameters",
     ]
+    assert [note.partition(" became ")[0] for note in settled_notes(asked, routed("direct", settled))] == ["stage-1: 30,000 parameters"]
 
 
 def test_a_plan_shows_what_a_size_became(tmp_path: Path) -> None:
