@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from conf.errors import UserError
-from conf.schema.data import Data
+from conf.schema.data import CommonData, Data
 from conf.schema.stage.student import FEWEST, SIZE
 
 # Of a stage that says nothing of its training.
@@ -63,11 +63,11 @@ def _data(given: str | list[str], base: Path) -> dict[str, Any]:
     return {"source": "files", "paths": [given] if isinstance(given, str) else list(given)}
 
 
-def nameless_sources() -> list[str]:
-    """The sources that need nothing but their name."""
+def nameless_sources() -> dict[str, type[CommonData]]:
+    """The sources that need nothing but their name, with their settings."""
     union, *_ = get_args(Data)
     models = [model for model in get_args(union) if not {"paths", "name"} & set(model.model_fields)]
-    return [model.model_fields["source"].default for model in models]
+    return {model.model_fields["source"].default: model for model in models}
 
 
 def _stage(item: Any, index: int, trained: bool) -> Any:

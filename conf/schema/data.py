@@ -17,6 +17,8 @@ class CommonData(Settings):
     """Settings of every data source."""
 
     workloads: ClassVar[tuple[str, ...]] = ("causal-lm", "sequence-classification")  # that the source serves
+    image_shape: ClassVar[tuple[int, int, int] | None] = None  # (C, H, W) of images that the source brings as numbers; None: as files
+    rows: ClassVar[int] = 0  # of a source that needs nothing but its name; 0: not known
 
     sequence_length: int = setting(192, "Length of a training sequence; longer texts are cut or split", "tokens", ge=2, le=1_048_576)
     valid_fraction: float = setting(0.05, "Share of documents held out for validation", "fraction of documents", gt=0, lt=0.5)
@@ -85,6 +87,8 @@ class DigitsData(CommonData):
     """The 1,797 handwritten digits (8 x 8 pixels) that scikit-learn carries. Slices are the digits."""
 
     workloads: ClassVar[tuple[str, ...]] = ("image-classification",)
+    image_shape: ClassVar[tuple[int, int, int] | None] = (1, 8, 8)
+    rows: ClassVar[int] = 1797
 
     source: Literal["digits"] = setting("digits", "Kind of data source")
 

@@ -9,16 +9,16 @@ training is refused at its first step, before any weight has changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from conf.errors import UserError
+from conf.schema.stage.objective import EMBEDDING_ONLY, Objective, ObjectiveKind
 from models.data.batches import IGNORE
 from models.losses.divergences import infinite_for
 from models.losses.loss import Signal, SortedSignal, SparseSignal, StepObjective
-
-FINITE = "jsd with beta between 0 and 1, skew-kl or skew-reverse-kl with skew above 0, tvd or taid"
 
 
 def check_support(student_logits: Tensor, signals: Sequence[Signal], targets: Tensor, at: StepObjective) -> None:
@@ -53,4 +53,6 @@ def check_support(student_logits: Tensor, signals: Sequence[Signal], targets: Te
 def _refuse(at: StepObjective, who: str, count: int) -> None:
     if count:
         why = f"Ids with logit -inf in the {who} alone: {count:,}; the objective is infinite there."
-        raise UserError.about("objective.kind", at.settings.kind, FINITE, f"{why} Choose another kind, or give both models the same ids.")
+        finite = [kind for kind in get_args(ObjectiveKind) if kind not in EMBEDDING_ONLY and not any(infinite_for(Objective(kind=kind)))]
+        allowed = f"{', '.join(finite[:-1])} or {finite[-1]}, with their default beta and skew"
+        raise UserError.about("objective.kind", at.settings.kind, allowed, f"{why} Choose another kind, or give both models the same ids.")

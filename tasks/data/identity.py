@@ -90,8 +90,8 @@ def _source_identity(source: WeightedSource) -> dict[str, Any]:
 
 
 def _image_identity(ladder: Ladder, image_processor: str | None) -> dict[str, Any]:
-    """The identity of the pixels of images; empty for text, and for digits that no processor changes: their fingerprints stay."""
-    if not reads_pictures(ladder.workload) or (ladder.data.source == "digits" and image_processor is None):
+    """The identity of the pixels of images; empty for text, and for images that are numbers and that no processor changes."""
+    if not reads_pictures(ladder.workload) or (ladder.data.image_shape is not None and image_processor is None):
         return {}
     settings = ladder.data.model_dump(mode="json")
     return {"images": {"reading": IMAGES, "processor": image_processor, **{key: settings.get(key) for key in IMAGE_SETTINGS}}}

@@ -54,7 +54,7 @@ def data_identity(ladder: Ladder, context: Context) -> dict[str, Any]:
 def _identity(ladder: Ladder, base: Path, folder: Path | None, classes: tuple[str, ...] | None) -> dict[str, Any]:
     """Identity of a corpus with the tokenizer, or image processor, of a folder, and with the classes of a teacher."""
     if ladder.workload == "image-classification":
-        counts = folder is not None and (ladder.data.source != "digits" or normalises(folder))
+        counts = folder is not None and (ladder.data.image_shape is None or normalises(folder))
         return corpus_identity(ladder, base, None, processor_hash(folder) if folder and counts else None, classes)
     if ladder.workload in ("image-text", "image-text-embedding"):
         assert folder is not None, "the schema asks for a checkpoint"

@@ -43,7 +43,6 @@ from tasks.training.student import larger, origin
 from tasks.training.workers.check import check_workers
 
 CLASSES = 10  # where nothing says how many there are
-DIGITS = (1, 8, 8)  # (C, H, W)
 FP32_BYTES = 4  # of a weight
 
 
@@ -60,7 +59,7 @@ def expected_interface(ladder: Ladder, corpus: Corpus | None, image: tuple[int, 
     classes = (ladder.data.classes or CLASSES) if has_classes(ladder.workload) else 0
     if ladder.workload == "image-classification" and image is None:
         side = math.lcm(*(patch for _, patch in patches_of(ladder)))
-        image = DIGITS if ladder.data.source == "digits" else (3, side, side)
+        image = ladder.data.image_shape or (3, side, side)
     vocabulary = None
     if ladder.workload != "image-classification":
         vocabulary = BYTES_VOCABULARY if ladder.tokenizer.kind == "bytes" else ladder.tokenizer.vocabulary or BYTES_VOCABULARY

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from conf.errors import UserError
 from conf.loading.short_forms import SAVED_DATASET, nameless_sources
+from conf.schema.workloads import reads_pictures
 from tasks.data.reading.hub_datasets import check_saved
 from tasks.data.reading.images import SUFFIXES, image_files
 from tasks.data.reading.readers import SPLIT_WORDS
@@ -29,7 +30,6 @@ SHOWN = 80  # characters of a line in a message
 MOST_VALUES = 200  # different values of a column that may hold classes or groups
 
 Kind = Literal["text", "number", "messages", "image", "other"]
-SourceKind = Literal["files", "dataset", "digits", "python-stdlib"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class DataLook:
         parts: Split -> its files, where the names of all files say so.
     """
 
-    source: SourceKind
+    source: str
     given: tuple[str, ...]
     format: str
     files: int
@@ -88,7 +88,10 @@ class DataLook:
     @property
     def has_images(self) -> bool:
         """Whether they hold images."""
-        return self.source == "digits" or bool(self.classes) or any(column.kind == "image" for column in self.columns)
+        shipped = nameless_sources().get(self.source)
+        if shipped is not None:
+            return reads_pictures(shipped.workloads[0])
+        return bool(self.classes) or any(column.kind == "image" for column in self.columns)
 
     def texts(self, *columns: str) -> list[str]:
         """The sampled texts of columns, those of a row together; of conversations the messages."""
@@ -127,8 +130,8 @@ def look_at_data(given: Sequence[str], base: Path) -> DataLook:
     Raises:
         UserError: Nothing is there, it cannot be read, or it mixes kinds of files.
     """
-    if len(given) == 1 and given[0] in nameless_sources():
-        return DataLook(cast(SourceKind, given[0]), tuple(given), given[0], 0, 0, 0)
+    if len(given) == 1 and (shipped := nameless_sources().get(given[0])):
+        return DataLook(given[0], tuple(given), given[0], 0, 0, shipped.rows)
     first = base / os.path.expanduser(given[0])
     if len(given) == 1 and any((first / marker).is_file() for marker in SAVED_DATASET):
         return _dataset(given[0], first)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from conf.errors import UserError
+from conf.loading.short_forms import nameless_sources
 from conf.schema.ladder import Workload
 from conf.schema.stage.student import parameters_of, size_name
 from tasks.records.format import human
@@ -106,9 +107,10 @@ def _teacher(teacher: TeacherLook, workload: Workload, draft: Draft) -> Any:
 def _data(teacher: TeacherLook, data: DataLook, workload: Workload, ask: Ask, draft: Draft) -> int:
     """Settings of the data; returns the tokens of a sequence."""
     draft.reasons["data"] = data.words()
-    if data.source == "python-stdlib" and workload != "causal-lm":
-        raise UserError.about("--data", data.source, f"data for {workload}", "It is text without classes: name other data.")
-    if data.source in ("digits", "python-stdlib"):
+    if shipped := nameless_sources().get(data.source):
+        if workload not in shipped.workloads:
+            serves = " and ".join(shipped.workloads)
+            raise UserError.about("--data", data.source, f"data for {workload}", f"It serves {serves}: name other data.")
         draft.settings["data"] = data.source
         return WINDOW
     settings: dict[str, Any] = {"source": data.source}
@@ -210,8 +212,6 @@ def _training(data: DataLook, workload: Workload, length: int, draft: Draft) -> 
 
 def estimated_examples(data: DataLook, settings: dict[str, Any], length: int) -> int:
     """Examples of data before they are prepared, as a draft's settings read them; 0: unknown."""
-    if data.source == "digits":
-        return 1797
     packed = settings["workload"] == "causal-lm" and _is_packed(settings["data"])
     return data.bytes // 4 // length if packed else data.rows
 

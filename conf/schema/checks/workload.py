@@ -56,8 +56,8 @@ def _check_data(workload: str, data: Data, teacher: Teacher, route: Route) -> No
     if workload not in data.workloads:
         allowed = " or ".join(sources_for(workload))
         raise ValueError(f"data.source: got {data.source!r}; allowed: {allowed}, for workload {workload}. Change one of them.")
-    if data.transfer and data.source == "digits":
-        raise ValueError("data.transfer: got some; allowed: none, for data.source digits, whose images are no files. Leave it out.")
+    if data.transfer and data.image_shape is not None:
+        raise ValueError(f"data.transfer: got some; allowed: none, for data.source {data.source}, whose images are no files. Leave it out.")
     if data.generate is not None and workload != "causal-lm":
         raise ValueError(f"data.generate: got some; allowed: none, for workload {workload}. Leave it out.")
     if data.generate is not None and data.generate.endpoint is None and teacher.source == "answers":

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
+from conf.schema.data import Data
 from tests.conf.tiny import refused
+
+SOURCES = [model.model_fields["source"].default for model in get_args(get_args(Data)[0])]
 
 
 class TestMessages:
@@ -41,15 +46,15 @@ class TestMessages:
             ),
             (
                 "data.source=python-stdlb",
-                "data.source: got 'python-stdlb'; allowed: one of python-stdlib, digits, files, dataset. Did you mean 'python-stdlib'? "
+                f"data.source: got 'python-stdlb'; allowed: one of {', '.join(SOURCES)}. Did you mean 'python-stdlib'? "
                 "`ladder explain data.source` describes it.",
             ),
             (
                 "teacher.source=chekpoint",
                 "teacher.source: got 'chekpoint'; allowed: one of train, checkpoint, answers. Did you mean 'checkpoint'?",
             ),
-            ("data={sequence_length: 5}", "data.source: got None; allowed: one of python-stdlib, digits, files, dataset."),
-            ("data=3", "data: got 3; allowed: a mapping with source: python-stdlib, digits, files or dataset."),
+            ("data={sequence_length: 5}", f"data.source: got None; allowed: one of {', '.join(SOURCES)}."),
+            ("data=3", f"data: got 3; allowed: a mapping with source: {', '.join(SOURCES[:-1])} or {SOURCES[-1]}."),
             (
                 "evaluation=3",
                 "evaluation: got 3; allowed: a mapping with examples, batch_size, samples,",

@@ -236,7 +236,7 @@ def test_an_infinite_objective_is_refused_at_the_first_step(
     teacher, student = (Masked(teacher), student) if alone == "teacher" else (teacher, Masked(student))
     before, steps = {name: tensor.clone() for name, tensor in student.state_dict().items()}, list[Step]()
     plan = Plan(training(accumulation=2), Objective.model_validate({"kind": kind, "alpha": 1.0}), 0, None)
-    said = rf"^objective\.kind: got '{kind}'; allowed: jsd .*Ids with logit -inf in the {alone} alone: 1; .*Choose another"
+    said = rf"^objective\.kind: got '{kind}'; allowed: jsd, .*Ids with logit -inf in the {alone} alone: 1; .*Choose another"
     with pytest.raises(UserError, match=said):
         train(student, TrainingBatches(images, 8, 0), plan, signals=live(teacher, None), on_step=steps.append)
     assert not steps
