@@ -85,7 +85,8 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int) -> None:
     chosen, shares = list[str](), list[float]()
     for number in range(seeds):
         own = replicate(ladder, number)
-        inputs, known = StageInputs(own, data, context), candidates_of(own, context, data.corpus())
+        inputs, corpus = StageInputs(own, data, context), data.corpus()
+        known, fixed = (candidates_of(own, context, corpus, pilots) for pilots in (True, False))
         print(f"seed {number}: {operations(known.price)}; routes {', '.join(known.routes)}", flush=True)
         search = RouteSearch(own, known)
         searched(search, root, inputs)
@@ -94,7 +95,7 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int) -> None:
         print(f"  chosen: {decision.winner}, {decision.reason}", flush=True)
         chosen.append(decision.winner)
         shares.append(decision.spent / decision.price)
-        candidates = {AUTO: final} | {route: each.ladder for route, each in known.routes.items()}
+        candidates = {AUTO: final} | {route: each.ladder for route, each in fixed.routes.items()}
         for route, made in candidates.items():
             whole = pilot_ladder(made, f"{route}-whole")
             first = found(decision, whole, context) if route == AUTO else {}

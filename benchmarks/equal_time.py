@@ -49,7 +49,7 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int, routes: list[str
     context = Context(run="benchmark", ladder=ladder.name, home=str(home.absolute()), base=str(base))
     data = prepare_data(ladder, context)
     inputs = StageInputs(ladder, data, context)
-    root, known = prepare_teacher(inputs), candidates_of(ladder, context, data.corpus())
+    root, known = prepare_teacher(inputs), candidates_of(ladder, context, data.corpus(), pilots=False)
     arms = {route: made.ladder for route, made in known.routes.items()}
     arms[SCRATCH] = scratch(arms[AS_WRITTEN])
     arms = {name: arms[name] for name in (AS_WRITTEN, *(routes or [each for each in arms if each != AS_WRITTEN]))}

@@ -100,7 +100,7 @@ def make_plan(ladder: Ladder, base: Path, home: Home, start_at: str | None = Non
     if root is not None and ladder.teacher.source != "answers":
         needed = cache_bytes(ladder, [choice.cached for choice in choices], root.tokens, expected_interface(ladder, corpus), examples)
         if needed > (free := free_bytes(home)):
-            notes.append(_no_room(needed, free))
+            notes.append(no_room(needed, free))
     notes += _rounds_note(ladder, models[1])
     left = {m.name: m.left(_steps(ladder, m.name)) for m in models if m.action in TO_TRAIN}
     seconds = sum(m.seconds * left[m.name] for m in models if m.name in left)
@@ -257,7 +257,7 @@ def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Siz
     return f"{text}, about {each:.0f} bytes each and {byte_size(examples * rows * each)} in all for each teacher"
 
 
-def _no_room(needed: float, free: int) -> str:
+def no_room(needed: float, free: int) -> str:
     """A note on caches that do not fit the disk."""
     remedy = "free some, move LADDER_HOME, lower signals.draws or signals.k, or set signals.source to live"
     return f"the caches of signals take about {byte_size(needed)}, and {byte_size(free)} are free: {remedy}"

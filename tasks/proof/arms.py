@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
 from conf.schema.measures.proof import ARMS, ROUTE_ARMS, Arm, RouteArm
-from conf.schema.stage.stage import Teachers
+from conf.schema.stage.stage import Stage, Teachers
 from models.data.corpus import CorpusInfo
 from tasks.planning.matching import (
     direct,
@@ -82,6 +82,17 @@ def shared_settings(ladder: Ladder, info: CorpusInfo) -> Ladder:
     if not ladder.proof.pilot:
         return whole
     return shortened(whole, PILOT)
+
+
+def auto_arm(base: Ladder, written: Ladder) -> Ladder:
+    """The settled ladder with `route: auto`, which caches for itself: `signals.source: auto` is open again where it was settled to live."""
+
+    def stage(now: Stage, before: Stage) -> Stage:
+        is_open = before.signals.source == "auto" and now.signals.source == "live"
+        return now.model_copy(update={"signals": before.signals}) if is_open else now
+
+    stages = (stage(now, before) for now, before in zip(base.stages, written.stages, strict=True))
+    return with_stages(base, *stages).model_copy(update={"route": "auto"})
 
 
 def replicate(ladder: Ladder, number: int) -> Ladder:
@@ -227,7 +238,7 @@ REWRITINGS: dict[Arm, Rewriting] = {
     "label-smoothing": _label_smoothing,
     "pruned-only": lambda ladder, *_: with_stages(ladder, lasting(direct(ladder).stages[0], 0)),
     **{route: _route_matched(route) for route in ROUTE_ARMS},
-    "auto": lambda ladder, *_: ladder.model_copy(update={"route": "auto"}),  # its stages are not known before its pilots have run
+    "auto": lambda ladder, *_: auto_arm(ladder, ladder),  # its stages are not known before its pilots have run
 }
 assert tuple(REWRITINGS) == ARMS
 # These hang on the steps of `staged`.

@@ -19,6 +19,7 @@ from tasks.proof.arms import (
     FROM_ROOT,
     MATCHED_TO_STEPS,
     ForwardFlops,
+    auto_arm,
     impossible,
     refuse,
     replicate,
@@ -83,7 +84,7 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
             refuse(arm, base)
             if unfit and arm in FROM_ROOT:
                 raise _unfit(arm, unfit)
-            made[arm] = rewritten(arm, base, forwards)
+            made[arm] = auto_arm(base, ladder) if arm == "auto" else rewritten(arm, base, forwards)
         except UserError as error:
             if ladder.proof.arms:
                 raise

@@ -26,7 +26,7 @@ from tasks.runtime.logs import NOT_ON_TERMINAL, log
 from tasks.runtime.runs.run_registry import Context
 from tasks.tracking.recorder import recorder_of
 from tasks.tracking.tracker import Tracker
-from tasks.training.costs.cost_model import StageFlops
+from tasks.training.costs.cost_model import StageFlops, seconds_of
 
 
 def metric_of(ladder: Ladder) -> str:
@@ -55,10 +55,10 @@ def replicate_of(
     if route is None:
         chosen = [student.choice and student.choice.place for student in students]
         costs = arm_flops(arm, ladder, forwards, [student.steps for student in students], chosen)
-        flops, seconds = total_of(costs), sum(map(_seconds, students, costs))
+        flops, seconds = total_of(costs), sum(map(seconds_of, students, costs))
     else:
         flops = route.spent + route.final
-        seconds = route.seconds + sum(student.seconds + student.signal_seconds for student in students)
+        seconds = route.seconds + sum(map(seconds_of, students, _after_pilots(route, ladder, forwards)))
     metric = metric_of(ladder)
     return Replicate(
         seed=replicate_seed(ladder),
@@ -76,10 +76,14 @@ def replicate_of(
     )
 
 
-def _seconds(student: StageRecord, cost: StageFlops) -> float:
-    """Seconds of a training and of the stored answers that it adds to those of its arm, as if nothing had been stored before."""
-    answers = student.signal_seconds if student.all_signal_seconds is None else student.all_signal_seconds
-    return student.seconds + (answers * cost.answers / cost.needed if cost.needed else 0.0)
+def _after_pilots(route: RouteDecision, ladder: Ladder, forwards: ForwardFlops) -> list[StageFlops]:
+    """Operations of each stage of a chosen route; those with a cache, which pilots have begun to fill, share what it saves them."""
+    assert route.winner is not None
+    costs = arm_flops("staged" if route.winner == "as-written" else route.winner, ladder, forwards)
+    cached = [stage.signals.source == "cached" for stage in ladder.stages]
+    answers = sum(cost.answers for cost, stored in zip(costs, cached, strict=True) if stored)
+    share = 1 - (total_of(costs) - route.final) / answers if answers else 1.0
+    return [cost._replace(answers=round(cost.answers * share)) if stored else cost for cost, stored in zip(costs, cached, strict=True)]
 
 
 def proof_of(

@@ -11,13 +11,16 @@ from typing import Any, NamedTuple, get_args
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
 from conf.schema.route import Route
-from models.data.corpus import Corpus
-from tasks.planning.matching import matched_whole, settled, total_of
+from conf.schema.stage.signals import Signals
+from conf.schema.stage.stage import Stage
+from models.data.corpus import Corpus, CorpusInfo
+from tasks.planning.matching import matched_whole, settled, total_of, with_stages
 from tasks.planning.routes import routed
 from tasks.runtime.runs.run_registry import Context
 from tasks.training.costs.cost_model import Forward, StageFlops, ladder_flops
 from tasks.training.costs.examples import AnswerCaches, TrainingExamples, training_examples
-from tasks.training.signals.signal_policy import choose
+from tasks.training.signals.signal_policy import choose, settled_signals
+from tasks.training.teaching import Voice, has_trials, planned_teaching
 
 AS_WRITTEN: Route = "as-written"
 ALL: tuple[Route, ...] = tuple(route for route in get_args(Route) if route != "auto")
@@ -29,12 +32,14 @@ class RouteCandidate(NamedTuple):
     Attributes:
         ladder: Rewritten, with as many steps as make it cost what the ladder as written costs.
         forwards: Operations of the root and of the students.
-        listed: Operations of its stages with the steps that the ladder's file gives.
+        listed: Operations of the route by its name, with the steps that the ladder's file gives.
+        positions: Of an example of the root, each with an answer of its own; 0: not known.
     """
 
     ladder: Ladder
     forwards: tuple[Forward, ...]
     listed: float
+    positions: int = 0
 
 
 class RouteCandidates(NamedTuple):
@@ -53,13 +58,14 @@ class RouteCandidates(NamedTuple):
     examples: TrainingExamples
 
 
-def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None) -> RouteCandidates:
+def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilots: bool = True) -> RouteCandidates:
     """The routes that the ladder can have among those that `routing.routes` allows.
 
     Args:
         ladder: As it is written; its gates and its `signals.source: auto` are settled here.
         context: The run.
         corpus: Its data; None: not prepared yet.
+        pilots: Whether pilots choose among them: answers that they read, too, are cached, and routes that cannot win have none.
 
     Raises:
         UserError: A route that is named cannot be.
@@ -72,10 +78,12 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None) -> Ro
     found, left_out = dict[str, RouteCandidate](), dict[str, str]()
 
     def candidate(route: Route) -> RouteCandidate:
-        made = routed(route, base, info)
+        named = routed(route, base, info)
+        made = _with_root_cached(named, ladder, info) if pilots else named
         root, sizes = check_ladder(made, context.model_copy(update={"start_at": None}), corpus)
         forwards = tuple(map(Forward.of, (root, *sizes)))
-        return RouteCandidate(made, forwards, total_of(cost_of(made, forwards, examples)))
+        positions = 0 if root is None or ladder.teacher.source == "answers" else root.tokens
+        return RouteCandidate(made, forwards, total_of(cost_of(named, forwards, examples)), positions)
 
     def of_full_price(made: RouteCandidate) -> RouteCandidate:
         def cost(ladder: Ladder) -> float:
@@ -100,8 +108,37 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None) -> Ro
             left_out[route] = f"the same as {same} for this ladder"
         else:
             found[route] = made
+    if pilots and "direct" in found:
+        signals = found["direct"].ladder.stages[-1].signals
+        for route in [each for each in found if _ends_like_direct(found[each].ladder, signals)]:
+            left_out[route] = "its last student has nothing of the stages above it: direct makes the same one, for less"
+            del found[route]
     ordered = {route: of_full_price(made) for route, made in sorted(found.items(), key=lambda item: item[1].listed)}
     return RouteCandidates(ordered, written.listed, left_out, examples)
+
+
+def _ends_like_direct(made: Ladder, signals: Signals) -> bool:
+    """Whether the root alone teaches the last student, by these signals, from random weights: the stages above it are for nothing."""
+    last, place = made.stages[-1], len(made.stages) - 1
+    if not place or has_trials(last, place) or last.signals != signals:
+        return False
+    if last.student.initialisation != "random" or last.student.vision != "own":
+        return False
+    return last.members == 1 and planned_teaching(made, place).voices == (Voice(0),)
+
+
+def _with_root_cached(made: Ladder, written: Ladder, info: CorpusInfo | None) -> Ladder:
+    """A route with the root's answers cached where `signals.source: auto` allows it: the pilot and the final training read the same."""
+    auto = {stage.name for stage in written.stages if stage.signals.source == "auto"}
+
+    def stage(place: int, old: Stage) -> Stage:
+        teachers = {voice.place for voice in planned_teaching(made, place).voices}
+        if old.name not in auto or has_trials(old, place) or teachers != {0}:
+            return old
+        free = old.model_copy(update={"signals": old.signals.model_copy(update={"source": "auto"})})
+        return old.model_copy(update={"signals": settled_signals(free, made, info, trainings=2)})
+
+    return with_stages(made, *(stage(place, old) for place, old in enumerate(made.stages)))
 
 
 def cost_of(
@@ -126,9 +163,13 @@ class Spending:
         self.total = 0.0
         self._trainings = 0
 
+    def costs(self, ladder: Ladder, forwards: Sequence[Forward]) -> list[StageFlops]:
+        """Operations of each stage that a ladder would add."""
+        return cost_of(ladder, forwards, self.examples, None, self.caches.copy(), self._names(ladder))
+
     def would(self, ladder: Ladder, forwards: Sequence[Forward]) -> float:
         """Operations that a ladder would add."""
-        return total_of(cost_of(ladder, forwards, self.examples, None, self.caches.copy(), self._names(ladder)))
+        return total_of(self.costs(ladder, forwards))
 
     def spend(self, ladder: Ladder, forwards: Sequence[Forward], taken: Sequence[int] | None = None) -> float:
         """Add a ladder; returns the operations that it adds. `taken`: steps of its trainings, where they ended early."""

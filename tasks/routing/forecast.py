@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.errors import UserError
-from conf.home import Home
+from conf.home import Home, free_bytes
 from conf.schema.ladder import Ladder
+from models.base.interface import Interface
 from models.data.corpus import Corpus
 from tasks.data.prepare import content_hash, data_identity, read_corpus
+from tasks.planning.costs.estimates import cache_bytes
+from tasks.planning.plan import no_room
+from tasks.planning.preflight import expected_interface
 from tasks.planning.students import settle_students
-from tasks.records.format import operations, percent
-from tasks.routing.candidates import candidates_of
+from tasks.records.format import byte_size, operations, percent
+from tasks.routing.candidates import RouteCandidates, candidates_of
+from tasks.routing.halving import HalvingPlan
 from tasks.routing.search import plan_of
 from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
@@ -28,7 +33,8 @@ def search_notes(ladder: Ladder, base: Path, home: Home) -> tuple[str, ...]:
     if ladder.route != "auto":
         return ()
     context = Context(run=PLAN, ladder=ladder.name, home=str(home.root), base=str(base))
-    known = candidates_of(settle_students(ladder, context), context, _prepared(ladder, context, home))
+    corpus = _prepared(ladder, context, home)
+    known = candidates_of(settle_students(ladder, context), context, corpus)
     plan, share = plan_of(ladder, known), ladder.routing.share
     left_out = [f"route {route} is not tried: {reason}" for route, reason in {**known.left_out, **plan.too_dear}.items()]
     if not plan.sizes:
@@ -38,7 +44,21 @@ def search_notes(ladder: Ladder, base: Path, home: Home) -> tuple[str, ...]:
     seeds = f" with each of {ladder.routing.seeds} seeds" if ladder.routing.seeds > 1 else ""
     bound = f"pilots and final training together take the {operations(known.price)} of the stages as written at most"
     most = f"at most {operations(share * known.price)} ({percent(share)})"
-    return (f"route auto: {rounds}{seeds}, {most}, of {', '.join(plan.routes)}; {bound}", *left_out)
+    searched = f"route auto: {rounds}{seeds}, {most}, of {', '.join(plan.routes)}; {bound}"
+    return (searched, *_cache_notes(known, plan, expected_interface(ladder, corpus), home), *left_out)
+
+
+def _cache_notes(known: RouteCandidates, plan: HalvingPlan, interface: Interface, home: Home) -> list[str]:
+    """Size on disk of the root's answers, which pilots and the final training share."""
+    tried = [known.routes[route] for route in plan.routes]
+    cached = [[stage.signals.source == "cached" for stage in each.ladder.stages] for each in tried]
+    sizes = [
+        cache_bytes(each.ladder, stored, each.positions, interface, known.examples) for each, stored in zip(tried, cached, strict=True)
+    ]
+    if not (most := max(sizes)):
+        return []
+    words = f"pilots and final training read the root's answers from one cache, {byte_size(most)} at most"
+    return [words, *([no_room(most, free)] if most > (free := free_bytes(home)) else [])]
 
 
 def _prepared(ladder: Ladder, context: Context, home: Home) -> Corpus | None:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from conf.schema.ladder import Ladder
 from conf.schema.stage.gate import Gate
 from models.base.quality import main_metric
-from tasks.planning.matching import lasting, matched_whole, reseeded, shortened, with_stages
+from tasks.planning.matching import lasting, matched_whole, reseeded, shortened, total_of, with_stages
 from tasks.records.choice.route import PilotRecord
 from tasks.records.run import StageRecord
+from tasks.training.costs.cost_model import StageFlops, seconds_of
 
 NAME_LETTERS = 40  # of a stage's name that a pilot keeps
 
@@ -29,13 +30,18 @@ class Pilot(NamedTuple):
         route: Name of the route, or any label.
         number: Of its round; 0: outside a search.
         ladder: With the pilot's steps; see `pilot_ladder`.
-        flops: That it adds to what was computed before.
+        costs: Operations of its stages, less what was computed before.
     """
 
     route: str
     number: int
     ladder: Ladder
-    flops: float
+    costs: Sequence[StageFlops]
+
+    @property
+    def flops(self) -> float:
+        """Operations that it adds to what was computed before."""
+        return total_of(self.costs)
 
 
 def pilot_ladder(ladder: Ladder, label: str, replicate: int = 0) -> Ladder:
@@ -105,7 +111,7 @@ def record_of_pilot(pilot: Pilot, students: Sequence[StageRecord], flops: float 
         score=last.metrics[main_metric(pilot.ladder.workload)],
         parameters=last.parameters,
         flops=pilot.flops if flops is None else flops,
-        seconds=sum(student.seconds + student.signal_seconds for student in students),
+        seconds=sum(map(seconds_of, students, pilot.costs)),
         fingerprints=tuple(student.fingerprint for student in students),
         reused=sum(student.reused for student in students),
     )

@@ -76,7 +76,7 @@ class RouteSearch:
                     self.candidates.routes[route].forwards,
                 )
                 ladder = within(whole, lambda made, of=forwards: self.spending.would(made, of), self.plan.prices[number - 1])
-                yield Pilot(route, number, ladder, self.spending.would(ladder, forwards))
+                yield Pilot(route, number, ladder, self.spending.costs(ladder, forwards))
 
     def count(self, pilot: PilotRecord) -> PilotRecord:
         """The record of a pilot that has run, with the operations of the steps that it took."""

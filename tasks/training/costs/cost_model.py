@@ -28,6 +28,7 @@ from tasks.training.teaching import Teaching, has_trials, member_seed, planned_t
 
 if TYPE_CHECKING:
     from models.architectures.shapes import Size
+    from tasks.records.run import StageRecord
 
 STUDENT_PASSES = 3
 
@@ -214,6 +215,12 @@ def ladder_flops(
         spent = training_flops(forwards[place + 1].whole, trained, zip(prices, answers.new, strict=True), answers.written)
         costs.append(spent._replace(needed=needed))
     return costs
+
+
+def seconds_of(student: StageRecord, cost: StageFlops) -> float:
+    """Seconds of a finished training and of the stored answers that it adds by its cost, whoever has computed them."""
+    answers = student.signal_seconds if student.all_signal_seconds is None else student.all_signal_seconds
+    return student.seconds + (answers * cost.answers / cost.needed if cost.needed else 0.0)
 
 
 def _cache_key(ladder: Ladder, stage: Stage, teacher: Any) -> Any:

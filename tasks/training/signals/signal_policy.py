@@ -36,7 +36,7 @@ def examples_of(info: CorpusInfo) -> int:
     return (info.tokens["train"] - 1) // info.sequence_length if packed else info.documents["train"]
 
 
-def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
+def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None, trainings: int = 1) -> Choice:
     """Live or cached.
 
     `auto` caches where `students x epochs > 1`: the teacher's answer to an example is then used more than once, and nothing here
@@ -46,6 +46,7 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
         stage: Its settings.
         ladder: The ladder, whose other stages may have the same teacher.
         info: Of the prepared data; None: not prepared yet.
+        trainings: Of each student with the same teacher and examples, such as a pilot and the final one.
     """
     signals, alpha = stage.signals, stage.objective.alpha
     if not (alpha.start or alpha.end):
@@ -67,7 +68,7 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Choice:
             check_members(stage.objective, signals.kind, key=stage.name)
     except UserError as error:
         return Choice(False, f"auto: {error}")
-    students = _students(stage, ladder)
+    students = trainings * _students(stage, ladder)
     if info is None and students == 1:
         return Choice(False, "auto; decided anew once the data are prepared")
     epochs = max(stage.training.steps * stage.training.batch_size / examples_of(info), 1.0) if info else 1.0
@@ -80,11 +81,11 @@ def chosen_signals(stage: Stage, ladder: Ladder, info: CorpusInfo) -> Signals | 
     return stage.signals if choose(stage, ladder, info).cached else None
 
 
-def settled_signals(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Signals:
-    """A stage's signals with the choice of `auto` made; a student that writes its text goes on to."""
+def settled_signals(stage: Stage, ladder: Ladder, info: CorpusInfo | None, trainings: int = 1) -> Signals:
+    """A stage's signals with the choice of `auto` made, see `choose`; a student that writes its text goes on to."""
     if stage.signals.on_policy:
         return stage.signals
-    return stage.signals.model_copy(update={"source": "cached" if choose(stage, ladder, info).cached else "live"})
+    return stage.signals.model_copy(update={"source": "cached" if choose(stage, ladder, info, trainings).cached else "live"})
 
 
 def size_of_signals(signals: Signals, outputs: int) -> int:

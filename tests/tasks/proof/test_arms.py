@@ -24,7 +24,7 @@ from models.students.initialise import random_model
 from models.training.loop import Plan, train
 from tasks.planning.matching import flops_of, lasting, total_of, with_stages
 from tasks.planning.routes import routed
-from tasks.proof.arms import REWRITINGS, ForwardFlops, arm_flops, refuse, replicate, rewritten, shared_settings
+from tasks.proof.arms import REWRITINGS, ForwardFlops, arm_flops, auto_arm, refuse, replicate, rewritten, shared_settings
 from tasks.proof.prepare_arms import Arms
 from tasks.store.fingerprint import fingerprint
 from tasks.training.costs.cost_model import Forward
@@ -140,6 +140,15 @@ def test_what_auto_chose_for_the_ladder_holds_in_every_arm() -> None:
     ladder = digits("defaults.signals={source: auto, kind: full}", "stages.eighth.training.steps=1")
     assert [stage.signals.source for stage in ladder.stages] == ["cached", "cached", "live"]
     assert rewritten("direct-matched", ladder, FORWARDS).stages[0].signals.source == "live"  # for many epochs
+
+
+def test_pilots_of_auto_decide_for_themselves_what_is_cached() -> None:
+    ladder = load("digits", ("defaults.signals={source: auto, kind: full}", "stages.eighth.training.steps=1", "seed=3")).ladder
+    made = auto_arm(shared_settings(ladder, INFO), ladder)
+    assert [stage.signals.source for stage in made.stages] == ["cached", "cached", "auto"]
+    assert (made.route, made.seed) == ("auto", 3)
+    live = auto_arm(digits(), load("digits").ladder)
+    assert live == digits().model_copy(update={"route": "auto"})
 
 
 def test_a_pilot_has_a_tenth_of_the_steps() -> None:

@@ -10,12 +10,17 @@ import pytest
 from conf.home import Home
 from conf.loading.load import load
 from tasks.lifecycle.clean import clean
+from tasks.planning.matching import direct
+from tasks.proof.arms import ForwardFlops
 from tasks.proof.proof import choices_of, replicate_of
 from tasks.records.choice.route import PilotRecord, RouteDecision, RouteRound
 from tasks.records.run import RunRecord
 from tasks.report.sections.choice import route as page
 from tasks.report.sections.costs import costs
 from tasks.routing.halving import standings_of
+from tasks.routing.pilots import with_steps
+from tasks.training.costs.cost_model import Forward
+from tasks.training.costs.examples import TrainingExamples
 from tests.factories import model_record, run_record
 from tests.tasks.homes import AGE, NEW, model, names, ran
 
@@ -89,9 +94,17 @@ def test_the_costs_of_a_run_hold_its_pilots_and_reused_ones_apart() -> None:
 
 
 def test_an_arm_of_a_proof_pays_for_its_pilots() -> None:
-    ladder, last = load("digits").ladder, model_record("last", flops=2.7e10, seconds=20.0, signal_seconds=3.0, metrics={"accuracy": 0.9})
-    made = replicate_of("auto", ladder, [last], last, None, decided())  # pyright: ignore[reportArgumentType]
-    assert (made.flops, made.seconds) == (3e10, 27.0)
+    """Of the answers that its final training needs it has computed two thirds itself; the others are in the seconds of the pilots."""
+    ladder = direct(load("digits", ("defaults.signals={source: cached, kind: full}",)).ladder)
+    ladder = with_steps(ladder, (30,))
+    last = model_record("last", steps=30, seconds=20.0, signal_seconds=0.0, all_signal_seconds=9.0, metrics={"accuracy": 0.9})
+    forward, examples = Forward(1000, 1000), TrainingExamples(10**6)
+    forwards = ForwardFlops(root=forward, students=(forward,) * 3, direct=forward, scratch=forward, examples=examples)
+    student, answers = 3000 * 30 * ladder.stages[0].training.batch_size, 1000 * 30 * ladder.stages[0].training.batch_size
+    decision = decided().model_copy(update={"final": student + answers * 2 / 3})
+    made = replicate_of("auto", ladder, [last], last, forwards, decision)
+    assert made.flops == 3e9 + decision.final
+    assert made.seconds == pytest.approx(2 * 2 + 20 + 6)
     assert choices_of({"auto": [made, made], "staged": [made.model_copy(update={"route": None})]}) == [
         "auto: pilots took 10.0 % at most and chose direct 2 times"
     ]
