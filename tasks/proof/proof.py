@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conf.atomic import write_atomic
 from conf.schema.ladder import Ladder
-from conf.schema.measures.proof import MATCHED, Arm
+from conf.schema.measures.proof import ARMS, MATCHED, Arm
 from models.base.looks import interval_at, seeds_to_decide
 from models.base.quality import baseline_figures, direction, learned_nothing, main_metric
 from models.base.statistics import interval, outcome
@@ -78,8 +78,8 @@ def replicate_of(
 
 def _after_pilots(route: RouteDecision, ladder: Ladder, forwards: ForwardFlops) -> list[StageFlops]:
     """Operations of each stage of a chosen route; those with a cache, which pilots have begun to fill, share what it saves them."""
-    assert route.winner is not None
-    costs = arm_flops("staged" if route.winner == "as-written" else route.winner, ladder, forwards)
+    arms: dict[str, Arm] = {"as-written": "staged", **{arm: arm for arm in ARMS}}
+    costs = arm_flops(arms[route.winner or ""], ladder, forwards)
     cached = [stage.signals.source == "cached" for stage in ladder.stages]
     answers = sum(cost.answers for cost, stored in zip(costs, cached, strict=True) if stored)
     share = 1 - (total_of(costs) - route.final) / answers if answers else 1.0
