@@ -53,7 +53,7 @@ def choose_route(
         before: The choice as far as an interrupted run had come; None: a new one.
         keep: Called after each round, and at the end.
     """
-    candidates = candidates_of(inputs.ladder, inputs.context, inputs.data.corpus())
+    candidates = candidates_of(inputs.ladder, inputs.context, inputs.data.corpus(), pilots=before is None or before.shared_answers)
     if before is not None and before.winner is not None:
         return _with_first_weights(before, replace(inputs, ladder=decided_ladder(candidates, before)), keep)
     search = RouteSearch(inputs.ladder, candidates, before)

@@ -27,6 +27,7 @@ from tasks.runtime.runs.run_registry import Context
 from tasks.tracking.recorder import recorder_of
 from tasks.tracking.tracker import Tracker
 from tasks.training.costs.cost_model import StageFlops, seconds_of
+from tasks.training.teaching import planned_teaching
 
 
 def metric_of(ladder: Ladder) -> str:
@@ -77,10 +78,13 @@ def replicate_of(
 
 
 def _after_pilots(route: RouteDecision, ladder: Ladder, forwards: ForwardFlops) -> list[StageFlops]:
-    """Operations of each stage of a chosen route; those with a cache, which pilots have begun to fill, share what it saves them."""
+    """Operations of each stage of a chosen route; those with a cache of the root's answers, begun by pilots, share the saving."""
     arms: dict[str, Arm] = {"as-written": "staged", **{arm: arm for arm in ARMS}}
     costs = arm_flops(arms[route.winner or ""], ladder, forwards)
-    cached = [stage.signals.source == "cached" for stage in ladder.stages]
+    cached = [
+        stage.signals.source == "cached" and {voice.place for voice in planned_teaching(ladder, place).voices} == {0}
+        for place, stage in enumerate(ladder.stages)
+    ]
     answers = sum(cost.answers for cost, stored in zip(costs, cached, strict=True) if stored)
     share = 1 - (total_of(costs) - route.final) / answers if answers else 1.0
     return [cost._replace(answers=round(cost.answers * share)) if stored else cost for cost, stored in zip(costs, cached, strict=True)]

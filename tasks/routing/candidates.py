@@ -14,7 +14,7 @@ from conf.schema.route import Route
 from conf.schema.stage.signals import Signals
 from conf.schema.stage.stage import Stage
 from models.data.corpus import Corpus, CorpusInfo
-from tasks.planning.matching import matched_whole, settled, total_of, with_stages
+from tasks.planning.matching import matched_whole, settled, taught, total_of, with_stages
 from tasks.planning.routes import routed
 from tasks.runtime.runs.run_registry import Context
 from tasks.training.costs.cost_model import Forward, StageFlops, ladder_flops
@@ -74,7 +74,7 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
 
     base = settled(ladder.model_copy(update={"route": AS_WRITTEN}), corpus.info if corpus else None)
     info, asked = corpus.info if corpus else None, ladder.routing.routes
-    examples = training_examples(corpus, any(stage.signals.source != "live" for stage in base.stages) or len(base.stages) > 1)
+    examples = training_examples(corpus, any(stage.signals.source != "live" for stage in ladder.stages) or len(base.stages) > 1)
     found, left_out = dict[str, RouteCandidate](), dict[str, str]()
 
     def candidate(route: Route) -> RouteCandidate:
@@ -103,7 +103,7 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
                 raise
             left_out[route] = str(error)
             continue
-        same = next((other for other, known in found.items() if known.ladder.stages == made.ladder.stages), None)
+        same = next((other for other, known in found.items() if _trainings(known.ladder) == _trainings(made.ladder)), None)
         if same:
             left_out[route] = f"the same as {same} for this ladder"
         else:
@@ -115,6 +115,14 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
             del found[route]
     ordered = {route: of_full_price(made) for route, made in sorted(found.items(), key=lambda item: item[1].listed)}
     return RouteCandidates(ordered, written.listed, left_out, examples)
+
+
+def _trainings(made: Ladder) -> list[Stage]:
+    """The stages, those that the root alone teaches in the same words."""
+    return [
+        taught(stage, "root") if not has_trials(stage, place) and planned_teaching(made, place).voices == (Voice(0),) else stage
+        for place, stage in enumerate(made.stages)
+    ]
 
 
 def _ends_like_direct(made: Ladder, signals: Signals) -> bool:
@@ -129,7 +137,9 @@ def _ends_like_direct(made: Ladder, signals: Signals) -> bool:
 
 def _with_root_cached(made: Ladder, written: Ladder, info: CorpusInfo | None) -> Ladder:
     """A route with the root's answers cached where `signals.source: auto` allows it: the pilot and the final training read the same."""
-    auto = {stage.name for stage in written.stages if stage.signals.source == "auto"}
+    if written.teacher.source == "answers" or written.compute.strategy == "fsdp":
+        return made  # a file of answers is a cache already; a root that is spread over workers stays so
+    auto = {stage.name for stage in written.stages if stage.signals.source == "auto" and stage.gate.policy != "insert"}
 
     def stage(place: int, old: Stage) -> Stage:
         teachers = {voice.place for voice in planned_teaching(made, place).voices}

@@ -39,6 +39,8 @@ def search_notes(ladder: Ladder, base: Path, home: Home) -> tuple[str, ...]:
     left_out = [f"route {route} is not tried: {reason}" for route, reason in {**known.left_out, **plan.too_dear}.items()]
     if not plan.sizes:
         cheapest = next(iter(known.routes))
+        if len(known.routes) == 1:
+            return (f"route auto: it will be {cheapest}, the only route that this ladder can have", *left_out)
         return (f"route auto: no two pilots fit into {percent(share)} of the stages' FLOPs, so it will be {cheapest}", *left_out)
     rounds = ", then ".join(f"{size} pilots of {operations(price)}" for size, price in zip(plan.sizes, plan.prices, strict=True))
     seeds = f" with each of {ladder.routing.seeds} seeds" if ladder.routing.seeds > 1 else ""
@@ -49,7 +51,7 @@ def search_notes(ladder: Ladder, base: Path, home: Home) -> tuple[str, ...]:
 
 
 def _cache_notes(known: RouteCandidates, plan: HalvingPlan, interface: Interface, home: Home) -> list[str]:
-    """Size on disk of the root's answers, which pilots and the final training share."""
+    """Size on disk of the caches of signals of pilots and final training."""
     tried = [known.routes[route] for route in plan.routes]
     cached = [[stage.signals.source == "cached" for stage in each.ladder.stages] for each in tried]
     sizes = [
@@ -57,7 +59,7 @@ def _cache_notes(known: RouteCandidates, plan: HalvingPlan, interface: Interface
     ]
     if not (most := max(sizes)):
         return []
-    words = f"pilots and final training read the root's answers from one cache, {byte_size(most)} at most"
+    words = f"pilots and final training share stored answers, {byte_size(most)} at most"
     return [words, *([no_room(most, free)] if most > (free := free_bytes(home)) else [])]
 
 

@@ -36,6 +36,7 @@ class RouteSearch:
         self.metric = main_metric(ladder.workload)
         self.plan = plan_of(ladder, candidates)
         self.spending = Spending(candidates.examples)
+        self._alone = {route: Spending(candidates.examples) for route in candidates.routes}
         for finished in before.rounds if before else ():
             for pilot in finished.pilots:
                 self._count(pilot)
@@ -50,6 +51,7 @@ class RouteSearch:
             listed={route: each.listed for route, each in self.candidates.routes.items()},
             left_out=left_out,
             notes=(ONE_SEED,) if self.settings.seeds == 1 and self.plan.sizes else (),
+            shared_answers=True,
         )
 
     @property
@@ -66,7 +68,7 @@ class RouteSearch:
         return len(self.decision.rounds) == len(self.plan.sizes) or len(self.left) < 2
 
     def pilots(self) -> Iterator[Pilot]:
-        """The pilots of the next round, one after another: each is as long as what earlier ones have stored allows."""
+        """The pilots of the next round, one after another: as long as what its own route has stored allows."""
         number = len(self.decision.rounds) + 1
         for replicate in range(self.settings.seeds):
             for route in self.left:
@@ -75,7 +77,8 @@ class RouteSearch:
                     pilot_ladder(self.candidates.routes[route].ladder, label, replicate),
                     self.candidates.routes[route].forwards,
                 )
-                ladder = within(whole, lambda made, of=forwards: self.spending.would(made, of), self.plan.prices[number - 1])
+                alone = self._alone[route]
+                ladder = within(whole, lambda made, own=alone, of=forwards: own.would(made, of), self.plan.prices[number - 1])
                 yield Pilot(route, number, ladder, self.spending.costs(ladder, forwards))
 
     def count(self, pilot: PilotRecord) -> PilotRecord:
@@ -86,6 +89,7 @@ class RouteSearch:
         candidate = self.candidates.routes[pilot.route]
         replicate = pilot.seed - candidate.ladder.stage_seed(candidate.ladder.stages[-1])
         ladder = with_steps(pilot_ladder(candidate.ladder, "counted", replicate), pilot.steps)
+        self._alone[pilot.route].spend(ladder, candidate.forwards)
         return self.spending.spend(ladder, candidate.forwards)
 
     def judge(self, pilots: Sequence[PilotRecord], scores: Mapping[str, DocumentScores]) -> RouteDecision:

@@ -13,8 +13,8 @@ class Signals(Settings):
 
     source: Literal["live", "cached", "auto", "on-policy"] = setting(
         "live",
-        "live: the teacher runs beside the student; cached: its answers are computed once and stored; auto: cached where several students "
-        "or epochs use the same answers; on-policy: live, on text that the student itself writes (causal-lm)",
+        "live: the teacher runs beside the student; cached: its answers are computed once and stored; auto: cached where several students, "
+        "epochs, or pilots of route auto use the same answers; on-policy: live, on text that the student itself writes (causal-lm)",
     )
     kind: Literal["sampled", "top-k", "full"] = setting(
         "sampled",

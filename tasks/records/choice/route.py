@@ -95,6 +95,8 @@ class RouteDecision(Record):
         spent: Operations of all pilots.
         steps: Of the final trainings.
         final: Operations of the final trainings.
+        shared_answers: Whether the root's answers to pilots are stored for the final trainings, where `signals.source: auto` allows it, and
+            routes that end like another have no pilot; false in records of earlier versions.
         first_weights: Fingerprints of the pilot's students whose weights the final trainings begin with, by stage; "" where one begins as
             written. Empty: all do.
         notes: What limits the choice, in words.
@@ -111,6 +113,7 @@ class RouteDecision(Record):
     spent: float = 0.0
     steps: tuple[int, ...] = ()
     final: float = 0.0
+    shared_answers: bool = False
     first_weights: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 
 from conf.loading.load import load
+from flows.routing.choose import choose_route
 from tasks.planning.matching import total_of
+from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.routing.candidates import RouteCandidates, Spending, candidates_of, cost_of
-from tasks.routing.pilots import within
+from tasks.routing.pilots import Pilot, steps_of, within
+from tasks.routing.search import RouteSearch
 from tasks.runtime.runs.run_registry import PLAN, Context
+from tests.factories import inputs_of, model_record
+from tests.flows.ladders import TINY
+
+ONE = f"{TINY.partition('  - name: two')[0]}".replace("initialisation: layers", "initialisation: random")
 
 
 def known(folder: Path, *overrides: str) -> RouteCandidates:
@@ -46,6 +53,52 @@ def test_a_route_whose_last_student_is_that_of_direct_has_no_pilot(tmp_path: Pat
         "its last student has nothing of the stages above it: direct makes the same one, for less"
     )
     assert "root-cached" in known(tmp_path).routes, "whose answers are cached, as those of direct are not"
+
+
+@pytest.mark.parametrize("source", ["auto", "cached"])
+def test_a_decision_of_an_earlier_version_is_gone_on_with_as_it_was_taken(source: str, tmp_path: Path) -> None:
+    """Its candidates had no cache of their own, and none was left out for ending like direct."""
+    ladder = load("digits", ("route=auto", "data.max_documents=60", f"defaults.signals={{source: {source}, kind: full}}")).ladder
+    inputs = inputs_of(ladder, tmp_path)
+    before = candidates_of(ladder, inputs.context, inputs.data.corpus(), pilots=False)
+    assert "root-cached" not in candidates_of(ladder, inputs.context, inputs.data.corpus()).routes
+    for winner in ("root-cached", "direct"):
+        wanted = before.routes[winner].ladder
+        decision = RouteDecision(metric="accuracy", price=1.0, share=0.1, listed={}, winner=winner, steps=steps_of(wanted))
+        written = decision.model_dump(exclude={"shared_answers"})
+        _, chosen = choose_route(model_record("teacher"), inputs, RouteDecision.model_validate(written))
+        assert chosen.ladder == wanted
+
+
+def test_routes_that_are_one_under_two_names_have_one_pilot(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(ONE)
+    ladder = load(str(tmp_path / "one.yaml"), ("route=auto", "defaults.signals={source: auto, kind: full}")).ladder
+    found = candidates_of(ladder, Context(run=PLAN, ladder="one", home=str(tmp_path), base=str(tmp_path)), None)
+    assert found.left_out["root-cached"] == "the same as as-written for this ladder"
+    assert [stage.signals.source for stage in found.routes["as-written"].ladder.stages] == ["cached"]
+
+
+def test_a_pilot_is_as_long_as_if_its_route_were_alone(tmp_path: Path) -> None:
+    """What a route before it has stored makes no other one's pilot longer, and counts once in what is spent."""
+    ladder = load("digits", ("route=auto", "routing={routes: [direct, as-written, best-of-rungs], least_steps: 2, share: 0.3}")).ladder
+    candidates = known(tmp_path, "defaults.signals={source: auto, kind: full}")
+    routes = {route: candidates.routes[route] for route in ("direct", "as-written", "best-of-rungs")}
+    orders = [routes, dict(reversed(routes.items()))]
+    searches = [RouteSearch(ladder, candidates._replace(routes=order)) for order in orders]
+    made = [{pilot.route: (steps_of(pilot.ladder), pilot.flops) for pilot in counted(search)} for search in searches]
+    assert {route: steps for route, (steps, _) in made[0].items()} == {route: steps for route, (steps, _) in made[1].items()}
+    assert all(sum(flops for _, flops in each.values()) < 0.3 * candidates.price for each in made)
+    assert made[0]["as-written"][1] < made[1]["as-written"][1], "direct has stored what it asks for"
+
+
+def counted(search: RouteSearch) -> list[Pilot]:
+    """The pilots of the first round, each counted as one that has run."""
+    found = []
+    for pilot in search.pilots():
+        found.append(pilot)
+        seed = pilot.ladder.stage_seed(pilot.ladder.stages[-1])
+        search.count(PilotRecord(route=pilot.route, number=1, seed=seed, steps=steps_of(pilot.ladder), score=0.5, flops=0.0))
+    return found
 
 
 @pytest.mark.parametrize("source", ["live", "auto"])
