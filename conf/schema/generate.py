@@ -39,8 +39,8 @@ class Endpoint(Settings):
     )
     concurrency: int = setting(4, "Requests at once", "requests", identity=False, ge=1, le=1024)
     requests_per_minute: float | None = setting(None, "Most requests a minute; none: no limit", "requests", identity=False, gt=0, le=1e6)
-    price_in: float = setting(0.0, "Price of what is read", "currency/million tokens", identity=False, ge=0, le=1e9)
-    price_out: float = setting(0.0, "Price of what is written", "currency/million tokens", identity=False, ge=0, le=1e9)
+    price_in: float = setting(0.0, "Price of input tokens", "currency/million tokens", identity=False, ge=0, le=1e9)
+    price_out: float = setting(0.0, "Price of output tokens", "currency/million tokens", identity=False, ge=0, le=1e9)
 
     @field_validator("url", mode="before")
     @classmethod
@@ -149,7 +149,7 @@ class Selection(Settings):
     perplexity: Perplexity | None = setting(None, "Bounds of perplexity; none: not computed")
     function: str | None = setting(
         None,
-        "A function (prompt, completion) -> bool that says what is kept, which its module lists in `LADDER_FILTERS`",
+        "A function (prompt, completion) -> bool that decides which rows are kept, listed by its module in `LADDER_FILTERS`",
         "package:function",
         allowed="package.module:function",
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",

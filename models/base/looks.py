@@ -24,7 +24,7 @@ MOST = 1000  # no larger number of seeds is advised
 
 
 def error_of(look: int, confidence: float = 0.95) -> float:
-    """The error that a look may make, each later one half of what is left: 4 %, 0.5 %, 0.25 %, ...; in all `1 - confidence`."""
+    """The error that a look may make, each later one half of the rest: 4 %, 0.5 %, 0.25 %, ...; in all `1 - confidence`."""
     return (1 - confidence) * (FIRST_LOOK if look == 1 else (1 - FIRST_LOOK) / 2 ** (look - 1))
 
 

@@ -6,7 +6,7 @@ seed gives the same draws to every figure of an audit, so that differences of tw
 
 The percentiles of resamples leave too much out where documents are few: 80 to 91 % of such intervals over 10 documents hold the true value
 where 95 are said. So the percentiles are expanded to those at which the interval of a normal mean is Student's (Hesterberg 2015,
-doi:10.1080/00031305.2015.1089789), and below `LEAST_DOCUMENTS` there is no figure by default. What is then covered:
+doi:10.1080/00031305.2015.1089789), and below `LEAST_DOCUMENTS` there is no figure by default. Coverage then:
 `python -m benchmarks.verdicts`, docs/performance.md.
 
 Shape legend: N rows, D documents, G groups of rows, C columns, R resamples.

@@ -56,7 +56,7 @@ class Checkpoints:
             model: Of this process; of one that is spread over processes each writes its part.
             optimizer: Its optimizer.
             state: Of the training, beside the tensors.
-            beside: Tensors of what is neither, such as a buffer of texts.
+            beside: Tensors of neither, such as a buffer of texts.
             writes: Whether this process writes; of several one does.
         """
         moments = {f"{i}.{k}": torch.as_tensor(v) for i, values in optimizer.state_dict()["state"].items() for k, v in values.items()}

@@ -1,7 +1,7 @@
 """`training.compile`: layers through `torch.compile`.
 
 The layers of a student and of its live teachers are compiled for the length of a training, each by itself: equal layers share their
-code, so that the start does not grow with the depth, and what is between the layers, hooks of sharding among it, stays as it is. Only
+code, so that the start does not grow with the depth, and the code between the layers, hooks of sharding among it, stays as it is. Only
 steps of training run compiled: what a student writes between them, one position at a time, and validations, whose last batches are
 smaller, would be compiled for every shape.
 """
@@ -41,7 +41,7 @@ def check_compiler(wanted: bool, device: str, key: str) -> None:
 
 
 def compile_layers(model: nn.Module) -> list[nn.Module]:
-    """Compile each layer of a model, in place, when it is first called; a model without layers as a whole. Returns what is compiled."""
+    """Compile each layer of a model, in place, when it is first called; a model without layers as a whole. Returns the compiled modules."""
     found = [layer for part in model.modules() if isinstance(part, nn.ModuleList) for layer in part if list(layer.parameters())]
     inner = {id(part) for layer in found for part in layer.modules() if part is not layer}
     outermost = [layer for layer in found if id(layer) not in inner] or [cast(Any, model).base_model]

@@ -13,7 +13,7 @@ from tasks.records.run import DataRecord
 from tasks.runtime.runs.run_registry import Context, full_record, list_runs
 from tasks.runtime.runs.run_settings import kept_settings
 
-DECIDE = ("data", "teacher", "tokenizer", "seed", "workload")  # settings that decide what is written, beside the student of rounds
+DECIDE = ("data", "teacher", "tokenizer", "seed", "workload")  # settings that decide the generated rows, beside the student of rounds
 NOTE = "the rows of data.generate are not written yet: the stages are planned as new, on the ladder's own documents"
 
 

@@ -22,7 +22,7 @@ class Judgement(Record):
         high: Upper bound.
         delta: Largest loss that is allowed (`promotion.delta`).
         rows: Examples, or tokens, that both were judged on.
-        documents: Documents that these come from, which are what is drawn again by the bootstrap.
+        documents: Documents that these come from, the units of the bootstrap.
         data: The held-out data, in words.
         data_fingerprint: Content hash of the held-out data.
         seen: Whether one of the models may have learned from these data, in words; None: neither has.

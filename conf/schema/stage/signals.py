@@ -18,7 +18,7 @@ class Signals(Settings):
     )
     kind: Literal["sampled", "top-k", "full"] = setting(
         "sampled",
-        "What is stored of an answer: sampled: counts of random draws, unbiased; top-k: the most probable ids and the mass of the rest; "
+        "Stored part of an answer: sampled: counts of random draws, unbiased; top-k: the most probable ids and the mass of the rest; "
         "full: everything, for small vocabularies",
     )
     k: int = setting(50, "Ids kept of each answer (top-k, endpoint)", "ids", ge=1, le=4096)

@@ -95,7 +95,7 @@ def foretell(ladder: Ladder, root: StageRecord, inputs: StageInputs, schedules: 
         ladder: Its students settled.
         root: The root teacher, in the store.
         inputs: Data, home.
-        schedules: Of the pilots: shares of the steps, and what is added to the seeds.
+        schedules: Of the pilots: shares of the steps, and increments of the seeds.
     """
     whole = settled_ladder(ladder, inputs)
     pilots = measure_schedules(whole, root, inputs, schedules)

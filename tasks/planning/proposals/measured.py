@@ -76,7 +76,7 @@ def measure_schedules(
         ladder: See `settled_ladder`.
         root: The root teacher, in the store.
         inputs: Data, home.
-        schedules: Shares of the steps, and what is added to the seeds.
+        schedules: Shares of the steps, and increments of the seeds.
     """
     return [measure_schedule(shortened_ladder(ladder, share, seed), root, inputs, share, seed) for share, seed in schedules]
 

@@ -31,7 +31,7 @@ class RouteProposal(Record):
     Attributes:
         meaning: In words.
         refused: Why it cannot be taken; None: it can.
-        evidence: What is known of it.
+        evidence: Known measurements of it.
         share: Of the steps, to which the budget shortened it.
     """
 
