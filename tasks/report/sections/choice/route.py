@@ -45,7 +45,8 @@ def note(decision: RouteDecision) -> str:
     """The meaning of the columns, and the limits of the choice."""
     score = "bits per byte (less is better)" if decision.metric == "bits_per_byte" else "accuracy"
     text = (
-        f"Each pilot is a whole short schedule, judged by {score} on the validation split. Routes of a round have the same FLOPs. Noise: "
+        f"Each pilot is a whole short schedule, judged by {score} on the validation split. Routes of a round have the same FLOPs, "
+        "with those of answers that an earlier pilot has stored, which are shown there alone. Noise: "
         "standard error of the distance from the best score, by a paired bootstrap over documents. Within it routes are tied, and the one "
         "that takes the fewest FLOPs as its stages are written goes on."
     )
