@@ -50,7 +50,7 @@ def proven(source: str, arms: Sequence[str], seeds: int, pilot: bool, overrides:
     """
     command = [sys.executable, "-c", "from flows.cli.app import main; main()", "prove", source, "--arms", ",".join(arms)]
     done = subprocess.run([*command, "--seeds", str(seeds), *(["--pilot"] if pilot else []), *overrides], stdout=subprocess.DEVNULL)
-    record = max((run for run in list_runs(home()) if run.proof), key=lambda run: run.started, default=None)
+    record = max((run for run in list_runs(home()) if run.proof), key=lambda run: run.finished or run.started, default=None)
     proof = read_proof(record) if record else None
     if done.returncode or proof is None:
         raise UserError("The proof did not finish; see its lines above.")
