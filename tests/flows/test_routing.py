@@ -78,15 +78,16 @@ def _in_prefect(cli: Cli, decision: dict[str, Any]) -> None:
     assert [row["route"] for row in rows] == [each["route"] for each in decision["rounds"][-1]["standings"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("route", "stages"),
     [
         ("direct", ["three"]),
-        pytest.param("root-cached", ["one", "two", "three"], marks=pytest.mark.slow),
-        pytest.param("curriculum", ["one", "two", "three"], marks=pytest.mark.slow),
-        pytest.param("ensemble", ["one", "two", "three"], marks=pytest.mark.slow),
-        pytest.param("self", ["one", "two", "three", "three-again"], marks=pytest.mark.slow),
-        pytest.param("best-of-rungs", ["one", "two", "three"], marks=pytest.mark.slow),
+        ("root-cached", ["one", "two", "three"]),
+        ("curriculum", ["one", "two", "three"]),
+        ("ensemble", ["one", "two", "three"]),
+        ("self", ["one", "two", "three", "three-again"]),
+        ("best-of-rungs", ["one", "two", "three"]),
     ],
 )
 def test_a_route_that_is_named_trains_its_stages(route: str, stages: list[str], cli: Cli, tiny: Path) -> None:
