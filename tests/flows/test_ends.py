@@ -11,6 +11,7 @@ from tests.flows.driver import Cli, actions, half_written, newest_checkpoint, wa
 from tests.machine import fill, small_disk
 
 
+@pytest.mark.slow
 def test_a_gate_stops_the_ladder_or_warns(finished, tiny, undisturbed):
     stopped = finished("run", tiny, "stages.two.gate.max_parameters=1000", code=3)
     assert "error: the gate stopped the ladder: two has " in stopped.err

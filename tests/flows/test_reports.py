@@ -33,15 +33,12 @@ def test_a_report_is_written_again(two):
     assert cli("report").out.strip() == str(cli.home / "runs" / names[1] / "report.html"), "the last one"
 
 
-def test_a_run_that_died_gets_its_report(two):
-    cli, names = two
-    path = cli.home / "runs" / names[1] / "record.json"
+def test_a_run_that_died_gets_its_report(finished):
+    name = finished.json("runs")[0]["run"]
+    path = finished.home / "runs" / name / "record.json"
     record = json.loads(path.read_text())
-    try:
-        path.write_text(json.dumps({**record, "status": "running", "stages": record["stages"][:1], "finished": None}))
-        page = Path(cli("report", names[1]).out.strip()).read_text()
-    finally:
-        path.write_text(json.dumps(record))
+    path.write_text(json.dumps({**record, "status": "running", "stages": record["stages"][:1], "finished": None}))
+    page = Path(finished("report", name).out.strip()).read_text()
     assert "The run was interrupted: 1 of 3 stages is finished, and the report shows what there is." in page
     assert "Why it was interrupted" in page
 
@@ -49,15 +46,16 @@ def test_a_run_that_died_gets_its_report(two):
 @pytest.mark.parametrize(
     "command", [("report", "nix"), ("compare", "nix", "nix"), ("compare", "FIRST", "nix"), ("compare", "FIRST", "FIRST")]
 )
-def test_an_unknown_run_is_refused(two, command: tuple[str, ...]):
-    cli, names = two
-    refused = cli(*(names[0] if word == "FIRST" else word for word in command), code=2)
-    got = names[0] if command[-1] == "FIRST" else "nix"
+def test_an_unknown_run_is_refused(finished, command: tuple[str, ...]):
+    name = finished.json("runs")[0]["run"]
+    refused = finished(*(name if word == "FIRST" else word for word in command), code=2)
+    got = name if command[-1] == "FIRST" else "nix"
     allowed = "two different runs" if command[-1] == "FIRST" else "a run of this home"
     assert refused.err.startswith(f"error: RUN: got {got!r}; allowed: {allowed}. ")
     assert refused.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_two_runs_are_put_side_by_side(two):
     cli, names = two
     told = cli("compare", *names).out
@@ -73,6 +71,7 @@ def test_two_runs_are_put_side_by_side(two):
     assert found["page"] == str(page)
 
 
+@pytest.mark.slow
 def test_both_are_flows_too(two):
     cli, names = two
     script = f"from flows.reports import report, compare; print(report()); print(compare({names[0]!r}, {names[1]!r}))"

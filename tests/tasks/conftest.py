@@ -9,9 +9,9 @@ import pytest
 from conf.home import Home
 from tasks.runtime.logs import _RateLimit, log
 from tasks.tracking.tracker import connect
-from tests.tasks.reports import digits, language, page
+from tests.tasks.reports import digits, figures, language, page
 
-__all__ = ["calm", "digits", "language", "page"]
+__all__ = ["calm", "digits", "figures", "language", "page"]
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import pytest
 
 from tasks.records.run import DataRecord, Retention, RunRecord, SampleRecord, StageRecord
 from tasks.report.page import write_report
+from tasks.report.plots.kept import keeping
 from tests.factories import model_record, run_record
 
 SETTINGS = "name: python-stdlib\ndescription: A scale model\nstages:\n- name: 300k\n"
@@ -230,12 +231,19 @@ def check(html: str) -> Page:
     return parsed
 
 
+@pytest.fixture(scope="session")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the figures that several tests show; drawing them takes most of the time of a page."""
+    return tmp_path_factory.mktemp("figures")
+
+
 @pytest.fixture
-def page() -> Callable[..., Page]:
+def page(figures: Path) -> Callable[..., Page]:
     """Write a report, read it back and check it."""
 
     def read(record: RunRecord, settings: str = SETTINGS) -> Page:
-        path = write_report(record, settings, Path(record.folder))
+        with keeping(figures):
+            path = write_report(record, settings, Path(record.folder))
         assert path == Path(record.folder) / "report.html"
         assert [file.name for file in path.parent.iterdir()] == ["report.html"]
         return check(path.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ def test_the_looks_share_the_error_and_never_spend_more(confidence: float) -> No
     assert all(error_of(look) > error_of(look + 1) for look in range(1, 20))
 
 
-@pytest.mark.parametrize("added", [(5, 5, 15), (3, 7), (5, 2, 2)])
+@pytest.mark.parametrize("added", [(5, 5, 15), *(pytest.param(added, marks=pytest.mark.slow) for added in ((3, 7), (5, 2, 2)))])
 def test_the_intervals_of_all_looks_hold_the_true_mean_together(added: tuple[int, ...]) -> None:
     generator, proofs, missed = np.random.default_rng(0), 400, 0
     for _ in range(proofs):
@@ -46,6 +46,7 @@ def follow_advice(generator: np.random.Generator, noise: float, naive: bool = Fa
     return False
 
 
+@pytest.mark.slow  # a smaller one is in test_verdict_rates.py
 def test_following_the_advice_errs_in_five_per_cent_where_one_look_after_another_errs_more_often() -> None:
     errors = [sum(follow_advice(np.random.default_rng(start), 4.0, naive) for start in range(1000)) for naive in (False, True)]
     assert errors[0] <= 50

@@ -127,7 +127,7 @@ def test_closing_ends_what_waits() -> None:
     with endpoint() as server:
         server.troubles = [(429, {"retry-after": "30"})]
         client = client_of(server.url)
-        threading.Timer(0.2, client.close).start()
+        client._on_retry = lambda line: threading.Timer(0.1, client.close).start()  # it waits from here on, with no request under way
         with pytest.raises(RunCancelled):
             client.ask({"prompt": "ab"})
 
