@@ -13,7 +13,7 @@ from prefect.events import emit_event
 from pydantic import Field
 
 from conf.home import Home, home
-from conf.path_policy import restrict
+from conf.loading.path_policy import restrict
 from flows.adapter.run_labels import is_served
 from flows.adapter.steps import cancellable
 from flows.parameters import roots

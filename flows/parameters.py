@@ -19,7 +19,7 @@ from pydantic import Field
 from conf.errors import UserError
 from conf.home import home
 from conf.loading.load import Loaded, load, load_whole, shipped, stage_names
-from conf.path_policy import check_source, confine, restrict
+from conf.loading.path_policy import check_source, confine, restrict
 from conf.schema.base import NAME_PATTERN
 from conf.schema.route import Route
 from conf.schema.stage.student import is_settled

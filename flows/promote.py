@@ -14,7 +14,7 @@ from pydantic import Field
 
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
-from conf.path_policy import confine_pattern, restrict
+from conf.loading.path_policy import confine_pattern, restrict
 from flows.adapter.run_labels import is_served, label
 from flows.adapter.steps import cancellable
 from flows.approval import pause_for

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from conf.errors import GateStopped, LadderError, PromotionRefused, RecordUnavailable, RunCancelled, UserError, reason_of
 from conf.home import Home, home
-from conf.path_policy import confine_pattern
+from conf.loading.path_policy import confine_pattern
 from flows.adapter.run_labels import is_served, label
 from flows.adapter.steps import cancellable, result_of
 from flows.distill import distill

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
+from benchmarks.rooms import circles, read
+
 ROOT = Path(__file__).parents[1]
 LAYERS = ("flows", "tasks", "models", "conf")
 MOST_FILES = 13  # of a room; more, and a newcomer no longer finds the place of a change
@@ -16,6 +18,15 @@ LINE = 80  # characters of a module's first line
 @cache
 def modules() -> dict[Path, ast.Module]:
     return {path.relative_to(ROOT): ast.parse(path.read_text()) for layer in LAYERS for path in (ROOT / layer).rglob("*.py")}
+
+
+def test_neither_modules_nor_rooms_import_one_another_in_a_circle() -> None:
+    house = read(ROOT)
+    assert len(house.rooms) > 100
+    assert circles(house.modules) == []
+    assert circles(set(house.rooms)) == []
+    back = {(other, one) for one, other in house.rooms if (one, other) == ("tasks.store", "conf")}
+    assert circles(set(house.rooms) | back), "a circle would be seen"
 
 
 def files() -> dict[Path, ast.Module]:

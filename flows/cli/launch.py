@@ -176,7 +176,7 @@ def _flow_call(request: RunRequest, overrides: tuple[str, ...]) -> Callable[[], 
 
         return partial(run_here, one_stage, path, request.only, request.teachers, **given)
     if request.search:
-        from flows.searching.search import search_settings
+        from flows.search import search_settings
 
         return partial(run_here, search_settings, path, overrides=overrides, **named)
     given |= {"budget": request.budget or ""}

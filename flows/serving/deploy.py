@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf.deployments import load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
+from conf.loading.deployments import load_deployments
 from conf.loading.introspect import suggest
 from flows.serving.environment import for_runs, prepare_environment
 from tasks.runtime.logs import log, show_logs

@@ -14,9 +14,9 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from conf.atomic import write_atomic
-from conf.deployments import Deployment, Deployments, FlowName, Timetable
 from conf.errors import LadderError, UserError
 from conf.home import Home
+from conf.loading.deployments import Deployment, Deployments, FlowName, Timetable
 from conf.loading.introspect import suggest
 from models.base.files import read_json
 from tasks.runtime.logs import log
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FLOWS: dict[FlowName, tuple[str, str]] = {
     "distill": ("flows.distill", "distill"),
     "stage": ("flows.one_stage", "one_stage"),
-    "search": ("flows.searching.search", "search_settings"),
+    "search": ("flows.search", "search_settings"),
     "prove": ("flows.prove", "prove"),
     "report": ("flows.reports", "report"),
     "compare": ("flows.reports", "compare"),

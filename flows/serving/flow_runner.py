@@ -34,9 +34,9 @@ from prefect.runner._starter_engine import EngineCommandStarter
 from prefect.states import Failed
 
 from conf.atomic import write_atomic
-from conf.deployments import Deployments, load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, home
+from conf.loading.deployments import Deployments, load_deployments
 from flows.serving.deployments import apply_schedules, build, check, flow_of, require_unchanged, restore
 from flows.serving.drift import offer_automation
 from flows.serving.environment import answers

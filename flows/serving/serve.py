@@ -21,9 +21,9 @@ import psutil
 import typer
 from filelock import FileLock, Timeout
 
-from conf.deployments import load_deployments
 from conf.errors import LadderError, UserError
 from conf.home import Home, disk_errors, home, protect, require_space
+from conf.loading.deployments import load_deployments
 from conf.login import login, login_file
 from conf.secrets import without_user
 from conf.served import Served, announce, lock_of, served, withdraw

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from conf.home import home
 from conf.loading.load import load
-from conf.path_policy import confine_pattern
+from conf.loading.path_policy import confine_pattern
 from conf.schema.shipping.exports import Export
 from flows.adapter.run_labels import is_served
 from flows.adapter.steps import cancellable, publish_report

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from conf.path_policy import check_read
+from conf.loading.path_policy import check_read
 from conf.schema.data import PictureData
 from models.base.files import read_json
 from models.data import image_processors as processors

@@ -21,8 +21,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from conf.errors import LadderError, UserError, foreign_errors
+from conf.loading.path_policy import check_read
 from conf.loading.yaml_text import read_yaml_text
-from conf.path_policy import check_read
 from conf.schema.ladder import Ladder
 from models.base.files import file_sha256
 from models.base.numerics import NUMERICS

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from conf.errors import UserError, reason_of
 from conf.loading.introspect import suggest
-from conf.path_policy import check_read
+from conf.loading.path_policy import check_read
 from conf.schema.shipping.monitoring import WindowColumns
 from tasks.records.window import WindowRow
 

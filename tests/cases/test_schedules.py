@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from conf.deployments import Timetable
+from conf.loading.deployments import Timetable
 from flows.serving.deployments import schedule_of
 
 CHANGES = [("Europe/Berlin", (2026, 3, 29)), ("Europe/Berlin", (2026, 10, 25)), ("America/New_York", (2026, 11, 1))]

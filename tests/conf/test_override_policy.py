@@ -9,7 +9,7 @@ import pytest
 
 from conf.errors import UserError
 from conf.loading.load import load, load_whole
-from tests.conf.test_path_policy import LADDER
+from tests.conf.loading.test_path_policy import LADDER
 
 SECRET = "a-secret-of-the-environment"
 

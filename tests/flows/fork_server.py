@@ -152,16 +152,24 @@ class ForkServer:
                 )
                 assert self._process.stdout
                 assert self._process.stdout.readline(), "the fork server did not start"
+                self._process.stdout.close()
+                atexit.register(_let_go, self._process)
 
     def end_with(self, process: subprocess.Popen[bytes]) -> None:
         """Let another server, in a process session of its own, end when this one ends."""
         self._others.append(process)
+        atexit.register(_let_go, process)
         with Path(self.address).with_name(OTHERS).open("a") as file:
             print(process.pid, file=file)
 
     def start(self, args: list[str], env: dict[str, str], cwd: Path, out: int, err: int, code: str = "") -> Forked:
         """Start `ladder`, or this code, with `args`, its output in the files `out` and `err`."""
         return Forked(self.address, args, env, cwd, out, err, code)
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Leave a process that outlives this one, of which `Popen` would warn."""
+    process.returncode = process.poll() or 0
 
 
 def _serve(address: str, parent: int) -> Request | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from conf.errors import UserError, reason_of
-from conf.path_policy import check_read
+from conf.loading.path_policy import check_read
 from conf.schema.data import FilesData, WeightedSource
 from conf.schema.ladder import Workload
 from conf.schema.workloads import reads_pictures

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.deployments import load_deployments
 from conf.errors import UserError
+from conf.loading.deployments import load_deployments
 from conf.loading.introspect import classes
 from conf.loading.load import load
 from conf.schema.base import MOST_LETTERS

@@ -17,7 +17,7 @@ OFFER = f"""
 import asyncio, json, sys
 from pathlib import Path
 from prefect.client.orchestration import get_client
-from conf.deployments import load_deployments
+from conf.loading.deployments import load_deployments
 from conf.home import Home
 from flows.serving.deployments import build
 from flows.serving import drift

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from conf.deployments import load_deployments
 from conf.errors import UserError
+from conf.loading.deployments import load_deployments
 from tests.flows.driver import actions, healthy, newest_checkpoint, wait_for
 from tests.flows.served import Start, offer
 from tests.flows.serving.test_server_security import attack

@@ -18,8 +18,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from conf.deployments import Deployment
 from conf.errors import LadderError, UserError
+from conf.loading.deployments import Deployment
 from flows.serving.deployments import build, changed_code, require_unchanged
 from flows.serving.environment import AUTHENTICATION
 from flows.serving.server_processes import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from conf.path_policy import confine
+from conf.loading.path_policy import confine
 from models.data.corpus import SPLITS
 from tasks.data.identity import corpus_identity
 from tasks.records.data import DataCounts

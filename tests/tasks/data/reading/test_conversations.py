@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from conf.errors import UserError
-from conf.path_policy import confine
+from conf.loading.path_policy import confine
 from models.architectures.checkpoint import save_model
 from models.architectures.shapes import build as build_model
 from models.architectures.shapes import config_for

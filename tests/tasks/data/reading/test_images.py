@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conf import path_policy
 from conf.errors import UserError
+from conf.loading import path_policy
 from conf.schema.data import DatasetData, FilesData, PictureData
 from models.data.images import ImageReader
 from tasks.data.reading.sources import read_source, source_hash

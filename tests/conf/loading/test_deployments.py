@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from conf.deployments import Deployments, Timetable, load_deployments
 from conf.errors import UserError
+from conf.loading.deployments import Deployments, Timetable, load_deployments
 
 
 def offered(schedules: str, more: str = "") -> str:

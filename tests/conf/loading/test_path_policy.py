@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conf import path_policy
 from conf.errors import UserError, shown
+from conf.loading import path_policy
 from conf.loading.load import load, load_whole, shipped
-from conf.path_policy import check_read, check_source, confine, restrict
+from conf.loading.path_policy import check_read, check_source, confine, restrict
 
 STAGES = """
 teacher: {source: train, shape: &shape {hidden_size: 16, layers: 2, heads: 2, feed_forward: 32}, training: {steps: 1}}

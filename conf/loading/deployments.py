@@ -17,7 +17,7 @@ from conf.loading.yaml_text import read_yaml_text
 from conf.schema.base import Settings, setting
 from conf.schema.ladder import LADDER_NAME
 
-SHIPPED = Path(__file__).with_name("deployments.yaml")
+SHIPPED = Path(__file__).parents[1] / "deployments.yaml"
 CRON_WORDS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 NAME = "^[a-z0-9][a-z0-9-]{0,63}$"
 FlowName = Literal["distill", "stage", "search", "prove", "report", "compare", "export", "monitor", "redistill", "promote"]
