@@ -185,7 +185,7 @@ def train(
             rate = learning_rate_at(t, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(_step_seed(plan.seed, step))  # dropout, if a checkpoint's configuration has any
+            _seed_random_numbers(plan, step)  # dropout, if a checkpoint's configuration has any
             with eager(t.compile):
                 asked, batch = _asked(sources, plan, step), batches.at(step)
             batch = batch if asked else batch.labels_alone()
@@ -293,8 +293,10 @@ def _remember(state: Progress, report: Step, steps: int) -> None:
         state.curve["valid"].append({"step": report.step, **valid})
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return (seed * 1_000_003 + step) % 2**63
+def _seed_random_numbers(plan: Plan, step: int) -> None:
+    """On a processor its generator alone: for accelerators that are absent `torch.manual_seed` notes the whole stack of its caller."""
+    seed = torch.default_generator.manual_seed if plan.device == "cpu" else torch.manual_seed
+    seed((plan.seed * 1_000_003 + step) % 2**63)
 
 
 __all__ = ["IGNORE", "Plan", "Step", "Trained", "accelerator_for", "train"]

@@ -23,7 +23,7 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
 
 
-@pytest.mark.parametrize("kind", WORKLOADS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind == "gpt2" else pytest.mark.slow) for kind in WORKLOADS])
 def test_a_mutated_folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     source = tmp_path_factory.mktemp(kind)
     every = list(mutations(make_folder(kind, source)))

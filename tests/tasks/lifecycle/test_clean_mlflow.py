@@ -78,8 +78,8 @@ class TestMlflow:
         assert outputs
         assert (tracker.resolve_model(f"models:/{outputs.model_outputs[0].model_id}") / "config.json").is_file()
 
-    @pytest.mark.parametrize("alias", ["champion", "challenger", None])
-    @pytest.mark.parametrize("source", ["artifacts", "models:/", "runs:/"])
+    @pytest.mark.parametrize("alias", ["champion", pytest.param("challenger", marks=pytest.mark.slow), None])
+    @pytest.mark.parametrize("source", ["artifacts", "models:/", pytest.param("runs:/", marks=pytest.mark.slow)])
     def test_a_promoted_model_keeps_its_run(
         self, home: Home, tracker: Tracker, alias: str | None, source: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
