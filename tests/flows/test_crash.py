@@ -47,6 +47,7 @@ def loss_points(cli, stage: str) -> list[int]:
     return [point.step for point in client.get_metric_history(run_id, "train/loss")]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_stage_two_is_continued_to_the_same_weights(cli, tiny, undisturbed, tmp_path):
     log = tmp_path / "killed.log"
     process = begin(cli, log, "run", tiny)
