@@ -82,8 +82,7 @@ def _after_pilots(route: RouteDecision, ladder: Ladder, forwards: ForwardFlops) 
     arms: dict[str, Arm] = {"as-written": "staged", **{arm: arm for arm in ARMS}}
     costs = arm_flops(arms[route.winner or ""], ladder, forwards)
     cached = [
-        stage.signals.source == "cached" and {voice.place for voice in planned_teaching(ladder, place).voices} == {0}
-        for place, stage in enumerate(ladder.stages)
+        stage.signals.source == "cached" and planned_teaching(ladder, place).by_root_alone for place, stage in enumerate(ladder.stages)
     ]
     answers = sum(cost.answers for cost, stored in zip(costs, cached, strict=True) if stored)
     share = 1 - (total_of(costs) - route.final) / answers if answers else 1.0

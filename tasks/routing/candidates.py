@@ -142,8 +142,7 @@ def _with_root_cached(made: Ladder, written: Ladder, info: CorpusInfo | None) ->
     auto = {stage.name for stage in written.stages if stage.signals.source == "auto" and stage.gate.policy != "insert"}
 
     def stage(place: int, old: Stage) -> Stage:
-        teachers = {voice.place for voice in planned_teaching(made, place).voices}
-        if old.name not in auto or has_trials(old, place) or teachers != {0}:
+        if old.name not in auto or not planned_teaching(made, place).by_root_alone:
             return old
         free = old.model_copy(update={"signals": old.signals.model_copy(update={"source": "auto"})})
         return old.model_copy(update={"signals": settled_signals(free, made, info, trainings=2)})

@@ -42,6 +42,11 @@ class Teaching(NamedTuple):
         """Whether several models together are one teacher."""
         return any(size > 1 for size in self.turns.sizes)
 
+    @property
+    def by_root_alone(self) -> bool:
+        """Whether no student teaches: the root does, finished or at its early checkpoints."""
+        return {voice.place for voice in self.voices} == {0}
+
     def identity(self) -> dict[str, Any]:
         """The parts of a stage's identity that the hashes of its teachers do not show; none for single models that teach throughout."""
         found: dict[str, Any] = {}
