@@ -155,6 +155,11 @@ def require_space(home: Home) -> None:
         raise _disk_error(home, f"a run needs {LEAST_FREE // 2**20} MiB to begin")
 
 
+def full_disk(home: Home) -> StoreError | None:
+    """The error for a disk on which nothing can be written; None while there is space."""
+    return _disk_error(home, "No space left on device") if free_bytes(home) < LEAST_FREE else None
+
+
 def free_bytes(home: Home) -> int:
     """Bytes that are free on the disk of a home, which need not exist yet."""
     existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())

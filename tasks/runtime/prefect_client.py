@@ -17,7 +17,8 @@ from prefect.exceptions import PrefectException
 from prefect.serializers import PickleSerializer
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from conf.errors import RunCancelled, ServerAway
+from conf.errors import LadderError, RunCancelled, ServerAway
+from conf.home import full_disk, home
 from conf.served import configured_api
 from tasks.runtime import cancellation
 
@@ -112,12 +113,26 @@ def _given_up(patience: float) -> ServerAway:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The error that ended a run, where Prefect's engine has raised its own because it could not reach its server."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, ServerAway | RunCancelled | KeyboardInterrupt):
-            return link
-        link = link.__cause__ or link.__context__
+    """The error that ended a run, where Prefect's engine has raised its own because its server was away or failed."""
+    links = [error]
+    while (link := links[-1].__cause__ or links[-1].__context__) is not None:
+        links.append(link)
+    ours = (ServerAway, RunCancelled, KeyboardInterrupt)
+    for kinds in (ours, (LadderError,)) if isinstance(error, AWAY) else (ours,):
+        for link in links:
+            if isinstance(link, kinds):
+                return link
     if isinstance(error, httpx.TransportError):  # the server failed during a request of the engine's
         return cancellation.stopped() if cancellation.ends_the_run() else _given_up(_patience())
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500:  # it answers, but can do nothing
+        return full_disk(home()) or _broken(error.response.status_code)
     return error
+
+
+def _broken(status: int) -> ServerAway:
+    """The error for a server that fails."""
+    where = configured_api() or "that is embedded in this run"
+    return ServerAway(
+        f"Prefect's server {where} failed (HTTP {status}); its log says why. Finished models stay in the store and in MLflow; "
+        "the same command goes on from there."
+    )
