@@ -29,7 +29,7 @@ from tasks.records.format import operations, percent
 from tasks.records.run import StageRecord
 from tasks.routing.candidates import AS_WRITTEN, candidates_of
 from tasks.routing.pilots import pilot_ladder, record_of_pilot
-from tasks.routing.search import RouteSearch
+from tasks.routing.search import RouteSearch, routes_to_search
 from tasks.routing.warm_start import found
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
@@ -86,7 +86,7 @@ def measure(ladder: Ladder, home: Path, base: Path, seeds: int) -> None:
     for number in range(seeds):
         own = replicate(ladder, number)
         inputs, corpus = StageInputs(own, data, context), data.corpus()
-        known, fixed = (candidates_of(own, context, corpus, pilots) for pilots in (True, False))
+        known, fixed = routes_to_search(own, context, corpus), candidates_of(own, context, corpus, pilots=False)
         print(f"seed {number}: {operations(known.price)}; routes {', '.join(known.routes)}", flush=True)
         search = RouteSearch(own, known)
         searched(search, root, inputs)

@@ -18,7 +18,7 @@ from tasks.records.run import StageRecord
 from tasks.report.sections.choice.route import HEADERS, rows_of
 from tasks.routing.candidates import candidates_of
 from tasks.routing.record import log_plan, log_round, record_decision
-from tasks.routing.search import RouteSearch, decided_ladder
+from tasks.routing.search import RouteSearch, decided_ladder, routes_to_search
 from tasks.routing.warm_start import found
 from tasks.runtime.logs import log
 from tasks.runtime.prefect_client import AWAY
@@ -53,18 +53,19 @@ def choose_route(
         before: The choice as far as an interrupted run had come; None: a new one.
         keep: Called after each round, and at the end.
     """
-    candidates = candidates_of(inputs.ladder, inputs.context, inputs.data.corpus(), pilots=before is None or before.shared_answers)
+    ladder, context, corpus = inputs.ladder, inputs.context, inputs.data.corpus()
+    candidates = candidates_of(ladder, context, corpus, before.shared_answers) if before else routes_to_search(ladder, context, corpus)
     if before is not None and before.winner is not None:
         return _with_first_weights(before, replace(inputs, ladder=decided_ladder(candidates, before)), keep)
-    search = RouteSearch(inputs.ladder, candidates, before)
+    search = RouteSearch(ladder, candidates, before)
     log_plan(search.decision, search.plan)
     while not search.finished:
         keep(_round(search, root, inputs))
         log_round(search.decision)
         _show(search.decision)
-    decision, ladder = search.decide()
+    decision, chosen = search.decide()
     keep(decision)
-    return _with_first_weights(decision, replace(inputs, ladder=ladder), keep)
+    return _with_first_weights(decision, replace(inputs, ladder=chosen), keep)
 
 
 def _with_first_weights(

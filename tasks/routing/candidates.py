@@ -50,12 +50,14 @@ class RouteCandidates(NamedTuple):
         price: Operations of the ladder as written.
         left_out: Other routes, and why.
         examples: Of the training data.
+        shared: Whether pilots and final training share the root's stored answers.
     """
 
     routes: dict[str, RouteCandidate]
     price: float
     left_out: dict[str, str]
     examples: TrainingExamples
+    shared: bool
 
 
 def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilots: bool = True) -> RouteCandidates:
@@ -114,7 +116,7 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
             left_out[route] = "its last student has nothing of the stages above it: direct makes the same one, for less"
             del found[route]
     ordered = {route: of_full_price(made) for route, made in sorted(found.items(), key=lambda item: item[1].listed)}
-    return RouteCandidates(ordered, written.listed, left_out, examples)
+    return RouteCandidates(ordered, written.listed, left_out, examples, pilots)
 
 
 def _trainings(made: Ladder) -> list[Stage]:

@@ -15,9 +15,9 @@ from tasks.planning.plan import no_room
 from tasks.planning.preflight import expected_interface
 from tasks.planning.students import settle_students
 from tasks.records.format import byte_size, operations, percent
-from tasks.routing.candidates import RouteCandidates, candidates_of
+from tasks.routing.candidates import RouteCandidates
 from tasks.routing.halving import HalvingPlan
-from tasks.routing.search import plan_of
+from tasks.routing.search import plan_of, routes_to_search
 from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
 from tasks.store.store import Store
@@ -34,7 +34,7 @@ def search_notes(ladder: Ladder, base: Path, home: Home) -> tuple[str, ...]:
         return ()
     context = Context(run=PLAN, ladder=ladder.name, home=str(home.root), base=str(base))
     corpus = _prepared(ladder, context, home)
-    known = candidates_of(settle_students(ladder, context), context, corpus)
+    known = routes_to_search(settle_students(ladder, context), context, corpus)
     plan, share = plan_of(ladder, known), ladder.routing.share
     left_out = [f"route {route} is not tried: {reason}" for route, reason in {**known.left_out, **plan.too_dear}.items()]
     if not plan.sizes:

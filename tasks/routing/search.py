@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from conf.schema.ladder import Ladder
 from models.base.quality import direction, main_metric
+from models.data.corpus import Corpus
 from models.evaluation.paired import DocumentScores
 from tasks.records.choice.route import PilotRecord, RouteDecision, RouteRound, Standing
-from tasks.routing.candidates import RouteCandidates, Spending
+from tasks.routing.candidates import RouteCandidates, Spending, candidates_of
 from tasks.routing.halving import HalvingPlan, Noise, noise_over_seeds, plan_rounds, standings_of
 from tasks.routing.noise import error_of_gain
 from tasks.routing.pilots import Pilot, pilot_ladder, shortest, steps_of, with_steps, within
 from tasks.routing.warm_start import first_weights
+from tasks.runtime.runs.run_registry import Context
 
 ONE_SEED = "one pilot a route and round: the noise counts the held-out rows and not the spread over seeds (routing.seeds)"
 
@@ -51,7 +53,7 @@ class RouteSearch:
             listed={route: each.listed for route, each in self.candidates.routes.items()},
             left_out=left_out,
             notes=(ONE_SEED,) if self.settings.seeds == 1 and self.plan.sizes else (),
-            shared_answers=True,
+            shared_answers=self.candidates.shared,
         )
 
     @property
@@ -144,6 +146,12 @@ def decided_ladder(candidates: RouteCandidates, decision: RouteDecision) -> Ladd
     """The ladder of a decision that was recorded."""
     assert decision.winner is not None
     return with_steps(candidates.routes[decision.winner].ladder, decision.steps)
+
+
+def routes_to_search(ladder: Ladder, context: Context, corpus: Corpus | None) -> RouteCandidates:
+    """The routes of `candidates_of`; answers are stored for pilots and final training only where there are pilots."""
+    shared = candidates_of(ladder, context, corpus)
+    return shared if plan_of(ladder, shared).sizes else candidates_of(ladder, context, corpus, pilots=False)
 
 
 def plan_of(ladder: Ladder, candidates: RouteCandidates) -> HalvingPlan:

@@ -70,6 +70,17 @@ def test_a_decision_of_an_earlier_version_is_gone_on_with_as_it_was_taken(source
         assert chosen.ladder == wanted
 
 
+def test_where_no_pilot_fits_nothing_is_stored_and_a_decision_that_had_begun_to_store_goes_on(tmp_path: Path) -> None:
+    short = ("data.max_documents=300", *(f"stages.{name}.training={{steps: 4, batch_size: 1}}" for name in ("half", "quarter", "eighth")))
+    asked = ("route=auto", "defaults.signals={source: auto, kind: full}", "routing.least_steps=1000", *short)
+    inputs = inputs_of(load("digits", asked).ladder, tmp_path)
+    decision, chosen = choose_route(model_record("teacher"), inputs)
+    assert (decision.rounds, decision.winner, decision.shared_answers) == ((), "direct", False)
+    assert [stage.signals.source for stage in chosen.ladder.stages] == ["live"]
+    _, stored = choose_route(model_record("teacher"), inputs, decision.model_copy(update={"shared_answers": True}))
+    assert [stage.signals.source for stage in stored.ladder.stages] == ["cached"]
+
+
 def test_routes_that_are_one_under_two_names_have_one_pilot(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(ONE)
     ladder = load(str(tmp_path / "one.yaml"), ("route=auto", "defaults.signals={source: auto, kind: full}")).ladder
