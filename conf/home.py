@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -157,7 +157,10 @@ def require_space(home: Home) -> None:
 
 def full_disk(home: Home) -> StoreError | None:
     """The error for a disk on which nothing can be written; None while there is space."""
-    return _disk_error(home, "No space left on device") if free_bytes(home) < LEAST_FREE else None
+    with suppress(OSError):  # a disk that is gone is another error's matter
+        if free_bytes(home) < LEAST_FREE:
+            return _disk_error(home, "No space left on device")
+    return None
 
 
 def free_bytes(home: Home) -> int:

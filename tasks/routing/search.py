@@ -151,7 +151,10 @@ def decided_ladder(candidates: RouteCandidates, decision: RouteDecision) -> Ladd
 def routes_to_search(ladder: Ladder, context: Context, corpus: Corpus | None) -> RouteCandidates:
     """The routes of `candidates_of`; answers are stored for pilots and final training only where there are pilots."""
     shared = candidates_of(ladder, context, corpus)
-    return shared if plan_of(ladder, shared).sizes else candidates_of(ladder, context, corpus, pilots=False)
+    if plan_of(ladder, shared).sizes:
+        return shared
+    alone = candidates_of(ladder, context, corpus, pilots=False)  # takes as much or more, so that no pilot fits here either
+    return alone._replace(routes={route: alone.routes[route] for route in shared.routes if route in alone.routes}, left_out=shared.left_out)
 
 
 def plan_of(ladder: Ladder, candidates: RouteCandidates) -> HalvingPlan:

@@ -115,16 +115,17 @@ def _given_up(patience: float) -> ServerAway:
 def root_cause(error: BaseException) -> BaseException:
     """The error that ended a run, where Prefect's engine has raised its own because its server was away or failed."""
     links = [error]
-    while (link := links[-1].__cause__ or links[-1].__context__) is not None:
+    while (link := links[-1].__cause__ or links[-1].__context__) is not None and not any(link is each for each in links):
         links.append(link)
+    failed = isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500  # the server answers, but can do nothing
     ours = (ServerAway, RunCancelled, KeyboardInterrupt)
-    for kinds in (ours, (LadderError,)) if isinstance(error, AWAY) else (ours,):
+    for kinds in (ours, (LadderError,)) if failed else (ours,):
         for link in links:
             if isinstance(link, kinds):
                 return link
     if isinstance(error, httpx.TransportError):  # the server failed during a request of the engine's
         return cancellation.stopped() if cancellation.ends_the_run() else _given_up(_patience())
-    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500:  # it answers, but can do nothing
+    if isinstance(error, httpx.HTTPStatusError) and failed:
         return full_disk(home()) or _broken(error.response.status_code)
     return error
 

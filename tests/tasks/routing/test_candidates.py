@@ -12,7 +12,7 @@ from tasks.planning.matching import total_of
 from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.routing.candidates import RouteCandidates, Spending, candidates_of, cost_of
 from tasks.routing.pilots import Pilot, steps_of, within
-from tasks.routing.search import RouteSearch
+from tasks.routing.search import RouteSearch, routes_to_search
 from tasks.runtime.runs.run_registry import PLAN, Context
 from tests.factories import inputs_of, model_record
 from tests.flows.ladders import TINY
@@ -79,6 +79,15 @@ def test_where_no_pilot_fits_nothing_is_stored_and_a_decision_that_had_begun_to_
     assert [stage.signals.source for stage in chosen.ladder.stages] == ["live"]
     _, stored = choose_route(model_record("teacher"), inputs, decision.model_copy(update={"shared_answers": True}))
     assert [stage.signals.source for stage in stored.ladder.stages] == ["cached"]
+
+
+def test_a_route_that_ends_like_direct_has_no_pilot_either_where_direct_has_none(tmp_path: Path) -> None:
+    asked = ("route=auto", "routing.routes=[direct, root-cached]", "defaults.signals={source: auto, kind: full}")
+    ladder = load("digits", asked).ladder
+    found = routes_to_search(ladder, Context(run=PLAN, ladder=ladder.name, home=str(tmp_path), base=str(tmp_path)), None)
+    assert (list(found.routes), found.shared) == (["direct"], False)
+    assert "root-cached" in found.left_out
+    assert RouteSearch(ladder, found).finished
 
 
 def test_routes_that_are_one_under_two_names_have_one_pilot(tmp_path: Path) -> None:

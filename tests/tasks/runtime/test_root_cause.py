@@ -44,6 +44,12 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
     assert root_cause(error) is error
 
 
+def test_a_circle_of_causes_ends() -> None:
+    first, second = answered(404), ValueError("its cause")
+    first.__cause__, second.__context__ = second, first
+    assert root_cause(first) is first
+
+
 def test_a_fault_while_an_error_is_handled_is_not_hidden_by_it() -> None:
     fault = raised_while(StoreError("the disk is full"), ValueError("a fault of ours"))
     assert root_cause(fault) is fault
