@@ -117,7 +117,8 @@ def root_cause(error: BaseException) -> BaseException:
     links = [error]
     while (link := links[-1].__cause__ or links[-1].__context__) is not None and not any(link is each for each in links):
         links.append(link)
-    failed = isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500  # the server answers, but can do nothing
+    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+    failed = status >= 500  # the server answers, but can do nothing
     ours = (ServerAway, RunCancelled, KeyboardInterrupt)
     for kinds in (ours, (LadderError,)) if failed else (ours,):
         for link in links:
@@ -125,8 +126,8 @@ def root_cause(error: BaseException) -> BaseException:
                 return link
     if isinstance(error, httpx.TransportError):  # the server failed during a request of the engine's
         return cancellation.stopped() if cancellation.ends_the_run() else _given_up(_patience())
-    if isinstance(error, httpx.HTTPStatusError) and failed:
-        return full_disk(home()) or _broken(error.response.status_code)
+    if failed:
+        return full_disk(home()) or _broken(status)
     return error
 
 

@@ -126,8 +126,9 @@ def test_the_key_is_sent_and_never_repeated(monkeypatch: pytest.MonkeyPatch) -> 
 def test_closing_ends_what_waits() -> None:
     with endpoint() as server:
         server.troubles = [(429, {"retry-after": "30"})]
-        client = client_of(server.url)
-        client._on_retry = lambda line: threading.Timer(0.1, client.close).start()  # it waits from here on, with no request under way
+        settings = client_of(server.url).endpoint
+        # It waits from a retry on, with no request under way.
+        client = EndpointClient(settings, on_retry=lambda line: threading.Timer(0.1, lambda: client.close()).start())
         with pytest.raises(RunCancelled):
             client.ask({"prompt": "ab"})
 
