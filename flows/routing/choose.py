@@ -16,7 +16,6 @@ from tasks.lifecycle.ladder_run import LadderRun
 from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.records.run import StageRecord
 from tasks.report.sections.choice.route import HEADERS, rows_of
-from tasks.routing.candidates import candidates_of
 from tasks.routing.record import log_plan, log_round, record_decision
 from tasks.routing.search import RouteSearch, decided_ladder, routes_to_search
 from tasks.routing.warm_start import found
@@ -54,7 +53,7 @@ def choose_route(
         keep: Called after each round, and at the end.
     """
     ladder, context, corpus = inputs.ladder, inputs.context, inputs.data.corpus()
-    candidates = candidates_of(ladder, context, corpus, before.shared_answers) if before else routes_to_search(ladder, context, corpus)
+    candidates = routes_to_search(ladder, context, corpus, before)
     if before is not None and before.winner is not None:
         return _with_first_weights(before, replace(inputs, ladder=decided_ladder(candidates, before)), keep)
     search = RouteSearch(ladder, candidates, before)

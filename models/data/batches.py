@@ -214,9 +214,12 @@ class TrainingBatches:
         seed: Of the order.
         labelled: Draw classifiers' examples with a label alone: who learns without a teacher spends no step on the others.
         rationales: Add the rationale of each drawn row that has one, as a further example of the step: rows and their order stay.
+        pool: Most examples, the first ones of the order; None: all.
     """
 
-    def __init__(self, corpus: Corpus, batch_size: int, seed: int, labelled: bool = False, rationales: bool = False) -> None:
+    def __init__(
+        self, corpus: Corpus, batch_size: int, seed: int, labelled: bool = False, rationales: bool = False, pool: int | None = None
+    ) -> None:
         self.info = corpus.info
         self.split = corpus.split("train")
         self.batch_size = batch_size
@@ -226,7 +229,8 @@ class TrainingBatches:
         length = self.info.sequence_length
         windows = self.packed = self.info.workload == "causal-lm" and not self.info.completions
         self.drawn = np.flatnonzero(self.split.labels >= 0) if labelled and self.info.classes else None  # numbers of those with a label
-        self.examples = (len(self.split.values) - 1) // length if windows else len(self.split if self.drawn is None else self.drawn)
+        self._all = (len(self.split.values) - 1) // length if windows else len(self.split if self.drawn is None else self.drawn)
+        self.examples = min(self._all, pool or self._all)  # of an epoch
         if self.examples < 1 and self.drawn is not None:
             raise UserError.about("data.columns.label", "no label", "labelled training rows, for a model without teacher", "Label some.")
         if self.examples < 1:
@@ -241,7 +245,7 @@ class TrainingBatches:
         chosen = np.empty(self.batch_size, dtype=np.int64)
         for value in np.unique(epoch):
             here = epoch == value
-            chosen[here] = shuffled(self.seed, int(value), self.examples)[place[here]]
+            chosen[here] = shuffled(self.seed, int(value), self._all, self.examples)[place[here]]
         return chosen if self.drawn is None else self.drawn[chosen]
 
     def at(self, step: int) -> Batch:

@@ -221,9 +221,12 @@ LATER = {"pixels": None, "completions": False, "cross_document_attention": True,
 
 
 @lru_cache(maxsize=4)
-def shuffled(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
-    """Numbers of the training examples in the order of an epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(examples)
+def shuffled(seed: int, epoch: int, examples: int, pool: int | None = None) -> NDArray[np.int64]:
+    """Numbers of the training examples in the order of an epoch, of the first `pool` of the seed's first epoch where it is not None."""
+    if pool is None or pool >= examples:
+        return np.random.default_rng([seed, epoch]).permutation(examples)
+    first = shuffled(seed, 0, examples)[:pool]
+    return first[shuffled(seed, epoch, pool)] if epoch else first
 
 
 def write_corpus(folder: Path, info: CorpusInfo, splits: dict[SplitName, Split], rationales: Split | None = None) -> None:

@@ -21,6 +21,7 @@ from tasks.training.signals.signal_policy import MOST_FULL
 
 AGAIN = "-again"  # ends the name of a student that is taught by one of its own size
 OTHER_SEED = 10_000  # added to a seed for the same student's second first weights and order of the data; replicates count up from the first
+PASSES = 4  # over each stored answer: repeated text teaches nearly as much as fresh text up to four times (arXiv:2305.16264)
 MEMBERS = 3  # of the rung that teaches together in an ensemble
 RISING: Teachers = "rising"
 CHECKPOINTS: Teachers = "checkpoints"
@@ -79,12 +80,29 @@ def _direct(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     return direct(ladder)
 
 
+def _direct_cached(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
+    """The direct jump from stored answers of fewer examples, each of which is read several times."""
+    last = ladder.stages[-1]
+    if not _is_taught(last):
+        raise _impossible("direct-cached", f"a last stage with a teacher; {last.name} learns from labels alone", LEAVE_OUT)
+    if ladder.teacher.source == "answers":
+        raise _impossible("direct-cached", "direct, as the root's answers are a file already", LEAVE_OUT)
+    jump = direct(ladder)
+    signals = one_cache("direct-cached", [last], ladder, info)
+    training = last.training.model_copy(update={"passes": max(last.training.passes, PASSES)})
+    made = with_stages(jump, jump.stages[0].model_copy(update={"signals": signals, "training": training}))
+    if made == ladder:
+        raise _impossible("direct-cached", f"as-written, as {last.name} reads stored answers {training.passes} times already", LEAVE_OUT)
+    return made
+
+
 def _root_cached(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     """Every stage that has a teacher learns from the root, from one cache; first weights are made from the stage above, as written."""
     learning = [stage for stage in ladder.stages if _is_taught(stage)]
     if not learning:
         raise _impossible("root-cached", f"as-written, as no stage of {ladder.name} has a teacher", LEAVE_OUT)
-    signals = None if ladder.teacher.source == "answers" else one_cache(learning, ladder, info)  # answers are a cache already
+    answered = ladder.teacher.source == "answers"  # a cache already
+    signals = None if answered else one_cache("root-cached", learning, ladder, info)
 
     def stage(old: Stage) -> Stage:
         return taught(old, "root").model_copy(update={"signals": signals or old.signals, "members": 1}) if _is_taught(old) else old
@@ -96,7 +114,7 @@ def _is_taught(stage: Stage) -> bool:
     return stage.teachers != ("none",) and bool(stage.objective.alpha.start or stage.objective.alpha.end)
 
 
-def one_cache(stages: list[Stage], ladder: Ladder, info: CorpusInfo | None) -> Signals:
+def one_cache(route: Route, stages: list[Stage], ladder: Ladder, info: CorpusInfo | None) -> Signals:
     """Cached signals that suit every stage: the first one's as they are written, else all answers of a small vocabulary, else top-k.
 
     Raises:
@@ -104,7 +122,7 @@ def one_cache(stages: list[Stage], ladder: Ladder, info: CorpusInfo | None) -> S
     """
     outputs, first, reasons = _outputs(ladder, info), stages[0].signals, list[str]()
     if writing := [stage.name for stage in stages if stage.signals.on_policy]:
-        raise _impossible("root-cached", f"stages that learn from the data; {writing[0]} writes its own text", LEAVE_OUT)
+        raise _impossible(route, f"stages that learn from the data; {writing[0]} writes its own text", LEAVE_OUT)
     kinds = [first.kind, *(["full"] if outputs is not None and outputs <= MOST_FULL else []), "top-k"]
     for kind in dict.fromkeys(kinds):
         if kind == "top-k" and outputs is not None and first.k > outputs:
@@ -116,7 +134,7 @@ def one_cache(stages: list[Stage], ladder: Ladder, info: CorpusInfo | None) -> S
             reasons.append(str(error).partition(". ")[0])
             continue
         return first.model_copy(update={"source": "cached", "kind": kind})
-    raise _impossible("root-cached", f"an objective that learns from stored answers; {reasons[-1]}", "Change it, or choose another route.")
+    raise _impossible(route, f"an objective that learns from stored answers; {reasons[-1]}", "Change it, or choose another route.")
 
 
 def _outputs(ladder: Ladder, info: CorpusInfo | None) -> int | None:
@@ -180,6 +198,7 @@ def _best_of_rungs(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
 ROUTINGS: dict[Route, Routing] = {
     "as-written": lambda ladder, info: ladder,
     "direct": _direct,
+    "direct-cached": _direct_cached,
     "root-cached": _root_cached,
     "curriculum": _curriculum,
     "ensemble": _ensemble,

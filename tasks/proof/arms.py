@@ -48,6 +48,7 @@ MEANING: dict[Arm, str] = {
     "scratch": "the last student from random weights and labels alone, with the FLOPs of the whole ladder",
     "label-smoothing": "as scratch, with smoothed labels in place of a teacher",
     "pruned-only": "the last student as initialisation from the root gives it, without training",
+    "direct-cached": "route direct-cached: as direct-matched, from stored answers of fewer examples, each read several times",
     "root-cached": "route root-cached: the root's one cache teaches every student; the last is trained until FLOPs are the ladder's",
     "curriculum": "route curriculum: teachers hand over within the last training, at the FLOPs of the ladder",
     "ensemble": "route ensemble: three seeds of the last assistant teach together; all stages shortened until FLOPs are the ladder's",

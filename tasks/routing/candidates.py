@@ -5,7 +5,7 @@ Every candidate is the same settled ladder, rewritten by `tasks.planning.routes`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from conf.errors import UserError
@@ -105,26 +105,42 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
                 raise
             left_out[route] = str(error)
             continue
-        same = next((other for other, known in found.items() if _trainings(known.ladder) == _trainings(made.ladder)), None)
-        if same:
-            left_out[route] = f"the same as {same} for this ladder"
-        else:
-            found[route] = made
+        found[route] = made
     if pilots and "direct" in found:
         signals = found["direct"].ladder.stages[-1].signals
         for route in [each for each in found if _ends_like_direct(found[each].ladder, signals)]:
             left_out[route] = "its last student has nothing of the stages above it: direct makes the same one, for less"
             del found[route]
-    ordered = {route: of_full_price(made) for route, made in sorted(found.items(), key=lambda item: item[1].listed)}
+    priced = {route: of_full_price(made) for route, made in found.items()}
+    kept, left_out = _without_copies(priced, left_out, examples.number)
+    ordered = {route: kept[route] for route in sorted(kept, key=lambda route: kept[route].listed)}
     return RouteCandidates(ordered, written.listed, left_out, examples, pilots)
 
 
-def _trainings(made: Ladder) -> list[Stage]:
-    """The stages, those that the root alone teaches in the same words."""
-    return [
-        taught(stage, "root") if not has_trials(stage, place) and planned_teaching(made, place).voices == (Voice(0),) else stage
-        for place, stage in enumerate(made.stages)
-    ]
+def _without_copies(
+    priced: Mapping[str, RouteCandidate], left_out: Mapping[str, str], examples: int | None
+) -> tuple[dict[str, RouteCandidate], dict[str, str]]:
+    """The routes less those that are the same trainings as one before them, and those that are left out, with the reasons."""
+    kept, told = dict[str, RouteCandidate](), dict(left_out)
+    for route, made in priced.items():
+        own = _trainings(made.ladder, examples)
+        if same := next((other for other, known in kept.items() if _trainings(known.ladder, examples) == own), None):
+            told[route] = f"the same as {same} for this ladder"
+        else:
+            kept[route] = made
+    return kept, told
+
+
+def _trainings(made: Ladder, examples: int | None) -> list[Stage]:
+    """The stages, those that the root alone teaches and those that read all examples in the same words."""
+
+    def plain(place: int, stage: Stage) -> Stage:
+        training = stage.training
+        if examples is not None and (training.pool or 0) >= examples:
+            stage = stage.model_copy(update={"training": training.model_copy(update={"passes": 1})})
+        return taught(stage, "root") if not has_trials(stage, place) and planned_teaching(made, place).voices == (Voice(0),) else stage
+
+    return [plain(place, stage) for place, stage in enumerate(made.stages)]
 
 
 def _ends_like_direct(made: Ladder, signals: Signals) -> bool:

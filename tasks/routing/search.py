@@ -148,8 +148,14 @@ def decided_ladder(candidates: RouteCandidates, decision: RouteDecision) -> Ladd
     return with_steps(candidates.routes[decision.winner].ladder, decision.steps)
 
 
-def routes_to_search(ladder: Ladder, context: Context, corpus: Corpus | None) -> RouteCandidates:
-    """The routes of `candidates_of`; answers are stored for pilots and final training only where there are pilots."""
+def routes_to_search(ladder: Ladder, context: Context, corpus: Corpus | None, before: RouteDecision | None = None) -> RouteCandidates:
+    """The routes of `candidates_of`; answers are stored for pilots and final training only where there are pilots.
+
+    A decision that an interrupted run had begun, `before`, goes on with the routes that it knew.
+    """
+    if before is not None:
+        known = candidates_of(ladder, context, corpus, before.shared_answers)
+        return known._replace(routes={route: each for route, each in known.routes.items() if before.winner or route in before.listed})
     shared = candidates_of(ladder, context, corpus)
     if plan_of(ladder, shared).sizes:
         return shared

@@ -138,7 +138,14 @@ def train_model(
     initial = validate(model.to(device)) if teacher is not None or work.pretrained else {}
     size = count(model, interface.sequence_length)
     unit = "tok" if answers_in_ids(interface.workload) else "ex"
-    batches = TrainingBatches(corpus, work.training.batch_size, work.seed, labelled=not needs_teacher(work), rationales=rationale > 0)
+    batches = TrainingBatches(
+        corpus,
+        work.training.batch_size,
+        work.seed,
+        labelled=not needs_teacher(work),
+        rationales=rationale > 0,
+        pool=work.training.pool,
+    )
     silent = [each.unheard for t in work.teachers if isinstance(each := above[t.folder], AlignedTeacher)]
     unheard = torch.stack(silent).any(0) if silent else None
     cached = cached_signals(work, above, corpus, batches, device, precision, context, checkpoints / TOGETHER)

@@ -83,6 +83,7 @@ def _in_prefect(cli: Cli, decision: dict[str, Any]) -> None:
     ("route", "stages"),
     [
         ("direct", ["three"]),
+        ("direct-cached", ["three"]),
         ("root-cached", ["one", "two", "three"]),
         ("curriculum", ["one", "two", "three"]),
         ("ensemble", ["one", "two", "three"]),

@@ -19,6 +19,7 @@ Arm = Literal[
     "scratch",
     "label-smoothing",
     "pruned-only",
+    "direct-cached",
     "root-cached",
     "curriculum",
     "ensemble",
@@ -29,7 +30,7 @@ Arm = Literal[
 IntervalMethod = Literal["t", "sign-flip", "bootstrap-t"]
 Accounting = Literal["flops", "flops-free", "tokens"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
-RouteArm = Literal["root-cached", "curriculum", "ensemble", "best-of-rungs", "self"]
+RouteArm = Literal["direct-cached", "root-cached", "curriculum", "ensemble", "best-of-rungs", "self"]
 ROUTE_ARMS: tuple[RouteArm, ...] = get_args(RouteArm)  # routes of these names, with the FLOPs of the whole ladder
 BY_DEFAULT: tuple[Arm, ...] = tuple(arm for arm in ARMS if arm not in (*ROUTE_ARMS, "auto"))  # arms of a proof that names none
 MATCHED: dict[Accounting, Arm] = {"flops": "direct-matched", "flops-free": "direct-free", "tokens": "direct"}

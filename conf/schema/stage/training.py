@@ -18,6 +18,15 @@ class Training(Settings):
     batch_size: int = setting(
         32, "Examples in an optimisation step: all micro-batches and all processes together", "sequences", ge=1, le=1_048_576
     )
+    passes: int = setting(
+        1,
+        "Times that each example is read: the training takes as few examples as its steps read so often, or all where they are fewer. A "
+        "cached teacher answers only those",
+        "passes",
+        added=True,
+        ge=1,
+        le=1_000_000,
+    )
     accumulation: int = setting(
         1, "Micro-batches that an optimisation step is split into, to save memory", "micro-batches", ge=1, le=1_048_576
     )
@@ -53,6 +62,11 @@ class Training(Settings):
     explosion: float = setting(
         3.0, "Stop when the loss exceeds this many times a uniform guess's, or its first value", "ratio", gt=1, le=1e06
     )
+
+    @property
+    def pool(self) -> int | None:
+        """Examples that the training takes at most, in the order of its seed; None: all."""
+        return None if self.passes == 1 else -(-self.steps * self.batch_size // self.passes)
 
     @model_validator(mode="after")
     def _fits(self) -> Training:

@@ -121,5 +121,5 @@ def _taught(stage: Stage, teachers: str, cached: bool, ladder: Ladder, info: Cor
         UserError: There is none.
     """
     live = stage.signals if stage.signals.on_policy else stage.signals.model_copy(update={"source": "live"})
-    signals = one_cache([stage], ladder, info) if cached else live
+    signals = one_cache("direct-cached" if teachers == "parent" else "root-cached", [stage], ladder, info) if cached else live
     return stage.model_copy(update={"teachers": (teachers,), "signals": signals})

@@ -160,6 +160,7 @@ class _Asking(NamedTuple):
     def asked(self, teaching: Teaching, member: int, steps: int, done: int) -> list[tuple[int, int, int]]:
         """Of each model that teaches a training of `steps`: its place, and the examples that it answers, all and new."""
         seed, batch = member_seed(self.ladder.stage_seed(self.stage), member), self.stage.training.batch_size
+        pool = self.stage.training.model_copy(update={"steps": steps}).pool
         voices, turns = teaching
         if self.caches is None:
             live = live_answers(self.stage.objective, turns, seed, steps, done, batch)
@@ -169,9 +170,9 @@ class _Asking(NamedTuple):
         for voice, span in zip(voices, turns.spans(steps), strict=False):  # without teachers there is none
             name = voice.place if self.names is None else self.names[voice.place]
             key, rows = _cache_key(self.ladder, self.stage, voice._replace(place=name)), range(span.start * batch, span.stop * batch)
-            needed, new = self.caches.add(key, seed, rows)
+            needed, new = self.caches.add(key, seed, rows, pool)
             if self._explained(len(rows)):  # whose answers a training without rationales does not ask for
-                own, added = self.caches.add((key, RATIONALES), seed, rows)
+                own, added = self.caches.add((key, RATIONALES), seed, rows, pool)
                 needed, new = needed + self._explained(own), new + self._explained(added)
             found.append((voice.place, needed, new))
         return found

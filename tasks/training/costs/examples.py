@@ -22,12 +22,13 @@ KEYED_AT_ONCE = 256  # examples that are read together to find duplicates
 
 
 class EpochPart(NamedTuple):
-    """A part of one seed's shuffled epoch, of the places from `first` to below `last`."""
+    """A part of one seed's shuffled epoch, of the places from `first` to below `last`; `pool`: see `shuffled`."""
 
     seed: int
     epoch: int
     first: int
     last: int
+    pool: int | None = None
 
 
 class TrainingExamples(NamedTuple):
@@ -64,21 +65,27 @@ class TrainingExamples(NamedTuple):
         if len(asked) + len(parts) <= 1 and not self.duplicates:
             return sum(asked.values()) + sum(part.last - part.first for part in parts)
         first, seen = self._first(), np.zeros(self.number, dtype=bool)
-        for seed, epoch, start, end in [*parts, *((seed, 0, 0, examples) for seed, examples in asked.items())]:
-            seen[first[shuffled(seed, epoch, self.number)[start:end]]] = True
+        for part in [*parts, *(EpochPart(seed, 0, 0, examples) for seed, examples in asked.items())]:
+            seen[first[shuffled(part.seed, part.epoch, self.number, part.pool)[part.first : part.last]]] = True
         return int(seen.sum())
 
-    def parts_of(self, seed: int, examples: range) -> list[EpochPart]:
-        """The parts of a seed's epochs that a range of a training's examples, counted from its beginning, covers; a whole one alone."""
-        if self.number is None:
+    def parts_of(self, seed: int, examples: range, pool: int | None = None) -> list[EpochPart]:
+        """The parts of a seed's epochs that a range of a training's examples, counted from its beginning, covers; a whole one alone.
+
+        Args:
+            seed: Of the training's order.
+            examples: The range.
+            pool: Most examples of an epoch; None: all.
+        """
+        if self.number is None and pool is None:
             return [EpochPart(seed, 0, examples.start, examples.stop)] if examples else []
-        parts = []
-        for epoch in range(examples.start // self.number, -(-examples.stop // self.number)):
-            start, end = (min(max(place - epoch * self.number, 0), self.number) for place in (examples.start, examples.stop))
-            if end - start == self.number:
-                return [EpochPart(seed, 0, 0, self.number)]
+        size, parts = min(known for known in (self.number, pool) if known is not None), list[EpochPart]()
+        for epoch in range(examples.start // size, -(-examples.stop // size)):
+            start, end = (min(max(place - epoch * size, 0), size) for place in (examples.start, examples.stop))
+            if end - start == size:
+                return [EpochPart(seed, 0, 0, size)]
             if start < end:
-                parts.append(EpochPart(seed, epoch, start, end))
+                parts.append(EpochPart(seed, epoch, start, end, pool if epoch else None))
         return parts
 
     def _first(self) -> NDArray[np.int64]:
@@ -122,9 +129,16 @@ class AnswerCaches:
         made._asked = {key: (dict(first), set(others)) for key, (first, others) in self._asked.items()}
         return made
 
-    def add(self, key: Any, seed: int, examples: range) -> tuple[int, int]:
-        """Ask for a range of the examples of a seed's training; returns the distinct ones, and those of them that were not stored."""
-        parts = self.examples.parts_of(seed, examples)
+    def add(self, key: Any, seed: int, examples: range, pool: int | None = None) -> tuple[int, int]:
+        """Ask for a range of the examples of a seed's training; returns the distinct ones, and those of them that were not stored.
+
+        Args:
+            key: Of the cache.
+            seed: Of the training's order.
+            examples: The range, counted from the training's beginning.
+            pool: Most examples of an epoch; None: all.
+        """
+        parts = self.examples.parts_of(seed, examples, pool)
         own, stored = (dict[int, int](), set[EpochPart]()), self._asked.setdefault(key, ({}, set()))
         before = self.examples.distinct(*stored)
         for asked, others in (own, stored):

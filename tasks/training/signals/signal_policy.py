@@ -69,9 +69,10 @@ def choose(stage: Stage, ladder: Ladder, info: CorpusInfo | None, trainings: int
     except UserError as error:
         return Choice(False, f"auto: {error}")
     students = trainings * _students(stage, ladder)
-    if info is None and students == 1:
+    if info is None and students * stage.training.passes == 1:
         return Choice(False, "auto; decided anew once the data are prepared")
     epochs = max(stage.training.steps * stage.training.batch_size / examples_of(info), 1.0) if info else 1.0
+    epochs = max(epochs, stage.training.passes)
     often = students * epochs > 1
     return Choice(often, f"auto: {students} student{'s' if students > 1 else ''} x {epochs:.3g} epochs {'>' if often else '='} 1")
 

@@ -53,6 +53,24 @@ def test_an_epoch_visits_every_window_once(lm_corpus: Callable[..., Corpus], win
         assert epochs[0] != epochs[1] != epochs[2]
 
 
+@pytest.mark.parametrize(("pool", "size"), [(6, 3), (6, 4), (1, 5), (10, 4), (99, 4)])
+def test_a_pool_is_the_beginning_of_the_whole_order_and_each_of_its_examples_is_read_as_often(
+    lm_corpus: Callable[..., Corpus], pool: int, size: int
+) -> None:
+    corpus = numbered(lm_corpus, 10, 4)
+    whole, part = TrainingBatches(corpus, 1, seed=5), TrainingBatches(corpus, size, seed=5, pool=pool)
+    held = min(pool, 10)
+    assert part.examples == held
+    seen = np.concatenate([part.numbers(step) for step in range(-(-3 * held // size))])[: 3 * held]
+    epochs = seen.reshape(3, held).tolist()
+    assert epochs[0] == [int(whole.numbers(step)[0]) for step in range(held)]
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    if held > 5:
+        assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    if pool >= 10:
+        assert all(same(part.at(step), TrainingBatches(corpus, size, seed=5).at(step)) for step in range(9))
+
+
 def test_an_epoch_visits_every_example_once(images: Corpus) -> None:
     batches = TrainingBatches(images, 16, seed=1)
     pixels = torch.cat([batches.at(step).inputs["pixel_values"] for step in range(3)])

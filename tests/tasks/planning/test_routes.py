@@ -14,7 +14,7 @@ from conf.schema.route import Route
 from models.architectures.shapes import size_of
 from models.base.interface import Interface
 from tasks.planning.matching import flops_of, lasting, total_of, with_stages
-from tasks.planning.routes import AGAIN, MEMBERS, ROUTINGS, refusal, replicate_seed, routed, routes_for
+from tasks.planning.routes import AGAIN, MEMBERS, PASSES, ROUTINGS, refusal, replicate_seed, routed, routes_for
 from tasks.training.costs.cost_model import Forward
 from tasks.training.costs.examples import TrainingExamples
 from tasks.training.identity import numeric_settings, teachers_of
@@ -51,6 +51,18 @@ def test_the_roots_one_cache_takes_15_percent_less_than_the_chain_of_live_parent
     live = with_stages(CHAIN, *(each.model_copy(update={"teachers": ("root",)}) for each in CHAIN.stages))
     assert flops_a_token(live) == 8.58e9
     assert flops_a_token(routed("direct", CHAIN)) == 2.18e9
+
+
+def test_direct_cached_asks_the_root_for_a_quarter_of_the_text_that_it_reads() -> None:
+    made, jump = routed("direct-cached", CHAIN), routed("direct", CHAIN)
+    assert flops_a_token(made) == 2e9 / PASSES + 0.18e9 == 0.68e9
+    [student], [old] = made.stages, jump.stages
+    passes = old.training.model_copy(update={"passes": PASSES})
+    assert student == old.model_copy(update={"signals": student.signals, "training": passes})
+    assert student.signals.source == "cached"
+    assert student.training.pool == 1000 / PASSES
+    more = ladder_of(stage("a", training={"steps": 1000, "passes": 2 * PASSES}))
+    assert routed("direct-cached", more).stages[0].training.passes == 2 * PASSES, "as often as written, where that is more"
 
 
 def test_root_cached_changes_nothing_but_who_teaches_and_from_where() -> None:
@@ -134,6 +146,9 @@ def test_a_routed_ladder_loads_and_is_as_written(name: str) -> None:
         ("direct", ladder_of(stage("a")), "tiny has one stage"),
         ("root-cached", ladder_of(stage("a", teachers="none")), "no stage of tiny has a teacher"),
         ("root-cached", ladder_of(stage("a", objective={"features": [{"kind": "hidden"}]})), "no feature with cached signals"),
+        ("direct-cached", ladder_of(stage("a", teachers="none")), "a learns from labels alone"),
+        ("direct-cached", ladder_of(stage("a", objective={"features": [{"kind": "hidden"}]})), "no feature with cached signals"),
+        ("direct-cached", routed("direct-cached", CHAIN), "30m reads stored answers 4 times already"),
         ("best-of-rungs", ladder_of(stage("a")), "the root alone"),
         ("self", ladder_of(stage("a"), stage("b", teachers="none")), "b learns from labels alone"),
         ("self", ladder_of(stage("a-again"), stage("a")), "a name that no other stage has"),
@@ -144,7 +159,7 @@ def test_a_routed_ladder_loads_and_is_as_written(name: str) -> None:
         ("ensemble", ladder_of(stage("a", members=2), stage("b")), "a has 2 members already"),
         ("ensemble", ladder_of(stage("a"), stage("b", objective={"features": [{"kind": "hidden"}]})), "below a stage with members"),
         ("ensemble", ladder_of(stage("a", gate={"policy": "extend"}), stage("b")), "who train equally long"),
-        ("auto", CHAIN, "as-written, direct, root-cached"),
+        ("auto", CHAIN, "as-written, direct, direct-cached, root-cached"),
     ],
 )
 def test_a_route_that_cannot_be_is_refused_with_its_reason(route: Route, ladder: Ladder, says: str) -> None:

@@ -72,7 +72,8 @@ def test_a_decision_of_an_earlier_version_is_gone_on_with_as_it_was_taken(source
 
 def test_where_no_pilot_fits_nothing_is_stored_and_a_decision_that_had_begun_to_store_goes_on(tmp_path: Path) -> None:
     short = ("data.max_documents=300", *(f"stages.{name}.training={{steps: 4, batch_size: 1}}" for name in ("half", "quarter", "eighth")))
-    asked = ("route=auto", "defaults.signals={source: auto, kind: full}", "routing.least_steps=1000", *short)
+    routes = "routing={least_steps: 1000, routes: [direct, root-cached, self]}"
+    asked = ("route=auto", "defaults.signals={source: auto, kind: full}", routes, *short)
     inputs = inputs_of(load("digits", asked).ladder, tmp_path)
     decision, chosen = choose_route(model_record("teacher"), inputs)
     assert (decision.rounds, decision.winner, decision.shared_answers) == ((), "direct", False)
@@ -88,6 +89,35 @@ def test_a_route_that_ends_like_direct_has_no_pilot_either_where_direct_has_none
     assert (list(found.routes), found.shared) == (["direct"], False)
     assert "root-cached" in found.left_out
     assert RouteSearch(ladder, found).finished
+
+
+def test_direct_cached_has_a_pilot_where_answers_of_fewer_examples_are_another_training(tmp_path: Path) -> None:
+    asked = (
+        "route=auto",
+        "routing.routes=[direct, direct-cached]",
+        "defaults.signals={source: auto, kind: full}",
+        "data.max_documents=300",
+    )
+    few = [f"stages.{name}.training={{steps: 4, batch_size: 4}}" for name in ("half", "quarter", "eighth")]
+    for changes, routes in ((), ["direct"]), (few, ["direct-cached", "direct"]):
+        inputs = inputs_of(load("digits", (*asked, *changes)).ladder, tmp_path)
+        found = candidates_of(inputs.ladder, inputs.context, inputs.data.corpus())
+        assert list(found.routes) == routes
+    longer = {route: steps_of(each.ladder)[0] for route, each in found.routes.items()}
+    assert longer["direct-cached"] > longer["direct"], "at one price it has more steps"
+    one = known(tmp_path, *asked[1:3])
+    assert one.left_out == {} or "direct-cached" not in one.left_out, "data that are not prepared may be as many as they like"
+
+
+def test_a_decision_that_was_begun_goes_on_with_the_routes_that_it_knew(tmp_path: Path) -> None:
+    few = [f"stages.{name}.training={{steps: 40, batch_size: 4}}" for name in ("half", "quarter", "eighth")]
+    inputs = inputs_of(load("digits", ("route=auto", "data.max_documents=300", "routing.least_steps=1", *few)).ladder, tmp_path)
+    new = routes_to_search(inputs.ladder, inputs.context, inputs.data.corpus())
+    begun = RouteSearch(inputs.ladder, new).decision
+    old = begun.model_copy(update={"listed": {route: flops for route, flops in begun.listed.items() if route != "direct-cached"}})
+    assert "direct-cached" in begun.listed
+    again = routes_to_search(inputs.ladder, inputs.context, inputs.data.corpus(), old)
+    assert list(again.routes) == list(old.listed)
 
 
 def test_routes_that_are_one_under_two_names_have_one_pilot(tmp_path: Path) -> None:

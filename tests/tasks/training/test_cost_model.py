@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
@@ -120,6 +121,7 @@ def ladders(draw: st.DrawFn, teaching: str) -> Ladder:
     for place in range(number):
         cached, whole = draw(st.booleans()), whole and draw(st.booleans())
         training = {"steps": draw(st.integers(1, 20)), "batch_size": draw(st.sampled_from([2, 4]))}
+        training["passes"] = draw(st.sampled_from([1, 1, 2, 4]))
         members = draw(st.integers(1, 3)) if teaching == "members" and place < number - 1 else 1
         ended = members == 1 and draw(st.sampled_from([False, False, True]))
         stage = {
@@ -194,6 +196,23 @@ def test_duplicates_are_the_examples_that_a_cache_holds_once(prepared: Prepared)
     assert examples.distinct(seeds) == len(keys)
     assert examples.distinct({0: examples.number}) == examples.number - len(examples.duplicates)
     assert examples.distinct({0: 3, 1: examples.number}) == examples.number - len(examples.duplicates)
+
+
+@pytest.mark.parametrize("passes", [2, 3, 7])
+def test_answers_of_a_pool_are_those_that_a_training_asks_for_and_each_is_read_as_often(prepared: Prepared, passes: int) -> None:
+    corpus, own, cached = prepared.data.corpus(), {"steps": 9, "passes": passes}, {"source": "cached", "kind": "full"}
+    ladder = ladder_of({"training": own, "signals": cached, "seed": 3}, {})
+    training = ladder.stages[0].training
+    assert training.pool == -(-36 // passes)
+    batches = TrainingBatches(corpus, 4, 3, pool=training.pool)
+    read = np.concatenate([batches.numbers(step) for step in range(9)])
+    assert set(np.unique(read, return_counts=True)[1]) <= {36 // training.pool, -(-36 // training.pool)}
+    keys = {key for step in range(9) for key in keys_of(batches.at(step)).tolist()}
+    with prepared.fresh() as context:
+        forwards = arms_of(ladder, prepared.data, context).forwards
+        student, _ = prepared.trained(ladder, context)
+    assert student.answers_asked == len(keys) <= training.pool
+    assert student.flops == 3 * 36 * forwards.students[0].whole + len(keys) * forwards.root.whole
 
 
 def test_a_roots_cache_is_counted_once_by_the_examples_that_all_seeds_need() -> None:
