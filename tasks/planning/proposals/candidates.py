@@ -8,20 +8,23 @@ from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
+from conf.schema.route import Route
 from conf.schema.stage.stage import Stage
 from models.architectures.shapes import Size
 from models.data.corpus import CorpusInfo
 from tasks.planning.matching import with_stages
 from tasks.planning.proposals.rungs import StudentRung, Students
 from tasks.planning.proposals.wanted import Wanted
-from tasks.planning.routes import one_cache
+from tasks.planning.routes import PASSES, one_cache
 
-DIRECT_LIVE, DIRECT_CACHED = "direct-live", "direct-cached"
+DIRECT_LIVE = "direct-live"
+DIRECT_CACHED: Route = "direct-cached"
 CHAIN, ASSISTANT = "chain", "assistant"
-ROOT_LIVE, ROOT_CACHED = "root-live", "root-cached"
+ROOT_LIVE = "root-live"
+ROOT_CACHED: Route = "root-cached"
 MEANING = {
     DIRECT_LIVE: "the root teaches the last student alone, beside it",
-    DIRECT_CACHED: "the root teaches the last student alone, from stored answers",
+    DIRECT_CACHED: f"the root teaches the last student alone, from stored answers, each read {PASSES} times",
     CHAIN: "each student teaches the next one, beside it",
     ASSISTANT: "a chain with one student that does not ship",
     ROOT_LIVE: "weights go down the chain, the root teaches every student beside it",
@@ -115,11 +118,14 @@ def _middle(root: float, shipped: tuple[StudentRung, ...], between: list[Student
 
 
 def _taught(stage: Stage, teachers: str, cached: bool, ladder: Ladder, info: CorpusInfo | None) -> Stage:
-    """The stage with other teachers, live or from a cache that its objective takes.
+    """The stage with other teachers, live or from a cache that its objective takes; a direct jump reads each stored answer several times.
 
     Raises:
         UserError: There is none.
     """
     live = stage.signals if stage.signals.on_policy else stage.signals.model_copy(update={"source": "live"})
-    signals = one_cache("direct-cached" if teachers == "parent" else "root-cached", [stage], ladder, info) if cached else live
-    return stage.model_copy(update={"teachers": (teachers,), "signals": signals})
+    jump = cached and teachers == "parent"
+    signals = one_cache(DIRECT_CACHED if jump else ROOT_CACHED, [stage], ladder, info) if cached else live
+    passes = {"passes": max(stage.training.passes, PASSES)} if jump else {}
+    training = stage.training.model_copy(update=passes)
+    return stage.model_copy(update={"teachers": (teachers,), "signals": signals, "training": training})

@@ -11,7 +11,7 @@ from models.base.device import memory_bytes
 from models.data.corpus import Corpus
 from tasks.planning.costs.throughput import Throughput, expected_throughput
 from tasks.planning.matching import LEAST_STEPS
-from tasks.planning.proposals.candidates import MEANING, Candidate, Impossible, candidates
+from tasks.planning.proposals.candidates import DIRECT_LIVE, MEANING, Candidate, Impossible, candidates
 from tasks.planning.proposals.costs import RouteCosts, Speeds, StageProposal, costs_of, shortened_to
 from tasks.planning.proposals.rule import EVIDENCE, Pick, pick, proofs_of
 from tasks.planning.proposals.rungs import settle_rungs
@@ -127,7 +127,7 @@ def propose(ladder: Ladder, wanted: Wanted, ground: Ground, context: Context, th
         routes.append(_described(found.route, found.meaning, reason, share, costs))
     epochs = _epochs(made, examples)
     refused = {route.route: route.refused for route in routes if route.refused is not None}
-    chosen = _taken(wanted, refused, epochs)
+    chosen = _taken(wanted, refused, epochs, any(route.route == DIRECT_LIVE and route.share < 1 for route in routes))
     route = next(route for route in routes if route.route == chosen.route)
     proposal = Proposal(
         ladder=ladder.name,
@@ -176,7 +176,7 @@ def _described(route: str, meaning: str, refused: str | None, share: float = 1.0
     return RouteProposal(route=route, meaning=meaning, evidence=EVIDENCE[route], refused=refused, share=share, **fields)
 
 
-def _taken(wanted: Wanted, refused: dict[str, str], epochs: float) -> Pick:
+def _taken(wanted: Wanted, refused: dict[str, str], epochs: float, short: bool) -> Pick:
     """The route that was asked for, or the rule's.
 
     Raises:
@@ -189,7 +189,7 @@ def _taken(wanted: Wanted, refused: dict[str, str], epochs: float) -> Pick:
             possible = ", ".join(name for name in MEANING if name not in refused) or "none"
             raise UserError.about("--take", wanted.take, f"a route that can be taken: {possible}", sentence(refused[wanted.take]))
         return Pick(wanted.take, "asked for")
-    chosen = pick(refused, len(wanted.ship), epochs)
+    chosen = pick(refused, len(wanted.ship), epochs, short)
     if chosen is None:
         reasons = "; ".join(f"{route}: {reason}" for route, reason in refused.items())
         if wanted.budget is not None:
