@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from statistics import fmean
 
 from benchmarks.auto import judged, trained
@@ -37,7 +38,8 @@ SCRATCH = "scratch"
 
 
 def timed(ladder: Ladder, label: str, root: StageRecord, inputs: StageInputs) -> tuple[float, float]:
-    """Score of a ladder's last student on the test split, and the seconds of its trainings, none of which may be stored."""
+    """Score of a ladder's last student on the test split, and the seconds of its trainings, none of which may be stored, nor answers."""
+    rmtree(Path(inputs.context.home) / "store" / "signals", ignore_errors=True)
     whole, began = pilot_ladder(ladder, label), time.process_time()
     last = trained(whole, root, inputs)[-1]
     seconds = time.process_time() - began
