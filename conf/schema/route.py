@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+# Of routes that are the same training the one named first has the pilot, as decisions of earlier versions know it: new ones come last.
 Route = Literal["as-written", "direct", "root-cached", "curriculum", "ensemble", "self", "best-of-rungs", "direct-cached", "auto"]
 
 ROUTE_TEXT = (

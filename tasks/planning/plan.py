@@ -251,7 +251,7 @@ def _signals_note(stage: Stage, choice: Choice, corpus: Corpus | None, size: Siz
     each = estimated_bytes(stage.signals, outputs_of(interface))
     if corpus is None:
         return f"{text}, about {each:.0f} bytes each"
-    examples = min(stage.training.steps * stage.training.batch_size, examples_of(corpus.info))
+    examples = min(stage.training.pool or stage.training.steps * stage.training.batch_size, examples_of(corpus.info))
     if weight_of_rationales(stage.objective.rationale):
         examples += examples * corpus.info.rationales // examples_of(corpus.info)
     return f"{text}, about {each:.0f} bytes each and {byte_size(examples * rows * each)} in all for each teacher"

@@ -1,7 +1,8 @@
 """Rewrites the stages of a ladder into those of a route.
 
-A route changes who teaches, which rungs there are and whether answers are cached; students, data and schedules stay as written. Nothing is
-trained here, and FLOPs are those that `tasks.training.costs.cost_model` counts for the rewritten ladder.
+A route changes who teaches, which rungs there are and whether answers are cached; students, data and schedules stay as written, but that
+`direct-cached` reads fewer examples more often. Nothing is trained here, and FLOPs are those that `tasks.training.costs.cost_model` counts
+for the rewritten ladder.
 """
 
 from __future__ import annotations
@@ -86,14 +87,24 @@ def _direct_cached(ladder: Ladder, info: CorpusInfo | None) -> Ladder:
     if not _is_taught(last):
         raise _impossible("direct-cached", f"a last stage with a teacher; {last.name} learns from labels alone", LEAVE_OUT)
     if ladder.teacher.source == "answers":
-        raise _impossible("direct-cached", "direct, as the root's answers are a file already", LEAVE_OUT)
+        raise _impossible("direct-cached", "a route that stores no answers, as the root's are a file already", LEAVE_OUT)
     jump = direct(ladder)
-    signals = one_cache("direct-cached", [last], ladder, info)
-    training = last.training.model_copy(update={"passes": max(last.training.passes, PASSES)})
-    made = with_stages(jump, jump.stages[0].model_copy(update={"signals": signals, "training": training}))
+    made = with_stages(jump, read_again(jump.stages[0], ladder, info))
     if made == ladder:
-        raise _impossible("direct-cached", f"as-written, as {last.name} reads stored answers {training.passes} times already", LEAVE_OUT)
+        raise _impossible(
+            "direct-cached", f"as-written, as {last.name} reads stored answers {last.training.passes} times already", LEAVE_OUT
+        )
     return made
+
+
+def read_again(stage: Stage, ladder: Ladder, info: CorpusInfo | None) -> Stage:
+    """A stage that learns from stored answers of fewer examples, each of which is read several times.
+
+    Raises:
+        UserError: Its objective cannot learn from stored answers.
+    """
+    training = stage.training.model_copy(update={"passes": max(stage.training.passes, PASSES)})
+    return stage.model_copy(update={"signals": one_cache("direct-cached", [stage], ladder, info), "training": training})
 
 
 def _root_cached(ladder: Ladder, info: CorpusInfo | None) -> Ladder:

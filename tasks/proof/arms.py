@@ -35,7 +35,7 @@ from tasks.training.costs.examples import TrainingExamples
 from tasks.training.identity import untaught
 
 PILOT = 0.1  # share of every student's steps in a pilot
-FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
+FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only", "direct-cached")
 TAUGHT_BY: dict[Arm, Teachers] = {"staged-root": "root", "ancestors": "ancestors"}
 
 MEANING: dict[Arm, str] = {

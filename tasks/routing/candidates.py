@@ -23,6 +23,7 @@ from tasks.training.signals.signal_policy import choose, settled_signals
 from tasks.training.teaching import Voice, has_trials, planned_teaching
 
 AS_WRITTEN: Route = "as-written"
+READS_LESS: Route = "direct-cached"
 ALL: tuple[Route, ...] = tuple(route for route in get_args(Route) if route != "auto")
 
 
@@ -58,6 +59,11 @@ class RouteCandidates(NamedTuple):
     left_out: dict[str, str]
     examples: TrainingExamples
     shared: bool
+
+    @property
+    def untried(self) -> str:
+        """The route that is taken where no pilot decides: the cheapest that reads as many examples as are written."""
+        return next((route for route in self.routes if route != READS_LESS), next(iter(self.routes)))
 
 
 def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilots: bool = True) -> RouteCandidates:
@@ -98,6 +104,9 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
         if asked and route not in asked:
             left_out[route] = "not in routing.routes"
             continue
+        if route == READS_LESS and not asked and ladder.compute.strategy == "fsdp":
+            left_out[route] = "the root is spread over the workers, and stored answers need it whole"
+            continue
         try:
             made = written if route == AS_WRITTEN else candidate(route)
         except UserError as error:
@@ -121,14 +130,10 @@ def _without_copies(
     priced: Mapping[str, RouteCandidate], left_out: Mapping[str, str], examples: int | None
 ) -> tuple[dict[str, RouteCandidate], dict[str, str]]:
     """The routes less those that are the same trainings as one before them, and those that are left out, with the reasons."""
-    kept, told = dict[str, RouteCandidate](), dict(left_out)
-    for route, made in priced.items():
-        own = _trainings(made.ladder, examples)
-        if same := next((other for other, known in kept.items() if _trainings(known.ladder, examples) == own), None):
-            told[route] = f"the same as {same} for this ladder"
-        else:
-            kept[route] = made
-    return kept, told
+    stages = {route: _trainings(made.ladder, examples) for route, made in priced.items()}
+    first = {route: next(other for other in priced if stages[other] == own) for route, own in stages.items()}
+    copies = {route: f"the same as {other} for this ladder" for route, other in first.items() if other != route}
+    return {route: made for route, made in priced.items() if route not in copies}, {**left_out, **copies}
 
 
 def _trainings(made: Ladder, examples: int | None) -> list[Stage]:

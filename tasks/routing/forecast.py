@@ -38,7 +38,7 @@ def search_notes(ladder: Ladder, base: Path, home: Home) -> tuple[str, ...]:
     plan, share = plan_of(ladder, known), ladder.routing.share
     left_out = [f"route {route} is not tried: {reason}" for route, reason in {**known.left_out, **plan.too_dear}.items()]
     if not plan.sizes:
-        cheapest = next(iter(known.routes))
+        cheapest = known.untried
         if len(known.routes) == 1:
             return (f"route auto: it will be {cheapest}, the only route that this ladder can have", *left_out)
         return (f"route auto: no two pilots fit into {percent(share)} of the stages' FLOPs, so it will be {cheapest}", *left_out)

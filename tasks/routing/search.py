@@ -136,10 +136,16 @@ class RouteSearch:
             first: Standing = self.decision.rounds[-1].standings[0]
             if first.score is not None:
                 return first.route, f"round {len(self.decision.rounds)}: {first.reason}"
-            return next(iter(self.candidates.routes)), "every pilot of the last round has failed; it is the cheapest route"
+            return (
+                self.candidates.untried,
+                "every pilot of the last round has failed; it is the cheapest route that reads the data as written",
+            )
         if len(self.candidates.routes) == 1:
             return next(iter(self.candidates.routes)), "the only route that this ladder can have"
-        return next(iter(self.candidates.routes)), "no two pilots fit into routing.share of the price; it is the cheapest route"
+        return (
+            self.candidates.untried,
+            "no two pilots fit into routing.share of the price; it is the cheapest route that reads the data as written",
+        )
 
 
 def decided_ladder(candidates: RouteCandidates, decision: RouteDecision) -> Ladder:

@@ -93,7 +93,8 @@ def _lesson(identity: Mapping[str, Any]) -> str:
         )
     if training:
         size = training.get("batch_size")
-        parts.append(f"{training.get('steps'):,} steps of {size}, learning rate {training.get('learning_rate'):g}")
+        passes = f", each example read {training['passes']} times" if "passes" in training else ""
+        parts.append(f"{training.get('steps'):,} steps of {size}{passes}, learning rate {training.get('learning_rate'):g}")
     if identity.get("seed") is not None:
         parts.append(f"seed {identity['seed']}")
     return f" ({'; '.join(parts)})" if parts else ""

@@ -8,20 +8,17 @@ from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.schema.ladder import Ladder
-from conf.schema.route import Route
 from conf.schema.stage.stage import Stage
 from models.architectures.shapes import Size
 from models.data.corpus import CorpusInfo
 from tasks.planning.matching import with_stages
 from tasks.planning.proposals.rungs import StudentRung, Students
 from tasks.planning.proposals.wanted import Wanted
-from tasks.planning.routes import PASSES, one_cache
+from tasks.planning.routes import PASSES, one_cache, read_again
 
-DIRECT_LIVE = "direct-live"
-DIRECT_CACHED: Route = "direct-cached"
+DIRECT_LIVE, DIRECT_CACHED = "direct-live", "direct-cached"
 CHAIN, ASSISTANT = "chain", "assistant"
-ROOT_LIVE = "root-live"
-ROOT_CACHED: Route = "root-cached"
+ROOT_LIVE, ROOT_CACHED = "root-live", "root-cached"
 MEANING = {
     DIRECT_LIVE: "the root teaches the last student alone, beside it",
     DIRECT_CACHED: f"the root teaches the last student alone, from stored answers, each read {PASSES} times",
@@ -69,9 +66,18 @@ def candidates(ladder: Ladder, students: Students, wanted: Wanted, info: CorpusI
     between = [rung for rung in every if rung not in shipped]
     staged = any(rung.stage.student.initialisation != "random" for rung in every[1:])
 
-    def made(route: str, rungs: tuple[StudentRung, ...], teachers: str, cached: bool) -> Candidate | Impossible:
+    def answered(route: str, stage: Stage) -> Stage:
+        if route == DIRECT_CACHED:
+            return read_again(stage, ladder, info)
+        if route == ROOT_CACHED:
+            return stage.model_copy(update={"signals": one_cache("root-cached", [stage], ladder, info)})
+        live = stage.signals if stage.signals.on_policy else stage.signals.model_copy(update={"source": "live"})
+        return stage.model_copy(update={"signals": live})
+
+    def made(route: str, rungs: tuple[StudentRung, ...], teachers: str) -> Candidate | Impossible:
         try:
-            stages = [_taught(rung.stage, teachers, cached, ladder, info) for rung in rungs]
+            taught = [rung.stage.model_copy(update={"teachers": (teachers,)}) for rung in rungs]
+            stages = [answered(route, stage) for stage in taught]
         except UserError as error:
             return Impossible(route, str(error))
         sizes = (students.root, *(rung.size for rung in rungs))
@@ -79,8 +85,8 @@ def candidates(ladder: Ladder, students: Students, wanted: Wanted, info: CorpusI
         return Candidate(route, meaning, with_stages(ladder, *stages), sizes, tuple(rung.parameters for rung in rungs))
 
     if len(shipped) == 1:
-        yield made(DIRECT_LIVE, shipped, "parent", False)
-        yield made(DIRECT_CACHED, shipped, "parent", True)
+        yield made(DIRECT_LIVE, shipped, "parent")
+        yield made(DIRECT_CACHED, shipped, "parent")
     else:
         reason = f"{len(shipped)} students ship, and it makes one"
         yield from (Impossible(route, reason) for route in (DIRECT_LIVE, DIRECT_CACHED))
@@ -89,10 +95,10 @@ def candidates(ladder: Ladder, students: Students, wanted: Wanted, info: CorpusI
             Impossible(route, "the root is near enough: one stage is direct") for route in (CHAIN, ASSISTANT, ROOT_LIVE, ROOT_CACHED)
         )
         return
-    yield made(CHAIN, every, "parent", False)
+    yield made(CHAIN, every, "parent")
     if len(between) > 1:
         one = _middle(students.root.parameters, shipped, between)
-        yield made(ASSISTANT, tuple(rung for rung in every if rung in shipped or rung is one), "parent", False)
+        yield made(ASSISTANT, tuple(rung for rung in every if rung in shipped or rung is one), "parent")
     else:
         yield Impossible(ASSISTANT, f"{CHAIN} has {'one' if between else 'none'} already")
     # Without their weights, students that do not ship are of no use to others that the root teaches.
@@ -101,8 +107,8 @@ def candidates(ladder: Ladder, students: Students, wanted: Wanted, info: CorpusI
         reason = "students start from random weights, so that it is direct"
         yield from (Impossible(route, reason) for route in (ROOT_LIVE, ROOT_CACHED))
         return
-    yield made(ROOT_LIVE, rungs, "root", False)
-    yield made(ROOT_CACHED, rungs, "root", True)
+    yield made(ROOT_LIVE, rungs, "root")
+    yield made(ROOT_CACHED, rungs, "root")
 
 
 def _middle(root: float, shipped: tuple[StudentRung, ...], between: list[StudentRung]) -> StudentRung:
@@ -115,17 +121,3 @@ def _middle(root: float, shipped: tuple[StudentRung, ...], between: list[Student
         return max(above / size, size / below)
 
     return min((rung for rung in between if below < rung.size.parameters < above), key=widest)
-
-
-def _taught(stage: Stage, teachers: str, cached: bool, ladder: Ladder, info: CorpusInfo | None) -> Stage:
-    """The stage with other teachers, live or from a cache that its objective takes; a direct jump reads each stored answer several times.
-
-    Raises:
-        UserError: There is none.
-    """
-    live = stage.signals if stage.signals.on_policy else stage.signals.model_copy(update={"source": "live"})
-    jump = cached and teachers == "parent"
-    signals = one_cache(DIRECT_CACHED if jump else ROOT_CACHED, [stage], ladder, info) if cached else live
-    passes = {"passes": max(stage.training.passes, PASSES)} if jump else {}
-    training = stage.training.model_copy(update=passes)
-    return stage.model_copy(update={"teachers": (teachers,), "signals": signals, "training": training})

@@ -11,7 +11,7 @@ from models.base.device import memory_bytes
 from models.data.corpus import Corpus
 from tasks.planning.costs.throughput import Throughput, expected_throughput
 from tasks.planning.matching import LEAST_STEPS
-from tasks.planning.proposals.candidates import DIRECT_LIVE, MEANING, Candidate, Impossible, candidates
+from tasks.planning.proposals.candidates import DIRECT_CACHED, DIRECT_LIVE, MEANING, Candidate, Impossible, candidates
 from tasks.planning.proposals.costs import RouteCosts, Speeds, StageProposal, costs_of, shortened_to
 from tasks.planning.proposals.rule import EVIDENCE, Pick, pick, proofs_of
 from tasks.planning.proposals.rungs import settle_rungs
@@ -54,7 +54,7 @@ class Proposal(Record):
     Attributes:
         root: Parameters of the root.
         shipped: Parameters of the students that ship, as asked for, the largest first.
-        epochs: How often the longest training reads the data; 1 where their number is not known.
+        epochs: How often the longest training reads the data, `direct-cached` apart; 1 where their number is not known.
         basis: Where the speeds come from.
         proofs: Verdicts of this home's proofs of a ladder of that name, the newest first.
         pilot: Whether the taken route should be tried first.
@@ -199,7 +199,8 @@ def _taken(wanted: Wanted, refused: dict[str, str], epochs: float, short: bool) 
 
 
 def _epochs(made: dict[str, Candidate], examples: TrainingExamples) -> float:
-    read = [stage.training.steps * stage.training.batch_size for candidate in made.values() for stage in candidate.ladder.stages]
+    stages = [stage for candidate in made.values() if candidate.route != DIRECT_CACHED for stage in candidate.ladder.stages]
+    read = [stage.training.steps * stage.training.batch_size for stage in stages]
     return max(max(read, default=0) / examples.number, 1.0) if examples.number else 1.0
 
 

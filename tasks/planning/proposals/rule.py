@@ -69,10 +69,10 @@ def _ranking(shipped: int, epochs: float, short: bool) -> list[Pick]:
     ]
     if shipped < 2:
         why = "one student ships, and at equal cost chains are rarely ahead of one jump"
-        often = f"the data are read {epochs:.3g} times, so stored answers are cheaper than live ones"
+        often = f"the data would be read {epochs:.3g} times, so stored answers are cheaper than live ones"
         more = "the budget pays for more steps from stored answers than from live ones"
-        stored = Pick(DIRECT_CACHED, f"{why}; {often if epochs > 1 else more}")
-        live = Pick(DIRECT_LIVE, f"{why}; the data are read once, so every example is fresh; direct-cached costs less")
+        stored = Pick(DIRECT_CACHED, f"{why}; {more if short else often}")
+        live = Pick(DIRECT_LIVE, f"{why}; the data are read once, so that every example is fresh")
         directs = [stored, live._replace(reason=why)] if epochs > 1 or short else [live, stored._replace(reason=why)]
         return [*directs, Pick(ROOT_CACHED, "the root teaches"), *chains, Pick(ROOT_LIVE, "the root teaches")]
     reason = f"{shipped} students ship and read the same text: one cache of the root's answers serves all"

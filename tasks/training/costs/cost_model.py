@@ -135,13 +135,13 @@ def answers_of(
             lasting = stage.training.model_copy(update={"steps": short})
             teacher = (chosen[place] if chosen else None) or 0
             for above in reversed(range(place + 1)):
-                asked += prices.asked(planned_teaching(ladder, place, above), 0, short, short)
+                asked += prices.asked(planned_teaching(ladder, place, above), 0, lasting, short)
                 trials += short
                 written += written_examples(stage.signals, lasting, short)
         teaching = planned_teaching(ladder, place, teacher)
         done = steps if taken is None else taken[place]
         for member in range(stage.members):
-            asked += prices.asked(teaching, member, steps, done)
+            asked += prices.asked(teaching, member, stage.training, done)
             written += written_examples(stage.signals, stage.training, done)
         places, needed, new = zip(*asked, strict=True) if asked else ((), (), ())
         found.append(Answers(places, needed, new, trials, written))
@@ -157,10 +157,9 @@ class _Asking(NamedTuple):
     caches: AnswerCaches | None
     names: Sequence[Any] | None
 
-    def asked(self, teaching: Teaching, member: int, steps: int, done: int) -> list[tuple[int, int, int]]:
-        """Of each model that teaches a training of `steps`: its place, and the examples that it answers, all and new."""
-        seed, batch = member_seed(self.ladder.stage_seed(self.stage), member), self.stage.training.batch_size
-        pool = self.stage.training.model_copy(update={"steps": steps}).pool
+    def asked(self, teaching: Teaching, member: int, training: Training, done: int) -> list[tuple[int, int, int]]:
+        """Of each model that teaches a training: its place, and the examples that it answers, all and new."""
+        seed, batch, steps = member_seed(self.ladder.stage_seed(self.stage), member), training.batch_size, training.steps
         voices, turns = teaching
         if self.caches is None:
             live = live_answers(self.stage.objective, turns, seed, steps, done, batch)
@@ -170,9 +169,9 @@ class _Asking(NamedTuple):
         for voice, span in zip(voices, turns.spans(steps), strict=False):  # without teachers there is none
             name = voice.place if self.names is None else self.names[voice.place]
             key, rows = _cache_key(self.ladder, self.stage, voice._replace(place=name)), range(span.start * batch, span.stop * batch)
-            needed, new = self.caches.add(key, seed, rows, pool)
+            needed, new = self.caches.add(key, seed, rows, training.pool)
             if self._explained(len(rows)):  # whose answers a training without rationales does not ask for
-                own, added = self.caches.add((key, RATIONALES), seed, rows, pool)
+                own, added = self.caches.add((key, RATIONALES), seed, rows, training.pool)
                 needed, new = needed + self._explained(own), new + self._explained(added)
             found.append((voice.place, needed, new))
         return found

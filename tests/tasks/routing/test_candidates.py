@@ -72,8 +72,7 @@ def test_a_decision_of_an_earlier_version_is_gone_on_with_as_it_was_taken(source
 
 def test_where_no_pilot_fits_nothing_is_stored_and_a_decision_that_had_begun_to_store_goes_on(tmp_path: Path) -> None:
     short = ("data.max_documents=300", *(f"stages.{name}.training={{steps: 4, batch_size: 1}}" for name in ("half", "quarter", "eighth")))
-    routes = "routing={least_steps: 1000, routes: [direct, root-cached, self]}"
-    asked = ("route=auto", "defaults.signals={source: auto, kind: full}", routes, *short)
+    asked = ("route=auto", "defaults.signals={source: auto, kind: full}", "routing.least_steps=1000", *short)
     inputs = inputs_of(load("digits", asked).ladder, tmp_path)
     decision, chosen = choose_route(model_record("teacher"), inputs)
     assert (decision.rounds, decision.winner, decision.shared_answers) == ((), "direct", False)
@@ -107,6 +106,14 @@ def test_direct_cached_has_a_pilot_where_answers_of_fewer_examples_are_another_t
     assert longer["direct-cached"] > longer["direct"], "at one price it has more steps"
     one = known(tmp_path, *asked[1:3])
     assert one.left_out == {} or "direct-cached" not in one.left_out, "data that are not prepared may be as many as they like"
+
+
+def test_a_root_that_is_spread_over_workers_is_asked_live_unless_a_route_that_stores_is_named(tmp_path: Path) -> None:
+    spread = load("digits", ("route=auto", "compute={strategy: fsdp, launcher: torchrun}")).ladder
+    named = load("digits", ("route=auto", "compute={strategy: fsdp, launcher: torchrun}", "routing.routes=[direct, direct-cached]")).ladder
+    context = Context(run=PLAN, ladder="digits", home=str(tmp_path), base=str(tmp_path))
+    assert "stored answers need it whole" in candidates_of(spread, context, None).left_out["direct-cached"]
+    assert "direct-cached" in candidates_of(named, context, None).routes
 
 
 def test_a_decision_that_was_begun_goes_on_with_the_routes_that_it_knew(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ class TestRule:
         short = pick({}, 1, 1.0, short=True)
         assert short
         assert (short.route, "more steps from stored answers" in short.reason) == ("direct-cached", True)
+        assert "times" not in (pick({}, 1, 1.8, short=True) or short).reason
 
     def test_several_students_share_the_cache_of_the_root(self) -> None:
         found = pick({}, 2, 1.0)
