@@ -35,7 +35,7 @@ from tasks.training.costs.examples import TrainingExamples
 from tasks.training.identity import untaught
 
 PILOT = 0.1  # share of every student's steps in a pilot
-FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only", "direct-cached")
+FROM_ROOT: tuple[Arm, ...] = ("direct", "direct-matched", "direct-free", "pruned-only")
 TAUGHT_BY: dict[Arm, Teachers] = {"staged-root": "root", "ancestors": "ancestors"}
 
 MEANING: dict[Arm, str] = {
@@ -166,6 +166,13 @@ def _refuse_for_answers(arm: Arm, ladder: Ladder) -> None:
     except UserError as error:
         reason = str(error).partition(". ")[0]
         raise impossible(arm, f"an arm whose students answers can teach; as {arm}, {reason}", "Leave it out.") from None
+
+
+def starts_from_root(arm: Arm, ladder: Ladder) -> bool:
+    """Whether an arm has the last student alone, whose first weights, where they are a teacher's, are the root's."""
+    if arm in FROM_ROOT:
+        return True
+    return any(arm == route and not refusal(route, ladder) and len(routed(route, ladder).stages) == 1 for route in ROUTE_ARMS)
 
 
 def impossible(arm: Arm, allowed: str, remedy: str) -> UserError:

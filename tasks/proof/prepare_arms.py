@@ -16,7 +16,6 @@ from models.base.files import read_json
 from models.base.numerics import NUMERICS
 from tasks.planning.matching import direct
 from tasks.proof.arms import (
-    FROM_ROOT,
     MATCHED_TO_STEPS,
     ForwardFlops,
     auto_arm,
@@ -26,6 +25,7 @@ from tasks.proof.arms import (
     rewritten,
     scratch,
     shared_settings,
+    starts_from_root,
     watched,
 )
 from tasks.records.run import DataRecord
@@ -82,7 +82,7 @@ def arms_of(ladder: Ladder, data: DataRecord, context: Context) -> Arms:
     for arm in wanted:
         try:
             refuse(arm, base)
-            if unfit and arm in FROM_ROOT:
+            if unfit and starts_from_root(arm, base):
                 raise _unfit(arm, unfit)
             made[arm] = auto_arm(base, ladder) if arm == "auto" else rewritten(arm, base, forwards)
         except UserError as error:
@@ -148,7 +148,7 @@ def refuse_unfit(ladder: Ladder, context: Context) -> None:
     Raises:
         UserError: With the difference of their shapes.
     """
-    named: list[Arm] = [arm for arm in ladder.proof.arms if arm in FROM_ROOT]
+    named: list[Arm] = [arm for arm in ladder.proof.arms if starts_from_root(arm, ladder)]
     if named and ladder.stages[-1].student.initialisation != "random":
         from tasks.planning.preflight import check_ladder
 

@@ -1,5 +1,6 @@
 """The arms of a proof are rewritings of a ladder, matched in what they are said to be matched in."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +26,8 @@ from models.training.loop import Plan, train
 from tasks.planning.matching import flops_of, lasting, total_of, with_stages
 from tasks.planning.routes import routed
 from tasks.proof.arms import REWRITINGS, ForwardFlops, arm_flops, auto_arm, refuse, replicate, rewritten, shared_settings
-from tasks.proof.prepare_arms import Arms
+from tasks.proof.prepare_arms import Arms, refuse_unfit
+from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
 from tasks.training.costs.cost_model import Forward
 from tasks.training.costs.examples import TrainingExamples
@@ -181,6 +183,16 @@ ONE = ('stages=[{name: only, student: {shape: "${teacher.shape}", initialisation
 def test_an_arm_that_cannot_be_is_refused(arm: Arm, overrides: tuple[str, ...], says: str) -> None:
     with pytest.raises(UserError, match=rf"^proof\.arms: got '{arm}'; allowed: .*{says}.*\. \w"):
         refuse(arm, load("digits", overrides).ladder)
+
+
+CUT = ("stages.eighth.student.shape=${stages[1].student.shape}", "stages.eighth.student.initialisation=layers", "teacher.keep=[0.5]")
+
+
+@pytest.mark.parametrize("arm", ["direct", "direct-matched", "direct-free", "direct-cached", "curriculum"])
+def test_an_arm_whose_student_cannot_begin_as_the_root_is_refused_before_anything_is_trained(arm: Arm, tmp_path: Path) -> None:
+    ladder = load("digits", (*CUT, f"proof.arms=[staged, {arm}]")).ladder
+    with pytest.raises(UserError, match=rf"^proof\.arms: got '{arm}'; allowed: .*does not start from the root, since .*shape"):
+        refuse_unfit(ladder, Context(run=PLAN, ladder="digits", home=str(tmp_path), base=str(tmp_path)))
 
 
 @pytest.mark.parametrize("overrides", [(), LAYERED, ONE])
