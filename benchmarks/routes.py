@@ -4,7 +4,7 @@
 
 Runs `ladder prove` with the routes as arms, each with the FLOPs of the ladder as written, and prints its proof as a table: score on the
 test split with its interval, FLOPs and seconds of a seed as shares of the ladder's, and the gain of the ladder as written over each; then
-the scores by seed, and the gain of `route: auto` over each arm, where it is one, by Student's t over the paired seeds. With
+the scores by seed, and the gain of `route: auto` over each arm, where it is one, by Student's t over the paired seeds, on both splits. With
 `--pilot` students have a tenth of their steps. A second call, or one that was interrupted, computes only what is missing in LADDER_HOME.
 """
 
@@ -25,7 +25,7 @@ from models.base.quality import direction
 from models.base.statistics import Interval, interval
 from tasks.planning.routes import refusal
 from tasks.records.format import percent
-from tasks.records.proof import ArmResult, Estimate, Proof, read_proof
+from tasks.records.proof import ArmResult, Estimate, Proof, Replicate, read_proof
 from tasks.runtime.runs.run_registry import list_runs
 
 CONTROLS: tuple[Arm, ...] = ("staged", "direct-matched", "scratch")
@@ -70,13 +70,17 @@ def row(arm: ArmResult, staged: ArmResult, proof: Proof) -> str:
 
 
 def gains_of_auto(proof: Proof) -> list[str]:
-    """Auto's gain over each other arm, paired by seed; none where auto is no arm, or there is one seed."""
-    scores = {arm.arm: [each.score for each in arm.replicates] for arm in proof.arms}
-    own = scores.pop("auto", [])
+    """Auto's gain over each other arm, paired by seed, on both held-out splits; none where auto is no arm, or there is one seed."""
+    arms = {arm.arm: arm.replicates for arm in proof.arms}
+    own = arms.pop("auto", ())
     if len(own) < 2:
         return []
-    paired = {arm: [direction(proof.metric) * (a - b) for a, b in zip(own, other, strict=True)] for arm, other in scores.items()}
-    return [f"auto over {arm}: {_words(interval(gains), proof.metric, sign=True)}" for arm, gains in paired.items()]
+
+    def gain(others: Sequence[Replicate], split: str) -> str:
+        gains = [direction(proof.metric) * (getattr(a, split) - getattr(b, split)) for a, b in zip(own, others, strict=True)]
+        return _words(interval(gains), proof.metric, sign=True)
+
+    return [f"auto over {arm}: {gain(others, 'score')}, on the validation split {gain(others, 'valid')}" for arm, others in arms.items()]
 
 
 def _mean(arm: ArmResult, name: str) -> float:
