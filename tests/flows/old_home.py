@@ -17,17 +17,21 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ARCHIVE = Path(__file__).with_name("home-0.3.0.tar.xz")
 PLACEHOLDER = "/the-folder-of-the-old-version"
 KILLED = ("stages.three.training.steps=300", "stages.three.training.checkpoint_every=2")  # the changes of the run that was killed
+SAFE: dict[str, Any] = (
+    {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+)  # Python before 3.11.4, as in Debian 12, has no filters
 TEXTS = (".json", ".md", ".html", ".sql", ".yaml")
 
 
 def restore(folder: Path) -> Path:
     """Unpack the home and its ladder `tiny.yaml` into an empty folder, where they then are as if made there; returns the home."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **SAFE)
     replace(folder, PLACEHOLDER, str(folder))
     dump = folder / "home" / "mlflow" / "mlflow.sql"
     database = sqlite3.connect(dump.with_suffix(".db"))
