@@ -52,6 +52,7 @@ class RouteCandidates(NamedTuple):
         left_out: Other routes, and why.
         examples: Of the training data.
         shared: Whether pilots and final training share the root's stored answers.
+        stores: Whether the last stage as written lets answers be stored.
     """
 
     routes: dict[str, RouteCandidate]
@@ -59,11 +60,12 @@ class RouteCandidates(NamedTuple):
     left_out: dict[str, str]
     examples: TrainingExamples
     shared: bool
+    stores: bool
 
     @property
     def untried(self) -> str:
-        """The route that is taken where no pilot decides: the cheapest that reads as many examples as are written."""
-        return next((route for route in self.routes if route != READS_LESS), next(iter(self.routes)))
+        """The route that is taken where no pilot decides: the cheapest; where signals are written live, not the one that stores them."""
+        return next((route for route in self.routes if self.stores or route != READS_LESS), next(iter(self.routes)))
 
 
 def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilots: bool = True) -> RouteCandidates:
@@ -123,7 +125,8 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
     priced = {route: of_full_price(made) for route, made in found.items()}
     kept, left_out = _without_copies(priced, left_out, examples.number)
     ordered = {route: kept[route] for route in sorted(kept, key=lambda route: kept[route].listed)}
-    return RouteCandidates(ordered, written.listed, left_out, examples, pilots)
+    stores = ladder.stages[-1].signals.source in ("auto", "cached")
+    return RouteCandidates(ordered, written.listed, left_out, examples, pilots, stores)
 
 
 def _without_copies(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from conf.errors import UserError
@@ -16,7 +17,6 @@ from tasks.planning.preflight import expected_interface
 from tasks.planning.students import settle_students
 from tasks.records.format import byte_size, operations, percent
 from tasks.routing.candidates import RouteCandidates
-from tasks.routing.halving import HalvingPlan
 from tasks.routing.search import plan_of, routes_to_search
 from tasks.runtime.runs.run_registry import PLAN, Context
 from tasks.store.fingerprint import fingerprint
@@ -41,26 +41,27 @@ def search_notes(ladder: Ladder, base: Path, home: Home) -> tuple[str, ...]:
         cheapest = known.untried
         if len(known.routes) == 1:
             return (f"route auto: it will be {cheapest}, the only route that this ladder can have", *left_out)
-        return (f"route auto: no two pilots fit into {percent(share)} of the stages' FLOPs, so it will be {cheapest}", *left_out)
+        stored = _cache_notes(known, [cheapest], "its stored answers take", expected_interface(ladder, corpus), home)
+        return (f"route auto: no two pilots fit into {percent(share)} of the stages' FLOPs, so it will be {cheapest}", *stored, *left_out)
     rounds = ", then ".join(f"{size} pilots of {operations(price)}" for size, price in zip(plan.sizes, plan.prices, strict=True))
     seeds = f" with each of {ladder.routing.seeds} seeds" if ladder.routing.seeds > 1 else ""
     bound = f"pilots and final training together take the {operations(known.price)} of the stages as written at most"
     most = f"at most {operations(share * known.price)} ({percent(share)})"
     searched = f"route auto: {rounds}{seeds}, {most}, of {', '.join(plan.routes)}; {bound}"
-    return (searched, *_cache_notes(known, plan, expected_interface(ladder, corpus), home), *left_out)
+    words = "pilots and final training share stored answers,"
+    return (searched, *_cache_notes(known, plan.routes, words, expected_interface(ladder, corpus), home), *left_out)
 
 
-def _cache_notes(known: RouteCandidates, plan: HalvingPlan, interface: Interface, home: Home) -> list[str]:
-    """Size on disk of the caches of signals of pilots and final training."""
-    tried = [known.routes[route] for route in plan.routes]
+def _cache_notes(known: RouteCandidates, routes: Sequence[str], words: str, interface: Interface, home: Home) -> list[str]:
+    """Size on disk of the largest caches of signals of these routes, after some words."""
+    tried = [known.routes[route] for route in routes]
     cached = [[stage.signals.source == "cached" for stage in each.ladder.stages] for each in tried]
     sizes = [
         cache_bytes(each.ladder, stored, each.positions, interface, known.examples) for each, stored in zip(tried, cached, strict=True)
     ]
     if not (most := max(sizes)):
         return []
-    words = f"pilots and final training share stored answers, {byte_size(most)} at most"
-    return [words, *([no_room(most, free)] if most > (free := free_bytes(home)) else [])]
+    return [f"{words} {byte_size(most)} at most", *([no_room(most, free)] if most > (free := free_bytes(home)) else [])]
 
 
 def _prepared(ladder: Ladder, context: Context, home: Home) -> Corpus | None:

@@ -138,13 +138,13 @@ class RouteSearch:
                 return first.route, f"round {len(self.decision.rounds)}: {first.reason}"
             return (
                 self.candidates.untried,
-                "every pilot of the last round has failed; it is the cheapest route that reads the data as written",
+                "every pilot of the last round has failed; it is the cheapest route that the signals as written allow",
             )
         if len(self.candidates.routes) == 1:
             return next(iter(self.candidates.routes)), "the only route that this ladder can have"
         return (
             self.candidates.untried,
-            "no two pilots fit into routing.share of the price; it is the cheapest route that reads the data as written",
+            "no two pilots fit into routing.share of the price; it is the cheapest route that the signals as written allow",
         )
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from conf.home import Home
 from conf.loading.load import load
 from flows.routing.choose import choose_route
 from tasks.planning.matching import total_of
 from tasks.records.choice.route import PilotRecord, RouteDecision
 from tasks.routing.candidates import RouteCandidates, Spending, candidates_of, cost_of
+from tasks.routing.forecast import search_notes
 from tasks.routing.pilots import Pilot, steps_of, within
 from tasks.routing.search import RouteSearch, routes_to_search
 from tasks.runtime.runs.run_registry import PLAN, Context
@@ -72,13 +74,31 @@ def test_a_decision_of_an_earlier_version_is_gone_on_with_as_it_was_taken(source
 
 def test_where_no_pilot_fits_nothing_is_stored_and_a_decision_that_had_begun_to_store_goes_on(tmp_path: Path) -> None:
     short = ("data.max_documents=300", *(f"stages.{name}.training={{steps: 4, batch_size: 1}}" for name in ("half", "quarter", "eighth")))
-    asked = ("route=auto", "defaults.signals={source: auto, kind: full}", "routing.least_steps=1000", *short)
+    routing = "routing={least_steps: 1000, routes: [as-written, direct]}"
+    asked = ("route=auto", "defaults.signals={source: auto, kind: full}", routing, *short)
     inputs = inputs_of(load("digits", asked).ladder, tmp_path)
     decision, chosen = choose_route(model_record("teacher"), inputs)
     assert (decision.rounds, decision.winner, decision.shared_answers) == ((), "direct", False)
     assert [stage.signals.source for stage in chosen.ladder.stages] == ["live"]
     _, stored = choose_route(model_record("teacher"), inputs, decision.model_copy(update={"shared_answers": True}))
     assert [stage.signals.source for stage in stored.ladder.stages] == ["cached"]
+
+
+@pytest.mark.parametrize(("source", "winner"), [("auto", "direct-cached"), ("cached", "direct-cached"), ("live", "direct")])
+def test_where_no_pilot_fits_answers_are_stored_and_read_again_unless_they_are_written_live(
+    source: str, winner: str, tmp_path: Path
+) -> None:
+    short = [f"stages.{name}.training={{steps: 4, batch_size: 4}}" for name in ("half", "quarter", "eighth")]
+    signals = f"defaults.signals={{source: {source}, kind: full}}"
+    ladder = load("digits", ("route=auto", signals, "routing.least_steps=1000", *short)).ladder
+    found = routes_to_search(ladder, Context(run=PLAN, ladder="digits", home=str(tmp_path), base=str(tmp_path)), None)
+    decision, made = RouteSearch(ladder, found).decide()
+    assert (decision.rounds, decision.winner) == ((), winner)
+    assert [(stage.signals.source, stage.training.passes) for stage in made.stages] == (
+        [("cached", 4)] if winner == "direct-cached" else [("live", 1)]
+    )
+    notes = search_notes(ladder, tmp_path, Home(tmp_path))
+    assert any("its stored answers take" in note for note in notes) == (winner == "direct-cached")
 
 
 def test_a_route_that_ends_like_direct_has_no_pilot_either_where_direct_has_none(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def candidates(*overrides: str) -> tuple[Any, RouteCandidates]:
         whole = matched_whole(made, lambda each: total_of(cost_of(each, forwards, EXAMPLES)), price)
         return RouteCandidate(whole, forwards, total_of(cost_of(made, forwards, EXAMPLES)))
 
-    return ladder, RouteCandidates({route: candidate(route) for route in FORWARDS}, price, {}, EXAMPLES, shared=True)
+    return ladder, RouteCandidates({route: candidate(route) for route in FORWARDS}, price, {}, EXAMPLES, shared=True, stores=False)
 
 
 def run(search: RouteSearch, score: dict[str, float], rounds: int = 9) -> list[PilotRecord]:
