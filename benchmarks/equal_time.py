@@ -33,13 +33,14 @@ from tasks.routing.pilots import pilot_ladder
 from tasks.runtime.runs.run_registry import Context
 from tasks.runtime.stage_inputs import StageInputs
 from tasks.teachers.teacher import prepare_teacher
+from tasks.training.signals.signal_cache import KIND
 
 SCRATCH = "scratch"
 
 
 def timed(ladder: Ladder, label: str, root: StageRecord, inputs: StageInputs) -> tuple[float, float]:
     """Score of a ladder's last student on the test split, and the seconds of its trainings, none of which may be stored, nor answers."""
-    rmtree(Path(inputs.context.home) / "store" / "signals", ignore_errors=True)
+    rmtree(inputs.context.paths.store / KIND, ignore_errors=True)
     whole, began = pilot_ladder(ladder, label), time.process_time()
     last = trained(whole, root, inputs)[-1]
     seconds = time.process_time() - began

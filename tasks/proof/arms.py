@@ -170,9 +170,9 @@ def _refuse_for_answers(arm: Arm, ladder: Ladder) -> None:
 
 def starts_from_root(arm: Arm, ladder: Ladder) -> bool:
     """Whether an arm has the last student alone, whose first weights, where they are a teacher's, are the root's."""
-    if arm in FROM_ROOT:
-        return True
-    return any(arm == route and not refusal(route, ladder) and len(routed(route, ladder).stages) == 1 for route in ROUTE_ARMS)
+    if arm in ROUTE_ARMS:
+        return not refusal(arm, ladder) and len(routed(arm, ladder).stages) == 1
+    return arm in FROM_ROOT
 
 
 def impossible(arm: Arm, allowed: str, remedy: str) -> UserError:

@@ -23,7 +23,6 @@ from tasks.training.signals.signal_policy import choose, settled_signals
 from tasks.training.teaching import Voice, has_trials, planned_teaching
 
 AS_WRITTEN: Route = "as-written"
-READS_LESS: Route = "direct-cached"
 ALL: tuple[Route, ...] = tuple(route for route in get_args(Route) if route != "auto")
 
 
@@ -64,8 +63,9 @@ class RouteCandidates(NamedTuple):
 
     @property
     def untried(self) -> str:
-        """The route that is taken where no pilot decides: the cheapest; where signals are written live, not the one that stores them."""
-        return next((route for route in self.routes if self.stores or route != READS_LESS), next(iter(self.routes)))
+        """The route that is taken where no pilot decides: the cheapest, where signals are written live of those that store none."""
+        storing = {route for route, made in self.routes.items() if any(stage.signals.source == "cached" for stage in made.ladder.stages)}
+        return next((route for route in self.routes if self.stores or route not in storing), next(iter(self.routes)))
 
 
 def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilots: bool = True) -> RouteCandidates:
@@ -106,7 +106,7 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
         if asked and route not in asked:
             left_out[route] = "not in routing.routes"
             continue
-        if route == READS_LESS and not asked and ladder.compute.strategy == "fsdp":
+        if route == "direct-cached" and not asked and ladder.compute.strategy == "fsdp":
             left_out[route] = "the root is spread over the workers, and stored answers need it whole"
             continue
         try:
@@ -123,20 +123,17 @@ def candidates_of(ladder: Ladder, context: Context, corpus: Corpus | None, pilot
             left_out[route] = "its last student has nothing of the stages above it: direct makes the same one, for less"
             del found[route]
     priced = {route: of_full_price(made) for route, made in found.items()}
-    kept, left_out = _without_copies(priced, left_out, examples.number)
-    ordered = {route: kept[route] for route in sorted(kept, key=lambda route: kept[route].listed)}
+    copies = _copies(priced, examples.number)
+    ordered = {route: priced[route] for route in sorted(priced, key=lambda route: priced[route].listed) if route not in copies}
     stores = ladder.stages[-1].signals.source in ("auto", "cached")
-    return RouteCandidates(ordered, written.listed, left_out, examples, pilots, stores)
+    return RouteCandidates(ordered, written.listed, {**left_out, **copies}, examples, pilots, stores)
 
 
-def _without_copies(
-    priced: Mapping[str, RouteCandidate], left_out: Mapping[str, str], examples: int | None
-) -> tuple[dict[str, RouteCandidate], dict[str, str]]:
-    """The routes less those that are the same trainings as one before them, and those that are left out, with the reasons."""
+def _copies(priced: Mapping[str, RouteCandidate], examples: int | None) -> dict[str, str]:
+    """The routes that are the same trainings as one before them, with that reason."""
     stages = {route: _trainings(made.ladder, examples) for route, made in priced.items()}
     first = {route: next(other for other in priced if stages[other] == own) for route, own in stages.items()}
-    copies = {route: f"the same as {other} for this ladder" for route, other in first.items() if other != route}
-    return {route: made for route, made in priced.items() if route not in copies}, {**left_out, **copies}
+    return {route: f"the same as {other} for this ladder" for route, other in first.items() if other != route}
 
 
 def _trainings(made: Ladder, examples: int | None) -> list[Stage]:
